@@ -1,0 +1,1 @@
+"""A materialized revision made ready: loaded packs, and one turn. What `warm` and the worker share."""

@@ -1,0 +1,1 @@
+"""Bytes and structures: SquashFS images, `.gtbundle`, `.gtpack`. Bounded readers, deterministic writers."""

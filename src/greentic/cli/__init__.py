@@ -1,0 +1,1 @@
+"""The two programs: arguments in, envelope or banner out."""

@@ -1,0 +1,65 @@
+"""`gtc`: the operator's program. Finds the command and loads only what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+COMMANDS = {
+    "op": ("greentic.cli.op", "author environments (env, trust-root, bundles, revisions, traffic, …)"),
+    "bundle": ("greentic.cli.bundle", "build, inspect and verify .gtbundle files"),
+    "pack": ("greentic.cli.pack", "build and inspect .gtpack files"),
+    "distributor": ("greentic.cli.distributor", "serve a directory of bundles to workers"),
+}
+
+USAGE = """usage: gtc COMMAND …
+
+Digital workers that start empty: author what runs, build bundles, serve them to workers.
+
+{commands}
+
+  --version     print the version
+  --help        this text; `gtc COMMAND --help` tells more
+
+examples:
+  gtc op env create prod --name Production
+  gtc bundle build ./my-bundle --out my.gtbundle
+  gtc distributor serve ./bundles --port 8090"""
+
+
+def usage() -> str:
+    width = max(len(name) for name in COMMANDS) + 2
+    return USAGE.format(commands="\n".join(f"  {name:<{width}}{summary}" for name, (_, summary) in COMMANDS.items()))
+
+
+def main() -> None:
+    """Entry point of the program."""
+    argv = sys.argv[1:]
+    try:
+        raise SystemExit(_dispatch(argv))
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv and argv[0] in ("--version", "-V"):
+        from greentic import __version__
+
+        print(f"gtc {__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"error: unrecognized subcommand '{argv[0]}'\n\n{usage()}", file=sys.stderr)
+        return 2
+    import importlib
+
+    code: int = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""`gtc op`: find the verb, make its payload, run it, print the envelope (spec: env-store-and-op 3).
+
+Global flags stand before or after noun and verb. Wrong command lines exit with 2 and a text, failed verbs with 1 and an
+envelope on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from greentic.cli import op_table
+from greentic.cli.op_table import ENV, Flag, Verb
+from greentic.cli.output import chosen_form, print_failure, print_success
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+
+_GLOBAL_VALUES = ("--store-root", "--answers", "--output")
+_GLOBAL_SWITCHES = ("--schema",)
+_HELP = ("-h", "--help")
+
+
+class Globals(NamedTuple):
+    store_root: Path | None
+    answers: Path | None
+    schema: bool
+    output: str | None
+
+
+def main(argv: list[str]) -> int:
+    """Run `gtc op <argv>`; returns the exit code."""
+    options, words = _globals(argv)
+    if not words or words[0] in _HELP:
+        print(overview())
+        return 0 if words else _usage("a noun is missing")
+    noun, rest = words[0], words[1:]
+    if noun not in op_table.nouns():
+        return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}")
+    if noun == "deploy":
+        verb = op_table.find("deploy", "run")
+    else:
+        if not rest or rest[0] in _HELP:
+            print(_noun_help(noun))
+            return 0 if rest else 2
+        verb = op_table.find(noun, rest[0])
+        if verb is None:
+            known = ", ".join(v.verb for v in op_table.VERBS if v.noun == noun)
+            return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {known}")
+        rest = rest[1:]
+    if verb is None:
+        return _usage(f"unrecognized subcommand '{noun}'")
+    return _run(verb, rest, options)
+
+
+def _run(verb: Verb, words: list[str], options: Globals) -> int:
+    arguments = vars(_parser(verb).parse_intermixed_args(words))
+    form = chosen_form(options.output)
+    try:
+        result = _result(verb, arguments, options)
+        print_success(form, verb.noun, verb.verb, result, "" if options.schema else _hint(verb, result))
+    except GreenticError as error:
+        print_failure(form, verb.noun, verb.verb, error)
+        return 1
+    except _Usage as error:
+        return _usage(str(error), verb)
+    return 0
+
+
+class _Usage(Exception):
+    pass
+
+
+def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonObject:
+    from greentic.cli import op_payload
+    from greentic.operate.payload import read as read_payload
+    from greentic.operate.payload import schema, unknown_keys
+
+    form = _load(verb.payload) if verb.payload else None
+    words = arguments.pop("words")
+    flags = {k: v for k, v in arguments.items() if v not in (None, False, [])}
+    settings = {k: flags.pop(k) for k in _settings(verb) if k in flags}
+    try:
+        given = op_payload.inline(verb, form, words, _named(verb, flags))  # type: ignore[arg-type]
+    except op_payload.UsageError as error:
+        raise _Usage(str(error)) from None
+    missing = [p for p in verb.required if p not in given.merged()]
+    if missing and options.answers is None:
+        raise _Usage(
+            f"the following required arguments were not provided: {', '.join(f'<{p.upper()}>' for p in missing)}"
+        )
+    if options.schema:
+        if form is None or verb.schema_text:
+            return {"input_schema": verb.schema_text or f"{' and '.join(verb.required)} positional"}
+        return schema(form, description=verb.summary if verb.noun == "env" and verb.verb == "apply" else None)
+    if verb.exclusive and options.answers is not None and given.fixed:
+        raise InvalidArgument(
+            f"{verb.noun} {verb.verb}: inline flags and --answers are mutually exclusive; use one or the other"
+        )
+    raw = given.merged()
+    if verb.noun == "deploy":
+        _deploy_defaults(raw)
+    whole: Json = raw
+    if options.answers is not None:
+        whole = op_payload.lay_over(op_payload.read_answers(options.answers), raw)
+    elif form is not None:
+        if not raw and verb.positionals + verb.flags and verb.payload and not _all_optional(verb):
+            raise InvalidArgument("no payload provided: pass --answers <path> or supply the payload directly")
+        op_payload.check_needs(verb, raw)
+    function = _load(verb.call)
+    context = _context(options)
+    if form is None:
+        return function(context, *(str(raw[p]) for p in verb.positionals))  # type: ignore[no-any-return]
+    if options.answers is not None:
+        payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
+    else:
+        payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
+    if verb.verb == "apply" and verb.noun == "env":
+        from greentic.operate.env_apply import ApplyOptions
+
+        settings["base"] = options.answers.parent if options.answers else Path()
+        return function(context, payload, ApplyOptions(**settings))  # type: ignore[no-any-return, arg-type]
+    result: JsonObject = function(context, payload)
+    unknown = unknown_keys(form, whole)
+    if unknown:
+        warnings = result.get("warnings")
+        told = list(warnings) if isinstance(warnings, list) else []
+        result = result | {"warnings": [*told, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
+    return result
+
+
+def _all_optional(verb: Verb) -> bool:
+    return verb.noun == "env" and verb.verb == "init"
+
+
+def _settings(verb: Verb) -> tuple[str, ...]:
+    """Flags that steer the verb and are no part of its payload."""
+    return ("dry_run", "check", "updated_by") if (verb.noun, verb.verb) == ("env", "apply") else ()
+
+
+def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
+    """Values of flags by payload field; flags that share a field go by their own name."""
+    by_name = {_attribute(f): f for f in verb.flags}
+    out: dict[str, object] = {}
+    for attribute, value in flags.items():
+        flag = by_name[attribute]
+        if flag.field in ("yes", "non_interactive"):
+            continue
+        out[flag.name if flag.field == "config_overrides" else flag.field] = value
+    return out
+
+
+def _deploy_defaults(raw: JsonObject) -> None:
+    from greentic.cli.op_payload import overrides
+
+    overrides(raw)
+    path = raw.get("bundle_path")
+    if "bundle_id" not in raw and isinstance(path, str):
+        raw["bundle_id"] = Path(path).stem
+
+
+def _context(options: Globals) -> object:
+    from greentic.operate.change import Context
+    from greentic.store.environments import EnvironmentStore
+    from greentic.store.layout import default_store_root
+
+    return Context(EnvironmentStore(options.store_root or default_store_root()))
+
+
+def _load(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  the table names functions and payloads alike
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+# -- command lines --------------------------------------------------------------------------------------------------
+
+
+def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
+    values: dict[str, str] = {}
+    switches: set[str] = set()
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in _GLOBAL_VALUES:
+            found = value if equals else next(words, None)
+            if found is None:
+                _exit_usage(f"a value is required for '{name}'")
+            values[name] = found
+        elif word in _GLOBAL_SWITCHES:
+            switches.add(word)
+        else:
+            rest.append(word)
+    output = values.get("--output")
+    if output not in (None, "json", "table"):
+        _exit_usage(f"invalid value '{output}' for '--output'; expected json or table")
+    root, answers = values.get("--store-root"), values.get("--answers")
+    return Globals(
+        Path(root) if root else None, Path(answers) if answers else None, "--schema" in switches, output
+    ), rest
+
+
+def _attribute(flag: Flag) -> str:
+    return flag.name.lstrip("-").replace("-", "_")
+
+
+def _parser(verb: Verb) -> argparse.ArgumentParser:
+    name = verb.noun if verb.noun == "deploy" else f"{verb.noun} {verb.verb}"
+    positionals = " ".join(f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
+    parser = argparse.ArgumentParser(
+        prog=f"gtc op {name}",
+        usage=f"gtc op {name} {positionals} [key=value …] [flags] [--answers FILE]",
+        description=verb.summary + ".",
+        epilog=f"example:\n  {verb.example}\n\nthe payload as a JSON schema: gtc op {name} --schema {' '.join(verb.required)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="plain values in order, or key=value")
+    for flag in verb.flags:
+        if flag.switch:
+            parser.add_argument(flag.name, action="store_true", dest=_attribute(flag), help=flag.help)
+        elif flag.repeat:
+            parser.add_argument(flag.name, action="append", dest=_attribute(flag), metavar=flag.metavar, help=flag.help)
+        else:
+            parser.add_argument(flag.name, dest=_attribute(flag), metavar=flag.metavar, help=flag.help)
+    return parser
+
+
+def overview() -> str:
+    """The help of `gtc op`."""
+    lines = [
+        "usage: gtc op [--store-root DIR] [--answers FILE] [--schema] [--output json|table] NOUN VERB …",
+        "",
+        "Author environments: what runs, from where, for whom. Reads and writes the store below",
+        "~/.greentic/environments unless --store-root says otherwise.",
+        "",
+    ]
+    for noun in op_table.nouns():
+        verbs = [v.verb for v in op_table.VERBS if v.noun == noun and noun != "deploy"]
+        lines.append(f"  {noun:<12}{'|'.join(verbs) if verbs else op_table.VERBS[-1].summary}")
+    lines += ["", "example:", "  gtc op env create prod --name Production", "  gtc op NOUN --help"]
+    return "\n".join(lines)
+
+
+def _noun_help(noun: str) -> str:
+    lines = [f"usage: gtc op {noun} VERB …", ""]
+    for verb in op_table.VERBS:
+        if verb.noun == noun:
+            lines.append(f"  {verb.verb:<16}{verb.summary}")
+            lines.append(f"  {'':<16}  {verb.example}")
+    return "\n".join(lines)
+
+
+def _hint(verb: Verb, result: JsonObject) -> str:
+    words = verb.hint
+    for key, value in result.items():
+        if isinstance(value, str):
+            words = words.replace("{" + key + "}", value)
+    env = result.get(ENV)
+    return words.replace("ENV", str(env)) if isinstance(env, str) else words
+
+
+def _usage(message: str, verb: Verb | None = None) -> int:
+    name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
+    print(f"error: {message}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    return 2
+
+
+def _exit_usage(message: str) -> NoReturn:
+    raise SystemExit(_usage(message))

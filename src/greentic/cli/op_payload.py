@@ -1,0 +1,211 @@
+"""From command line words and an answers file to a payload (spec: env-store-and-op 3.1).
+
+Rules:
+1. The answers file is the base; flags, plain words and `key=value` words are laid over it. Verbs that are `exclusive`
+   refuse flags or plain words beside a file.
+2. `key=value` sets a field, `a.b=value` a field inside one. A text field takes the value as it stands, any other field
+   takes JSON.
+3. `.json` files are JSON, `.yaml` and `.yml` YAML, others JSON and then YAML.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from greentic.cli.op_table import Verb
+from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.errors import AnswersParse, InvalidArgument
+from greentic.operate.payload import Payload
+
+MAX_ANSWERS = 16 << 20
+
+
+class Inline(NamedTuple):
+    """What stood on the command line."""
+
+    positional: dict[str, Json]
+    flags: dict[str, Json]
+    words: dict[str, Json]
+
+    @property
+    def fixed(self) -> bool:
+        """Whether flags or plain words were given."""
+        return bool(self.positional or self.flags)
+
+    def merged(self) -> JsonObject:
+        out: JsonObject = {}
+        for part in (self.positional, self.flags, self.words):
+            for key, value in part.items():
+                _put(out, key, value)
+        return out
+
+
+def read_answers(path: Path) -> Json:
+    """Parse an answers file. Raises `IoError` or `AnswersParse`."""
+    from greentic.store.disk import io_error
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_ANSWERS + 1)
+    except OSError as error:
+        raise io_error(path, error) from None
+    if len(data) > MAX_ANSWERS:
+        raise AnswersParse(f"{path}: larger than {MAX_ANSWERS} bytes")
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return _yaml(data, path, "")
+    try:
+        return parse(data)
+    except ValueError as error:
+        if suffix == ".json":
+            raise AnswersParse(f"{path}: json: {error}") from None
+        return _yaml(data, path, f"json: {error}; ")
+
+
+def _yaml(data: bytes, path: Path, before: str) -> Json:
+    import yaml
+
+    try:
+        value = yaml.safe_load(data)
+        return parse(msgspec.json.encode(value))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise AnswersParse(f"{path}: {before}yaml: {text}") from None
+
+
+def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict[str, Json]) -> Inline:
+    """Sort the words of a command line. Raises `InvalidArgument`, or `UsageError` for a word too many."""
+    fields = {} if form is None else {f.encode_name: f.type for f in msgspec.structs.fields(form)}
+    positional: dict[str, Json] = {}
+    given: dict[str, Json] = {}
+    entries: list[Json] = []
+    open_positions = list(verb.positionals)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key.split(".")[0] in fields:
+            given[key] = typed(key, value, fields.get(key))
+        elif equals and "entries" in fields:
+            entry = _shorthand(key, value, given)
+            if entry is not None:
+                entries.append(entry)
+        elif equals and form is not None and not open_positions:
+            raise InvalidArgument(f"unknown key `{key}` in `{word}`; expected one of {', '.join(sorted(fields))}")
+        elif open_positions:
+            positional[open_positions.pop(0)] = word
+        else:
+            raise UsageError(f"unexpected argument `{word}`")
+    if "revision_id" in given and "entries" in fields:
+        entries.append(_single(given))
+    if entries:
+        given["entries"] = entries
+    return Inline(positional, flags, given)
+
+
+class UsageError(Exception):
+    """A command line that no verb takes; exit code 2."""
+
+
+def typed(key: str, value: str, kind: object) -> Json:
+    """The value of a `key=value` word or flag, by the type of its field (rule 2)."""
+    if "str" in str(kind) and "list" not in str(kind) and "dict" not in str(kind):
+        return value
+    try:
+        return parse(value)
+    except ValueError:
+        if kind is None:
+            return value  # a field inside another; the payload's own check tells
+        raise InvalidArgument(f"`{key}={value}`: expected JSON for this field") from None
+
+
+def _shorthand(key: str, value: str, given: dict[str, Json]) -> Json | None:
+    """`REV=50`, `REV=50%` or `REV=2500bps`; `revision_id=` and `weight_bps=` make one entry together."""
+    if key in ("revision_id", "weight_bps", "weight_percent"):
+        given[key] = value if key == "revision_id" else typed(key, value, int)
+        return None
+    return parse_entry(f"{key}={value}")
+
+
+def _single(given: dict[str, Json]) -> Json:
+    entry: JsonObject = {"revision_id": given.pop("revision_id")}
+    for key in ("weight_bps", "weight_percent"):
+        if key in given:
+            entry[key] = given.pop(key)
+    if len(entry) == 1:
+        entry["weight_bps"] = 10_000
+    return entry
+
+
+def parse_entry(word: str) -> JsonObject:
+    """A traffic entry of the command line. Raises `InvalidArgument`."""
+    revision, _, weight = word.partition("=")
+    unit, field, what = weight.removesuffix("%"), "weight_percent", "percent"
+    if weight.endswith("bps"):
+        unit, field, what = weight.removesuffix("bps"), "weight_bps", "bps"
+    if not unit.isascii() or not unit.isdigit():
+        raise InvalidArgument(
+            f"entry `{word}`: parse {what}: `{unit}` is no whole number",
+            hint="write REV=50, REV=50% or REV=2500bps",
+        )
+    return {"revision_id": revision, field: int(unit)}
+
+
+def check_needs(verb: Verb, payload: JsonObject) -> None:
+    """Raise `InvalidArgument` for what the inline form lacks, with how to give it."""
+    for fields, how in verb.needs:
+        if not any(payload.get(f) not in (None, "") for f in fields.split("|")):
+            if verb.exclusive:
+                raise InvalidArgument(
+                    f"{verb.noun} {verb.verb}: inline-flag form requires --environment-id and --name; missing: {how}",
+                    hint=verb.example,
+                )
+            raise InvalidArgument(f"{verb.noun} {verb.verb}: missing `{how}`", hint=verb.example)
+
+
+def overrides(values: JsonObject) -> None:
+    """Turn the three override flags of `deploy` into the payload's `config_overrides`, in place."""
+    collected: dict[str, JsonObject] = {}
+    file = values.pop("--config-overrides-from", None)
+    if isinstance(file, str):
+        loaded = read_answers(Path(file))
+        if not isinstance(loaded, dict) or not all(isinstance(v, dict) for v in loaded.values()):
+            raise InvalidArgument(f"--config-overrides-from {file}: expected an object of objects")
+        collected = {pack: dict(keys) for pack, keys in loaded.items() if isinstance(keys, dict)}
+    for flag, as_json in (("--config-override", False), ("--config-override-json", True)):
+        for word in _texts(values.pop(flag, None)):
+            place, equals, value = word.partition("=")
+            pack, colon, key = place.partition(":")
+            if not equals or not colon or not pack or not key:
+                raise InvalidArgument(f"{flag} `{word}`: expected PACK:KEY=VALUE")
+            collected.setdefault(pack, {})[key] = typed(word, value, None if not as_json else dict)
+            if not as_json:
+                collected[pack][key] = value
+    if collected:
+        values["config_overrides"] = dict(collected)
+
+
+def _texts(value: Json | None) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else []
+
+
+def _put(out: JsonObject, dotted: str, value: Json) -> None:
+    *path, last = dotted.split(".")
+    for part in path:
+        inner = out.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise InvalidArgument(f"`{dotted}`: `{part}` is no object")
+        out = inner
+    out[last] = value
+
+
+def lay_over(base: Json, over: JsonObject) -> Json:
+    """`over` laid on `base`, objects merged key by key (rule 1)."""
+    if not isinstance(base, dict):
+        return over or base
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = lay_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out

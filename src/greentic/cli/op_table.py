@@ -1,0 +1,188 @@
+"""Which `op` verbs exist and how their words become a payload. A table, so that starting one verb loads one module.
+
+Each verb names its module and function as text; they are imported when the verb runs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Flag(NamedTuple):
+    """A command line flag that fills a payload field."""
+
+    name: str
+    field: str
+    help: str
+    metavar: str = "VALUE"
+    switch: bool = False
+    repeat: bool = False
+
+
+class Verb(NamedTuple):
+    """One verb. `call` is `module:function`; `payload` is `module:Struct`, or empty for verbs that take an id alone."""
+
+    noun: str
+    verb: str
+    call: str
+    payload: str
+    summary: str
+    example: str
+    positionals: tuple[str, ...] = ("environment_id",)
+    """Payload fields that may be given as plain words, in order."""
+    required: tuple[str, ...] = ()
+    """Positionals without which the command line is wrong."""
+    flags: tuple[Flag, ...] = ()
+    needs: tuple[tuple[str, str], ...] = ()
+    """Fields that the inline form must have, with how to give them."""
+    exclusive: bool = False
+    """Whether inline words and --answers together are an error."""
+    schema_text: str = ""
+    """What `--schema` prints where there is no payload."""
+    hint: str = ""
+    """The next step, shown at a terminal after success; fields of the result stand in braces."""
+
+
+ENV = "environment_id"
+DEPLOYMENT = Flag("--deployment", "deployment_id", "the deployment's ULID", "ULID")
+KEY = Flag("--idempotency-key", "idempotency_key", "makes a repeated call safe", "KEY")
+UPDATED_BY = Flag("--updated-by", "updated_by", "who is recorded as the author", "WHO")
+_HOST_FLAGS = (
+    Flag("--name", "name", "display name", "NAME"),
+    Flag("--region", "region", "region tag", "REGION"),
+    Flag("--tenant-org", "tenant_org_id", "tenant organization", "ID"),
+    Flag("--listen-addr", "listen_addr", "where workers listen", "IP:PORT"),
+    Flag("--public-url", "public_base_url", "public http(s) origin", "URL"),
+)
+_E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.operate.env_doctor"
+_B, _R, _T = "greentic.operate.bundles", "greentic.operate.revisions", "greentic.operate.traffic"
+_P, _C, _K = "greentic.operate.env_packs", "greentic.operate.config", "greentic.operate.trust_root"
+_TRANSITION = f"{_R}:RevisionTransitionPayload"
+_SHOW = f"{_T}:TrafficShowPayload"
+_BINDING, _UNBINDING = f"{_P}:EnvPackBindingPayload", f"{_P}:EnvPackRemovePayload"
+
+VERBS: tuple[Verb, ...] = (
+    Verb("env", "create", f"{_E}:create", f"{_E}:EnvCreatePayload", "write a new, empty environment",
+         "gtc op env create prod --name Production", flags=_HOST_FLAGS, exclusive=True,
+         needs=((ENV, "--environment-id"), ("name", "--name")), hint="gtc op trust-root bootstrap {environment_id}"),
+    Verb("env", "show", f"{_E}:show", "", "the whole document", "gtc op env show prod", required=(ENV,)),
+    Verb("env", "list", f"{_E}:list_all", "", "every environment of the store", "gtc op env list", positionals=(),
+         schema_text="no input"),
+    Verb("env", "update", f"{_E}:update", f"{_E}:EnvCreatePayload", "set the name and host fields, or clear them",
+         "gtc op env update prod --name Production --clear region", exclusive=True,
+         flags=(*_HOST_FLAGS, Flag("--clear", "clear", "unset a host field", "FIELD", repeat=True)),
+         needs=((ENV, "--environment-id"), ("name", "--name"))),
+    Verb("env", "set-public-url", f"{_E}:set_public_url", f"{_E}:SetPublicUrlPayload", "overwrite the public URL",
+         "gtc op env set-public-url prod https://bot.example.com", positionals=(ENV, "url"), required=(ENV, "url")),
+    Verb("env", "doctor", f"{_D}:doctor", "", "examine an environment, even one that does not load",
+         "gtc op env doctor prod", required=(ENV,)),
+    Verb("env", "repair", f"{_D}:repair", f"{_D}:RepairPayload", "archive routed revisions whose files are gone",
+         "gtc op env repair prod --check", required=(ENV,),
+         flags=(Flag("--check", "check", "only look", switch=True), Flag("--apply", "apply", "do it", switch=True))),
+    Verb("env", "init", f"{_I}:init", f"{_I}:EnvInitPayload", "create or complete the environment `local`",
+         "gtc op env init", positionals=(), schema_text="optional --public-url",
+         flags=(Flag("--public-url", "public_url", "public http(s) origin", "URL"),),
+         hint="gtc op deploy --bundle ./my.gtbundle"),
+    Verb("env", "migrate-dev", f"{_I}:migrate_dev", f"{_I}:MigrateDevPayload", "rename the environment `dev` of old stores",
+         "gtc op env migrate-dev local --check", positionals=("target",), required=("target",),
+         flags=(Flag("--check", "check", "only look", switch=True), Flag("--apply", "apply", "do it", switch=True))),
+    Verb("env", "destroy", f"{_E}:destroy", f"{_E}:DestroyPayload", "take an environment out of the store; a copy is kept",
+         "gtc op env destroy prod --confirm", required=(ENV,),
+         flags=(Flag("--confirm", "confirm", "yes, really", switch=True),)),
+    Verb("env", "apply", "greentic.operate.env_apply:apply", "greentic.operate.env_manifest:EnvManifest",
+         "make an environment what one file says", "gtc op env apply --answers env.yaml --dry-run", positionals=(),
+         flags=(Flag("--dry-run", "dry_run", "only show the plan", switch=True),
+                Flag("--check", "check", "fail if anything is to do", switch=True),
+                Flag("--yes", "yes", "accepted for scripts; nothing is asked", switch=True),
+                Flag("--non-interactive", "non_interactive", "accepted for scripts", switch=True), UPDATED_BY)),
+    Verb("trust-root", "bootstrap", f"{_K}:bootstrap", f"{_K}:TrustRootBootstrapPayload",
+         "trust the operator's key, generating it if there is none", "gtc op trust-root bootstrap prod",
+         hint="gtc op bundles add {environment_id} bundle_id=ID customer_id=WHO route_binding.path_prefixes='[\"/\"]'"),
+    Verb("trust-root", "list", f"{_K}:list_keys", "", "the trusted keys", "gtc op trust-root list prod", required=(ENV,)),
+    Verb("trust-root", "add", f"{_K}:add", f"{_K}:TrustRootAddPayload", "trust another key",
+         "gtc op trust-root add prod --key-id 21fe… --public-key-file ops.pub",
+         flags=(Flag("--key-id", "key_id", "the key's id", "HEX"),
+                Flag("--public-key-pem", "public_key_pem", "the key", "PEM"),
+                Flag("--public-key-file", "public_key_file", "a file that holds it", "FILE"))),
+    Verb("trust-root", "remove", f"{_K}:remove", f"{_K}:TrustRootRemovePayload", "stop trusting a key",
+         "gtc op trust-root remove prod --key-id 21fe…", flags=(Flag("--key-id", "key_id", "the key's id", "HEX"),)),
+    Verb("bundles", "add", f"{_B}:add", f"{_B}:BundleAddPayload", "create a deployment: a route and a signed policy",
+         "gtc op bundles add prod bundle_id=bot customer_id=acme route_binding.path_prefixes='[\"/\"]'",
+         hint="gtc op revisions stage {environment_id} --deployment {deployment_id} --bundle FILE"),
+    Verb("bundles", "update", f"{_B}:update", f"{_B}:BundleUpdatePayload", "replace parts of a deployment",
+         "gtc op bundles update prod deployment_id=01J… status=paused", flags=(DEPLOYMENT,)),
+    Verb("bundles", "remove", f"{_B}:remove", f"{_B}:BundleRemovePayload", "delete a deployment that is no longer live",
+         "gtc op bundles remove prod --deployment 01J…", flags=(DEPLOYMENT,)),
+    Verb("bundles", "list", f"{_B}:list_deployments", "", "the deployments", "gtc op bundles list prod", required=(ENV,)),
+    Verb("bundles", "retire", "greentic.operate.retire:retire", "greentic.operate.retire:BundleRetirePayload",
+         "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
+         positionals=(ENV, "bundle"),
+         flags=(Flag("--customer", "customer_id", "whose deployment", "ID"),
+                Flag("--store-only", "store_only", "leave what a deployer runs", switch=True),
+                Flag("--force-drain", "force_drain", "do not wait for sessions", switch=True), KEY)),
+    Verb("revisions", "stage", f"{_R}:stage", f"{_R}:RevisionStagePayload", "pin and unpack a bundle as a new revision",
+         "gtc op revisions stage prod --deployment 01J… bundle_path=bot.gtbundle bundle_source_uri=https://…/bot.gtbundle",
+         flags=(DEPLOYMENT, Flag("--bundle", "bundle_path", "the .gtbundle", "FILE"),
+                Flag("--source-uri", "bundle_source_uri", "where workers pull it", "URI"), KEY),
+         needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <ULID>"), ("bundle_path|bundle_source_uri", "--bundle <PATH>")),
+         hint="gtc op revisions warm ENV revision_id={revision_id}"),
+    Verb("revisions", "warm", f"{_R}:warm", _TRANSITION, "load a staged revision and make it ready",
+         "gtc op revisions warm prod revision_id=01J…", positionals=(ENV, "revision_id"),
+         hint="gtc op traffic set ENV {revision_id}=100 --deployment {deployment_id} --idempotency-key KEY"),
+    Verb("revisions", "drain", f"{_R}:drain", _TRANSITION, "no new sessions for a ready revision",
+         "gtc op revisions drain prod revision_id=01J…", positionals=(ENV, "revision_id")),
+    Verb("revisions", "archive", f"{_R}:archive", _TRANSITION, "end a revision that has no traffic",
+         "gtc op revisions archive prod revision_id=01J…", positionals=(ENV, "revision_id")),
+    Verb("revisions", "retry", f"{_R}:retry", _TRANSITION, "a failed revision back to staged",
+         "gtc op revisions retry prod revision_id=01J…", positionals=(ENV, "revision_id"),
+         hint="gtc op revisions warm ENV revision_id={revision_id}"),
+    Verb("revisions", "list", f"{_R}:list_revisions", "", "the revisions", "gtc op revisions list prod", required=(ENV,)),
+    Verb("traffic", "set", f"{_T}:set_traffic", f"{_T}:TrafficSetPayload", "route traffic to ready revisions",
+         "gtc op traffic set prod 01J…=90 01K…=10 --deployment 01J… --idempotency-key release-7",
+         flags=(DEPLOYMENT, KEY, UPDATED_BY, Flag("--authorization-ref", "authorization_ref", "recorded with the split", "REF")),
+         needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <ULID>"), ("idempotency_key", "--idempotency-key <KEY>"),
+                ("entries", "<REV>=<PERCENT>")),
+         hint="greentic-start start --env {environment_id}"),
+    Verb("traffic", "show", f"{_T}:show", _SHOW, "the current split", "gtc op traffic show prod --deployment 01J…",
+         flags=(DEPLOYMENT,)),
+    Verb("traffic", "rollback", f"{_T}:rollback", _SHOW, "one step back", "gtc op traffic rollback prod --deployment 01J…",
+         flags=(DEPLOYMENT, KEY)),
+    Verb("traffic", "clear", f"{_T}:clear", f"{_T}:TrafficClearPayload", "all to one survivor, or no split for a retiring one",
+         "gtc op traffic clear prod --deployment 01J… --survivor 01K…",
+         flags=(DEPLOYMENT, Flag("--survivor", "survivor", "the revision that takes all", "ULID"), KEY, UPDATED_BY)),
+    Verb("env-packs", "add", f"{_P}:add", _BINDING, "bind a free capability slot",
+         "gtc op env-packs add prod slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin"),
+    Verb("env-packs", "update", f"{_P}:update", _BINDING, "bind a slot to something else",
+         "gtc op env-packs update prod slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin"),
+    Verb("env-packs", "remove", f"{_P}:remove", _UNBINDING, "free a slot", "gtc op env-packs remove prod slot=deployer"),
+    Verb("env-packs", "rollback", f"{_P}:rollback", _UNBINDING, "back to the binding before",
+         "gtc op env-packs rollback prod slot=deployer"),
+    Verb("env-packs", "list", f"{_P}:list_bindings", "", "the bindings", "gtc op env-packs list prod", required=(ENV,)),
+    Verb("config", "show", f"{_C}:show", f"{_C}:ConfigShowFilter", "host fields, bindings and their answers",
+         "gtc op config show prod"),
+    Verb("config", "set", f"{_C}:set_config", f"{_C}:ConfigSetPayload", "set host fields",
+         "gtc op config set prod listen_addr=0.0.0.0:8080"),
+    Verb("deploy", "run", "greentic.operate.deploy:deploy", "greentic.operate.deploy:BundleDeployPayload",
+         "add, stage, warm and route a bundle in one call", "gtc op deploy --bundle bot.gtbundle --path-prefix /",
+         positionals=(),
+         flags=(Flag("--bundle", "bundle_path", "the .gtbundle", "FILE"), Flag("--env", ENV, "environment (local)", "ID"),
+                Flag("--bundle-id", "bundle_id", "default: the file's stem", "ID"),
+                Flag("--customer-id", "customer_id", "who is billed", "ID"), KEY,
+                Flag("--source-uri", "bundle_source_uri", "where workers pull it", "URI"),
+                Flag("--path-prefix", "route_binding.path_prefixes", "route this prefix", "PREFIX", repeat=True),
+                Flag("--host", "route_binding.hosts", "route this host", "HOST", repeat=True),
+                Flag("--tenant", "route_binding.tenant_selector.tenant", "tenant", "ID"),
+                Flag("--team", "route_binding.tenant_selector.team", "team", "ID"),
+                Flag("--config-override", "config_overrides", "a text for a pack", "PACK:KEY=VALUE", repeat=True),
+                Flag("--config-override-json", "config_overrides", "JSON for a pack", "PACK:KEY=JSON", repeat=True),
+                Flag("--config-overrides-from", "config_overrides", "a JSON file of them", "FILE")),
+         hint="greentic-start start --env {environment_id}"),
+)  # fmt: skip
+
+
+def nouns() -> list[str]:
+    return list(dict.fromkeys(v.noun for v in VERBS))
+
+
+def find(noun: str, verb: str) -> Verb | None:
+    return next((v for v in VERBS if (v.noun, v.verb) == (noun, verb)), None)

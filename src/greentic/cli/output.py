@@ -1,0 +1,87 @@
+"""What programs print: one line of JSON for programs, tables and hints for people (spec: env-store-and-op 3.2).
+
+At a terminal the same result is shown as a table with the next step; `--output json|table` decides otherwise.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from greentic.ground.documents import Json, JsonObject, compact
+from greentic.ground.errors import GreenticError
+
+Form = Literal["json", "table"]
+
+
+def chosen_form(asked: str | None) -> Form:
+    if asked in ("json", "table"):
+        return "json" if asked == "json" else "table"
+    return "table" if sys.stdout.isatty() else "json"
+
+
+def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: str) -> None:
+    if form == "json":
+        print(compact({"noun": noun, "op": verb, "result": result}, sort=True).decode())
+        return
+    show_table(result)
+    if hint:
+        print(f"\nnext: {hint}")
+
+
+def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> None:
+    if form == "json":
+        told: JsonObject = {"kind": error.kind, "message": str(error)}
+        if error.hint:
+            told["hint"] = error.hint
+        print(compact({"error": told, "noun": noun, "op": verb}, sort=True).decode(), file=sys.stderr)
+        return
+    print(f"error ({error.kind}): {error}", file=sys.stderr)
+    if error.hint:
+        print(f"next: {error.hint}", file=sys.stderr)
+
+
+def show_table(result: JsonObject) -> None:
+    """Plain fields as two columns, lists of objects as tables of their own."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    plain = [(key, value) for key, value in result.items() if not _is_rows(value)]
+    if plain:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for key, value in plain:
+            table.add_row(Text(key), Text(_cell(value)))
+        console.print(table)
+    for key, value in result.items():
+        if _is_rows(value) and isinstance(value, list):
+            columns = list(dict.fromkeys(k for row in value if isinstance(row, dict) for k in row))
+            table = Table(
+                title=Text(key, style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
+            )
+            for column in columns:
+                table.add_column(column, overflow="fold")
+            for row in value:
+                if isinstance(row, dict):
+                    table.add_row(*(Text(_cell(row.get(c))) for c in columns))
+            console.print()
+            console.print(table)
+
+
+def _is_rows(value: Json) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _cell(value: Json) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str | int | float):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
+        return ", ".join(str(v) for v in value) or "-"
+    return compact(value).decode()

@@ -1,0 +1,1 @@
+"""Where bundles come from: references, sources, the streaming fetch, and the embedded distributor."""

@@ -1,0 +1,120 @@
+"""References to bundles and the seam behind which they are opened (spec: worker 3.1).
+
+Rules:
+1. A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried.
+2. A source only brings bytes. Whether they are the right ones is decided by the digest, never by where they came from.
+3. Link-local and metadata addresses are refused wherever they turn up: in the reference, behind a name, in a redirect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Protocol
+
+from greentic.ground.errors import FetchError, InvalidArgument, NotYetImplemented
+
+EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
+_REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
+_METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "instance-data"})
+_METADATA_ADDRESSES = frozenset(
+    ipaddress.ip_address(a) for a in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254", "168.63.129.16")
+)
+
+
+class Body(Protocol):
+    """The bytes of a bundle as they arrive."""
+
+    length: int | None
+    """How many bytes were announced, if it was told."""
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill some of the buffer; 0 at the end. Raises `FetchError`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Source(Protocol):
+    """Something that opens references."""
+
+    def open(self, reference: str) -> Body:
+        """Raises `FetchError`."""
+        ...
+
+
+def source_for(reference: str) -> tuple[Source, str]:
+    """The source of a reference, and the reference without blanks around it. Raises `FetchError` or its like.
+
+    `oci://`, `repo://` and `store://` are known but cannot be pulled yet.
+    """
+    text = reference.strip()
+    if not text:
+        raise FetchError("bundle reference cannot be empty")
+    if text.startswith(("http://", "https://")):
+        from greentic.distribute.http_source import HttpSource
+
+        return HttpSource(), text
+    if text.startswith(_REGISTRY_SCHEMES):
+        raise NotYetImplemented(
+            f"pulling `{text}`: registry references cannot be pulled yet",
+            hint="publish the bundle over http(s):// or as a file and stage that address",
+        )
+    if text.startswith("file://"):
+        path = Path(text.removeprefix("file://"))
+        if path.exists():
+            return FileSource(), str(path)
+        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")
+    if "://" not in text and Path(text).exists():
+        return FileSource(), text
+    raise FetchError(f"unsupported bundle reference {text}; {EXPECTED}")
+
+
+class FileSource:
+    """Bundles on this machine's disk."""
+
+    def open(self, reference: str) -> Body:
+        path = Path(reference)
+        if path.is_dir():
+            raise FetchError(f"{path} is a directory; a .gtbundle archive file is required for worker materialization")
+        if not path.is_file():
+            raise FetchError(f"{path} is not a regular file")
+        return _FileBody(path)
+
+
+class _FileBody:
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise FetchError(f"read bundle {path}: {error.strerror}") from error
+        self.length: int | None = path.stat().st_size
+
+    def read_into(self, buffer: memoryview) -> int:
+        try:
+            return self._file.readinto(buffer) or 0
+        except OSError as error:
+            raise FetchError(f"read bundle {self._file.name}: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def check_address(host: str, address: str) -> None:
+    """Raise `FetchError` for an address that no bundle may come from (rule 3)."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    parsed = mapped or parsed
+    if parsed.is_link_local or parsed in _METADATA_ADDRESSES or parsed.is_unspecified or parsed.is_multicast:
+        raise FetchError(
+            f"`{host}` is the address {parsed}, which is link-local or a metadata service; bundles never come from there",
+            hint="use the distributor's own address",
+        )
+
+
+def check_host_name(host: str) -> None:
+    """Raise `FetchError` for a name of a metadata service, or for a host that is none."""
+    if not host:
+        raise InvalidArgument("the bundle reference has no host")
+    if host.rstrip(".").lower() in _METADATA_NAMES:
+        raise FetchError(f"`{host}` is a metadata service; bundles never come from there")

@@ -1,0 +1,1 @@
+"""Flows: the graph and one turn, as functions of values."""

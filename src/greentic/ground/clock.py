@@ -1,0 +1,63 @@
+"""Time and chance behind seams, so that tests can hold both still."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970-01-01T00:00:00Z."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go backwards."""
+        ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Random(Protocol):
+    def octets(self, count: int) -> bytes:
+        """`count` unpredictable bytes."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class SystemRandom:
+    """The kernel's random source."""
+
+    def octets(self, count: int) -> bytes:
+        return os.urandom(count)
+
+
+def timestamp(now_ns: int) -> str:
+    """RFC 3339 in UTC with `Z` and 0, 3, 6 or 9 fraction digits, as many as the value needs (spec: env-store-and-op 2.2)."""
+    seconds, nanos = divmod(now_ns, 1_000_000_000)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    if not nanos:
+        return f"{text}Z"
+    digits = f"{nanos:09d}"
+    while digits.endswith("000"):
+        digits = digits[:-3]
+    return f"{text}.{digits}Z"
+
+
+def compact_stamp(now_ns: int) -> str:
+    """`YYYYmmddTHHMMSS.fffffffffZ` in UTC, the stamp of backup files (spec: env-store-and-op 1.4)."""
+    seconds, nanos = divmod(now_ns, 1_000_000_000)
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f".{nanos:09d}Z"

@@ -1,0 +1,109 @@
+"""Typed errors.
+
+Rules:
+1. Every error that a person may see is a `GreenticError` with a stable `kind`; the kinds are part of the
+   interface (spec: env-store-and-op 3.3).
+2. `message` says what was expected, what was found and where; `hint` says what to do next.
+3. The text is `<prefix of the kind><message>`, as other programs print it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GreenticError(Exception):
+    """An error with a stable `kind`, a text for people and, where there is one, the next step."""
+
+    kind: ClassVar[str] = "store"
+    prefix: ClassVar[str] = "storage error: "
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.prefix}{self.message}"
+
+
+class InvalidArgument(GreenticError):
+    kind, prefix = "invalid-argument", "invalid argument: "
+
+
+class NotFound(GreenticError):
+    kind, prefix = "not-found", "not found: "
+
+
+class Conflict(GreenticError):
+    kind, prefix = "conflict", "conflict: "
+
+
+class SpecViolation(GreenticError):
+    """A document breaks a rule of its schema."""
+
+    kind, prefix = "spec", "spec validation failed: "
+
+
+class StoreError(GreenticError):
+    kind, prefix = "store", "storage error: "
+
+
+class IoError(GreenticError):
+    kind, prefix = "io", "io error on "
+
+
+class AnswersParse(GreenticError):
+    kind, prefix = "answers-parse", "invalid json/yaml in "
+
+
+class NotYetImplemented(GreenticError):
+    kind, prefix = "not-yet-implemented", "not yet implemented: "
+
+
+class AuditError(GreenticError):
+    kind, prefix = "audit", "audit log write failed after the mutation committed: "
+
+
+class RevenuePolicyError(GreenticError):
+    kind, prefix = "revenue-policy", "revenue policy: "
+
+
+class TrustRootError(GreenticError):
+    kind, prefix = "trust-root", "trust root: "
+
+
+class OperatorKeyError(GreenticError):
+    kind, prefix = "operator-key", "operator key: "
+
+
+class FetchError(GreenticError):
+    """A bundle could not be brought here."""
+
+    kind, prefix = "fetch", "fetch failed: "
+
+
+class Truncated(FetchError):
+    """The body ended before its announced length: what came may be right, more must be asked for."""
+
+
+class TooLarge(FetchError):
+    """The body is larger than the limit."""
+
+
+class DigestMismatch(Conflict):
+    """The bytes are not the pinned ones: refuse, delete, never resume."""
+
+
+class MalformedArtifact(InvalidArgument):
+    """A bundle or pack whose bytes break its format."""
+
+
+class LimitExceeded(MalformedArtifact):
+    """An artifact that would cost more than a named limit allows."""
+
+
+class BootError(GreenticError):
+    """A worker cannot start; `__cause__` holds the reason."""
+
+    kind, prefix = "boot", ""

@@ -1,0 +1,110 @@
+"""Which deployment a request belongs to (spec: worker 4.5).
+
+Rules:
+1. Only active deployments are candidates, in the order of the environment.
+2. A host list matches the `Host` header without its port, ignoring case, whole names only; an empty list matches anything.
+3. A prefix matches a path that equals it or goes on with `/`; an empty list means the root.
+4. The longest matching prefix wins, the earlier deployment on a tie. A host match gives no advantage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from greentic.model.environment import BundleDeployment, Environment, RouteBinding
+from greentic.model.hosts import host_without_port
+
+
+class Route(NamedTuple):
+    """A deployment's binding, ready to be matched."""
+
+    deployment_id: str
+    bundle_id: str
+    tenant: str
+    team: str
+    hosts: frozenset[str]
+    prefixes: tuple[str, ...]
+
+
+def normal_prefix(prefix: str) -> str:
+    """The prefix with one leading slash and none at its end; the root is the empty string."""
+    inner = prefix.strip("/")
+    return f"/{inner}" if inner else ""
+
+
+def route_table(env: Environment) -> list[Route]:
+    """The routes of the active deployments (rule 1)."""
+    return [_route(d) for d in env.bundles if d.status == "active"]
+
+
+def _route(deployment: BundleDeployment) -> Route:
+    binding = deployment.route_binding
+    return Route(
+        deployment.deployment_id,
+        deployment.bundle_id,
+        binding.tenant_selector.tenant,
+        binding.tenant_selector.team,
+        frozenset(host_without_port(h) if "[" in h else h.lower() for h in binding.hosts),
+        tuple(normal_prefix(p) for p in binding.path_prefixes) or ("",),
+    )
+
+
+def find_route(routes: Iterable[Route], host_header: str, path: str) -> Route | None:
+    """The route of a request, if any (rules 2 to 4)."""
+    host = host_without_port(host_header)
+    best: Route | None = None
+    longest = -1
+    for route in routes:
+        if route.hosts and host not in route.hosts:
+            continue
+        for prefix in route.prefixes:
+            if len(prefix) > longest and (path == prefix or path.startswith(f"{prefix}/") or not prefix):
+                best, longest = route, len(prefix)
+    return best
+
+
+def find_tenant(routes: list[Route], tenant: str) -> Route | None:
+    """The route of a tenant: the first that has it, else the only one there is."""
+    for route in routes:
+        if route.tenant == tenant:
+            return route
+    return routes[0] if len(routes) == 1 else None
+
+
+def unreachable_reason(binding: RouteBinding) -> str | None:
+    """Why no request can ever match a binding; nothing if one can.
+
+    A `Host` header has no scheme, path, blank or port left when it is compared, and there are no wildcards; a path has no
+    query, fragment or blank.
+    """
+    if binding.hosts and not any(_possible_host(h) for h in binding.hosts):
+        return f"no host of {binding.hosts} can stand in a Host header (names only: no scheme, port, path or wildcard)"
+    if binding.path_prefixes and not any(_possible_prefix(p) for p in binding.path_prefixes):
+        return f"no prefix of {binding.path_prefixes} can begin a path (no query, fragment or blank)"
+    return None
+
+
+def _possible_host(host: str) -> bool:
+    if host.startswith("["):
+        return host.endswith("]") and len(host) > 2
+    return bool(host) and host.isprintable() and not any(c in host for c in " /:*?#@[]")
+
+
+def _possible_prefix(prefix: str) -> bool:
+    return prefix.isprintable() and not any(c in prefix for c in " ?#")
+
+
+def overlaps(env: Environment) -> list[tuple[str, str, str]]:
+    """Pairs of active deployments that claim the same host and prefix, with the prefix; the second never gets it."""
+    found: list[tuple[str, str, str]] = []
+    routes = route_table(env)
+    for index, first in enumerate(routes):
+        for second in routes[index + 1 :]:
+            if not first.hosts or not second.hosts or first.hosts & second.hosts:
+                found += [
+                    (first.deployment_id, second.deployment_id, prefix or "/")
+                    for prefix in second.prefixes
+                    if prefix in first.prefixes
+                ]
+    return found

@@ -1,0 +1,114 @@
+"""How every mutating verb runs: existence, lock, idempotency, intent, change, event.
+
+Rules, in this order:
+1. A verb on an environment that does not exist is `not-found` and leaves no trace, unless the verb creates it.
+2. Under the lock: what a killed process left is finished; then the ledger is asked; then the intent is written.
+3. The change happens; its outcome, success or typed error, becomes the event of the intent.
+4. A broken document rule is `store` for most verbs and `spec` where the caller's own numbers are at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from greentic.ground.clock import Clock
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import AuditError, GreenticError, InvalidArgument, SpecViolation, StoreError
+from greentic.model.ids import mint_ulid
+from greentic.store.audit import NO_GENERATIONS, Change, Generations, outcome_of
+from greentic.store.disk import io_error
+from greentic.store.environments import EnvironmentStore, Transaction
+from greentic.store.ledger import fingerprint
+
+
+class Done(NamedTuple):
+    """What a change gives back."""
+
+    result: JsonObject
+    generations: Generations = NO_GENERATIONS
+    target: JsonObject | None = None
+    """A fuller target for the event than the intent had."""
+
+
+class Idempotency(NamedTuple):
+    """A caller's key, the thing that it belongs to, and the payload that it stands for."""
+
+    key: str | None
+    scope: str
+    payload: Json
+
+
+class Context(NamedTuple):
+    """What verbs work with."""
+
+    store: EnvironmentStore
+
+    @property
+    def clock(self) -> Clock:
+        return self.store.clock
+
+    def mint(self) -> str:
+        return mint_ulid(self.store.clock, self.store.random)
+
+
+def checked_key(key: str | None) -> str | None:
+    """An idempotency key, which may be absent but not blank. Raises `InvalidArgument`."""
+    if key is not None and not key.strip():
+        raise InvalidArgument("idempotency_key: idempotency key must not be empty")
+    return key
+
+
+def run(
+    context: Context,
+    change: Change,
+    action: Callable[[Transaction], Done],
+    *,
+    idempotency: Idempotency | None = None,
+    may_create: bool = False,
+    spec_errors: bool = False,
+) -> JsonObject:
+    """Run one change as the rules say and return its result. Raises the typed error of whatever failed."""
+    with context.store.transaction(change.env_id, may_create=may_create) as transaction:
+        event_id = transaction.audit.intend(change)
+        try:
+            done = _with_ledger(transaction, change, action, idempotency)
+        except OSError as error:
+            raise _recorded(
+                transaction, event_id, change, io_error(error.filename or transaction.paths.root, error)
+            ) from error
+        except SpecViolation as error:
+            typed = error if spec_errors else StoreError(str(error), hint=error.hint)
+            raise _recorded(transaction, event_id, change, typed) from error
+        except GreenticError as error:
+            raise _recorded(transaction, event_id, change, error) from error.__cause__
+        told = change if done.target is None else Change(
+            change.env_id, change.noun, change.verb, done.target, change.idempotency_key
+        )  # fmt: skip
+        transaction.audit.record(event_id, told, outcome_of(None), done.generations)
+        return done.result
+
+
+def _with_ledger(
+    transaction: Transaction, change: Change, action: Callable[[Transaction], Done], idempotency: Idempotency | None
+) -> Done:
+    if idempotency is None or idempotency.key is None:
+        return action(transaction)
+    print_ = fingerprint(idempotency.payload)
+    place = (change.noun, change.verb, idempotency.scope, idempotency.key, print_)
+    recorded = transaction.ledger.find(*place)
+    if recorded is not None:
+        return Done(recorded)
+    done = action(transaction)
+    transaction.ledger.record(*place, done.result)
+    return done
+
+
+def _recorded(transaction: Transaction, event_id: str, change: Change, error: GreenticError) -> GreenticError:
+    """The error, once it is in the log. If the log fails too, the log's error wins where something was changed."""
+    try:
+        transaction.audit.record(event_id, change, outcome_of(error))
+    except AuditError as audit_error:
+        if transaction.committed:
+            return audit_error
+    return error

@@ -1,0 +1,181 @@
+"""`op deploy`: add, stage, warm and route in one call (spec: env-store-and-op 4.10).
+
+Each step is the verb itself, with its own audit event. If a step fails, the revision that was made is archived, so that a
+failed deploy leaves no ready revision behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import msgspec
+
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
+from greentic.model.environment import BundleDeployment, Environment
+from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment
+from greentic.operate import bundles, revisions, traffic
+from greentic.operate.bundles import Overrides, RouteBindingPayload, SharePayload
+from greentic.operate.change import Context, checked_key
+from greentic.operate.payload import Payload
+
+
+class RemotePinsPayload(Payload, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    bundle_digest: Annotated[str | None, msgspec.Meta(description="what the bundle's sha256 must be")] = None
+    pack_list: list[dict[str, object]] = []
+    pack_list_lock_ref: str | None = None
+    config_digest: str | None = None
+    signature_sidecar_ref: str | None = None
+    drain_seconds: int | None = None
+
+
+class BundleDeployPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str = LOCAL_ENV
+    bundle_id: str
+    bundle_path: Annotated[str | None, msgspec.Meta(description="the .gtbundle to deploy")] = None
+    bundle_source_uri: Annotated[str | None, msgspec.Meta(description="where a worker pulls the same bytes")] = None
+    customer_id: str | None = None
+    remote_pins: Annotated[RemotePinsPayload | None, msgspec.Meta(description="pins that the revision gets")] = None
+    idempotency_key: Annotated[str | None, msgspec.Meta(description="of the traffic split")] = None
+    config_overrides: Overrides | None = None
+    route_binding: Annotated[RouteBindingPayload | None, msgspec.Meta(description="default: every path")] = None
+    revenue_share: list[SharePayload] | None = None
+
+
+def deploy(context: Context, payload: BundleDeployPayload) -> JsonObject:
+    """Bring a bundle into service under 100 % of its deployment's traffic."""
+    env_id = check_env_id(payload.environment_id)
+    bundle_id = check_segment(payload.bundle_id, field="bundle_id")
+    customer_id = bundles.customer_of(env_id, payload.customer_id)
+    key = checked_key(payload.idempotency_key)
+    if payload.bundle_path is None and payload.bundle_source_uri is None:
+        raise InvalidArgument("deploy: missing `--bundle <PATH>`", hint="gtc op deploy --bundle ./my.gtbundle")
+    try:
+        env = context.store.load(env_id)
+    except NotFound:
+        raise NotFound(
+            f"environment `{env_id}` not found — run `gtc op env init` (then `gtc op trust-root bootstrap {env_id}`) "
+            "before deploying"
+        ) from None
+    _check_selector(payload.route_binding)
+    deployment = next((d for d in env.bundles if (d.bundle_id, d.customer_id) == (bundle_id, customer_id)), None)
+    if deployment is not None:
+        _check_binding(payload, deployment)
+        known = _already(env, deployment, key)
+        if known is not None:
+            return known
+    deployment_id = deployment.deployment_id if deployment else _add(context, payload, env_id, customer_id)
+    superseded = [e.revision_id for e in split.entries] if (split := env.split(deployment_id)) else []
+    revision_id = make_revision(context, _stage_payload(payload, env_id, deployment_id))
+    try:
+        if deployment is not None and payload.config_overrides is not None:
+            bundles.update(
+                context,
+                bundles.BundleUpdatePayload(
+                    environment_id=env_id, deployment_id=deployment_id, config_overrides=payload.config_overrides
+                ),
+            )
+        traffic.set_traffic(
+            context,
+            traffic.TrafficSetPayload(
+                environment_id=env_id,
+                deployment_id=deployment_id,
+                entries=[traffic.SplitEntryPayload(revision_id=revision_id, weight_bps=10_000)],
+                idempotency_key=key or f"deploy:{deployment_id}:{revision_id}",
+            ),
+        )
+    except GreenticError:
+        abandon(context, env_id, revision_id)
+        raise
+    return _result(env_id, bundle_id, deployment_id, revision_id, deployment is not None, superseded)
+
+
+def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> str:
+    """Stage and warm a bundle; a revision that does not warm is archived. Returns its id."""
+    env_id = payload.environment_id
+    revision_id = str(revisions.stage(context, payload)["revision_id"])
+    try:
+        revisions.warm(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
+    except GreenticError:
+        abandon(context, env_id, revision_id)
+        raise
+    return revision_id
+
+
+def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str) -> revisions.RevisionStagePayload:
+    pins = payload.remote_pins or RemotePinsPayload()
+    return revisions.RevisionStagePayload(
+        environment_id=env_id,
+        deployment_id=deployment_id,
+        bundle_path=payload.bundle_path,
+        bundle_source_uri=payload.bundle_source_uri,
+        bundle_digest=pins.bundle_digest,
+        config_digest=pins.config_digest,
+        signature_sidecar_ref=pins.signature_sidecar_ref,
+        drain_seconds=revisions.DEFAULT_DRAIN_SECONDS if pins.drain_seconds is None else pins.drain_seconds,
+    )
+
+
+def abandon(context: Context, env_id: str, revision_id: str) -> None:
+    """Archive a revision that never got traffic; its own failure must not hide the one that led here."""
+    with contextlib.suppress(GreenticError):
+        revisions.archive(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
+
+
+def _add(context: Context, payload: BundleDeployPayload, env_id: str, customer_id: str) -> str:
+    added = bundles.add(
+        context,
+        bundles.BundleAddPayload(
+            environment_id=env_id,
+            bundle_id=payload.bundle_id,
+            customer_id=customer_id,
+            route_binding=payload.route_binding or RouteBindingPayload(),
+            revenue_share=payload.revenue_share,
+            config_overrides=payload.config_overrides,
+        ),
+    )
+    return str(added["deployment_id"])
+
+
+def _check_selector(binding: RouteBindingPayload | None) -> None:
+    if binding and binding.tenant_selector and not binding.hosts and not binding.path_prefixes:
+        raise InvalidArgument(
+            "route_binding: tenant_selector requires at least one host or path_prefix (a binding with no matchers would "
+            "be unreachable)"
+        )
+
+
+def _check_binding(payload: BundleDeployPayload, deployment: BundleDeployment) -> None:
+    if payload.route_binding is None:
+        return
+    if bundles.binding_of(payload.route_binding, keep=deployment.route_binding) != deployment.route_binding:
+        raise Conflict(
+            f"deploy: route_binding differs from the deployed binding for `{deployment.bundle_id}` — routing is bundle-level "
+            "metadata and is not restored by `traffic rollback`. Run `gtc op bundles update --answers ...` to change routing "
+            "on an existing deployment, then deploy again"
+        )
+
+
+def _already(env: Environment, deployment: BundleDeployment, key: str | None) -> JsonObject | None:
+    split = env.split(deployment.deployment_id)
+    if key is None or split is None or split.idempotency_key != key or len(split.entries) != 1:
+        return None
+    return _result(
+        env.environment_id, deployment.bundle_id, deployment.deployment_id, split.entries[0].revision_id, True, []
+    )
+
+
+def _result(
+    env_id: str, bundle_id: str, deployment_id: str, revision_id: str, reused: bool, superseded: list[str]
+) -> JsonObject:
+    return {
+        "environment_id": env_id,
+        "bundle_id": bundle_id,
+        "deployment_id": deployment_id,
+        "revision_id": revision_id,
+        "reused_deployment": reused,
+        "superseded_revisions": list[Json](r for r in superseded if r != revision_id),
+        "traffic": "100% (10000 bps)",
+        "status": "routed",
+    }

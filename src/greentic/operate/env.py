@@ -1,0 +1,198 @@
+"""`op env`: create, show, list, update, set-public-url, destroy (spec: env-store-and-op 4.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from greentic.ground.clock import compact_stamp
+from greentic.ground.documents import Json, JsonObject, json_object, replace, to_json
+from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
+from greentic.model.environment import Environment, HostConfig, new_environment
+from greentic.model.hosts import check_public_base_url, split_listen_addr
+from greentic.model.ids import check_env_id
+from greentic.operate.change import Context, Done, run
+from greentic.operate.payload import NullableText, Payload
+from greentic.store.audit import Change
+from greentic.store.environments import Transaction
+
+CLEARABLE = ("region", "tenant_org_id", "listen_addr", "public_base_url", "gui_enabled", "default_bundle")
+DESTROYED = ".destroyed"
+
+
+class EnvCreatePayload(Payload, frozen=True, kw_only=True):
+    environment_id: Annotated[str, msgspec.Meta(description="letters, digits, `.`, `-`, `_`")]
+    name: str
+    region: NullableText = None
+    tenant_org_id: NullableText = None
+    listen_addr: NullableText = None
+    public_base_url: Annotated[
+        str | None, msgspec.Meta(description="http(s) origin", extra_json_schema={"type": ["string", "null"]})
+    ] = None
+    clear: Annotated[
+        list[str] | None, msgspec.Meta(description=f"host fields to unset (update only): {', '.join(CLEARABLE)}")
+    ] = None
+
+
+def summary(env: Environment) -> JsonObject:
+    """What `env create`, `update` and `list` tell about an environment."""
+    host = env.host_config
+    out: JsonObject = {
+        "environment_id": env.environment_id,
+        "name": env.name,
+        "region": host.region,
+        "tenant_org_id": host.tenant_org_id,
+        "pack_count": len(env.packs),
+        "bundle_count": len(env.bundles),
+        "revision_count": len(env.revisions),
+    }
+    if host.listen_addr is not None:
+        out["listen_addr"] = host.listen_addr
+    if host.public_base_url is not None:
+        out["public_base_url"] = host.public_base_url
+    return out
+
+
+def checked_listen_addr(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            split_listen_addr(text)
+        except ValueError as error:
+            raise InvalidArgument(
+                f'listen_addr "{text}" is not a valid socket address: {error}',
+                hint="write it as 127.0.0.1:8080 or [::1]:8080",
+            ) from None
+    return text
+
+
+def checked_public_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    try:
+        return check_public_base_url(url)
+    except SpecViolation as error:
+        raise InvalidArgument(f"public_base_url: {error.message}") from None
+
+
+def create(context: Context, payload: EnvCreatePayload) -> JsonObject:
+    """Write a new, empty environment."""
+    env_id = check_env_id(payload.environment_id)
+    host = HostConfig(
+        env_id=env_id,
+        region=payload.region,
+        tenant_org_id=payload.tenant_org_id,
+        listen_addr=checked_listen_addr(payload.listen_addr),
+        public_base_url=checked_public_url(payload.public_base_url),
+    )
+    env = new_environment(env_id, payload.name, host)
+    change = Change(env_id, "env", "create", {"environment_id": env_id})
+
+    def action(transaction: Transaction) -> Done:
+        transaction.create(env)
+        return Done(summary(env))
+
+    return run(context, change, action, may_create=True)
+
+
+def update(context: Context, payload: EnvCreatePayload) -> JsonObject:
+    """Set the name and the given host fields; `clear` unsets fields."""
+    env_id = check_env_id(payload.environment_id)
+    given: dict[str, object] = {
+        "region": payload.region,
+        "tenant_org_id": payload.tenant_org_id,
+        "listen_addr": checked_listen_addr(payload.listen_addr),
+        "public_base_url": checked_public_url(payload.public_base_url),
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    for field in payload.clear or []:
+        if field not in CLEARABLE:
+            raise InvalidArgument(f"clear: `{field}` cannot be cleared; expected one of {', '.join(CLEARABLE)}")
+        if field in changes:
+            raise InvalidArgument(f"clear: `{field}` is given a value in the same call")
+        changes[field] = None
+    fields: list[Json] = ["name", *changes]
+    change = Change(env_id, "env", "update", {"environment_id": env_id, "fields": fields})
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        env = replace(env, name=payload.name, host_config=replace(env.host_config, **changes))
+        transaction.save(env)
+        return Done(summary(env))
+
+    return run(context, change, action)
+
+
+def show(context: Context, env_id: str) -> JsonObject:
+    """The whole document and `runtime.json`."""
+    env_id = check_env_id(env_id, field="env_id")
+    env = context.store.load(env_id)
+    runtime = context.store.runtime(env_id)
+    return {"environment": json_object(env), "runtime": None if runtime is None else to_json(runtime)}
+
+
+def list_all(context: Context) -> JsonObject:
+    """Every environment; those that do not load stand under `broken`, never among the others."""
+    good, broken = context.store.survey()
+    out: JsonObject = {"environments": [summary(env) for env in good]}
+    if broken:
+        out["broken"] = [{"environment_id": b.environment_id, "kind": b.kind, "message": b.message} for b in broken]
+    return out
+
+
+class SetPublicUrlPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    url: str
+
+
+def set_public_url(context: Context, payload: SetPublicUrlPayload) -> JsonObject:
+    """Overwrite the persisted public URL."""
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    url = checked_public_url(payload.url)
+    change = Change(env_id, "env", "set-public-url", {"environment_id": env_id})
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        env = replace(env, host_config=replace(env.host_config, public_base_url=url))
+        transaction.save(env)
+        return Done({"environment_id": env_id, "host_config": to_json(env.host_config)})
+
+    return run(context, change, action)
+
+
+class DestroyPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    confirm: bool = False
+
+
+def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
+    """Take the environment out of the store; its whole directory stays under `.destroyed/` as the backup.
+
+    Refused while traffic is routed: clear or archive first.
+    """
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    if not payload.confirm:
+        raise InvalidArgument("destroy requires --confirm", hint=f"gtc op env destroy {env_id} --confirm")
+    store = context.store
+    if not store.exists(env_id):
+        raise NotFound(f"environment `{env_id}`")
+    kept = store.root / DESTROYED / f"{env_id}.{compact_stamp(context.clock.now_ns())}"
+    change = Change(env_id, "env", "destroy", {"environment_id": env_id})
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        routed = [s.deployment_id for s in env.traffic_splits]
+        if routed:
+            raise Conflict(
+                f"env `{env_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
+                hint="gtc op bundles retire, or bundles update status=archived and traffic clear, for each of them",
+            )
+        transaction.committed = True
+        return Done({"environment_id": env_id, "destroyed": True, "backup": str(kept)})
+
+    result = run(context, change, action)
+    with store.transaction(env_id) as transaction:
+        store.disk.make_directory(kept.parent)
+        store.disk.rename(transaction.paths.root, kept)
+        store.disk.sync_directory(store.root)
+    return result

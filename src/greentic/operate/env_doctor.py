@@ -1,0 +1,212 @@
+"""`op env doctor` and `op env repair` (spec: env-store-and-op 4.2).
+
+The doctor examines environments that do not even load, and changes nothing. Repair takes routed revisions whose files are
+gone out of their splits; on a machine that never had the files (a worker that pulls), it must not be run.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.ground.clock import timestamp
+from greentic.ground.documents import Json, JsonObject, replace
+from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
+from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, version_tuple
+from greentic.model.environment import Environment, ExtensionBinding, Revision
+from greentic.model.ids import check_env_id, is_contained_ref
+from greentic.model.lifecycle import with_current_revisions
+from greentic.model.routes import overlaps
+from greentic.model.traffic import rescale
+from greentic.operate.change import Context, Done, run
+from greentic.operate.payload import Payload
+from greentic.store.audit import Change
+from greentic.store.environments import Transaction
+from greentic.store.layout import EnvPaths
+from greentic.store.revisions import is_bootable
+
+
+class Stale(NamedTuple):
+    """A routed revision whose lock file is absent."""
+
+    revision: Revision
+    expected: str
+
+    def summary(self) -> JsonObject:
+        return {
+            "deployment_id": self.revision.deployment_id,
+            "revision_id": self.revision.revision_id,
+            "bundle_id": self.revision.bundle_id,
+            "recorded_pack_list_lock_ref": self.revision.pack_list_lock_ref,
+            "expected_path": self.expected,
+        }
+
+
+def stale_revisions(env: Environment, paths: EnvPaths) -> list[Stale]:
+    routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
+    found: list[Stale] = []
+    for revision in env.revisions:
+        ref = revision.pack_list_lock_ref
+        if revision.revision_id in routed and is_contained_ref(ref) and not paths.ref(ref).exists():
+            found.append(Stale(revision, str(paths.ref(ref))))
+    return found
+
+
+def doctor(context: Context, env_id: str) -> JsonObject:
+    """Everything that is wrong, or may be, without changing it."""
+    env_id = check_env_id(env_id, field="env_id")
+    paths = context.store.paths(env_id)
+    checked_at = timestamp(context.clock.now_ns())
+    try:
+        env = context.store.load(env_id)
+    except NotFound:
+        raise
+    except GreenticError as error:
+        return {
+            "environment_id": env_id,
+            "validate": {"status": "error", "kind": error.kind, "message": str(error)},
+            "backups": list[Json](p.name for p in sorted(paths.backups.glob("environment.json.*.bak"))[-5:]),
+            "checked_at": checked_at,
+        }
+    findings: list[Json] = [*_route_findings(env), *_revision_findings(env, paths)]
+    result: JsonObject = {
+        "environment_id": env_id,
+        "validate": {"status": "ok"},
+        "bound_slots": list[Json](b.slot for b in env.packs),
+        "missing_slots": list[Json](s for s in SLOTS if env.binding(s) is None),
+        **_kinds([(b.kind, b.slot) for b in env.packs]),
+        "extensions": _extension_kinds(env.extensions),
+        "stale_revisions": [
+            s.summary()
+            | {
+                "detail": f"traffic is routed to this revision, but `{s.expected}` does not exist",
+                "fix": f"gtc op env repair {env_id} --apply, unless this machine pulls its bundles at boot",
+            }
+            for s in stale_revisions(env, paths)
+        ],
+        "has_runtime": context.store.runtime(env_id) is not None,
+        "checked_at": checked_at,
+    }
+    if findings:
+        result["findings"] = findings
+    return result
+
+
+def _kinds(bindings: list[tuple[str, str]]) -> JsonObject:
+    unknown: list[Json] = []
+    mismatches: list[Json] = []
+    skew: list[Json] = []
+    for kind, slot in bindings:
+        path, version = split_descriptor(kind)
+        if path not in REGISTERED:
+            unknown.append(kind)
+            continue
+        handler_slot, supported = REGISTERED[path]
+        if handler_slot != slot:
+            mismatches.append({"kind": kind, "bound_slot": slot, "handler_slot": handler_slot})
+        if version_tuple(version) > version_tuple(supported):
+            skew.append({"kind": kind, "requested": version, "supported": supported})
+    return {"unknown_kinds": unknown, "slot_mismatches": mismatches, "version_skew": skew}
+
+
+def _extension_kinds(extensions: list[ExtensionBinding]) -> JsonObject:
+    return {"count": len(extensions), **_kinds([(b.kind, "extension") for b in extensions])}
+
+
+def _route_findings(env: Environment) -> list[JsonObject]:
+    return [
+        {
+            "kind": "route-overlap",
+            "message": f"deployments `{first}` and `{second}` both claim `{prefix}` on the same host; the first gets it all",
+        }
+        for first, second, prefix in overlaps(env)
+    ]
+
+
+def _revision_findings(env: Environment, paths: EnvPaths) -> list[JsonObject]:
+    routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
+    found: list[JsonObject] = [
+        {
+            "kind": "not-pullable",
+            "message": f"revision `{r.revision_id}` is routed, but a worker that starts empty cannot pull it: it was staged "
+            "without its bundle or without a source URI",
+        }
+        for r in env.revisions
+        if r.revision_id in routed and not is_bootable(r)
+    ]
+    known = {r.revision_id for r in env.revisions}
+    found += [{"kind": "orphan-files", "message": f"`{path}` belongs to no revision"} for path in orphans(known, paths)]
+    return found
+
+
+def orphans(known: set[str], paths: EnvPaths) -> list[str]:
+    """Directories below `revisions/` that no record names."""
+    if not paths.revisions.is_dir():
+        return []
+    names = (p.name for p in sorted(paths.revisions.iterdir()) if p.is_dir())
+    return [
+        str(paths.revision(n)) for n in names if n not in known and not n.startswith(".") and not n.endswith(".bak")
+    ]
+
+
+class RepairPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    check: bool = False
+    apply: bool = False
+
+
+def repair(context: Context, payload: RepairPayload) -> JsonObject:
+    """Show (or with `apply`, take away) routes to revisions whose files are gone."""
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    if payload.check and payload.apply:
+        raise InvalidArgument("repair takes one of --check or --apply")
+    paths = context.store.paths(env_id)
+    if not payload.apply:
+        stale = stale_revisions(context.store.load(env_id), paths)
+        return _told(env_id, "check", stale, 0)
+    change = Change(env_id, "env", "repair", {"environment_id": env_id})
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        stale = stale_revisions(env, paths)
+        if stale:
+            env = without_stale(env, {s.revision.revision_id for s in stale})
+            transaction.save(env)
+        for path in orphans({r.revision_id for r in env.revisions}, paths):
+            context.store.disk.remove_tree(paths.revisions / path.rsplit("/", 1)[-1])
+        if stale:
+            transaction.refresh_projection(env)
+        return Done(_told(env_id, "apply", stale, len(stale)))
+
+    return run(context, change, action)
+
+
+def without_stale(env: Environment, stale: set[str]) -> Environment:
+    """The environment with stale revisions archived and out of every split, what is left rescaled to the whole."""
+    splits = []
+    for split in env.traffic_splits:
+        kept = [e for e in split.entries if e.revision_id not in stale]
+        if len(kept) != len(split.entries):
+            scaled = rescale(kept)
+            if not scaled:
+                continue
+            split = replace(split, entries=scaled)
+        splits.append(split)
+    revisions = [replace(r, lifecycle="archived") if r.revision_id in stale else r for r in env.revisions]
+    env = replace(env, traffic_splits=splits, revisions=revisions)
+    return with_current_revisions(env, {r.deployment_id for r in revisions if r.revision_id in stale})
+
+
+def _told(env_id: str, mode: str, stale: list[Stale], repaired: int) -> JsonObject:
+    if not stale:
+        detail = "no stale revisions; nothing to repair"
+    elif repaired:
+        detail = f"archived {repaired} revision(s) and took them out of their splits"
+    else:
+        detail = f"{len(stale)} stale revision(s); run with --apply to archive them"
+    return {
+        "environment_id": env_id,
+        "mode": mode,
+        "stale_revisions": [s.summary() for s in stale],
+        "repaired": repaired,
+        "detail": detail,
+    }

@@ -1,0 +1,106 @@
+"""Payloads of verbs: how they are read, and the JSON schema that `--schema` prints.
+
+Rules:
+1. A payload is a struct; its fields are the contract, the schema is made from them.
+2. Unknown keys do not fail a verb (older callers send them), but the reply names them in `warnings`. The environment
+   manifest alone refuses them.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Annotated, TypeVar, cast, get_args, get_origin
+
+import msgspec
+
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import GreenticError
+
+P = TypeVar("P", bound="Payload")
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of payloads and of the objects inside them."""
+
+
+class ClosedPayload(Payload, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A payload whose unknown keys are refused."""
+
+
+NullableText = Annotated[str | None, msgspec.Meta(extra_json_schema={"type": ["string", "null"]})]
+Ulid = Annotated[str, msgspec.Meta(description="ULID, 26 characters")]
+Key = Annotated[str, msgspec.Meta(description="makes a repeated call safe: same key and payload change nothing")]
+
+
+def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "") -> P:
+    """The payload. Raises `refuse` with the place and what was expected there; `where` stands before the reason."""
+    try:
+        return msgspec.convert(raw, form)
+    except msgspec.ValidationError as error:
+        text = (
+            str(error)
+            .replace("Object missing required field", "missing field")
+            .replace("Object contains unknown", "unknown")
+        )
+        raise refuse(f"{where}{text}") from None
+
+
+def unknown_keys(form: type[Payload], raw: Json) -> list[str]:
+    """Keys of the payload's top level that no field takes."""
+    known = {f.encode_name for f in msgspec.structs.fields(form)}
+    return sorted(raw.keys() - known) if isinstance(raw, dict) else []
+
+
+def schema(form: type[Payload], *, description: str | None = None) -> JsonObject:
+    """The JSON schema of a payload."""
+    out: JsonObject = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": form.__name__}
+    if description:
+        out["description"] = description
+    return out | _object(form, top=True)
+
+
+def _object(form: type[msgspec.Struct], *, top: bool = False) -> JsonObject:
+    properties: JsonObject = {}
+    required: list[Json] = []
+    for field in msgspec.structs.fields(form):
+        described = _property(field.type)
+        if field.required:
+            required.append(field.encode_name)
+        elif isinstance(field.default, str | int) and not isinstance(field.default, bool) and "const" not in described:
+            described.setdefault("default", field.default)
+        properties[field.encode_name] = described
+    out: JsonObject = {"type": "object", "properties": properties}
+    if top or form.__struct_config__.forbid_unknown_fields:
+        out["additionalProperties"] = False
+    if required:
+        out["required"] = required
+    return out
+
+
+def _property(kind: object) -> JsonObject:
+    if get_origin(kind) is Annotated:
+        inner, *metas = get_args(kind)
+        out = _property(inner)
+        for meta in cast(list[msgspec.Meta], metas):
+            if meta.description:
+                out["description"] = meta.description
+            if meta.ge is not None:
+                out["minimum"] = meta.ge
+            if meta.le is not None:
+                out["maximum"] = meta.le
+            out.update(cast(JsonObject, meta.extra_json_schema or {}))
+        return out
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return _property(next(a for a in get_args(kind) if a is not types.NoneType))
+    if get_origin(kind) is typing.Literal:
+        values = list(get_args(kind))
+        return {"const": values[0]} if len(values) == 1 else {"type": "string", "enum": cast("list[Json]", values)}
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _property(get_args(kind)[0])}
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": _property(get_args(kind)[1])}
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _object(kind)
+    simple = {str: "string", int: "integer", bool: "boolean", float: "number"}
+    return {"type": simple[kind]} if isinstance(kind, type) and kind in simple else {}

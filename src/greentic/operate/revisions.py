@@ -1,0 +1,318 @@
+"""`op revisions`: stage, warm, drain, archive, retry, list (spec: env-store-and-op 4.5, 4.6).
+
+Staging happens outside the lock in a private directory, so that nobody waits for an unpacking; the finished revision comes
+to its place under the lock. Warming really loads what it warms: a revision that does not load becomes `failed`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from greentic.activate.load import check_loadable
+from greentic.distribute.fetch import fetch_into
+from greentic.ground.clock import timestamp
+from greentic.ground.documents import JsonObject, replace
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
+from greentic.model.environment import DIGEST_PLACEHOLDER, REVISION_SCHEMA, Environment, PackListEntry, Revision
+from greentic.model.ids import check_env_id, check_ulid, is_digest, is_semver
+from greentic.model.lifecycle import Verb, check_not_routed, put_revision, walk, with_current_revisions
+from greentic.model.revision_files import lock_ref, pack_list
+from greentic.operate.bundles import find as find_deployment
+from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.payload import Key, Payload, Ulid
+from greentic.store.audit import Change
+from greentic.store.disk import io_error
+from greentic.store.environments import Transaction
+from greentic.store.revisions import verified_packs
+from greentic.store.staging import Staged, StagingArea, copy_private, place
+from greentic.trust.gate import pin
+
+DEFAULT_DRAIN_SECONDS = 30
+
+
+class PackListPayload(Payload, frozen=True, kw_only=True):
+    pack_id: str
+    version: str
+    digest: str
+    source_uri: str | None = None
+
+
+class RevisionStagePayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    deployment_id: Ulid
+    bundle_path: Annotated[str | None, msgspec.Meta(description="the .gtbundle to pin and unpack")] = None
+    bundle_source_uri: Annotated[str | None, msgspec.Meta(description="where a worker pulls the same bytes")] = None
+    bundle_digest: str | None = None
+    pack_list: list[PackListPayload] = []
+    pack_list_lock_ref: str | None = None
+    config_digest: str | None = None
+    signature_sidecar_ref: str | None = None
+    drain_seconds: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = DEFAULT_DRAIN_SECONDS
+    abort_metrics: list[str] = []
+    idempotency_key: Key | None = None
+
+
+class RevisionTransitionPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    revision_id: Ulid
+    idempotency_key: Key | None = None
+
+
+def summary(revision: Revision) -> JsonObject:
+    return {
+        "revision_id": revision.revision_id,
+        "deployment_id": revision.deployment_id,
+        "bundle_id": revision.bundle_id,
+        "sequence": revision.sequence,
+        "lifecycle": revision.lifecycle,
+    }
+
+
+def find(env: Environment, revision_id: str) -> Revision:
+    revision = env.revision(revision_id)
+    if revision is None:
+        raise NotFound(
+            f"revision `{revision_id}` not found in env `{env.environment_id}`",
+            hint=f"gtc op revisions list {env.environment_id}",
+        )
+    return revision
+
+
+def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
+    """Record a new revision: with a bundle (from `bundle_path`, or pulled from `bundle_source_uri`), or by its pins alone."""
+    env_id = check_env_id(payload.environment_id)
+    deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
+    key = checked_key(payload.idempotency_key)
+    change = Change(env_id, "revisions", "stage", {"deployment_id": deployment_id, "lifecycle_to": "staged"}, key)
+    store = context.store
+    paths = store.paths(env_id)
+    env = store.load(env_id)  # a missing environment leaves no trace
+    revision_id = context.mint()
+    with ExitStack() as stack:
+        area: StagingArea | None = None
+        prepared: Revision | GreenticError
+        deployment = env.deployment(deployment_id)
+        try:
+            if deployment is None:
+                find_deployment(env, deployment_id)
+                raise AssertionError
+            if payload.bundle_path is None and payload.bundle_source_uri is None:
+                prepared = _pinned_only(payload, revision_id, env_id, deployment.bundle_id, deployment_id)
+            else:
+                area = stack.enter_context(StagingArea(paths, store.disk, revision_id, store.random.octets(6).hex()))
+                staged = _fill(area, payload, env_id=env_id, bundle_id=deployment.bundle_id)
+                prepared = _with_bundle(payload, staged, env_id, deployment.bundle_id, deployment_id)
+        except OSError as error:
+            prepared = io_error(error.filename or paths.revisions, error)
+        except GreenticError as error:
+            prepared = error
+
+        def action(transaction: Transaction) -> Done:
+            current = transaction.load()
+            find_deployment(current, deployment_id)
+            if isinstance(prepared, GreenticError):
+                raise prepared
+            revision = _numbered(context, current, prepared)
+            if area is not None:
+                place(area, paths, store.disk)
+            try:
+                current = replace(current, revisions=[*current.revisions, revision])
+                transaction.save(with_current_revisions(current, [deployment_id]))
+            except BaseException:
+                store.disk.remove_tree(paths.revision(revision_id))
+                raise
+            return Done(summary(revision))
+
+        digest = prepared.bundle_digest if isinstance(prepared, Revision) else None
+        print_: JsonObject = {"digest": digest, "uri": payload.bundle_source_uri, "drain": payload.drain_seconds}
+        return run(context, change, action, idempotency=Idempotency(key, deployment_id, print_))
+
+
+def _fill(area: StagingArea, payload: RevisionStagePayload, *, env_id: str, bundle_id: str) -> Staged:
+    """Bring the bundle into the staging area, pin it and unpack it."""
+    with area.create_bundle_file() as file:
+        if payload.bundle_path is not None:
+            copy_private(Path(payload.bundle_path), file)
+            shown_as = payload.bundle_path
+        else:
+            shown_as = payload.bundle_source_uri or ""
+            fetch_into(file, shown_as)
+        bundle = pin(file)
+        if payload.bundle_digest not in (None, DIGEST_PLACEHOLDER, bundle.digest):
+            raise Conflict(
+                f"bundle `{shown_as}` is `{bundle.digest}`, but `bundle_digest` says `{payload.bundle_digest}`",
+                hint="stage the bundle that was meant, or leave bundle_digest out",
+            )
+        return area.fill(bundle, env_id=env_id, bundle_id=bundle_id, shown_as=shown_as)
+
+
+def _with_bundle(
+    payload: RevisionStagePayload, staged: Staged, env_id: str, bundle_id: str, deployment_id: str
+) -> Revision:
+    return _revision(
+        payload,
+        revision_id=staged.revision_id,
+        env_id=env_id,
+        bundle_id=bundle_id,
+        deployment_id=deployment_id,
+        digest=staged.digest,
+        packs=pack_list(staged.lock, staged.versions),
+        lock=lock_ref(staged.revision_id),
+        configs=staged.config_refs,
+    )
+
+
+def _pinned_only(
+    payload: RevisionStagePayload, revision_id: str, env_id: str, bundle_id: str, deployment_id: str
+) -> Revision:
+    """A revision without bytes: recorded for inventory, it can be neither warmed nor pulled."""
+    if payload.pack_list_lock_ref:
+        raise InvalidArgument(
+            f"pack_list_lock_ref `{payload.pack_list_lock_ref}` is not backed by any file: the revision's id is made now",
+            hint="pass bundle_path, so that the bundle is pinned and its lock written",
+        )
+    digest = payload.bundle_digest or DIGEST_PLACEHOLDER
+    if digest != DIGEST_PLACEHOLDER and not is_digest(digest):
+        raise InvalidArgument(f"bundle_digest `{digest}` is not `sha256:` and 64 lower-case hex digits")
+    packs = []
+    for entry in payload.pack_list:
+        if not is_semver(entry.version):
+            raise InvalidArgument(f"pack version: `{entry.version}` of `{entry.pack_id}` is not SemVer")
+        packs.append(
+            PackListEntry(
+                pack_id=entry.pack_id, version=entry.version, digest=entry.digest, source_uri=entry.source_uri
+            )
+        )
+    return _revision(
+        payload,
+        revision_id=revision_id,
+        env_id=env_id,
+        bundle_id=bundle_id,
+        deployment_id=deployment_id,
+        digest=digest,
+        packs=packs,
+        lock="",
+        configs=[],
+    )
+
+
+def _revision(
+    payload: RevisionStagePayload,
+    *,
+    revision_id: str,
+    env_id: str,
+    bundle_id: str,
+    deployment_id: str,
+    digest: str,
+    packs: list[PackListEntry],
+    lock: str,
+    configs: list[str],
+) -> Revision:
+    return Revision(
+        schema=REVISION_SCHEMA,
+        revision_id=revision_id,
+        env_id=env_id,
+        bundle_id=bundle_id,
+        deployment_id=deployment_id,
+        sequence=0,
+        created_at="",
+        bundle_digest=digest,
+        bundle_source_uri=payload.bundle_source_uri,
+        pack_list=packs,
+        pack_list_lock_ref=lock,
+        pack_config_refs=configs,
+        config_digest=payload.config_digest or DIGEST_PLACEHOLDER,
+        signature_sidecar_ref=payload.signature_sidecar_ref or "rev.sig",
+        lifecycle="staged",
+        drain_seconds=payload.drain_seconds,
+        abort_metrics=payload.abort_metrics,
+    )
+
+
+def _numbered(context: Context, env: Environment, revision: Revision) -> Revision:
+    """The revision with its place in the deployment's sequence and the time of recording."""
+    now = timestamp(context.clock.now_ns())
+    last = max((r.sequence for r in env.revisions if r.deployment_id == revision.deployment_id), default=0)
+    return replace(revision, sequence=last + 1, created_at=now, staged_at=now)
+
+
+def warm(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed."""
+    return _transition(context, payload, "warm", "ready")
+
+
+def drain(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+    """ready to draining: no new sessions; what runs may end."""
+    return _transition(context, payload, "drain", "draining")
+
+
+def archive(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+    """To archived, from wherever it is, unless traffic still names it."""
+    return _transition(context, payload, "archive", "archived")
+
+
+def retry(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+    """failed back to staged, for another warm."""
+    return _transition(context, payload, "retry", "staged")
+
+
+def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb, goal: str) -> JsonObject:
+    env_id = check_env_id(payload.environment_id)
+    revision_id = check_ulid(payload.revision_id, field="revision_id")
+    key = checked_key(payload.idempotency_key)
+    change = Change(
+        env_id, "revisions", verb, {"revision_id": revision_id, "lifecycle_to": goal}, key or context.mint()
+    )
+    if verb == "warm":
+        find(context.store.load(env_id), revision_id)  # told before anything is logged, as other programs do
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        revision = find(env, revision_id)
+        state, moved = walk(revision, verb)
+        if verb == "archive" and moved:
+            check_not_routed(env, revision)
+        if verb == "warm":
+            if moved:
+                _gate(transaction, env, revision)
+            revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
+        env = put_revision(env, replace(revision, lifecycle=state))
+        transaction.save(env)
+        transaction.refresh_projection(env)
+        if verb == "archive" and moved:
+            _retain(transaction, env, revision.deployment_id)
+        return Done(summary(replace(revision, lifecycle=state)))
+
+    return run(context, change, action, idempotency=Idempotency(key, revision_id, None))
+
+
+def _gate(transaction: Transaction, env: Environment, revision: Revision) -> None:
+    """Load what is warmed. A failure is saved as the revision's state and told as a `Conflict`."""
+    try:
+        check_loadable(verified_packs(transaction.paths, revision))
+    except GreenticError as error:
+        transaction.save(put_revision(env, replace(revision, lifecycle="failed")))
+        raise Conflict(
+            f"revision `{revision.revision_id}` failed warm/ready health gate (checks: [RuntimeConfig]): {error.message}",
+            hint="repair the bundle and stage it again, or `gtc op revisions retry` after a passing fault",
+        ) from error
+
+
+def _retain(transaction: Transaction, env: Environment, deployment_id: str) -> None:
+    """Delete the files of archived revisions beyond the newest `retention.keep_revisions` of the deployment."""
+    keep = env.retention.keep_revisions
+    if keep is None:
+        return
+    archived = [r for r in env.revisions if r.deployment_id == deployment_id and r.lifecycle == "archived"]
+    archived.sort(key=lambda r: r.sequence, reverse=True)
+    for old in archived[keep:]:
+        transaction.store.disk.remove_tree(transaction.paths.revision(old.revision_id))
+
+
+def list_revisions(context: Context, env_id: str) -> JsonObject:
+    env = context.store.load(check_env_id(env_id, field="env_id"))
+    return {"environment_id": env.environment_id, "revisions": [summary(r) for r in env.revisions]}

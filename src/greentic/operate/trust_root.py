@@ -1,0 +1,131 @@
+"""`op trust-root`: whose signatures an environment believes (spec: env-store-and-op 4.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import InvalidArgument
+from greentic.model.ids import check_env_id
+from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.payload import NullableText, Payload
+from greentic.store.audit import Change
+from greentic.store.disk import io_error
+from greentic.store.environments import Transaction
+from greentic.store.operator_key import load_or_generate
+from greentic.trust.keys import public_pem
+from greentic.trust.root import TrustRoot, add_key, remove_key
+
+MAX_PEM = 1 << 14
+
+
+class TrustRootBootstrapPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+
+
+class TrustRootAddPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    key_id: Annotated[str, msgspec.Meta(description="32 hex characters, derived from the key")]
+    public_key_pem: Annotated[
+        str | None, msgspec.Meta(description="the key itself", extra_json_schema={"type": ["string", "null"]})
+    ] = None
+    public_key_file: Annotated[
+        str | None, msgspec.Meta(description="a file that holds it", extra_json_schema={"type": ["string", "null"]})
+    ] = None
+    idempotency_key: NullableText = None
+
+
+class TrustRootRemovePayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    key_id: str
+    idempotency_key: NullableText = None
+
+
+def seed(context: Context, transaction: Transaction) -> JsonObject:
+    """Load or generate the operator's key and trust it; what `bootstrap` and `env init` tell about it."""
+    store = context.store
+    key = load_or_generate(store.disk, store.random)
+    pem = public_pem(key.public)
+    root = add_key(store.trust_root(transaction.env_id), key.key_id, pem)
+    transaction.save_trust_root(root)
+    return {
+        "environment_id": transaction.env_id,
+        "operator_key_id": key.key_id,
+        "operator_public_key_pem": pem,
+        "trusted_key_count": len(root.keys),
+    }
+
+
+def bootstrap(context: Context, payload: TrustRootBootstrapPayload) -> JsonObject:
+    """Trust the operator's own key, generating it if there is none. May come before `env create`."""
+    env_id = check_env_id(payload.environment_id)
+    change = Change(env_id, "trust-root", "bootstrap", {"environment_id": env_id})
+    return run(context, change, lambda transaction: Done(seed(context, transaction)), may_create=True)
+
+
+def list_keys(context: Context, env_id: str) -> JsonObject:
+    env_id = check_env_id(env_id, field="env_id")
+    root = context.store.trust_root(env_id)
+    return {
+        "environment_id": env_id,
+        "keys": [{"key_id": k.key_id, "public_key_pem": k.public_key_pem} for k in root.keys],
+    }
+
+
+def add(context: Context, payload: TrustRootAddPayload) -> JsonObject:
+    """Trust another key; its id must be the one derived from it."""
+    env_id = check_env_id(payload.environment_id)
+    pem = _pem(payload)
+    key = checked_key(payload.idempotency_key)
+    change = Change(
+        env_id, "trust-root", "add", {"key_id": payload.key_id, "public_key_pem": pem}, key or context.mint()
+    )
+
+    def action(transaction: Transaction) -> Done:
+        root = add_key(context.store.trust_root(env_id), payload.key_id, pem)
+        transaction.save_trust_root(root)
+        return Done({"environment_id": env_id, "added_key_id": payload.key_id, "trusted_key_count": len(root.keys)})
+
+    idempotency = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem})
+    return run(context, change, action, idempotency=idempotency, may_create=True)
+
+
+def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
+    """Stop trusting a key; one that is not there is no error."""
+    env_id = check_env_id(payload.environment_id)
+    key = checked_key(payload.idempotency_key)
+    change = Change(env_id, "trust-root", "remove", {"key_id": payload.key_id}, key or context.mint())
+
+    def action(transaction: Transaction) -> Done:
+        before: TrustRoot = context.store.trust_root(env_id)
+        root, gone = remove_key(before, payload.key_id)
+        if gone is not None:
+            transaction.save_trust_root(root)
+        return Done(
+            {
+                "environment_id": env_id,
+                "removed_key_id": payload.key_id,
+                "removed_public_key_pem": None if gone is None else gone.public_key_pem,
+                "trusted_key_count": len(root.keys),
+            }
+        )
+
+    return run(context, change, action, idempotency=Idempotency(key, "", payload.key_id.lower()), may_create=True)
+
+
+def _pem(payload: TrustRootAddPayload) -> str:
+    if payload.public_key_pem is not None and payload.public_key_file is not None:
+        raise InvalidArgument("trust-root add: `public_key_pem` and `public_key_file` are mutually exclusive")
+    if payload.public_key_pem is not None:
+        return payload.public_key_pem
+    if payload.public_key_file is None:
+        raise InvalidArgument("trust-root add: one of `public_key_pem` or `public_key_file` is required")
+    path = Path(payload.public_key_file)
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_PEM).decode("ascii", "replace")
+    except OSError as error:
+        raise io_error(path, error) from None

@@ -1,0 +1,1 @@
+"""The environment directory: lock, durable writes, backups, audit, staging and materializing."""

@@ -1,0 +1,207 @@
+"""The audit log: what was intended before a change, what came of it after (spec: env-store-and-op 7.1).
+
+Rules:
+1. Append-only, one JSON object a line, on stable storage before the verb goes on.
+2. An *intent* line stands before every change and carries the digest of the environment's documents at that moment; the
+   *event* line after it has the same id. Readers of events alone skip intents by their schema.
+3. An intent without an event means that its process died between. The next holder of the lock writes the missing event:
+   documents unchanged means nothing happened, changed means that the change was committed.
+4. If the intent cannot be written, nothing is changed. If the event cannot be written after a change, the verb fails with
+   kind `audit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Literal
+
+import msgspec
+
+from greentic.ground.clock import Clock, Random, timestamp
+from greentic.ground.documents import Json, JsonObject, compact, parse
+from greentic.ground.errors import AuditError, GreenticError
+from greentic.model.ids import LOCAL_ENV, mint_ulid
+from greentic.store.disk import Disk
+from greentic.store.layout import EnvPaths
+
+EVENT_SCHEMA = "greentic.audit.event.v1"
+INTENT_SCHEMA = "greentic.audit.intent.v1"
+_TAIL_BYTES = 1 << 20
+"""How far back an unfinished intent is looked for; intents are finished before the next one is written."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a verb is about to do, as the log tells it."""
+
+    env_id: str
+    noun: str
+    verb: str
+    target: JsonObject
+    idempotency_key: str | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of it. `kind` and `message` belong to errors."""
+
+    outcome: Literal["ok", "error"]
+    kind: str | None = None
+    message: str | None = None
+
+
+class Generations(msgspec.Struct, frozen=True):
+    previous: int | None = None
+    new: int | None = None
+
+
+NO_GENERATIONS = Generations()
+
+
+def documents_digest(paths: EnvPaths) -> str:
+    """One digest over the documents that verbs change."""
+    hasher = hashlib.sha256()
+    for path in (paths.environment, paths.trust_root, paths.runtime):
+        data = path.read_bytes() if path.exists() else b""
+        hasher.update(hashlib.sha256(data).digest() if data else bytes(32))
+    return hasher.hexdigest()
+
+
+class AuditLog:
+    """The log of one environment."""
+
+    def __init__(self, paths: EnvPaths, disk: Disk, clock: Clock, random: Random) -> None:
+        self._paths, self._disk, self._clock, self._random = paths, disk, clock, random
+
+    def intend(self, change: Change) -> str:
+        """Write the intent and return its id. Raises `AuditError` (rule 4)."""
+        event_id = mint_ulid(self._clock, self._random)
+        line = self._base(INTENT_SCHEMA, event_id, change)
+        line["documents"] = documents_digest(self._paths)
+        try:
+            self._append(line)
+        except OSError as error:
+            raise AuditError(
+                f"the intent of {change.noun}.{change.verb} on env `{change.env_id}` could not be written "
+                f"({error.strerror}); nothing was changed",
+                hint=f"make `{self._paths.audit}` writable and run the command again",
+            ) from error
+        return event_id
+
+    def record(
+        self,
+        event_id: str,
+        change: Change,
+        outcome: Outcome,
+        generations: Generations = NO_GENERATIONS,
+        *,
+        recovered: bool = False,
+    ) -> None:
+        """Write the event. Raises `AuditError`."""
+        line = self._base(EVENT_SCHEMA, event_id, change)
+        if generations.previous is not None:
+            line["previous_generation"] = generations.previous
+        if generations.new is not None:
+            line["new_generation"] = generations.new
+        local = change.env_id == LOCAL_ENV
+        line["authorization"] = {
+            "decision": "allow",
+            "policy": "local-only" if local else "local-owner",
+            "reason": (
+                f"env `{LOCAL_ENV}` is the local env"
+                if local
+                else f"named env `{change.env_id}` authorized by local store ownership (single-operator; shared-store "
+                "RBAC is enforced on the remote path)"
+            ),
+        }
+        result: JsonObject = {"outcome": outcome.outcome}
+        if outcome.kind is not None:
+            result["kind"] = outcome.kind
+        if outcome.message is not None:
+            result["message"] = outcome.message
+        line["result"] = result
+        if recovered:
+            line["recovered"] = True
+        try:
+            self._append(line)
+        except OSError as error:
+            raise AuditError(
+                f"event {event_id} of {change.noun}.{change.verb} on env `{change.env_id}`: {error.strerror}"
+            ) from error
+
+    def repair(self) -> str | None:
+        """Write the event that a killed process owes, if any (rule 3). Only under the environment lock."""
+        intent = self._unfinished()
+        if intent is None:
+            return None
+        change = Change(
+            env_id=str(intent.get("env_id")),
+            noun=str(intent.get("noun")),
+            verb=str(intent.get("verb")),
+            target=_object(intent.get("target")),
+            idempotency_key=_text(intent.get("idempotency_key")),
+        )
+        event_id = str(intent.get("event_id"))
+        if intent.get("documents") == documents_digest(self._paths):
+            outcome = Outcome("error", "interrupted", "the process ended before it changed anything")
+        else:
+            outcome = Outcome("ok")
+        self.record(event_id, change, outcome, recovered=True)
+        return event_id
+
+    def _unfinished(self) -> JsonObject | None:
+        path = self._paths.audit
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+        finished: set[str] = set()
+        for raw in reversed(lines):
+            try:
+                line = parse(raw)
+            except ValueError:
+                continue  # cut short by a kill
+            if not isinstance(line, dict) or not isinstance(line.get("event_id"), str):
+                continue
+            if line.get("schema") == INTENT_SCHEMA:
+                return None if str(line["event_id"]) in finished else line
+            finished.add(str(line["event_id"]))
+        return None
+
+    def _base(self, schema: str, event_id: str, change: Change) -> JsonObject:
+        actor: JsonObject = {"kind": "local-user"}
+        user = os.environ.get("USER") or os.environ.get("USERNAME")
+        if user:
+            actor["user"] = user
+        if hasattr(os, "getuid"):
+            actor["uid"] = os.getuid()
+        line: JsonObject = {
+            "schema": schema,
+            "event_id": event_id,
+            "ts": timestamp(self._clock.now_ns()),
+            "actor": actor,
+            "env_id": change.env_id,
+            "noun": change.noun,
+            "verb": change.verb,
+            "target": change.target,
+        }
+        if change.idempotency_key is not None:
+            line["idempotency_key"] = change.idempotency_key
+        return line
+
+    def _append(self, line: JsonObject) -> None:
+        self._disk.make_directory(self._paths.audit.parent)
+        self._disk.append(self._paths.audit, compact(line) + b"\n")
+
+
+def outcome_of(error: GreenticError | None) -> Outcome:
+    return Outcome("ok") if error is None else Outcome("error", error.kind, str(error))
+
+
+def _object(value: Json) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,218 @@
+"""Environments on disk: load, list, change under the lock, project (spec: env-store-and-op 1.6, 2.11).
+
+Rules:
+1. `environment.json` is the one truth; the runtime configuration is made from it and may be deleted at any time.
+2. Whatever is loaded was validated; whatever is saved was validated before a byte was written.
+3. Changes happen inside `transaction`, under the lock, on a freshly loaded document. Entering it first finishes what a
+   killed process left: temporary files, the missing audit event, half-swapped revisions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
+from greentic.ground.documents import Document, Json, from_json, parse, pretty, to_json
+from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError
+from greentic.model.environment import ENVIRONMENT_SCHEMA, Environment
+from greentic.model.ids import check_env_id, is_env_id
+from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, RuntimeConfig, project
+from greentic.model.validate import check_schema, validate
+from greentic.store.audit import AuditLog
+from greentic.store.disk import Disk, RealDisk, io_error
+from greentic.store.files import Files
+from greentic.store.layout import EnvPaths
+from greentic.store.ledger import Ledger
+from greentic.store.lock import WAIT_SECONDS, held
+from greentic.store.staging import recover_revisions
+from greentic.trust.root import EMPTY, TrustRoot, read_trust_root
+
+_D = TypeVar("_D", bound=Document)
+
+MAX_DOCUMENT = 64 << 20
+"""Most bytes of a store document that is read."""
+
+
+class Broken(NamedTuple):
+    """An environment directory that does not load, and why."""
+
+    environment_id: str
+    kind: str
+    message: str
+
+
+class EnvironmentStore:
+    """All environments below one root."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        lock_wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self.root = root
+        self.disk: Disk = disk or RealDisk()
+        self.clock: Clock = clock or SystemClock()
+        self.random: Random = random or SystemRandom()
+        self._lock_wait = lock_wait_seconds
+
+    def paths(self, env_id: str) -> EnvPaths:
+        """The directory of an environment. Raises `InvalidArgument` for an id that is no safe directory name."""
+        return EnvPaths(self.root / check_env_id(env_id))
+
+    def exists(self, env_id: str) -> bool:
+        return self.paths(env_id).environment.exists()
+
+    def load(self, env_id: str) -> Environment:
+        """The validated environment. Raises `NotFound` or `StoreError`."""
+        env = self.load_unchecked(env_id)
+        path = self.paths(env_id).environment
+        try:
+            validate(env)
+        except SpecViolation as error:
+            raise StoreError(
+                str(error),
+                hint=f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{path.parent / 'backups'}`",
+            ) from None
+        return env
+
+    def load_unchecked(self, env_id: str) -> Environment:
+        """The environment as it parses, without the rules across fields; for the doctor."""
+        path = self.paths(env_id).environment
+        if not path.exists():
+            raise NotFound(f"environment `{env_id}`", hint=f"create it: gtc op env create {env_id} --name {env_id}")
+        env = read_document(path, Environment)
+        if env.environment_id != env_id:
+            raise StoreError(f"environment_id mismatch: file is `{env_id}`, value is `{env.environment_id}`")
+        return env
+
+    def survey(self) -> tuple[list[Environment], list[Broken]]:
+        """Every environment that loads, and every directory with a document that does not, both sorted by id."""
+        good: list[Environment] = []
+        broken: list[Broken] = []
+        if self.root.is_dir():
+            for directory in sorted(self.root.iterdir(), key=lambda p: p.name.encode()):
+                name = directory.name
+                if not is_env_id(name) or not (directory / "environment.json").is_file():
+                    continue
+                try:
+                    good.append(self.load(name))
+                except GreenticError as error:
+                    broken.append(Broken(name, error.kind, str(error)))
+        return good, broken
+
+    def trust_root(self, env_id: str) -> TrustRoot:
+        """The environment's trust root; empty if there is no file. Raises `TrustRootError`."""
+        path = self.paths(env_id).trust_root
+        return read_trust_root(path.read_bytes()) if path.exists() else EMPTY
+
+    def runtime(self, env_id: str) -> EnvironmentRuntime | None:
+        """`runtime.json`, if there is one. Raises `StoreError`."""
+        path = self.paths(env_id).runtime
+        if not path.exists():
+            return None
+        runtime = read_document(path, EnvironmentRuntime)
+        try:
+            check_schema(runtime.schema, RUNTIME_SCHEMA)
+        except SpecViolation as error:
+            raise StoreError(str(error)) from None
+        if runtime.environment_id != env_id:
+            raise StoreError(f"environment_id mismatch: file is `{env_id}`, value is `{runtime.environment_id}`")
+        return runtime
+
+    @contextmanager
+    def transaction(self, env_id: str, *, may_create: bool = False) -> Iterator[Transaction]:
+        """Hold the environment's lock. A missing environment is `NotFound` unless `may_create`, and leaves no trace."""
+        paths = self.paths(env_id)
+        if not may_create and not paths.environment.exists():
+            raise NotFound(f"environment `{env_id}`", hint=f"create it: gtc op env create {env_id} --name {env_id}")
+        with held(paths.lock, self.disk, self.clock, wait_seconds=self._lock_wait):
+            transaction = Transaction(self, env_id, paths)
+            try:
+                transaction.recover()
+                yield transaction
+            except OSError as error:
+                raise io_error(error.filename or paths.root, error) from error
+
+
+class Transaction:
+    """What may be done while the lock is held."""
+
+    def __init__(self, store: EnvironmentStore, env_id: str, paths: EnvPaths) -> None:
+        self.store, self.env_id, self.paths = store, env_id, paths
+        self.files = Files(store.disk, store.clock, store.random, paths.backups)
+        self.audit = AuditLog(paths, store.disk, store.clock, store.random)
+        self.ledger = Ledger(paths.ledger, self.files, store.clock)
+        self.committed = False
+        """Whether a document was changed since the lock was taken."""
+
+    def recover(self) -> None:
+        """Finish what a killed process left (rule 3)."""
+        self.files.sweep(self.paths.root)
+        recover_revisions(self.paths, self.store.disk)
+        self.audit.repair()
+
+    def load(self) -> Environment:
+        return self.store.load(self.env_id)
+
+    def save(self, env: Environment) -> None:
+        """Validate, back up, write. Raises `SpecViolation`; nothing is written then."""
+        if env.environment_id != self.env_id:
+            raise Conflict(f"the lock is held for env `{self.env_id}`, the document is `{env.environment_id}`")
+        check_schema(env.schema, ENVIRONMENT_SCHEMA)
+        validate(env)
+        self.files.replace(self.paths.environment, pretty(env))
+        self.committed = True
+
+    def create(self, env: Environment) -> None:
+        """`save` for a new environment. Raises `Conflict` if there is one."""
+        if self.paths.environment.exists():
+            raise Conflict(f"environment `{self.env_id}` already exists")
+        self.save(env)
+
+    def save_trust_root(self, root: TrustRoot) -> None:
+        self.files.replace(self.paths.trust_root, pretty(root))
+        self.committed = True
+
+    def save_runtime(self, runtime: EnvironmentRuntime) -> None:
+        self.files.replace(self.paths.runtime, pretty(runtime))
+        self.committed = True
+
+    def refresh_projection(self, env: Environment, *, skipped: frozenset[str] = frozenset()) -> RuntimeConfig | None:
+        """Make `runtime-config.json` what the environment projects to; an equal file is left alone."""
+        config = project(env, skipped=skipped)
+        path = self.paths.runtime_config
+        if config is None:
+            self.files.delete(path)
+        elif to_json(config) != _parsed(path):
+            self.files.replace(path, pretty(config))
+        return config
+
+
+def read_document(path: Path, form: type[_D]) -> _D:
+    """Parse a store document. Raises `StoreError` that names the file and the place."""
+    try:
+        if path.stat().st_size > MAX_DOCUMENT:
+            raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+    try:
+        return from_json(form, parse(data))
+    except ValueError as error:
+        raise StoreError(f"json error on {path}: {error}") from None
+    except SpecViolation as error:
+        raise StoreError(f"json error on {path}: {error.message}") from None
+
+
+def _parsed(path: Path) -> Json | None:
+    with contextlib.suppress(OSError, ValueError):
+        return parse(path.read_bytes())
+    return None

@@ -1,0 +1,86 @@
+"""Whole-file writes that are old or new, never half, with backups of what was there (spec: env-store-and-op 1.3, 1.4).
+
+Rules:
+1. A write goes to a temporary file in the same directory, is synced, renamed over the target, and the directory synced.
+2. Before a tracked file is replaced or deleted, its bytes get a second name under `backups/`; names never collide.
+3. The newest `KEEP_BACKUPS` backups of a file stay, older ones go.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from greentic.ground.clock import Clock, Random, compact_stamp
+from greentic.store.disk import Disk
+
+KEEP_BACKUPS = 32
+_MAX_COLLISIONS = 1024
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp\Z")
+_BACKUP_TAIL = re.compile(r"\.(\d{8}T\d{6}\.\d{9}Z)(?:\.(\d+))?\.bak\Z")
+
+
+class Files:
+    """Durable writes below one environment directory."""
+
+    def __init__(self, disk: Disk, clock: Clock, random: Random, backups: Path, *, keep: int = KEEP_BACKUPS) -> None:
+        self._disk, self._clock, self._random, self._backups, self._keep = disk, clock, random, backups, keep
+
+    def write(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        """Replace or create a file (rule 1)."""
+        self._disk.make_directory(path.parent)
+        temporary = path.parent / f".{path.name}.{self._random.octets(8).hex()}.tmp"
+        try:
+            self._disk.write_new(temporary, data, mode)
+            self._disk.rename(temporary, path)
+        except OSError:
+            self._disk.remove(temporary)
+            raise
+        self._disk.sync_directory(path.parent)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """`write`, with a backup of what was there (rule 2)."""
+        self.back_up(path)
+        self.write(path, data)
+
+    def delete(self, path: Path) -> None:
+        """Delete a file, with a backup; a missing one is fine."""
+        if path.exists():
+            self.back_up(path)
+            self._disk.remove(path)
+            self._disk.sync_directory(path.parent)
+
+    def back_up(self, path: Path) -> None:
+        """Give the file's present bytes a name under `backups/` and drop what is too many (rules 2 and 3)."""
+        if not path.exists():
+            return
+        self._disk.make_directory(self._backups)
+        stem = f"{path.name}.{compact_stamp(self._clock.now_ns())}"
+        for attempt in range(_MAX_COLLISIONS):
+            target = self._backups / (f"{stem}.bak" if not attempt else f"{stem}.{attempt}.bak")
+            try:
+                self._disk.link(path, target)
+                break
+            except FileExistsError:
+                continue
+        else:
+            raise FileExistsError(17, "too many backups of the same instant", str(self._backups / stem))
+        for old in self.backups_of(path.name)[: -self._keep]:
+            self._disk.remove(old)
+
+    def backups_of(self, name: str) -> list[Path]:
+        """The backups of one file, oldest first."""
+        found: list[tuple[str, int, Path]] = []
+        if self._backups.is_dir():
+            for path in self._backups.iterdir():
+                tail = _BACKUP_TAIL.search(path.name)
+                if tail and path.name[: tail.start()] == name:
+                    found.append((tail.group(1), int(tail.group(2) or 0), path))
+        return [path for _, _, path in sorted(found)]
+
+    def sweep(self, directory: Path) -> None:
+        """Delete temporary files that a kill left. Only under the environment lock."""
+        if directory.is_dir():
+            for path in directory.iterdir():
+                if _TEMPORARY.match(path.name):
+                    self._disk.remove(path)

@@ -1,0 +1,82 @@
+"""Where everything of an environment lies (spec: env-store-and-op 1)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from greentic.ground.errors import InvalidArgument
+
+
+class EnvPaths(NamedTuple):
+    """The paths of one environment directory."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def runtime(self) -> Path:
+        return self.root / "runtime.json"
+
+    @property
+    def runtime_config(self) -> Path:
+        return self.root / "runtime-config.json"
+
+    @property
+    def trust_root(self) -> Path:
+        return self.root / "trust-root.json"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit" / "events.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "idempotency-ledger.json"
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    @property
+    def revisions(self) -> Path:
+        return self.root / "revisions"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.root / "revision-signing.key"
+
+    def revision(self, revision_id: str) -> Path:
+        return self.revisions / revision_id
+
+    def policies(self, bundle_id: str, customer_id: str) -> Path:
+        return self.root / "billing-policies" / bundle_id / customer_id
+
+    def ref(self, ref: str) -> Path:
+        """The path of an env-relative reference that was checked with `is_contained_ref`."""
+        return self.root.joinpath(*ref.split("/"))
+
+
+def home_directory() -> Path | None:
+    """`HOME`, or `USERPROFILE`; a home that is not told is not guessed."""
+    for variable in ("HOME", "USERPROFILE"):
+        value = os.environ.get(variable)
+        if value:
+            return Path(value)
+    return None
+
+
+def default_store_root() -> Path:
+    """`~/.greentic/environments` (spec: env-store-and-op 1.1). Raises `InvalidArgument` without a home."""
+    home = home_directory()
+    if home is None:
+        raise InvalidArgument("no --store-root and HOME / USERPROFILE not set")
+    return home / ".greentic" / "environments"

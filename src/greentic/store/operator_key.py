@@ -1,0 +1,137 @@
+"""The operator's signing key on disk (spec: env-store-and-op 5.2).
+
+Rules:
+1. `GTC_OPERATOR_KEY_PATH`, else `~/.greentic/operator/key.pem`; the public half stands beside it with `.pub` appended.
+2. No directory on the way is a link, the file is a regular file, and nobody but its owner may read it.
+3. Generating never overwrites: whoever comes second uses the first one's key.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from greentic.ground.clock import Random
+from greentic.ground.errors import OperatorKeyError
+from greentic.store.disk import Disk
+from greentic.store.layout import home_directory
+from greentic.trust.keys import (
+    KeyFormatError,
+    SigningKey,
+    key_id,
+    private_pem,
+    public_pem,
+    read_private_pem,
+    read_public_pem,
+)
+
+ENV_PATH = "GTC_OPERATOR_KEY_PATH"
+_MAX_PEM = 1 << 14
+
+
+def key_path() -> Path:
+    """Where the key is (rule 1). Raises `OperatorKeyError`."""
+    told = os.environ.get(ENV_PATH)
+    if told:
+        return Path(told).absolute()
+    home = home_directory()
+    if home is None:
+        raise OperatorKeyError(
+            f"cannot resolve operator key path: `${ENV_PATH}` is unset and no home directory is available"
+        )
+    return home.absolute() / ".greentic" / "operator" / "key.pem"
+
+
+def load(disk: Disk) -> SigningKey:
+    """The existing key. Raises `OperatorKeyError`; a missing key is one."""
+    path = key_path()
+    _check_ancestors(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise OperatorKeyError(
+            f"operator key io on {path}: {error.strerror} (os error {error.errno})",
+            hint="create it and trust it: gtc op trust-root bootstrap <env-id>",
+        ) from None
+    except OSError as error:
+        if path.is_symlink() or path.is_dir():
+            raise _not_regular(path) from None
+        raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _not_regular(path)
+        if status.st_mode & 0o077:
+            raise OperatorKeyError(
+                f"operator key `{path}` has insecure permissions (mode 0o{status.st_mode & 0o777:o}); expected mode `0600` "
+                "(owner-only)",
+                hint=f"chmod 600 {path}, and replace the key if others may have read it",
+            )
+        data = os.read(fd, _MAX_PEM)
+    finally:
+        os.close(fd)
+    try:
+        key = read_private_pem(data.decode())
+    except (KeyFormatError, UnicodeDecodeError) as error:
+        raise OperatorKeyError(f"operator key parse: {error}") from None
+    _check_public(path, key, disk)
+    return key
+
+
+def load_or_generate(disk: Disk, random: Random) -> SigningKey:
+    """The existing key, or a new one (rule 3). Raises `OperatorKeyError`."""
+    path = key_path()
+    if not path.exists() and not path.is_symlink():
+        _check_ancestors(path)
+        temporary = path.with_name(f".{path.name}.{random.octets(8).hex()}.tmp")
+        try:
+            disk.make_directory(path.parent, 0o700)
+            disk.write_new(temporary, private_pem(random.octets(32)).encode())
+            try:
+                disk.link(temporary, path)
+            except FileExistsError:
+                pass  # another process was first; its key is ours too
+            finally:
+                disk.remove(temporary)
+            disk.sync_directory(path.parent)
+        except OSError as error:
+            raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
+    return load(disk)
+
+
+def _check_ancestors(path: Path) -> None:
+    for ancestor in path.parents:
+        if ancestor.is_symlink():
+            raise OperatorKeyError(
+                f"operator key path `{path}`: ancestor `{ancestor}` is a symlink; "
+                "a link on the way could lead the key elsewhere",
+                hint=f"set {ENV_PATH} to the real path",
+            )
+
+
+def _not_regular(path: Path) -> OperatorKeyError:
+    return OperatorKeyError(
+        f"operator key `{path}` is not a regular file (symlinks, directories, FIFOs etc. are rejected)"
+    )
+
+
+def _check_public(path: Path, key: SigningKey, disk: Disk) -> None:
+    sibling = path.with_name(path.name + ".pub")
+    try:
+        found = key_id(read_public_pem(sibling.read_text()))
+    except FileNotFoundError:
+        try:
+            disk.write_new(sibling, public_pem(key.public).encode(), 0o644)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise OperatorKeyError(f"operator key io on {sibling}: {error.strerror} (os error {error.errno})") from None
+        return
+    except (KeyFormatError, UnicodeDecodeError) as error:
+        raise OperatorKeyError(f"operator public key `{sibling}` does not parse: {error}") from None
+    if found != key.key_id:
+        raise OperatorKeyError(
+            f"operator public key `{sibling}` is stale: id `{found}` does not match private-key id `{key.key_id}`",
+            hint="delete the .pub file; it is made again from the private key",
+        )

@@ -1,0 +1,122 @@
+"""Reading revision directories: what is there, whole and still what was pinned (spec: worker 5.1, env-store-and-op 6.6).
+
+A reference is checked as text before the disk is touched; then it must be a regular file below the environment directory,
+links followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from greentic.ground.documents import from_json, parse
+from greentic.ground.errors import GreenticError, SpecViolation, StoreError
+from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
+from greentic.model.ids import is_contained_ref
+from greentic.model.revision_files import PackConfig, PackListLock, check_lock, diverging_packs, lock_ref
+from greentic.store.layout import EnvPaths
+
+MAX_LOCK = 16 << 20
+
+
+class RevisionFault(StoreError):
+    """A revision directory is missing, incomplete or not what was pinned."""
+
+
+class LocatedPack(NamedTuple):
+    """A pack on disk whose digest is the lock's."""
+
+    pack_id: str
+    path: Path
+    digest: str
+
+
+def regular_file(paths: EnvPaths, ref: str) -> Path:
+    """The file of an env-relative reference. Raises `RevisionFault`."""
+    if not is_contained_ref(ref):
+        raise RevisionFault(f"`{ref}` is not a valid pack ref: it must stay below the environment directory")
+    path = paths.ref(ref)
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise RevisionFault(f"`{ref}` does not exist below `{paths.root}`") from None
+    if not real.is_relative_to(paths.root.resolve()) or not real.is_file():
+        raise RevisionFault(f"`{ref}` is not a valid pack ref: it is not a regular file below `{paths.root}`")
+    return real
+
+
+def read_lock(paths: EnvPaths, ref: str, revision_id: str) -> PackListLock:
+    """A revision's lock. Raises `RevisionFault`."""
+    path = regular_file(paths, ref)
+    if path.stat().st_size > MAX_LOCK:
+        raise RevisionFault(f"`{ref}` is larger than {MAX_LOCK} bytes")
+    try:
+        lock = from_json(PackListLock, parse(path.read_bytes()))
+        check_lock(lock, revision_id)
+    except (ValueError, SpecViolation) as error:
+        raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None
+    return lock
+
+
+def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
+    """The packs of a materialized revision, in the lock's order, every digest computed anew. Raises `RevisionFault`."""
+    ref = revision.pack_list_lock_ref
+    if ref != lock_ref(revision.revision_id):
+        raise RevisionFault(
+            f"revision `{revision.revision_id}` has the pack list lock `{ref}`, expected `{lock_ref(revision.revision_id)}`; "
+            "it was recorded without its bundle",
+            hint="stage it again with a bundle: gtc op revisions stage",
+        )
+    lock = read_lock(paths, ref, revision.revision_id)
+    wrong = diverging_packs(revision.pack_list, lock)
+    if wrong:
+        raise RevisionFault(
+            f"pack list of revision `{revision.revision_id}` diverges from its lock: {', '.join(wrong)}"
+        )
+    packs: list[LocatedPack] = []
+    for pack in lock.packs:
+        path = regular_file(paths, pack.path)
+        found = file_digest(path)
+        if found != pack.digest:
+            raise RevisionFault(
+                f"revision pack `{pack.path}` does not match pinned digest `{pack.digest}`: it is `{found}`"
+            )
+        packs.append(LocatedPack(pack.pack_id, path, pack.digest))
+    for config_ref in revision.pack_config_refs:
+        read_pack_config(paths, config_ref, revision.revision_id)
+    return packs
+
+
+def read_pack_config(paths: EnvPaths, ref: str, revision_id: str) -> PackConfig:
+    """A pack configuration of the revision. Raises `RevisionFault`."""
+    try:
+        config = from_json(PackConfig, parse(regular_file(paths, ref).read_bytes()))
+    except (ValueError, SpecViolation) as error:
+        raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None
+    if config.revision_id.upper() != revision_id:
+        raise RevisionFault(f"`{ref}` is for revision `{config.revision_id}`, expected `{revision_id}`")
+    return config
+
+
+def fault_of(paths: EnvPaths, revision: Revision) -> GreenticError | None:
+    """Why the revision cannot be served from disk as it is; nothing if it can."""
+    try:
+        verified_packs(paths, revision)
+    except GreenticError as error:
+        return error
+    return None
+
+
+def is_bootable(revision: Revision) -> bool:
+    """Whether a worker could ever pull the revision: a source, a real pin and the lock reference of a staged bundle."""
+    return (
+        revision.bundle_source_uri is not None
+        and revision.bundle_digest != DIGEST_PLACEHOLDER
+        and revision.pack_list_lock_ref == lock_ref(revision.revision_id)
+    )
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

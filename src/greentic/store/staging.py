@@ -1,0 +1,181 @@
+"""From a verified bundle to a revision directory, with no half state (spec: env-store-and-op 6.2, 6.5; worker 2.5).
+
+Rules:
+1. A revision is built in a private directory beside its final place: bundle, unpacked tree, lock, pack configurations.
+   The bundle's digest passed the gate before anything here reads it.
+2. It comes to its place by a rename under the environment lock. A revision that is there already is moved aside first,
+   and back if anything fails; it is deleted only when the new one is in place.
+3. What a kill leaves is told apart by locks and names: a staging directory that nobody holds is deleted; a revision moved
+   aside is put back unless its successor is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from greentic.artifact.bundle import Contents, open_bundle, pack_config_inputs, pack_paths
+from greentic.artifact.limits import DEFAULT_LIMITS, Limits
+from greentic.artifact.pack_archive import PackArchive
+from greentic.ground.documents import pretty
+from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
+from greentic.model.revision_files import PackListLock, make_lock, pack_config
+from greentic.store.disk import Disk
+from greentic.store.layout import EnvPaths
+from greentic.store.lock import try_lock
+from greentic.store.unpack import Progress, unpack
+from greentic.trust.gate import VerifiedBundle
+
+STAGING_PREFIX = ".staging-"
+ASIDE_SUFFIX = ".bak"
+LOCK_NAME = "pack-list.lock"
+BUNDLE_NAME = "bundle.gtbundle"
+
+
+class Staged(NamedTuple):
+    """A revision that lies complete in its staging directory."""
+
+    revision_id: str
+    digest: str
+    lock: PackListLock
+    versions: dict[str, str]
+    """Pack version by pack id, from the manifests of the packs that load."""
+    config_refs: list[str]
+
+
+class StagingArea:
+    """A private directory in which one revision is built. Use as a context manager: what is not placed is deleted."""
+
+    def __init__(self, paths: EnvPaths, disk: Disk, revision_id: str, token: str) -> None:
+        self._paths, self._disk = paths, disk
+        self.revision_id = revision_id
+        self.directory = paths.revisions / f"{STAGING_PREFIX}{revision_id}-{token}"
+        self._fd = -1
+
+    def __enter__(self) -> StagingArea:
+        self._disk.make_directory(self._paths.revisions)
+        self._disk.make_directory(self.directory, 0o700)
+        self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try_lock(self._fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        if self.directory.exists():
+            self._disk.remove_tree(self.directory)
+
+    def create_bundle_file(self) -> BinaryIO:
+        """A new private file for the bundle's bytes, open for writing and reading."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(self.directory / BUNDLE_NAME, flags, 0o600), "w+b")
+
+    def fill(
+        self,
+        bundle: VerifiedBundle,
+        *,
+        env_id: str,
+        bundle_id: str,
+        shown_as: str,
+        limits: Limits = DEFAULT_LIMITS,
+        progress: Progress | None = None,
+    ) -> Staged:
+        """Unpack the bundle, write the lock and the pack configurations. `shown_as` names the bundle in errors.
+
+        Raises `InvalidArgument` (or its kinds) for anything that is no bundle of this environment.
+        """
+        try:
+            contents = open_bundle(bundle, limits)
+            packs = pack_paths(contents.entries)
+            target = self.directory / "bundle"
+            target.mkdir(mode=0o755)
+            digests = unpack(contents, target, progress=progress)
+        except MalformedArtifact as error:
+            raise type(error)(f"extract bundle `{shown_as}`: {error.message}", hint=error.hint) from None
+        lock = make_lock(self.revision_id, {path: digests[path] for path in packs})
+        refs = self._write_configs(contents, lock, env_id, bundle_id)
+        self._disk.write_new(self.directory / LOCK_NAME, pretty(lock))
+        return Staged(self.revision_id, bundle.digest, lock, self._versions(lock), refs)
+
+    def _write_configs(self, contents: Contents, lock: PackListLock, env_id: str, bundle_id: str) -> list[str]:
+        known = {p.pack_id for p in lock.packs}
+        refs: list[str] = []
+        for source, raw in pack_config_inputs(contents):
+            config = pack_config(
+                source, raw, env_id=env_id, bundle_id=bundle_id, revision_id=self.revision_id, known_packs=known
+            )
+            directory = self.directory / "pack-configs"
+            self._disk.make_directory(directory)
+            self._disk.write_new(directory / f"{config.pack_id}.json", pretty(config))
+            refs.append(f"revisions/{self.revision_id}/pack-configs/{config.pack_id}.json")
+        return refs
+
+    def _versions(self, lock: PackListLock) -> dict[str, str]:
+        """Versions as the packs' own manifests tell them; staging does not need packs that load."""
+        versions: dict[str, str] = {}
+        prefix = f"revisions/{self.revision_id}/"
+        for pack in lock.packs:
+            path = self.directory / pack.path.removeprefix(prefix)
+            try:
+                with path.open("rb") as file:
+                    versions[pack.pack_id] = PackArchive(file).manifest.version
+            except GreenticError:
+                continue
+        return versions
+
+
+def place(area: StagingArea, paths: EnvPaths, disk: Disk) -> None:
+    """Bring a filled staging directory to its place (rule 2). Only under the environment lock."""
+    target = paths.revision(area.revision_id)
+    aside = target.with_name(target.name + ASIDE_SUFFIX)
+    moved = target.exists()
+    if moved:
+        disk.rename(target, aside)
+    try:
+        disk.rename(area.directory, target)
+        disk.sync_directory(paths.revisions)
+    except OSError:
+        if moved and not target.exists():
+            disk.rename(aside, target)
+        raise
+    if moved:
+        disk.remove_tree(aside)
+
+
+def recover_revisions(paths: EnvPaths, disk: Disk) -> None:
+    """Finish what a killed process left below `revisions/` (rule 3). Only under the environment lock."""
+    if not paths.revisions.is_dir():
+        return
+    for path in sorted(paths.revisions.iterdir()):
+        if path.name.endswith(ASIDE_SUFFIX) and path.is_dir():
+            current = path.with_name(path.name.removesuffix(ASIDE_SUFFIX))
+            if (current / LOCK_NAME).is_file():
+                disk.remove_tree(path)
+            else:
+                disk.remove_tree(current)
+                disk.rename(path, current)
+                disk.sync_directory(paths.revisions)
+        elif path.name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink() and _abandoned(path):
+            disk.remove_tree(path)
+
+
+def _abandoned(directory: Path) -> bool:
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return try_lock(fd)
+    finally:
+        os.close(fd)
+
+
+def copy_private(source: Path, target: BinaryIO) -> None:
+    """Copy an operator's bundle into the private file. Raises `InvalidArgument` for anything but a regular file."""
+    if not source.is_file():
+        raise InvalidArgument(f"bundle `{source}` is not a file", hint="pass the path of a .gtbundle file")
+    with source.open("rb") as file:
+        while block := file.read(1 << 20):
+            target.write(block)
+    target.flush()
+    os.fsync(target.fileno())

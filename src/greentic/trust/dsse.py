@@ -1,0 +1,141 @@
+"""DSSE envelopes around in-toto statements (spec: env-store-and-op 5.5, 5.6).
+
+Rules of verification, in order:
+1. The payload type is exactly `application/vnd.in-toto+json` and the payload a statement of the exact type.
+2. At least one signature is by a trusted key (ids compared without case; an empty id never matches) and verifies; a bad
+   one does not spoil a good one.
+3. The first subject's sha256 is the artifact's.
+The four ways to fail are different errors, for they call for different remedies.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+import msgspec
+
+from greentic.trust.keys import SigningKey, verify
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+
+
+class SignatureError(ValueError):
+    """An envelope does not prove what it should."""
+
+
+class MalformedEnvelope(SignatureError):
+    pass
+
+
+class NoTrustedKey(SignatureError):
+    pass
+
+
+class BadSignature(SignatureError):
+    pass
+
+
+class SubjectMismatch(SignatureError):
+    pass
+
+
+class Signature(msgspec.Struct, frozen=True):
+    keyid: str
+    sig: str
+
+
+class Envelope(msgspec.Struct, frozen=True, rename={"payload_type": "payloadType"}):
+    payload_type: str
+    payload: str
+    signatures: list[Signature]
+
+
+class Subject(msgspec.Struct, frozen=True):
+    name: str
+    digest: dict[str, str]
+
+
+class Statement(msgspec.Struct, frozen=True, rename={"type_": "_type", "predicate_type": "predicateType"}):
+    type_: str
+    subject: list[Subject]
+    predicate_type: str
+    predicate: dict[str, object]
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """The pre-authentication encoding: the bytes that are signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def statement(subject: str, sha256_hex: str, predicate_type: str, predicate: dict[str, object]) -> bytes:
+    """A compact in-toto statement about one artifact."""
+    return msgspec.json.encode(
+        Statement(STATEMENT_TYPE, [Subject(subject, {"sha256": sha256_hex})], predicate_type, predicate)
+    )
+
+
+def sign(payload: bytes, key: SigningKey) -> Envelope:
+    signature = base64.b64encode(key.sign(pae(PAYLOAD_TYPE, payload))).decode()
+    return Envelope(PAYLOAD_TYPE, base64.b64encode(payload).decode(), [Signature(key.key_id, signature)])
+
+
+def envelope_bytes(envelope: Envelope) -> bytes:
+    """Pretty JSON without a final newline, as signatures are stored."""
+    return msgspec.json.format(msgspec.json.encode(envelope), indent=2)
+
+
+def read_envelope(data: bytes) -> Envelope:
+    try:
+        return msgspec.json.decode(data, type=Envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedEnvelope(f"not a DSSE envelope: {error}") from None
+
+
+def verify_envelope(envelope: Envelope, trusted: Mapping[str, bytes], sha256_hex: str) -> Statement:
+    """The statement that a trusted key made about the artifact with this digest.
+
+    `trusted` maps key ids in lower case to raw public keys. Raises one of the errors above.
+    """
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise MalformedEnvelope(f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
+    payload = _decode(envelope.payload, "payload")
+    try:
+        found = msgspec.json.decode(payload, type=Statement)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedEnvelope(f"payload is not an in-toto statement: {error}") from None
+    if found.type_ != STATEMENT_TYPE:
+        raise MalformedEnvelope(f"statement type is `{found.type_}`, expected `{STATEMENT_TYPE}`")
+    _one_good_signature(envelope, trusted, payload)
+    recorded = found.subject[0].digest.get("sha256", "") if found.subject else ""
+    if not recorded:
+        raise SubjectMismatch("the statement has no sha256 subject")
+    if recorded.lower().removeprefix("sha256:") != sha256_hex.lower().removeprefix("sha256:"):
+        raise SubjectMismatch(f"the statement is about sha256 {recorded}, the artifact is {sha256_hex}")
+    return found
+
+
+def _one_good_signature(envelope: Envelope, trusted: Mapping[str, bytes], payload: bytes) -> None:
+    known = [s for s in envelope.signatures if s.keyid and s.keyid.lower() in trusted]
+    if not known:
+        ids = ", ".join(s.keyid for s in envelope.signatures) or "none"
+        raise NoTrustedKey(f"no signature by a trusted key (signed by: {ids})")
+    message = pae(envelope.payload_type, payload)
+    for signature in known:
+        try:
+            raw = base64.b64decode(signature.sig, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if verify(trusted[signature.keyid.lower()], raw, message):
+            return
+    raise BadSignature("no signature by a trusted key verifies")
+
+
+def _decode(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedEnvelope(f"{what} is not base64: {error}") from None
