@@ -222,7 +222,7 @@ class _Planner:
             wanted.kind, wanted.pack_ref, wanted.answers_ref
         )  # fmt: skip
         payload = env_packs.EnvPackBindingPayload(
-            environment_id=self.env_id, slot=pack.slot, kind=pack.kind, pack_ref=pack.pack_ref, answers_ref=ref
+            environment_id=self.env_id, slot=wanted.slot, kind=pack.kind, pack_ref=pack.pack_ref, answers_ref=ref
         )
 
         def bind() -> None:

@@ -7,12 +7,13 @@ from typing import Annotated
 import msgspec
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, from_json, json_object, parse, pretty, replace
+from greentic.ground.documents import Json, JsonObject, from_json, json_object, parse, pretty
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.model.descriptors import DEFAULT_BINDINGS, split_descriptor
-from greentic.model.environment import Environment, EnvPackBinding, HostConfig, new_environment
+from greentic.model.environment import Environment
 from greentic.model.hosts import DEFAULT_LISTEN
 from greentic.model.ids import LOCAL_ENV, check_env_id
+from greentic.model.local import fresh_local, healed_local
 from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime
 from greentic.operate.change import Context, Done, run
 from greentic.operate.env import checked_public_url
@@ -42,11 +43,14 @@ def init(context: Context, payload: EnvInitPayload) -> JsonObject:
                 f"env `{LOCAL_ENV}` already exists; use `op env set-public-url <env_id> <URL>` to overwrite the "
                 "persisted public URL"
             )
-        env, outcome, added = _healed(transaction, url) if exists else (_fresh(url), "created", list[str]())
-        if outcome == "created":
+        if exists:
+            env, added = healed_local(transaction.load())
+            outcome = "healed" if added else "untouched"
+            if added:
+                transaction.save(env)
+        else:
+            env, added, outcome = fresh_local(url), list[str](), "created"
             transaction.create(env)
-        elif added:
-            transaction.save(env)
         _runtime(context, transaction, env)
         trust = None if transaction.paths.trust_root.exists() else seed(context, transaction)
         result: JsonObject = {
@@ -62,23 +66,6 @@ def init(context: Context, payload: EnvInitPayload) -> JsonObject:
         return Done(result)
 
     return run(context, change, action, may_create=True)
-
-
-def _fresh(url: str | None) -> Environment:
-    host = HostConfig(env_id=LOCAL_ENV, listen_addr=DEFAULT_LISTEN, public_base_url=url)
-    return replace(new_environment(LOCAL_ENV, LOCAL_ENV, host), packs=[_default(s, k) for s, k in DEFAULT_BINDINGS])
-
-
-def _healed(transaction: Transaction, url: str | None) -> tuple[Environment, str, list[str]]:
-    env = transaction.load()
-    bound = {b.slot for b in env.packs}
-    missing = [(slot, kind) for slot, kind in DEFAULT_BINDINGS if slot not in bound]
-    env = replace(env, packs=[*env.packs, *(_default(s, k) for s, k in missing)])
-    return env, "healed" if missing else "untouched", [slot for slot, _ in missing]
-
-
-def _default(slot: str, kind: str) -> EnvPackBinding:
-    return EnvPackBinding(slot=slot, kind=kind, pack_ref=kind)  # type: ignore[arg-type]
 
 
 def _runtime(context: Context, transaction: Transaction, env: Environment) -> None:

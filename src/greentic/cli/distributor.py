@@ -1,0 +1,41 @@
+"""`gtc distributor serve DIR`: bundles over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="gtc distributor",
+        description="Serve a directory of bundles to workers: GET, HEAD, Range, ETag, and a page for people.",
+        epilog="example:\n  gtc distributor serve ./bundles --port 8090",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="serve")
+    serve = verbs.add_parser("serve", help="serve a directory until Ctrl+C")
+    serve.add_argument("directory", type=Path, metavar="DIR")
+    serve.add_argument("--port", type=int, default=8090, help="default: 8090; 0 takes a free one")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    arguments = parser.parse_args(argv)
+    if not arguments.directory.is_dir():
+        print(f"error: `{arguments.directory}` is not a directory", file=sys.stderr)
+        return 1
+    from greentic.distribute.serve_directory import DirectoryServer
+
+    try:
+        server = DirectoryServer(arguments.directory, arguments.host, arguments.port)
+    except OSError as error:
+        print(f"error: cannot listen on {arguments.host}:{arguments.port}: {error.strerror}", file=sys.stderr)
+        return 1
+    host, port = server.server_address[:2]
+    print(f"distributor: serving {arguments.directory} on http://{host!s}:{port}/ — press Ctrl+C to stop", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+    return 0

@@ -1,0 +1,122 @@
+"""`greentic-start`: the worker's program (spec: worker 1)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from greentic.ground.errors import GreenticError
+
+COMMANDS = ("start", "up")
+_DESCRIPTION = """Boot a worker that starts empty: all it needs is environment.json. It pulls the bundles that traffic is
+routed to, refuses any whose sha256 is not the pinned one, and serves them over HTTP.
+
+environment variables:
+  GREENTIC_ENV                    environment id, if --env is not given (default: local)
+  GREENTIC_GATEWAY_LISTEN_ADDR    ip:port or ip to listen on; GREENTIC_GATEWAY_PORT and PORT override the port
+  GREENTIC_SEED_DIR               a directory that holds environment.json, such as a mounted ConfigMap
+  GREENTIC_REVISION_ID            the revision that this worker is for: failures of other deployments are skipped
+  GREENTIC_STRICT_PORT            1: never use another port than the one asked for
+  GREENTIC_DRAIN_DELAY_SECONDS    keep serving this long after SIGTERM, unready
+"""
+_IGNORED = (
+    "--tenant", "--team", "--cloudflared", "--cloudflared-binary", "--ngrok", "--ngrok-binary", "--gtunnel",
+    "--gtunnel-worker-url", "--gtunnel-tunnel-id", "--nats", "--nats-url", "--runner-binary", "--restart", "--log-dir",
+    "--admin-port", "--admin-certs-dir", "--admin-allowed-clients", "--locale",
+)  # fmt: skip
+_IGNORED_SWITCHES = ("--no-browser", "--no-updates", "--no-auto-restart", "--no-nats", "--admin")
+
+
+def main() -> None:
+    """Entry point of the program: exit code 0 for a clean stop, 1 for any error."""
+    try:
+        run(sys.argv[1:])
+    except GreenticError as error:
+        print(report(error), file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+
+
+def run(argv: list[str]) -> None:
+    arguments = _parse(argv)
+    from greentic.serve.settings import StartOptions
+
+    level = "debug" if arguments.verbose else "warn" if arguments.quiet else "info"
+    options = StartOptions(arguments.env, arguments.store_root, arguments.strict_port, level)
+    from greentic.serve.boot import boot
+    from greentic.serve.server import serve
+
+    serve(boot(options), options)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """Wrong command lines exit with 1, as those of the existing worker do."""
+        print(f"Error: {message}\n\n{self.format_usage()}", file=sys.stderr, end="")
+        raise SystemExit(1)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    words = argv[1:] if argv[:1] == ["demo"] else list(argv)
+    if words and words[0] in COMMANDS:
+        words = words[1:]
+    elif words and not words[0].startswith("-"):
+        print(f"Error: unrecognized subcommand '{words[0]}'; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(1)
+    parser = _Parser(
+        prog="greentic-start",
+        usage="greentic-start start [--env ID] [--store-root DIR] [--strict-port] [--verbose | --quiet]",
+        description=_DESCRIPTION,
+        epilog="example:\n  greentic-start start --env prod",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--env", metavar="ID", help="the environment to serve")
+    parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
+    parser.add_argument("--strict-port", action="store_true", help="fail if the port is taken")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    noise = parser.add_mutually_exclusive_group()
+    noise.add_argument("--verbose", action="store_true", help="log more")
+    noise.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+    for flag in _IGNORED:
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    for flag in _IGNORED_SWITCHES:
+        parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--open-webchat", nargs="?", help=argparse.SUPPRESS)
+    for flag in ("--bundle", "--config"):
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(words)
+    if arguments.version:
+        from greentic import __version__
+
+        print(f"greentic-start {__version__}")
+        raise SystemExit(0)
+    for flag in ("bundle", "config"):
+        if getattr(arguments, flag) is not None:
+            parser.error(
+                f"--{flag} starts a single bundle without an environment, which this worker does not do; use --env"
+            )
+    return arguments
+
+
+def report(error: BaseException) -> str:
+    """The error and its causes as text (spec: worker 1.6)."""
+    causes: list[str] = []
+    hint = getattr(error, "hint", None)
+    cause = error.__cause__
+    while cause is not None:
+        causes.append(str(cause))
+        hint = getattr(cause, "hint", None) or hint
+        cause = cause.__cause__
+    text = f"Error: {error}"
+    if len(causes) == 1:
+        text += f"\n\nCaused by:\n    {causes[0]}"
+    elif causes:
+        text += "\n\nCaused by:" + "".join(f"\n    {index}: {cause}" for index, cause in enumerate(causes))
+    return text if hint is None else f"{text}\n\nNext: {hint}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The embedded distributor: a directory of bundles over HTTP (spec: worker 3.3).
+
+GET and HEAD with Range, ETag and If-Range, and a page for people. Any plain web server does as well; this one is there so
+that a laptop needs nothing else.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import socket
+import stat
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from greentic import __version__
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
+
+
+class Span(NamedTuple):
+    """Bytes `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+def parse_range(header: str | None, size: int) -> Span | None | str:
+    """The span of a single-range header; nothing for a header to be ignored; a text if no byte of it exists."""
+    found = _RANGE.match(header.strip()) if header else None
+    if found is None:
+        return None
+    first, last = found.groups()
+    if not first:
+        if not last:
+            return None
+        count = int(last)
+        return Span(max(0, size - count), size - 1) if count and size else "unsatisfiable"
+    start = int(first)
+    end = min(int(last), size - 1) if last else size - 1
+    if last and int(last) < start:
+        return None
+    return Span(start, end) if start < size else "unsatisfiable"
+
+
+def etag(status: os.stat_result) -> str:
+    """A validator that changes whenever the file does."""
+    return f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
+
+
+class DirectoryHandler(BaseHTTPRequestHandler):
+    """Serves one directory. Subclassed with its `root`."""
+
+    root = Path()
+    protocol_version = "HTTP/1.1"
+    server_version = f"greentic/{__version__}"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._serve(body=True)
+
+    def do_HEAD(self) -> None:
+        self._serve(body=False)
+
+    def _serve(self, *, body: bool) -> None:
+        path = self._locate()
+        if path is None:
+            self._text(HTTPStatus.NOT_FOUND, "no such file", body=body)
+        elif path.is_dir():
+            self._listing(path, body=body)
+        else:
+            self._file(path, body=body)
+
+    def _locate(self) -> Path | None:
+        """The file or directory that a request names, if it is below the root and no dot name."""
+        parts = [p for p in unquote(urlsplit(self.path).path).split("/") if p]
+        if any(p.startswith(".") or "\0" in p or "\\" in p for p in parts):
+            return None
+        try:
+            real = self.root.joinpath(*parts).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):
+            return None
+        return real if real.is_relative_to(self.root.resolve()) else None
+
+    def _file(self, path: Path, *, body: bool) -> None:
+        try:
+            file = path.open("rb")
+        except OSError:
+            self._text(HTTPStatus.FORBIDDEN, "the file cannot be read", body=body)
+            return
+        with file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                self._text(HTTPStatus.FORBIDDEN, "not a regular file", body=body)
+                return
+            tag = etag(status)
+            if self.headers.get("If-None-Match") == tag:
+                self._head(HTTPStatus.NOT_MODIFIED, [("ETag", tag)])
+                return
+            wanted = self.headers.get("Range")
+            condition = self.headers.get("If-Range")
+            span = parse_range(wanted if condition in (None, tag) else None, status.st_size)
+            headers = [
+                ("Content-Type", "application/octet-stream"),
+                ("Accept-Ranges", "bytes"),
+                ("ETag", tag),
+                ("Last-Modified", formatdate(status.st_mtime, usegmt=True)),
+            ]
+            if isinstance(span, str):
+                self._head(
+                    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+                    [*headers, ("Content-Range", f"bytes */{status.st_size}"), ("Content-Length", "0")],
+                )
+                return
+            first, count = (0, status.st_size) if span is None else (span.first, span.last - span.first + 1)
+            if span is not None:
+                headers.append(("Content-Range", f"bytes {span.first}-{span.last}/{status.st_size}"))
+            code = HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT
+            self._head(code, [*headers, ("Content-Length", str(count))])
+            if body:
+                self._send_file(file.fileno(), first, count)
+
+    def _send_file(self, fd: int, offset: int, count: int) -> None:
+        self.wfile.flush()
+        while count:
+            try:
+                sent = os.sendfile(self.connection.fileno(), fd, offset, min(count, 1 << 24))
+            except OSError:
+                sent = 0
+            if not sent:  # the client went away, or the file was cut
+                self.close_connection = True
+                return
+            offset, count = offset + sent, count - sent
+
+    def _listing(self, directory: Path, *, body: bool) -> None:
+        rows = []
+        for entry in sorted(directory.iterdir(), key=lambda p: p.name):
+            if entry.name.startswith("."):
+                continue
+            name = entry.name + ("/" if entry.is_dir() else "")
+            size = "" if entry.is_dir() else f"{entry.stat().st_size:,}"
+            rows.append(f'<tr><td><a href="{quote(name)}">{html.escape(name)}</a></td><td class="n">{size}</td></tr>')
+        page = _PAGE.format(
+            path=html.escape(urlsplit(self.path).path), rows="\n".join(rows) or "<tr><td>nothing here yet</td></tr>"
+        )
+        data = page.encode()
+        self._head(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(data)))])
+        if body:
+            self.wfile.write(data)
+
+    def _text(self, code: HTTPStatus, text: str, *, body: bool) -> None:
+        data = text.encode()
+        self._head(code, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(data)))])
+        if body:
+            self.wfile.write(data)
+
+    def _head(self, code: HTTPStatus, headers: list[tuple[str, str]]) -> None:
+        self.send_response(code)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        print(f"{self.address_string()} {format % args}", flush=True)
+
+
+class DirectoryServer(ThreadingHTTPServer):
+    """The server of one directory."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, root: Path, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        handler = type("Handler", (DirectoryHandler,), {"root": root})
+        super().__init__((host, port), handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no error of ours."""
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>bundles at {path}</title>
+<style>
+ body {{ font: 16px/1.5 system-ui, sans-serif; margin: 3rem auto; max-width: 46rem; padding: 0 1rem; color: #1c2a22; }}
+ h1 {{ font-size: 1.3rem; }} table {{ border-collapse: collapse; width: 100%; }}
+ td {{ border-top: 1px solid #d9e4dd; padding: .4rem .2rem; }} .n {{ text-align: right; color: #5b6b61; }}
+ a {{ color: #17653f; text-decoration: none; }} a:hover {{ text-decoration: underline; }} p {{ color: #5b6b61; }}
+</style></head><body>
+<h1>Bundles at {path}</h1>
+<table>
+{rows}
+</table>
+<p>A worker pulls a file by its address and refuses it unless its sha256 is the pinned one.</p>
+</body></html>
+"""

@@ -1,0 +1,247 @@
+"""The HTTP surface of a worker (spec: worker 4), as an ASGI application.
+
+The order of decisions is the order of the spec's table: preflight, probes, `/workers/invoke`, deployment, body, endpoint,
+revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to the log, not to the caller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from random import random
+from typing import NamedTuple
+
+import msgspec
+
+from greentic.activate.revision import ActiveRevision, turn
+from greentic.flow.activity import activity_of, invoke_activity, replies
+from greentic.flow.select import NoFlow
+from greentic.ground.clock import Clock, timestamp
+from greentic.model.hosts import is_loopback
+from greentic.model.routes import Route, find_route, find_tenant
+from greentic.serve.activation import Activation
+from greentic.serve.dispatch import Dispatcher, cookie_named
+from greentic.serve.ingress_auth import BearerGate
+from greentic.serve.invoke import InvalidRequest, read_request, response, tenant_of
+from greentic.serve.log import OperatorLog
+from greentic.serve.status import status
+
+MAX_BODY = 1 << 20
+"""Bytes of a request body."""
+
+Message = dict[str, object]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_CORS: Headers = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+    (b"access-control-allow-headers", b"Content-Type, Authorization, X-Requested-With, x-ms-bot-agent"),
+]
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+_JSON = (b"content-type", b"application/json")
+_INVOKE = "/workers/invoke"
+_LIVE = frozenset({"/livez"})
+_READY = frozenset({"/readyz", "/healthz", "/health"})
+_ENDPOINT_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+
+class Refused(Exception):
+    """A request that ends with a plain text."""
+
+    def __init__(self, code: int, text: str, *, cors: bool = True) -> None:
+        super().__init__(text)
+        self.code, self.text, self.cors = code, text, cors
+
+
+class Answer(NamedTuple):
+    code: int
+    body: bytes
+    kind: tuple[bytes, bytes] = _JSON
+    extra: Headers = []
+    cors: bool = True
+
+
+class Request(NamedTuple):
+    """What the application looks at."""
+
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    trusted: bool
+    receive: Receive
+
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+
+class WorkerApp:
+    """Answers requests from the current activation, which may be replaced at any time."""
+
+    def __init__(
+        self, activation: Activation, listen_addr: str, gate: BearerGate, log: OperatorLog, clock: Clock
+    ) -> None:
+        self.activation = activation
+        self.listen_addr = listen_addr
+        self.draining = False
+        self._gate, self._log, self._clock = gate, log, clock
+        self._trusted: dict[str, bool] = {}
+
+    async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if scope["type"] != "http":
+            return
+        request = self._request(scope, receive)
+        try:
+            answer = await self._answer(request)
+        except Refused as refused:
+            answer = Answer(refused.code, refused.text.encode(), _TEXT, cors=refused.cors)
+        headers = [answer.kind, (b"content-length", b"%d" % len(answer.body)), *answer.extra]
+        if answer.code == 204:
+            headers = list(answer.extra)
+        if answer.cors:
+            headers += _CORS
+        await send({"type": "http.response.start", "status": answer.code, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
+
+    def _request(self, scope: dict[str, object], receive: Receive) -> Request:
+        client = scope.get("client")
+        peer = str(client[0]) if isinstance(client, tuple | list) and client else ""
+        trusted = self._trusted.get(peer)
+        if trusted is None:
+            if len(self._trusted) > 4096:
+                self._trusted.clear()
+            trusted = self._trusted[peer] = is_loopback(peer)
+        headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
+        return Request(str(scope["method"]), str(scope["path"]), headers, trusted, receive)
+
+    async def _answer(self, request: Request) -> Answer:
+        path = request.path
+        if request.method == "OPTIONS":
+            if path == _INVOKE:
+                raise Refused(405, "cross-origin requests are not permitted on this path", cors=False)
+            return Answer(204, b"", extra=[(b"access-control-max-age", b"86400")])
+        if path in _LIVE:
+            return Answer(200, b"ok", _TEXT)
+        if path in _READY:
+            return Answer(503, b"draining", _TEXT) if self.draining else Answer(200, b"ok", _TEXT)
+        if path == "/status":
+            return Answer(200, msgspec.json.encode(status(self.activation, self.listen_addr, draining=self.draining)))
+        if path == _INVOKE:
+            return await self._invoke(request)
+        return await self._generic(request)
+
+    # -- the generic route ------------------------------------------------------------------------------------------
+
+    async def _generic(self, request: Request) -> Answer:
+        activation = self.activation
+        route = find_route(activation.routes, request.header(b"host") or "", request.path)
+        if route is None:
+            raise Refused(404, "no deployment is bound to this host and path")
+        body = await _read_body(request)
+        _admit_endpoint(activation, route, request)
+        now = int(time.time())
+        revision, cookie = self._pick(activation, route, request.header(b"cookie"), now)
+        if request.method != "POST":
+            raise Refused(405, "only POST is supported for the generic revision ingress")
+        if not request.trusted and self._gate.check(request.header(b"authorization"), route.bundle_id, now) != "pass":
+            raise Refused(401, "a valid bearer token is required")
+        try:
+            value = msgspec.json.decode(body) if body else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Refused(400, "request body must be JSON") from None
+        output = self._turn(revision, activity_of(value), route.tenant)
+        extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
+        return Answer(200, msgspec.json.encode(replies(output, route.tenant)), extra=extra)
+
+    def _pick(
+        self, activation: Activation, route: Route, cookies: str | None, now: int
+    ) -> tuple[ActiveRevision, str | None]:
+        """The revision of a request, and the cookie that keeps the caller there if it was drawn."""
+        dispatcher = activation.dispatchers.get(route.deployment_id)
+        if dispatcher is None:
+            self._log.warn("serve", f"deployment `{route.deployment_id}` has no revision that can be served")
+            raise Refused(500, "revision dispatch failed")
+        if cookies is not None:
+            pinned = dispatcher.pinned(cookie_named(cookies, dispatcher.cookie_name), route.tenant, now)
+            if pinned is not None:
+                return activation.revisions[pinned], None
+        return self._draw(activation, route, dispatcher, now)
+
+    def _draw(
+        self, activation: Activation, route: Route, dispatcher: Dispatcher, now: int
+    ) -> tuple[ActiveRevision, str]:
+        revision_id = dispatcher.draw(random())  # noqa: S311  a load balancer's choice, not a secret
+        if revision_id is None:
+            self._log.warn("serve", f"deployment `{route.deployment_id}`: every revision is draining or has no weight")
+            raise Refused(500, "revision dispatch failed")
+        return activation.revisions[revision_id], dispatcher.set_cookie(revision_id, route.tenant, now)
+
+    def _turn(self, revision: ActiveRevision, activity: object, tenant: str) -> object:
+        try:
+            return turn(revision, activity, tenant)  # type: ignore[arg-type]
+        except NoFlow as error:
+            self._log.error("serve", f"revision `{revision.revision_id}`: {error}")
+            raise Refused(500, "flow execution failed") from None
+
+    # -- invoke -----------------------------------------------------------------------------------------------------
+
+    async def _invoke(self, request: Request) -> Answer:
+        if not request.trusted:
+            raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
+        if request.method != "POST":
+            raise Refused(405, "worker invoke requires POST", cors=False)
+        body = await _read_body(request, cors=False)
+        try:
+            wanted = read_request(body)
+        except InvalidRequest as error:
+            raise Refused(400, f"invalid HostWorkerRequest body: {error}", cors=False) from None
+        activation = self.activation
+        route = find_tenant(activation.routes, tenant_of(wanted))
+        if route is None:
+            raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
+        revision, _ = self._pick(activation, route, None, int(time.time()))
+        output = self._turn(revision, invoke_activity(wanted.payload), route.tenant)
+        return Answer(200, msgspec.json.encode(response(wanted, output, timestamp(self._clock.now_ns()))), cors=False)
+
+
+async def _read_body(request: Request, *, cors: bool = True) -> bytes:
+    """The whole body, refused as soon as it is known to be too large."""
+    announced = request.headers.get(b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > MAX_BODY:
+        raise Refused(413, "request body exceeds the size limit", cors=cors)
+    if announced is None and b"transfer-encoding" not in request.headers:
+        return b""
+    first = await request.receive()
+    body = first.get("body", b"")
+    if isinstance(body, bytes) and not first.get("more_body") and len(body) <= MAX_BODY:
+        return body
+    parts = [body]
+    size = len(body) if isinstance(body, bytes) else 0
+    message = first
+    while message.get("more_body"):
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "the request body could not be read", cors=cors)
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part) if isinstance(part, bytes) else 0
+        if size > MAX_BODY:
+            break
+    if size > MAX_BODY:
+        raise Refused(413, "request body exceeds the size limit", cors=cors)
+    return b"".join(p for p in parts if isinstance(p, bytes))
+
+
+def _admit_endpoint(activation: Activation, route: Route, request: Request) -> None:
+    """A messaging endpoint that a trusted caller names must exist and be linked to the deployment's bundle."""
+    named = request.header(b"x-greentic-messaging-endpoint-id") if request.trusted else None
+    if named is None:
+        return
+    linked = activation.endpoints.get(named) if 0 < len(named) <= 128 and set(named) <= _ENDPOINT_CHARS else None
+    if linked is None:
+        raise Refused(401, "messaging endpoint not recognized in this environment")
+    if route.bundle_id not in linked:
+        raise Refused(403, "this messaging endpoint is not authorized to route to the resolved bundle")

@@ -1,0 +1,119 @@
+"""Binding, serving and draining (spec: worker 4.1, 4.14).
+
+Rules:
+1. The socket is bound before the server starts, so that a busy port is known, and said, before the banner.
+2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then closes the door, finishes
+   what runs and exits with 0. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+from greentic.ground.errors import BootError
+from greentic.model.hosts import join_listen_addr
+from greentic.serve.boot import Booted
+from greentic.serve.http_app import WorkerApp
+from greentic.serve.ingress_auth import BearerGate, load_tokens
+from greentic.serve.settings import StartOptions, bearer_gate, bind_address, candidate_ports, drain_delay, strict_port
+
+BACKLOG = 1024
+GRACE_SECONDS = 30
+"""How long running requests may take after the door is closed."""
+
+
+def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str]]:
+    """A bound, not yet listening socket, with the warnings of finding it. Raises `BootError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ports = candidate_ports(port, strict=strict)
+    for candidate in ports:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, candidate))
+            bound.listen(BACKLOG)
+        except OSError as error:
+            bound.close()
+            if error.errno != errno.EADDRINUSE:
+                raise BootError(f"cannot listen on {join_listen_addr(host, candidate)}: {error.strerror}") from error
+            continue
+        if candidate == port:
+            return bound, []
+        return bound, [f"requested port {port} is in use; using port {candidate} instead"]
+    if strict:
+        raise BootError(f"port {port} of {host} is in use", hint="stop what listens there, or choose another port")
+    raise BootError(f"no available port found in range {ports.start}-{ports.stop - 1}")
+
+
+def serve(booted: Booted, options: StartOptions) -> None:
+    """Serve until a signal. Raises `BootError` if the socket cannot be bound."""
+    import uvicorn
+
+    activation, log = booted.activation, booted.log
+    told = bind_address(activation.env.host_config.listen_addr, os.environ)
+    for warning in told.warnings:
+        log.warn("start", warning)
+    host, _, port = told.value.rpartition(":")
+    bound, warnings = bind(host.strip("[]"), int(port), strict=strict_port(options.strict_port, os.environ))
+    for warning in warnings:
+        log.warn("start", warning)
+    address = bound.getsockname()
+    listen = join_listen_addr(str(address[0]), int(address[1]))
+    gate = BearerGate(load_tokens(booted.store.paths(activation.env.environment_id)), enabled=bearer_gate(os.environ))
+    if not gate.configured and activation.revisions and host.strip("[]") not in ("127.0.0.1", "::1"):
+        log.info(
+            "start", "no ingress token is configured: anyone who reaches this address can drive the worker", show=True
+        )
+    app = WorkerApp(activation, listen, gate, log, booted.store.clock)
+    config = uvicorn.Config(
+        app, http="httptools", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
+        proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=75,
+    )  # fmt: skip
+    server = _server(uvicorn.Server, config, app, drain_delay(os.environ), lambda line: log.info("start", line))
+    line = banner(activation.env.environment_id, len(activation.revisions), len(activation.dispatchers), listen)
+    log.info("start", f"revision ingress listening on http://{listen}")
+    log.info("start", line)
+    print(f"\n{line}. Press Ctrl+C to stop.", flush=True)
+    server.run(sockets=[bound])
+
+
+def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:
+    """The line that tools look for (spec: worker 2.8)."""
+    if revisions:
+        return (
+            f"serving {revisions} revision(s) for env `{env_id}` across {deployments} deployment(s) on http://{listen}"
+        )
+    return (
+        f"no bundles attached to env `{env_id}` — serving probes only on http://{listen} "
+        "(attach a bundle with `gtc op bundles add`)"
+    )
+
+
+def _server(base: type, config: object, app: WorkerApp, delay: float, told: Callable[[str], None]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """A server of the library that drains as rule 2 says."""
+
+    class DrainingServer(base):  # type: ignore[misc]
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if app.draining:
+                self.force_exit = True
+                self.should_exit = True
+                return
+            app.draining = True
+            name = "ctrl_c" if sig == signal.SIGINT else "sigterm"
+            told(f"runtime shutdown requested via {name}")
+            if delay:
+                asyncio.get_running_loop().call_later(delay, self._close)
+            else:
+                self._close()
+
+        def _close(self) -> None:
+            self.should_exit = True
+
+    return DrainingServer(config)
