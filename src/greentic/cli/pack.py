@@ -1,0 +1,65 @@
+"""`gtc pack`: build, inspect."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from greentic.cli.output import chosen_form, print_failure, print_success
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import GreenticError
+
+_EXAMPLES = """examples:
+  gtc pack build ./my-pack --out my.gtpack
+  gtc pack inspect my.gtpack"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="gtc pack",
+        description="Build and inspect packs.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|inspect")
+    build = verbs.add_parser("build", help="a pack from a directory with pack.yaml and flows/")
+    build.add_argument("directory", type=Path, metavar="DIR")
+    build.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/dist/<name>.gtpack")
+    inspect = verbs.add_parser("inspect", help="what a pack holds, and what a worker would warn about")
+    inspect.add_argument("file", type=Path, metavar="FILE")
+    for verb in (build, inspect):
+        verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
+    arguments = parser.parse_args(argv)
+    form = chosen_form(arguments.output)
+    try:
+        print_success(form, "pack", arguments.verb, _run(arguments), "")
+    except GreenticError as error:
+        print_failure(form, "pack", arguments.verb, error)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> JsonObject:
+    if arguments.verb == "inspect":
+        from greentic.operate.inspect import inspect_pack
+
+        return inspect_pack(arguments.file)
+    from greentic.operate.pack_build import build_pack
+    from greentic.store.disk import io_error
+    from greentic.store.revisions import file_digest
+
+    data, manifest = build_pack(arguments.directory)
+    name = arguments.directory.resolve().name
+    out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(data)
+    except OSError as error:
+        raise io_error(out, error) from error
+    return {
+        "path": str(out),
+        "digest": file_digest(out),
+        "size": len(data),
+        "pack_id": manifest.pack_id,
+        "version": manifest.version,
+    }
