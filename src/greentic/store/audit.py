@@ -130,7 +130,13 @@ class AuditLog:
 
     def repair(self) -> str | None:
         """Write the event that a killed process owes, if any (rule 3). Only under the environment lock."""
-        intent = self._unfinished()
+        try:
+            intent = self._unfinished()
+        except OSError as error:
+            raise AuditError(
+                f"the log `{self._paths.audit}` cannot be read ({error.strerror}); nothing was changed",
+                hint="make it a readable and writable file, and run the command again",
+            ) from error
         if intent is None:
             return None
         change = Change(

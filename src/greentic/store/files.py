@@ -55,8 +55,11 @@ class Files:
         if not path.exists():
             return
         self._disk.make_directory(self._backups)
-        stem = f"{path.name}.{compact_stamp(self._clock.now_ns())}"
-        for attempt in range(_MAX_COLLISIONS):
+        stamp = compact_stamp(self._clock.now_ns())
+        stem = f"{path.name}.{stamp}"
+        taken = [number for at, number, _ in self._backups_of(path.name) if at == stamp]
+        first = max(taken, default=-1) + 1  # never the free name of one that was pruned: order is age
+        for attempt in range(first, first + _MAX_COLLISIONS):
             target = self._backups / (f"{stem}.bak" if not attempt else f"{stem}.{attempt}.bak")
             try:
                 self._disk.link(path, target)
@@ -70,13 +73,17 @@ class Files:
 
     def backups_of(self, name: str) -> list[Path]:
         """The backups of one file, oldest first."""
+        return [path for _, _, path in self._backups_of(name)]
+
+    def _backups_of(self, name: str) -> list[tuple[str, int, Path]]:
+        """Stamp, collision number and path of each backup, oldest first."""
         found: list[tuple[str, int, Path]] = []
         if self._backups.is_dir():
             for path in self._backups.iterdir():
                 tail = _BACKUP_TAIL.search(path.name)
                 if tail and path.name[: tail.start()] == name:
                     found.append((tail.group(1), int(tail.group(2) or 0), path))
-        return [path for _, _, path in sorted(found)]
+        return sorted(found)
 
     def sweep(self, directory: Path) -> None:
         """Delete temporary files that a kill left. Only under the environment lock."""

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -84,20 +85,24 @@ def load_or_generate(disk: Disk, random: Random) -> SigningKey:
     path = key_path()
     if not path.exists() and not path.is_symlink():
         _check_ancestors(path)
-        temporary = path.with_name(f".{path.name}.{random.octets(8).hex()}.tmp")
         try:
             disk.make_directory(path.parent, 0o700)
-            disk.write_new(temporary, private_pem(random.octets(32)).encode())
-            try:
-                disk.link(temporary, path)
-            except FileExistsError:
-                pass  # another process was first; its key is ours too
-            finally:
-                disk.remove(temporary)
-            disk.sync_directory(path.parent)
+            _write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk)
         except OSError as error:
             raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
     return load(disk)
+
+
+def _write_once(path: Path, data: bytes, mode: int, disk: Disk) -> None:
+    """Make a file whole or not at all; if another process was first, its file stays (rule 3)."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    disk.write_new(temporary, data, mode)
+    try:
+        with contextlib.suppress(FileExistsError):
+            disk.link(temporary, path)
+    finally:
+        disk.remove(temporary)
+    disk.sync_directory(path.parent)
 
 
 def _check_ancestors(path: Path) -> None:
@@ -122,9 +127,7 @@ def _check_public(path: Path, key: SigningKey, disk: Disk) -> None:
         found = key_id(read_public_pem(sibling.read_text()))
     except FileNotFoundError:
         try:
-            disk.write_new(sibling, public_pem(key.public).encode(), 0o644)
-        except FileExistsError:
-            return
+            _write_once(sibling, public_pem(key.public).encode(), 0o644, disk)
         except OSError as error:
             raise OperatorKeyError(f"operator key io on {sibling}: {error.strerror} (os error {error.errno})") from None
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from greentic.ground.documents import from_json, parse
-from greentic.ground.errors import GreenticError, SpecViolation, StoreError
+from greentic.ground.errors import SpecViolation, StoreError
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
 from greentic.model.ids import is_contained_ref
 from greentic.model.revision_files import PackConfig, PackListLock, check_lock, diverging_packs, lock_ref
@@ -97,15 +97,6 @@ def read_pack_config(paths: EnvPaths, ref: str, revision_id: str) -> PackConfig:
     if config.revision_id.upper() != revision_id:
         raise RevisionFault(f"`{ref}` is for revision `{config.revision_id}`, expected `{revision_id}`")
     return config
-
-
-def fault_of(paths: EnvPaths, revision: Revision) -> GreenticError | None:
-    """Why the revision cannot be served from disk as it is; nothing if it can."""
-    try:
-        verified_packs(paths, revision)
-    except GreenticError as error:
-        return error
-    return None
 
 
 def is_bootable(revision: Revision) -> bool:

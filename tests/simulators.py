@@ -1,0 +1,149 @@
+"""What stands behind the seams in tests: a clock and chance that hold still, a disk that dies, a distributor that lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from greentic.ground.errors import FetchError, Truncated
+from greentic.store.disk import RealDisk
+
+
+class FakeClock:
+    """Every look at the clock is a microsecond later; sleeping only moves it."""
+
+    def __init__(self, start_ns: int = 1_790_000_000_123_456_789) -> None:
+        self.now = start_ns
+
+    def now_ns(self) -> int:
+        self.now += 1_000
+        return self.now
+
+    def monotonic(self) -> float:
+        self.now += 1_000
+        return self.now / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        self.now += int(seconds * 1e9)
+
+
+class CountingRandom:
+    """Chance that never repeats and is the same in every run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def octets(self, count: int) -> bytes:
+        self.count += 1
+        return self.count.to_bytes(count, "big")
+
+
+class Killed(BaseException):
+    """The process died here. Not an `Exception`: nothing may catch it and carry on."""
+
+
+class DyingDisk(RealDisk):
+    """Does what the real one does until the n-th change, at which the process dies.
+
+    With `torn`, a write that dies leaves half of its bytes behind.
+    """
+
+    def __init__(self, die_at: int | None = None, *, torn: bool = False) -> None:
+        self.die_at, self.torn = die_at, torn
+        self.changes: list[str] = []
+
+    def _step(self, name: str, path: Path) -> None:
+        self.changes.append(f"{name} {path.name}")
+        if self.die_at is not None and len(self.changes) >= self.die_at:
+            raise Killed(self.changes[-1])
+
+    def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        try:
+            self._step("write", path)
+        except Killed:
+            if self.torn:
+                super().write_new(path, data[: len(data) // 2], mode)
+            raise
+        super().write_new(path, data, mode)
+
+    def append(self, path: Path, data: bytes) -> None:
+        try:
+            self._step("append", path)
+        except Killed:
+            if self.torn:
+                super().append(path, data[: len(data) // 2])
+            raise
+        super().append(path, data)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._step("rename", target)
+        super().rename(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        self._step("link", target)
+        super().link(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._step("remove", path)
+        super().remove(path)
+
+    def remove_tree(self, path: Path) -> None:
+        self._step("remove_tree", path)
+        super().remove_tree(path)
+
+
+class FullDisk(RealDisk):
+    """Refuses new bytes like a full or read-only file system."""
+
+    def __init__(self, errno: int) -> None:
+        self.errno = errno
+
+    def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        raise OSError(self.errno, "no", str(path))
+
+
+class SimulatedDistributor:
+    """A source whose answers a test scripts, one per opening; the last one repeats."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.opened = 0
+
+    def open(self, reference: str) -> SimulatedBody:
+        answer = self.answers[min(self.opened, len(self.answers) - 1)]
+        self.opened += 1
+        if answer.refuse is not None:
+            raise FetchError(answer.refuse) from (OSError(111, "Connection refused") if answer.passing else None)
+        return SimulatedBody(answer)
+
+
+class Answer:
+    """One scripted answer: the bytes, what length is announced, after how many it breaks off."""
+
+    def __init__(
+        self, data: bytes = b"", *, length: int | None = -1, cut_at: int | None = None, refuse: str | None = None,
+        passing: bool = False, stall: Callable[[], None] | None = None, chunk: int = 1 << 16,
+    ) -> None:  # fmt: skip
+        self.data, self.cut_at, self.refuse, self.passing, self.stall, self.chunk = data, cut_at, refuse, passing, stall, chunk
+        self.length = len(data) if length == -1 else length
+
+
+class SimulatedBody:
+    def __init__(self, answer: Answer) -> None:
+        self._answer, self._at = answer, 0
+        self.length = answer.length
+
+    def read_into(self, buffer: memoryview) -> int:
+        answer = self._answer
+        if answer.stall is not None:
+            answer.stall()
+        end = len(answer.data) if answer.cut_at is None else answer.cut_at
+        count = min(len(buffer), end - self._at, answer.chunk)
+        buffer[:count] = answer.data[self._at : self._at + count]
+        self._at += count
+        if not count and answer.cut_at is not None:
+            raise Truncated(f"the connection ended after {self._at} bytes, announced {self.length}")
+        return count
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,83 @@
+"""Documents keep what they do not know, and are written as other programs write them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentic.ground.clock import compact_stamp, timestamp
+from greentic.ground.documents import compact, from_json, parse, pretty, to_json
+from greentic.ground.errors import SpecViolation
+from greentic.model.environment import Environment, Revision, RouteBinding, new_environment, HostConfig
+
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8)
+FUTURE_KEYS = st.dictionaries(st.text("xyz_", min_size=3, max_size=9).map(lambda k: f"future_{k}"), JSON, max_size=3)
+
+
+def environment(**more: object) -> dict[str, object]:
+    return json.loads(pretty(new_environment("prod", "Prod", HostConfig(env_id="prod")))) | more
+
+
+@given(FUTURE_KEYS, FUTURE_KEYS, FUTURE_KEYS)
+def test_unknown_keys_survive_at_every_depth(top, host, binding):
+    raw = environment(**top)
+    raw["host_config"] |= host
+    raw["packs"] = [{"slot": "deployer", "kind": "a.b@1.0.0", "pack_ref": "x", "generation": 0} | binding]
+    document = from_json(Environment, raw)
+    assert json.loads(pretty(document)) == raw
+    assert from_json(Environment, json.loads(pretty(document))) == document
+
+
+def test_optional_scalars_are_omitted_and_null_is_accepted():
+    raw = environment(credentials_ref=None)
+    raw["host_config"]["region"] = None
+    written = json.loads(pretty(from_json(Environment, raw)))
+    assert "credentials_ref" not in written and "region" not in written["host_config"]
+    assert written["revocation"] == {"required": False} and written["retention"] == {} and written["health"] == {"state": "unknown"}
+
+
+def test_written_form():
+    assert pretty({"a": ["é"], "b": {}}) == '{\n  "a": [\n    "é"\n  ],\n  "b": {}\n}\n'.encode()
+    assert compact({"b": 1, "a": 2}, sort=True) == b'{"a":2,"b":1}'
+
+
+def test_wrong_types_name_their_place():
+    raw = environment(revisions=[{"schema": "x"}])
+    with pytest.raises(SpecViolation, match=r"\$\.revisions\[0\]"):
+        from_json(Environment, raw)
+    with pytest.raises(SpecViolation):
+        from_json(RouteBinding, {"hosts": []})
+    with pytest.raises(SpecViolation):
+        from_json(Environment, environment(host_config={"env_id": "prod", "listen_addr": "nonsense"}))
+
+
+def test_ulids_in_documents_become_upper_case():
+    raw = {
+        "schema": "s", "revision_id": "01jtkw5b4w4q5y1cqw93f7s5vh", "env_id": "e", "bundle_id": "b",
+        "deployment_id": "01JTKW5B4W4Q5Y1CQW93F7S5VG", "sequence": 1, "created_at": "2026-05-20T10:01:00.5+02:00",
+        "bundle_digest": "sha256:00", "pack_list": [], "pack_list_lock_ref": "", "config_digest": "", "signature_sidecar_ref": "",
+        "lifecycle": "ready",
+    }  # fmt: skip
+    revision = from_json(Revision, raw)
+    assert revision.revision_id == "01JTKW5B4W4Q5Y1CQW93F7S5VH"
+    assert to_json(revision)["created_at"] == raw["created_at"]  # kept to the letter
+    with pytest.raises(SpecViolation):
+        from_json(Revision, raw | {"created_at": "yesterday"})
+    with pytest.raises(SpecViolation):
+        from_json(Revision, raw | {"sequence": -1})
+
+
+@pytest.mark.parametrize("text", [b"{", b"", b"\xff", b"[1,]", b"[" * 100_000])
+def test_damaged_json_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("nanos", "text"), [(0, "00Z"), (500_000_000, "00.500Z"), (123_456_000, "00.123456Z"), (1, "00.000000001Z")]
+)
+def test_timestamps_have_as_many_digits_as_they_need(nanos, text):
+    assert timestamp(1_779_271_200_000_000_000 + nanos) == f"2026-05-20T10:00:{text}"
+    assert compact_stamp(1_779_271_200_000_000_000 + nanos) == f"20260520T100000.{nanos:09d}Z"

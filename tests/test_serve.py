@@ -1,0 +1,366 @@
+"""The worker's decisions: settings, whose failure is fatal, which revision answers, who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulators import CountingRandom, FakeClock
+
+from greentic.flow.activity import activity_of, invoke_activity, replies
+from greentic.flow.select import FlowHeader, NoFlow, select
+from greentic.ground.errors import BootError
+from greentic.serve import dispatch, invoke, settings
+from greentic.serve.activation import signing_key
+from greentic.serve.boot import provision
+from greentic.serve.dispatch import Choice, Dispatcher
+from greentic.serve.http_app import MAX_BODY, WorkerApp
+from greentic.serve.ingress_auth import BearerGate, IngressToken, load_tokens
+from greentic.serve.log import OperatorLog
+from greentic.serve.pull_plan import policy, wanted_revisions
+from greentic.serve.seed import copy_seed
+from greentic.serve.server import banner, bind
+from greentic.store.environments import EnvironmentStore
+from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, env, revision, split
+
+KEY = bytes(range(32))
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "found"),
+    [(None, {}, "local"), ("prod", {"GREENTIC_ENV": "x"}, "prod"), (None, {"GREENTIC_ENV": "x"}, "x"), ("dev", {}, "local")],
+)
+def test_environment_ids(option, environ, found):
+    assert settings.env_id(option, environ).value == found
+
+
+def test_the_old_name_can_be_switched_off():
+    with pytest.raises(ValueError, match="use `local`"):
+        settings.env_id("dev", {"GREENTIC_DISABLE_DEV_ALIAS": "1"})
+
+
+@pytest.mark.parametrize(
+    ("listen", "environ", "found", "warned"),
+    [
+        (None, {}, "127.0.0.1:8080", 0), ("0.0.0.0:9000", {}, "0.0.0.0:9000", 0), ("0.0.0.0:9000", {"GREENTIC_GATEWAY_LISTEN_ADDR": "1.2.3.4"}, "1.2.3.4:9000", 0),
+        (None, {"GREENTIC_GATEWAY_LISTEN_ADDR": "[::1]:7"}, "[::1]:7", 0), (None, {"GREENTIC_GATEWAY_LISTEN_ADDR": "x"}, "127.0.0.1:8080", 1),
+        (None, {"GREENTIC_GATEWAY_PORT": "1", "PORT": "2"}, "127.0.0.1:2", 0), (None, {"PORT": "0"}, "127.0.0.1:8080", 1), (None, {"PORT": "x"}, "127.0.0.1:8080", 1),
+    ],
+)  # fmt: skip
+def test_bind_addresses(listen, environ, found, warned):
+    told = settings.bind_address(listen, environ)
+    assert told.value == found and len(told.warnings) == warned
+
+
+def test_other_settings():
+    assert settings.own_revision({"GREENTIC_REVISION_ID": " abc "}) == "ABC" and settings.own_revision({"GREENTIC_REVISION_ID": " "}) is None
+    assert [settings.drain_delay({"GREENTIC_DRAIN_DELAY_SECONDS": v}) for v in ("2", "-1", "x", "9999")] == [2.0, 0.0, 0.0, 600.0]
+    assert settings.bearer_gate({}) and not settings.bearer_gate({"GREENTIC_GENERIC_INGRESS_AUTH": "Off"})
+    assert list(settings.candidate_ports(8080, strict=True)) == [8080] and len(settings.candidate_ports(8080, strict=False)) == 11
+
+
+def test_a_busy_port_moves_on_or_fails_in_strict_mode():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BootError, match="is in use"):
+            bind("127.0.0.1", port, strict=True)
+        bound, warnings = bind("127.0.0.1", port, strict=False)
+        assert bound.getsockname()[1] != port and "is in use; using port" in warnings[0]
+        bound.close()
+    with pytest.raises(BootError, match="cannot listen"):
+        bind("203.0.113.1", 0, strict=True)
+
+
+def two_deployments(**change: object):
+    return env(
+        bundles=[deployment(), deployment(DEP2, bundle_id="two", **change)],
+        revisions=[revision(), revision(REV2), revision(REV3, DEP2, bundle_id="two")],
+        traffic_splits=[split((REV, 10000), (REV2, 0)), split((REV3, 10000), dep=DEP2, bundle_id="two")],
+    )
+
+
+def test_only_routed_revisions_of_active_deployments_are_wanted():
+    assert [r.revision_id for r in wanted_revisions(two_deployments())] == [REV, REV2, REV3]
+    assert [r.revision_id for r in wanted_revisions(two_deployments(status="paused"))] == [REV, REV2]
+
+
+def test_whose_failure_is_fatal():
+    document = two_deployments()
+    first, sibling, foreign = document.revisions
+    own = policy(document, REV)
+    assert own.is_fatal(first) and own.is_fatal(sibling) and not own.is_fatal(foreign)
+    assert all(policy(document, None).is_fatal(r) for r in document.revisions)
+    unknown = policy(document, "01JTKW5B4W4Q5Y1CQW93F7S5ZZ")
+    assert unknown.is_fatal(foreign) and "names no routed revision" in unknown.warning
+
+
+# -- dispatch -------------------------------------------------------------------------------------------------------
+
+
+def dispatcher(*choices: Choice, generation: int = 3) -> Dispatcher:
+    return Dispatcher("prod", DEP, list(choices), generation=generation, key=KEY)
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_weight_zero_and_draining_are_never_drawn(number):
+    found = dispatcher(Choice(REV, 0, False), Choice(REV2, 5000, True), Choice(REV3, 5000, False)).draw(number)
+    assert found == REV3
+
+
+def test_draws_follow_weights():
+    two = dispatcher(Choice(REV, 2500, False), Choice(REV2, 7500, False))
+    assert [two.draw(n) for n in (0.0, 0.2499, 0.25, 0.9999)] == [REV, REV, REV2, REV2]
+    assert dispatcher().draw(0.5) is None
+
+
+def cookie(text: str) -> str:
+    return text.partition("=")[2].partition(";")[0]
+
+
+@given(st.permutations([REV, REV2, REV3]), st.integers(0, 3599))
+def test_a_cookie_never_flips_a_client_back(order, later):
+    choices = [Choice(r, w, False) for r, w in zip(order, (1, 2, 9997), strict=True)]
+    first = dispatcher(*choices)
+    set_cookie = first.set_cookie(order[0], "t", 1000)
+    assert set_cookie == first.set_cookie(order[0], "t", 1000) and "HttpOnly" in set_cookie
+    assert dispatcher(*reversed(choices)).pinned(cookie(set_cookie), "t", 1000 + later) == order[0]
+
+
+def test_cookies_that_are_ignored():
+    good = dispatcher(Choice(REV, 5000, False), Choice(REV2, 5000, False))
+    text = cookie(good.set_cookie(REV, "t", 1000))
+    assert good.pinned(text, "t", 1001) == REV
+    assert good.pinned(text, "other", 1001) is None and good.pinned(text, "t", 1000 + 3600) is None
+    assert dispatcher(Choice(REV, 1, False), generation=4).pinned(text, "t", 1001) is None
+    assert dispatcher(Choice(REV, 0, False), Choice(REV2, 10000, False)).pinned(text, "t", 1001) is None
+    assert Dispatcher("prod", DEP, [Choice(REV, 1, False)], generation=3, key=bytes(32)).pinned(text, "t", 1001) is None
+    body, _, mac = text.partition(".")
+    for damaged in (None, "", "x", body, f"{body}.{mac}x", f"x{body}.{mac}", "a" * 5000, "é.é", dispatch.make_cookie(None, KEY)):
+        assert good.pinned(damaged, "t", 1001) is None
+    assert dispatch.cookie_named("a=1; b=2;c", "b") == "2" and dispatch.cookie_named("", "b") is None
+
+
+def test_the_signing_key_is_made_once_and_checked(store, author):
+    author.create()
+    paths = store.paths("local")
+    key = signing_key(paths, store)
+    assert signing_key(paths, store) == key and paths.signing_key.stat().st_mode & 0o777 == 0o600
+    paths.signing_key.write_bytes(b"short")
+    with pytest.raises(BootError, match="expected 32"):
+        signing_key(paths, store)
+
+
+# -- activities -----------------------------------------------------------------------------------------------------
+
+
+def test_activities():
+    assert activity_of({"text": "x", "more": 1}) == ({"text": "x"}, "messaging")
+    assert activity_of({"text": "x", "metadata": {}}) == ({"text": "x", "metadata": {}}, "messaging")
+    assert activity_of({"text": 5}) == ({"text": 5}, None) and activity_of(None) == (None, None)
+    assert invoke_activity({"a": 1}) == ({"metadata": {"a": 1}}, "messaging") and invoke_activity({"text": "x"}) == ({"text": "x"}, "messaging")
+    assert [r["payload"] for r in replies([1, 2], "t")] == [1, 2]
+
+
+def header(flow: str, kind: str = "messaging", pack: str = "p", entry: bool = True, provider: bool = False):
+    return (FlowHeader(pack, flow, kind, entry, provider), flow)
+
+
+def test_flow_selection():
+    assert select([header("a"), header("b", "event")], "p", "messaging", "t") == "a"
+    assert select([header("a", entry=False), header("b"), header("c", provider=True)], "p", "messaging", "t") == "b"
+    assert select([header("a", "event", "q"), header("b", "event")], "p", None, "t") == "b"
+    for flows, kind in (([header("a"), header("b")], "messaging"), ([], "messaging"), ([header("a", entry=False)], None)):
+        with pytest.raises(NoFlow):
+            select(flows, "p", kind, "t")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"tenant":{},"worker_id":"w"}', b'{"tenant":{"env":"e","tenant":1,"tenant_id":"t"},"worker_id":"w"}'])
+def test_worker_requests_that_are_refused(body):
+    with pytest.raises(invoke.InvalidRequest):
+        invoke.read_request(body)
+
+
+def test_worker_messages():
+    request = invoke.WorkerRequest(tenant={"env": "e", "tenant": "t", "tenant_id": "t"}, worker_id="w")
+    card = {"outputs": [{"renderedCard": 1}, {"result": {"renderedCard": 2}}]}
+    pending = {"status": "pending", "response": {"text": "q"}}
+    output = [{"text": "a"}, card, {"x": 1}, pending, {"metadata": {"error_kind": "e"}}, 5]
+    kinds = [(m["kind"], m["payload"]) for m in invoke.response(request, output, "now")["messages"]]
+    assert kinds == [
+        ("text", {"text": "a"}), ("adaptive-card", 2), ("activity", {"x": 1}), ("text", {"text": "q"}), ("text", {"metadata": {"error_kind": "e"}}), ("activity", 5),
+    ]  # fmt: skip
+
+
+# -- the bearer gate ------------------------------------------------------------------------------------------------
+
+TOKEN = IngressToken("2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b")  # sha256 of "secret"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "authorization", "verdict"),
+    [
+        ([], None, "pass"), ([TOKEN], None, "unauthorized"), ([TOKEN], "Bearer secret", "pass"), ([TOKEN], "bearer  secret ", "pass"), ([TOKEN], "Basic secret", "unauthorized"),
+        ([TOKEN], "Bearer wrong", "unauthorized"), ([IngressToken(TOKEN.sha256, expires_at=5)], "Bearer secret", "unauthorized"),
+        ([IngressToken(TOKEN.sha256, bundle_id="other")], None, "pass"), ([IngressToken(TOKEN.sha256, bundle_id="bot")], None, "unauthorized"),
+    ],
+)  # fmt: skip
+def test_threat_unauthenticated_invoke_bearer(tokens, authorization, verdict):
+    assert BearerGate(tokens, enabled=True).check(authorization, "bot", 10) == verdict
+    assert BearerGate(tokens, enabled=False).check(authorization, "bot", 10) == "pass"
+
+
+def test_tokens_are_read_and_checked(store, author):
+    author.create()
+    paths = store.paths("local")
+    assert load_tokens(paths) == []
+    path = paths.root / "ingress-tokens.json"
+    path.write_text(json.dumps({"schema": "greentic.ingress-tokens.v1", "tokens": [{"sha256": TOKEN.sha256}]}))
+    assert BearerGate(load_tokens(paths), enabled=True).configured
+    for text in ("{", '{"schema":"x","tokens":[]}', '{"schema":"greentic.ingress-tokens.v1","tokens":[{"sha256":"X"}]}'):
+        path.write_text(text)
+        with pytest.raises(BootError):
+            load_tokens(paths)
+
+
+# -- the application ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(tmp_path, hello, author):
+    author.create()
+    author.deployed(hello)
+    author.deployed(hello, bundle_id="other", prefixes=("/other",))
+    store: EnvironmentStore = author.context.store
+    log = OperatorLog(tmp_path / "logs", FakeClock())
+    activation = provision(store, store.load("local"), log)
+    return WorkerApp(activation, "127.0.0.1:1", BearerGate([TOKEN], enabled=True), log, FakeClock())
+
+
+def call(app: WorkerApp, method: str, path: str, *chunks: bytes, peer: str = "127.0.0.1", **headers: str):
+    sent: list[dict[str, object]] = []
+    body = [{"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks or [b""])]
+    names = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+    if chunks and b"content-length" not in dict(names):
+        names.append((b"transfer-encoding", b"chunked") if len(chunks) > 1 else (b"content-length", str(len(chunks[0])).encode()))
+
+    async def receive():
+        return body.pop(0) if body else {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app({"type": "http", "method": method, "path": path, "headers": names, "client": (peer, 1)}, receive, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+
+def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
+    code, headers, body = call(app, "POST", "/x", b'{"text":"hi"}')
+    assert code == 200 and msgspec.json.decode(body)[0]["payload"]["metadata"]["error_message"] == "flow main has no start node"
+    kept = headers[b"set-cookie"].decode().partition(";")[0]
+    assert b"set-cookie" not in call(app, "POST", "/x", b"1", cookie=kept)[1]
+    assert b"set-cookie" in call(app, "POST", "/x", b"1", cookie="_gt_rev_x=1")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "headers", "code", "text"),
+    [
+        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"request body must be JSON"),
+        (("GET", "/"), {}, 405, b"only POST"), (("POST", "/", b"x" * 10, b"y" * MAX_BODY), {}, 413, b"exceeds"),
+        (("POST", "/", b"x"), {"content-length": str(MAX_BODY + 1)}, 413, b"exceeds"), (("OPTIONS", "/workers/invoke"), {}, 405, b"cross-origin"),
+        (("POST", "/", b"1"), {"x_greentic_messaging_endpoint_id": "nope"}, 401, b"not recognized"), (("GET", "/workers/invoke"), {}, 405, b"requires POST"),
+        (("POST", "/workers/invoke", b"{}"), {}, 400, b"invalid HostWorkerRequest"),
+        (("POST", "/workers/invoke", b'{"tenant":{"env":"e","tenant":"zz","tenant_id":"z"},"worker_id":"w"}'), {}, 404, b"no active deployment"),
+    ],
+)  # fmt: skip
+def test_requests_that_are_refused(app, arguments, headers, code, text):
+    found = call(app, *arguments, **headers)
+    assert found[0] == code and text in found[2] and found[1][b"content-type"].startswith(b"text/plain")
+
+
+def test_threat_unauthenticated_invoke_strangers(app):
+    stranger = "10.1.2.3"
+    assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401
+    assert call(app, "POST", "/", b"1", peer=stranger, x_forwarded_for="127.0.0.1", forwarded="for=127.0.0.1")[0] == 401
+    assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret")[0] == 200
+    assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret", x_greentic_messaging_endpoint_id="nope")[0] == 200
+    assert call(app, "POST", "/workers/invoke", b"{}", peer=stranger)[0] == 403
+    assert call(app, "GET", "/healthz", peer=stranger)[0] == 200
+
+
+def test_probes_and_draining(app):
+    assert [call(app, "GET", p)[0] for p in ("/livez", "/readyz", "/healthz", "/health")] == [200] * 4
+    app.draining = True
+    assert [call(app, "GET", p)[0] for p in ("/livez", "/readyz", "/healthz", "/health")] == [200, 503, 503, 503]
+    assert call(app, "HEAD", "/status")[2] == b"" and call(app, "OPTIONS", "/x")[0] == 204
+    assert call(app, "POST", "/", b"1")[0] == 200  # it keeps serving until the door is closed
+
+
+def test_a_disconnect_while_the_body_comes(app):
+    assert call(app, "POST", "/", b"part", transfer_encoding="chunked", content_length="x")[0] in (200, 400)
+
+
+def test_a_deployment_that_is_not_served(app):
+    app.activation = app.activation._replace(dispatchers={})
+    assert call(app, "POST", "/", b"1")[2] == b"revision dispatch failed"
+    app.activation = app.activation._replace(routes=[])
+    assert call(app, "POST", "/", b"1")[2] == b"no deployment is bound to this host and path"
+
+
+# -- seeds and logs -------------------------------------------------------------------------------------------------
+
+
+def test_a_mounted_configmap_is_a_seed(tmp_path):
+    seed, target = tmp_path / "seed", tmp_path / "env"
+    (seed / "..2026").mkdir(parents=True)
+    (seed / "..2026" / "environment.json").write_text("{}")
+    (seed / "..data").symlink_to("..2026")
+    (seed / "environment.json").symlink_to("..data/environment.json")
+    (seed / "deep").mkdir()
+    (seed / "deep" / "x").write_text("x")
+    (seed / "outside").symlink_to("/etc/passwd")
+    target.mkdir()
+    (target / "environment.json").write_text("old")
+    (target / "stays").write_text("s")
+    assert copy_seed(seed, target) == 2
+    assert (target / "environment.json").read_text() == "{}" and (target / "stays").exists() and not (target / "outside").exists()
+    assert (target / "environment.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_seeds_that_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "seed").mkdir()
+    (tmp_path / "seed" / "f").write_text("x")
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "f").symlink_to("/etc/passwd")
+    for seed, env_dir, text in (("absent", "env", "does not exist"), ("empty", "env", "no files to seed"), ("seed", "seed", "overlap"), ("seed", "env", "is a link")):
+        with pytest.raises(BootError, match=text):
+            copy_seed(tmp_path / seed, tmp_path / env_dir)
+
+
+def test_the_log_falls_back_and_warnings_reach_stderr(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    log = OperatorLog(tmp_path / "file", FakeClock(), level="Warn")
+    log.info("m", "quiet", show=True)
+    log.warn("m", "loud\nlines")
+    log.close()
+    text = (tmp_path / "logs" / "operator.log").read_text()
+    assert "[Warn] greentic.m - loud lines\n" in text and "quiet" not in text
+    assert "falling back" in (err := capsys.readouterr().err) and "loud lines" in err
+    (tmp_path / "logs" / "operator.log").unlink()
+    (tmp_path / "logs").rmdir()
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(BootError, match="unable to open operator log"):
+        OperatorLog(tmp_path / "file", FakeClock())
+
+
+def test_banners():
+    assert banner("e", 0, 0, "h:1").startswith("no bundles attached to env `e` — serving probes only on http://h:1")
+    assert "serving 2 revision(s) for env `e` across 1 deployment(s) on http://h:1" == banner("e", 2, 1, "h:1")
+    assert CountingRandom().octets(2) == b"\0\1" and Path().exists()

@@ -1,0 +1,585 @@
+"""The store: durable writes, backups, audit, ledger, locks, and every point at which a process may die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import Author
+from simulators import CountingRandom, DyingDisk, FakeClock, FullDisk, Killed
+
+from greentic.ground.documents import pretty, replace
+from greentic.ground.errors import AuditError, Conflict, DigestMismatch, GreenticError, InvalidArgument, NotFound, OperatorKeyError, StoreError
+from greentic.model.environment import HostConfig, new_environment
+from greentic.operate import bundles, revisions, traffic
+from greentic.operate.change import Context
+from greentic.store import operator_key
+from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change
+from greentic.store.disk import RealDisk
+from greentic.store.environments import EnvironmentStore
+from greentic.store.files import Files
+from greentic.store.layout import EnvPaths, default_store_root
+from greentic.store.revisions import RevisionFault, read_lock, read_pack_config, regular_file, verified_packs
+from greentic.store.staging import StagingArea, place, recover_revisions
+from greentic.trust.gate import pin
+from greentic.trust.keys import private_pem, public_pem
+
+
+def files(path: Path, **options: int) -> Files:
+    return Files(RealDisk(), FakeClock(), CountingRandom(), path / "backups", **options)
+
+
+def test_writes_are_private_whole_and_leave_no_temporary(tmp_path):
+    files(tmp_path).write(tmp_path / "deep" / "x.json", b"1")
+    assert (tmp_path / "deep" / "x.json").read_bytes() == b"1"
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.json"]
+    assert (tmp_path / "deep" / "x.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_backups_are_named_by_time_never_collide_and_are_pruned(tmp_path):
+    clock = FakeClock()
+    clock.now_ns = lambda: 1_779_271_200_123_456_789
+    stuck = Files(RealDisk(), clock, CountingRandom(), tmp_path / "backups", keep=3)
+    for index in range(6):
+        stuck.replace(tmp_path / "x.json", str(index).encode())
+    (tmp_path / "x.json.other").write_bytes(b"")
+    names = sorted(p.name for p in (tmp_path / "backups").iterdir())
+    assert len(names) == 3 and names[-1].startswith("x.json.20260520T100000.123456789Z")
+    # the oldest went, the newest three stayed
+    assert [p.read_bytes() for p in stuck.backups_of("x.json")] == [b"2", b"3", b"4"]
+    stuck.delete(tmp_path / "x.json")
+    stuck.delete(tmp_path / "x.json")
+    assert not (tmp_path / "x.json").exists() and stuck.backups_of("x.json")[-1].read_bytes() == b"5"
+
+
+def test_a_backup_that_cannot_be_named_is_an_error(tmp_path, monkeypatch):
+    class Taken(RealDisk):
+        def link(self, source: Path, target: Path) -> None:
+            raise FileExistsError(17, "taken", str(target))
+
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        Files(Taken(), FakeClock(), CountingRandom(), tmp_path / "b").back_up(tmp_path / "x")
+
+
+def test_a_file_system_without_hard_links_copies(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(PermissionError(1, "no links")))
+    (tmp_path / "x").write_bytes(b"data")
+    RealDisk().link(tmp_path / "x", tmp_path / "y")
+    assert (tmp_path / "y").read_bytes() == b"data"
+
+
+def test_a_line_cut_short_does_not_swallow_the_next(tmp_path):
+    path = tmp_path / "log"
+    RealDisk().append(path, b"one\n")
+    path.write_bytes(b"one\ntw")
+    RealDisk().append(path, b"three\n")
+    assert path.read_bytes() == b"one\ntw\nthree\n"
+
+
+# -- loading --------------------------------------------------------------------------------------------------------
+
+
+def test_listing_tells_good_from_broken(store, author):
+    author.create()
+    for name, text in {"broken": "{", "other": pretty(new_environment("x", "x", HostConfig(env_id="x"))).decode()}.items():
+        (store.root / name).mkdir()
+        (store.root / name / "environment.json").write_text(text)
+    (store.root / "no document").mkdir()
+    (store.root / "empty").mkdir()
+    good, broken = store.survey()
+    assert [e.environment_id for e in good] == ["local"]
+    assert [(b.environment_id, b.kind) for b in broken] == [("broken", "store"), ("other", "store")]
+    assert EnvironmentStore(store.root / "nowhere").survey() == ([], [])
+
+
+def test_a_missing_environment_is_not_found_and_leaves_no_trace(store):
+    for call in (store.load, store.load_unchecked, lambda e: store.transaction(e).__enter__()):
+        with pytest.raises(NotFound):
+            call("prod")
+    assert not store.root.exists()
+    with pytest.raises(InvalidArgument):
+        store.load("../x")
+
+
+def test_documents_that_do_not_load(store, author, monkeypatch):
+    author.create()
+    path = store.paths("local").environment
+    path.write_text(path.read_text().replace('"traffic_splits": []', '"traffic_splits": [{}]'))
+    with pytest.raises(StoreError, match="json error"):
+        store.load("local")
+    monkeypatch.setattr("greentic.store.environments.MAX_DOCUMENT", 10)
+    with pytest.raises(StoreError, match="larger than"):
+        store.load("local")
+    path.unlink()
+    path.mkdir()
+    monkeypatch.setattr("greentic.store.environments.MAX_DOCUMENT", 1 << 30)
+    with pytest.raises(StoreError):
+        store.load("local")
+
+
+def test_the_runtime_document(store, author):
+    author.create()
+    assert store.runtime("local") is None
+    good = {"schema": "greentic.environment-runtime.v1", "environment_id": "local", "generated_at": "2026-01-01T00:00:00Z", "generated_by": "a.b@1.0.0", "generation": 1}
+    for change, text in (({"schema": "x"}, "discriminator"), ({"environment_id": "x"}, "mismatch")):
+        store.paths("local").runtime.write_text(json.dumps(good | change))
+        with pytest.raises(StoreError, match=text):
+            store.runtime("local")
+    store.paths("local").runtime.write_text(json.dumps(good))
+    assert store.runtime("local").generation == 1
+
+
+def test_saving_what_is_not_legal_writes_nothing(store, author):
+    author.create()
+    before = store.paths("local").environment.read_bytes()
+    with store.transaction("local") as transaction:
+        env = transaction.load()
+        with pytest.raises(GreenticError):
+            transaction.save(replace(env, host_config=HostConfig(env_id="other")))
+        with pytest.raises(Conflict, match="lock is held for"):
+            transaction.save(replace(env, environment_id="other"))
+        with pytest.raises(Conflict, match="already exists"):
+            transaction.create(env)
+    assert store.paths("local").environment.read_bytes() == before
+
+
+def test_homes(monkeypatch, tmp_path):
+    assert default_store_root() == tmp_path / "home" / ".greentic" / "environments"
+    monkeypatch.delenv("HOME")
+    with pytest.raises(InvalidArgument, match="no --store-root"):
+        default_store_root()
+    with pytest.raises(OperatorKeyError, match="no home"):
+        operator_key.key_path()
+
+
+# -- locks ----------------------------------------------------------------------------------------------------------
+
+
+def test_threat_two_writers_loser_fails_with_conflict(store, author):
+    author.create()
+    impatient = EnvironmentStore(store.root, clock=FakeClock(), random=CountingRandom(), lock_wait_seconds=0.05)
+    with store.transaction("local"), pytest.raises(Conflict, match="held by another process"):
+        with impatient.transaction("local"):
+            raise AssertionError("two writers at once")
+
+
+def test_threat_two_writers_lose_no_update(tmp_path, hello):
+    """Eight processes add a deployment each at the same time; all eight are there."""
+    author = Author(Context(EnvironmentStore(tmp_path / "store"))).create()
+    code = (
+        "import sys; from pathlib import Path; sys.path[:0] = [sys.argv[3]]\n"
+        "from conftest import Author; from greentic.operate.change import Context; from greentic.store.environments import EnvironmentStore\n"
+        "Author(Context(EnvironmentStore(Path(sys.argv[1])))).add(sys.argv[2])\n"
+    )
+    here = str(Path(__file__).parent)
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store"), f"b{i}", here]) for i in range(8)]
+    assert [p.wait(60) for p in started] == [0] * 8
+    assert sorted(d.bundle_id for d in author.context.store.load("local").bundles) == [f"b{i}" for i in range(8)]
+
+
+def test_threat_stale_lock_dies_with_its_process(tmp_path):
+    author = Author(Context(EnvironmentStore(tmp_path / "store"))).create()
+    code = (
+        "import sys, time; from pathlib import Path; from greentic.store.environments import EnvironmentStore\n"
+        "with EnvironmentStore(Path(sys.argv[1])).transaction('local'):\n print('held', flush=True); time.sleep(600)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with author.context.store.transaction("local"):
+        pass
+
+
+# -- crash points ---------------------------------------------------------------------------------------------------
+
+
+class Outcome:
+    """What must be whole after a crash: the document loads, and is the old or the new one."""
+
+    def __init__(self, author: Author) -> None:
+        self.author = author
+        self.documents = [self.bytes()]
+
+    def bytes(self) -> bytes:
+        return self.author.context.store.paths("local").environment.read_bytes()
+
+
+def scenarios() -> dict[str, object]:
+    def traffic_set(author: Author, context: Context, names: dict[str, str]) -> None:
+        Author(context).route(names["dep"], (names["rev2"], 10_000), key="new")
+
+    def stage(author: Author, context: Context, names: dict[str, str]) -> None:
+        Author(context).stage(names["dep"], Path(names["bundle"]))
+
+    def archive(author: Author, context: Context, names: dict[str, str]) -> None:
+        revisions.archive(context, author.transition(names["rev3"]))
+
+    def retire_files(author: Author, context: Context, names: dict[str, str]) -> None:
+        bundles.remove(context, bundles.BundleRemovePayload(environment_id="local", deployment_id=names["gone"]))
+
+    def share(author: Author, context: Context, names: dict[str, str]) -> None:
+        payload = bundles.BundleUpdatePayload(
+            environment_id="local", deployment_id=names["dep"], revenue_share=[bundles.SharePayload(party_id="acme", basis_points=10_000)]
+        )
+        bundles.update(context, payload)
+
+    return {"traffic set": traffic_set, "stage": stage, "archive": archive, "bundles remove": retire_files, "bundles update": share}
+
+
+def authored(root: Path, bundle: Path) -> tuple[Author, dict[str, str]]:
+    author = Author(Context(EnvironmentStore(root, clock=FakeClock(), random=CountingRandom()))).create()
+    dep, rev = author.deployed(bundle)
+    rev2, rev3 = author.warm(author.stage(dep, bundle)), author.stage(dep, bundle)
+    gone = author.add("gone", ("/gone",))
+    dead = author.stage(gone, bundle)
+    revisions.archive(author.context, author.transition(dead))
+    return author, {"dep": dep, "rev": rev, "rev2": rev2, "rev3": rev3, "gone": gone, "dead": dead, "bundle": str(bundle)}
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("name", list(scenarios()))
+def test_threat_torn_store_dies_at_every_change(tmp_path, hello, name, torn, record_property):
+    """Whatever the moment of death: the document is old or new, the next command repairs the rest and finds the audit whole."""
+    step, tried = scenarios()[name], 0
+    for die_at in range(1, 200):
+        root = tmp_path / f"{die_at}"
+        author, names = authored(root, hello)
+        before = author.context.store.paths("local").environment.read_bytes()
+        disk = DyingDisk(die_at, torn=torn)
+        random = CountingRandom()
+        random.count = 10_000
+        dying = Context(EnvironmentStore(root, disk=disk, clock=author.context.clock, random=random))
+        try:
+            step(author, dying, names)
+        except Killed:
+            tried += 1
+        else:
+            break
+        store = author.context.store
+        after = store.load("local")
+        changed = store.paths("local").environment.read_bytes() != before
+        with store.transaction("local") as transaction:
+            transaction.refresh_projection(after)
+        lines = author.audit() if not torn else [json.loads(x) for x in store.paths("local").audit.read_text().splitlines() if x.endswith("}")]
+        events = {x["event_id"]: x for x in lines if x["schema"] == EVENT_SCHEMA}
+        intents = [x["event_id"] for x in lines if x["schema"] == INTENT_SCHEMA]
+        assert all(i in events for i in intents), f"an intent without an event after dying at {disk.changes[-1]}"
+        last = events[intents[-1]] if intents and intents[-1] in events else None
+        if changed:
+            assert last is not None and last["result"]["outcome"] == "ok", f"a lost change after dying at {disk.changes[-1]}"
+        assert not [p for p in store.paths("local").revisions.iterdir() if p.name.startswith(".staging") or p.name.endswith(".bak")]
+        assert not list(store.paths("local").root.glob(".*.tmp"))
+        for revision in after.revisions:
+            if revision.lifecycle != "archived":
+                verified_packs(store.paths("local"), revision)
+        step_again = {"traffic set": lambda: Author(author.context).route(names["dep"], (names["rev2"], 10_000), key="new")}.get(name)
+        if step_again:
+            step_again()
+            assert store.load("local").split(names["dep"]).entries[0].revision_id == names["rev2"]
+    record_property("crash points", tried)
+    assert tried >= 5, f"only {tried} crash points were tried"
+
+
+def test_threat_torn_store_materialize_recovers_what_was_moved_aside(store, author, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    paths = store.paths("local")
+    tried = 0
+    for die_at in range(1, 30):
+        good = paths.revision(rev)
+        assert (good / "pack-list.lock").is_file()
+        disk = DyingDisk(die_at)
+        try:
+            with StagingArea(paths, disk, rev, f"t{die_at}") as area, area.create_bundle_file() as file:
+                file.write(hello.read_bytes())
+                file.flush()
+                area.fill(pin(file), env_id="local", bundle_id="demo", shown_as="x")
+                with store.transaction("local"):
+                    place(area, paths, disk)
+        except Killed:
+            tried += 1
+        else:
+            break
+        with store.transaction("local"):
+            pass
+        verified_packs(paths, store.load("local").revision(rev))
+        assert {p.name for p in paths.revisions.iterdir()} == {rev}
+    assert tried >= 4
+
+
+def test_threat_torn_store_a_half_written_successor_gives_way_to_the_copy_moved_aside(store, author, hello):
+    author.create()
+    _, rev = author.deployed(hello)
+    paths = store.paths("local")
+    paths.revision(rev).rename(paths.revisions / f"{rev}.bak")
+    (paths.revision(rev) / "bundle").mkdir(parents=True)  # what the existing program leaves when it is killed
+    recover_revisions(paths, RealDisk())
+    verified_packs(paths, store.load("local").revision(rev))
+
+
+def test_a_staging_directory_in_use_is_left_alone(store, author):
+    author.create()
+    paths = store.paths("local")
+    with StagingArea(paths, RealDisk(), "01JTKW5B4W4Q5Y1CQW93F7S5VH", "live") as area:
+        recover_revisions(paths, RealDisk())
+        assert area.directory.exists()
+    assert not area.directory.exists()
+
+
+@pytest.mark.parametrize("errno", [28, 30])
+def test_a_full_or_read_only_disk_is_one_typed_error_and_changes_nothing(store, author, hello, errno):
+    author.create()
+    dep, rev = author.deployed(hello)
+    before = {p: p.read_bytes() for p in store.paths("local").root.rglob("*.json")}
+    full = Context(EnvironmentStore(store.root, disk=FullDisk(errno), clock=store.clock, random=store.random))
+    with pytest.raises(GreenticError) as error:
+        Author(full).route(dep, (rev, 10_000), key="new")
+    assert error.value.kind == "io" and error.value.hint
+    with pytest.raises(GreenticError) as error:
+        Author(full).stage(dep, hello)
+    assert error.value.kind == "io"
+    assert {p: p.read_bytes() for p in store.paths("local").root.rglob("*.json")} == before
+
+
+# -- audit and ledger -----------------------------------------------------------------------------------------------
+
+
+def test_the_audit_log_tells_intent_then_event(author):
+    author.create()
+    lines = author.audit()
+    assert [x["schema"] for x in lines[:2]] == [INTENT_SCHEMA, EVENT_SCHEMA]
+    assert lines[0]["event_id"] == lines[1]["event_id"] and "documents" in lines[0]
+    assert lines[1]["result"] == {"outcome": "ok"} and lines[1]["authorization"]["policy"] == "local-only"
+
+
+def test_an_unwritable_audit_stops_the_change_before_it_happens(store, author):
+    author.create()
+    path = store.paths("local").audit
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(AuditError, match="nothing was changed"):
+        author.add()
+    assert store.load("local").bundles == []
+
+
+def test_an_event_that_cannot_be_written_after_the_change_is_kind_audit(store, author):
+    author.create()
+
+    class LogDies(RealDisk):
+        appended = 0
+
+        def append(self, path: Path, data: bytes) -> None:
+            self.appended += 1
+            if self.appended == 2:
+                raise OSError(28, "No space left on device", str(path))
+            super().append(path, data)
+
+    dying = Context(EnvironmentStore(store.root, disk=LogDies(), clock=store.clock, random=store.random))
+    with pytest.raises(AuditError):
+        Author(dying).add()
+    assert len(store.load("local").bundles) == 1
+    author.add("next", ("/n",))  # the next command writes the owed event
+    owed = [x for x in author.audit() if x.get("recovered")]
+    assert len(owed) == 1 and owed[0]["result"] == {"outcome": "ok"} and owed[0]["noun"] == "bundles"
+
+
+def test_the_log_of_a_failed_verb_wins_only_where_something_changed(store, author, hello, monkeypatch):
+    author.create()
+
+    class EventDies(RealDisk):
+        def append(self, path: Path, data: bytes) -> None:
+            if b'"result"' in data:
+                raise OSError(28, "No space left on device", str(path))
+            super().append(path, data)
+
+    dying = Context(EnvironmentStore(store.root, disk=EventDies(), clock=store.clock, random=store.random))
+    dep = author.add()
+    rev = author.stage(dep, hello)
+    with pytest.raises(Conflict):  # nothing changed: the verb's own error
+        revisions.drain(dying, author.transition(rev))
+    with store.transaction("local"):
+        pass  # the next holder of the lock writes the owed event
+    pack = next(store.paths("local").revision(rev).rglob("*.gtpack"))
+    pack.write_bytes(b"altered")
+    with pytest.raises(AuditError):  # the failed state was saved: the log's error
+        revisions.warm(dying, author.transition(rev))
+    assert store.load("local").revision(rev).lifecycle == "failed"
+
+
+def test_repair_reads_past_damage_and_foreign_lines(store, author):
+    author.create()
+    path = store.paths("local").audit
+    with store.transaction("local") as transaction:
+        transaction.audit.intend(Change("local", "env", "update", {"environment_id": "local"}))
+    with path.open("a") as log:
+        log.write('{"schema":"greentic.audit.event.v1","event_id":"01JTKW5B4W4Q5Y1CQW93F7S5VH"}\n5\n{"cut\n')
+    with store.transaction("local"):
+        pass
+    assert json.loads(path.read_text().splitlines()[-1])["result"]["kind"] == "interrupted"
+
+
+def test_the_same_key_and_payload_change_nothing_and_another_payload_conflicts(store, author, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    rev2 = author.warm(author.stage(dep, hello))
+    first = author.route(dep, (rev, 5000), (rev2, 5000), key="k1")
+    author.route(dep, (rev2, 10_000), key="k2")
+    before = store.paths("local").environment.read_bytes()
+    again = author.route(dep, (rev2, 5000), (rev, 5000), key="k1")  # two splits ago, other order
+    assert again == first and store.paths("local").environment.read_bytes() == before
+    with pytest.raises(Conflict, match="idempotency key `k1`"):
+        author.route(dep, (rev, 10_000), key="k1")
+    staged = author.stage(dep, hello, idempotency_key="s")
+    assert author.stage(dep, hello, idempotency_key="s") == staged
+    with pytest.raises(Conflict):
+        author.stage(dep, hello, "http://x/y", idempotency_key="s")
+    with pytest.raises(InvalidArgument, match="must not be empty"):
+        author.stage(dep, hello, idempotency_key=" ")
+
+
+def test_a_damaged_ledger_says_so_and_a_long_one_is_cut(store, author, hello, monkeypatch):
+    author.create()
+    dep, rev = author.deployed(hello)
+    monkeypatch.setattr("greentic.store.ledger.KEEP_ENTRIES", 2)
+    for index in range(4):
+        author.route(dep, (rev, 10_000), key=f"n{index}")
+    assert [e["key"] for e in json.loads(store.paths("local").ledger.read_text())["entries"]] == ["n2", "n3"]
+    store.paths("local").ledger.write_text("{")
+    with pytest.raises(StoreError) as error:
+        author.route(dep, (rev, 10_000), key="x")
+    assert error.value.hint
+
+
+# -- revisions and keys ---------------------------------------------------------------------------------------------
+
+
+def test_revision_directories_are_checked_whole(store, author, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    paths, record = store.paths("local"), store.load("local").revision(rev)
+    packs = verified_packs(paths, record)
+    assert [p.pack_id for p in packs] == ["hello"]
+    with pytest.raises(RevisionFault, match="recorded without its bundle"):
+        verified_packs(paths, replace(record, pack_list_lock_ref=""))
+    with pytest.raises(RevisionFault, match="diverges"):
+        verified_packs(paths, replace(record, pack_list=[replace(record.pack_list[0], digest="sha256:00")]))
+    for ref in ("../x", "/etc/passwd", ""):
+        with pytest.raises(RevisionFault, match="not a valid pack ref"):
+            regular_file(paths, ref)
+    (paths.root / "link").symlink_to("/etc/passwd")
+    (paths.root / "loop").symlink_to("loop")
+    with pytest.raises(RevisionFault, match="not a regular file below"):
+        regular_file(paths, "link")
+    with pytest.raises(RevisionFault, match="does not exist"):
+        regular_file(paths, "loop")
+    lock = paths.ref(record.pack_list_lock_ref)
+    good = lock.read_bytes()
+    for damage in (b"{", good.replace(rev.encode(), b"0" * 26)):
+        lock.write_bytes(damage)
+        with pytest.raises(RevisionFault):
+            read_lock(paths, record.pack_list_lock_ref, rev)
+    lock.write_bytes(good + b" " * (17 << 20))
+    with pytest.raises(RevisionFault, match="larger than"):
+        read_lock(paths, record.pack_list_lock_ref, rev)
+    lock.write_bytes(good)
+    packs[0].path.write_bytes(b"altered")
+    with pytest.raises(RevisionFault, match="does not match pinned digest"):
+        verified_packs(paths, record)
+    for damage, text in ((b"{", "config.json"), (b'{"schema":"s","pack_id":"p","revision_id":"01JTKW5B4W4Q5Y1CQW93F7S5VH"}', "is for revision")):
+        (paths.root / "config.json").write_bytes(damage)
+        with pytest.raises(RevisionFault, match=text):
+            read_pack_config(paths, "config.json", rev)
+
+
+def test_bundles_that_cannot_be_staged_leave_nothing(store, author, hello, tmp_path):
+    author.create()
+    dep = author.add()
+    flipped = bytearray(hello.read_bytes())
+    flipped[200] ^= 0xFF
+    for name, data in {"garbage": b"no", "empty": b"", "flipped": bytes(flipped), "cut": hello.read_bytes()[:2000]}.items():
+        (tmp_path / name).write_bytes(data)
+        try:
+            author.stage(dep, tmp_path / name)
+        except InvalidArgument as error:
+            assert name == "flipped" or str(tmp_path / name) in error.message
+    with pytest.raises(InvalidArgument, match="is not a file"):
+        author.stage(dep, tmp_path)
+    with pytest.raises(Conflict, match="but `bundle_digest` says"):
+        author.stage(dep, hello, bundle_digest="sha256:" + "0" * 64)
+    assert not any(p.name.startswith(".staging") for p in store.paths("local").revisions.iterdir())
+
+
+def test_operator_keys(tmp_path, monkeypatch):
+    disk, random = RealDisk(), CountingRandom()
+    with pytest.raises(OperatorKeyError) as error:
+        operator_key.load(disk)
+    assert error.value.kind == "operator-key" and "bootstrap" in error.value.hint
+    key = operator_key.load_or_generate(disk, random)
+    path = operator_key.key_path()
+    assert path.stat().st_mode & 0o777 == 0o600 and operator_key.load_or_generate(disk, random) == key
+    public = path.with_name("key.pem.pub")
+    public.unlink()
+    operator_key.load(disk)
+    assert public.read_text() == public_pem(key.public)
+    for text, reason in (("x", "does not parse"), (public_pem(bytes(31) + b"\x01"), "is stale")):
+        public.write_text(text)
+        with pytest.raises(OperatorKeyError, match=reason):
+            operator_key.load(disk)
+    public.unlink()
+    path.chmod(0o644)
+    with pytest.raises(OperatorKeyError, match="insecure permissions"):
+        operator_key.load(disk)
+    path.chmod(0o600)
+    path.write_text("nonsense")
+    with pytest.raises(OperatorKeyError, match="operator key parse"):
+        operator_key.load(disk)
+    monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(tmp_path / "l" / "k.pem"))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "l").symlink_to("real")
+    with pytest.raises(OperatorKeyError, match="is a symlink"):
+        operator_key.load_or_generate(disk, random)
+    for make in (lambda p: p.symlink_to("x"), lambda p: p.mkdir(), os.mkfifo):
+        target = tmp_path / "real" / f"k{id(make)}.pem"
+        make(target)
+        monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(target))
+        with pytest.raises(OperatorKeyError, match="not a regular file"):
+            operator_key.load(disk)
+    monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(tmp_path / "ro" / "k.pem"))
+    with pytest.raises(OperatorKeyError, match="operator key io"):
+        operator_key.load_or_generate(FullDisk(28), random)
+
+
+def test_concurrent_key_generation_converges(tmp_path):
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda i=i: found.append(operator_key.load_or_generate(RealDisk(), _seeded(i)))) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8 and len(set(found)) == 1
+
+
+def _seeded(index: int) -> CountingRandom:
+    random = CountingRandom()
+    random.count = index * 1000
+    return random
+
+
+def test_an_existing_private_key_may_lie_in_version_2(tmp_path, monkeypatch):
+    path = tmp_path / "key.pem"
+    path.write_text(private_pem(bytes(range(32))))
+    path.chmod(0o600)
+    monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(path))
+    assert operator_key.load(RealDisk()).seed == bytes(range(32))
+    read_only = tmp_path / "ro"
+    read_only.mkdir()
+    assert EnvPaths(tmp_path).policies("a", "b") == tmp_path / "billing-policies" / "a" / "b"
+    assert DigestMismatch("x").kind == "conflict" and traffic.DEFAULT_OPERATOR == "operator"
