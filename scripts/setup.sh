@@ -17,7 +17,7 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -m venv .venv || { echo "setup: python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 fi
 pip=(.venv/bin/python -m pip --disable-pip-version-check -q)
-"${pip[@]}" install --require-hashes -r "$lock"
+"${pip[@]}" install --require-hashes --no-deps -r "$lock"  # the lock is complete; resolving again would look at newer releases
 "${pip[@]}" install --no-deps --no-build-isolation -e . 2>/dev/null || "${pip[@]}" install --no-deps -e .
 .venv/bin/python -m compileall -q src
 echo "$stamp" > ".venv/.ready-$lock"

@@ -18,7 +18,7 @@ from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 
 sys.path.insert(0, str(Path(__file__).parent))
-from simulators import CountingRandom, FakeClock  # noqa: E402
+from simulators import CountingRandom, FakeClock
 
 settings.register_profile("project", deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 settings.load_profile("project")

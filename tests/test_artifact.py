@@ -15,10 +15,10 @@ import zlib
 from pathlib import Path
 
 import pytest
-from conftest import SHARED, need
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from conftest import SHARED, need
 from greentic.artifact import bundle, cbor, compression, pack_manifest
 from greentic.artifact.limits import Limits, PackLimits
 from greentic.artifact.pack_archive import PackArchive, media_type, write_pack

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulators import Answer, FakeClock, SimulatedDistributor
 
 from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.serve_directory import DirectoryServer, Span, parse_range
 from greentic.distribute.source import check_address, check_host_name, source_for
 from greentic.ground.errors import FetchError, GreenticError, NotYetImplemented, TooLarge, Truncated
+from simulators import Answer, FakeClock, SimulatedDistributor
 
 BIG = random.Random(7).randbytes(5_000_001)
 

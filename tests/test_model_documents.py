@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from greentic.ground.clock import compact_stamp, timestamp
 from greentic.ground.documents import compact, from_json, parse, pretty, to_json
 from greentic.ground.errors import SpecViolation
-from greentic.model.environment import Environment, Revision, RouteBinding, new_environment, HostConfig
+from greentic.model.environment import Environment, HostConfig, Revision, RouteBinding, new_environment
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8)

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulators import CountingRandom, FakeClock
 
 from greentic.ground.errors import InvalidArgument
 from greentic.model import ids
+from simulators import CountingRandom, FakeClock
 
 
 @pytest.mark.parametrize("good", ["local", "prod-1", "a.b_c", "A" * 200, "..."])

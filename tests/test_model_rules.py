@@ -15,9 +15,23 @@ from greentic.ground.errors import Conflict, InvalidArgument, RevenuePolicyError
 from greentic.model import lifecycle, policy, projection, routes, traffic
 from greentic.model.descriptors import ref_env, split_descriptor, version_tuple
 from greentic.model.environment import Environment, SplitEntry
-from greentic.model.hosts import check_public_base_url, host_without_port, is_loopback, join_listen_addr, split_listen_addr
+from greentic.model.hosts import (
+    check_public_base_url,
+    host_without_port,
+    is_loopback,
+    join_listen_addr,
+    split_listen_addr,
+)
 from greentic.model.local import fresh_local, healed_local
-from greentic.model.revision_files import LockedPack, PackListLock, check_lock, diverging_packs, make_lock, pack_config, pack_list
+from greentic.model.revision_files import (
+    LockedPack,
+    PackListLock,
+    check_lock,
+    diverging_packs,
+    make_lock,
+    pack_config,
+    pack_list,
+)
 from greentic.model.validate import check_overrides, validate
 
 DEP, DEP2 = "01JTKW5B4W4Q5Y1CQW93F7S5VG", "01JTKW5B4W4Q5Y1CQW93F7S5V0"

@@ -11,11 +11,19 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import Author
-from simulators import CountingRandom, DyingDisk, FakeClock, FullDisk, Killed
 
+from conftest import Author
 from greentic.ground.documents import pretty, replace
-from greentic.ground.errors import AuditError, Conflict, DigestMismatch, GreenticError, InvalidArgument, NotFound, OperatorKeyError, StoreError
+from greentic.ground.errors import (
+    AuditError,
+    Conflict,
+    DigestMismatch,
+    GreenticError,
+    InvalidArgument,
+    NotFound,
+    OperatorKeyError,
+    StoreError,
+)
 from greentic.model.environment import HostConfig, new_environment
 from greentic.operate import bundles, revisions, traffic
 from greentic.operate.change import Context
@@ -25,10 +33,12 @@ from greentic.store.disk import RealDisk
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths, default_store_root
+from greentic.store.recovery import recover_revisions
 from greentic.store.revisions import RevisionFault, read_lock, read_pack_config, regular_file, verified_packs
-from greentic.store.staging import StagingArea, place, recover_revisions
+from greentic.store.staging import StagingArea, place
 from greentic.trust.gate import pin
 from greentic.trust.keys import private_pem, public_pem
+from simulators import CountingRandom, DyingDisk, FakeClock, FullDisk, Killed
 
 
 def files(path: Path, **options: int) -> Files:
@@ -165,9 +175,8 @@ def test_homes(monkeypatch, tmp_path):
 def test_threat_two_writers_loser_fails_with_conflict(store, author):
     author.create()
     impatient = EnvironmentStore(store.root, clock=FakeClock(), random=CountingRandom(), lock_wait_seconds=0.05)
-    with store.transaction("local"), pytest.raises(Conflict, match="held by another process"):
-        with impatient.transaction("local"):
-            raise AssertionError("two writers at once")
+    with store.transaction("local"), pytest.raises(Conflict, match="held by another process"), impatient.transaction("local"):
+        raise AssertionError("two writers at once")
 
 
 def test_threat_two_writers_lose_no_update(tmp_path, hello):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def main() -> None:
 
 def run(argv: list[str]) -> None:
     arguments = _parse(argv)
+    gc.disable()  # a boot makes much and throws little away; collecting it would only take time
     from greentic.serve.settings import StartOptions
 
     level = "debug" if arguments.verbose else "warn" if arguments.quiet else "info"
@@ -48,7 +50,10 @@ def run(argv: list[str]) -> None:
     from greentic.serve.boot import boot
     from greentic.serve.server import serve
 
-    serve(boot(options), options)
+    booted = boot(options)
+    gc.freeze()
+    gc.enable()
+    serve(booted, options)
 
 
 class _Parser(argparse.ArgumentParser):

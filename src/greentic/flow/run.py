@@ -11,4 +11,6 @@ def run_flow(graph: FlowGraph, payload: object) -> object:
     node = graph.nodes.get(node_id)
     if node is None:
         raise FlowFailure(f"node {node_id} not found")
-    raise FlowFailure(f"flow {graph.id} has nodes (it starts at `{node_id}`), and this worker does not execute flow nodes yet")
+    raise FlowFailure(
+        f"flow {graph.id} has nodes (it starts at `{node_id}`), and this worker does not execute flow nodes yet"
+    )

@@ -33,7 +33,8 @@ def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     ports = candidate_ports(port, strict=strict)
     for candidate in ports:
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol is named because asyncio sets TCP_NODELAY only where it finds it.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, candidate))

@@ -28,7 +28,7 @@ from greentic.store.files import Files
 from greentic.store.layout import EnvPaths
 from greentic.store.ledger import Ledger
 from greentic.store.lock import WAIT_SECONDS, held
-from greentic.store.staging import recover_revisions
+from greentic.store.recovery import recover_revisions
 from greentic.trust.root import EMPTY, TrustRoot, read_trust_root
 
 _D = TypeVar("_D", bound=Document)

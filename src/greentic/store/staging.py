@@ -5,8 +5,7 @@ Rules:
    The bundle's digest passed the gate before anything here reads it.
 2. It comes to its place by a rename under the environment lock. A revision that is there already is moved aside first,
    and back if anything fails; it is deleted only when the new one is in place.
-3. What a kill leaves is told apart by locks and names: a staging directory that nobody holds is deleted; a revision moved
-   aside is put back unless its successor is whole.
+3. What a kill leaves is finished by `recovery`: staging directories are held by a lock, so that the dead can be told.
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ from greentic.model.revision_files import PackListLock, make_lock, pack_config
 from greentic.store.disk import Disk
 from greentic.store.layout import EnvPaths
 from greentic.store.lock import try_lock
+from greentic.store.recovery import ASIDE_SUFFIX, LOCK_NAME, STAGING_PREFIX
 from greentic.store.unpack import Progress, unpack
 from greentic.trust.gate import VerifiedBundle
 
-STAGING_PREFIX = ".staging-"
-ASIDE_SUFFIX = ".bak"
-LOCK_NAME = "pack-list.lock"
 BUNDLE_NAME = "bundle.gtbundle"
 
 
@@ -140,34 +137,6 @@ def place(area: StagingArea, paths: EnvPaths, disk: Disk) -> None:
         raise
     if moved:
         disk.remove_tree(aside)
-
-
-def recover_revisions(paths: EnvPaths, disk: Disk) -> None:
-    """Finish what a killed process left below `revisions/` (rule 3). Only under the environment lock."""
-    if not paths.revisions.is_dir():
-        return
-    for path in sorted(paths.revisions.iterdir()):
-        if path.name.endswith(ASIDE_SUFFIX) and path.is_dir():
-            current = path.with_name(path.name.removesuffix(ASIDE_SUFFIX))
-            if (current / LOCK_NAME).is_file():
-                disk.remove_tree(path)
-            else:
-                disk.remove_tree(current)
-                disk.rename(path, current)
-                disk.sync_directory(paths.revisions)
-        elif path.name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink() and _abandoned(path):
-            disk.remove_tree(path)
-
-
-def _abandoned(directory: Path) -> bool:
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return try_lock(fd)
-    finally:
-        os.close(fd)
 
 
 def copy_private(source: Path, target: BinaryIO) -> None:

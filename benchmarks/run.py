@@ -1,0 +1,329 @@
+"""`make bench`: everything side by side in one run, several repetitions, medians and spread; renders docs/performance.md.
+
+Needs curl, wrk, unsquashfs and mksquashfs (Debian: curl wrk squashfs-tools). Ratios hold when the machine's speed drifts, for
+both sides of a row are measured in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests")]
+
+from conftest import Author
+from greentic.distribute.fetch import fetch_into
+from greentic.ground.documents import from_json, json_object, pretty
+from greentic.model.environment import Environment
+from greentic.model.ids import ulid_from_int
+from greentic.operate.bundle_build import build_bundle
+from greentic.operate.change import Context
+from greentic.store.environments import EnvironmentStore
+from greentic.store.staging import StagingArea
+from greentic.trust.gate import pin
+
+BIN = Path(sys.executable).parent
+PYTHON = [sys.executable, "-c", "pass"]
+MIB = 1 << 20
+Row = tuple[str, str, str, str, str]
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def paired(ours: Callable[[], float], theirs: Callable[[], float], repetitions: int) -> tuple[list[float], list[float], float]:
+    """Both sides in turn after a warm-up; the median of the ratios pair by pair."""
+    ours(), theirs()
+    left, right = [], []
+    for _ in range(repetitions):
+        left.append(ours())
+        right.append(theirs())
+    return left, right, statistics.median(a / b for a, b in zip(left, right, strict=True))
+
+
+def spread(values: list[float], unit: float = 1000, suffix: str = " ms") -> str:
+    return f"{statistics.median(values) * unit:.0f}{suffix} ({min(values) * unit:.0f} to {max(values) * unit:.0f})"
+
+
+def quiet(*command: str, **options: object) -> Callable[[], float]:
+    return lambda: timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options))
+
+
+@contextlib.contextmanager
+def distributor(root: Path) -> Iterator[str]:
+    """In a process of its own, as a real one would be."""
+    process = subprocess.Popen([str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        yield re.search(r"http://[0-9.:]+", process.stdout.readline()).group(0)  # type: ignore[union-attr]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+class Boot:
+    """One cold boot: from starting the process to its first 200."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.peak = 0
+
+    def __call__(self) -> float:
+        env = self.store / "local"
+        (env / "runtime-config.json").unlink(missing_ok=True)
+        shutil.rmtree(env / "revisions", ignore_errors=True)
+        port = free_port()
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"}
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(self.store)],
+            env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while not answers(port):
+            if process.poll() is not None:
+                raise SystemExit("the worker did not boot")
+            time.sleep(0.001)
+        took = time.perf_counter() - began
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        self.peak = max(self.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) // 1024)  # type: ignore[union-attr]
+        process.terminate()
+        process.wait()
+        return took
+
+
+def answers(port: int) -> bool:
+    import socket
+
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        return int(bound.getsockname()[1])
+
+
+def author(root: Path, bundle: Path, uri: str) -> Author:
+    made = Author(Context(EnvironmentStore(root))).create()
+    made.deployed(bundle, uri)
+    return made
+
+
+def big_bundle(scratch: Path, size: int, *, compressible: bool) -> Path:
+    source = scratch / f"source-{size}-{compressible}"
+    shutil.copytree(ROOT / "examples" / "hello-bundle", source)
+    (source / "packs" / "data").mkdir()
+    rand = random.Random(1)
+    with (source / "packs" / "data" / "blob.bin").open("wb") as file:
+        for _ in range(size // MIB):
+            file.write((rand.randbytes(MIB // 4) + b"compressible " * 100_000)[:MIB] if compressible else rand.randbytes(MIB))
+    out = scratch / f"{size}-{compressible}.gtbundle"
+    build_bundle(source, out)
+    shutil.rmtree(source)
+    return out
+
+
+def boot_rows(scratch: Path) -> list[Row]:
+    bundle = scratch / "dist" / "small"
+    build_bundle(ROOT / "examples" / "hello-bundle", bundle)
+    fixture = ROOT.parent / "shared" / "fixtures" / "perf-smoke-bundle.gtbundle"
+    if fixture.exists():
+        shutil.copyfile(fixture, bundle)
+    with distributor(scratch / "dist") as url:
+        author(scratch / "boot", bundle, f"{url}/small")
+        boot = Boot(scratch / "boot")
+        left, right, ratio = paired(boot, quiet(*PYTHON), 9)
+    return [("cold boot, small bundle, to the first 200", spread(left), f"`python -c pass` {spread(right)}", f"{ratio:.1f} ×", "≤ 8 ×")]
+
+
+def large_rows(scratch: Path) -> list[Row]:
+    bundle = big_bundle(scratch, 512 * MIB, compressible=False)
+    bundle.rename(scratch / "dist" / "large")
+    with distributor(scratch / "dist") as url:
+        pipe = quiet("sh", "-c", f"curl -s {url}/large | sha256sum")
+
+        def fetch() -> float:
+            target = scratch / "fetched"
+            target.unlink(missing_ok=True)
+            with target.open("w+b") as file:
+                return timed(lambda: fetch_into(file, f"{url}/large"))
+
+        left, right, ratio = paired(fetch, pipe, 5)
+        rows = [("fetch + hash + durable file, 512 MiB", spread(left), f"`curl -s URL \\| sha256sum` {spread(right)}", f"{1 / ratio:.2f} × as fast", "≥ 2 ×")]
+        (scratch / "fetched").unlink()
+        small = scratch / "dist" / "small"
+        author(scratch / "idle", small, f"{url}/small")
+        idle = Boot(scratch / "idle")
+        idle()
+        author(scratch / "large-boot", scratch / "dist" / "large", f"{url}/large")
+        boot = Boot(scratch / "large-boot")
+        left, right, ratio = paired(boot, pipe, 3)
+        rows.append(("cold boot with a 512 MiB bundle", spread(left), f"`curl -s URL \\| sha256sum` {spread(right)}", f"{ratio:.2f} ×", "≤ 1.3 ×"))
+        rows.append(("… its peak memory", f"{boot.peak} MiB", f"small bundle {idle.peak} MiB", f"+{boot.peak - idle.peak} MiB", "≤ +64 MiB"))
+    shutil.rmtree(scratch / "large-boot")
+    (scratch / "dist" / "large").unlink()
+    return rows
+
+
+def unpack_rows(scratch: Path) -> list[Row]:
+    bundle = big_bundle(scratch, 200 * MIB, compressible=True)
+    paths = EnvironmentStore(scratch / "unpack").paths("local")
+    disk = EnvironmentStore(scratch).disk
+
+    def ours() -> float:
+        os.sync()  # what the run before wrote must not be paid for here
+        with StagingArea(paths, disk, ulid_from_int(1), "x") as area, bundle.open("rb") as file:
+            verified = pin(file)
+            return timed(lambda: area.fill(verified, env_id="local", bundle_id="hello", shown_as="x"))
+
+    def theirs() -> float:
+        shutil.rmtree(scratch / "out", ignore_errors=True)
+        os.sync()
+        return quiet("unsquashfs", "-no-progress", "-d", str(scratch / "out"), str(bundle))()
+
+    left, right, ratio = paired(ours, theirs, 7)
+    shutil.rmtree(scratch / "out")
+    return [("unpack 200 MiB, gzip", spread(left), f"`unsquashfs` {spread(right)}", f"{ratio:.2f} ×", "≤ 1.5 ×")]
+
+
+def command_rows(scratch: Path) -> list[Row]:
+    gtc = str(BIN / "gtc")
+    bundle = scratch / "dist" / "small"
+    one = author(scratch / "one", bundle, "http://127.0.0.1:1/x")
+    author(scratch / "many", bundle, "http://127.0.0.1:1/x")
+    shutil.rmtree(scratch / "many")
+    shutil.copytree(scratch / "one", scratch / "many")
+    path = scratch / "many" / "local" / "environment.json"
+    document = json_object(one.context.store.load("local"))
+    first = document["revisions"][0]  # type: ignore[index, call-overload]
+    document["revisions"] = [first, *(first | {"revision_id": ulid_from_int(i + 1), "sequence": i + 2} for i in range(999))]  # type: ignore[operator]
+    path.write_bytes(pretty(from_json(Environment, document)))
+    revision, deployment = str(first["revision_id"]), str(first["deployment_id"])  # type: ignore[index, call-overload]
+    count = iter(range(1_000_000))
+
+    def traffic(store: str) -> Callable[[], float]:
+        return lambda: quiet(
+            gtc, "op", "--store-root", str(scratch / store), "traffic", "set", "local", f"{revision}=100", "--deployment", deployment, "--idempotency-key", f"k{next(count)}"
+        )()  # fmt: skip
+
+    rows = []
+    for name, command, target in (("`gtc --help`", [gtc, "--help"], "≤ 5 ×"), ("`gtc op env show`", [gtc, "op", "--store-root", str(scratch / "one"), "env", "show", "local"], "≤ 8 ×")):
+        left, right, ratio = paired(quiet(*command), quiet(*PYTHON), 15)
+        rows.append((name, spread(left), f"`python -c pass` {spread(right)}", f"{ratio:.1f} ×", target))
+    left, right, ratio = paired(traffic("many"), traffic("one"), 9)
+    rows.append(("`traffic set`, 1,000 revisions", spread(left), f"one revision {spread(right)}", f"{ratio:.1f} ×", "≤ 3 ×"))
+    return rows
+
+
+HELLO = """
+import uvicorn
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        if scope["method"] == "POST": await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain"), (b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+uvicorn.run(app, port=PORT, http="httptools", loop="asyncio", lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False)
+"""
+
+
+def wrk(port: int, path: str, connections: int, script: Path | None) -> tuple[float, float]:
+    """Requests per second and p99 in milliseconds."""
+    command = ["wrk", "-t1", f"-c{connections}", "-d3s", "--latency", f"http://127.0.0.1:{port}{path}", *(["-s", str(script)] if script else [])]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    value, unit = re.search(r"99%\s+([0-9.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
+    return float(re.search(r"Requests/sec:\s+([0-9.]+)", out).group(1)), float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]  # type: ignore[union-attr]
+
+
+def serve_rows(scratch: Path) -> list[Row]:
+    post = scratch / "post.lua"
+    post.write_text('wrk.method = "POST"\nwrk.body = \'{"text":"hi"}\'\nwrk.headers["Content-Type"] = "application/json"\n')
+    hello_port, port = free_port(), free_port()
+    author(scratch / "serve", scratch / "dist" / "small", f"file://{scratch}/dist/small")
+    hello = subprocess.Popen([sys.executable, "-c", HELLO.replace("PORT", str(hello_port))])
+    worker = subprocess.Popen(
+        [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(scratch / "serve")],
+        env=os.environ | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    orientation = {("POST", 1): "existing worker 2,900/s", ("POST", 16): "existing worker 5,500/s"}
+    try:
+        while not (answers(port) and urllib.request.urlopen(f"http://127.0.0.1:{hello_port}/").status == 200):
+            time.sleep(0.05)
+        rows = []
+        for name, path, script in (("GET", "/healthz", None), ("POST", "/", post)):
+            for connections in (1, 16):
+                left, right = [], []
+                for _ in range(5):
+                    left.append(wrk(port, path, connections, script))
+                    right.append(wrk(hello_port, path, connections, script))
+                ratio = statistics.median(a[0] / b[0] for a, b in zip(left, right, strict=True))
+                mine, other = ([statistics.median(v[i] for v in side) for i in (0, 1)] for side in (left, right))
+                low, high = min(v[0] for v in left), max(v[0] for v in left)
+                beside = orientation.get((name, connections))
+                rows.append(
+                    (
+                        f"`{name} {path}`, {connections} connection(s)",
+                        f"{mine[0]:,.0f}/s ({low:,.0f} to {high:,.0f}), p99 {mine[1]:.2f} ms",
+                        f"hello-world {other[0]:,.0f}/s, p99 {other[1]:.2f} ms" + (f"; {beside}" if beside else ""),
+                        f"{ratio:.2f} ×",
+                        "≥ 0.6 ×",
+                    )
+                )
+        return rows
+    finally:
+        for process in (hello, worker):
+            process.terminate()
+            process.wait()
+
+
+def main() -> None:
+    for program in ("curl", "wrk", "unsquashfs"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"make bench needs `{program}` (Debian: curl wrk squashfs-tools)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR")) as directory:
+        scratch = Path(directory)
+        (scratch / "dist").mkdir()
+        os.environ["HOME"] = str(scratch / "home")
+        (scratch / "home").mkdir()
+        for part in (boot_rows, command_rows, serve_rows, unpack_rows, large_rows):
+            for row in part(scratch):
+                print(" | ".join(row), flush=True)
+                rows.append(row)
+    table = ["| what | ours | beside | ratio | target |", "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    (ROOT / "docs" / "performance.md").write_text(HEAD.format(python=platform.python_version(), cores=os.cpu_count()) + "\n".join(table) + "\n")
+
+
+HEAD = """# Performance
+
+Rendered by `make bench` (CPython {python}, {cores} cores): medians with the smallest and largest value, both sides of a row
+measured in turn in one run. The ratios are what to look at; absolute times belong to the machine. The load generator runs on the
+same cores as the server.
+
+"""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,418 @@
+"""The verbs, where the recorded scenarios do not reach: what is better than before, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from conftest import Author
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
+from greentic.model.ids import LOCAL_ENV
+from greentic.operate import (
+    bundles,
+    config,
+    deploy,
+    env,
+    env_apply,
+    env_doctor,
+    env_init,
+    env_packs,
+    retire,
+    revisions,
+    traffic,
+    trust_root,
+)
+from greentic.operate.bundle_build import build_bundle
+from greentic.operate.env_manifest import EnvManifest
+from greentic.operate.inspect import inspect_bundle, inspect_pack, verify_bundle
+from greentic.operate.pack_build import build_pack
+from greentic.operate.payload import read
+
+E = "local"
+
+
+def test_update_sets_and_clears_host_fields(context, author):
+    author.create()
+    env.update(context, env.EnvCreatePayload(environment_id=E, name="N", region="eu", listen_addr="0.0.0.0:9000"))
+    shown = env.update(context, env.EnvCreatePayload(environment_id=E, name="N", clear=["region"]))
+    assert shown["region"] is None and shown["listen_addr"] == "0.0.0.0:9000"
+    for payload in ({"clear": ["env_id"]}, {"clear": ["region"], "region": "x"}, {"listen_addr": "x"}, {"public_base_url": "x"}):
+        with pytest.raises(InvalidArgument):
+            env.update(context, env.EnvCreatePayload(environment_id=E, name="N", **payload))
+
+
+def test_list_keeps_broken_environments_apart(context, author, store):
+    author.create()
+    (store.root / "broken").mkdir()
+    (store.root / "broken" / "environment.json").write_text("{")
+    listed = env.list_all(context)
+    assert [e["environment_id"] for e in listed["environments"]] == [E] and listed["broken"][0]["environment_id"] == "broken"
+    told = env_doctor.doctor(context, "broken")
+    assert told["validate"]["status"] == "error"
+    with pytest.raises(NotFound):
+        env_doctor.doctor(context, "nowhere")
+
+
+def test_destroy_keeps_a_copy_and_refuses_live_traffic(context, author, store, hello):
+    author.create()
+    dep, _ = author.deployed(hello)
+    with pytest.raises(InvalidArgument, match="--confirm"):
+        env.destroy(context, env.DestroyPayload(environment_id=E))
+    with pytest.raises(Conflict, match="still routes traffic"):
+        env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle=dep))
+    told = env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    assert not store.exists(E) and (Path(str(told["backup"])) / "environment.json").is_file() and env.list_all(context) == {"environments": []}
+    with pytest.raises(NotFound):
+        env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+
+
+def test_init_creates_heals_and_migrates(context, store):
+    assert env_init.init(context, env_init.EnvInitPayload())["outcome"] == "created"
+    env_packs.remove(context, env_packs.EnvPackRemovePayload(environment_id=E, slot="state"))
+    healed = env_init.init(context, env_init.EnvInitPayload())
+    assert (healed["outcome"], healed["added_slots"]) == ("healed", ["state"])
+    store.paths(E).root.rename(store.root / "dev")
+    text = (store.root / "dev" / "environment.json").read_text().replace('"local"', '"dev"')
+    (store.root / "dev" / "environment.json").write_text(text.replace('"packs": [', '"credentials_ref": "secret://dev/x", "packs": [', 1))
+    check = env_init.MigrateDevPayload(target="local", check=True)
+    assert env_init.migrate_dev(context, check)["clean"] is False
+    assert env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True))["applied"] is True
+    assert store.load("local").credentials_ref == "secret://local/x" and store.runtime("local").environment_id == "local"
+    assert env_init.migrate_dev(context, check)["clean"] is True
+    with pytest.raises(InvalidArgument):
+        env_init.migrate_dev(context, env_init.MigrateDevPayload(target="dev", check=True))
+    (store.root / "dev").mkdir()
+    (store.root / "dev" / "environment.json").write_text("{}")
+    with pytest.raises(Conflict, match="exists already"):
+        env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True))
+
+
+def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, author, store, hello):
+    author.create()
+    author.deployed(hello)
+    author.add("again", ("/",))
+    env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="state", kind="greentic.deployer.k8s@9.0.0", pack_ref="x"))
+    env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="sessions", kind="my.own@1.0.0", pack_ref="x"))
+    (store.paths(E).revisions / "01JTKW5B4W4Q5Y1CQW93F7S5ZZ").mkdir()
+    told = env_doctor.doctor(context, E)
+    assert {f["kind"] for f in told["findings"]} == {"route-overlap", "not-pullable", "orphan-files"}
+    assert told["unknown_kinds"] == ["my.own@1.0.0"] and told["slot_mismatches"][0]["bound_slot"] == "state"
+    assert told["version_skew"] == [{"kind": "greentic.deployer.k8s@9.0.0", "requested": "9.0.0", "supported": "1.0.0"}]
+
+
+def test_repair_rescales_what_is_left(context, author, store, hello):
+    author.create()
+    dep = author.add()
+    kept, gone = author.warm(author.stage(dep, hello)), author.warm(author.stage(dep, hello))
+    author.route(dep, (kept, 2500), (gone, 7500))
+    shutil.rmtree(store.paths(E).revision(gone))
+    check = env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, check=True))
+    assert check["repaired"] == 0 and len(check["stale_revisions"]) == 1
+    assert env_doctor.doctor(context, E)["stale_revisions"][0]["revision_id"] == gone
+    with pytest.raises(InvalidArgument):
+        env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, check=True, apply=True))
+    assert env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, apply=True))["repaired"] == 1
+    document = store.load(E)
+    assert [(e.revision_id, e.weight_bps) for e in document.split(dep).entries] == [(kept, 10_000)]
+    assert document.revision(gone).lifecycle == "archived" and document.bundles[0].current_revisions == [kept]
+    shutil.rmtree(store.paths(E).revision(kept))
+    env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, apply=True))
+    assert store.load(E).traffic_splits == [] and not store.paths(E).runtime_config.exists()
+
+
+def test_warm_really_loads_and_a_failed_revision_may_be_retried(context, author, store, hello):
+    author.create()
+    dep = author.add()
+    rev = author.stage(dep, hello)
+    pack = next(store.paths(E).revision(rev).rglob("*.gtpack"))
+    whole = pack.read_bytes()
+    pack.write_bytes(b"altered")
+    with pytest.raises(Conflict, match="does not match pinned digest"):
+        author.warm(rev)
+    assert store.load(E).revision(rev).lifecycle == "failed"
+    with pytest.raises(Conflict):
+        author.warm(rev)
+    pack.write_bytes(whole)
+    revisions.retry(context, author.transition(rev))
+    assert author.warm(rev) and store.load(E).revision(rev).lifecycle == "ready"
+    assert store.load(E).revision(rev).pack_list[0].version == "0.1.0"
+
+
+def test_staging_by_source_alone_pulls_and_pins(context, author, store, hello):
+    author.create()
+    dep = author.add()
+    payload = revisions.RevisionStagePayload(environment_id=E, deployment_id=dep, bundle_source_uri=f"file://{hello}")
+    rev = str(revisions.stage(context, payload)["revision_id"])
+    assert store.load(E).revision(rev).bundle_digest == inspect_bundle(hello)["digest"]
+    with pytest.raises(GreenticError, match="unsupported bundle reference"):
+        revisions.stage(context, msgspec.structs.replace(payload, bundle_source_uri="file:///nope"))
+
+
+def test_staging_pins_alone_is_recorded_but_never_ready(context, author, store):
+    author.create()
+    dep = author.add()
+    base = {"environment_id": E, "deployment_id": dep}
+    pack = {"pack_id": "p", "version": "1.0.0", "digest": "sha256:" + "a" * 64}
+    rev = str(revisions.stage(context, read(revisions.RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument))["revision_id"])
+    with pytest.raises(Conflict, match="recorded without its bundle"):
+        author.warm(rev)
+    for change in ({"pack_list_lock_ref": "revisions/x/pack-list.lock"}, {"bundle_digest": "sha256:AA"}, {"pack_list": [pack | {"version": "x"}]}):
+        with pytest.raises(InvalidArgument):
+            revisions.stage(context, read(revisions.RevisionStagePayload, base | change, InvalidArgument))
+
+
+def test_retention_deletes_old_files_and_keeps_the_records(context, author, store, hello):
+    author.create()
+    path = store.paths(E).environment
+    path.write_text(path.read_text().replace('"retention": {}', '"retention": {"keep_revisions": 1}'))
+    dep = author.add()
+    staged = [author.stage(dep, hello) for _ in range(3)]
+    for rev in staged:
+        revisions.archive(context, author.transition(rev))
+    assert [store.paths(E).revision(r).exists() for r in staged] == [False, False, True] and len(store.load(E).revisions) == 3
+
+
+def test_bundles_removed_and_retired_keep_their_signed_history(context, author, store, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    told = retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo"))
+    assert told["state"] == "retired" and told["drained"] == [rev] and told["pruned_revision_ids"] == [rev]
+    paths = store.paths(E)
+    assert not paths.revision(rev).exists() and (paths.policies("demo", "acme") / "v1.json.sig").is_file()
+    again = retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle=dep))
+    assert again["state"] == "absent"
+    author.add()
+    assert store.load(E).bundles[0].revenue_policy_ref.endswith("/v2.json.sig")
+    bundles.add(context, bundles.BundleAddPayload(environment_id=E, bundle_id="demo", customer_id="two", route_binding=bundles.RouteBindingPayload()))
+    with pytest.raises(InvalidArgument, match="ambiguous"):
+        retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo"))
+    env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin"))
+    with pytest.raises(Conflict, match="cannot tear down"):
+        retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo", customer_id="two"))
+    retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo", customer_id="two", store_only=True))
+
+
+def test_bundles_that_nobody_could_reach_or_pay_for(context, author):
+    author.create()
+    for change in ({"hosts": ["*.x"]}, {"prefixes": ("/a b",)}, {"revenue_share": [bundles.SharePayload(party_id="a", basis_points=-1)]}):
+        with pytest.raises(InvalidArgument):
+            author.add(**change)
+    with pytest.raises(InvalidArgument):
+        author.add("../x")
+
+
+def test_clear_gives_all_to_a_survivor_or_only_to_nobody_when_retiring(context, author, store, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    other = author.warm(author.stage(dep, hello))
+    author.route(dep, (rev, 1), (other, 9999), key="2")
+    base = {"environment_id": E, "deployment_id": dep}
+    with pytest.raises(Conflict, match="is not retiring"):
+        traffic.clear(context, traffic.TrafficClearPayload(**base))
+    told = traffic.clear(context, traffic.TrafficClearPayload(**base, survivor=rev))
+    assert told["mode"] == "survivor" and told["changed"] is True
+    bundles.update(context, bundles.BundleUpdatePayload(**base, status="archived"))
+    assert json.loads(store.paths(E).runtime_config.read_text())["revisions"] == []
+    assert traffic.clear(context, traffic.TrafficClearPayload(**base))["cleared_generation"] == 2
+    assert traffic.clear(context, traffic.TrafficClearPayload(**base))["changed"] is False
+    assert not store.paths(E).runtime_config.exists()
+
+
+def test_rollback_needs_ready_revisions(context, author, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    other = author.warm(author.stage(dep, hello))
+    author.route(dep, (other, 10_000), key="2")
+    revisions.drain(context, author.transition(rev))
+    with pytest.raises(Conflict, match="only `Ready`"):
+        traffic.rollback(context, traffic.TrafficShowPayload(environment_id=E, deployment_id=dep))
+
+
+def test_traffic_refusals(context, author, hello):
+    author.create()
+    dep, rev = author.deployed(hello)
+    other = author.add("two", ("/two",))
+    with pytest.raises(InvalidArgument, match="belongs to deployment"):
+        author.route(other, (rev, 10_000))
+    with pytest.raises(GreenticError, match="twice"):
+        author.route(dep, (rev, 5000), (rev, 5000), key="x")
+    for entry in ({"weight_bps": -1}, {"weight_percent": -1}):
+        payload = {"environment_id": E, "deployment_id": dep, "entries": [{"revision_id": rev} | entry], "idempotency_key": "z"}
+        with pytest.raises(InvalidArgument):
+            traffic.set_traffic(context, read(traffic.TrafficSetPayload, payload, InvalidArgument))
+
+
+def test_env_packs_refuse_other_slots(context, author):
+    author.create()
+    for slot, kind in (("messaging", "a.b@1.0.0"), ("state", "nonsense")):
+        with pytest.raises(InvalidArgument):
+            env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot=slot, kind=kind, pack_ref="x"))
+    with pytest.raises(InvalidArgument):
+        config.show(context, config.ConfigShowFilter(environment_id=E, slot="nope"))
+
+
+def test_a_failed_deploy_leaves_no_ready_revision(context, author, store, hello, monkeypatch):
+    author.create()
+
+    def fails(*_: object) -> object:
+        raise Conflict("no traffic today")
+
+    monkeypatch.setattr(traffic, "set_traffic", fails)
+    with pytest.raises(Conflict, match="no traffic today"):
+        deploy.deploy(context, deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello)))
+    assert [r.lifecycle for r in store.load(E).revisions] == ["archived"]
+
+
+def test_deploy_refusals(context, author, hello):
+    author.create()
+    payload = deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello))
+    selector = bundles.RouteBindingPayload(tenant_selector=bundles.TenantSelectorPayload(tenant="t"))
+    for change in ({"bundle_path": None}, {"route_binding": selector}, {"idempotency_key": " "}):
+        with pytest.raises(InvalidArgument):
+            deploy.deploy(context, msgspec.structs.replace(payload, **change))
+    first = deploy.deploy(context, payload)
+    second = deploy.deploy(context, msgspec.structs.replace(payload, config_overrides={"hello": {"k": 1}}))
+    assert second["superseded_revisions"] == [first["revision_id"]]
+    assert context.store.load(E).bundles[0].config_overrides == {"hello": {"k": 1}}
+
+
+def manifest(hello: Path, **more: object) -> EnvManifest:
+    raw = {"schema": "greentic.env-manifest.v1", "environment": {"id": LOCAL_ENV}, "trust_root": "bootstrap"} | more
+    return read(EnvManifest, raw, InvalidArgument)
+
+
+def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path):
+    (tmp_path / "answers.json").write_text('{"a": 1}')
+    wanted = manifest(
+        hello,
+        environment={"id": LOCAL_ENV, "name": "Named", "region": "eu", "public_base_url": "https://x.example"},
+        packs=[{"slot": "revocation", "kind": "a.b@1.0.0", "pack_ref": "p", "answers": {"k": 1}}, {"slot": "state", "kind": "a.c@1.0.0", "pack_ref": "p", "answers_ref": "answers.json"}],
+        extensions=[{"kind": "e.x@1.0.0", "pack_ref": "p"}],
+        bundles=[
+            {"bundle_id": "one", "bundle_source_uri": f"file://{hello}", "status": "paused", "revenue_share": [{"party_id": "a", "basis_points": 10000}]},
+            {"bundle_id": "two", "route_binding": {"path_prefixes": ["/two"]}, "revisions": [{"name": n, "bundle_path": str(hello)} for n in ("x", "y", "z")]},
+        ],
+    )
+    options = env_apply.ApplyOptions(base=tmp_path)
+    plan = env_apply.apply(context, wanted, options._replace(dry_run=True))
+    assert not store.exists(LOCAL_ENV) and plan["changed"] == 8
+    with pytest.raises(Conflict, match="not converged"):
+        env_apply.apply(context, wanted, options._replace(check=True))
+    done = env_apply.apply(context, wanted, options)
+    assert done["verify"] == {"checked": 3, "failures": []}
+    document = store.load(LOCAL_ENV)
+    assert document.name == "Named" and document.bundles[0].status == "paused" and document.extensions[0].kind == "e.x@1.0.0"
+    assert sorted(e.weight_bps for e in document.split(document.bundles[1].deployment_id).entries) == [3333, 3333, 3334]
+    again = env_apply.apply(context, wanted, options)
+    assert again["changed"] == 0
+    changed = manifest(
+        hello, extensions=[{"kind": "e.x@1.1.0", "pack_ref": "p"}], packs=[{"slot": "state", "kind": "a.c@2.0.0", "pack_ref": "p"}],
+        bundles=[{"bundle_id": "one", "bundle_path": str(hello), "status": "active", "config_overrides": {"hello": {"k": 1}},
+                  "route_binding": {"hosts": ["h"]}, "revenue_share": [{"party_id": "b", "basis_points": 10000}]}],
+    )  # fmt: skip
+    report = env_apply.apply(context, changed, options)
+    assert report["verify"]["failures"] == [] and store.load(LOCAL_ENV).bundles[0].revenue_policy_ref.endswith("v2.json.sig")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"bundles": [{"bundle_id": "a"}]}, {"bundles": [{"bundle_id": "a", "bundle_path": "x", "revisions": [{"name": "n", "bundle_path": "x"}]}]},
+        {"bundles": [{"bundle_id": "a", "bundle_path": "x"}] * 2}, {"bundles": [{"bundle_id": "a", "bundle_path": "x", "bundle_digest": "00"}]},
+        {"bundles": [{"bundle_id": "a", "bundle_path": "x", "route_binding": {"path_prefixes": ["a"]}}]},
+        {"bundles": [{"bundle_id": "a", "bundle_path": "x", "route_binding": {"tenant_selector": {"tenant": "t", "team": "t"}}}]},
+        {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1, "weight_percent": 1}]}]},
+        {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1}]}]},
+        {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1}, {"name": "m", "bundle_path": "x"}]}]},
+        {"packs": [{"slot": "state", "kind": "a.b@1.0.0", "pack_ref": "p", "answers": {}, "answers_ref": "x"}]}, {"bundles": [{"bundle_id": "a", "bundle_path": "missing"}]},
+        {"packs": [{"slot": "state", "kind": "a.b@1.0.0", "pack_ref": "p", "answers_ref": "x"}]},
+    ],
+)  # fmt: skip
+def test_manifests_that_are_refused(context, hello, more):
+    with pytest.raises(InvalidArgument):
+        env_apply.apply(context, manifest(hello, **more), env_apply.ApplyOptions())
+
+
+def test_apply_says_what_it_does_not_have(context, hello):
+    with pytest.raises(NotYetImplemented, match="secrets"):
+        env_apply.apply(context, manifest(hello, secrets=[{"path": "x"}]), env_apply.ApplyOptions())
+    with pytest.raises(NotFound):
+        env_apply.apply(context, manifest(hello, environment={"id": "prod"}), env_apply.ApplyOptions())
+    with pytest.raises(Conflict, match="the manifest says"):
+        bundle = {"bundle_id": "a", "bundle_path": str(hello), "bundle_digest": "sha256:" + "0" * 64}
+        env_apply.apply(context, manifest(hello, bundles=[bundle]), env_apply.ApplyOptions())
+
+
+def test_trust_root_files_and_both_sources(context, author, tmp_path):
+    author.create()
+    told = trust_root.list_keys(context, E)["keys"][0]
+    (tmp_path / "k.pub").write_text(told["public_key_pem"])
+    base = {"environment_id": E, "key_id": told["key_id"]}
+    trust_root.add(context, trust_root.TrustRootAddPayload(**base, public_key_file=str(tmp_path / "k.pub")))
+    for more in ({"public_key_pem": "x", "public_key_file": "y"}, {"public_key_file": str(tmp_path / "absent")}):
+        with pytest.raises(GreenticError):
+            trust_root.add(context, trust_root.TrustRootAddPayload(**base, **more))
+
+
+# -- building -------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_is_the_same_twice_and_inspected(hello, tmp_path, fixtures):
+    built = build_bundle(Path(__file__).parent.parent / "examples" / "hello-bundle", tmp_path / "again.gtbundle")
+    assert built.path.read_bytes() == hello.read_bytes() and built.packs == ["packs/hello.gtpack"]
+    assert verify_bundle(hello, built.digest)["verified"] is True and inspect_bundle(hello)["strict_faults"] == []
+    with pytest.raises(Conflict, match="expected"):
+        verify_bundle(hello, "sha256:" + "0" * 64)
+    with pytest.raises(InvalidArgument, match="3 pack\\(s\\).*not a ZIP archive"):
+        verify_bundle(fixtures / "provider-packs-bundle.gtbundle", None)
+    with pytest.raises(InvalidArgument):
+        inspect_bundle(tmp_path)
+
+
+def test_bundles_that_cannot_be_built(tmp_path):
+    with pytest.raises(InvalidArgument, match="not a directory"):
+        build_bundle(tmp_path / "absent", tmp_path / "o")
+    source = tmp_path / "s"
+    source.mkdir()
+    with pytest.raises(NotFound, match="bundle.yaml"):
+        build_bundle(source, tmp_path / "o")
+    for text, reason in (("bundle_name: x", "bundle_id"), ("bundle_id: a/b", "path part"), ("bundle_id: [", "YAML"), ("bundle_id: ok", "has no packs")):
+        (source / "bundle.yaml").write_text(text)
+        with pytest.raises(InvalidArgument, match=reason):
+            build_bundle(source, tmp_path / "o")
+    (source / "packs" / "p").mkdir(parents=True)
+    (source / "packs" / "p" / "pack.yaml").write_text("pack_id: a/b\nversion: 1.0.0\nkind: application\npublisher: p\n")
+    with pytest.raises(InvalidArgument, match="invalid identifier"):
+        build_bundle(source, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_packs_with_assets_and_links(tmp_path):
+    pack = tmp_path / "p"
+    (pack / "assets").mkdir(parents=True)
+    (pack / "pack.yaml").write_text("pack_id: a.b\nname: Named\nversion: 1.0.0\nkind: application\npublisher: p\n")
+    (pack / "assets" / "x.json").write_text("{}")
+    data, built = build_pack(pack)
+    (tmp_path / "x.gtpack").write_bytes(data)
+    told = inspect_pack(tmp_path / "x.gtpack")
+    assert built.pack_id == "a.b" and told["warnings"] == [] and [e["path"] for e in told["entries"]][1] == "assets/x.json"
+    (pack / "assets" / "l").symlink_to("x.json")
+    with pytest.raises(InvalidArgument, match="is a link"):
+        build_pack(pack)
+    for more in ("components: [{}]", "dependencies: [{}]", "flows: [{file: ../../etc/passwd}]"):
+        (pack / "pack.yaml").write_text(f"pack_id: a.b\nversion: 1.0.0\nkind: application\npublisher: p\n{more}\n")
+        with pytest.raises(InvalidArgument):
+            build_pack(pack)
+
+
+def test_an_environment_of_another_id(store, context, hello):
+    author = Author(context, "prod").create()
+    author.deployed(hello)
+    with pytest.raises(InvalidArgument, match="customer_id is required"):
+        bundles.customer_of("prod", None)
+    assert author.audit()[-1]["authorization"]["policy"] == "local-owner"

@@ -1,0 +1,352 @@
+"""The real programs, started as processes: command lines, a worker's life, and the recorded behaviour of the existing ones."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import PROGRAMS, ROOT, SHARED, Author, gtc
+from greentic.cli import op_table
+from greentic.distribute.serve_directory import DirectoryServer
+from greentic.operate.change import Context
+from greentic.store.environments import EnvironmentStore
+
+
+def conformance(script: str, *words: str) -> None:
+    if not (SHARED / "conformance").is_dir():
+        pytest.skip("needs the recorded behaviour beside the project (../shared/conformance)")
+    done = subprocess.run([sys.executable, str(SHARED / "conformance" / script), *words], capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+SCENARIOS = ["01", "02", "03", "04", "06", "07", "08", "09", "10", "11"]
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("number", SCENARIOS)
+def test_the_verbs_do_what_was_recorded(number):
+    conformance("replay.py", "--program", str(PROGRAMS / "gtc"), "--only", f"{number}-")
+
+
+@pytest.mark.conformance
+def test_the_worker_does_what_was_recorded():
+    conformance("boot.py", "--author", str(PROGRAMS / "gtc"), "--worker", str(PROGRAMS / "greentic-start"))
+
+
+@pytest.mark.conformance
+def test_packs_are_built_as_recorded():
+    conformance("packs.py", "--build", f"{PROGRAMS / 'gtc'} pack build {{dir}} --out {{out}}")
+
+
+# -- command lines --------------------------------------------------------------------------------------------------
+
+
+def test_every_verb_explains_itself_with_an_example():
+    for verb in op_table.VERBS:
+        words = ["op", verb.noun] if verb.noun == "deploy" else ["op", verb.noun, verb.verb]
+        assert verb.example.startswith("gtc " + " ".join(words))
+    shown = gtc("op", "revisions", "stage", "--help")
+    assert shown.returncode == 0 and "example:" in shown.stdout and "--bundle FILE" in shown.stdout
+    for words in ([], ["op"], ["op", "env"]):
+        assert gtc(*words, "--help").returncode == 0 and gtc(*words).returncode == 2
+    assert gtc("--version").stdout.startswith("gtc ")
+
+
+def test_the_readme_tells_command_lines_that_exist():
+    """Each command of the README is known to the program, with every flag that it uses."""
+    text = (ROOT / "README.md").read_text()
+    commands = [line.strip().removeprefix("$ ") for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.S) for line in block.splitlines()]
+    commands = [c.partition(" #")[0] for c in commands if c.startswith(("gtc ", "greentic-start ", "$ gtc"))]
+    assert len(commands) >= 10
+    for command in commands:
+        words = command.split()
+        names = [w for w in words[1:] if not w.startswith("-") and "=" not in w][: 3 if words[1] == "op" else 2]
+        if words[0] == "greentic-start":
+            shown = subprocess.run([str(PROGRAMS / "greentic-start"), "start", "--help"], capture_output=True, text=True)
+        elif words[1] == "op" and names[1] == "deploy":
+            shown = gtc("op", "deploy", "--help")
+        else:
+            shown = gtc(*names, "--help")
+        assert shown.returncode == 0, command
+        for flag in re.findall(r"(?<=\s)--[a-z-]+", command):
+            assert flag in shown.stdout or flag in ("--answers", "--output", "--store-root", "--schema"), f"{flag} of `{command}`"
+    listed = set(re.findall(r"^\| `([a-z-]+)` \| ([a-z, -]+) \|", text, re.M))
+    assert listed == {(n, ", ".join(v.verb for v in op_table.VERBS if v.noun == n)) for n in op_table.nouns() if n != "deploy"}
+
+
+def test_words_flags_and_files_make_the_same_payload(tmp_path):
+    store = ["--store-root", str(tmp_path / "s")]
+    (tmp_path / "a.yaml").write_text("environment_id: prod\nname: From a file\nsurprise: 1\n")
+    made = json.loads(gtc("op", *store, "--answers", str(tmp_path / "a.yaml"), "env", "create", "name=Laid over").stdout)
+    assert made["result"]["name"] == "Laid over" and "surprise" in made["result"]["warnings"][0]
+    gtc("op", *store, "trust-root", "bootstrap", "prod")
+    added = gtc("op", "bundles", "add", "prod", "bundle_id=b", "customer_id=c", 'route_binding={"path_prefixes":["/a"]}', "route_binding.hosts=[\"h\"]", *store)
+    assert json.loads(added.stdout)["result"]["hosts"] == ["h"]
+    for words, code in (
+        (["env", "show"], 2), (["env", "show", "a", "b"], 2), (["traffic", "set", "prod", "x=1.5", "--deployment", "d"], 1), (["bundles", "add", "prod", "nope=1"], 1),
+        (["bundles", "update", "prod", "deployment_id=x", "revenue_share={"], 1), (["--output", "xml", "env", "list"], 2), (["--answers"], 2),
+    ):  # fmt: skip
+        assert gtc("op", *store, *words).returncode == code, words
+
+
+def test_tables_and_hints_for_people(tmp_path):
+    shown = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "create", "prod", "--name", "P")
+    assert "environment_id" in shown.stdout and "next: gtc op trust-root bootstrap prod" in shown.stdout
+    failed = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "show", "nope")
+    assert failed.returncode == 1 and "error (not-found)" in failed.stderr and "next: " in failed.stderr
+    listed = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "list")
+    assert "environments" in listed.stdout and "prod" in listed.stdout
+
+
+def test_a_verb_loads_only_what_it_needs(tmp_path):
+    code = "import sys; sys.argv = ['gtc', 'op', '--store-root', sys.argv[1], 'env', 'list']\nfrom greentic.cli.gtc import main\ntry: main()\nexcept SystemExit: pass\nprint(sorted(m for m in sys.modules if m.split('.')[0] in ('uvicorn', 'asyncio', 'cryptography', 'rich', 'yaml', 'zipfile', 'http')), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+
+
+# -- a worker's life ------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """A running `greentic-start`."""
+
+    def __init__(self, store: Path, tmp_path: Path, **environ: str) -> None:
+        self.out = tmp_path / f"worker-{time.monotonic_ns()}.log"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")}
+        self.process = subprocess.Popen(
+            [str(PROGRAMS / "greentic-start"), "start", "--env", "local", "--store-root", str(store)],
+            env=clean | {"GREENTIC_GATEWAY_LISTEN_ADDR": "127.0.0.1:0"} | environ, stdout=self.out.open("w"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def port(self) -> int:
+        """Wait for the banner."""
+        while True:
+            found = re.search(r"on http://127\.0\.0\.1:(\d+)", self.out.read_text())
+            if found:
+                return int(found.group(1))
+            assert self.process.poll() is None, self.out.read_text()
+            time.sleep(0.01)
+
+    def ends(self) -> int:
+        return self.process.wait(60)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.ends()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def distributor(tmp_path):
+    root = tmp_path / "dist"
+    root.mkdir()
+    server = DirectoryServer(root, "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield root, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def real(tmp_path) -> Author:
+    return Author(Context(EnvironmentStore(tmp_path / "store"))).create()
+
+
+@pytest.mark.e2e
+def test_a_worker_starts_empty_serves_and_drains(tmp_path, distributor, real, hello):
+    root, url = distributor
+    (root / "b").write_bytes(hello.read_bytes())
+    real.deployed(hello, f"{url}/b")
+    real.strip()
+    worker = Worker(tmp_path / "store", tmp_path, GREENTIC_DRAIN_DELAY_SECONDS="1")
+    port = worker.port()
+    assert ask(port, "GET", "/healthz") == (200, b"ok")
+    assert b"flow main has no start node" in ask(port, "POST", "/", b'{"text":"hi"}')[1]
+    status = json.loads(ask(port, "GET", "/status")[1])
+    assert status["revisions_active"] == 1 and status["revisions"][0]["bundle_source_uri"] == f"{url}/b"
+    slow = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    slow.putrequest("POST", "/")
+    slow.putheader("Content-Length", "2")
+    slow.endheaders()
+    worker.process.send_signal(signal.SIGTERM)
+    while ask(port, "GET", "/readyz")[0] != 503:
+        pass
+    assert ask(port, "POST", "/", b"1")[0] == 200  # unready, and still serving
+    slow.send(b"12")
+    assert slow.getresponse().status == 200  # what was running is finished
+    slow.close()
+    assert worker.ends() == 0
+
+
+@pytest.mark.e2e
+def test_threat_drain_race_no_request_is_lost(tmp_path, real, hello):
+    real.deployed(hello, f"file://{hello}")
+    worker = Worker(tmp_path / "store", tmp_path, GREENTIC_DRAIN_DELAY_SECONDS="1")
+    port, done, lost = worker.port(), [0], list[str]()
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                if ask(port, "GET", "/readyz")[0] != 200:
+                    return  # unready: a load balancer goes elsewhere
+                code = ask(port, "POST", "/", b'{"text":"x"}')[0]
+            except OSError as error:
+                lost.append(repr(error))
+                return
+            done[0] += 1
+            if code != 200:
+                lost.append(str(code))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while done[0] < 50:
+        time.sleep(0.01)
+    assert worker.stop() == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert lost == [] and done[0] > 50
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("change", ["flip", "append", "cut", "gone"])
+def test_a_wrong_bundle_is_refused_and_nothing_is_left(tmp_path, distributor, real, hello, change):
+    root, url = distributor
+    data = hello.read_bytes()
+    served = {"flip": data[:99] + bytes([data[99] ^ 1]) + data[100:], "append": data + b"x", "cut": data[:-1]}.get(change)
+    if served is not None:
+        (root / "b").write_bytes(served)
+    _, rev = real.deployed(hello, f"{url}/b")
+    real.strip()
+    worker = Worker(tmp_path / "store", tmp_path)
+    assert worker.ends() == 1
+    said = worker.out.read_text()
+    assert rev in said and "Next:" in said if change != "gone" else "http status: 404" in said
+    paths = real.context.store.paths("local")
+    assert not paths.runtime_config.exists() and not any(paths.revisions.iterdir())
+
+
+@pytest.mark.e2e
+def test_the_previous_revision_survives_a_refused_one(tmp_path, distributor, real, hello):
+    """A good copy on the disk is only replaced by a good copy."""
+    root, url = distributor
+    (root / "b").write_bytes(b"not the bundle")
+    _, rev = real.deployed(hello, f"{url}/b")
+    pack = next(real.context.store.paths("local").revision(rev).rglob("*.gtpack"))
+    whole = pack.read_bytes()
+    pack.write_bytes(b"altered")
+    worker = Worker(tmp_path / "store", tmp_path)
+    assert worker.ends() == 1
+    assert pack.read_bytes() == b"altered"  # still there, nothing half-done beside it
+    pack.write_bytes(whole)
+    worker = Worker(tmp_path / "store", tmp_path)
+    assert worker.port() and worker.stop() == 0
+
+
+@pytest.mark.e2e
+def test_a_foreign_failure_is_skipped_and_told(tmp_path, distributor, real, hello):
+    root, url = distributor
+    (root / "good").write_bytes(hello.read_bytes())
+    _, own = real.deployed(hello, f"{url}/good")
+    foreign, _ = real.deployed(hello, f"{url}/missing", bundle_id="other", prefixes=("/other",))
+    real.strip()
+    before = real.context.store.paths("local").environment.read_bytes()
+    assert Worker(tmp_path / "store", tmp_path).ends() == 1
+    worker = Worker(tmp_path / "store", tmp_path, GREENTIC_REVISION_ID=own.lower())
+    port = worker.port()
+    status = json.loads(ask(port, "GET", "/status")[1])
+    assert status["deployments_routed"] == 1 and foreign in status["skipped_deployments"]
+    assert ask(port, "POST", "/other", b"1")[0] == 500 and ask(port, "POST", "/", b"1")[0] == 200
+    assert worker.stop() == 0
+    projected = json.loads(real.context.store.paths("local").runtime_config.read_text())
+    assert [r["revision_id"] for r in projected["revisions"]] == [own]
+    assert real.context.store.paths("local").environment.read_bytes() == before
+    assert "is NOT served by this process" in worker.out.read_text()
+
+
+@pytest.mark.e2e
+def test_threat_torn_store_a_worker_killed_at_any_moment_boots_again(tmp_path, distributor, real, hello):
+    root, url = distributor
+    (root / "b").write_bytes(hello.read_bytes())
+    real.deployed(hello, f"{url}/b")
+    for delay in (0.0, 0.05, 0.1, 0.15, 0.2, 0.25):
+        real.strip()
+        worker = Worker(tmp_path / "store", tmp_path)
+        threading.Event().wait(delay)
+        worker.process.kill()
+        worker.ends()
+    worker = Worker(tmp_path / "store", tmp_path)
+    assert ask(worker.port(), "POST", "/", b"1")[0] == 200
+    assert worker.stop() == 0
+    assert not [p for p in real.context.store.paths("local").revisions.iterdir() if p.name.startswith(".staging")]
+
+
+@pytest.mark.e2e
+def test_a_stale_projection_does_not_suppress_the_pull(tmp_path, real, hello):
+    dep, rev = real.deployed(hello, f"file://{hello}")
+    paths = real.context.store.paths("local")
+    stale = paths.runtime_config.read_bytes()
+    new = real.warm(real.stage(dep, hello, f"file://{hello}"))
+    real.route(dep, (new, 10_000), key="second")
+    real.strip()
+    paths.runtime_config.write_bytes(stale)
+    worker = Worker(tmp_path / "store", tmp_path)
+    status = json.loads(ask(worker.port(), "GET", "/status")[1])
+    assert [r["revision_id"] for r in status["revisions"]] == [new] and rev not in worker.out.read_text()
+    assert worker.stop() == 0
+
+
+@pytest.mark.e2e
+def test_wrong_command_lines_of_the_worker_exit_with_1():
+    for words in (["nonsense"], ["start", "--nope"], ["start", "--verbose", "--quiet"], ["start", "--bundle", "x"], ["start", "--env", "../x"]):
+        done = subprocess.run([str(PROGRAMS / "greentic-start"), *words], capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.startswith("Error: "), words
+    assert subprocess.run([str(PROGRAMS / "greentic-start"), "--version"], capture_output=True).returncode == 0
+
+
+@pytest.mark.e2e
+def test_the_demo(tmp_path):
+    """Both ways of the demo, on ports of its own."""
+    import socket
+
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports.append(str(free.getsockname()[1]))
+    environ = {k: v for k, v in os.environ.items()} | {"WORKER_PORT": ports[0], "DISTRIBUTOR_PORT": ports[1]}
+    run = lambda *words: subprocess.run([str(ROOT / "demo.sh"), *words], capture_output=True, text=True, env=environ, timeout=300)
+    if any((ROOT / ".demo" / f"{name}.pid").exists() for name in ("worker", "distributor")):
+        pytest.skip("a demo is running; stop it with ./demo.sh host-stop")
+    pulled = run("host-pull")
+    try:
+        assert pulled.returncode == 0, pulled.stdout + pulled.stderr
+        assert "serving 1 revision(s) for env `local`" in pulled.stdout and "flow main has no start node" in pulled.stdout
+        busy = subprocess.run([str(PROGRAMS / "gtc"), "distributor", "serve", str(tmp_path), "--port", ports[1]], capture_output=True, text=True)
+        assert busy.returncode == 1 and "cannot listen" in busy.stderr
+    finally:
+        stopped = run("host-stop")
+    assert "stopped worker" in stopped.stdout and "stopped distributor" in stopped.stdout
+    refused = run("tamper")
+    assert refused.returncode == 0 and "Refused:" in refused.stdout, refused.stdout + refused.stderr
