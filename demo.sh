@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The demo: author a deployment, strip the host to what a pod would have, boot a worker that pulls its bundle, serve it.
 #   ./demo.sh host-pull [BUNDLE]   everything, and leave the worker running
+#   ./demo.sh talk                 a conversation with the running worker (type; an empty line ends it)
 #   ./demo.sh tamper               one byte differs at the distributor: the boot must refuse
 #   ./demo.sh host-stop            stop exactly what host-pull started
 # WORKER_PORT (8080) and DISTRIBUTOR_PORT (8090) choose the ports.
@@ -174,6 +175,48 @@ host_pull() {
   bold "The worker keeps running. Stop it with ./demo.sh host-stop"
 }
 
+talk() {
+  [ -f "$state/worker.pid" ] && is_ours "$state/worker.pid" || fail "no worker is running; start one with ./demo.sh host-pull"
+  exec 7<&0
+  TALK_FD=7 "$python" - "http://127.0.0.1:$WORKER_PORT/" <<'PY'
+import json, os, sys, urllib.error, urllib.request
+
+url, session = sys.argv[1], f"talk-{os.getpid()}"
+
+
+def say(text):
+    body = json.dumps({"text": text}).encode()
+    request = urllib.request.Request(url, body, {"content-type": "application/json", "x-greentic-session": session})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def texts(payload):
+    if isinstance(payload, dict) and payload.get("status") == "pending":
+        payload = payload["response"]
+    for item in payload if isinstance(payload, list) else [payload]:
+        yield str(item["text"]) if isinstance(item, dict) and "text" in item else json.dumps(item, ensure_ascii=False)
+
+
+person = open("/dev/tty") if sys.stdout.isatty() and os.path.exists("/dev/tty") else os.fdopen(int(os.environ["TALK_FD"]))
+print("Say something; the worker shouts it back. Say `order` and it asks what you would like. An empty line ends this.")
+while True:
+    print("you:    ", end="", flush=True)
+    line = person.readline().strip()
+    if not line:
+        print()
+        break
+    if not sys.stdout.isatty():
+        print(line)
+    try:
+        for reply in say(line):
+            for text in texts(reply["payload"]):
+                print(f"worker: {text}", flush=True)
+    except (OSError, ValueError) as error:
+        sys.exit(f"demo: the worker did not answer: {error}")
+PY
+}
+
 tamper() {
   prepare "$@"
   trap host_stop EXIT
@@ -202,6 +245,7 @@ PY
 case "${1:-}" in
   host-pull) shift; host_pull "$@" ;;
   host-stop) host_stop ;;
+  talk) talk ;;
   tamper) shift; tamper "$@" ;;
-  *) sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
+  *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
 esac

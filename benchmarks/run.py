@@ -6,130 +6,48 @@ both sides of a row are measured in turn.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import random
-import re
 import resource
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
+from components import component_rows
+from measure import (
+    BIN,
+    MIB,
+    POST_LUA,
+    PYTHON,
+    ROOT,
+    Boot,
+    Row,
+    answers,
+    author,
+    distributor,
+    free_port,
+    paired,
+    quiet,
+    spread,
+    timed,
+    worker,
+    wrk,
+)
 
-from conftest import Author
 from greentic.distribute.fetch import fetch_into
 from greentic.ground.documents import from_json, json_object, pretty
 from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
 from greentic.operate.bundle_build import build_bundle
-from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.store.staging import StagingArea
 from greentic.trust.gate import pin
-
-BIN = Path(sys.executable).parent
-PYTHON = [sys.executable, "-c", "pass"]
-MIB = 1 << 20
-Row = tuple[str, str, str, str, str]
-
-
-def timed(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
-
-
-def paired(ours: Callable[[], float], theirs: Callable[[], float], repetitions: int) -> tuple[list[float], list[float], float]:
-    """Both sides in turn after a warm-up; the median of the ratios pair by pair."""
-    ours(), theirs()
-    left, right = [], []
-    for _ in range(repetitions):
-        left.append(ours())
-        right.append(theirs())
-    return left, right, statistics.median(a / b for a, b in zip(left, right, strict=True))
-
-
-def spread(values: list[float], unit: float = 1000, suffix: str = " ms") -> str:
-    return f"{statistics.median(values) * unit:.0f}{suffix} ({min(values) * unit:.0f} to {max(values) * unit:.0f})"
-
-
-def quiet(*command: str, **options: object) -> Callable[[], float]:
-    return lambda: timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options))
-
-
-@contextlib.contextmanager
-def distributor(root: Path) -> Iterator[str]:
-    """In a process of its own, as a real one would be."""
-    process = subprocess.Popen([str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0"], stdout=subprocess.PIPE, text=True)
-    try:
-        yield re.search(r"http://[0-9.:]+", process.stdout.readline()).group(0)  # type: ignore[union-attr]
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-
-
-class Boot:
-    """One cold boot: from starting the process to its first 200."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self.peak = 0
-
-    def __call__(self) -> float:
-        env = self.store / "local"
-        (env / "runtime-config.json").unlink(missing_ok=True)
-        shutil.rmtree(env / "revisions", ignore_errors=True)
-        port = free_port()
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"}
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(self.store)],
-            env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        while not answers(port):
-            if process.poll() is not None:
-                raise SystemExit("the worker did not boot")
-            time.sleep(0.001)
-        took = time.perf_counter() - began
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        self.peak = max(self.peak, int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) // 1024)  # type: ignore[union-attr]
-        process.terminate()
-        process.wait()
-        return took
-
-
-def answers(port: int) -> bool:
-    import socket
-
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1) as connection:
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            return connection.recv(64).startswith(b"HTTP/1.1 200")
-    except OSError:
-        return False
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
-
-
-def author(root: Path, bundle: Path, uri: str) -> Author:
-    made = Author(Context(EnvironmentStore(root))).create()
-    made.deployed(bundle, uri)
-    return made
 
 
 def big_bundle(scratch: Path, size: int, *, compressible: bool) -> Path:
@@ -249,53 +167,41 @@ uvicorn.run(app, port=PORT, http="httptools", loop="asyncio", lifespan="off", lo
 """
 
 
-def wrk(port: int, path: str, connections: int, script: Path | None) -> tuple[float, float]:
-    """Requests per second and p99 in milliseconds."""
-    command = ["wrk", "-t1", f"-c{connections}", "-d3s", "--latency", f"http://127.0.0.1:{port}{path}", *(["-s", str(script)] if script else [])]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    value, unit = re.search(r"99%\s+([0-9.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
-    return float(re.search(r"Requests/sec:\s+([0-9.]+)", out).group(1)), float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]  # type: ignore[union-attr]
-
-
 def serve_rows(scratch: Path) -> list[Row]:
     post = scratch / "post.lua"
-    post.write_text('wrk.method = "POST"\nwrk.body = \'{"text":"hi"}\'\nwrk.headers["Content-Type"] = "application/json"\n')
-    hello_port, port = free_port(), free_port()
+    post.write_text(POST_LUA)
+    hello_port = free_port()
     author(scratch / "serve", scratch / "dist" / "small", f"file://{scratch}/dist/small")
     hello = subprocess.Popen([sys.executable, "-c", HELLO.replace("PORT", str(hello_port))])
-    worker = subprocess.Popen(
-        [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(scratch / "serve")],
-        env=os.environ | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"}, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
     orientation = {("POST", 1): "existing worker 2,900/s", ("POST", 16): "existing worker 5,500/s"}
     try:
-        while not (answers(port) and urllib.request.urlopen(f"http://127.0.0.1:{hello_port}/").status == 200):
+        while not answers(hello_port):
             time.sleep(0.05)
-        rows = []
-        for name, path, script in (("GET", "/healthz", None), ("POST", "/", post)):
-            for connections in (1, 16):
-                left, right = [], []
-                for _ in range(5):
-                    left.append(wrk(port, path, connections, script))
-                    right.append(wrk(hello_port, path, connections, script))
-                ratio = statistics.median(a[0] / b[0] for a, b in zip(left, right, strict=True))
-                mine, other = ([statistics.median(v[i] for v in side) for i in (0, 1)] for side in (left, right))
-                low, high = min(v[0] for v in left), max(v[0] for v in left)
-                beside = orientation.get((name, connections))
-                rows.append(
-                    (
-                        f"`{name} {path}`, {connections} connection(s)",
-                        f"{mine[0]:,.0f}/s ({low:,.0f} to {high:,.0f}), p99 {mine[1]:.2f} ms",
-                        f"hello-world {other[0]:,.0f}/s, p99 {other[1]:.2f} ms" + (f"; {beside}" if beside else ""),
-                        f"{ratio:.2f} ×",
-                        "≥ 0.6 ×",
+        with worker(scratch / "serve") as port:
+            rows = []
+            for name, path, script in (("GET", "/healthz", None), ("POST", "/", post)):
+                for connections in (1, 16):
+                    left, right = [], []
+                    for _ in range(5):
+                        left.append(wrk(port, path, connections, script))
+                        right.append(wrk(hello_port, path, connections, script))
+                    ratio = statistics.median(a[0] / b[0] for a, b in zip(left, right, strict=True))
+                    mine, other = ([statistics.median(v[i] for v in side) for i in (0, 1)] for side in (left, right))
+                    low, high = min(v[0] for v in left), max(v[0] for v in left)
+                    beside = orientation.get((name, connections))
+                    rows.append(
+                        (
+                            f"`{name} {path}`, empty flow, {connections} connection(s)" if name == "POST" else f"`{name} {path}`, {connections} connection(s)",
+                            f"{mine[0]:,.0f}/s ({low:,.0f} to {high:,.0f}), p99 {mine[1]:.2f} ms",
+                            f"hello-world {other[0]:,.0f}/s, p99 {other[1]:.2f} ms" + (f"; {beside}" if beside else ""),
+                            f"{ratio:.2f} ×",
+                            "≥ 0.6 ×",
+                        )
                     )
-                )
-        return rows
+            return rows
     finally:
-        for process in (hello, worker):
-            process.terminate()
-            process.wait()
+        hello.terminate()
+        hello.wait()
 
 
 def main() -> None:
@@ -309,7 +215,7 @@ def main() -> None:
         (scratch / "dist").mkdir()
         os.environ["HOME"] = str(scratch / "home")
         (scratch / "home").mkdir()
-        for part in (boot_rows, command_rows, serve_rows, unpack_rows, large_rows):
+        for part in (boot_rows, command_rows, serve_rows, component_rows, unpack_rows, large_rows):
             for row in part(scratch):
                 print(" | ".join(row), flush=True)
                 rows.append(row)

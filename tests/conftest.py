@@ -46,9 +46,56 @@ def fixtures() -> Path:
 
 @pytest.fixture(scope="session")
 def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example bundle, built once."""
-    out = tmp_path_factory.mktemp("bundle") / "hello.gtbundle"
+    """A bundle whose only flow has no nodes, built once."""
+    top = tmp_path_factory.mktemp("bundle")
+    pack = top / "source" / "packs" / "hello"
+    (pack / "flows").mkdir(parents=True)
+    (pack / "assets").mkdir()
+    (top / "source" / "bundle.yaml").write_text("bundle_id: hello\n")
+    (pack / "assets" / "motto.txt").write_text("Ship empty.\n")
+    (pack / "flows" / "main.ygtc").write_text("id: main\ntype: messaging\nnodes: {}\n")
+    flow = "  - { id: main, file: flows/main.ygtc, tags: [default], entrypoints: [default] }"
+    (pack / "pack.yaml").write_text(f"pack_id: example.hello\nversion: 0.1.0\nkind: application\npublisher: greentic\nflows:\n{flow}\n")
+    out = top / "hello.gtbundle"
+    build_bundle(top / "source", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def shouting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example bundle with a component, built once."""
+    out = tmp_path_factory.mktemp("bundle") / "shouting.gtbundle"
     build_bundle(ROOT / "examples" / "hello-bundle", out)
+    return out
+
+
+def make_pack(pack_id: str, flows: dict[str, object], components: dict[str, bytes] | None = None, assets: dict[str, bytes] | None = None, **manifest: object) -> bytes:
+    """The bytes of a pack from compiled flows (`{id: {nodes, entrypoints, …}}`) and wasm; `manifest` replaces members of the manifest."""
+    from greentic.artifact.pack_archive import write_pack
+    from greentic.artifact.pack_manifest import build
+
+    graphs = []
+    for flow_id, flow in flows.items():
+        graph = {"schema_version": "flow-v1", "id": flow_id, "kind": "messaging", "entrypoints": {}, "metadata": {"tags": [], "extra": {}}} | flow
+        graphs.append({"id": flow_id, "kind": graph["kind"], "flow": graph, "tags": flow.get("tags", ["default"]), "entrypoints": ["default"]})
+    raw = {
+        "schema_version": "pack-v1", "pack_id": pack_id, "version": "1.0.0", "kind": "application", "publisher": "tests", "symbols": {},
+        "components": [{"id": name, "version": "0.1.0", "world": "w", "capabilities": {}} for name in components or {}], "flows": graphs,
+        "dependencies": [], "capabilities": [], "signatures": {"signatures": []}, "extensions": {},
+    } | manifest  # fmt: skip
+    files = {f"components/{name}.wasm": data for name, data in (components or {}).items()}
+    return write_pack(build(raw), files | {f"assets/{k}": v for k, v in (assets or {}).items()}, {})
+
+
+def make_bundle(directory: Path, packs: dict[str, bytes]) -> Path:
+    """A bundle of packs that are there as bytes."""
+    source = directory / "made"
+    (source / "packs").mkdir(parents=True)
+    (source / "bundle.yaml").write_text("bundle_id: made\n")
+    for name, data in packs.items():
+        (source / "packs" / f"{name}.gtpack").write_bytes(data)
+    out = directory / "made.gtbundle"
+    build_bundle(source, out)
     return out
 
 

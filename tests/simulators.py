@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from greentic.flow.graph import FlowFailure
+from greentic.flow.paths import MISSING
+from greentic.flow.ports import ComponentCall, ProviderCall
 from greentic.ground.errors import FetchError, Truncated
 from greentic.store.disk import RealDisk
 
@@ -147,3 +150,44 @@ class SimulatedBody:
 
     def close(self) -> None:
         pass
+
+
+class SimulatedComponents:
+    """Components as Python functions of a call, and providers likewise."""
+
+    def __init__(self, components: dict[str, Callable[..., object]]) -> None:
+        self.components, self.providers = components, {}
+        self.calls: list[object] = []
+
+    def call(self, call: ComponentCall) -> object:
+        self.calls.append(call)
+        if call.component not in self.components:
+            raise FlowFailure(f"component '{call.component}' not found in pack")
+        return self.components[call.component](call)
+
+    def call_provider(self, call: ProviderCall) -> object:
+        return self.providers[call.provider_type](call)
+
+
+class SimulatedAssets:
+    def __init__(self, files: dict[str, bytes] | None = None) -> None:
+        self.files = files or {}
+
+    def read(self, path: str) -> bytes | None:
+        while path.startswith("assets/"):
+            path = path.removeprefix("assets/")
+        return self.files.get(path)
+
+
+class SimulatedState:
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str], object] = {}
+
+    def get(self, scope: str, key: str) -> object:
+        return self.values.get((scope, key), MISSING)
+
+    def set(self, scope: str, key: str, value: object) -> None:
+        self.values[scope, key] = value
+
+    def delete(self, scope: str, key: str) -> bool:
+        return self.values.pop((scope, key), MISSING) is not MISSING

@@ -100,7 +100,7 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
     env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="sessions", kind="my.own@1.0.0", pack_ref="x"))
     (store.paths(E).revisions / "01JTKW5B4W4Q5Y1CQW93F7S5ZZ").mkdir()
     told = env_doctor.doctor(context, E)
-    assert {f["kind"] for f in told["findings"]} == {"route-overlap", "not-pullable", "orphan-files"}
+    assert {f["kind"] for f in told["findings"]} == {"route-overlap", "not-pullable", "orphan-files", "load-warning"}
     assert told["unknown_kinds"] == ["my.own@1.0.0"] and told["slot_mismatches"][0]["bound_slot"] == "state"
     assert told["version_skew"] == [{"kind": "greentic.deployer.k8s@9.0.0", "requested": "9.0.0", "supported": "1.0.0"}]
 
@@ -362,7 +362,8 @@ def test_trust_root_files_and_both_sources(context, author, tmp_path):
 # -- building -------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_is_the_same_twice_and_inspected(hello, tmp_path, fixtures):
+def test_a_bundle_is_the_same_twice_and_inspected(shouting, tmp_path, fixtures):
+    hello = shouting
     built = build_bundle(Path(__file__).parent.parent / "examples" / "hello-bundle", tmp_path / "again.gtbundle")
     assert built.path.read_bytes() == hello.read_bytes() and built.packs == ["packs/hello.gtpack"]
     assert verify_bundle(hello, built.digest)["verified"] is True and inspect_bundle(hello)["strict_faults"] == []

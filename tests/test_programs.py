@@ -44,6 +44,11 @@ def test_the_worker_does_what_was_recorded():
 
 
 @pytest.mark.conformance
+def test_flows_answer_as_recorded():
+    conformance("boot.py", "--author", str(PROGRAMS / "gtc"), "--worker", str(PROGRAMS / "greentic-start"), str(SHARED / "conformance" / "flow-cases.json"))
+
+
+@pytest.mark.conformance
 def test_packs_are_built_as_recorded():
     conformance("packs.py", "--build", f"{PROGRAMS / 'gtc'} pack build {{dir}} --out {{out}}")
 
@@ -342,7 +347,7 @@ def test_the_demo(tmp_path):
     pulled = run("host-pull")
     try:
         assert pulled.returncode == 0, pulled.stdout + pulled.stderr
-        assert "serving 1 revision(s) for env `local`" in pulled.stdout and "flow main has no start node" in pulled.stdout
+        assert "serving 1 revision(s) for env `local`" in pulled.stdout and '"text":"HI!"' in pulled.stdout
         busy = subprocess.run([str(PROGRAMS / "gtc"), "distributor", "serve", str(tmp_path), "--port", ports[1]], capture_output=True, text=True)
         assert busy.returncode == 1 and "cannot listen" in busy.stderr
     finally:

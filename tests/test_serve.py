@@ -17,7 +17,7 @@ from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.errors import BootError
 from greentic.serve import dispatch, invoke, settings
 from greentic.serve.activation import signing_key
-from greentic.serve.boot import provision
+from greentic.serve.boot import provision, turn_services
 from greentic.serve.dispatch import Choice, Dispatcher
 from greentic.serve.http_app import MAX_BODY, WorkerApp
 from greentic.serve.ingress_auth import BearerGate, IngressToken, load_tokens
@@ -238,8 +238,9 @@ def app(tmp_path, hello, author):
     author.deployed(hello, bundle_id="other", prefixes=("/other",))
     store: EnvironmentStore = author.context.store
     log = OperatorLog(tmp_path / "logs", FakeClock())
-    activation = provision(store, store.load("local"), log)
-    return WorkerApp(activation, "127.0.0.1:1", BearerGate([TOKEN], enabled=True), log, FakeClock())
+    services = turn_services(store, "local", log)
+    activation = provision(store, store.load("local"), log, services)
+    return WorkerApp(activation, "127.0.0.1:1", BearerGate([TOKEN], enabled=True), log, services)
 
 
 def call(app: WorkerApp, method: str, path: str, *chunks: bytes, peer: str = "127.0.0.1", **headers: str):

@@ -101,11 +101,11 @@ class PackArchive:
 
     def sbom_warnings(self) -> list[str]:
         """What the SBOM says that is not so, one line each (rule 2)."""
-        name = SBOM if SBOM in self.entries else LEGACY_SBOM
+        name = self._sbom_name()
         if name not in self.entries:
             return [f"{SBOM} missing from archive"]
         try:
-            sbom = self._sbom(name)
+            sbom = self.sbom()
         except MalformedArtifact as error:
             return [f"{name}: {error.message}"]
         warnings = [] if sbom.format == SBOM_FORMAT else [f"unexpected SBOM format: {sbom.format}"]
@@ -123,7 +123,12 @@ class PackArchive:
         ]
         return warnings
 
-    def _sbom(self, name: str) -> Sbom:
+    def _sbom_name(self) -> str:
+        return SBOM if SBOM in self.entries else LEGACY_SBOM
+
+    def sbom(self) -> Sbom:
+        """What the SBOM lists. Raises `MalformedArtifact`."""
+        name = self._sbom_name()
         data = self.read(name)
         if name == LEGACY_SBOM:
             from greentic.ground.documents import parse

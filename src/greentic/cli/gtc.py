@@ -7,7 +7,8 @@ import sys
 COMMANDS = {
     "op": ("greentic.cli.op", "author environments (env, trust-root, bundles, revisions, traffic, …)"),
     "bundle": ("greentic.cli.bundle", "build, inspect and verify .gtbundle files"),
-    "pack": ("greentic.cli.pack", "build and inspect .gtpack files"),
+    "pack": ("greentic.cli.pack", "start, build, sign and inspect .gtpack files"),
+    "flow": ("greentic.cli.flow", "run a flow on the spot, and find what is wrong with it"),
     "distributor": ("greentic.cli.distributor", "serve a directory of bundles to workers"),
 }
 

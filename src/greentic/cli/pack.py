@@ -1,4 +1,4 @@
-"""`gtc pack`: build, inspect."""
+"""`gtc pack`: new, build, sign, inspect."""
 
 from __future__ import annotations
 
@@ -10,29 +10,40 @@ from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
 
 _EXAMPLES = """examples:
+  gtc pack new ./my-pack
   gtc pack build ./my-pack --out my.gtpack
+  gtc pack sign my.gtpack --key key.pem
   gtc pack inspect my.gtpack"""
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="gtc pack",
-        description="Build and inspect packs.",
+        description="Start, build, sign and inspect packs.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|inspect")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="new|build|sign|inspect")
+    new = verbs.add_parser("new", help="a pack to start from, with a flow and a component in Python")
+    new.add_argument("directory", type=Path, metavar="DIR")
+    new.add_argument("--id", metavar="ID", help="the pack's id; default: the directory's name")
+    new.add_argument("--publisher", default="example", metavar="NAME")
     build = verbs.add_parser("build", help="a pack from a directory with pack.yaml and flows/")
     build.add_argument("directory", type=Path, metavar="DIR")
     build.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/dist/<name>.gtpack")
     inspect = verbs.add_parser("inspect", help="what a pack holds, and what a worker would warn about")
     inspect.add_argument("file", type=Path, metavar="FILE")
-    for verb in (build, inspect):
+    sign = verbs.add_parser("sign", help="a signature that `GREENTIC_PACK_SIGNATURES=require` accepts")
+    sign.add_argument("file", type=Path, metavar="FILE")
+    sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="an Ed25519 private key (PKCS#8)")
+    sign.add_argument("--chain", type=Path, metavar="PEM", help="its certificates; default: a self-signed one is made")
+    sign.add_argument("--out", type=Path, metavar="FILE", help="default: the pack itself is replaced")
+    for verb in (new, build, sign, inspect):
         verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
     arguments = parser.parse_args(argv)
     form = chosen_form(arguments.output)
     try:
-        print_success(form, "pack", arguments.verb, _run(arguments), "")
+        print_success(form, "pack", arguments.verb, _run(arguments), _hint(arguments))
     except GreenticError as error:
         print_failure(form, "pack", arguments.verb, error)
         return 1
@@ -44,6 +55,15 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         from greentic.operate.inspect import inspect_pack
 
         return inspect_pack(arguments.file)
+    if arguments.verb == "new":
+        from greentic.operate.pack_new import new_pack
+
+        return new_pack(arguments.directory, arguments.id, arguments.publisher)
+    if arguments.verb == "sign":
+        from greentic.ground.clock import SystemClock
+        from greentic.operate.pack_sign import sign_pack
+
+        return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
     from greentic.operate.pack_build import build_pack
     from greentic.store.disk import io_error
     from greentic.store.revisions import file_digest
@@ -63,3 +83,9 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         "pack_id": manifest.pack_id,
         "version": manifest.version,
     }
+
+
+def _hint(arguments: argparse.Namespace) -> str:
+    if arguments.verb == "new":
+        return f"""gtc flow run {arguments.directory} main --input '{{"text": "Ada"}}'"""
+    return "gtc bundle build DIR, with the pack below DIR/packs/" if arguments.verb == "build" else ""

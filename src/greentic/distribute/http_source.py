@@ -11,17 +11,14 @@ Rules:
 from __future__ import annotations
 
 import http.client
-import socket
 from urllib.parse import urljoin, urlsplit
 
 from greentic import __version__
+from greentic.distribute.dial import connection, reason
 from greentic.distribute.source import Body, check_address, check_host_name
 from greentic.ground.errors import FetchError, Truncated
 
-CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 30.0
 MAX_REDIRECTS = 5
-_RECEIVE_BUFFER = 1 << 21
 
 
 class HttpSource:
@@ -59,7 +56,7 @@ class _HttpBody:
         check_host_name(host)
         if parts.username is not None or parts.password is not None:
             raise FetchError(f"download bundle reference of `{host}`: credentials do not belong into the address")
-        self._connection = _connection(parts.scheme, host, port)
+        self._connection = connection(parts.scheme, host, port, check_address)
         try:
             self._send(parts.path or "/", parts.query, reference)
         except BaseException:
@@ -75,7 +72,7 @@ class _HttpBody:
             self._connection.endheaders()
             self._response = self._connection.getresponse()
         except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
-            raise FetchError(f"download bundle reference {reference}: {_reason(error)}") from error
+            raise FetchError(f"download bundle reference {reference}: {reason(error)}") from error
         response = self._response
         if response.status in (301, 302, 303, 307, 308):
             self.location = response.getheader("Location") or ""
@@ -95,7 +92,7 @@ class _HttpBody:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, ConnectionError):
                 raise self._truncated() from error
-            raise FetchError(f"read downloaded bundle body {self._reference}: {_reason(error)}") from error
+            raise FetchError(f"read downloaded bundle body {self._reference}: {reason(error)}") from error
         self._received += count
         if not count and self.length is not None and self._received < self.length:
             raise self._truncated()
@@ -110,55 +107,3 @@ class _HttpBody:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
-    if scheme == "https":
-        return _CheckedHttps(host, port or 443, timeout=IDLE_SECONDS)
-    return _CheckedHttp(host, port or 80, timeout=IDLE_SECONDS)
-
-
-def _dial(host: str, port: int) -> socket.socket:
-    """A connection to the first address of `host` that answers, every address checked (rule 3)."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for _, _, _, _, address in found:
-        check_address(host, str(address[0]))
-    error: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        connection = socket.socket(family, kind, protocol)
-        try:
-            connection.settimeout(CONNECT_SECONDS)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            connection.connect(address)
-            connection.settimeout(IDLE_SECONDS)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as refused:
-            connection.close()
-            error = refused
-            continue
-        return connection
-    raise error or OSError(f"no address for `{host}`")
-
-
-class _CheckedHttp(http.client.HTTPConnection):
-    def connect(self) -> None:
-        self.sock = _dial(self.host, self.port)
-
-
-class _CheckedHttps(http.client.HTTPSConnection):
-    def connect(self) -> None:
-        import ssl
-
-        plain = _dial(self.host, self.port)
-        try:
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {IDLE_SECONDS:g} s"
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text) or type(error).__name__

@@ -8,18 +8,14 @@ Rules:
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.errors import FetchError, InvalidArgument, NotYetImplemented
+from greentic.model.egress import METADATA_NAMES, never_reached
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
 _REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
-_METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "instance-data"})
-_METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(a) for a in ("100.100.100.200", "192.0.0.192", "fd00:ec2::254", "168.63.129.16")
-)
 
 
 class Body(Protocol):
@@ -102,13 +98,10 @@ class _FileBody:
 
 def check_address(host: str, address: str) -> None:
     """Raise `FetchError` for an address that no bundle may come from (rule 3)."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    parsed = mapped or parsed
-    if parsed.is_link_local or parsed in _METADATA_ADDRESSES or parsed.is_unspecified or parsed.is_multicast:
+    refused = never_reached(address)
+    if refused is not None:
         raise FetchError(
-            f"`{host}` is the address {parsed}, which is link-local or a metadata service; bundles never come from there",
-            hint="use the distributor's own address",
+            f"`{host}`: {refused}; bundles never come from there", hint="use the distributor's own address"
         )
 
 
@@ -116,5 +109,5 @@ def check_host_name(host: str) -> None:
     """Raise `FetchError` for a name of a metadata service, or for a host that is none."""
     if not host:
         raise InvalidArgument("the bundle reference has no host")
-    if host.rstrip(".").lower() in _METADATA_NAMES:
+    if host.rstrip(".").lower() in METADATA_NAMES:
         raise FetchError(f"`{host}` is a metadata service; bundles never come from there")

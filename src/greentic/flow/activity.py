@@ -35,7 +35,7 @@ def invoke_activity(payload: object) -> Activity:
     """The activity of a `/workers/invoke` payload: text is a message, any other object becomes metadata."""
     if isinstance(payload, dict) and isinstance(payload.get("text"), str):
         return activity_of(payload)
-    return Activity({"metadata": payload}, "messaging")
+    return Activity({"metadata": payload} if isinstance(payload, dict) else payload, "messaging")
 
 
 def failure_payload(flow_id: str, message: str) -> dict[str, object]:

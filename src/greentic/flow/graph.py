@@ -16,6 +16,10 @@ class FlowFailure(Exception):
     """A run that ended with an error; the text is what a caller is told."""
 
 
+class NotAtOnce(Exception):
+    """A run that was to be over in a moment and is not; it had no effect and is to be made again, without hurry."""
+
+
 class Node(NamedTuple):
     """One step: which component with which operation, its input template, and where it goes on."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from greentic.activate.load import load_packs
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
@@ -15,6 +16,7 @@ from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, vers
 from greentic.model.environment import Environment, ExtensionBinding, Revision
 from greentic.model.ids import check_env_id, is_contained_ref
 from greentic.model.lifecycle import with_current_revisions
+from greentic.model.revision_files import lock_ref
 from greentic.model.routes import overlaps
 from greentic.model.traffic import rescale
 from greentic.operate.change import Context, Done, run
@@ -22,7 +24,7 @@ from greentic.operate.payload import Payload
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.layout import EnvPaths
-from greentic.store.revisions import is_bootable
+from greentic.store.revisions import is_bootable, verified_packs
 
 
 class Stale(NamedTuple):
@@ -67,7 +69,7 @@ def doctor(context: Context, env_id: str) -> JsonObject:
             "backups": list[Json](p.name for p in sorted(paths.backups.glob("environment.json.*.bak"))[-5:]),
             "checked_at": checked_at,
         }
-    findings: list[Json] = [*_route_findings(env), *_revision_findings(env, paths)]
+    findings: list[Json] = [*_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths)]
     result: JsonObject = {
         "environment_id": env_id,
         "validate": {"status": "ok"},
@@ -89,6 +91,29 @@ def doctor(context: Context, env_id: str) -> JsonObject:
     if findings:
         result["findings"] = findings
     return result
+
+
+def _load_findings(env: Environment, paths: EnvPaths) -> list[JsonObject]:
+    """What loading the packs of routed revisions says; those that are not on this machine are left to the worker."""
+    routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
+    found: list[JsonObject] = []
+    for revision in env.revisions:
+        if revision.revision_id not in routed or not paths.ref(lock_ref(revision.revision_id)).is_file():
+            continue
+        try:
+            packs = load_packs(verified_packs(paths, revision))
+        except GreenticError as error:
+            fix = "repair the bundle and stage it again: gtc op revisions stage"
+            found.append(
+                {"kind": "does-not-load", "revision_id": revision.revision_id, "message": error.message, "fix": fix}
+            )
+            continue
+        found += [
+            {"kind": "load-warning", "revision_id": revision.revision_id, "message": f"{pack.pack_id}: {warning}"}
+            for pack in packs
+            for warning in pack.warnings
+        ]
+    return found
 
 
 def _kinds(bindings: list[tuple[str, str]]) -> JsonObject:

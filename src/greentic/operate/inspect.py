@@ -92,6 +92,16 @@ def inspect_pack(path: Path) -> JsonObject:
         archive = PackArchive(file)
         entries: list[Json] = [{"path": name, "size": info.file_size} for name, info in archive.entries.items()]
         manifest = archive.manifest
+    components: list[Json] = [
+        {
+            "id": c.id,
+            "version": str(c.manifest.get("version", "")),
+            "sha256": c.sha256,
+            "path": c.path,
+            "source": c.reference,
+        }
+        for c in pack.components
+    ]
     return {
         "digest": pack.digest,
         "pack_id": pack.pack_id,
@@ -100,7 +110,8 @@ def inspect_pack(path: Path) -> JsonObject:
         "kind": manifest.kind,
         "publisher": manifest.publisher,
         "warnings": list[Json](pack.warnings),
-        "flows": [{"id": f.flow_id, "kind": f.kind, "entry": f.entry, "nodes": len(f.graph.nodes)} for f in pack.flows],
-        "components": [{"id": c.id, "version": c.version, "world": c.world} for c in manifest.components],
+        "flows": [{"id": f.flow_id, "kind": f.kind, "entry": f.entry, "nodes": len(f.plan.nodes)} for f in pack.flows],
+        "signed": pack.signed,
+        "components": components,
         "entries": entries,
     }

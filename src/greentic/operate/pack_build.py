@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import yaml
 
+from greentic.activate.load import Resolver
 from greentic.artifact.pack_archive import write_pack
+from greentic.artifact.pack_components import PackComponent
 from greentic.artifact.pack_manifest import KINDS, SCHEMA_VERSION, PackManifest, build, check_id
 from greentic.flow.compile import FlowSourceError, compile_flow
+from greentic.flow.graph import read_graph
+from greentic.flow.nodes import plan_flow
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.model.ids import is_semver
+from greentic.operate.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.store.disk import io_error
 
 SOURCE_FILE = "pack.yaml"
@@ -40,9 +44,8 @@ class PackSource(msgspec.Struct, frozen=True):
     publisher: str
     name: str | None = None
     flows: list[FlowSource] | None = None
-    components: Annotated[list[dict[str, object]] | None, msgspec.Meta(description="none yet: packs of flows only")] = (
-        None
-    )
+    components: list[ComponentSource] | None = None
+    secret_requirements: list[dict[str, object]] | None = None
     dependencies: list[object] | None = None
     assets: list[object] | None = None
 
@@ -59,11 +62,16 @@ def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
         raise InvalidArgument(f"{path}: invalid pack version `{source.version}` (expected semver, such as 1.0.0)")
     if source.kind not in KINDS:
         raise InvalidArgument(f"{path}: unknown pack kind {source.kind}; expected one of {', '.join(KINDS)}")
-    if source.components:
-        raise InvalidArgument(f"{path}: components cannot be packed yet; build this pack with its own builder")
     if source.dependencies:
         raise InvalidArgument(f"{path}: dependencies cannot be packed yet; build this pack with its own builder")
-    flows = [_flow(directory, entry) for entry in source.flows or []]
+    components = [build_component(directory, path, entry) for entry in source.components or []]
+    component_ids = [c.id for c in components]
+    for component_id in component_ids:
+        if component_ids.count(component_id) > 1:
+            raise InvalidArgument(f"{path}: two components have the id `{component_id}`")
+    components.sort(key=lambda component: component.id)
+    resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
+    flows = [_flow(directory, entry, resolver) for entry in source.flows or []]
     ids = [str(flow["id"]) for flow in flows]
     for flow_id in ids:
         if ids.count(flow_id) > 1:
@@ -76,21 +84,26 @@ def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
         "kind": source.kind,
         "publisher": source.publisher,
         "symbols": {},
-        "components": [],
+        "components": [component.entry for component in components],
         "flows": flows,
         "dependencies": [],
-        "capabilities": [],
-        "signatures": {"signatures": []},
-        "extensions": {
-            "greentic.pack-mode.v1": {"kind": "greentic.pack-mode.v1", "version": "1", "inline": {"mode": "prod"}}
-        },
+        "capabilities": [{"name": name, "description": None} for name in capabilities(components)],
     }
+    if source.secret_requirements:
+        raw["secret_requirements"] = source.secret_requirements
+    raw["signatures"] = {"signatures": []}
+    raw["extensions"] = extensions(components)
     flows.sort(key=lambda flow: str(flow["id"]))
     manifest = build(raw)
-    return write_pack(manifest, _assets(directory), {}), manifest
+    files: dict[str, bytes] = {}
+    for component in components:
+        files[component.wasm_path] = component.wasm
+        files[component.manifest_path] = component.manifest
+    sources = {(directory / c.source).resolve() for c in components}
+    return write_pack(manifest, files | _assets(directory, sources), lock(components)), manifest
 
 
-def _flow(directory: Path, entry: FlowSource) -> dict[str, object]:
+def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, object]:
     path = directory / entry.file
     if not path.resolve().is_relative_to(directory.resolve()):
         raise InvalidArgument(f"{directory / SOURCE_FILE}: flow file `{entry.file}` leaves the pack")
@@ -99,7 +112,7 @@ def _flow(directory: Path, entry: FlowSource) -> dict[str, object]:
         flow = compile_flow({} if source is None else source)
     except FlowSourceError as error:
         raise InvalidArgument(f"failed to compile flow {path}: {error}") from None
-    _check_components(path, flow)
+    _check_components(path, flow, resolver)
     flow_id = check_id(flow["id"])
     return {
         "id": flow_id,
@@ -110,17 +123,30 @@ def _flow(directory: Path, entry: FlowSource) -> dict[str, object]:
     }
 
 
-def _check_components(path: Path, flow: dict[str, object]) -> None:
+def _check_components(path: Path, flow: dict[str, object], resolver: Resolver) -> None:
     """A node that names a component which the pack does not have would fail at its first request."""
-    nodes = flow["nodes"]
-    for node in nodes if isinstance(nodes, list) else []:
-        component = node["component"]["id"]
-        if component == "component.exec":
-            raise InvalidArgument(f"{path}: node `{node['id']}` calls a component, and this pack has none")
+    plan = plan_flow(read_graph(str(flow["id"]), flow))
+    for node in plan.nodes.values():
+        mapping = node.mapping if isinstance(node.mapping, dict) else {}
+        operation = node.operation or next(
+            (mapping[k] for k in ("operation", "op") if isinstance(mapping.get(k), str)), None
+        )
+        if (
+            node.kind in ("exec", "component")
+            and "{{" not in node.component
+            and not resolver.has(node.component, operation)
+        ):
+            raise InvalidArgument(
+                f"{path}: node `{node.id}` calls component `{node.component}`, which this pack does not have",
+                hint="list it under `components` in pack.yaml",
+            )
 
 
-def _assets(directory: Path) -> dict[str, bytes]:
-    """The files of `assets/` and the copied folders, by path in the pack; loose files of the root go below `assets/`."""
+def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
+    """The files of `assets/` and the copied folders, by path in the pack; loose files of the root go below `assets/`.
+
+    `sources` are the sources of components, which are in the pack already.
+    """
     found: dict[str, bytes] = {}
     for path in (p for top in _COPIED for p in (directory / top).rglob("*")):
         if path.is_symlink():
@@ -128,7 +154,12 @@ def _assets(directory: Path) -> dict[str, bytes]:
         if path.is_file():
             found[path.relative_to(directory).as_posix()] = path.read_bytes()
     for path in directory.iterdir():
-        if path.is_file() and path.name != SOURCE_FILE and not path.name.startswith("."):
+        if (
+            path.is_file()
+            and path.name != SOURCE_FILE
+            and not path.name.startswith(".")
+            and path.resolve() not in sources
+        ):
             found.setdefault(f"assets/{path.name}", path.read_bytes())
     return dict(sorted(found.items(), key=lambda item: item[0].encode()))
 

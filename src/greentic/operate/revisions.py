@@ -6,13 +6,13 @@ to its place under the lock. Warming really loads what it warms: a revision that
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from greentic.activate.load import check_loadable
+from greentic.activate.warm import check_loadable
 from greentic.distribute.fetch import fetch_into
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
@@ -268,7 +268,8 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
         env_id, "revisions", verb, {"revision_id": revision_id, "lifecycle_to": goal}, key or context.mint()
     )
     if verb == "warm":
-        find(context.store.load(env_id), revision_id)  # told before anything is logged, as other programs do
+        # A missing revision is told before anything is logged, as other programs do.
+        _compile_ahead(context, find(context.store.load(env_id), revision_id))
 
     def action(transaction: Transaction) -> Done:
         env = transaction.load()
@@ -288,6 +289,13 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
         return Done(summary(replace(revision, lifecycle=state)))
 
     return run(context, change, action, idempotency=Idempotency(key, revision_id, None))
+
+
+def _compile_ahead(context: Context, revision: Revision) -> None:
+    """Compile the components before the lock is taken, so that nobody waits for it; faults are the gate's to tell."""
+    if revision.lifecycle == "staged":
+        with suppress(GreenticError):
+            check_loadable(verified_packs(context.store.paths(revision.env_id), revision))
 
 
 def _gate(transaction: Transaction, env: Environment, revision: Revision) -> None:

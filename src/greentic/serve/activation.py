@@ -11,8 +11,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.activate.components import ComponentRuntime, RevisionComponents
 from greentic.activate.load import load_packs
-from greentic.activate.revision import ActiveRevision, flow_index
+from greentic.activate.turn import ActiveRevision, flow_index
+from greentic.artifact.pack_signature import SignaturePolicy
 from greentic.ground.errors import BootError, GreenticError
 from greentic.model.environment import Environment
 from greentic.model.projection import RuntimeConfig, check_deployments, check_runtime_config
@@ -44,6 +46,8 @@ def activate(
     config: RuntimeConfig | None,
     packs: dict[str, list[LocatedPack]],
     skipped: dict[str, str],
+    runtime: ComponentRuntime,
+    policy: SignaturePolicy,
 ) -> Activation:
     """Load what the projection names. Raises `BootError` with the cause."""
     if config is not None:
@@ -56,13 +60,14 @@ def activate(
     for block in config.revisions if config else []:
         revision = known[block.revision_id]
         try:
-            loaded = tuple(load_packs(packs[block.revision_id]))
+            loaded = tuple(load_packs(packs[block.revision_id], policy))
+            components = RevisionComponents(loaded, runtime)
         except GreenticError as error:
             raise BootError(f"loading revision `{block.revision_id}`") from error
         draining = revision.lifecycle == "draining"
         revisions[block.revision_id] = ActiveRevision(
             block.revision_id, block.deployment_id, block.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
-            block.weight_bps, draining, loaded, flow_index(loaded),
+            block.weight_bps, draining, loaded, flow_index(loaded), components,
         )  # fmt: skip
         choices.setdefault(block.deployment_id, []).append(Choice(block.revision_id, block.weight_bps, draining))
     dispatchers = {

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.activate.components import ComponentRuntime
+from greentic.activate.conversation import Conversations
+from greentic.activate.state import StoredState
+from greentic.activate.turn import TurnServices
+from greentic.activate.value_store import DirectoryStore, MemoryStore, ValueStore
 from greentic.ground.errors import BootError, GreenticError, NotFound
 from greentic.model.environment import Environment
 from greentic.model.ids import LOCAL_ENV
@@ -23,9 +29,12 @@ from greentic.serve.progress import pull_view
 from greentic.serve.pull import pull
 from greentic.serve.pull_plan import policy
 from greentic.serve.seed import copy_seed
-from greentic.serve.settings import StartOptions, env_id, own_revision
+from greentic.serve.settings import StartOptions, env_id, own_revision, signature_policy, wait_seconds
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import default_store_root
+
+SHARED_DIRECTORY = "GREENTIC_SHARED_SESSIONS"
+"""Names the directory that the processes of one worker share; set by the process that starts them."""
 
 
 class Booted(NamedTuple):
@@ -34,6 +43,7 @@ class Booted(NamedTuple):
     store: EnvironmentStore
     log: OperatorLog
     activation: Activation
+    services: TurnServices
 
 
 def boot(options: StartOptions) -> Booted:
@@ -56,7 +66,28 @@ def boot(options: StartOptions) -> Booted:
     log = OperatorLog(paths.root / "logs", store.clock, level=level)
     for warning in told.warnings:
         log.warn("start", warning)
-    return Booted(store, log, provision(store, env, log))
+    services = turn_services(store, told.value, log)
+    return Booted(store, log, provision(store, env, log, services), services)
+
+
+def turn_services(store: EnvironmentStore, env_id: str, log: OperatorLog) -> TurnServices:
+    """Where conversations wait and state lives. Raises `BootError`."""
+    values = value_store(os.environ)
+    namespace = os.environ.get("GREENTIC_RUNNER_SESSION_NAMESPACE") or f"greentic:session:{env_id}"
+    conversations = Conversations(values, namespace, wait_seconds(os.environ))
+    state = StoredState(values, f"greentic:state:{env_id}")
+    return TurnServices(env_id, conversations, state, store.clock, store.random, lambda text: log.warn("turn", text))
+
+
+def value_store(environ: Mapping[str, str]) -> ValueStore:
+    """In Redis where one is told, in a directory where processes share it, else in memory."""
+    url = environ.get("GREENTIC_RUNNER_REDIS_URL", "").strip()
+    if url:
+        from greentic.activate.redis_store import RedisStore
+
+        return RedisStore(url)
+    shared = environ.get(SHARED_DIRECTORY)
+    return DirectoryStore(Path(shared)) if shared else MemoryStore()
 
 
 def _load(store: EnvironmentStore, name: str) -> Environment:
@@ -69,7 +100,7 @@ def _load(store: EnvironmentStore, name: str) -> Environment:
         raise BootError(f"loading environment `{name}` for bundle-less boot") from error
 
 
-def provision(store: EnvironmentStore, env: Environment, log: OperatorLog) -> Activation:
+def provision(store: EnvironmentStore, env: Environment, log: OperatorLog, services: TurnServices) -> Activation:
     """Pull, project and activate one environment document. Raises `BootError`."""
     view = pull_view(log)
     try:
@@ -78,7 +109,11 @@ def provision(store: EnvironmentStore, env: Environment, log: OperatorLog) -> Ac
         pulled = pull(store, env, policy(env, own_revision(os.environ)), log, view)
         view.close()
         config = _project(store, env, frozenset(pulled.skipped))
-        return activate(store, env, config, pulled.packs, pulled.skipped)
+        root = store.paths(env.environment_id).root
+        runtime = ComponentRuntime(
+            root, services.state, lambda source, text: log.info("component", f"{source}: {text}")
+        )
+        return activate(store, env, config, pulled.packs, pulled.skipped, runtime, signature_policy(os.environ))
     except BaseException:
         view.close()
         with contextlib.suppress(OSError):

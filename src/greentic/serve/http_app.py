@@ -6,6 +6,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from random import random
@@ -13,18 +14,29 @@ from typing import NamedTuple
 
 import msgspec
 
-from greentic.activate.revision import ActiveRevision, turn
-from greentic.flow.activity import activity_of, invoke_activity, replies
+from greentic.activate.conversation import Identity
+from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
+from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
+from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.select import NoFlow
 from greentic.ground.clock import Clock, timestamp
 from greentic.model.hosts import is_loopback
 from greentic.model.routes import Route, find_route, find_tenant
 from greentic.serve.activation import Activation
 from greentic.serve.dispatch import Dispatcher, cookie_named
+from greentic.serve.identity import (
+    SESSION_BYTES,
+    SESSION_COOKIE,
+    Seen,
+    session_cookie,
+    stranger_identity,
+    trusted_identity,
+)
 from greentic.serve.ingress_auth import BearerGate
 from greentic.serve.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.serve.log import OperatorLog
 from greentic.serve.status import status
+from greentic.serve.turn_pool import TurnPool
 
 MAX_BODY = 1 << 20
 """Bytes of a request body."""
@@ -63,6 +75,13 @@ class Answer(NamedTuple):
     cors: bool = True
 
 
+class Served(NamedTuple):
+    """A turn, and the revision that took it."""
+
+    revision: ActiveRevision
+    turn: Turn
+
+
 class Request(NamedTuple):
     """What the application looks at."""
 
@@ -81,12 +100,22 @@ class WorkerApp:
     """Answers requests from the current activation, which may be replaced at any time."""
 
     def __init__(
-        self, activation: Activation, listen_addr: str, gate: BearerGate, log: OperatorLog, clock: Clock
+        self,
+        activation: Activation,
+        listen_addr: str,
+        gate: BearerGate,
+        log: OperatorLog,
+        services: TurnServices,
+        *,
+        shared_sessions: bool = False,
     ) -> None:
         self.activation = activation
         self.listen_addr = listen_addr
         self.draining = False
-        self._gate, self._log, self._clock = gate, log, clock
+        self.pool = TurnPool()
+        self._gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
+        self._clock: Clock = services.clock
+        self._local = services.conversations.values.local
         self._trusted: dict[str, bool] = {}
 
     async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
@@ -152,9 +181,24 @@ class WorkerApp:
             value = msgspec.json.decode(body) if body else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "request body must be JSON") from None
-        output = self._turn(revision, activity_of(value), route.tenant)
+        seen = self._identity(request, value)
+        served = await self._turn(activation, route, revision, activity_of(value), seen.identity)
         extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
-        return Answer(200, msgspec.json.encode(replies(output, route.tenant)), extra=extra)
+        if seen.private and served.turn.parked:
+            extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
+        return Answer(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
+
+    def _identity(self, request: Request, body: object) -> Seen:
+        if request.trusted:
+            return trusted_identity(
+                request.header(b"x-greentic-user"),
+                request.header(b"x-greentic-session"),
+                request.header(b"x-greentic-messaging-endpoint-id"),
+                body,
+            )
+        cookies = request.header(b"cookie")
+        cookie = None if cookies is None else cookie_named(cookies, SESSION_COOKIE)
+        return stranger_identity(cookie, self._services.random.octets(SESSION_BYTES), shared=self._shared)
 
     def _pick(
         self, activation: Activation, route: Route, cookies: str | None, now: int
@@ -179,11 +223,30 @@ class WorkerApp:
             raise Refused(500, "revision dispatch failed")
         return activation.revisions[revision_id], dispatcher.set_cookie(revision_id, route.tenant, now)
 
-    def _turn(self, revision: ActiveRevision, activity: object, tenant: str) -> object:
+    async def _turn(
+        self, activation: Activation, route: Route, drawn: ActiveRevision, activity: Activity, identity: Identity
+    ) -> Served:
+        """Run a turn beside the loop, on the revision that was drawn or on the one where the session waits."""
+
+        def work(*, at_once: bool = False) -> Served:
+            revision, services = drawn, self._services
+            if not drawn.never_waits:
+                pinned = services.conversations.pinned(route.deployment_id, route.tenant, identity)
+                if pinned is not None and pinned in activation.revisions:
+                    revision = activation.revisions[pinned]
+            found = turn(revision, activity, route.tenant, route.team, identity, services, at_once=at_once)
+            return Served(revision, found)
+
         try:
-            return turn(revision, activity, tenant)  # type: ignore[arg-type]
+            if self._local:
+                with contextlib.suppress(NotAtOnce):
+                    return work(at_once=True)
+            return await self.pool.run(work)
         except NoFlow as error:
-            self._log.error("serve", f"revision `{revision.revision_id}`: {error}")
+            self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
+            raise Refused(500, "flow execution failed") from None
+        except FlowFailure as error:
+            self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
             raise Refused(500, "flow execution failed") from None
 
     # -- invoke -----------------------------------------------------------------------------------------------------
@@ -203,8 +266,11 @@ class WorkerApp:
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
         revision, _ = self._pick(activation, route, None, int(time.time()))
-        output = self._turn(revision, invoke_activity(wanted.payload), route.tenant)
-        return Answer(200, msgspec.json.encode(response(wanted, output, timestamp(self._clock.now_ns()))), cors=False)
+        user = wanted.tenant.get("user_id")
+        identity = Identity(wanted.session_id, user if isinstance(user, str) else None)
+        served = await self._turn(activation, route, revision, invoke_activity(wanted.payload), identity)
+        answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
+        return Answer(200, msgspec.json.encode(answer), cors=False)
 
 
 async def _read_body(request: Request, *, cors: bool = True) -> bytes:

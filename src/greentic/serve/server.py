@@ -21,7 +21,16 @@ from greentic.model.hosts import join_listen_addr
 from greentic.serve.boot import Booted
 from greentic.serve.http_app import WorkerApp
 from greentic.serve.ingress_auth import BearerGate, load_tokens
-from greentic.serve.settings import StartOptions, bearer_gate, bind_address, candidate_ports, drain_delay, strict_port
+from greentic.serve.processes import inherited, supervise, worker_count
+from greentic.serve.settings import (
+    StartOptions,
+    bearer_gate,
+    bind_address,
+    candidate_ports,
+    drain_delay,
+    shared_sessions,
+    strict_port,
+)
 
 BACKLOG = 1024
 GRACE_SECONDS = 30
@@ -53,9 +62,31 @@ def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str
 
 
 def serve(booted: Booted, options: StartOptions) -> None:
-    """Serve until a signal. Raises `BootError` if the socket cannot be bound."""
-    import uvicorn
+    """Serve until a signal, in this process or in several. Raises `BootError` if the socket cannot be bound."""
+    activation, log = booted.activation, booted.log
+    given = inherited(os.environ)
+    bound = given.socket if given is not None else _bound(booted, options)
+    address = bound.getsockname()
+    listen = join_listen_addr(str(address[0]), int(address[1]))
 
+    def serving() -> None:
+        line = banner(activation.env.environment_id, len(activation.revisions), len(activation.dispatchers), listen)
+        log.info("start", f"revision ingress listening on http://{listen}")
+        log.info("start", line)
+        print(f"\n{line}. Press Ctrl+C to stop.", flush=True)
+
+    if given is not None:
+        _run(booted, bound, listen, given.ready)
+        return
+    count = worker_count(options.workers, os.environ)
+    if count == 1:
+        _run(booted, bound, listen, serving)
+    else:
+        supervise(bound, count, options.arguments(), serving, lambda text: log.info("start", text, show=True))
+
+
+def _bound(booted: Booted, options: StartOptions) -> socket.socket:
+    """The socket that the worker listens on, with what is to be said about it."""
     activation, log = booted.activation, booted.log
     told = bind_address(activation.env.host_config.listen_addr, os.environ)
     for warning in told.warnings:
@@ -64,25 +95,31 @@ def serve(booted: Booted, options: StartOptions) -> None:
     bound, warnings = bind(host.strip("[]"), int(port), strict=strict_port(options.strict_port, os.environ))
     for warning in warnings:
         log.warn("start", warning)
-    address = bound.getsockname()
-    listen = join_listen_addr(str(address[0]), int(address[1]))
-    gate = BearerGate(load_tokens(booted.store.paths(activation.env.environment_id)), enabled=bearer_gate(os.environ))
-    if not gate.configured and activation.revisions and host.strip("[]") not in ("127.0.0.1", "::1"):
+    tokens = load_tokens(booted.store.paths(activation.env.environment_id))
+    open_to_all = not BearerGate(tokens, enabled=bearer_gate(os.environ)).configured
+    if open_to_all and activation.revisions and host.strip("[]") not in ("127.0.0.1", "::1"):
         log.info(
             "start", "no ingress token is configured: anyone who reaches this address can drive the worker", show=True
         )
-    app = WorkerApp(activation, listen, gate, log, booted.store.clock)
+    return bound
+
+
+def _run(booted: Booted, bound: socket.socket, listen: str, serving: Callable[[], None]) -> None:
+    """Serve in this process."""
+    import uvicorn
+
+    activation, log = booted.activation, booted.log
+    gate = BearerGate(load_tokens(booted.store.paths(activation.env.environment_id)), enabled=bearer_gate(os.environ))
+    app = WorkerApp(activation, listen, gate, log, booted.services, shared_sessions=shared_sessions(os.environ))
     config = uvicorn.Config(
         app, http="httptools", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
         timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=75,
     )  # fmt: skip
     server = _server(uvicorn.Server, config, app, drain_delay(os.environ), lambda line: log.info("start", line))
-    line = banner(activation.env.environment_id, len(activation.revisions), len(activation.dispatchers), listen)
-    log.info("start", f"revision ingress listening on http://{listen}")
-    log.info("start", line)
-    print(f"\n{line}. Press Ctrl+C to stop.", flush=True)
+    serving()
     server.run(sockets=[bound])
+    app.pool.stop()
 
 
 def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.artifact.pack_signature import SignaturePolicy, read_signature_policy
+from greentic.ground.errors import BootError, InvalidArgument
 from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
 
@@ -30,6 +32,16 @@ class StartOptions(NamedTuple):
     store_root: Path | None = None
     strict_port: bool = False
     level: str = "info"
+    workers: int | None = None
+
+    def arguments(self) -> list[str]:
+        """The command line of another process of the same worker."""
+        words = ["start"]
+        if self.env is not None:
+            words += ["--env", self.env]
+        if self.store_root is not None:
+            words += ["--store-root", str(self.store_root)]
+        return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
 class Told(NamedTuple):
@@ -100,3 +112,24 @@ def drain_delay(environ: Mapping[str, str]) -> float:
         return min(max(float(environ.get("GREENTIC_DRAIN_DELAY_SECONDS", "0")), 0.0), 600.0)
     except ValueError:
         return 0.0
+
+
+def wait_seconds(environ: Mapping[str, str]) -> int | None:
+    """How long a conversation waits for its next message; none means for good. Raises `BootError`."""
+    text = environ.get("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "").strip() or "86400"
+    if not text.isascii() or not text.isdigit():
+        raise BootError(f"GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS=`{text}` is no number of seconds (0: for good)")
+    return int(text) or None
+
+
+def shared_sessions(environ: Mapping[str, str]) -> bool:
+    """Whether strangers share one session."""
+    return environ.get("GREENTIC_ANONYMOUS_SESSIONS", "").strip().lower() == "shared"
+
+
+def signature_policy(environ: Mapping[str, str]) -> SignaturePolicy:
+    """What is asked of the signatures of packs. Raises `BootError`."""
+    try:
+        return read_signature_policy(environ.get("GREENTIC_PACK_SIGNATURES"), environ.get("GREENTIC_PACK_SIGNERS"))
+    except InvalidArgument as error:
+        raise BootError(f"GREENTIC_PACK_SIGNATURES, GREENTIC_PACK_SIGNERS: {error.message}") from None

@@ -20,7 +20,17 @@ def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonO
             "weight_bps": r.weight_bps,
             "bundle_digest": r.digest,
             "bundle_source_uri": r.source,
-            "packs": [{"pack_id": p.pack_id, "version": p.version, "digest": p.digest} for p in r.packs],
+            "packs": [
+                {
+                    "pack_id": p.pack_id,
+                    "version": p.version,
+                    "digest": p.digest,
+                    "signed": p.signed,
+                    "components": list[Json](c.id for c in p.components),
+                    "flows": list[Json](f.flow_id for f in p.flows),
+                }
+                for p in r.packs
+            ],
             "load_warnings": [f"{p.pack_id}: {warning}" for p in r.packs for warning in p.warnings],
         }
         for r in activation.revisions.values()

@@ -1,0 +1,205 @@
+"""The kinds of nodes but for emit and flow.call (spec: packs-flows-components 3.7, 3.8).
+
+Rules:
+1. `component.exec` reads `{component, operation, input, config}` of its payload and drops the rest; a component node takes
+   the whole payload as input, unless it is such an envelope itself.
+2. State belongs to the environment and tenant, not to the session.
+3. Remote runtimes, agents and tools are not there on one machine: calls and agents end the run, tools answer with an error
+   that is a value.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.flow.cards import card_invocation, inlined_call
+from greentic.flow.context import Context
+from greentic.flow.graph import FlowFailure
+from greentic.flow.nodes import NodePlan
+from greentic.flow.paths import MISSING
+from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
+from greentic.flow.results import Jump, Result, interpret, redirects
+from greentic.flow.state import Map, NodeOutput
+from greentic.flow.template import compile_value
+
+_ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
+
+
+class Wait(NamedTuple):
+    """The run waits for the next message and goes on behind the node."""
+
+    output: NodeOutput
+    reason: str
+
+
+def call_builtin(
+    node: NodePlan, payload: object, context: Context, ports: Ports, caller: Caller, flow_id: str, attempt: int
+) -> Result | Wait:
+    """Run a node of any kind but emit and flow.call. Raises `FlowFailure`."""
+    if node.kind in ("exec", "component"):
+        return _component(node, payload, ports, caller, flow_id, attempt)
+    if node.kind == "flow.goto":
+        return _goto(payload, context)
+    if node.kind == "session.wait":
+        return _wait(payload)
+    if node.kind == "var.set":
+        return _set_variable(node, context)
+    if node.kind in ("state.get", "state.set"):
+        return _state(node.kind, payload, ports, caller)
+    if node.kind == "provider.invoke":
+        return _provider(node, payload, context, ports, caller)
+    if node.kind == "remote":
+        return _remote(node, payload)
+    if node.kind == "tool":
+        return _tool(node, payload)
+    raise FlowFailure(f"{node.component} node cannot run: this build was compiled without the agentic feature")
+
+
+# -- components -----------------------------------------------------------------------------------------------------
+
+
+def _component(node: NodePlan, payload: object, ports: Ports, caller: Caller, flow_id: str, attempt: int) -> Result:
+    component, operation, given, config = node.component, node.operation, payload, None
+    if node.kind == "exec":
+        if not isinstance(payload, dict):
+            raise FlowFailure("invalid payload for component.exec")
+        component = _text(payload.get("component")) or _text(payload.get("component_ref")) or component
+        given, config = payload.get("input"), payload.get("config")
+        operation = operation or _text(payload.get("operation")) or _text(payload.get("op"))
+        if "card_source" in payload or "card_spec" in payload:
+            given = payload
+    elif isinstance(payload, dict):
+        operation = operation or _text(payload.get("operation")) or _text(payload.get("op"))
+        if "input" in payload and payload.keys() <= _ENVELOPE_KEYS:
+            given, config = payload["input"], payload.get("config")
+    if not operation:
+        told = node.mapping.get("operation") if isinstance(node.mapping, dict) else None
+        suffix = "" if told is None else f" (mapping says {told!r})"
+        raise FlowFailure(
+            f"missing operation for node `{node.id}` (component `{component}`); expected node.component.operation to be set"
+            + suffix
+        )
+    card = card_invocation(given, config, ports.assets)
+    call = ComponentCall(
+        component, operation, inlined_call(given, ports.assets) if card is None else card, config, flow_id, node.id,
+        caller, attempt, card is not None,
+    )  # fmt: skip
+    value = ports.components.call(call)
+    return interpret(component, value, catches_errors=node.routing.catches_errors)
+
+
+def _provider(node: NodePlan, payload: object, context: Context, ports: Ports, caller: Caller) -> Result:
+    source = payload if isinstance(payload, dict) else {}
+    operation = _text(source.get("op")) or _text(source.get("operation"))
+    if operation is None:
+        raise FlowFailure("provider.invoke requires an op")
+    given = source.get("input")
+    raw = node.mapping if isinstance(node.mapping, dict) else {}
+    if raw.get("in_map") is not None:
+        given = compile_value(raw["in_map"], pointers=True).render(_Mapped(context, {"input": given, "result": given}))
+    call = ProviderCall(_text(source.get("provider_id")), _text(source.get("provider_type")), operation, given, caller)
+    value = ports.components.call_provider(call)
+    if raw.get("out_map") is not None:
+        names = _Mapped(context, {"input": given, "result": value})
+        value = compile_value(raw["out_map"], pointers=True).render(names)
+    return Result(NodeOutput(True, value))
+
+
+class _Mapped:
+    """The names of a node, with those of a mapping in front."""
+
+    def __init__(self, context: Context, more: Map) -> None:
+        self._context, self._more = context, more
+
+    def named(self, name: str) -> object:
+        return self._more[name] if name in self._more else self._context.named(name)
+
+
+# -- the engine's own -----------------------------------------------------------------------------------------------
+
+
+def _goto(payload: object, context: Context) -> Result:
+    source = payload if isinstance(payload, dict) else {}
+    flow = _text(source.get("flow_id")) or _text(source.get("flow"))
+    if flow is None:
+        raise FlowFailure("missing_flow")
+    node = source.get("node")
+    given = source.get("input")
+    if given is None:
+        given = context.named("prev")
+    target = Jump(flow, node if isinstance(node, str) and node else None, given, redirects(source))
+    return Result(NodeOutput(True, given), target)
+
+
+def _wait(payload: object) -> Wait:
+    reason = payload if isinstance(payload, str) else payload.get("reason") if isinstance(payload, dict) else None
+    return Wait(NodeOutput(True, payload), reason if isinstance(reason, str) else "waiting for the next message")
+
+
+def _set_variable(node: NodePlan, context: Context) -> Result:
+    if node.assigned is None or not isinstance(node.assigned[0], str) or not node.assigned[0]:
+        raise FlowFailure("var.set requires a non-empty name")
+    name, value = node.assigned
+    context.variables[str(name)] = value.render(context)
+    return Result(NodeOutput(True, {"ok": True}))
+
+
+def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Result:
+    if ports.state is None:
+        raise FlowFailure("state store is not configured for this runtime")
+    source = payload if isinstance(payload, dict) else {}
+    key = source.get("key")
+    if not isinstance(key, str) or not key:
+        raise FlowFailure("state node payload missing required `key` (non-empty string)")
+    scope = state_scope(caller)
+    if kind == "state.set":
+        value = source.get("value")
+        ports.state.set(scope, key, value)
+        return Result(NodeOutput(True, {"key": key, "value": value}))
+    found = ports.state.get(scope, key)
+    if found is MISSING:
+        return Result(NodeOutput(True, {"key": key, "value": None, "found": False}))
+    return Result(NodeOutput(True, {"key": key, "value": found, "found": True}))
+
+
+def state_scope(caller: Caller, prefix: str = "runner") -> str:
+    """Whose values a run reads and writes (rule 2)."""
+    return f"{prefix}:{caller.env}:{caller.tenant}"
+
+
+# -- elsewhere ------------------------------------------------------------------------------------------------------
+
+
+def _remote(node: NodePlan, payload: object) -> Result:
+    source = payload if isinstance(payload, dict) else {}
+    if node.component == "approval.call" and _approves_itself(source.get("input")):
+        return Result(NodeOutput(True, {"approved": True, "automatic": True}))
+    raise FlowFailure(f"{node.component} node dispatched but no RemoteDispatchHandler configured")
+
+
+def _approves_itself(given: object) -> bool:
+    """Whether a risk is low enough, or a confidence high enough, for no person to be asked."""
+    if not isinstance(given, dict):
+        return False
+    mode = given.get("mode")
+    if mode == "above_risk":
+        risk, limit = given.get("risk"), given.get("risk_threshold")
+        return isinstance(risk, int | float) and isinstance(limit, int | float) and risk < limit
+    if mode == "above_confidence":
+        sure, limit = given.get("confidence"), given.get("confidence_threshold")
+        return isinstance(sure, int | float) and isinstance(limit, int | float) and sure >= limit
+    return False
+
+
+def _tool(node: NodePlan, payload: object) -> Result:
+    source = payload if isinstance(payload, dict) else {}
+    kind = node.component.partition(":")[0]
+    what = "MCP server" if kind == "mcp" else "A2A agent"
+    failed = {"error": f"{kind} node `{node.id}`: no {what} is configured for this runtime"}
+    name = _text(source.get("output"))
+    value: Map = {name: failed} if name else dict(failed)
+    return Result(NodeOutput(not node.routing.catches_errors, value))
+
+
+def _text(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None

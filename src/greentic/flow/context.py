@@ -1,0 +1,168 @@
+"""What templates and conditions see of a run (spec: packs-flows-components 3.5, 3.6).
+
+Rules:
+1. `entry` and `in` are the message; an object without `input` gets itself as `input`, then every submitted field whose
+   name is free.
+2. Submitted fields are the metadata but for `action`, then the envelope but for `metadata` and `text`; the latter win.
+3. `node.<id>` is a node's output; an object also gets `data` (the output) and `errors`.
+4. Everything is made when it is asked for, once for each node.
+"""
+
+from __future__ import annotations
+
+import time
+
+from greentic.flow.conditions import Facts
+from greentic.flow.nodes import Routing
+from greentic.flow.paths import MISSING
+from greentic.flow.ports import Now
+from greentic.flow.state import Map, NodeOutput, RunState
+
+
+class Context:
+    """The names of one node of a run."""
+
+    __slots__ = ("_cached", "_clock", "_prev", "_state")
+
+    def __init__(self, state: RunState, prev: object, clock: Now) -> None:
+        self._state, self._prev, self._clock = state, prev, clock
+        self._cached: Map = {}
+
+    @property
+    def variables(self) -> Map:
+        """The variables of the run, which a node may set."""
+        return self._state.vars
+
+    def named(self, name: str) -> object:
+        value = self._cached.get(name, MISSING)
+        if value is MISSING:
+            value = self._make(name)
+            self._cached[name] = value
+        return value
+
+    def _make(self, name: str) -> object:
+        state = self._state
+        if name == "prev":
+            return {} if self._prev is MISSING else self._prev
+        if name in ("entry", "in"):
+            return entry_view(state.entry)
+        if name == "node":
+            return {node: node_view(output) for node, output in state.nodes.items()}
+        if name == "vars":
+            return state.vars
+        if name == "now":
+            return _now(self._clock.now_ns())
+        if name == "state":
+            return {
+                "entry": state.entry,
+                "input": state.entry,
+                "nodes": {node: output.to_json() for node, output in state.nodes.items()},
+                "redirect_count": state.redirect_count,
+                "park_turns": state.park_turns,
+                "pending_agent_await": None,
+            }
+        return MISSING
+
+    def facts(self, output: NodeOutput, routing: Routing) -> Facts:
+        """What the conditions after a node may ask about."""
+
+        def named(name: str) -> object:
+            if name in ("entry", "in", "node"):
+                return self.named(name)
+            if name == "response":
+                return response_of(self._state.entry)
+            return event_of(output, routing) if name == "event" else MISSING
+
+        self._cached.pop("node", None)
+        return Facts(output.payload, named)
+
+
+def response_of(entry: object) -> Map:
+    """The metadata of the message, and its text."""
+    text = _member(entry, "text")
+    return metadata_of(entry) if text is None else {**metadata_of(entry), "text": text}
+
+
+def event_of(output: NodeOutput, routing: Routing) -> str:
+    """What happened: the outcome that a component tells, else success or error in the word that the routes use."""
+    outcome = output.payload.get("outcome") if isinstance(output.payload, dict) else None
+    if isinstance(outcome, str):
+        return outcome
+    return routing.success_event if output.ok else routing.error_event
+
+
+def entry_view(entry: object) -> object:
+    """The message as templates see it (rule 1)."""
+    if not isinstance(entry, dict):
+        return entry
+    view: Map = dict(entry)
+    view.setdefault("input", entry)
+    for key, value in submitted(entry).items():
+        view.setdefault(key, value)
+    return view
+
+
+def submitted(entry: object) -> Map:
+    """The fields that a message submits (rule 2)."""
+    if not isinstance(entry, dict):
+        return {}
+    fields = {key: value for key, value in metadata_of(entry).items() if key != "action"}
+    inner = entry.get("input")
+    envelope: Map = inner if isinstance(inner, dict) else entry
+    fields.update({key: value for key, value in envelope.items() if key not in ("metadata", "text")})
+    return fields
+
+
+def metadata_of(entry: object) -> Map:
+    """`entry.input.metadata`, else `entry.metadata`, else nothing."""
+    found = _member(entry, "metadata")
+    return found if isinstance(found, dict) else {}
+
+
+def without_action(entry: object) -> object:
+    """The message without the action that was just taken, so that the next card does not take it again."""
+    if not isinstance(entry, dict):
+        return entry
+    out = dict(entry)
+    for holder, put in ((entry.get("input"), "input"), (entry, None)):
+        if isinstance(holder, dict) and isinstance(holder.get("metadata"), dict) and "action" in holder["metadata"]:
+            metadata = {key: value for key, value in holder["metadata"].items() if key != "action"}
+            if put is None:
+                out["metadata"] = metadata
+            else:
+                out[put] = {**holder, "metadata": metadata}
+    return out
+
+
+def node_view(output: NodeOutput) -> object:
+    """A node's output as `node.<id>` (rule 3)."""
+    payload = output.payload
+    if not isinstance(payload, dict):
+        return payload
+    return {**payload, "data": payload, "errors": _errors(payload)}
+
+
+def _errors(payload: Map) -> object:
+    error = payload.get("error")
+    if payload.get("ok") is False and isinstance(error, dict):
+        code, message = error.get("code", "component_error"), error.get("message", "component reported error")
+        return [{"code": code, "message": message, "kind": "internal", "retryable": False}]
+    if "errors" in payload and "ok" not in payload:
+        return payload["errors"]
+    return []
+
+
+def _member(entry: object, name: str) -> object:
+    if not isinstance(entry, dict):
+        return None
+    inner = entry.get("input")
+    if isinstance(inner, dict) and inner.get(name) is not None:
+        return inner[name]
+    return entry.get(name)
+
+
+def _now(now_ns: int) -> Map:
+    seconds, milliseconds = divmod(now_ns // 1_000_000, 1000)
+    moment = time.gmtime(seconds)
+    iso = time.strftime("%Y-%m-%dT%H:%M:%S", moment) + f".{milliseconds:03d}Z"
+    return {"iso": iso, "epoch_ms": now_ns // 1_000_000, "date": time.strftime("%Y-%m-%d", moment)}

@@ -1,0 +1,259 @@
+"""One run of a flow, from a message to an answer or to the next waiting (spec: packs-flows-components 3.5, 3.7).
+
+Rules:
+1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes.
+2. A node with conditions of which none holds waits there for the next message, and then runs again.
+3. What was emitted is the answer, with the last output behind it unless it was said already; without any emission the last
+   output is the answer.
+4. A run takes at most `MAX_STEPS` steps, jumps at most as often as it may, and calls flows at most `MAX_CALLS` deep.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.flow.activity import failure_payload
+from greentic.flow.builtins import Wait, call_builtin
+from greentic.flow.cards import before_dispatch
+from greentic.flow.conditions import holds
+from greentic.flow.context import Context, submitted, without_action
+from greentic.flow.graph import FlowFailure, NotAtOnce
+from greentic.flow.nodes import FlowPlan, NodePlan
+from greentic.flow.paths import MISSING
+from greentic.flow.ports import Caller, Ports
+from greentic.flow.results import Jump, Respond, Result
+from greentic.flow.state import NodeOutput, RunState, Snapshot
+
+MAX_STEPS = 10_000
+"""Nodes that one run may execute."""
+MAX_CALLS = 16
+"""How deeply `flow.call` may nest."""
+SLOT_EXTRACTOR = "ai.greentic.component-slot-extractor"
+
+
+class Completed(NamedTuple):
+    output: object
+
+
+class Parked(NamedTuple):
+    """A run that waits for the next message; `output` is what it says meanwhile."""
+
+    snapshot: Snapshot
+    reason: str
+    output: object
+
+
+Outcome = Completed | Parked
+
+
+class Run(NamedTuple):
+    """What stays the same during a run."""
+
+    pack_id: str
+    flow_id: str
+    caller: Caller
+    ports: Ports
+    attempt: int = 1
+    depth: int = 0
+    max_steps: int = MAX_STEPS
+
+
+def start(run: Run, payload: object) -> Outcome:
+    """Run a flow from its start. Raises `FlowFailure`."""
+    plan = _flow(run.ports, run.flow_id, run.pack_id)
+    state = RunState({} if payload is None else payload)
+    _seed_variables(plan, state)
+    return _loop(run, plan, plan.graph.first(), state)
+
+
+def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
+    """Go on with a parked run. Raises `FlowFailure`."""
+    plan = _flow(run.ports, snapshot.next_flow or snapshot.flow_id, run.pack_id)
+    state = snapshot.state
+    state.entry = {} if payload is None else payload
+    state.egress = []
+    if snapshot.awaiting_submit:
+        state.answering, state.answers = snapshot.next_node, submitted(state.entry)
+    return _loop(run._replace(flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
+
+
+def _flow(ports: Ports, flow_id: str, pack_id: str) -> FlowPlan:
+    plan = ports.flows.get(flow_id)
+    if plan is None:
+        raise FlowFailure(f"flow {flow_id} not registered for pack {pack_id}")
+    return plan
+
+
+def _seed_variables(plan: FlowPlan, state: RunState) -> None:
+    declared = plan.graph.extra.get("vars_init")
+    missing: list[str] = []
+    for name, how in declared.items() if isinstance(declared, dict) else ():
+        if isinstance(how, dict) and "default" in how:
+            state.vars[name] = how["default"]
+        elif isinstance(how, dict) and how.get("required") is True:
+            missing.append(name)
+    if missing:
+        raise FlowFailure(f"required flow variable not provided: {', '.join(sorted(missing))}")
+
+
+def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
+    for _ in range(run.max_steps):
+        node = plan.nodes.get(node_id)
+        if node is None:
+            raise FlowFailure(f"node {node_id} not found")
+        context = Context(state, state.last_output, run.ports.clock)
+        result, payload = _execute(run, plan, node, state, context)
+        output = _answered(node, result.output, state)
+        state.nodes[node_id] = output
+        state.last_output = output.payload
+        if node.variables:
+            names = Context(state, output.payload, run.ports.clock)
+            for name, template in node.variables:
+                state.vars[name] = template.render(names)
+        control = result.control if isinstance(result, Result) else None
+        if isinstance(control, Jump):
+            _traced(run, plan, node, payload, output, f"jump to {control.flow}")
+            plan, node_id = _jump(run, control, state)
+            continue
+        if isinstance(control, Respond):
+            state.egress.append(control.message)
+            _traced(run, plan, node, payload, output, "respond")
+            return Completed(_output(state, MISSING))
+        following = _following(node, output, context)
+        if state.answering == node_id:
+            state.answering = None
+            state.entry = without_action(state.entry)
+        if isinstance(result, Wait):
+            if following is None:
+                raise FlowFailure(f"session.wait node {node_id} requires a non-empty route")
+            _traced(run, plan, node, payload, output, "wait for the next message")
+            return _park(run, plan, following, state, result.reason, awaiting_submit=False, final=MISSING)
+        if following is None:
+            if node.routing.parks:
+                _traced(run, plan, node, payload, output, "wait for a submit")
+                reason = f"awaiting user submit at node `{node_id}`"
+                return _park(run, plan, node_id, state, reason, awaiting_submit=True, final=output.payload)
+            _traced(run, plan, node, payload, output, "end")
+            return Completed(_output(state, output.payload))
+        _traced(run, plan, node, payload, output, following)
+        node_id = following
+    if run.max_steps < MAX_STEPS:
+        raise NotAtOnce
+    raise FlowFailure(f"flow {run.flow_id} took more than {MAX_STEPS} steps")
+
+
+def _execute(
+    run: Run, plan: FlowPlan, node: NodePlan, state: RunState, context: Context
+) -> tuple[Result | Wait, object]:
+    """Run one node: its output, control or wish to wait, and the payload that it was given."""
+    try:
+        payload = node.payload.render(context)
+    except FlowFailure as failure:
+        raise FlowFailure(f"failed to render node input template: {failure}") from None
+    if node.kind == "emit":
+        state.egress.append(payload)
+        return Result(NodeOutput(True, payload)), payload
+    if node.kind == "exec" and node.component == SLOT_EXTRACTOR:
+        payload = _with_slots(payload, plan)
+    if node.kind in ("exec", "component"):
+        payload = before_dispatch(node.component, payload, state.entry)
+    if node.kind == "flow.call":
+        return _call_flow(run, payload), payload
+    return call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt), payload
+
+
+def _with_slots(payload: object, plan: FlowPlan) -> object:
+    schema = plan.graph.extra.get("greentic.slot_schema")
+    if schema is None or not isinstance(payload, dict):
+        return payload
+    inner = payload.get("input")
+    inner = inner if isinstance(inner, dict) else {}
+    return {**payload, "input": {"slot_definitions": schema, **inner}}
+
+
+def _call_flow(run: Run, payload: object) -> Result:
+    """Run another flow as a subroutine; how it fails is its output, as that of any other turn."""
+    source = payload if isinstance(payload, dict) else {}
+    named = source.get("flow_id", source.get("flow"))
+    flow_id = named.strip() if isinstance(named, str) else ""
+    if not flow_id:
+        raise FlowFailure("flow.call requires a non-empty flow_id")
+    if run.depth >= MAX_CALLS:
+        raise FlowFailure(f"flow.call failed for {flow_id}: calls nest deeper than {MAX_CALLS}")
+    try:
+        outcome = start(run._replace(flow_id=flow_id, depth=run.depth + 1), source.get("input"))
+    except FlowFailure as failure:
+        if run.caller.session is None or run.depth + 1 >= MAX_CALLS:
+            raise FlowFailure(f"flow.call failed for {flow_id}: {failure}") from None
+        return Result(NodeOutput(True, failure_payload(flow_id, str(failure))))
+    if isinstance(outcome, Parked):
+        raise FlowFailure(f"flow.call cannot pause (flow {flow_id} waiting: {outcome.reason})")
+    return Result(NodeOutput(True, outcome.output))
+
+
+def _answered(node: NodePlan, output: NodeOutput, state: RunState) -> NodeOutput:
+    """The output of a node that was waiting for a submit, with what was submitted."""
+    if state.answering != node.id or not isinstance(output.payload, dict):
+        return output
+    answers = state.answers
+    if node.answer_fields is not None:
+        answers = {key: answers[key] for key in node.answer_fields if key in answers}
+    return output._replace(payload={**output.payload, "answers": answers})
+
+
+def _following(node: NodePlan, output: NodeOutput, context: Context) -> str | None:
+    """The node that comes next (rule 1)."""
+    if not node.routing.routes:
+        return node.routing.next
+    facts = context.facts(output, node.routing)
+    for route in node.routing.routes:
+        if route.to is None:
+            continue
+        if route.event is not None and facts.named("event") != route.event:
+            continue
+        if route.condition is None or holds(route.condition, facts):
+            return route.to
+    return None
+
+
+def _jump(run: Run, jump: Jump, state: RunState) -> tuple[FlowPlan, str]:
+    if state.redirect_count >= jump.max_redirects:
+        raise FlowFailure("redirect_limit")
+    if not jump.flow:
+        raise FlowFailure("missing_flow")
+    plan = run.ports.flows.get(jump.flow)
+    if plan is None:
+        raise FlowFailure(f"unknown_flow:{jump.flow}")
+    if jump.node is not None and jump.node not in plan.nodes:
+        raise FlowFailure(f"unknown_node:{jump.node}")
+    if jump.node is None and plan.graph.start is None and not plan.nodes:
+        raise FlowFailure(f"jump_failed: flow {jump.flow} has no start node")
+    state.redirect_count += 1
+    state.last_output = {} if jump.payload is None else jump.payload
+    return plan, jump.node if jump.node is not None else plan.graph.first()
+
+
+def _park(
+    run: Run, plan: FlowPlan, node_id: str, state: RunState, reason: str, *, awaiting_submit: bool, final: object
+) -> Parked:
+    output = _output(state, final)
+    state.park_turns += 1
+    moved = None if plan.id == run.flow_id else plan.id
+    return Parked(Snapshot(run.pack_id, run.flow_id, moved, node_id, awaiting_submit, state), reason, output)
+
+
+def _output(state: RunState, final: object) -> object:
+    """The answer of a turn (rule 3)."""
+    if not state.egress:
+        return None if final is MISSING else final
+    said = list(state.egress)
+    if isinstance(final, list):
+        return said + final
+    if final is not MISSING and final is not None and final != said[-1]:
+        said.append(final)
+    return said
+
+
+def _traced(run: Run, plan: FlowPlan, node: NodePlan, payload: object, output: NodeOutput, then: str) -> None:
+    if run.ports.trace is not None:
+        run.ports.trace.step(plan.id, node.id, node.kind, payload, output.payload, then)

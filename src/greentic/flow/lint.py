@@ -1,0 +1,119 @@
+"""What is wrong with a flow, told when it is loaded instead of when it runs (spec: packs-flows-components 6). Pure.
+
+Every finding is a warning: real packs have them, and run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from greentic.flow.conditions import parse_condition
+from greentic.flow.envelope import dropped_keys
+from greentic.flow.graph import Node
+from greentic.flow.nodes import FlowPlan, NodePlan
+
+_ROUTE_KEYS = frozenset({"condition", "to", "event"})
+_EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input", "config"})
+_SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
+HasComponent = Callable[[str, str | None], bool]
+
+
+class Known(NamedTuple):
+    """What the pack of a flow has."""
+
+    component: HasComponent
+    flows: frozenset[str]
+
+
+def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
+    """The warnings about a flow, in the order of its nodes."""
+    if not plan.nodes:
+        return [f"flow {plan.id} has no nodes"]
+    found: list[str] = []
+    if plan.graph.start is not None and plan.graph.start not in plan.nodes:
+        found.append(f"starts at `{plan.graph.start}`, which is no node")
+    for node_id, node in plan.nodes.items():
+        stored = plan.graph.nodes[node_id]
+        found += [f"node {node_id}: {text}" for text in _node(stored, node, plan, known)]
+    return [f"flow {plan.id}: {text}" for text in found]
+
+
+def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[str]:
+    found = [*node.payload.faults]
+    found += [fault for _, template in node.variables for fault in template.faults]
+    if node.assigned is not None:
+        found += node.assigned[1].faults
+    found += _several_expressions(stored.mapping)
+    found += _routing(stored, node, plan)
+    mapping = stored.mapping if isinstance(stored.mapping, dict) else {}
+    if node.kind == "exec":
+        dropped = sorted(mapping.keys() - _EXEC_KEYS - _SETTINGS)
+        if dropped and "card_source" not in mapping and "card_spec" not in mapping:
+            found.append(f"component.exec drops {_listed(dropped)}; only `input` and `config` reach the component")
+        found += [
+            f"the component never sees {_listed(keys)} of `input`"
+            for keys in [dropped_keys(mapping.get("input"))]
+            if keys
+        ]
+    elif node.kind == "component":
+        keys = [key for key in dropped_keys(mapping) if key not in _SETTINGS]
+        if keys and not {*mapping} <= _EXEC_KEYS:
+            found.append(f"the component never sees {_listed(keys)}")
+    if node.kind in ("exec", "component"):
+        operation = node.operation or _text(mapping.get("operation")) or _text(mapping.get("op"))
+        if "{{" not in node.component and not known.component(node.component, operation):
+            found.append(f"component '{node.component}' not found in pack")
+        if operation is None:
+            found.append("no operation is named")
+    if node.kind in ("flow.call", "flow.goto"):
+        flow = _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
+        if flow is None or ("{{" not in flow and flow not in known.flows):
+            found.append(f"{node.kind} of `{flow}`, which is no flow of the pack")
+    if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
+        found.append("session.wait without a node behind it")
+    return found
+
+
+def _routing(stored: Node, node: NodePlan, plan: FlowPlan) -> list[str]:
+    found: list[str] = []
+    routing = stored.routing
+    if isinstance(routing, dict) and "Custom" in routing:
+        entries = routing["Custom"]
+        if not isinstance(entries, list):
+            return ["its routing is no list; the flow ends here"]
+        for entry in entries:
+            if not isinstance(entry, dict):
+                found.append("a route is no mapping")
+                continue
+            unknown = sorted(entry.keys() - _ROUTE_KEYS - {"out", "reply", "status"})
+            if unknown:
+                found.append(f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count")
+            condition = entry.get("condition")
+            if condition is not None and (not isinstance(condition, str) or not parse_condition(condition).operator):
+                found.append(f"the condition {condition!r} has no operator and never holds")
+    targets = [node.routing.next, *(route.to for route in node.routing.routes)]
+    found += [f"goes on to `{to}`, which is no node" for to in targets if to is not None and to not in plan.nodes]
+    return found
+
+
+def _several_expressions(value: object) -> list[str]:
+    """Texts that other workers read as a single path, and print nothing for."""
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _several_expressions(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _several_expressions(item)]
+    if not isinstance(value, str):
+        return []
+    text = value.strip()
+    if text.startswith("{{") and text.endswith("}}") and ("{{" in text[2:].lstrip("{") or "}}" in text.rstrip("}")):
+        return [f"`{text[:60]}` is several expressions; other workers read it as one path and print nothing"]
+    return []
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(f"`{key}`" for key in keys)
+
+
+def _text(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None

@@ -1,0 +1,103 @@
+"""What a run needs from outside, as small seams (spec: packs-flows-components 3.7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from greentic.flow.nodes import FlowPlan
+
+
+class Caller(NamedTuple):
+    """For whom a run works: what components are told."""
+
+    env: str
+    tenant: str
+    team: str | None = None
+    user: str | None = None
+    """A caller whose identity was verified."""
+    session: str | None = None
+    channel: str | None = None
+    provider: str | None = None
+
+
+class ComponentCall(NamedTuple):
+    """One call of a component."""
+
+    component: str
+    operation: str
+    input: object
+    """What the component is given: the envelope's payload, or a card's invocation as it is."""
+    config: object
+    """The node's configuration, or nothing."""
+    flow_id: str
+    node_id: str
+    caller: Caller
+    attempt: int = 1
+    card: bool = False
+    """Whether `input` is a card's invocation, which a component gets as it is and not in an envelope."""
+
+
+class ProviderCall(NamedTuple):
+    """One call of a provider, found by its id or type."""
+
+    provider_id: str | None
+    provider_type: str | None
+    operation: str
+    input: object
+    caller: Caller
+
+
+class Components(Protocol):
+    """The components of a revision."""
+
+    def call(self, call: ComponentCall) -> object:
+        """The answer as JSON; failures that a component reports are values. Raises `FlowFailure` for the others."""
+        ...
+
+    def call_provider(self, call: ProviderCall) -> object:
+        """The answer as JSON. Raises `FlowFailure`."""
+        ...
+
+
+class Assets(Protocol):
+    """The assets of the pack whose flow runs."""
+
+    def read(self, path: str) -> bytes | None:
+        """The content of an asset, whatever number of `assets/` stands before its path."""
+        ...
+
+
+class StateStore(Protocol):
+    """Values that outlive a run, kept per environment and tenant."""
+
+    def get(self, scope: str, key: str) -> object:
+        """The value, or `MISSING`. Raises `FlowFailure`."""
+        ...
+
+    def set(self, scope: str, key: str, value: object) -> None:
+        """Raises `FlowFailure`."""
+        ...
+
+    def delete(self, scope: str, key: str) -> bool: ...
+
+
+class Now(Protocol):
+    def now_ns(self) -> int: ...
+
+
+class Trace(Protocol):
+    """Is told each step of a run, for `gtc flow run`."""
+
+    def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None: ...
+
+
+class Ports(NamedTuple):
+    """Everything that a run may reach."""
+
+    flows: dict[str, FlowPlan]
+    """The flows of the pack, by id."""
+    components: Components
+    assets: Assets
+    state: StateStore | None
+    clock: Now
+    trace: Trace | None = None

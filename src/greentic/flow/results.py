@@ -1,0 +1,85 @@
+"""What the answer of a component means (spec: packs-flows-components 3.7).
+
+Rules, first applicable:
+1. `{ok: false, error: {…}}` and an object with an object `error` and no `result` are failures: a failed output where the
+   node has an error route, else the end of the run.
+2. `greentic_control` with version 1 jumps to another flow or responds and completes; other actions are ignored.
+3. Anything else is the node's output.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.flow.graph import FlowFailure
+from greentic.flow.state import Map, NodeOutput
+
+DEFAULT_REDIRECTS = 3
+
+
+class Jump(NamedTuple):
+    """Go on in another flow, or at another node."""
+
+    flow: str
+    node: str | None
+    payload: object
+    max_redirects: int
+
+
+class Respond(NamedTuple):
+    """Answer with this, and complete."""
+
+    message: Map
+
+
+class Result(NamedTuple):
+    output: NodeOutput
+    control: Jump | Respond | None = None
+
+
+def interpret(component: str, value: object, *, catches_errors: bool) -> Result:
+    """The meaning of a component's answer. Raises `FlowFailure` for a failure that nothing catches."""
+    if not isinstance(value, dict):
+        return Result(NodeOutput(True, value))
+    failure = _failure(component, value)
+    if failure is not None:
+        if not catches_errors:
+            raise FlowFailure(failure)
+        return Result(NodeOutput(False, value, {"error": failure}))
+    control = value.get("greentic_control")
+    return Result(NodeOutput(True, value), _control(control) if isinstance(control, dict) else None)
+
+
+def _failure(component: str, value: Map) -> str | None:
+    error = value.get("error")
+    if not isinstance(error, dict):
+        return None
+    code, message = error.get("code", "component_error"), error.get("message", "component reported error")
+    if value.get("ok") is False:
+        return f"component {component} failed: {code}: {message}"
+    if "ok" not in value and value.get("result") is None:
+        status = f" (status {error['status']})" if "status" in error else ""
+        return f"component {component} returned tool error: {code}: {message}{status}"
+    return None
+
+
+def _control(control: Map) -> Jump | Respond | None:
+    if control.get("v") != 1:
+        return None
+    action = control.get("action")
+    if action == "jump":
+        flow, node = control.get("flow"), control.get("node")
+        if not isinstance(flow, str) or not flow.strip():
+            raise FlowFailure("jump_failed: greentic_control names no flow")
+        if node is not None and not isinstance(node, str):
+            raise FlowFailure("jump_failed: the node of greentic_control is no text")
+        return Jump(flow.strip(), node, control.get("payload"), redirects(control))
+    if action == "respond":
+        return Respond({key: control[key] for key in ("text", "card_cbor", "needs_user") if key in control})
+    return None
+
+
+def redirects(source: Map) -> int:
+    """How many jumps are allowed in this run."""
+    told = source.get("max_redirects")
+    return told if isinstance(told, int) and not isinstance(told, bool) and told >= 0 else DEFAULT_REDIRECTS

@@ -1,0 +1,106 @@
+"""The state of a run, and the snapshot of a parked one (spec: packs-flows-components 3.5, 3.9).
+
+Rules:
+1. A snapshot holds the whole state but what was already told to the caller; it is plain JSON.
+2. Resuming replaces entry and input by the new message. A snapshot of another pack is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+from greentic.flow.graph import FlowFailure
+from greentic.flow.paths import MISSING
+
+Map = dict[str, object]
+
+
+class NodeOutput(NamedTuple):
+    """What a node left behind."""
+
+    ok: bool
+    payload: object
+    meta: object = None
+
+    def to_json(self) -> Map:
+        return {"ok": self.ok, "payload": self.payload, "meta": self.meta}
+
+
+@dataclass(slots=True)
+class RunState:
+    """Everything that a run remembers."""
+
+    entry: object
+    nodes: dict[str, NodeOutput] = field(default_factory=dict)
+    egress: list[object] = field(default_factory=list)
+    last_output: object = MISSING
+    redirect_count: int = 0
+    vars: Map = field(default_factory=dict)
+    park_turns: int = 0
+    answering: str | None = None
+    """The node that waited for a submit and now gets its answers."""
+    answers: Map = field(default_factory=dict)
+
+
+class Snapshot(NamedTuple):
+    """A parked run."""
+
+    pack_id: str
+    flow_id: str
+    """The flow that the run began with."""
+    next_flow: str | None
+    """The flow to go on in, if a jump changed it."""
+    next_node: str
+    awaiting_submit: bool
+    state: RunState
+
+    def to_json(self) -> Map:
+        """The stored form."""
+        state = self.state
+        out: Map = {"pack_id": self.pack_id, "flow_id": self.flow_id}
+        if self.next_flow is not None:
+            out["next_flow"] = self.next_flow
+        kept: Map = {
+            "entry": state.entry,
+            "input": state.entry,
+            "nodes": {name: output.to_json() for name, output in state.nodes.items()},
+            "egress": [],
+            "redirect_count": state.redirect_count,
+            "vars": state.vars,
+            "park_turns": state.park_turns,
+        }
+        if state.last_output is not MISSING:
+            kept["last_output"] = state.last_output
+        return out | {"next_node": self.next_node, "awaiting_submit": self.awaiting_submit, "state": kept}
+
+
+def read_snapshot(raw: object, pack_id: str) -> Snapshot:
+    """A stored snapshot. Raises `FlowFailure` for one of another pack, or one that cannot be read."""
+    try:
+        document = cast(Map, raw)
+        if document["pack_id"] != pack_id:
+            raise FlowFailure(f"snapshot pack {document['pack_id']} does not match requested {pack_id}")
+        kept = cast(Map, document["state"])
+        state = RunState(
+            entry=kept["entry"],
+            nodes={
+                name: NodeOutput(bool(item["ok"]), item["payload"], item.get("meta"))
+                for name, item in cast("dict[str, Map]", kept["nodes"]).items()
+            },
+            last_output=kept.get("last_output", MISSING),
+            redirect_count=cast(int, kept.get("redirect_count", 0)),
+            vars=dict(cast(Map, kept.get("vars") or {})),
+            park_turns=cast(int, kept.get("park_turns", 0)),
+        )
+        following = document.get("next_flow")
+        return Snapshot(
+            pack_id,
+            str(document["flow_id"]),
+            None if following is None else str(following),
+            str(document["next_node"]),
+            bool(document.get("awaiting_submit")),
+            state,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise FlowFailure(f"the waiting conversation cannot be read: {error!r}") from None

@@ -1,0 +1,178 @@
+"""Inside a component: functions become operations that flows call.
+
+    from greentic_component import Failure, Node, operation
+
+    @operation("greet")
+    def greet(payload, call):
+        return {"text": f"Hello, {payload['name']}!"}
+
+A payload and an answer are JSON values. `call` tells for whom the operation runs. A `Failure` is told to the flow with its
+code, where an error route can catch it; any other exception is told as `internal`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from componentize_py_types import Err
+from wit_world import exports
+from wit_world.exports import node
+
+Operation = Callable[[Any, "Call"], Any]
+_operations: dict[str, Operation] = {}
+
+
+@dataclass(frozen=True)
+class Call:
+    """For whom an operation runs."""
+
+    operation: str
+    tenant: str
+    env: str
+    user: str | None
+    session: str
+    flow: str
+    node: str
+    attempt: int
+
+
+class Failure(Exception):
+    """What went wrong, for the flow. `retryable` says whether trying again may help."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.message, self.retryable = code, message, retryable
+
+
+def operation(name: str) -> Callable[[Operation], Operation]:
+    """Offer a function as an operation."""
+
+    def offer(function: Operation) -> Operation:
+        _operations[name] = function
+        return function
+
+    return offer
+
+
+class Node(exports.Node):
+    """The exported interface; the application imports it so that it is found."""
+
+    def invoke(self, op: str, envelope: node.InvocationEnvelope) -> node.InvocationResult:
+        function = _operations.get(op)
+        if function is None:
+            known = ", ".join(sorted(_operations)) or "none"
+            raise _error(Failure("unknown_operation", f"there is no operation `{op}`; there are: {known}"))
+        context = envelope.ctx
+        call = Call(
+            op,
+            context.tenant_id,
+            context.env_id,
+            context.user_id,
+            context.correlation_id,
+            envelope.flow_id,
+            envelope.step_id,
+            envelope.attempt,
+        )
+        try:
+            answer = function(decode(envelope.payload_cbor), call)
+        except Failure as failure:
+            raise _error(failure) from None
+        except Exception as error:
+            raise _error(Failure("internal", f"{type(error).__name__}: {error}")) from None
+        return node.InvocationResult(True, encode(answer), None)
+
+
+def _error(failure: Failure) -> Err:
+    return Err(node.NodeError(failure.code, failure.message, failure.retryable, None, None))
+
+
+def encode(value: Any) -> bytes:
+    """A JSON value as CBOR."""
+    out = bytearray()
+    _write(value, out)
+    return bytes(out)
+
+
+def _write(value: Any, out: bytearray) -> None:
+    if value is None or isinstance(value, bool):
+        out.append({None: 0xF6, True: 0xF5, False: 0xF4}[value])
+    elif isinstance(value, int):
+        out += _head(0, value) if value >= 0 else _head(1, -1 - value)
+    elif isinstance(value, float):
+        out += b"\xfb" + struct.pack(">d", value)
+    elif isinstance(value, str):
+        data = value.encode()
+        out += _head(3, len(data)) + data
+    elif isinstance(value, bytes):
+        out += _head(2, len(value)) + value
+    elif isinstance(value, dict):
+        out += _head(5, len(value))
+        for key, item in value.items():
+            _write(str(key), out)
+            _write(item, out)
+    elif isinstance(value, (list, tuple)):
+        out += _head(4, len(value))
+        for item in value:
+            _write(item, out)
+    else:
+        raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _head(major: int, number: int) -> bytes:
+    if number < 24:
+        return bytes([major << 5 | number])
+    for info, width in ((24, 1), (25, 2), (26, 4), (27, 8)):
+        if number < 1 << (8 * width):
+            return bytes([major << 5 | info]) + number.to_bytes(width, "big")
+    raise ValueError(f"{number} does not fit into 64 bits")
+
+
+def decode(data: bytes) -> Any:
+    """The JSON value of some CBOR."""
+    value, at = _read(data, 0)
+    if at != len(data):
+        raise ValueError("there is more behind the value")
+    return value
+
+
+def _read(data: bytes, at: int) -> tuple[Any, int]:
+    major, info = data[at] >> 5, data[at] & 31
+    at += 1
+    if major == 7:
+        return _simple(data, at, info)
+    if info < 24:
+        number = info
+    else:
+        width = {24: 1, 25: 2, 26: 4, 27: 8}[info]
+        number = int.from_bytes(data[at : at + width], "big")
+        at += width
+    if major == 0:
+        return number, at
+    if major == 1:
+        return -1 - number, at
+    if major in (2, 3):
+        part = data[at : at + number]
+        return (part if major == 2 else part.decode()), at + number
+    if major == 4:
+        items = []
+        for _ in range(number):
+            item, at = _read(data, at)
+            items.append(item)
+        return items, at
+    if major == 5:
+        members = {}
+        for _ in range(number):
+            key, at = _read(data, at)
+            members[key], at = _read(data, at)
+        return members, at
+    return _read(data, at)  # a tag says nothing that JSON has a word for
+
+
+def _simple(data: bytes, at: int, info: int) -> tuple[Any, int]:
+    if info in (25, 26, 27):
+        form, width = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}[info]
+        return struct.unpack(form, data[at : at + width])[0], at + width
+    return {20: False, 21: True}.get(info), at

@@ -1,0 +1,169 @@
+"""Compiled components on disk, shared by every process of a user (spec: packs-flows-components 4.11).
+
+Rules:
+1. Compiled code is made here, from wasm whose digest was compared; none is ever taken from a bundle or a pack.
+2. An entry is keyed by the sha256 of the wasm, the engine's version and its settings. Beside it stands its own sha256, as we
+   recorded it: what does not match, or does not load, is deleted and made again.
+3. The directory belongs to this user alone (0700); one that does not is not used. Entries come by rename.
+4. Of several processes that want the same entry one compiles; the others wait and load.
+5. The directory is kept below a size: the entries that were not used for longest go first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from wasmtime import WasmtimeError
+from wasmtime import component as c
+
+from greentic.artifact.pack_components import check_component
+from greentic.ground.errors import BootError, MalformedArtifact
+from greentic.wasm.engine import ComponentEngine, engine_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_BYTES = 4 << 30
+"""Bytes of compiled code that are kept."""
+VARIABLE = "GREENTIC_COMPONENT_CACHE_DIR"
+
+
+class Compiled(NamedTuple):
+    component: c.Component
+    seconds: float
+    """Time of compiling; 0 for an entry that was there."""
+
+
+def default_directory(environ: dict[str, str] | None = None) -> Path:
+    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache."""
+    found = os.environ if environ is None else environ
+    told = found.get(VARIABLE)
+    if told:
+        return Path(told)
+    base = found.get("XDG_CACHE_HOME")
+    home = Path(base) if base else Path(found.get("HOME") or "~").expanduser() / ".cache"
+    return home / "greentic" / "components"
+
+
+class CompileCache:
+    """A directory of compiled components."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory = self._open(directory or default_directory()) / engine_version()
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+
+    @staticmethod
+    def _open(directory: Path) -> Path:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = directory.lstat()
+            if not os.access(directory, os.W_OK):
+                raise PermissionError
+        except OSError:
+            # A read-only home, as in a hardened pod: compiled code then lives as long as this process.
+            return Path(tempfile.mkdtemp(prefix="greentic-components-"))
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077 or not directory.is_dir() or directory.is_symlink():
+            raise BootError(
+                f"`{directory}` holds compiled components and must be a directory of this user alone (0700)",
+                hint=f"chmod 700 it, or name another one with {VARIABLE}",
+            )
+        return directory
+
+    def load(self, engine: ComponentEngine, wasm: bytes, name: str, *, sha256: str | None = None) -> Compiled:
+        """The compiled component, from here or made now. Raises `MalformedArtifact` for what is no component."""
+        check_component(wasm, name)
+        key = sha256 or hashlib.sha256(wasm).hexdigest()
+        found = self._find(engine, key)
+        if found is not None:
+            return Compiled(found, 0.0)
+        with self._locked(key):
+            found = self._find(engine, key)
+            if found is not None:
+                return Compiled(found, 0.0)
+            began = time.monotonic()
+            try:
+                component = c.Component(engine.engine, wasm)
+            except WasmtimeError as error:
+                raise MalformedArtifact(f"component {name} does not compile: {_first_cause(str(error))}") from None
+            seconds = time.monotonic() - began
+            self._keep(key, bytes(component.serialize()))
+            return Compiled(component, seconds)
+
+    def has(self, key: str) -> bool:
+        return (self.directory / f"{key}.cwasm").is_file()
+
+    def _find(self, engine: ComponentEngine, key: str) -> c.Component | None:
+        path, record = self._paths(key)
+        try:
+            recorded = record.read_text()
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != recorded:
+                raise ValueError
+            component = c.Component.deserialize_file(engine.engine, str(path))
+            os.utime(record)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, WasmtimeError):
+            # Torn, changed, or made on another processor: made again.
+            for gone in (record, path):
+                gone.unlink(missing_ok=True)
+            return None
+        return component
+
+    def _keep(self, key: str, code: bytes) -> None:
+        path, record = self._paths(key)
+        with suppress(OSError):  # a full disk costs the next start its time, not this one its life
+            self._write(path, code)
+            self._write(record, hashlib.sha256(code).hexdigest().encode())
+            self.prune(MAX_BYTES)
+
+    def _paths(self, key: str) -> tuple[Path, Path]:
+        return self.directory / f"{key}.cwasm", self.directory / f"{key}.sha256"
+
+    def _write(self, path: Path, data: bytes) -> None:
+        fd, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.directory)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        with (self.directory / f".{key}.lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def prune(self, max_bytes: int) -> int:
+        """Delete the entries that were not used for longest until the rest fits; how many went."""
+        entries: list[tuple[float, int, Path, Path]] = []
+        for record in self.directory.glob("*.sha256"):
+            path = record.with_suffix(".cwasm")
+            with suppress(OSError):
+                entries.append((record.stat().st_mtime, path.stat().st_size, path, record))
+        total, gone = sum(size for _, size, _, _ in entries), 0
+        for _, size, path, record in sorted(entries):
+            if total <= max_bytes:
+                break
+            for file in (record, path, self.directory / f".{path.stem}.lock"):
+                file.unlink(missing_ok=True)
+            total, gone = total - size, gone + 1
+        return gone
+
+
+def _first_cause(text: str) -> str:
+    """A library's error with its causes as one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip() != "Caused by:"]
+    return ": ".join(lines[:3])

@@ -1,0 +1,537 @@
+"""From a pack to an answer: loading, signatures, conversations, turns, and where they run."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+import wat
+from conftest import make_bundle, make_pack, need
+from greentic.activate.components import ComponentRuntime, RevisionComponents, grants_of
+from greentic.activate.conversation import Conversations, Identity, session_hint
+from greentic.activate.load import load_pack, load_packs
+from greentic.activate.state import StoredState
+from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.activate.value_store import MAX_VALUE, DirectoryStore, MemoryStore
+from greentic.activate.warm import check_loadable
+from greentic.artifact.pack_archive import PackArchive
+from greentic.artifact.pack_signature import CHAIN, SIGNATURE, SignaturePolicy, UntrustedPack, read_signature_policy
+from greentic.flow.activity import activity_of
+from greentic.flow.graph import FlowFailure, NotAtOnce
+from greentic.flow.paths import MISSING
+from greentic.ground.errors import BootError, Conflict, GreenticError, InvalidArgument, MalformedArtifact
+from greentic.operate.pack_sign import sign_pack
+from greentic.serve.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
+from greentic.serve.turn_pool import TurnPool
+from greentic.store.revisions import LocatedPack, file_digest
+from simulators import CountingRandom, FakeClock
+from test_flow import node, to, when
+
+
+def placed(tmp_path: Path, data: bytes, name: str = "pack") -> LocatedPack:
+    path = tmp_path / f"{name}.gtpack"
+    path.write_bytes(data)
+    return LocatedPack(name, path, file_digest(path))
+
+
+def component_node(component: str, mapping: object = "{{entry}}", routing: object = "End") -> dict[str, object]:
+    return node("c", component, {"input": mapping}, routing, operation="run")
+
+
+ECHO = {"main": {"nodes": [component_node("echo")]}}
+
+
+# -- loading --------------------------------------------------------------------------------------------------------
+
+
+def sources(component_id: str, source: str, digest: str | None, artifact: object, name: str = "component_id") -> dict[str, object]:
+    entry = {"name": "n", name: component_id, "source": source, "resolved": {"digest": digest}, "artifact": artifact}
+    kind = "greentic.pack.component_sources@v1"
+    return {kind: {"kind": kind, "version": "v1", "inline": {"schema_version": 1, "components": [entry]}}}
+
+
+def test_a_pack_with_components_loads_and_tells_of_them(tmp_path):
+    pack = load_pack(placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()})))
+    assert [(c.id, c.sha256) for c in pack.components] == [("echo", wat.sha256(wat.node_06()))] and pack.warnings == ()
+    report = check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))])
+    assert report.components == 1 and check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))]).compiled == 0
+
+
+REFERENCE = "oci://reg.example/x/component-echo:1.0@sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize("named", ["echo", "echo.run", REFERENCE, "oci://reg.example/x/component-echo:9.9", "oci://elsewhere/y/echo"])
+def test_components_only_listed_as_sources_are_found_by_every_name(tmp_path, named):
+    wasm = wat.node_06()
+    data = make_pack("p", {"main": {"nodes": [node("c", "component.exec", {"component": named, "operation": "run", "input": 1})]}}, extensions=sources("echo", REFERENCE, f"sha256:{wat.sha256(wasm)}", {"inline": {"wasm_path": "blobs/e.wasm"}}))
+    data = with_entries(data, {"blobs/e.wasm": wasm})
+    answer = run_pack(tmp_path, data, {"x": 1})
+    assert answer.output == 1
+
+
+def with_entries(data: bytes, more: dict[str, bytes], without: tuple[str, ...] = ()) -> bytes:
+    """A pack with other entries, its SBOM left as it was."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            if name not in more and name not in without:
+                new.writestr(name, old.read(name))
+        for name, content in more.items():
+            new.writestr(name, content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (with_entries(make_pack("p", ECHO, {"echo": wat.node_06()}), {}, ("components/echo.wasm",)), "components missing: echo; looked in components/"),
+        (make_pack("p", {}, extensions=sources("echo", "oci://r/echo:1", None, "remote")), "uses tag ref oci://r/echo:1 but is not bundled; rebuild the pack"),
+        (make_pack("p", {}, extensions=sources("echo", "oci://r/echo@sha256:00", "sha256:00", "remote")), "components missing: echo"),
+        (with_entries(make_pack("p", {}, extensions=sources("echo", "x", "sha256:" + "0" * 64, {"inline": {"wasm_path": "e.wasm"}})), {"e.wasm": wat.node_06()}), "component echo digest mismatch"),
+        (with_entries(make_pack("p", {}, extensions=sources("echo", "x", "blake3:" + "0" * 64, {"inline": {"wasm_path": "e.wasm"}})), {"e.wasm": wat.node_06()}), "component echo digest mismatch"),
+        (with_entries(make_pack("p", {}, extensions=sources("echo", "x", "md5:0", {"inline": {"wasm_path": "e.wasm"}})), {"e.wasm": wat.node_06()}), "no sha256 and no blake3"),
+        (make_pack("p", ECHO, {"echo": b"\0asm\x01\0\0\0" + bytes(9)}), "component echo is a core WebAssembly module, expected a component"), (make_pack("p", ECHO, {"echo": b"text"}), "component echo is no WebAssembly component"),
+    ],
+)  # fmt: skip
+def test_packs_whose_components_are_wrong_do_not_load(tmp_path, data, why):
+    with pytest.raises(MalformedArtifact, match=f"pack `pack` does not load: .*{why}"):
+        load_pack(placed(tmp_path, data))
+
+
+def test_damaged_wasm_fails_the_warm(tmp_path):
+    with pytest.raises(MalformedArtifact, match="component echo does not compile"):
+        check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()[:300]}))])
+
+
+def test_what_does_not_matter_is_a_warning(tmp_path):
+    data = make_pack("p", {"main": {"nodes": [component_node("gone", routing=when({"next": "x"}))]}, "empty": {"nodes": []}})
+    found = "\n".join(load_pack(placed(tmp_path, data)).warnings)
+    assert "component 'gone' not found in pack" in found and "unknown routing key `next`" in found and "flow empty has no nodes" in found
+    wrong_sbom = with_entries(make_pack("p", ECHO, {"echo": wat.node_06()}), {"extra.txt": b"x"})
+    assert any("extra.txt" in w for w in load_pack(placed(tmp_path, wrong_sbom)).warnings)
+    with pytest.raises(Conflict, match="same manifest id"):
+        load_packs([placed(tmp_path, make_pack("p", {}), "a"), placed(tmp_path, make_pack("p", {}), "b")])
+
+
+def test_grants_come_from_manifest_and_pack():
+    assert grants_of({}, ("API-Key",)).secrets == {"api_key"} and grants_of({}, ()).state_read
+    told = {"capabilities": {"host": {"http": {"client": False}, "state": {"read": True, "write": False}}}}
+    assert grants_of(told, ())[:3] == (False, True, False)
+
+
+def test_secrets_that_flows_name_are_granted(tmp_path):
+    flows = {"main": {"nodes": [component_node("echo", {"token_secret": "FROM_FIELD", "deep": [{"x_secret": "DEEP"}]})]}}
+    pack = load_pack(placed(tmp_path, make_pack("p", flows, {"echo": wat.node_06()}, secret_requirements=[{"key": "DECLARED"}])))
+    assert set(pack.secrets) == {"DECLARED", "FROM_FIELD", "DEEP"}
+
+
+# -- signatures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    path = tmp_path / "key.pem"
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path
+
+
+@pytest.fixture
+def signed(tmp_path, key_file):
+    place = placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))
+    told = sign_pack(place.path, key_file, None, None, FakeClock())
+    return place, str(told["key_fingerprint"])
+
+
+def changed(place: LocatedPack, more: dict[str, bytes], without: tuple[str, ...] = ()) -> LocatedPack:
+    place.path.write_bytes(with_entries(place.path.read_bytes(), more, without))
+    return place
+
+
+REQUIRE = SignaturePolicy("require")
+
+
+def test_a_signed_pack_is_accepted_where_it_must_be(signed):
+    place, fingerprint = signed
+    assert load_pack(place, REQUIRE).signed and load_pack(place, SignaturePolicy("require", frozenset({fingerprint}))).warnings == ()
+    with pytest.raises(UntrustedPack, match="not among the allowed ones"):
+        load_pack(place, SignaturePolicy("require", frozenset({"0" * 64})))
+    assert any("not among" in w for w in load_pack(place, SignaturePolicy("warn", frozenset({"0" * 64}))).warnings)
+
+
+@pytest.mark.parametrize("what", ["signature", "chain", "manifest", "both", "component", "extra", "algorithm", "garbage", "garbage-chain", "other-signature"])
+def test_threat_stripped_signature_whatever_is_missing_or_changed_is_refused(signed, what):
+    place, _ = signed
+    archive = PackArchive(io.BytesIO(place.path.read_bytes()))
+    signature = json.loads(archive.read(SIGNATURE))
+    manifest = archive.read("manifest.cbor")
+    change: dict[str, tuple[dict[str, bytes], tuple[str, ...]]] = {
+        "signature": ({}, (SIGNATURE,)), "chain": ({}, (CHAIN,)), "both": ({}, (SIGNATURE, CHAIN)), "manifest": ({"manifest.cbor": manifest.replace(b"tests", b"Tests")}, ()),
+        "component": ({"components/echo.wasm": wat.trapping()}, ()), "extra": ({"assets/more.txt": b"x"}, ()), "algorithm": ({SIGNATURE: json.dumps(signature | {"alg": "none"}).encode()}, ()),
+        "garbage": ({SIGNATURE: b"{"}, ()), "garbage-chain": ({CHAIN: b"x"}, ()), "other-signature": ({SIGNATURE: json.dumps(signature | {"sig": base64.urlsafe_b64encode(bytes(64)).decode()}).encode()}, ()),
+    }  # fmt: skip
+    more, without = change[what]
+    place = changed(place, more, without)
+    with pytest.raises(UntrustedPack, match="is required and not accepted"):
+        load_pack(place, REQUIRE)
+    tolerant = load_pack(place)
+    assert (tolerant.warnings == ()) is (what == "both") and load_pack(place, SignaturePolicy("ignore")).pack_id == "pack"
+
+
+def test_development_certificates_need_their_key_to_be_named(tmp_path, key_file):
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key = load_pem_private_key(key_file.read_bytes(), None)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "greentic-dev-local")])
+    import datetime
+
+    began = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    pem = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + datetime.timedelta(days=9)).sign(key, None).public_bytes(Encoding.PEM)
+    (tmp_path / "chain.pem").write_bytes(pem)
+    place = placed(tmp_path, make_pack("p", {}))
+    told = sign_pack(place.path, key_file, tmp_path / "chain.pem", None, FakeClock())
+    with pytest.raises(UntrustedPack, match="dev self-signed"):
+        load_pack(place, REQUIRE)
+    assert load_pack(place, SignaturePolicy("require", frozenset({str(told["key_fingerprint"])}))).signed
+
+
+def test_signing_refuses_what_it_cannot_vouch_for(tmp_path, key_file):
+    place = placed(tmp_path, with_entries(make_pack("p", {}), {"extra": b"x"}))
+    with pytest.raises(Conflict, match="its SBOM is not true"):
+        sign_pack(place.path, key_file, None, None, FakeClock())
+    (tmp_path / "no.pem").write_text("x")
+    good = placed(tmp_path, make_pack("p", {}), "good")
+    for key, chain in ((tmp_path / "no.pem", None), (key_file, tmp_path / "no.pem")):
+        with pytest.raises(InvalidArgument):
+            sign_pack(good.path, key, chain, None, FakeClock())
+    with pytest.raises(GreenticError):
+        sign_pack(good.path, tmp_path / "gone.pem", None, None, FakeClock())
+    first = sign_pack(good.path, key_file, None, tmp_path / "out.gtpack", FakeClock())
+    again = sign_pack(tmp_path / "out.gtpack", key_file, None, None, FakeClock())
+    assert first["signed_digest"] == again["signed_digest"] and "signatures/pack.sig" not in zipfile.ZipFile(good.path).namelist()
+
+
+def test_signature_policies_are_read():
+    assert read_signature_policy(None, None) == SignaturePolicy() and read_signature_policy("require", "A" * 64).keys == {"a" * 64} and read_signature_policy("ignore", "").mode == "ignore"
+    for mode, keys in (("maybe", None), ("require", "xyz")):
+        with pytest.raises(InvalidArgument):
+            read_signature_policy(mode, keys)
+
+
+# -- turns ----------------------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A revision and what its turns need."""
+
+    def __init__(self, tmp_path: Path, data: bytes, values: object = None, revision_id: str = "R1") -> None:
+        self.clock, self.log = FakeClock(), []
+        self.values = values or MemoryStore()
+        state = StoredState(self.values)
+        pack = load_pack(placed(tmp_path, data))
+        self.runtime = ComponentRuntime(None, state, lambda source, text: self.log.append(f"{source}: {text}"))
+        self.revision = ActiveRevision(revision_id, "D", "b", pack.digest, None, 10000, False, (pack,), flow_index((pack,)), RevisionComponents((pack,), self.runtime))
+        self.services = TurnServices("local", Conversations(self.values, "s"), state, self.clock, CountingRandom(), self.log.append)
+
+    def turn(self, body: object, identity: Identity = Identity(), **more: object):  # noqa: B008
+        return turn(self.revision, activity_of(body), "acme", None, identity, self.services, **more)
+
+
+def run_pack(tmp_path: Path, data: bytes, body: object):
+    return Stage(tmp_path, data).turn(body)
+
+
+ASK = {
+    "main": {
+        "nodes": [
+            node("ask", "emit.response", {"text": "name?"}, to("w")),
+            node("w", "session.wait", {"reason": "a name"}, to("greet")),
+            node("greet", "emit.response", {"text": "hello {{entry.text}}"}),
+        ]
+    }
+}
+
+
+def test_a_component_answers_a_turn(tmp_path):
+    assert run_pack(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}), {"text": "hi"}).output == {"text": "hi"}
+
+
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+def test_conversations_wait_for_their_own_caller(tmp_path, kind):
+    values = MemoryStore() if kind == "memory" else DirectoryStore(tmp_path / "sessions")
+    stage = Stage(tmp_path, make_pack("p", ASK), values)
+    ann, bob = Identity(session="ann"), Identity(user="bob")
+    pending = stage.turn({"text": "x"}, ann)
+    assert pending.parked and pending.output == {"status": "pending", "reason": "a name", "reply_scope": {"conversation": "main"}, "response": [{"text": "name?"}]}
+    assert stage.turn({"text": "y"}, bob).parked and stage.turn({"text": "Bob"}, bob).output == [{"text": "hello Bob"}]
+    assert stage.services.conversations.pinned("D", "acme", ann) == "R1" and stage.services.conversations.pinned("D", "acme", bob) is None
+    other = Stage(tmp_path, make_pack("p", ASK), values, "R2")
+    assert other.turn({"text": "z"}, ann).parked  # what waits on one revision does not go on with another
+    assert stage.turn({"text": "Ann"}, ann).output == [{"text": "hello Ann"}]
+    assert session_hint(Identity(user="u", endpoint="E"), "t", "f") == "ep=E::t:provider:f:f:u"
+
+
+def test_a_failed_resume_is_answered_and_forgotten(tmp_path):
+    flows = {"main": {"nodes": [node("w", "session.wait", "r", to("gone"))]}}
+    stage = Stage(tmp_path, make_pack("p", flows))
+    assert stage.turn({"text": "x"}).parked
+    failed = stage.turn({"text": "y"})
+    assert failed.output["metadata"]["error_message"] == "node gone not found" and stage.turn({"text": "z"}).parked
+    key = stage.services.conversations.key("R1", "acme", session_hint(Identity(), "acme", "main"), "p", "main")
+    stage.values.set(key, b"{damaged")
+    assert "cannot be read" in stage.turn({"text": "q"}).output["metadata"]["error_message"]
+
+
+def test_passing_failures_are_tried_again(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("unavailable", "later")}))
+    began = stage.clock.monotonic()
+    failed = stage.turn({"text": "x"})
+    assert "unavailable" in failed.output["metadata"]["error_message"] and stage.clock.monotonic() - began >= 0.75
+    assert sum("trying again" in line for line in stage.log) == 2
+    final = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("bad", "never")}))
+    assert final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: bad: never" and final.clock.monotonic() == FakeClock().monotonic()
+
+
+def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))
+    with pytest.raises(NotAtOnce):
+        stage.turn({"text": "x"}, at_once=True)  # nobody knows yet how long the component takes
+    for _ in range(3):
+        stage.turn({"text": "x"})
+    assert stage.turn({"text": "x"}, at_once=True).output["text"] == "x"
+    for flows, components in (({"main": {"nodes": [node("s", "state.set", {"key": "k", "value": 1})]}}, {}), (ECHO, {"echo": wat.spinning()}), (ECHO, {"echo": wat.error_06("unavailable", "x")})):
+        slow = Stage(tmp_path, make_pack("p", flows, components))
+        for calls in slow.revision.components._calls.values():
+            for ready in getattr(calls, "_own", {}).values():
+                ready.loaded.pace._left = 0
+        with pytest.raises(NotAtOnce):
+            slow.turn({"text": "x"}, at_once=True)
+    waiting = Stage(tmp_path, make_pack("p", ASK))
+    assert waiting.turn({"text": "x"}).parked
+    key = waiting.services.conversations.key("R1", "acme", session_hint(Identity(), "acme", "main"), "p", "main")
+    held, seen = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with waiting.values.hold(key):
+            held.set()
+            seen.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    with pytest.raises(NotAtOnce):
+        waiting.turn({"text": "y"}, at_once=True)
+    seen.set()
+    holder.join()
+
+
+def test_two_messages_at_once_advance_a_conversation_once(tmp_path):
+    flows = {"main": {"nodes": [node("a", "session.wait", "first", to("b")), node("b", "session.wait", "second", to("c")), node("c", "emit.response", {"text": "done"})]}}
+    stage = Stage(tmp_path, make_pack("p", flows))
+    assert stage.turn({"text": "0"}).parked
+    together = threading.Barrier(2)
+    answers: list[object] = []
+
+    def send(text: str) -> None:
+        together.wait()
+        answers.append(stage.turn({"text": text}).output)
+
+    threads = [threading.Thread(target=send, args=(t,)) for t in ("1", "2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted("done" in str(a) for a in answers) == [False, True]
+
+
+# -- stores ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "directory", "redis"])
+def values(request, tmp_path):
+    if request.param == "redis":
+        from greentic.activate.redis_store import RedisStore
+
+        with redis_server(tmp_path) as url:
+            yield RedisStore(url)
+    else:
+        yield MemoryStore() if request.param == "memory" else DirectoryStore(tmp_path / "values")
+
+
+class redis_server:
+    """A Redis of Debian's package on a free port, for one test."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self._program, self._directory = need("redis-server", "redis-server"), tmp_path
+
+    def __enter__(self) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.process = subprocess.Popen([self._program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)], stdout=subprocess.DEVNULL)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return f"redis://127.0.0.1:{port}/0"
+            except OSError:
+                assert self.process.poll() is None
+                time.sleep(0.02)
+
+    def __exit__(self, *a: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def test_values_are_kept_held_and_end(values):
+    assert values.get("k") is None and not values.delete("k")
+    values.set("k", b"1")
+    values.set("k", b"2", 100)
+    assert values.get("k") == b"2" and values.delete("k") and values.get("k") is None
+    values.set("gone", b"x", 1)
+    while values.get("gone") is not None:
+        time.sleep(0.05)
+    with pytest.raises(FlowFailure, match="cannot be kept"):
+        values.set("big", bytes(MAX_VALUE + 1))
+    order: list[int] = []
+    inside = threading.Event()
+
+    def other() -> None:
+        inside.wait()
+        with values.hold("c"):
+            order.append(2)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with values.hold("c"):
+        inside.set()
+        time.sleep(0.05)
+        order.append(1)
+    thread.join()
+    assert order == [1, 2]
+    at_once = values.hold_at_once("c")
+    assert (at_once is not None) is values.local
+    with at_once or nullcontext():
+        pass
+    state = StoredState(values)
+    state.set("s", "k", {"a": [1]})
+    assert state.get("s", "k") == {"a": [1]} and state.get("other", "k") is MISSING and state.delete("s", "k")
+
+
+def test_memory_is_bounded_by_what_was_not_used_longest(monkeypatch):
+    from greentic.activate import value_store
+
+    monkeypatch.setattr(value_store, "MAX_ENTRIES", 3)
+    store = MemoryStore()
+    for name in "abc":
+        store.set(name, b"x")
+    store.get("a")
+    store.set("d", b"x")
+    assert [store.get(n) is not None for n in "abcd"] == [True, False, True, True]
+
+
+def test_a_directory_is_bounded_too(tmp_path, monkeypatch):
+    from greentic.activate import value_store
+
+    monkeypatch.setattr(value_store, "MAX_ENTRIES", 10)
+    store = DirectoryStore(tmp_path / "v")
+    for number in range(1000):
+        store.set(str(number), b"x")
+    assert sum(not p.name.startswith(".") for p in (tmp_path / "v").iterdir()) == 10 and store.get("999") == b"x"
+    shutil.rmtree(tmp_path / "v")
+    for act in (lambda: store.set("k", b"x"),):
+        with pytest.raises(FlowFailure, match="unavailable"):
+            act()
+
+
+def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
+    from greentic.activate.redis_store import RedisStore
+
+    with redis_server(tmp_path) as url:
+        first = Stage(tmp_path, make_pack("p", ASK), RedisStore(url))
+        assert first.turn({"text": "x"}, Identity(session="ann")).parked
+        second = Stage(tmp_path, make_pack("p", ASK), RedisStore(url))
+        assert second.services.conversations.pinned("D", "acme", Identity(session="ann")) == "R1"
+        assert second.turn({"text": "Ann"}, Identity(session="ann")).output == [{"text": "hello Ann"}]
+        lost = Stage(tmp_path, make_pack("p", ASK), RedisStore(url))
+    failed = lost.turn({"text": "x"})
+    assert "session store is unavailable" in failed.output["metadata"]["error_message"]
+    with pytest.raises(BootError, match="does not answer") as refused:
+        RedisStore("redis://user:hunter2@127.0.0.1:1/0")
+    assert "hunter2" not in str(refused.value)
+
+
+# -- who asks, and where turns run ----------------------------------------------------------------------------------
+
+
+def test_identities():
+    assert trusted_identity("u", "s", "E", {"user": "x"}).identity == Identity("s", "u", "E")
+    assert trusted_identity(None, None, None, {"user": "x", "session": "y"}).identity == Identity("y", "x") and trusted_identity("", "x" * 300, None, 5).identity == Identity()
+    fresh = bytes(range(SESSION_BYTES))
+    first = stranger_identity(None, fresh, shared=False)
+    text = session_cookie(first.identity).partition("=")[2].partition(";")[0]
+    assert first.private and stranger_identity(text, bytes(SESSION_BYTES), shared=False).identity == first.identity
+    assert stranger_identity("short", fresh, shared=False).identity == first.identity and stranger_identity(text[:-1] + "!", fresh, shared=False).identity == first.identity
+    assert stranger_identity(text, fresh, shared=True).identity == Identity()
+
+
+def test_a_long_turn_does_not_hold_up_the_others():
+    pool = TurnPool()
+    release = threading.Event()
+
+    async def main() -> None:
+        long = pool.run(release.wait)
+        assert await asyncio.gather(*(pool.run(lambda n=n: n * n) for n in range(50))) == [n * n for n in range(50)]
+        assert not long.done()
+        more = [pool.run(release.wait) for _ in range(3)]
+        assert await pool.run(lambda: "still here") == "still here"
+        release.set()
+        assert await asyncio.gather(long, *more) == [True] * 4
+        with pytest.raises(ZeroDivisionError):
+            await pool.run(lambda: 1 / 0)
+        assert await pool.run(lambda: "after") == "after"
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    pool.stop()
+
+
+def test_threat_secret_leak_no_planted_secret_reaches_an_output(tmp_path, monkeypatch):
+    """A component reads a secret and answers with something else; nothing that we write may hold it."""
+    planted = "planted-secret-93b1"
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "abc").write_text(planted)
+    monkeypatch.setenv("GREENTIC_SECRETS_DIR", str(tmp_path / "secrets"))
+    get = wat.Function("get", {"key": "string"}, ("result", wat.opt(wat.BYTES), ("enum", "secrets-error", ["not-found", "denied", "invalid-key", "internal"])))
+    wasm = wat.node_06(f"(call $get (i32.const 16) (i32.const 3) (i32.const 2048)) {wat.ok_06(*wat.payload_06())}", {"greentic:secrets-store/secrets-store@1.0.0": [get]}, '(data (i32.const 16) "abc")')
+    for requirement in ([{"key": "abc"}], []):
+        stage = Stage(tmp_path, make_pack("p", {"main": {"nodes": [component_node("c", "{{entry}}")]}}, {"c": wasm}, secret_requirements=requirement))
+        told = str(stage.turn({"text": "x"})) + "".join(stage.log)
+        assert planted not in told
+    assert "denied" in told or "not declared" in told
+
+
+def test_bundles_with_components_are_staged_warmed_and_served(tmp_path, author):
+    bundle = make_bundle(tmp_path, {"app": make_pack("p", ECHO, {"echo": wat.node_06()})})
+    author.create()
+    deployment = author.add()
+    revision = author.stage(deployment, bundle)
+    author.warm(revision)
+    assert author.context.store.load("local").revision(revision).lifecycle == "ready"
+    broken = make_bundle(tmp_path / "b", {"app": make_pack("p", ECHO, {"echo": wat.node_06()[:400]})}) if (tmp_path / "b").mkdir() is None else None
+    failed = author.stage(deployment, broken)
+    with pytest.raises(Conflict, match="does not compile"):
+        author.warm(failed)
+    assert author.context.store.load("local").revision(failed).lifecycle == "failed"
