@@ -3,6 +3,9 @@
 #   ./demo.sh host-pull [BUNDLE]   everything, and leave the worker running
 #   ./demo.sh talk                 a conversation with the running worker (type; an empty line ends it)
 #   ./demo.sh tamper               one byte differs at the distributor: the boot must refuse
+#   ./demo.sh oci-pull [BUNDLE]    push the bundle to a local registry, and boot a worker from oci://
+#   ./demo.sh resume               kill a worker in the middle of a large pull; the next one fetches the rest
+#   ./demo.sh revoke [BUNDLE]      revoke a bundle: the boot must refuse
 #   ./demo.sh host-stop            stop exactly what host-pull started
 # WORKER_PORT (8080) and DISTRIBUTOR_PORT (8090) choose the ports.
 set -euo pipefail
@@ -60,10 +63,10 @@ stop_one() { # stop_one NAME
   rm -f "$file"
 }
 
-host_stop() { stop_one worker; stop_one distributor; }
+host_stop() { stop_one worker; stop_one distributor; stop_one registry; }
 
-start_distributor() { # start_distributor DIRECTORY
-  "$gtc" distributor serve "$1" --port "$DISTRIBUTOR_PORT" > "$state/distributor.log" 2>&1 &
+start_distributor() { # start_distributor DIRECTORY [FLAGS…]
+  "$gtc" distributor serve "$@" --port "$DISTRIBUTOR_PORT" > "$state/distributor.log" 2>&1 &
   remember $! "$state/distributor.pid"
   wait_for "http://127.0.0.1:$DISTRIBUTOR_PORT/" distributor "$state/distributor.log"
 }
@@ -90,9 +93,10 @@ sys.exit(1)
 PY
 }
 
-author() { # author BUNDLE: the real verbs; sets $store
+author() { # author BUNDLE [URI]: the real verbs; sets $store and $op
   store=$state/environments
-  local op=("$gtc" op --store-root "$store") uri=http://127.0.0.1:$DISTRIBUTOR_PORT/bundle.gtbundle dep rev
+  op=("$gtc" op --store-root "$store")
+  local uri=${2:-http://127.0.0.1:$DISTRIBUTOR_PORT/bundle.gtbundle} dep rev
   export GTC_OPERATOR_KEY_PATH=$state/operator/key.pem
   bold "1. Author the deployment (store: .demo/environments)"
   show gtc op env create local --name local
@@ -135,7 +139,7 @@ prepare() { # prepare [BUNDLE]: set-up, clean state, bundle in place; sets $bund
 
 start_worker() {
   show "greentic-start start --env local --store-root .demo/environments"
-  env -u GREENTIC_REVISION_ID -u GREENTIC_SEED_DIR -u GREENTIC_GATEWAY_PORT -u PORT GREENTIC_GATEWAY_LISTEN_ADDR="127.0.0.1:$WORKER_PORT" \
+  env -u GREENTIC_REVISION_ID -u GREENTIC_SEED_DIR -u GREENTIC_GATEWAY_PORT -u PORT GREENTIC_BUNDLE_CACHE_DIR="$state/cache" GREENTIC_GATEWAY_LISTEN_ADDR="127.0.0.1:$WORKER_PORT" \
     "$worker" start --env local --store-root "$store" --strict-port > "$state/worker.log" 2>&1 &
   remember $! "$state/worker.pid"
 }
@@ -232,20 +236,121 @@ PY
   start_distributor "$state/bundles"
   bold "4. Boot: it must refuse"
   start_worker
+  expect_refusal "does not match revision"
+  bold "Refused: the bytes are not the pinned ones, nothing was unpacked, nothing serves."
+}
+
+expect_refusal() { # expect_refusal TEXT: the worker that was started must end with 1 and say so
   local pid code=0
   read -r pid _ < "$state/worker.pid"
   wait "$pid" || code=$?
   cat "$state/worker.log"
   [ "$code" = 1 ] || fail "the worker ended with $code, expected 1"
-  grep -q "does not match revision" "$state/worker.log" || fail "the refusal does not name the digest"
+  grep -q "$1" "$state/worker.log" || fail "the refusal does not say \`$1\`"
   [ ! -e "$store/local/runtime-config.json" ] || fail "a refused boot left a projection behind"
-  bold "Refused: the bytes are not the pinned ones, nothing was unpacked, nothing serves."
+}
+
+oci_pull() {
+  command -v docker-registry >/dev/null 2>&1 || fail "this demo needs a registry: apt-get install docker-registry"
+  prepare "$@"
+  trap 'host_stop >&2' ERR
+  local registry=127.0.0.1:$DISTRIBUTOR_PORT uri
+  printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/registry}}\nhttp: {addr: %s}\n' "$state" "$registry" > "$state/registry.yml"
+  bold "1. Start a registry (Debian's docker-registry) and push the bundle"
+  show docker-registry serve registry.yml
+  docker-registry serve "$state/registry.yml" > "$state/registry.log" 2>&1 &
+  remember $! "$state/registry.pid"
+  wait_for "http://$registry/v2/" registry "$state/registry.log"
+  export GREENTIC_OCI_INSECURE_REGISTRIES=$registry
+  show "gtc bundle publish $(basename "$bundle") oci://$registry/bots/demo:1"
+  uri=$("$gtc" bundle publish "$bundle" "oci://$registry/bots/demo:1" | tee /dev/stderr | field bundle_source_uri)
+  author "$bundle" "$uri"
+  bold "3. Start a worker that has nothing"
+  start_worker
+  wait_for "http://127.0.0.1:$WORKER_PORT/healthz" worker "$state/worker.log"
+  cat "$state/worker.log"
+  show "curl -X POST http://127.0.0.1:$WORKER_PORT/ -d '{\"text\":\"hi\"}'"
+  get POST "http://127.0.0.1:$WORKER_PORT/" '{"text":"hi"}'
+  trap - ERR
+  bold "The worker runs from $uri. Stop it with ./demo.sh host-stop"
+}
+
+resume() {
+  prepare
+  trap host_stop EXIT
+  bold "0b. Make the bundle large: 96 MiB of assets that do not compress"
+  cp -r examples/hello-bundle "$state/large"
+  mkdir -p "$state"/large/packs/*/assets
+  head -c 100663296 /dev/urandom > "$(echo "$state"/large/packs/*/)assets/noise.bin"
+  bundle=$state/bundles/bundle.gtbundle
+  "$gtc" bundle build "$state/large" --out "$bundle"
+  author "$bundle"
+  bold "3. Start a distributor on a thin line (24 MiB a second for each connection), and a worker"
+  show "gtc distributor serve .demo/bundles --port $DISTRIBUTOR_PORT --rate 24MiB"
+  start_distributor "$state/bundles" --rate 24MiB
+  start_worker
+  local size half partial pid
+  size=$(stat -c %s "$bundle")
+  bold "4. Kill it (kill -9) when more than half has come"
+  "$python" - "$state/cache/partial" "$size" <<'PY'
+import json, pathlib, sys, time
+directory, size = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+deadline = time.monotonic() + 120
+while time.monotonic() < deadline:
+    for journal in directory.glob("*.json"):
+        try:
+            done = sum(end - start for start, end in json.loads(journal.read_text())["done"])
+        except (OSError, ValueError):
+            continue
+        if done * 2 > size:
+            print(f"{done} of {size} bytes are there")
+            sys.exit(0)
+    time.sleep(0.01)
+sys.exit("demo: the download did not get half way")
+PY
+  read -r pid _ < "$state/worker.pid"
+  show "kill -9 $pid"
+  kill -9 "$pid"; wait "$pid" 2>/dev/null || true
+  rm -f "$state/worker.pid"
+  bold "5. Start it again: it asks for the rest"
+  start_worker
+  wait_for "http://127.0.0.1:$WORKER_PORT/healthz" worker "$state/worker.log"
+  cat "$state/worker.log"
+  grep -q "resumed " "$state/worker.log" || fail "the second boot did not go on with the first one's download"
+  "$python" - "$state/worker.log" <<'PY'
+import re, sys
+found = re.search(r"resumed \S+: (\d+) bytes fetched, (\d+) of (\d+) were here", open(sys.argv[1]).read())
+moved, here, size = map(int, found.groups())
+print(f"\nthe second boot moved {moved} of {size} bytes: {moved / size:.0%}")
+sys.exit(0 if moved < size / 2 and moved + here == size else "demo: it moved more than the rest")
+PY
+}
+
+revoke() {
+  prepare "$@"
+  trap host_stop EXIT
+  author "$bundle"
+  bold "3. Publish a list of what is revoked, and tell the environment where it is"
+  local digest list=$state/bundles/revocations.json
+  digest=$("$python" -c 'import json,sys; print(json.load(open(sys.argv[1]))["revisions"][0]["bundle_digest"])' "$store/local/environment.json")
+  show "gtc bundle revoke $digest --list revocations.json --reason 'it answers with the wrong prices'"
+  "$gtc" bundle revoke "$digest" --list "$list" --reason "it answers with the wrong prices"
+  show "gtc op delivery set local --revocations http://127.0.0.1:$DISTRIBUTOR_PORT/revocations.json --revocations-required"
+  "${op[@]}" delivery set local --revocations "http://127.0.0.1:$DISTRIBUTOR_PORT/revocations.json" --revocations-required
+  start_distributor "$state/bundles"
+  bold "4. Boot: it must refuse"
+  start_worker
+  expect_refusal "is revoked"
+  bold "Refused: the bundle is revoked, whoever still serves it."
 }
 
 case "${1:-}" in
+  oci-pull) shift; oci_pull "$@" ;;
+  resume) resume ;;
+  revoke) shift; revoke "$@" ;;
   host-pull) shift; host_pull "$@" ;;
   host-stop) host_stop ;;
   talk) talk ;;
   tamper) shift; tamper "$@" ;;
-  *) sed -n '2,7p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
+  *) sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
 esac

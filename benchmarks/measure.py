@@ -74,6 +74,7 @@ class Boot:
         env = self.store / "local"
         (env / "runtime-config.json").unlink(missing_ok=True)
         shutil.rmtree(env / "revisions", ignore_errors=True)
+        shutil.rmtree(Path(os.environ["HOME"]) / ".cache" / "greentic" / "bundles", ignore_errors=True)  # cold is cold
         port = free_port()
         environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"}
         began = time.perf_counter()

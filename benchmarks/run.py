@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components import component_rows
+from delivery import delivery_rows
 from measure import (
     BIN,
     MIB,
@@ -215,7 +216,7 @@ def main() -> None:
         (scratch / "dist").mkdir()
         os.environ["HOME"] = str(scratch / "home")
         (scratch / "home").mkdir()
-        for part in (boot_rows, command_rows, serve_rows, component_rows, unpack_rows, large_rows):
+        for part in (boot_rows, command_rows, serve_rows, component_rows, unpack_rows, large_rows, delivery_rows):
             for row in part(scratch):
                 print(" | ".join(row), flush=True)
                 rows.append(row)

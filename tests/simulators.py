@@ -8,7 +8,7 @@ from pathlib import Path
 from greentic.flow.graph import FlowFailure
 from greentic.flow.paths import MISSING
 from greentic.flow.ports import ComponentCall, ProviderCall
-from greentic.ground.errors import FetchError, Truncated
+from greentic.ground.errors import FetchError, ServerBusy, Truncated
 from greentic.store.disk import RealDisk
 
 
@@ -111,41 +111,50 @@ class SimulatedDistributor:
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
         self.opened = 0
+        self.asked: list[tuple[int, str | None, int | None]] = []
 
-    def open(self, reference: str) -> SimulatedBody:
+    def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> SimulatedBody:
+        self.asked.append((offset, validator, end))
         answer = self.answers[min(self.opened, len(self.answers) - 1)]
         self.opened += 1
+        if answer.busy is not None:
+            raise ServerBusy("http status: 503", retry_after=answer.busy)
         if answer.refuse is not None:
             raise FetchError(answer.refuse) from (OSError(111, "Connection refused") if answer.passing else None)
-        return SimulatedBody(answer)
+        return SimulatedBody(answer, offset, end)
 
 
 class Answer:
-    """One scripted answer: the bytes, what length is announced, after how many it breaks off."""
+    """One scripted answer: the bytes, what length is announced, after how many it breaks off, whether it gives parts."""
 
     def __init__(
         self, data: bytes = b"", *, length: int | None = -1, cut_at: int | None = None, refuse: str | None = None,
-        passing: bool = False, stall: Callable[[], None] | None = None, chunk: int = 1 << 16,
+        passing: bool = False, stall: Callable[[], None] | None = None, chunk: int = 1 << 16, parts: bool = False,
+        validator: str | None = None, busy: float | None = None, total: int | None = None,
     ) -> None:  # fmt: skip
         self.data, self.cut_at, self.refuse, self.passing, self.stall, self.chunk = data, cut_at, refuse, passing, stall, chunk
         self.length = len(data) if length == -1 else length
+        self.parts, self.validator, self.busy, self.total = parts, validator, busy, total
 
 
 class SimulatedBody:
-    def __init__(self, answer: Answer) -> None:
-        self._answer, self._at = answer, 0
-        self.length = answer.length
+    def __init__(self, answer: Answer, offset: int, end: int | None) -> None:
+        self._answer = answer
+        self._at = self.offset = offset if answer.parts else 0
+        self._end = end if answer.parts and end is not None else len(answer.data)
+        self.length = answer.length if answer.length is None else answer.length - self.offset
+        self.total, self.validator, self.resumable = answer.length if answer.total is None else answer.total, answer.validator, answer.parts
 
     def read_into(self, buffer: memoryview) -> int:
         answer = self._answer
         if answer.stall is not None:
             answer.stall()
-        end = len(answer.data) if answer.cut_at is None else answer.cut_at
+        end = self._end if answer.cut_at is None else min(max(answer.cut_at, self.offset), self._end)
         count = min(len(buffer), end - self._at, answer.chunk)
         buffer[:count] = answer.data[self._at : self._at + count]
         self._at += count
-        if not count and answer.cut_at is not None:
-            raise Truncated(f"the connection ended after {self._at} bytes, announced {self.length}")
+        if not count and answer.cut_at is not None and end < self._end:
+            raise Truncated(f"the connection ended after {self._at} bytes, announced {answer.length}")
         return count
 
     def close(self) -> None:

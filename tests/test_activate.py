@@ -304,7 +304,7 @@ def test_passing_failures_are_tried_again(tmp_path):
     assert "unavailable" in failed.output["metadata"]["error_message"] and stage.clock.monotonic() - began >= 0.75
     assert sum("trying again" in line for line in stage.log) == 2
     final = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("bad", "never")}))
-    assert final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: bad: never" and final.clock.monotonic() == FakeClock().monotonic()
+    assert final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: bad: never" and final.clock.monotonic() - FakeClock().monotonic() < 0.1
 
 
 def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):

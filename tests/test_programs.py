@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAMS, ROOT, SHARED, Author, gtc
+from conftest import PROGRAMS, ROOT, SHARED, Author, gtc, need
 from greentic.cli import op_table
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.operate.change import Context
@@ -278,8 +278,8 @@ def test_a_foreign_failure_is_skipped_and_told(tmp_path, distributor, real, hell
     foreign, _ = real.deployed(hello, f"{url}/missing", bundle_id="other", prefixes=("/other",))
     real.strip()
     before = real.context.store.paths("local").environment.read_bytes()
-    assert Worker(tmp_path / "store", tmp_path).ends() == 1
-    worker = Worker(tmp_path / "store", tmp_path, GREENTIC_REVISION_ID=own.lower())
+    assert Worker(tmp_path / "store", tmp_path, GREENTIC_BUNDLE_CACHE_DIR="off").ends() == 1
+    worker = Worker(tmp_path / "store", tmp_path, GREENTIC_REVISION_ID=own.lower(), GREENTIC_BUNDLE_CACHE_DIR="off")
     port = worker.port()
     status = json.loads(ask(port, "GET", "/status")[1])
     assert status["deployments_routed"] == 1 and foreign in status["skipped_deployments"]
@@ -353,5 +353,14 @@ def test_the_demo(tmp_path):
     finally:
         stopped = run("host-stop")
     assert "stopped worker" in stopped.stdout and "stopped distributor" in stopped.stdout
-    refused = run("tamper")
-    assert refused.returncode == 0 and "Refused:" in refused.stdout, refused.stdout + refused.stderr
+    for word in ("tamper", "revoke"):
+        refused = run(word)
+        assert refused.returncode == 0 and "Refused:" in refused.stdout, refused.stdout + refused.stderr
+    resumed = run("resume")
+    assert resumed.returncode == 0 and "the second boot moved" in resumed.stdout, resumed.stdout + resumed.stderr
+    need("docker-registry", "docker-registry")
+    try:
+        pulled = run("oci-pull")
+        assert pulled.returncode == 0 and "The worker runs from oci://" in pulled.stdout, pulled.stdout + pulled.stderr
+    finally:
+        assert "stopped registry" in run("host-stop").stdout

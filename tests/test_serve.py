@@ -284,6 +284,16 @@ def test_requests_that_are_refused(app, arguments, headers, code, text):
     assert found[0] == code and text in found[2] and found[1][b"content-type"].startswith(b"text/plain")
 
 
+def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
+    deep = b'{"k":' + b"[" * 500 + b"]" * 500 + b"}"
+    code, _, text = call(app, "POST", "/x", deep)
+    assert code == 400 and b"nested deeper" in text
+    invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":' + deep + b"}"
+    assert call(app, "POST", "/workers/invoke", invoke)[0] == 400
+    monkeypatch.setattr("greentic.serve.http_app.activity_of", lambda value: {}["planted"])
+    assert call(app, "POST", "/x", b"{}")[::2] == (500, b"internal error")
+
+
 def test_threat_unauthenticated_invoke_strangers(app):
     stranger = "10.1.2.3"
     assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401

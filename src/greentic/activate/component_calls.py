@@ -35,6 +35,8 @@ class ReadyComponent(NamedTuple):
 class ReadyPack(NamedTuple):
     pack: LoadedPack
     components: dict[str, ReadyComponent]
+    config: dict[str, object]
+    """What is published for the pack."""
 
 
 class PackCalls:
@@ -42,7 +44,7 @@ class PackCalls:
 
     def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None]) -> None:
         self._packs, self._limits, self._log = packs, limits, log
-        self._own = packs[0].components
+        self._own, self._config = packs[0].components, packs[0].config
         self._resolver = Resolver(packs[0].pack.components)
 
     def call(self, call: ComponentCall) -> object:
@@ -51,7 +53,11 @@ class PackCalls:
         began = time.monotonic()
         try:
             return invoke_node(
-                ready.loaded, component.id, call, self._host(component.id, ready, call, self._limits), self._limits
+                ready.loaded,
+                component.id,
+                call,
+                self._host(component.id, ready, call, self._config),
+                self._limits,
             )
         finally:
             ready.loaded.pace.took(time.monotonic() - began)
@@ -63,12 +69,17 @@ class PackCalls:
         return component
 
     def _host(
-        self, component_id: str, ready: ReadyComponent, call: ComponentCall | ProviderCall, limits: CallLimits
+        self,
+        component_id: str,
+        ready: ReadyComponent,
+        call: ComponentCall | ProviderCall,
+        config: dict[str, object],
     ) -> HostCall:
-        return HostCall(component_id, call.caller, ready.grants, time.monotonic() + limits.seconds, self._log)
+        deadline = time.monotonic() + self._limits.seconds
+        return HostCall(component_id, call.caller, ready.grants, deadline, self._log, config)
 
     def call_provider(self, call: ProviderCall) -> object:
-        for pack, components in self._packs:
+        for pack, components, config in self._packs:
             provider = _provider(pack.providers, call)
             component = None if provider is None else Resolver(pack.components).find(provider.component, None)
             if provider is None or component is None:
@@ -78,7 +89,7 @@ class PackCalls:
                     f"provider {provider.provider_type} has the world `{provider.world}`, which is not supported"
                 )
             ready = components[component.id]
-            host = self._host(component.id, ready, call, self._limits)
+            host = self._host(component.id, ready, call, config)
             return invoke_provider(ready.loaded, component.id, call, host, self._limits)
         raise no_provider(call)
 

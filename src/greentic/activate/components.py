@@ -8,7 +8,6 @@ Rules:
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +18,7 @@ from greentic.artifact.pack_components import PackComponent
 from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
 from greentic.ground.errors import BootError
+from greentic.ground.scratch import scratch_directory
 from greentic.model.egress import EgressPolicy, read_policy
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class NoComponents:
 class RevisionComponents:
     """The components of every pack of a revision."""
 
-    def __init__(self, packs: tuple[LoadedPack, ...], runtime: ComponentRuntime) -> None:
+    def __init__(
+        self, packs: tuple[LoadedPack, ...], runtime: ComponentRuntime, config: dict[str, Map] | None = None
+    ) -> None:
+        """`config` is what is published for each pack, by its id in the lock. Raises as `ComponentRuntime.load`."""
         self._calls: dict[tuple[str, bool], Components] = {}
         self.report = CompileReport(0, 0, 0.0)
         if not any(pack.components for pack in packs):
@@ -70,7 +73,7 @@ class RevisionComponents:
                 self.report.compiled + report.compiled,
                 self.report.seconds + report.seconds,
             )
-            ready.append(ReadyPack(pack, components))
+            ready.append(ReadyPack(pack, components, (config or {}).get(pack.pack_id, {})))
         for own in ready:
             seen = [own, *(other for other in ready if other is not own)]
             self._calls[own.pack.manifest_id, False] = PackCalls(seen, runtime.made.limits, runtime.log)
@@ -133,15 +136,16 @@ class _Made:
         self._assets: dict[str, str] = {}
 
     def link(self, component: object, pack: LoadedPack, described: PackComponent) -> ReadyComponent:
+        grants = grants_of(described.manifest, pack.secrets)
         loaded = self._loaded(
             self.engine,
             component,  # type: ignore[arg-type]  # its type would have to be imported with the library
             self.host,
-            assets=self._assets_of(pack, described),
+            assets=lambda: self._assets_of(pack, described),
             environment=_environment(described.manifest),
-            wasi_http=self.policy.mode == "unrestricted",
+            wasi_http=self.policy.mode == "unrestricted" and grants.http,
         )
-        return self._ready(loaded, grants_of(described.manifest, pack.secrets))
+        return self._ready(loaded, grants)
 
     def _assets_of(self, pack: LoadedPack, described: PackComponent) -> str | None:
         """A directory with the pack's assets, for a component that may read files; made once a pack."""
@@ -151,7 +155,7 @@ class _Made:
         if not pack.assets.names():
             return None
         if pack.digest not in self._assets:
-            directory = tempfile.mkdtemp(prefix="greentic-assets-")
+            directory = scratch_directory("greentic-assets-")
             pack.assets.extract(Path(directory))
             self._assets[pack.digest] = directory
         return self._assets[pack.digest]

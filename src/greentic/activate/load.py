@@ -17,6 +17,8 @@ from greentic.artifact.pack_archive import PackArchive
 from greentic.artifact.pack_components import PackComponent, Provider, components_of, providers_of
 from greentic.artifact.pack_manifest import FlowRecord, PackManifest
 from greentic.artifact.pack_signature import SignaturePolicy, signature_warnings
+from greentic.artifact.runtime_flows import flows_of
+from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import FlowPlan, plan_flow
@@ -34,6 +36,8 @@ class LoadedFlow(NamedTuple):
     entry: bool
     """Whether a request may start it: it is not tagged `internal`."""
     plan: FlowPlan
+    failure: str | None
+    """What every run of a flow without nodes ends with."""
 
 
 class LoadedPack(NamedTuple):
@@ -85,16 +89,17 @@ def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -
             providers = providers_of(archive)
             signed = any(name.startswith("signatures/") for name in archive.entries)
             manifest = archive.manifest
+            records = flows_of(manifest)
     except GreenticError as error:
         raise type(error)(f"pack `{place.pack_id}` does not load: {error.message}", hint=error.hint) from None
-    flows = tuple(_flow(manifest, record) for record in manifest.flows)
+    flows = tuple(_flow(manifest, record) for record in records)
     known = Known(Resolver(components).has, frozenset(f.flow_id for f in flows))
     warnings = [*sbom, *signature, *warnings]
     warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
     without_effects = all(node.kind in _WITHOUT_EFFECTS for flow in flows for node in flow.plan.nodes.values())
     return LoadedPack(
         place.pack_id, manifest.pack_id, manifest.version, place.digest, place, flows, {f.flow_id: f.plan for f in flows},
-        tuple(components), tuple(providers), tuple(_secret_keys(manifest)), PackAssets(place.path),
+        tuple(components), tuple(providers), tuple(_secret_keys(manifest, records)), PackAssets(place.path),
         _provides_messaging(providers), signed, without_effects, tuple(warnings),
     )  # fmt: skip
 
@@ -136,10 +141,11 @@ def _bare(reference: str) -> str:
 
 def _flow(manifest: PackManifest, record: FlowRecord) -> LoadedFlow:
     plan = plan_flow(read_graph(record.id, record.graph))
-    return LoadedFlow(manifest.pack_id, record.id, record.kind, "internal" not in record.tags, plan)
+    entry = "internal" not in record.tags
+    return LoadedFlow(manifest.pack_id, record.id, record.kind, entry, plan, None if plan.nodes else fate(plan))
 
 
-def _secret_keys(manifest: PackManifest) -> list[str]:
+def _secret_keys(manifest: PackManifest, records: list[FlowRecord]) -> list[str]:
     """Every secret that is declared, or named by a field of a flow whose name ends in `_secret`."""
     found: list[str] = []
     requirements = manifest.raw.get("secret_requirements")
@@ -154,7 +160,7 @@ def _secret_keys(manifest: PackManifest) -> list[str]:
             key = item.get("key") if isinstance(item, dict) else item
             if isinstance(key, str):
                 found.append(key)
-    for record in manifest.flows:
+    for record in records:
         _named_secrets(record.graph.get("nodes"), found, 0)
     return found
 

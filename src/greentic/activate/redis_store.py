@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from greentic.activate.value_store import check_size
+from greentic.activate.value_store import HoldQueue, check_size, still_held
 from greentic.flow.graph import FlowFailure
 from greentic.ground.errors import BootError
 
@@ -30,6 +30,7 @@ class RedisStore:
         import redis
 
         self._errors = (redis.RedisError, OSError)
+        self._queue = HoldQueue()
         try:
             self._redis: Redis = redis.Redis.from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
@@ -60,9 +61,9 @@ class RedisStore:
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
         lock = self._redis.lock(f"{key}:held", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS)
-        with self._told():
+        with self._queue.waiting(key), self._told():
             if not lock.acquire():
-                raise FlowFailure("another message of this conversation is still being answered")
+                raise still_held()
         try:
             yield
         finally:

@@ -40,7 +40,7 @@ class SecretFiles:
         if self._directory is not None:
             value = _read(self._directory / key)
             if value is not None:
-                return value.removesuffix(b"\n")
+                return value.removesuffix(b"\n").removesuffix(b"\r")
         for path in self._dev:
             data = _read(path)
             if data is not None:
@@ -62,6 +62,7 @@ def _read(path: Path) -> bytes | None:
 
 def _find(data: bytes, caller: Caller, key: str) -> bytes | None:
     general: bytes | None = None
+    scoped: dict[str, bytes] = {}
     scopes = (
         f"secrets://{caller.env}/{caller.tenant}/{caller.team or '_'}/",
         f"secrets://{caller.env}/{caller.tenant}/_/",
@@ -75,8 +76,8 @@ def _find(data: bytes, caller: Caller, key: str) -> bytes | None:
         if len(value) >= 2 and value[:1] == value[-1:] and value[:1] in (b'"', b"'"):
             value = value[1:-1]
         if name.startswith("secrets://"):
-            if canonical_name(name.rpartition("/")[2]) == key and name.startswith(scopes):
-                return value
+            if canonical_name(name.rpartition("/")[2]) == key:
+                scoped |= {scope: value for scope in scopes if name.startswith(scope)}
         elif canonical_name(name) == key:
             general = value
-    return general
+    return next((scoped[scope] for scope in scopes if scope in scoped), general)

@@ -110,6 +110,8 @@ def turn(
     With `at_once` the turn never waits and never takes long: if it would, `NotAtOnce` is raised before it has any effect.
     """
     flow = select(revision.flows, revision.main_pack, activity.flow_type, tenant)
+    if flow.failure is not None:
+        return Turn(failure_payload(flow.flow_id, flow.failure), False)
     hint = session_hint(identity, tenant, flow.flow_id)
     pack = revision.pack(flow.pack_id)
     caller = Caller(services.env_id, tenant, team, identity.user, hint, flow.flow_id, "provider")
@@ -117,8 +119,6 @@ def turn(
     ports = Ports(pack.plans, components, pack.assets, services.state, services.clock, services.trace)
     run = Run(pack.manifest_id, flow.flow_id, caller, ports, max_steps=STEPS_AT_ONCE if at_once else MAX_STEPS)
     conversations = services.conversations
-    if not flow.plan.nodes:  # it cannot wait, so nobody waits on it
-        return _answer(_attempts(run, activity.payload, None, services), run)
     key = conversations.key(revision.revision_id, tenant, hint, pack.manifest_id, flow.flow_id)
     if at_once and not pack.at_once:
         raise NotAtOnce
@@ -131,6 +131,10 @@ def turn(
     except FlowFailure as failure:
         services.log(f"flow {flow.flow_id}: {failure}")
         outcome = failure
+    except (RecursionError, OverflowError, ValueError) as error:
+        # Values that no writer of JSON or CBOR takes: the run fails, as for any other value that does not fit.
+        services.log(f"flow {flow.flow_id}: {type(error).__name__}: {error}")
+        outcome = FlowFailure(f"a value of the flow cannot be written: {type(error).__name__}")
     return _answer(outcome, run)
 
 

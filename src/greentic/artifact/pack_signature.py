@@ -114,7 +114,10 @@ def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[s
         return [f"signature algorithm `{signature.alg}`, expected `ed25519`"]
     if signature.digest.lower() != digest.hex():
         return [f"signature digest mismatch: expected {signature.digest}, found {digest.hex()}"]
-    key, faults = _chain_key(archive.read(CHAIN))
+    try:
+        key, faults = _chain_key(archive.read(CHAIN))
+    except MalformedArtifact as error:
+        return [error.message]
     if key is None:
         return faults
     if not _verifies(key, raw, digest):
@@ -141,18 +144,20 @@ def _verifies(key: bytes, signature: bytes, digest: bytes) -> bool:
 def _chain_key(pem: bytes) -> tuple[bytes | None, list[str]]:
     """The raw key of the first certificate, and what is to be said about the chain."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     try:
         chain = x509.load_pem_x509_certificates(pem)
         key = chain[0].public_key()
-    except (ValueError, IndexError) as error:
+        made_here = chain[0].issuer == chain[0].subject and DEV_SUBJECT in chain[0].subject.rfc4514_string()
+    except (ValueError, IndexError, UnsupportedAlgorithm) as error:
         return None, [f"`{CHAIN}` cannot be read: {error}"]
     if not isinstance(key, Ed25519PublicKey):
         return None, [f"the certificate of `{CHAIN}` has no Ed25519 key"]
     faults: list[str] = []
-    if chain[0].issuer == chain[0].subject and DEV_SUBJECT in chain[0].subject.rfc4514_string():
+    if made_here:
         faults.append("dev self-signed certificate is not allowed under strict policy")
     if len(chain) > 1:
         faults.append("more than one certificate; the chain is not validated")

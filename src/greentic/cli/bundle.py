@@ -1,4 +1,4 @@
-"""`gtc bundle`: build, inspect, verify."""
+"""`gtc bundle`: build, inspect, verify, sign, publish, revoke, export."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from greentic.ground.errors import GreenticError
 _EXAMPLES = """examples:
   gtc bundle build ./my-bundle --out my.gtbundle
   gtc bundle inspect my.gtbundle
-  gtc bundle verify my.gtbundle --digest sha256:…"""
+  gtc bundle verify my.gtbundle --digest sha256:… --key release.pub
+  gtc bundle sign my.gtbundle --key release.pem
+  gtc bundle publish my.gtbundle oci://registry.example.com/bots/my:1.0
+  gtc bundle revoke sha256:… --list ./revocations.json --reason "leaks a token"
+  gtc bundle export prod --out prod.tar"""
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="gtc bundle",
-        description="Build, inspect and verify bundles.",
+        description="Build, inspect, verify, sign, publish, revoke and export bundles.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|inspect|verify")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|inspect|verify|sign|publish|revoke|export")
     build = verbs.add_parser("build", help="a bundle from a directory with bundle.yaml and packs/")
     build.add_argument("directory", type=Path, metavar="DIR")
     build.add_argument("--out", type=Path, metavar="FILE", help="default: <bundle directory>.gtbundle")
@@ -31,7 +35,32 @@ def main(argv: list[str]) -> int:
     verify = verbs.add_parser("verify", help="whether its packs load and its digest is the pinned one")
     verify.add_argument("file", type=Path, metavar="FILE")
     verify.add_argument("--digest", metavar="D", help="the sha256 that it must have")
-    for verb in (build, inspect, verify):
+    verify.add_argument(
+        "--key", type=Path, action="append", metavar="PEM", help="a public key that must have signed it"
+    )
+    sign = verbs.add_parser("sign", help="a DSSE signature beside it, with which environments can require it")
+    sign.add_argument("file", type=Path, metavar="FILE")
+    publish = verbs.add_parser("publish", help="put it where workers pull it; prints what `revisions stage` takes")
+    publish.add_argument("file", type=Path, metavar="FILE")
+    publish.add_argument("target", metavar="TARGET", help="a directory, or oci://registry/repository:tag")
+    publish.add_argument("--name", metavar="NAME", help="its name there; default: the file's")
+    revoke = verbs.add_parser("revoke", help="put bundles or keys on a signed list that workers refuse")
+    revoke.add_argument("digests", nargs="*", metavar="DIGEST", help="sha256:… of a bundle")
+    revoke.add_argument(
+        "--key-id", action="append", default=[], metavar="HEX", help="a key whose signatures end to count"
+    )
+    revoke.add_argument("--list", type=Path, required=True, metavar="FILE", help="the list; made if it is not there")
+    revoke.add_argument("--reason", default="revoked", metavar="TEXT", help="what workers say")
+    revoke.add_argument("--days", type=int, default=30, metavar="N", help="how long the list is good (default: 30)")
+    export = verbs.add_parser(
+        "export", help="an environment with its bundles in one file, for a worker without a network"
+    )
+    export.add_argument("environment", metavar="ENV")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE")
+    export.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
+    for verb in (sign, revoke):
+        verb.add_argument("--key", type=Path, metavar="PEM", help="an Ed25519 private key; default: the operator's")
+    for verb in verbs.choices.values():
         verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
     arguments = parser.parse_args(argv)
     form = chosen_form(arguments.output)
@@ -50,14 +79,48 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         out = arguments.out or Path(f"{arguments.directory.resolve().name}.gtbundle")
         built = build_bundle(arguments.directory, out)
         return {"path": str(built.path), "digest": built.digest, "size": built.size, "packs": list(built.packs)}
-    from greentic.operate.inspect import inspect_bundle, verify_bundle
+    if arguments.verb in ("inspect", "verify"):
+        from greentic.operate.inspect import inspect_bundle, verify_bundle
 
-    return (
-        inspect_bundle(arguments.file)
-        if arguments.verb == "inspect"
-        else verify_bundle(arguments.file, arguments.digest)
+        if arguments.verb == "inspect":
+            return inspect_bundle(arguments.file)
+        report = verify_bundle(arguments.file, arguments.digest)
+        if arguments.key:
+            from greentic.operate.bundle_publish import verify_signature
+
+            report |= verify_signature(arguments.file, str(report["digest"]), arguments.key)
+        return report
+    if arguments.verb == "export":
+        from greentic.operate.bundle_export import export
+        from greentic.operate.change import Context
+        from greentic.store.environments import EnvironmentStore
+        from greentic.store.layout import default_store_root
+
+        store = EnvironmentStore(arguments.store_root or default_store_root())
+        return export(Context(store), arguments.environment, arguments.out)
+    from greentic.ground.clock import SystemClock
+    from greentic.operate.bundle_publish import publish_file, revoke, sign_file
+
+    if arguments.verb == "sign":
+        return sign_file(arguments.file, arguments.key, SystemClock())
+    if arguments.verb == "publish":
+        return publish_file(arguments.file, arguments.target, arguments.name)
+    return revoke(
+        arguments.list,
+        arguments.digests,
+        arguments.key_id,
+        arguments.reason,
+        arguments.key,
+        arguments.days,
+        SystemClock(),
     )
 
 
 def _hint(arguments: argparse.Namespace) -> str:
-    return "gtc op deploy --bundle FILE, or gtc op revisions stage" if arguments.verb == "build" else ""
+    hints = {
+        "build": "gtc op deploy --bundle FILE, or gtc op revisions stage",
+        "sign": "publish it: gtc bundle publish FILE TARGET",
+        "publish": "gtc op revisions stage ENV --deployment ULID --source-uri URI",
+        "export": "greentic-start start --env ENV --from FILE",
+    }
+    return hints.get(arguments.verb, "")

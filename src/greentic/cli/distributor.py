@@ -7,6 +7,14 @@ import sys
 from pathlib import Path
 
 
+def _rate(text: str) -> int:
+    number = text.removesuffix("MiB").removesuffix("KiB")
+    unit = 1 << 20 if text.endswith("MiB") else 1 << 10 if text.endswith("KiB") else 1
+    if not number.isascii() or not number.isdigit() or not int(number):
+        raise argparse.ArgumentTypeError(f"`{text}` is no size; expected such as 20MiB, 512KiB or 4096")
+    return int(number) * unit
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="gtc distributor",
@@ -19,6 +27,12 @@ def main(argv: list[str]) -> int:
     serve.add_argument("directory", type=Path, metavar="DIR")
     serve.add_argument("--port", type=int, default=8090, help="default: 8090; 0 takes a free one")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    serve.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="SIZE",
+        help="bytes a second for each connection, such as 20MiB, to try a thin line",
+    )
     arguments = parser.parse_args(argv)
     if not arguments.directory.is_dir():
         print(f"error: `{arguments.directory}` is not a directory", file=sys.stderr)
@@ -26,7 +40,7 @@ def main(argv: list[str]) -> int:
     from greentic.distribute.serve_directory import DirectoryServer
 
     try:
-        server = DirectoryServer(arguments.directory, arguments.host, arguments.port)
+        server = DirectoryServer(arguments.directory, arguments.host, arguments.port, arguments.rate)
     except OSError as error:
         print(f"error: cannot listen on {arguments.host}:{arguments.port}: {error.strerror}", file=sys.stderr)
         return 1

@@ -6,9 +6,10 @@ import sys
 
 COMMANDS = {
     "op": ("greentic.cli.op", "author environments (env, trust-root, bundles, revisions, traffic, …)"),
-    "bundle": ("greentic.cli.bundle", "build, inspect and verify .gtbundle files"),
+    "bundle": ("greentic.cli.bundle", "build, sign, verify, publish and export .gtbundle files"),
     "pack": ("greentic.cli.pack", "start, build, sign and inspect .gtpack files"),
     "flow": ("greentic.cli.flow", "run a flow on the spot, and find what is wrong with it"),
+    "cache": ("greentic.cli.cache", "the bundles that this user's workers share"),
     "distributor": ("greentic.cli.distributor", "serve a directory of bundles to workers"),
 }
 

@@ -20,6 +20,9 @@ environment variables:
   GREENTIC_REVISION_ID            the revision that this worker is for: failures of other deployments are skipped
   GREENTIC_STRICT_PORT            1: never use another port than the one asked for
   GREENTIC_DRAIN_DELAY_SECONDS    keep serving this long after SIGTERM, unready
+  GREENTIC_TRUST_ANCHOR           a file with keys, if --trust-anchor is not given
+  GREENTIC_FETCH_IDLE_SECONDS, GREENTIC_FETCH_TOTAL_SECONDS, GREENTIC_FETCH_MAX_BYTES  limits of one download
+  GREENTIC_OCI_INSECURE_REGISTRIES  registries that are asked over plain http
   GREENTIC_WORKERS                processes that serve, if --workers is not given
   GREENTIC_RUNNER_REDIS_URL       keep waiting conversations and state in Redis instead of memory
   GREENTIC_HTTP_EGRESS            where components may send requests: public (default), none, unrestricted, or hosts
@@ -50,7 +53,15 @@ def run(argv: list[str]) -> None:
     from greentic.serve.settings import StartOptions
 
     level = "debug" if arguments.verbose else "warn" if arguments.quiet else "info"
-    options = StartOptions(arguments.env, arguments.store_root, arguments.strict_port, level, arguments.workers)
+    options = StartOptions(
+        arguments.env,
+        arguments.store_root,
+        arguments.strict_port,
+        level,
+        arguments.workers,
+        arguments.trust_anchor,
+        arguments.archive,
+    )
     from greentic.serve.boot import boot
     from greentic.serve.server import serve
 
@@ -76,7 +87,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         raise SystemExit(1)
     parser = _Parser(
         prog="greentic-start",
-        usage="greentic-start start [--env ID] [--store-root DIR] [--workers N] [--strict-port] [--verbose | --quiet]",
+        usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
+        " [--workers N] [--strict-port] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog="example:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,6 +96,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--env", metavar="ID", help="the environment to serve")
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
+    parser.add_argument(
+        "--from", dest="archive", type=Path, metavar="FILE", help="boot from an exported environment, without a network"
+    )
+    parser.add_argument("--trust-anchor", type=Path, metavar="FILE", help="keys that must have sealed environment.json")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that serve (default: 1)")
     parser.add_argument("--strict-port", action="store_true", help="fail if the port is taken")
     parser.add_argument("--version", action="store_true", help="print the version")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 30.0
@@ -57,15 +62,29 @@ class CheckedHttps(CheckedHttp):
     default_port = http.client.HTTPS_PORT
 
     def connect(self) -> None:
-        import ssl
-
         super().connect()
         plain = self.sock
         try:
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+            self.sock = tls_context().wrap_socket(plain, server_hostname=self.host)
         except BaseException:
             plain.close()
             raise
+
+
+def tls_context() -> ssl.SSLContext:
+    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of `GREENTIC_CA_FILES` besides."""
+    import ssl
+
+    context = ssl.create_default_context()
+    for path in os.environ.get("GREENTIC_CA_FILES", "").split(","):
+        if path.strip():
+            try:
+                context.load_verify_locations(path.strip())
+            except OSError as error:
+                raise OSError(
+                    f"the certificates of GREENTIC_CA_FILES `{path.strip()}` cannot be read: {error}"
+                ) from None
+    return context
 
 
 def connection(

@@ -3,30 +3,41 @@
 Rules:
 1. Memory does not grow with the bundle: a few blocks are under way, received, hashed and written side by side.
 2. The file is on stable storage when this returns; the digest is over exactly the bytes in it.
-3. Too large, too slow and cut short are different errors; what may pass by itself is tried again a few times from the start.
+3. What was received is kept: after a cut connection, or with a journal after a killed process, only the rest is asked for.
+   A source that cannot give a part, or gives one of another file, starts over.
+4. Too large, too slow, cut short and busy are different errors; what may pass by itself is tried again, later each time and
+   never all at the same moment, as long as there is progress or attempts are left.
+5. A large bundle that comes slowly is fetched over several connections, if the source can give parts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
+from greentic.distribute.journal import Journal, Progress
+from greentic.distribute.parallel import Helpers
+from greentic.distribute.ranges import Ranges
 from greentic.distribute.source import Body, Source, source_for
-from greentic.ground.clock import Clock, SystemClock
-from greentic.ground.errors import FetchError, TooLarge
+from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
+from greentic.ground.errors import FetchError, InvalidArgument, PartRefused, ServerBusy, TooLarge, Truncated
 
 MAX_BUNDLE_BYTES = 4 << 30
 TOTAL_SECONDS = 3600.0
-ATTEMPTS = 3
+ATTEMPTS = 5
+"""Tries without any progress."""
 BACKOFF_SECONDS = 0.25
+MAX_BACKOFF_SECONDS = 20.0
 _BLOCK = 1 << 20
 _BLOCKS = 6
 _SYNC_EVERY = 32 << 20
+_JOURNAL_EVERY, _JOURNAL_SECONDS = 1 << 20, 0.02
+"""A journal is written after so many bytes, and no more often than this."""
 
-Progress = Callable[[int, int | None], None]
+Told = Callable[[int, int | None], None]
 """Told bytes so far and bytes announced."""
 
 
@@ -34,12 +45,35 @@ class Fetched(NamedTuple):
     digest: str
     """`sha256:<hex>`"""
     size: int
+    moved: int
+    """Bytes that were received for it now."""
+    resumed: int
+    """Bytes that were there already."""
+    whole: bool = True
+    """Whether all of it came in one answer, so that no mixture can be at fault for a wrong digest."""
 
 
 class FetchLimits(NamedTuple):
     bundle_bytes: int = MAX_BUNDLE_BYTES
     total_seconds: float = TOTAL_SECONDS
     attempts: int = ATTEMPTS
+    jitter: bool = True
+
+
+def fetch_limits(environ: Mapping[str, str]) -> FetchLimits:
+    """The limits, as `GREENTIC_FETCH_TOTAL_SECONDS` and `GREENTIC_FETCH_MAX_BYTES` change them. Raises `InvalidArgument`."""
+    limits = FetchLimits()
+    seconds, size = environ.get("GREENTIC_FETCH_TOTAL_SECONDS"), environ.get("GREENTIC_FETCH_MAX_BYTES")
+    try:
+        if seconds:
+            limits = limits._replace(total_seconds=float(seconds))
+        if size:
+            limits = limits._replace(bundle_bytes=min(int(size), MAX_BUNDLE_BYTES))
+    except ValueError:
+        raise InvalidArgument(
+            f"GREENTIC_FETCH_TOTAL_SECONDS=`{seconds}` and GREENTIC_FETCH_MAX_BYTES=`{size}` must be numbers"
+        ) from None
+    return limits
 
 
 def fetch_into(
@@ -48,137 +82,240 @@ def fetch_into(
     *,
     source: Source | None = None,
     limits: FetchLimits = FetchLimits(),  # noqa: B008  an immutable value
-    progress: Progress | None = None,
+    progress: Told | None = None,
     clock: Clock | None = None,
+    random: Random | None = None,
+    journal: Journal | None = None,
 ) -> Fetched:
-    """Fetch `reference` into `file`, an empty private file open for writing. Raises `FetchError` or its kinds."""
-    clock = clock or SystemClock()
+    """Fetch `reference` into `file`, a private file open for writing; empty, unless `journal` tells what is in it.
+
+    Raises `FetchError` or its kinds.
+    """
     text = reference
     if source is None:
         source, text = source_for(reference)
-    deadline = clock.monotonic() + limits.total_seconds
-    for attempt in range(1, limits.attempts + 1):
-        try:
-            return _once(file, source, text, limits, deadline, progress, clock)
-        except TooLarge:
-            raise
-        except FetchError as error:
-            if attempt == limits.attempts or not _may_pass(error) or clock.monotonic() >= deadline:
-                raise
-            clock.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
-            file.seek(0)
-            file.truncate()
-    raise AssertionError
-
-
-def _may_pass(error: FetchError) -> bool:
-    """Whether trying again could help: cut connections and servers that are overloaded, not refusals."""
-    cause = error.__cause__
-    text = error.message
-    return (
-        isinstance(cause, OSError)
-        or "http status: 5" in text
-        or "http status: 429" in text
-        or type(error) is not FetchError
+    download = _Download(
+        file, source, text, limits, progress, clock or SystemClock(), random or SystemRandom(), journal
     )
+    return download.run()
 
 
-def _once(
-    file: BinaryIO,
-    source: Source,
-    reference: str,
-    limits: FetchLimits,
-    deadline: float,
-    progress: Progress | None,
-    clock: Clock,
-) -> Fetched:
-    body = source.open(reference)
-    try:
-        if body.length is not None and body.length > limits.bundle_bytes:
-            raise _too_large(reference, body.length, limits)
-        return _stream(file, body, reference, limits, deadline, progress, clock)
-    finally:
-        body.close()
+def may_pass(error: FetchError) -> bool:
+    """Whether trying again could help: cut connections and servers that are overloaded, not refusals."""
+    return isinstance(error, Truncated | ServerBusy) or isinstance(error.__cause__, OSError)
 
 
-def _stream(
-    file: BinaryIO,
-    body: Body,
-    reference: str,
-    limits: FetchLimits,
-    deadline: float,
-    progress: Progress | None,
-    clock: Clock,
-) -> Fetched:
-    fd = file.fileno()
-    hasher = hashlib.sha256()
-    total = 0
-    if body.length is not None and body.length <= _BLOCK:
-        return _small(file, body, reference, limits, progress)
-    with ThreadPoolExecutor(1, "hash") as hashing, ThreadPoolExecutor(1, "write") as writing:
-        free = [memoryview(bytearray(_BLOCK)) for _ in range(_BLOCKS)]
-        pending: list[tuple[memoryview, Future[None], Future[None]]] = []
-        unsynced = 0
-        while True:
-            if not free:
-                free.append(_settle(pending.pop(0)))
-            block = free.pop()
-            filled = 0
-            while filled < _BLOCK:
+def backoff(attempt: int, asked: float, random: Random, *, jitter: bool) -> float:
+    """Seconds before the next try: twice as long each time, a random part of it, and never less than the server asks."""
+    longest: float = min(BACKOFF_SECONDS * 2 ** min(attempt - 1, 20), MAX_BACKOFF_SECONDS)
+    if not jitter:
+        return max(longest, asked)
+    share = int.from_bytes(random.octets(2), "big") / 65535
+    # What the server asked for is spread too: those who were told the same moment must not all come then.
+    return asked + share * max(longest, asked / 2)
+
+
+class _Download:
+    def __init__(
+        self,
+        file: BinaryIO,
+        source: Source,
+        reference: str,
+        limits: FetchLimits,
+        progress: Told | None,
+        clock: Clock,
+        random: Random,
+        journal: Journal | None,
+    ) -> None:
+        self._file, self._source, self._reference, self._limits = file, source, reference, limits
+        self._progress, self._clock, self._random, self._journal = progress, clock, random, journal
+        self._deadline = clock.monotonic() + limits.total_seconds
+        self.done, self.total, self._validator = Ranges(), None, None
+        self._moved = self._answers = 0
+        self._hasher, self._hashed = hashlib.sha256(), 0
+        before = journal.load() if journal is not None else None
+        if before is not None:
+            self.done, self.total = before.done, before.total
+            self._validator = before.validator if before.reference == reference else None
+        self._resumed = self.done.covered
+
+    def run(self) -> Fetched:
+        best, attempt = self.done.covered, 0
+        while self.total is None or self.done.first_gap(self.total) is not None:
+            try:
+                self._advance()
+                if self.total is None:
+                    self.total = self.done.covered  # the end came without an announcement
+            except TooLarge:
+                raise
+            except FetchError as error:
+                self._note()
+                attempt = 1 if self.done.covered > best else attempt + 1
+                best = max(best, self.done.covered)
+                if attempt >= self._limits.attempts or not may_pass(error) or self._clock.monotonic() >= self._deadline:
+                    raise
+                asked = error.retry_after if isinstance(error, ServerBusy) else 0.0
+                self._clock.sleep(backoff(attempt, asked, self._random, jitter=self._limits.jitter))
+        return self._finish()
+
+    def _advance(self) -> None:
+        """Open the source at the first gap and read until its end. Raises `FetchError`."""
+        gap = self.done.first_gap(self.total)
+        if gap is None:
+            return
+        start, end = gap
+        try:
+            body = self._source.open(self._reference, start, self._validator)
+        except PartRefused:
+            self._start_over()
+            body = self._source.open(self._reference)
+            start, end = 0, -1
+        try:
+            if start and body.offset == start and self._is_another(body):
+                # The pinned digest would catch another file, but only after all of it had come.
+                body.close()
+                self._start_over()
+                body = self._source.open(self._reference)
+            if body.offset != start:
+                self._start_over()
+                end = -1
+            self._check_size(body.total)
+            self.total, self._validator = body.total, body.validator
+            self._answers += 1
+            if body.offset == 0 and body.length is not None and body.length <= _BLOCK and not self.done.covered:
+                self._small(body)
+            else:
+                self._stream(body, body.offset, self.total if end < 0 else end)
+        finally:
+            body.close()
+
+    def _is_another(self, body: Body) -> bool:
+        """Whether a part is of another file than what is here."""
+        validators = {self._validator, body.validator} - {None}
+        return self.total not in (None, body.total) or len(validators) > 1
+
+    def _start_over(self) -> None:
+        self.done, self.total, self._validator = Ranges(), None, None
+        self._hasher, self._hashed, self._resumed, self._answers = hashlib.sha256(), 0, 0, 0
+        self._file.truncate(0)
+
+    def _stream(self, body: Body, start: int, end: int | None) -> None:
+        """Read from `start` to `end`, or to where somebody else has been; hash what follows what is hashed."""
+        position, unsynced, unnoted, noted = start, 0, 0, self._clock.monotonic()
+        fd = self._file.fileno()
+        helpers = Helpers(self._source, self._reference, fd, self._validator, self._clock)
+        with ThreadPoolExecutor(1, "hash") as hashing, ThreadPoolExecutor(1, "write") as writing:
+            free = [memoryview(bytearray(_BLOCK)) for _ in range(_BLOCKS)]
+            pending: list[tuple[memoryview, Future[None] | None, Future[None], int]] = []
+            try:
+                while end is None or position < end:
+                    if not free:
+                        free.append(self._settle(pending.pop(0)))
+                    block = free.pop()
+                    wanted = _BLOCK if end is None else min(_BLOCK, end - position)
+                    filled = self._fill(body, block[:wanted])
+                    if not filled:
+                        break
+                    self._check_size(position + filled)
+                    piece = block[:filled]
+                    hashed = None
+                    if position == self._hashed:
+                        hashed = hashing.submit(self._hasher.update, piece)
+                        self._hashed += filled
+                    pending.append((block, hashed, writing.submit(_write, fd, piece, position), position))
+                    position += filled
+                    self._moved += filled
+                    unsynced, unnoted = unsynced + filled, unnoted + filled
+                    if unsynced >= _SYNC_EVERY:  # keep the disk busy while the network is
+                        writing.submit(os.fdatasync, fd)
+                        unsynced = 0
+                    if body.resumable and end is not None:
+                        end = helpers.help(position, end)
+                    if unnoted >= _JOURNAL_EVERY and self._clock.monotonic() - noted >= _JOURNAL_SECONDS:
+                        while len(pending) > 1 and pending[0][2].done():
+                            free.append(self._settle(pending.pop(0)))
+                        self.done = self.done.add(start, pending[0][3]).joined(helpers.done)
+                        self._note()
+                        unnoted, noted = 0, self._clock.monotonic()
+                    if self._progress is not None:
+                        self._progress(self.done.covered + position - start, self.total)
+            finally:
+                for entry in pending:
+                    self._settle(entry)
+                self.done = self.done.add(start, position)
+                got = helpers.finish()
+                self.done, self._moved = self.done.joined(got), self._moved + got.covered
+                self._answers += bool(got.covered)
+
+    def _fill(self, body: Body, block: memoryview) -> int:
+        filled = 0
+        while filled < len(block):
+            try:
                 count = body.read_into(block[filled:])
-                if not count:
-                    break
-                filled += count
-                if clock.monotonic() > deadline:
-                    raise FetchError(
-                        f"read downloaded bundle body {reference}: not done after {limits.total_seconds:g} s"
-                    )
-            if not filled:
+            except FetchError:
+                if filled:
+                    return filled  # what came is kept; the next read tells the rest
+                raise
+            if not count:
                 break
-            if total + filled > limits.bundle_bytes:
-                raise _too_large(reference, total + filled, limits)
-            piece = block[:filled]
-            pending.append((block, hashing.submit(hasher.update, piece), writing.submit(_write, fd, piece, total)))
-            total += filled
-            unsynced += filled
-            if unsynced >= _SYNC_EVERY:  # keep the disk busy while the network is
-                writing.submit(os.fdatasync, fd)
-                unsynced = 0
-            if progress is not None:
-                progress(total, body.length)
-        for entry in pending:
-            _settle(entry)
-        writing.submit(os.fsync, fd).result()
-    return Fetched(f"sha256:{hasher.hexdigest()}", total)
+            filled += count
+            if self._clock.monotonic() > self._deadline:
+                raise FetchError(
+                    f"read downloaded bundle body {self._reference}: not done after {self._limits.total_seconds:g} s"
+                )
+        return filled
 
+    def _small(self, body: Body) -> None:
+        """A bundle of one block needs no threads."""
+        buffer = memoryview(bytearray(_BLOCK + 1))
+        filled = 0
+        while filled < len(buffer) and (count := body.read_into(buffer[filled:])):
+            filled += count
+        self._check_size(filled)
+        if filled > _BLOCK:
+            raise self._too_large(filled)
+        _write(self._file.fileno(), buffer[:filled], 0)
+        self._hasher.update(buffer[:filled])
+        self._hashed, self._moved = filled, self._moved + filled
+        self.total, self.done = filled, Ranges().add(0, filled)
+        if self._progress is not None:
+            self._progress(filled, filled)
 
-def _small(file: BinaryIO, body: Body, reference: str, limits: FetchLimits, progress: Progress | None) -> Fetched:
-    """A bundle of one block needs no threads."""
-    buffer = memoryview(bytearray(_BLOCK + 1))
-    filled = 0
-    while filled < len(buffer) and (count := body.read_into(buffer[filled:])):
-        filled += count
-    if filled > limits.bundle_bytes or filled > _BLOCK:
-        raise _too_large(reference, filled, limits)
-    _write(file.fileno(), buffer[:filled], 0)
-    os.fsync(file.fileno())
-    if progress is not None:
-        progress(filled, body.length)
-    return Fetched(f"sha256:{hashlib.sha256(buffer[:filled]).hexdigest()}", filled)
+    def _finish(self) -> Fetched:
+        size = self.done.covered
+        buffer = bytearray(_BLOCK)
+        view = memoryview(buffer)
+        fd = self._file.fileno()
+        while self._hashed < size and (
+            count := os.preadv(fd, [view[: min(_BLOCK, size - self._hashed)]], self._hashed)
+        ):
+            self._hasher.update(view[:count])
+            self._hashed += count
+        os.fsync(fd)
+        whole = self._answers <= 1 and not self._resumed
+        return Fetched(f"sha256:{self._hasher.hexdigest()}", size, self._moved, self._resumed, whole)
 
+    @staticmethod
+    def _settle(entry: tuple[memoryview, Future[None] | None, Future[None], int]) -> memoryview:
+        block, hashed, written, _ = entry
+        if hashed is not None:
+            hashed.result()
+        written.result()
+        return block
 
-def _settle(entry: tuple[memoryview, Future[None], Future[None]]) -> memoryview:
-    block, hashed, written = entry
-    hashed.result()
-    written.result()
-    return block
+    def _note(self) -> None:
+        if self._journal is not None and self.done.covered:
+            self._journal.save(Progress(self.done, self.total, self._validator, self._reference))
+
+    def _check_size(self, size: int | None) -> None:
+        if size is not None and size > self._limits.bundle_bytes:
+            raise self._too_large(size)
+
+    def _too_large(self, size: int) -> TooLarge:
+        return TooLarge(f"bundle {self._reference} has {size} bytes or more, the limit is {self._limits.bundle_bytes}")
 
 
 def _write(fd: int, data: memoryview, offset: int) -> None:
     while data:
         count = os.pwrite(fd, data, offset)
         data, offset = data[count:], offset + count
-
-
-def _too_large(reference: str, size: int, limits: FetchLimits) -> TooLarge:
-    return TooLarge(f"bundle {reference} has {size} bytes or more, the limit is {limits.bundle_bytes}")

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import stat
+import time
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,6 +58,8 @@ class DirectoryHandler(BaseHTTPRequestHandler):
     """Serves one directory. Subclassed with its `root`."""
 
     root = Path()
+    rate: int | None = None
+    """Bytes a second for each connection."""
     protocol_version = "HTTP/1.1"
     server_version = f"greentic/{__version__}"
     sys_version = ""
@@ -127,15 +130,20 @@ class DirectoryHandler(BaseHTTPRequestHandler):
 
     def _send_file(self, fd: int, offset: int, count: int) -> None:
         self.wfile.flush()
+        most = 1 << 24 if self.rate is None else max(min(self.rate // 50, 1 << 24), 1)
+        due = time.monotonic()
         while count:
             try:
-                sent = os.sendfile(self.connection.fileno(), fd, offset, min(count, 1 << 24))
+                sent = os.sendfile(self.connection.fileno(), fd, offset, min(count, most))
             except OSError:
                 sent = 0
             if not sent:  # the client went away, or the file was cut
                 self.close_connection = True
                 return
             offset, count = offset + sent, count - sent
+            if self.rate is not None:  # like a thin line: each connection its own
+                due += sent / self.rate
+                time.sleep(max(due - time.monotonic(), 0.0))
 
     def _listing(self, directory: Path, *, body: bool) -> None:
         rows = []
@@ -176,9 +184,10 @@ class DirectoryServer(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, root: Path, host: str, port: int) -> None:
+    def __init__(self, root: Path, host: str, port: int, rate: int | None = None) -> None:
+        """`rate` limits each connection, in bytes a second."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        handler = type("Handler", (DirectoryHandler,), {"root": root})
+        handler = type("Handler", (DirectoryHandler,), {"root": root, "rate": rate})
         super().__init__((host, port), handler)
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -8,10 +8,11 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
-from greentic.ground.errors import FetchError, InvalidArgument, NotYetImplemented
+from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.model.egress import METADATA_NAMES, never_reached
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
@@ -23,6 +24,14 @@ class Body(Protocol):
 
     length: int | None
     """How many bytes were announced, if it was told."""
+    offset: int
+    """Where in the bundle they begin: where it was asked for, or 0 if the source cannot do that."""
+    total: int | None
+    """The size of the whole bundle, if it was told."""
+    validator: str | None
+    """What a later part must match to be of the same file."""
+    resumable: bool
+    """Whether a part can be asked for."""
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill some of the buffer; 0 at the end. Raises `FetchError`."""
@@ -34,16 +43,13 @@ class Body(Protocol):
 class Source(Protocol):
     """Something that opens references."""
 
-    def open(self, reference: str) -> Body:
-        """Raises `FetchError`."""
+    def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
+        """The bytes from `offset`, up to `end` (not included) if it is told. Raises `FetchError`."""
         ...
 
 
 def source_for(reference: str) -> tuple[Source, str]:
-    """The source of a reference, and the reference without blanks around it. Raises `FetchError` or its like.
-
-    `oci://`, `repo://` and `store://` are known but cannot be pulled yet.
-    """
+    """The source of a reference, and the reference without blanks around it. Raises `FetchError` or its like."""
     text = reference.strip()
     if not text:
         raise FetchError("bundle reference cannot be empty")
@@ -52,10 +58,9 @@ def source_for(reference: str) -> tuple[Source, str]:
 
         return HttpSource(), text
     if text.startswith(_REGISTRY_SCHEMES):
-        raise NotYetImplemented(
-            f"pulling `{text}`: registry references cannot be pulled yet",
-            hint="publish the bundle over http(s):// or as a file and stage that address",
-        )
+        from greentic.distribute.oci_source import OciSource
+
+        return OciSource(), text
     if text.startswith("file://"):
         path = Path(text.removeprefix("file://"))
         if path.exists():
@@ -69,22 +74,28 @@ def source_for(reference: str) -> tuple[Source, str]:
 class FileSource:
     """Bundles on this machine's disk."""
 
-    def open(self, reference: str) -> Body:
+    def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
         path = Path(reference)
         if path.is_dir():
             raise FetchError(f"{path} is a directory; a .gtbundle archive file is required for worker materialization")
         if not path.is_file():
             raise FetchError(f"{path} is not a regular file")
-        return _FileBody(path)
+        return _FileBody(path, offset)
 
 
 class _FileBody:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, offset: int) -> None:
         try:
             self._file = path.open("rb", buffering=0)
+            status = os.fstat(self._file.fileno())
+            self._file.seek(offset)
         except OSError as error:
             raise FetchError(f"read bundle {path}: {error.strerror}") from error
-        self.length: int | None = path.stat().st_size
+        self.total: int | None = status.st_size
+        self.offset = offset
+        self.length: int | None = max(status.st_size - offset, 0)
+        self.validator: str | None = f'"{status.st_ino:x}-{status.st_mtime_ns:x}"'
+        self.resumable = True
 
     def read_into(self, buffer: memoryview) -> int:
         try:

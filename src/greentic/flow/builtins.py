@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.flow.cards import card_invocation, inlined_call
+from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context
 from greentic.flow.graph import FlowFailure
 from greentic.flow.nodes import NodePlan
@@ -33,11 +33,18 @@ class Wait(NamedTuple):
 
 
 def call_builtin(
-    node: NodePlan, payload: object, context: Context, ports: Ports, caller: Caller, flow_id: str, attempt: int
+    node: NodePlan,
+    payload: object,
+    context: Context,
+    ports: Ports,
+    caller: Caller,
+    flow_id: str,
+    attempt: int,
+    entry: object,
 ) -> Result | Wait:
-    """Run a node of any kind but emit and flow.call. Raises `FlowFailure`."""
+    """Run a node of any kind but emit and flow.call. `entry` is the message of the turn. Raises `FlowFailure`."""
     if node.kind in ("exec", "component"):
-        return _component(node, payload, ports, caller, flow_id, attempt)
+        return _component(node, payload, ports, caller, flow_id, attempt, entry)
     if node.kind == "flow.goto":
         return _goto(payload, context)
     if node.kind == "session.wait":
@@ -58,7 +65,9 @@ def call_builtin(
 # -- components -----------------------------------------------------------------------------------------------------
 
 
-def _component(node: NodePlan, payload: object, ports: Ports, caller: Caller, flow_id: str, attempt: int) -> Result:
+def _component(
+    node: NodePlan, payload: object, ports: Ports, caller: Caller, flow_id: str, attempt: int, entry: object
+) -> Result:
     component, operation, given, config = node.component, node.operation, payload, None
     if node.kind == "exec":
         if not isinstance(payload, dict):
@@ -79,6 +88,7 @@ def _component(node: NodePlan, payload: object, ports: Ports, caller: Caller, fl
             f"missing operation for node `{node.id}` (component `{component}`); expected node.component.operation to be set"
             + suffix
         )
+    given = before_dispatch(component, given, entry)
     card = card_invocation(given, config, ports.assets)
     call = ComponentCall(
         component, operation, inlined_call(given, ports.assets) if card is None else card, config, flow_id, node.id,

@@ -5,16 +5,19 @@ Rules:
 2. A node with conditions of which none holds waits there for the next message, and then runs again.
 3. What was emitted is the answer, with the last output behind it unless it was said already; without any emission the last
    output is the answer.
-4. A run takes at most `MAX_STEPS` steps, jumps at most as often as it may, and calls flows at most `MAX_CALLS` deep.
+4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps at most as often as it
+   may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
+5. What a run makes is bounded in size and depth (`flow.bounds`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from greentic.flow.activity import failure_payload
+from greentic.flow.bounds import bounded
 from greentic.flow.builtins import Wait, call_builtin
-from greentic.flow.cards import before_dispatch
 from greentic.flow.conditions import holds
 from greentic.flow.context import Context, submitted, without_action
 from greentic.flow.graph import FlowFailure, NotAtOnce
@@ -26,6 +29,8 @@ from greentic.flow.state import NodeOutput, RunState, Snapshot
 
 MAX_STEPS = 10_000
 """Nodes that one run may execute."""
+MAX_SECONDS = 900.0
+"""Time from the start of a run to its answer."""
 MAX_CALLS = 16
 """How deeply `flow.call` may nest."""
 SLOT_EXTRACTOR = "ai.greentic.component-slot-extractor"
@@ -46,6 +51,18 @@ class Parked(NamedTuple):
 Outcome = Completed | Parked
 
 
+class Exhausted(FlowFailure):
+    """A run that took all it may take; no flow that called another goes on after it."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What is left of a run, shared by the flows that it calls."""
+
+    steps: int
+    until: float
+
+
 class Run(NamedTuple):
     """What stays the same during a run."""
 
@@ -56,6 +73,8 @@ class Run(NamedTuple):
     attempt: int = 1
     depth: int = 0
     max_steps: int = MAX_STEPS
+    budget: Budget | None = None
+    """Made when the run begins."""
 
 
 def start(run: Run, payload: object) -> Outcome:
@@ -64,6 +83,15 @@ def start(run: Run, payload: object) -> Outcome:
     state = RunState({} if payload is None else payload)
     _seed_variables(plan, state)
     return _loop(run, plan, plan.graph.first(), state)
+
+
+def fate(plan: FlowPlan) -> str:
+    """What a run of a flow without nodes ends with, whatever the message."""
+    try:
+        _seed_variables(plan, RunState({}))
+        return f"node {plan.graph.first()} not found"
+    except FlowFailure as failure:
+        return str(failure)
 
 
 def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
@@ -97,7 +125,15 @@ def _seed_variables(plan: FlowPlan, state: RunState) -> None:
 
 
 def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
-    for _ in range(run.max_steps):
+    clock = run.ports.clock
+    budget = run.budget
+    if budget is None:
+        budget = Budget(run.max_steps, clock.monotonic() + MAX_SECONDS)
+        run = run._replace(budget=budget)
+    while budget.steps > 0:
+        budget.steps -= 1
+        if clock.monotonic() > budget.until:
+            raise Exhausted(f"flow {run.flow_id} took longer than {MAX_SECONDS:g} s")
         node = plan.nodes.get(node_id)
         if node is None:
             raise FlowFailure(f"node {node_id} not found")
@@ -109,7 +145,7 @@ def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
         if node.variables:
             names = Context(state, output.payload, run.ports.clock)
             for name, template in node.variables:
-                state.vars[name] = template.render(names)
+                state.vars[name] = bounded(template.render(names))
         control = result.control if isinstance(result, Result) else None
         if isinstance(control, Jump):
             _traced(run, plan, node, payload, output, f"jump to {control.flow}")
@@ -139,7 +175,7 @@ def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
         node_id = following
     if run.max_steps < MAX_STEPS:
         raise NotAtOnce
-    raise FlowFailure(f"flow {run.flow_id} took more than {MAX_STEPS} steps")
+    raise Exhausted(f"flow {run.flow_id} took more than {MAX_STEPS} steps")
 
 
 def _execute(
@@ -148,6 +184,8 @@ def _execute(
     """Run one node: its output, control or wish to wait, and the payload that it was given."""
     try:
         payload = node.payload.render(context)
+        if not node.payload.constant:
+            bounded(payload)
     except FlowFailure as failure:
         raise FlowFailure(f"failed to render node input template: {failure}") from None
     if node.kind == "emit":
@@ -155,11 +193,9 @@ def _execute(
         return Result(NodeOutput(True, payload)), payload
     if node.kind == "exec" and node.component == SLOT_EXTRACTOR:
         payload = _with_slots(payload, plan)
-    if node.kind in ("exec", "component"):
-        payload = before_dispatch(node.component, payload, state.entry)
     if node.kind == "flow.call":
         return _call_flow(run, payload), payload
-    return call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt), payload
+    return call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt, state.entry), payload
 
 
 def _with_slots(payload: object, plan: FlowPlan) -> object:
@@ -182,6 +218,8 @@ def _call_flow(run: Run, payload: object) -> Result:
         raise FlowFailure(f"flow.call failed for {flow_id}: calls nest deeper than {MAX_CALLS}")
     try:
         outcome = start(run._replace(flow_id=flow_id, depth=run.depth + 1), source.get("input"))
+    except Exhausted:
+        raise
     except FlowFailure as failure:
         if run.caller.session is None or run.depth + 1 >= MAX_CALLS:
             raise FlowFailure(f"flow.call failed for {flow_id}: {failure}") from None

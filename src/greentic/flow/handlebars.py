@@ -296,7 +296,10 @@ def _single(kind: str, text: str) -> Expression:
     if text in ("true", "false", "null"):
         return Literal({"true": True, "false": False, "null": None}[text])
     if _NUMBER.match(text):
-        return Literal(msgspec.json.decode(text))
+        try:
+            return Literal(msgspec.json.decode(text))
+        except msgspec.DecodeError:
+            raise TemplateError(f"`{text[:40]}` is no number") from None
     return _lookup(text)
 
 

@@ -51,7 +51,7 @@ def parse_path(text: str) -> Path | None:
                 steps.append(text[text.find(quote, at) + 1 : end])
                 at = end + 2
                 continue
-            steps.append(int(inner) if inner.isascii() and inner.isdigit() else inner)
+            steps.append(int(inner) if _is_index(inner) else inner)
             at = end + 1
             continue
         end = min((p for p in (text.find(c, at) for c in ".[]") if p >= 0), default=size)
@@ -70,7 +70,7 @@ def follow(value: object, steps: Sequence[Step]) -> object:
         if isinstance(value, dict):
             value = value.get(step if isinstance(step, str) else str(step), MISSING)
         elif isinstance(value, list):
-            index = step if isinstance(step, int) else int(step) if step.isascii() and step.isdigit() else -1
+            index = step if isinstance(step, int) else int(step) if _is_index(step) else -1
             if not 0 <= index < len(value):
                 return MISSING
             value = value[index]
@@ -79,6 +79,11 @@ def follow(value: object, steps: Sequence[Step]) -> object:
         if value is MISSING:
             return MISSING
     return value
+
+
+def _is_index(text: str) -> bool:
+    """Whether a text is a position in a list; no list has one of more than 18 digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def pointer_steps(pointer: str) -> Path:

@@ -84,6 +84,8 @@ class StateStore(Protocol):
 class Now(Protocol):
     def now_ns(self) -> int: ...
 
+    def monotonic(self) -> float: ...
+
 
 class Trace(Protocol):
     """Is told each step of a run, for `gtc flow run`."""

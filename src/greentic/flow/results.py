@@ -57,7 +57,7 @@ def _failure(component: str, value: Map) -> str | None:
     code, message = error.get("code", "component_error"), error.get("message", "component reported error")
     if value.get("ok") is False:
         return f"component {component} failed: {code}: {message}"
-    if "ok" not in value and value.get("result") is None:
+    if value.get("result") is None:
         status = f" (status {error['status']})" if "status" in error else ""
         return f"component {component} returned tool error: {code}: {message}{status}"
     return None

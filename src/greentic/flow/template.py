@@ -71,14 +71,14 @@ def _text(text: str, pointers: bool) -> Compiled:
         return Compiled(lambda _: text, True, ())
     trimmed = text.strip()
     enclosed = trimmed.startswith("{{") and trimmed.endswith("}}")
-    if enclosed:
-        inner = trimmed.lstrip("{").rstrip("}").strip()
-        steps = None if "{{" in inner or "}}" in inner else parse_path(inner)
-        if steps is not None:
-            return Compiled(_exact(steps), False, ())
     try:
+        if enclosed:
+            inner = trimmed.lstrip("{").rstrip("}").strip()
+            steps = None if "{{" in inner or "}}" in inner else parse_path(inner)
+            if steps is not None:
+                return Compiled(_exact(steps), False, ())
         template = handlebars.parse(text)
-    except TemplateError as error:
+    except (TemplateError, ValueError, RecursionError) as error:
         return _faulty(f"template render failed: {error} in `{text[:80]}`")
     simple = handlebars.simple_parts(template)
     if simple is not None and not enclosed:
@@ -94,7 +94,10 @@ def _exact(steps: tuple[Step, ...]) -> Renderer:
     def render(names: Names) -> object:
         value = names.named(first)
         if rest:
-            value = follow(value, rest)
+            try:
+                value = follow(value, rest)
+            except ValueError as error:
+                raise FlowFailure(f"template render failed: {error}") from None
         return "" if value is MISSING else value
 
     return render
@@ -118,7 +121,7 @@ def _rendered(template: handlebars.Template, *, tell_missing: bool) -> Renderer:
             return handlebars.render(template, names.named, tell_missing=tell_missing)
         except MissingValue:
             return ""
-        except TemplateError as error:
+        except (TemplateError, ValueError, RecursionError) as error:
             raise FlowFailure(f"template render failed: {error}") from None
 
     return render
@@ -129,9 +132,12 @@ def _joined(parts: handlebars.Simple) -> Renderer:
 
     def render(names: Names) -> object:
         try:
-            return "".join([p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1)) for p in parts])
-        except TemplateError as error:
+            text = "".join([p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1)) for p in parts])
+        except (TemplateError, ValueError, RecursionError) as error:
             raise FlowFailure(f"template render failed: {error}") from None
+        if len(text) > handlebars.MAX_OUTPUT:
+            raise FlowFailure(f"template render failed: more than {handlebars.MAX_OUTPUT} characters")
+        return text
 
     return render
 

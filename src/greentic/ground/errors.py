@@ -87,8 +87,24 @@ class Truncated(FetchError):
     """The body ended before its announced length: what came may be right, more must be asked for."""
 
 
+class ServerBusy(FetchError):
+    """The server has no answer now; `retry_after` is how many seconds it asks to wait, 0 if it does not say."""
+
+    def __init__(self, message: str, *, retry_after: float = 0.0, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class TooLarge(FetchError):
     """The body is larger than the limit."""
+
+
+class PartRefused(FetchError):
+    """A part was asked for, and the answer is neither that part nor the whole."""
+
+
+class UntrustedBundle(Conflict):
+    """A bundle, revision or environment that is not signed as it must be, is revoked, or is older than what was seen."""
 
 
 class DigestMismatch(Conflict):

@@ -14,9 +14,18 @@ import msgspec
 
 from greentic.activate.warm import check_loadable
 from greentic.distribute.fetch import fetch_into
+from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
+from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
+from greentic.model.delivery import (
+    MEMBER,
+    RevisionSignatures,
+    delivery_of,
+    signatures_of,
+    signed_content,
+    with_signatures,
+)
 from greentic.model.environment import DIGEST_PLACEHOLDER, REVISION_SCHEMA, Environment, PackListEntry, Revision
 from greentic.model.ids import check_env_id, check_ulid, is_digest, is_semver
 from greentic.model.lifecycle import Verb, check_not_routed, put_revision, walk, with_current_revisions
@@ -24,11 +33,13 @@ from greentic.model.revision_files import lock_ref, pack_list
 from greentic.operate.bundles import find as find_deployment
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run
 from greentic.operate.payload import Key, Payload, Ulid
+from greentic.store import operator_key
 from greentic.store.audit import Change
 from greentic.store.disk import io_error
 from greentic.store.environments import Transaction
 from greentic.store.revisions import verified_packs
 from greentic.store.staging import Staged, StagingArea, copy_private, place
+from greentic.trust.bundle_signature import REVISION_PREDICATE, counted, judge, sign_content
 from greentic.trust.gate import pin
 
 DEFAULT_DRAIN_SECONDS = 30
@@ -106,6 +117,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
                 area = stack.enter_context(StagingArea(paths, store.disk, revision_id, store.random.octets(6).hex()))
                 staged = _fill(area, payload, env_id=env_id, bundle_id=deployment.bundle_id)
                 prepared = _with_bundle(payload, staged, env_id, deployment.bundle_id, deployment_id)
+                prepared = _with_publisher(context, env, prepared, payload)
         except OSError as error:
             prepared = io_error(error.filename or paths.revisions, error)
         except GreenticError as error:
@@ -116,7 +128,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
             find_deployment(current, deployment_id)
             if isinstance(prepared, GreenticError):
                 raise prepared
-            revision = _numbered(context, current, prepared)
+            revision = _signed(context, current, _numbered(context, current, prepared))
             if area is not None:
                 place(area, paths, store.disk)
             try:
@@ -130,6 +142,41 @@ def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
         digest = prepared.bundle_digest if isinstance(prepared, Revision) else None
         print_: JsonObject = {"digest": digest, "uri": payload.bundle_source_uri, "drain": payload.drain_seconds}
         return run(context, change, action, idempotency=Idempotency(key, deployment_id, print_))
+
+
+def _with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:
+    """The revision with the signatures of its bundle, checked as the environment's policy asks. Raises `UntrustedBundle`."""
+    policy = delivery_of(env).signatures
+    if policy.mode == "off":
+        return revision
+    trusted = context.store.trust_root(env.environment_id).public_keys()
+    try:
+        found = signatures_at(payload.bundle_path or payload.bundle_source_uri or "")
+        if not found and payload.bundle_path and payload.bundle_source_uri:
+            found = signatures_at(payload.bundle_source_uri)
+    except FetchError as error:
+        if policy.mode == "require":
+            raise
+        found, _ = [], error
+    verdict = judge(found, trusted, revision.bundle_digest.removeprefix("sha256:"), frozenset())
+    why = counted(verdict, policy.keys, policy.threshold)
+    if why is not None and policy.mode == "require":
+        raise UntrustedBundle(
+            f"signatures are required in environment `{env.environment_id}`: {why}",
+            hint="gtc bundle sign FILE, publish the .sig beside it, and stage again",
+        )
+    kept = [msgspec.json.decode(data) for data in found] if why is None else []
+    return with_signatures(revision, RevisionSignatures(bundle=kept))
+
+
+def _signed(context: Context, env: Environment, revision: Revision) -> Revision:
+    """The revision signed by the operator, in an environment that is set up for it. Raises `OperatorKeyError`."""
+    if MEMBER not in env.extra:
+        return revision
+    key = operator_key.load(context.store.disk)
+    at = timestamp(context.clock.now_ns())
+    own = sign_content(f"{revision.revision_id}.json", signed_content(revision), REVISION_PREDICATE, key, at)
+    return with_signatures(revision, replace(signatures_of(revision), revision=own))
 
 
 def _fill(area: StagingArea, payload: RevisionStagePayload, *, env_id: str, bundle_id: str) -> Staged:

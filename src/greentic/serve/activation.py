@@ -15,14 +15,15 @@ from greentic.activate.components import ComponentRuntime, RevisionComponents
 from greentic.activate.load import load_packs
 from greentic.activate.turn import ActiveRevision, flow_index
 from greentic.artifact.pack_signature import SignaturePolicy
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError, GreenticError
-from greentic.model.environment import Environment
+from greentic.model.environment import Environment, Revision
 from greentic.model.projection import RuntimeConfig, check_deployments, check_runtime_config
 from greentic.model.routes import Route, route_table
 from greentic.serve.dispatch import Choice, Dispatcher
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
-from greentic.store.revisions import LocatedPack
+from greentic.store.revisions import LocatedPack, read_pack_config
 
 SIGNING_KEY_BYTES = 32
 
@@ -38,6 +39,8 @@ class Activation(NamedTuple):
     """Deployments that are not served, and why."""
     endpoints: dict[str, frozenset[str]]
     """The bundles that each messaging endpoint is linked to."""
+    protections: JsonObject = {}
+    """What guarded the boot, for `/status`."""
 
 
 def activate(
@@ -61,7 +64,7 @@ def activate(
         revision = known[block.revision_id]
         try:
             loaded = tuple(load_packs(packs[block.revision_id], policy))
-            components = RevisionComponents(loaded, runtime)
+            components = RevisionComponents(loaded, runtime, published_config(store, env, revision))
         except GreenticError as error:
             raise BootError(f"loading revision `{block.revision_id}`") from error
         draining = revision.lifecycle == "draining"
@@ -78,6 +81,18 @@ def activate(
     }
     endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
     return Activation(env, route_table(env), dispatchers, revisions, skipped, endpoints)
+
+
+def published_config(store: EnvironmentStore, env: Environment, revision: Revision) -> dict[str, dict[str, object]]:
+    """What components read as configuration, by pack: that of the revision, with the overrides of its deployment on top."""
+    found: dict[str, dict[str, object]] = {}
+    for ref in revision.pack_config_refs:
+        config = read_pack_config(store.paths(env.environment_id), ref, revision.revision_id)
+        found[config.pack_id] = dict(config.non_secret)
+    deployment = env.deployment(revision.deployment_id)
+    for pack_id, overrides in (deployment.config_overrides or {}).items() if deployment else ():
+        found[pack_id] = found.get(pack_id, {}) | overrides
+    return found
 
 
 def _generation(env: Environment, deployment_id: str) -> int:

@@ -18,20 +18,33 @@ from greentic.activate.conversation import Conversations
 from greentic.activate.state import StoredState
 from greentic.activate.turn import TurnServices
 from greentic.activate.value_store import DirectoryStore, MemoryStore, ValueStore
+from greentic.distribute.bundle_cache import cache_directory, open_cache
+from greentic.distribute.request import OFFLINE
 from greentic.ground.errors import BootError, GreenticError, NotFound
 from greentic.model.environment import Environment
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.model.projection import RuntimeConfig
 from greentic.serve.activation import Activation, activate
+from greentic.serve.archive import import_archive
 from greentic.serve.log import Level, OperatorLog
 from greentic.serve.progress import pull_view
 from greentic.serve.pull import pull
 from greentic.serve.pull_plan import policy
+from greentic.serve.sandbox import forbid_core_files
 from greentic.serve.seed import copy_seed
-from greentic.serve.settings import StartOptions, env_id, own_revision, signature_policy, wait_seconds
+from greentic.serve.settings import (
+    StartOptions,
+    allow_rollback,
+    anchor_path,
+    env_id,
+    own_revision,
+    signature_policy,
+    wait_seconds,
+)
+from greentic.serve.trust_check import establish, protections
 from greentic.store.environments import EnvironmentStore
-from greentic.store.layout import default_store_root
+from greentic.store.layout import EnvPaths, default_store_root
 
 SHARED_DIRECTORY = "GREENTIC_SHARED_SESSIONS"
 """Names the directory that the processes of one worker share; set by the process that starts them."""
@@ -58,6 +71,8 @@ def boot(options: StartOptions) -> Booted:
     seed = os.environ.get("GREENTIC_SEED_DIR")
     if seed:
         copy_seed(Path(seed), paths.root)
+    if options.archive is not None:
+        _from_archive(options.archive, store.paths(told.value))
     if told.value == LOCAL_ENV and not paths.environment.exists():
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
@@ -67,27 +82,40 @@ def boot(options: StartOptions) -> Booted:
     for warning in told.warnings:
         log.warn("start", warning)
     services = turn_services(store, told.value, log)
-    return Booted(store, log, provision(store, env, log, services), services)
+    anchor = options.trust_anchor or anchor_path(os.environ)
+    return Booted(store, log, provision(store, env, log, services, anchor), services)
+
+
+def _from_archive(archive: Path, paths: EnvPaths) -> None:
+    """Take environment and bundles from one file; from then on nothing is fetched."""
+    cache = open_cache(cache_directory())
+    if cache is None:
+        raise BootError("booting from a file needs a directory for bundles: set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
+    import_archive(archive, paths, cache)
+    os.environ[OFFLINE] = "1"
 
 
 def turn_services(store: EnvironmentStore, env_id: str, log: OperatorLog) -> TurnServices:
     """Where conversations wait and state lives. Raises `BootError`."""
-    values = value_store(os.environ)
+    values, kept = value_store(os.environ, "conversations"), value_store(os.environ, "state")
     namespace = os.environ.get("GREENTIC_RUNNER_SESSION_NAMESPACE") or f"greentic:session:{env_id}"
     conversations = Conversations(values, namespace, wait_seconds(os.environ))
-    state = StoredState(values, f"greentic:state:{env_id}")
+    state = StoredState(kept, f"greentic:state:{env_id}")
     return TurnServices(env_id, conversations, state, store.clock, store.random, lambda text: log.warn("turn", text))
 
 
-def value_store(environ: Mapping[str, str]) -> ValueStore:
-    """In Redis where one is told, in a directory where processes share it, else in memory."""
+def value_store(environ: Mapping[str, str], name: str) -> ValueStore:
+    """In Redis where one is told, in a directory where processes share it, else in memory.
+
+    Conversations and state have one each, so that many conversations of strangers never push out what components keep.
+    """
     url = environ.get("GREENTIC_RUNNER_REDIS_URL", "").strip()
     if url:
         from greentic.activate.redis_store import RedisStore
 
         return RedisStore(url)
     shared = environ.get(SHARED_DIRECTORY)
-    return DirectoryStore(Path(shared)) if shared else MemoryStore()
+    return DirectoryStore(Path(shared) / name) if shared else MemoryStore()
 
 
 def _load(store: EnvironmentStore, name: str) -> Environment:
@@ -100,20 +128,24 @@ def _load(store: EnvironmentStore, name: str) -> Environment:
         raise BootError(f"loading environment `{name}` for bundle-less boot") from error
 
 
-def provision(store: EnvironmentStore, env: Environment, log: OperatorLog, services: TurnServices) -> Activation:
-    """Pull, project and activate one environment document. Raises `BootError`."""
+def provision(
+    store: EnvironmentStore, env: Environment, log: OperatorLog, services: TurnServices, anchor: Path | None = None
+) -> Activation:
+    """Check, pull, project and activate one environment document. Raises `BootError`."""
     view = pull_view(log)
     try:
         with store.transaction(env.environment_id):
             pass  # entering the lock repairs what a killed process left
-        pulled = pull(store, env, policy(env, own_revision(os.environ)), log, view)
+        trust = establish(env, store.paths(env.environment_id), log, anchor, allow_rollback=allow_rollback(os.environ))
+        pulled = pull(store, env, policy(env, own_revision(os.environ)), log, view, trust)
         view.close()
         config = _project(store, env, frozenset(pulled.skipped))
         root = store.paths(env.environment_id).root
         runtime = ComponentRuntime(
             root, services.state, lambda source, text: log.info("component", f"{source}: {text}")
         )
-        return activate(store, env, config, pulled.packs, pulled.skipped, runtime, signature_policy(os.environ))
+        activation = activate(store, env, config, pulled.packs, pulled.skipped, runtime, signature_policy(os.environ))
+        return activation._replace(protections=protections(trust, [pulled.landlock, forbid_core_files()]))
     except BaseException:
         view.close()
         with contextlib.suppress(OSError):

@@ -17,6 +17,7 @@ import msgspec
 from greentic.activate.conversation import Identity
 from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
+from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.select import NoFlow
 from greentic.ground.clock import Clock, timestamp
@@ -34,7 +35,7 @@ from greentic.serve.identity import (
 )
 from greentic.serve.ingress_auth import BearerGate
 from greentic.serve.invoke import InvalidRequest, read_request, response, tenant_of
-from greentic.serve.log import OperatorLog
+from greentic.serve.log import OperatorLog, traceback_of
 from greentic.serve.status import status
 from greentic.serve.turn_pool import TurnPool
 
@@ -127,6 +128,9 @@ class WorkerApp:
             answer = await self._answer(request)
         except Refused as refused:
             answer = Answer(refused.code, refused.text.encode(), _TEXT, cors=refused.cors)
+        except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does
+            self._log.error("serve", f"{request.method} {request.path}: {traceback_of(error)}")
+            answer = Answer(500, b"internal error", _TEXT)
         headers = [answer.kind, (b"content-length", b"%d" % len(answer.body)), *answer.extra]
         if answer.code == 204:
             headers = list(answer.extra)
@@ -181,6 +185,8 @@ class WorkerApp:
             value = msgspec.json.decode(body) if body else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "request body must be JSON") from None
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value):
+            raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels")
         seen = self._identity(request, value)
         served = await self._turn(activation, route, revision, activity_of(value), seen.identity)
         extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
@@ -261,6 +267,9 @@ class WorkerApp:
             wanted = read_request(body)
         except InvalidRequest as error:
             raise Refused(400, f"invalid HostWorkerRequest body: {error}", cors=False) from None
+        if too_deep(wanted.payload):
+            text = f"invalid HostWorkerRequest body: nested deeper than {MAX_DEPTH} levels"
+            raise Refused(400, text, cors=False)
         activation = self.activation
         route = find_tenant(activation.routes, tenant_of(wanted))
         if route is None:

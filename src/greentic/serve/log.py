@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -10,7 +11,15 @@ from greentic.ground.clock import Clock, timestamp
 from greentic.ground.errors import BootError
 
 Level = Literal["Debug", "Info", "Warn", "Error"]
+MAX_FRAMES = 5
 _RANK: dict[Level, int] = {"Debug": 0, "Info": 1, "Warn": 2, "Error": 3}
+
+
+def traceback_of(error: BaseException) -> str:
+    """An unexpected error with its innermost frames, for one line of a log."""
+    frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
+    where = " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
+    return f"{type(error).__name__}: {error} (at {where})"
 
 
 class OperatorLog:

@@ -24,9 +24,12 @@ from types import FrameType
 from typing import NamedTuple
 
 from greentic.ground.errors import BootError
+from greentic.serve.settings import drain_delay
 
 SOCKET_FD, READY_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD"
 READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
+"""How long a process may take to stop after its drain delay; longer than it gives itself."""
 MAX_PROCESSES = 64
 MAX_BACKOFF = 30.0
 STABLE_SECONDS = 30.0
@@ -70,11 +73,19 @@ class _Process:
         self._start = start
         self.backoff = 0.5
         self.restart_at: float | None = None
-        self.begin()
+
+        self.ready_fd = -1
 
     def begin(self) -> None:
+        """Start it. Raises `OSError` when the system has no room for another process."""
+        self.close()
         self.process, self.ready_fd = self._start()
         self.began, self.restart_at = time.monotonic(), None
+
+    def close(self) -> None:
+        if self.ready_fd >= 0:
+            os.close(self.ready_fd)
+            self.ready_fd = -1
 
     def ended(self) -> int | None:
         return self.process.poll()
@@ -97,7 +108,10 @@ def supervise(
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     processes: list[_Process] = []
     try:
-        processes += [_Process(lambda: _spawn(bound, arguments, directory)) for _ in range(count)]
+        for _ in range(count):
+            process = _Process(lambda: _spawn(bound, arguments, directory))
+            process.begin()
+            processes.append(process)
         _await_ready(processes, stopping)
         if not stopping:
             serving()
@@ -111,7 +125,11 @@ def supervise(
                         f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s"
                     )
                 elif process.restart_at is not None and now >= process.restart_at:
-                    process.begin()
+                    try:
+                        process.begin()
+                    except OSError as error:
+                        process.later(now)
+                        told(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
             time.sleep(0.1)
         told(f"runtime shutdown requested via {stopping[0]}")
     finally:
@@ -132,10 +150,15 @@ def _spawn(bound: socket.socket, arguments: list[str], directory: str) -> tuple[
     }
     environment.pop("GREENTIC_SEED_DIR", None)
     words = [sys.executable, "-m", "greentic.cli.start", *arguments]
-    process = subprocess.Popen(
-        words, env=environment, pass_fds=(bound.fileno(), writing), stdin=subprocess.DEVNULL, process_group=0
-    )
-    os.close(writing)
+    try:
+        process = subprocess.Popen(
+            words, env=environment, pass_fds=(bound.fileno(), writing), stdin=subprocess.DEVNULL, process_group=0
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
     return process, reading
 
 
@@ -156,9 +179,10 @@ def _stop(processes: list[_Process], stopping: list[str]) -> None:
     for process in processes:
         if process.ended() is None:
             process.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + drain_delay(os.environ) + STOP_SECONDS
     for process in processes:
         while process.ended() is None:
             time.sleep(0.02)
-            if len(stopping) > 1:  # a second signal ends everything at once
+            if len(stopping) > 1 or time.monotonic() > deadline:  # a second signal ends everything at once
                 process.process.kill()
-        os.close(process.ready_fd)
+        process.close()

@@ -33,6 +33,8 @@ from greentic.serve.settings import (
 )
 
 BACKLOG = 1024
+ACCEPT_AT_ONCE = 2
+"""Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
 GRACE_SECONDS = 30
 """How long running requests may take after the door is closed."""
 
@@ -113,11 +115,12 @@ def _run(booted: Booted, bound: socket.socket, listen: str, serving: Callable[[]
     app = WorkerApp(activation, listen, gate, log, booted.services, shared_sessions=shared_sessions(os.environ))
     config = uvicorn.Config(
         app, http="httptools", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, date_header=False, backlog=BACKLOG,
+        proxy_headers=False, server_header=False, date_header=False, backlog=ACCEPT_AT_ONCE,
         timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=75,
     )  # fmt: skip
-    server = _server(uvicorn.Server, config, app, drain_delay(os.environ), lambda line: log.info("start", line))
-    serving()
+    server = _server(
+        uvicorn.Server, config, app, drain_delay(os.environ), lambda line: log.info("start", line), serving
+    )
     server.run(sockets=[bound])
     app.pool.stop()
 
@@ -134,7 +137,9 @@ def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:
     )
 
 
-def _server(base: type, config: object, app: WorkerApp, delay: float, told: Callable[[str], None]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _server(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    base: type, config: object, app: WorkerApp, delay: float, told: Callable[[str], None], serving: Callable[[], None]
+):
     """A server of the library that drains as rule 2 says."""
 
     class DrainingServer(base):  # type: ignore[misc]
@@ -150,6 +155,12 @@ def _server(base: type, config: object, app: WorkerApp, delay: float, told: Call
                 asyncio.get_running_loop().call_later(delay, self._close)
             else:
                 self._close()
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listening in sockets or []:
+                listening.listen(BACKLOG)  # the library lets no more wait than it accepts at once
+            serving()
 
         def _close(self) -> None:
             self.should_exit = True

@@ -33,6 +33,9 @@ class StartOptions(NamedTuple):
     strict_port: bool = False
     level: str = "info"
     workers: int | None = None
+    trust_anchor: Path | None = None
+    archive: Path | None = None
+    """An exported environment to boot from, without a network."""
 
     def arguments(self) -> list[str]:
         """The command line of another process of the same worker."""
@@ -41,6 +44,8 @@ class StartOptions(NamedTuple):
             words += ["--env", self.env]
         if self.store_root is not None:
             words += ["--store-root", str(self.store_root)]
+        if self.trust_anchor is not None:
+            words += ["--trust-anchor", str(self.trust_anchor)]
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
@@ -104,6 +109,17 @@ def strict_port(option: bool, environ: Mapping[str, str]) -> bool:
 def bearer_gate(environ: Mapping[str, str]) -> bool:
     """Whether the bearer gate is on at all."""
     return environ.get("GREENTIC_GENERIC_INGRESS_AUTH", "").strip().lower() not in _NO
+
+
+def anchor_path(environ: Mapping[str, str]) -> Path | None:
+    """The file of the trust anchor, if one is told."""
+    text = environ.get("GREENTIC_TRUST_ANCHOR", "").strip()
+    return Path(text) if text else None
+
+
+def allow_rollback(environ: Mapping[str, str]) -> bool:
+    """Whether an older document than one that was seen is accepted."""
+    return environ.get("GREENTIC_ALLOW_ROLLBACK", "").strip().lower() in _YES
 
 
 def drain_delay(environ: Mapping[str, str]) -> float:

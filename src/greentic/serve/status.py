@@ -53,5 +53,6 @@ def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonO
         },
         "triggers": [],
         "revisions": revisions,
+        "protections": activation.protections,
         "skipped_deployments": dict(activation.skipped),
     }

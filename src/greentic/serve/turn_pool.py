@@ -91,11 +91,13 @@ class TurnPool:
 
     def _promote(self) -> None:
         with self._lock:
-            self._began = None
+            # Without a thread to spare nothing changes, and the next look tries again.
             if self._spares:
+                self._began = None
                 self._first = -1  # whoever wakes takes the place
                 self._spares.pop().set()
             elif self._threads < MAX_THREADS:
+                self._began = None
                 self._threads += 1
                 self._first = -1
                 threading.Thread(target=self._work, name=f"turn-{self._threads}", daemon=True).start()

@@ -29,6 +29,7 @@ from greentic.store.layout import EnvPaths
 from greentic.store.ledger import Ledger
 from greentic.store.lock import WAIT_SECONDS, held
 from greentic.store.recovery import recover_revisions
+from greentic.store.seal import sealed
 from greentic.trust.root import EMPTY, TrustRoot, read_trust_root
 
 _D = TypeVar("_D", bound=Document)
@@ -168,6 +169,7 @@ class Transaction:
             raise Conflict(f"the lock is held for env `{self.env_id}`, the document is `{env.environment_id}`")
         check_schema(env.schema, ENVIRONMENT_SCHEMA)
         validate(env)
+        env = sealed(env, self.store.trust_root(self.env_id), self.store.disk, self.store.clock)
         self.files.replace(self.paths.environment, pretty(env))
         self.committed = True
 

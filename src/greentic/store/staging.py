@@ -67,6 +67,22 @@ class StagingArea:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.fdopen(os.open(self.directory / BUNDLE_NAME, flags, 0o600), "w+b")
 
+    def adopt(self, path: Path, file: BinaryIO) -> None:
+        """Have an open bundle as the bundle's file: a second name of it where that can be, else a copy."""
+        target = self.directory / BUNDLE_NAME
+        try:
+            os.link(path, target, follow_symlinks=False)
+            if target.lstat().st_ino == os.fstat(file.fileno()).st_ino:
+                return
+            target.unlink()
+        except OSError:
+            target.unlink(missing_ok=True)
+        with self.create_bundle_file() as copy:
+            offset, left = 0, os.fstat(file.fileno()).st_size
+            while left and (count := os.sendfile(copy.fileno(), file.fileno(), offset, left)):
+                offset, left = offset + count, left - count
+            os.fsync(copy.fileno())
+
     def fill(
         self,
         bundle: VerifiedBundle,

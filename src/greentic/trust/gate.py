@@ -66,12 +66,17 @@ def admit(file: BinaryIO, actual: str, size: int, pinned: str, *, revision_id: s
     Raises `DigestMismatch`; the caller deletes the file then.
     """
     if not _PIN.match(pinned) or actual != pinned:
-        raise DigestMismatch(
-            f"pulled bundle digest `{actual}` does not match revision `{revision_id}`'s pinned `{pinned}`; "
-            "refusing to serve unpinned bytes",
-            hint="publish the bundle that was staged at this address, or stage the new one with `gtc op revisions stage`",
-        )
+        raise mismatch(actual, pinned, revision_id=revision_id)
     return VerifiedBundle(_MAKER, file, actual, size)
+
+
+def mismatch(actual: str, pinned: str, *, revision_id: str) -> DigestMismatch:
+    """The refusal of a bundle that is not the pinned one."""
+    return DigestMismatch(
+        f"pulled bundle digest `{actual}` does not match revision `{revision_id}`'s pinned `{pinned}`; "
+        "refusing to serve unpinned bytes",
+        hint="publish the bundle that was staged at this address, or stage the new one with `gtc op revisions stage`",
+    )
 
 
 def verify_file(file: BinaryIO, pinned: str, *, revision_id: str) -> VerifiedBundle:

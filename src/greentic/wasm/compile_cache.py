@@ -25,6 +25,7 @@ from wasmtime import component as c
 
 from greentic.artifact.pack_components import check_component
 from greentic.ground.errors import BootError, MalformedArtifact
+from greentic.ground.scratch import scratch_directory
 from greentic.wasm.engine import ComponentEngine, engine_version
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class CompileCache:
                 raise PermissionError
         except OSError:
             # A read-only home, as in a hardened pod: compiled code then lives as long as this process.
-            return Path(tempfile.mkdtemp(prefix="greentic-components-"))
+            return Path(scratch_directory("greentic-components-"))
         if found.st_uid != os.geteuid() or found.st_mode & 0o077 or not directory.is_dir() or directory.is_symlink():
             raise BootError(
                 f"`{directory}` holds compiled components and must be a directory of this user alone (0700)",
@@ -79,7 +80,9 @@ class CompileCache:
     def load(self, engine: ComponentEngine, wasm: bytes, name: str, *, sha256: str | None = None) -> Compiled:
         """The compiled component, from here or made now. Raises `MalformedArtifact` for what is no component."""
         check_component(wasm, name)
-        key = sha256 or hashlib.sha256(wasm).hexdigest()
+        key = hashlib.sha256(wasm).hexdigest()
+        if sha256 not in (None, key):
+            raise MalformedArtifact(f"component {name} has the sha256 {key}, expected {sha256}")
         found = self._find(engine, key)
         if found is not None:
             return Compiled(found, 0.0)

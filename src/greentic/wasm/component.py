@@ -105,17 +105,19 @@ class LoadedComponent:
         component: c.Component,
         host: Host,
         *,
-        assets: str | None = None,
+        assets: Callable[[], str | None] = lambda: None,
         environment: dict[str, str] | None = None,
         wasi_http: bool = False,
     ) -> None:
-        self._engine, self._component, self._assets = engine, component, assets
+        self._engine, self._component = engine, component
         self._environment = environment or {}
         kind = component.type
         self.exports: dict[str, dict[str, Export]] = {}
         self._read_exports(kind)
         self.imports: dict[str, tuple[str, ...]] = {}
         self.unanswered: list[str] = []
+        self.blocked: str | None = None
+        """Why no call can be made, for a component that imports what this worker cannot stand in for."""
         self._callbacks: list[object] = []
         self._linker = c.Linker(engine.engine)
         self._linker.allow_shadowing = True
@@ -124,18 +126,18 @@ class LoadedComponent:
         self._wasi_http = wasi_http and any(name.startswith("wasi:http/") for name in imports)
         self._wasi = any(name.startswith("wasi:") for name in imports)
         self._outputs = [s for s in ("stdout", "stderr") if any(name.startswith(f"wasi:cli/{s}@") for name in imports)]
-        self._filesystem = any(name.startswith("wasi:filesystem/") for name in imports)
+        self._assets = assets() if any(name.startswith("wasi:filesystem/") for name in imports) else None
         if self._wasi_http:
             self._linker.add_wasi_http()
         self._link(imports, host)
         self.pace = Pace()
         self.pure = all(
             name.startswith("greentic:component/control@")
-            or (name.startswith("wasi:") and not name.startswith("wasi:http/"))
+            or (name.startswith("wasi:") and not name.startswith("wasi:http/") and not functions)
             for name, functions in self.imports.items()
             if functions or name.startswith("wasi:")
         )
-        """Whether a call has no effect but its answer, so that one that was given up can be made again."""
+        """Whether a call has no effect but its answer and never sleeps, so that one that was given up can be made again."""
         self._linker_address = native.address(self._linker)
         self._address = native.address(component)
 
@@ -177,7 +179,8 @@ class LoadedComponent:
             for interface, extern in imports.items():
                 item = extern.ty
                 if interface.startswith("wasi:") and not (interface.startswith("wasi:http/") and not self._wasi_http):
-                    self.imports[interface] = ()
+                    members = item.exports(engine) if isinstance(item, c.ComponentInstanceType) else {}
+                    self.imports[interface] = tuple(name for name in members if name.startswith("subscribe-"))
                     continue
                 if isinstance(item, c.FuncType):
                     self._define(root, "", interface, item, host)
@@ -187,15 +190,15 @@ class LoadedComponent:
                 members = item.exports(engine)
                 functions = {n: m.ty for n, m in members.items() if isinstance(m.ty, c.FuncType)}
                 self.imports[interface] = tuple(functions)
-                if not functions:
+                if any(isinstance(member.ty, c.ResourceType) for member in members.values()):
+                    # There is no neutral stand-in for a resource, so the component cannot be instantiated.
+                    self.unanswered += [f"{interface}#{name}" for name in functions]
+                    self.blocked = _blocked(interface)
                     continue
-                with root.add_instance(interface) as instance:
-                    for name, member in members.items():
-                        kind = member.ty
-                        if isinstance(kind, c.FuncType):
+                if functions:
+                    with root.add_instance(interface) as instance:
+                        for name, kind in functions.items():
                             self._define(instance, interface, name, kind, host)
-                        elif isinstance(kind, c.ResourceType):
-                            instance.add_resource(name, c.ResourceType.host(0), lambda *_: None)
 
     def _define(self, where: c.LinkerInstance, interface: str, name: str, kind: c.FuncType, host: Host) -> None:
         function = host.function(interface, name)
@@ -219,6 +222,8 @@ class LoadedComponent:
 
     def call(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> object:
         """Call an export in a fresh instance. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
+        if self.blocked is not None:
+            raise Trap(self.blocked)
         keep: Keep = []
         parameters = export.signature.parameters
         if len(parameters) != len(arguments):
@@ -234,7 +239,12 @@ class LoadedComponent:
         self, store: int, export: Export, packed: bytes, count: int, context: CallContext, limits: CallLimits
     ) -> object:
         native.store_limiter(
-            store, limits.memory_bytes, limits.table_elements, limits.instances, limits.instances, limits.memories
+            store,
+            limits.memory_bytes,
+            limits.table_elements,
+            limits.instances,
+            limits.instances,
+            limits.memories,
         )
         inner = native.store_context(store)
         native.set_epoch_deadline(inner, max(1, round(limits.seconds / TICK_SECONDS)) + 1)
@@ -266,8 +276,11 @@ class LoadedComponent:
 
     def _wasi_config(self, context: CallContext) -> WasiConfig:
         wasi = WasiConfig()
-        if self._assets is not None and self._filesystem:
-            wasi.preopen_dir(self._assets, "/assets", False)
+        if self._assets is not None:
+            try:
+                wasi.preopen_dir(self._assets, "/assets", False)
+            except WasmtimeError as error:
+                raise Trap(f"the assets of the pack cannot be opened: {_short(str(error))}") from None
         if self._environment:
             wasi.env = list(self._environment.items())
         if "stdout" in self._outputs:
@@ -277,12 +290,21 @@ class LoadedComponent:
         return wasi
 
     @staticmethod
-    def _failure(error: int) -> Exception:
+    def _failure(error: int) -> BaseException:
         """What ended a call: the exception of a host function, else a trap."""
         text = native.take_error(error)
-        failure = getattr(_current, "failure", None)
+        failure: BaseException | None = getattr(_current, "failure", None)
         _current.failure = None
-        return failure if isinstance(failure, Exception) else Trap(_short(text))
+        return Trap(_short(text)) if failure is None else failure
+
+
+def _blocked(interface: str) -> str:
+    if interface.startswith("wasi:http/"):
+        return (
+            f"the component imports `{interface}`, which is there only with GREENTIC_HTTP_EGRESS=unrestricted "
+            "and a manifest that does not forbid http"
+        )
+    return f"the component imports `{interface}`, which this worker does not provide"
 
 
 def _short(text: str) -> str:
@@ -332,14 +354,12 @@ def _host_callback(function: HostFunction, signature: Signature) -> Callable[...
                 keep: Keep = []
                 packed = result.lower(answer, keep)
                 native.val_clone(packed, ctypes.cast(results, ctypes.c_void_p))  # type: ignore[arg-type]
-        except Exception as error:  # noqa: BLE001  nothing may unwind through the library
-            told = (
-                error
-                if isinstance(error, HostFailure | ValueMismatch)
-                else HostFailure(f"a host function failed: {error!r}")
-            )
+        except BaseException as error:  # noqa: BLE001  nothing may unwind through the library
+            told = error
+            if isinstance(error, Exception) and not isinstance(error, HostFailure | ValueMismatch):
+                told = HostFailure(f"a host function failed: {type(error).__name__}")
             _current.failure = told
-            return int(native.error_new(str(told).encode(errors="replace").replace(b"\0", b"?")))
+            return int(native.error_new(b"a host function failed"))
         return 0
 
     return callback

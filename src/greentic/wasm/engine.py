@@ -32,9 +32,10 @@ class CallLimits(NamedTuple):
     seconds: float = 10.0
     """Time of computing; host calls end by the same deadline."""
     memory_bytes: int = 256 << 20
+    """Of each memory; nearly every component has one."""
     table_elements: int = 100_000
     instances: int = 64
-    memories: int = 16
+    memories: int = 4
 
 
 DEFAULT_LIMITS = CallLimits()

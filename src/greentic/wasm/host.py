@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
+import msgspec
+
 from greentic.flow.graph import FlowFailure
 from greentic.flow.paths import MISSING
 from greentic.flow.ports import Caller, StateStore
@@ -26,6 +28,7 @@ Map = dict[str, object]
 SECRET_BYTES = 1 << 20
 MAX_LOG = 4096
 """Characters of one log message of a component."""
+MAX_LOGS = 64
 
 
 class HttpResponse(NamedTuple):
@@ -82,9 +85,13 @@ class HostCall:
     logger: Callable[[str, str], None]
     config: Map = field(default_factory=dict)
     """The published configuration of the pack."""
+    logged: int = 0
 
     def log(self, stream: str, text: str) -> None:
-        self.logger(f"component {self.component} ({stream})", text[:MAX_LOG])
+        """Log a message of the component; the first `MAX_LOGS` of a call."""
+        self.logged += 1
+        if self.logged <= MAX_LOGS:
+            self.logger(f"component {self.component} ({stream})", text[:MAX_LOG])
 
 
 def canonical_name(key: str) -> str:
@@ -210,9 +217,9 @@ class HostImports:
         if not call.grants.state_write:
             return _denied("writing state")
         try:
-            value = json.loads(cast(bytes, arguments[1]))
+            value = msgspec.json.decode(cast(bytes, arguments[1]))
             self._state.set(_scope(call), str(arguments[0]), value)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, msgspec.DecodeError):
             return ("err", {"code": "internal", "message": "the value is no JSON"})
         except FlowFailure as error:
             return ("err", {"code": "unavailable", "message": str(error)})
@@ -236,10 +243,14 @@ class HostImports:
         return ("ok", "ok")
 
     def _config(self, context: CallContext, arguments: list[object]) -> object:
+        """What is published for the pack, else the secret of that name, if the pack declares it."""
         call = cast(HostCall, context)
-        value = call.config.get(str(arguments[0])) if arguments else None
+        key = str(arguments[0]) if arguments else ""
+        value = call.config.get(key)
         if value is None:
-            return None
+            name = canonical_name(key)
+            secret = self._secrets.get(call.caller, name) if name in call.grants.secrets else None
+            return None if secret is None else secret.decode(errors="replace")
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     def _no_broker(self, context: CallContext, arguments: list[object]) -> object:

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import cbor2
@@ -30,6 +31,9 @@ PROVIDER = "greentic:provider-schema-core/schema-core-api@1.0.0"
 NO_DEADLINE = 2**64 - 1
 _EMPTY_MAP = b"\xa0"
 MAX_JSON_DEPTH = 128
+MAX_ANSWER = 16 << 20
+"""How much an answer may hold: bytes of its texts, and `NODE` for everything else."""
+NODE = 16
 
 
 def invoke_node(
@@ -42,13 +46,20 @@ def invoke_node(
     interface, export = found
     if interface == RUNTIME:
         arguments: list[object] = [cbor2.dumps(_whole(call)), _EMPTY_MAP]
-        answer = cast(Map, _called(component, export, arguments, component_id, host, limits))
-        return _from_cbor(cast(bytes, answer["output"]), f"component {component_id}: the output of `run`")
-    if interface == NODE_06:
+    elif interface == NODE_06:
         arguments = [call.operation, _envelope_06(component_id, call)]
-        return _answer_06(_called(component, export, arguments, component_id, host, limits))
-    arguments = [_context_05(call), call.operation, msgspec.json.encode(_whole(call)).decode()]
-    return _answer_05(_called(component, export, arguments, component_id, host, limits))
+    else:
+        arguments = [_context_05(call), call.operation, msgspec.json.encode(_whole(call)).decode()]
+    answer = _called(component, export, arguments, component_id, host, limits)
+    try:
+        if interface == RUNTIME:
+            return _from_cbor(
+                cast(bytes, cast(Map, answer)["output"]), f"component {component_id}: the output of `run`"
+            )
+        return _answer_06(answer) if interface == NODE_06 else _answer_05(answer)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        # A component may declare any type for a function of this name.
+        raise FlowFailure(f"component {component_id} answers with another type than {interface} has") from None
 
 
 def invoke_provider(
@@ -59,7 +70,9 @@ def invoke_provider(
     if export is None:
         raise FlowFailure(f"component {component_id} does not export {PROVIDER}")
     answer = _called(component, export, [call.operation, msgspec.json.encode(call.input)], component_id, host, limits)
-    return _parsed(cast(bytes, answer).decode(errors="replace"))
+    if not isinstance(answer, bytes):
+        raise FlowFailure(f"component {component_id} answers with another type than {PROVIDER} has")
+    return _parsed(answer.decode(errors="replace"))
 
 
 def _called(
@@ -77,7 +90,7 @@ def _called(
         raise FlowFailure(f"component {component_id} trapped: {told}") from None
     except HostFailure as failure:
         raise FlowFailure(f"component {component_id}: {failure}") from None
-    except ValueMismatch as mismatch:
+    except (ValueMismatch, UnicodeError) as mismatch:
         raise FlowFailure(f"component {component_id} and this worker disagree about a value: {mismatch}") from None
 
 
@@ -162,15 +175,36 @@ def _from_cbor(data: bytes, what: str) -> object:
     if not data:
         return None
     try:
-        return _plain(cbor2.loads(data), 0)
-    except (cbor2.CBORError, ValueError, RecursionError, OverflowError, MemoryError) as error:
-        raise FlowFailure(f"{what} is no CBOR: {error}") from None
+        value = cbor2.loads(data, max_depth=MAX_JSON_DEPTH, semantic_decoders=_REFUSED)
+        return _Plain().of(value)
+    except (cbor2.CBORError, ValueError, TypeError, RecursionError, ArithmeticError, MemoryError) as error:
+        raise FlowFailure(f"{what} is no CBOR that this worker takes: {error}") from None
 
 
-def _plain(value: object, depth: int) -> object:
-    """A decoded value as JSON: bytes become lists of numbers, keys texts, what has no JSON form null."""
-    if depth > MAX_JSON_DEPTH:
-        raise ValueError("nested too deeply")
+def _refuse(value: object, immutable: bool) -> object:
+    raise ValueError("it uses a tag that has no meaning in JSON")
+
+
+_REFUSED = dict.fromkeys((4, 5, 25, 28, 29, 30, 35, 36, 256, 258, 260, 261), _refuse)
+"""Tags whose few bytes stand for much: references to other values, numbers with exponents, expressions."""
+
+
+class _Plain:
+    """A decoded value as JSON: bytes become lists of numbers, keys texts, what has no JSON form null. Bounded."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ANSWER
+
+    def of(self, value: object) -> object:
+        self._left -= NODE + (
+            len(value) if isinstance(value, str) else len(value) * NODE if isinstance(value, bytes) else 0
+        )
+        if self._left < 0:
+            raise ValueError(f"it is larger than {MAX_ANSWER} bytes")
+        return _plain(value, self.of)
+
+
+def _plain(value: object, of: Callable[[object], object]) -> object:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -180,9 +214,17 @@ def _plain(value: object, depth: int) -> object:
     if isinstance(value, bytes):
         return list(value)
     if isinstance(value, cbor2.CBORTag):
-        return _plain(value.value, depth + 1)
-    if hasattr(value, "items"):
-        return {k if isinstance(k, str) else str(k): _plain(v, depth + 1) for k, v in value.items()}
+        return of(value.value)
+    if isinstance(value, Mapping):
+        return {_key(k): of(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth + 1) for item in value]
+        return [of(item) for item in value]
     return None
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return key
+    if not isinstance(key, int | float | bytes) and key is not None:
+        raise ValueError("a key of a map is no text and no number")
+    return str(key)

@@ -22,7 +22,7 @@ from wasmtime import component as c
 VALUE_BYTES = 32
 ENTRY_BYTES = 48
 """A field of a record: its name, then its value."""
-MAX_LIST = 16 << 20
+MAX_LIST = 4 << 20
 """Elements of a list that crosses the border."""
 
 Keep = list[object]
@@ -53,6 +53,12 @@ class ValueMismatch(TypeError):
     """A value that does not fit the declared type; the text says which and where."""
 
 
+def _shown(value: object) -> str:
+    """A value in an error: what it is and how large, for what is in it may be a secret."""
+    size = f" of {len(value)}" if isinstance(value, str | bytes | list | tuple | dict) else ""
+    return f"a {type(value).__name__}{size}"
+
+
 class Converter(NamedTuple):
     lower: Lower
     lift: Lift
@@ -71,11 +77,11 @@ def _scalar(kind: int, form: str, accepted: tuple[type, ...], name: str, absent:
 
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            raise ValueMismatch(f"expected {name}, found {value!r:.60}")
+            raise ValueMismatch(f"expected {name}, found {_shown(value)}")
         try:
             return pack(kind, value)
-        except struct.error as error:
-            raise ValueMismatch(f"expected {name}, found {value!r:.60}: {error}") from None
+        except (struct.error, OverflowError):
+            raise ValueMismatch(f"expected {name}, found {_shown(value)} out of its range") from None
 
     def lift(data: bytes, at: int) -> object:
         return unpack(data, at + 8)[0]
@@ -84,15 +90,15 @@ def _scalar(kind: int, form: str, accepted: tuple[type, ...], name: str, absent:
 
 
 def _lower_char(value: object, keep: Keep) -> bytes:
-    if not isinstance(value, str) or len(value) != 1:
-        raise ValueMismatch(f"expected one character, found {value!r:.60}")
+    if not isinstance(value, str) or len(value) != 1 or 0xD800 <= ord(value) <= 0xDFFF:
+        raise ValueMismatch(f"expected one character, found {_shown(value)}")
     return struct.pack("<B7xI20x", _CHAR, ord(value))
 
 
 def _lower_text(kind: int) -> Lower:
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, str):
-            raise ValueMismatch(f"expected a text, found {value!r:.60}")
+            raise ValueMismatch(f"expected a text, found {_shown(value)}")
         data = value.encode("utf-8", "replace")
         keep.append(data)
         return _vector.pack(kind, len(data), _address_of(data))
@@ -107,7 +113,7 @@ def _lift_text(data: bytes, at: int) -> object:
 
 def _lower_bytes(value: object, keep: Keep) -> bytes:
     if not isinstance(value, bytes | bytearray):
-        raise ValueMismatch(f"expected bytes, found {value!r:.60}")
+        raise ValueMismatch(f"expected bytes, found {_shown(value)}")
     size = len(value)
     if not size:
         return _vector.pack(_LIST, 0, 8)
@@ -136,7 +142,7 @@ def _sequence(element: Converter) -> Converter:
 
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, list | tuple):
-            raise ValueMismatch(f"expected a list, found {value!r:.60}")
+            raise ValueMismatch(f"expected a list, found {_shown(value)}")
         data = b"".join([lower_one(item, keep) for item in value])
         keep.append(data)
         return _vector.pack(_LIST, len(value), _address_of(data))
@@ -162,7 +168,7 @@ def _record(fields: list[tuple[str, Converter]]) -> Converter:
 
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, dict):
-            raise ValueMismatch(f"expected a record, found {value!r:.60}")
+            raise ValueMismatch(f"expected a record, found {_shown(value)}")
         parts = []
         for name, packed_name, lower_one, absent in plan:
             item = value.get(name, absent)
@@ -188,7 +194,7 @@ def _record(fields: list[tuple[str, Converter]]) -> Converter:
 def _tuple(elements: list[Converter]) -> Converter:
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, list | tuple) or len(value) != len(elements):
-            raise ValueMismatch(f"expected a tuple of {len(elements)}, found {value!r:.60}")
+            raise ValueMismatch(f"expected a tuple of {len(elements)}, found {_shown(value)}")
         data = b"".join([e.lower(item, keep) for e, item in zip(elements, value, strict=True)])
         keep.append(data)
         return _vector.pack(_TUPLE, len(elements), _address_of(data))
@@ -264,7 +270,7 @@ def _variant_of(cases: list[tuple[str, Converter | None]]) -> Converter:
 def _tagged(value: object, tags: tuple[str, ...]) -> tuple[str, object]:
     if isinstance(value, tuple) and len(value) == 2 and value[0] in tags:
         return value
-    raise ValueMismatch(f"expected one of {', '.join(tags)} with its payload, found {value!r:.60}")
+    raise ValueMismatch(f"expected one of {', '.join(tags)} with its payload, found {_shown(value)}")
 
 
 def _enum(names: list[str]) -> Converter:
@@ -273,7 +279,7 @@ def _enum(names: list[str]) -> Converter:
 
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, str) or value not in packed:
-            raise ValueMismatch(f"expected one of {', '.join(raw)}, found {value!r:.60}")
+            raise ValueMismatch(f"expected one of {', '.join(raw)}, found {_shown(value)}")
         return packed[value]
 
     lower.names = raw  # type: ignore[attr-defined]  # they must live as long as their addresses are used
@@ -285,7 +291,7 @@ def _flags(names: list[str]) -> Converter:
 
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, set | frozenset) or not value <= raw.keys():
-            raise ValueMismatch(f"expected some of {', '.join(raw)}, found {value!r:.60}")
+            raise ValueMismatch(f"expected some of {', '.join(raw)}, found {_shown(value)}")
         data = b"".join(_name.pack(len(raw[name]), _address_of(raw[name])) for name in names if name in value)
         keep.append(data)
         return _vector.pack(_FLAGS, len(value), _address_of(data))

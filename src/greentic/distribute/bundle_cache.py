@@ -1,0 +1,279 @@
+"""Bundles by content, shared by every environment and process of a user (spec: worker 3.4, 7).
+
+Rules:
+1. A path is a digest: `sha256/<2 hex>/<62 hex>`, read-only. An entry comes by rename, whole and on stable storage.
+2. An entry is hashed again when a process first uses it. One that is not what its name says is deleted and fetched.
+3. Of several processes that want the same bundle one downloads; the others wait and use it.
+4. A partial download stands below `partial/` with its journal, and is never looked at as an entry. What was received and
+   does not match is deleted; if it came in parts, everything is fetched once more, for the mixture may be at fault.
+5. Above a size, the entries that were not used for longest go, but none that a caller says it needs.
+6. The directory belongs to this user alone. One that cannot be made means that there is no cache, which costs time only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from greentic.distribute.fetch import Fetched
+from greentic.distribute.journal import Journal
+from greentic.ground.errors import DigestMismatch, InvalidArgument
+
+VARIABLE = "GREENTIC_BUNDLE_CACHE_DIR"
+SIZE_VARIABLE = "GREENTIC_CACHE_MAX_BYTES"
+DEFAULT_MAX_BYTES = 3 << 30
+PARTIAL_DAYS = 7
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+_BLOCK = 1 << 20
+
+Download = Callable[[BinaryIO, Journal], Fetched]
+"""Fetches the bundle into a file that may hold a part of it."""
+
+
+class Entry(NamedTuple):
+    """One bundle of the cache."""
+
+    digest: str
+    size: int
+    used: float
+    """When it was last used, in seconds since 1970."""
+
+
+class Obtained(NamedTuple):
+    """A bundle of the cache, open for reading, its digest computed from what is open."""
+
+    file: BinaryIO
+    path: Path
+    digest: str
+    size: int
+    fetched: Fetched | None
+    """What was moved for it; nothing if it was there."""
+
+
+def cache_directory(environ: dict[str, str] | None = None) -> Path | None:
+    """`GREENTIC_BUNDLE_CACHE_DIR`, else `bundles` below the user's cache; nothing without a home, or for `off`."""
+    found = os.environ if environ is None else environ
+    told = found.get(VARIABLE)
+    if told:
+        return None if told == "off" else Path(told)
+    base, home = found.get("XDG_CACHE_HOME"), found.get("HOME")
+    if base:
+        return Path(base) / "greentic" / "bundles"
+    return Path(home) / ".cache" / "greentic" / "bundles" if home else None
+
+
+def max_bytes(environ: dict[str, str] | None = None) -> int:
+    """How large the cache may be. Raises `InvalidArgument`."""
+    text = (os.environ if environ is None else environ).get(SIZE_VARIABLE, "").strip()
+    if not text:
+        return DEFAULT_MAX_BYTES
+    if not text.isascii() or not text.isdigit():
+        raise InvalidArgument(f"{SIZE_VARIABLE}=`{text}` is no number of bytes")
+    return int(text)
+
+
+def open_cache(directory: Path | None) -> BundleCache | None:
+    """The cache, or nothing where it cannot be (rule 6)."""
+    if directory is None:
+        return None
+    try:
+        return BundleCache(directory)
+    except OSError:
+        return None
+
+
+_verified: set[tuple[int, int, int]] = set()
+"""Entries that this process has hashed: device, inode, time of change."""
+
+
+class BundleCache:
+    """A directory of bundles. Raises `OSError` if it cannot be made, or is not private."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.lstat()
+        if directory.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise PermissionError(f"`{directory}` must belong to this user alone")
+        self.directory = directory
+        for name in ("partial", "locks"):
+            (directory / name).mkdir(mode=0o700, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Where a bundle is, or would be. Raises `InvalidArgument` for what is no digest."""
+        found = _DIGEST.match(digest)
+        if found is None:
+            raise InvalidArgument(f"`{digest}` is not `sha256:` and 64 lower-case hex digits")
+        return self.directory / "sha256" / found.group(1)[:2] / found.group(1)[2:]
+
+    def obtain(self, digest: str, download: Download) -> Obtained:
+        """The bundle, from here or downloaded now. Raises what `download` raises, and `DigestMismatch`."""
+        there = self.find(digest)
+        if there is not None:
+            return there
+        with self._locked(digest):
+            there = self.find(digest)
+            if there is not None:
+                return there
+            return self._download(digest, download)
+
+    def find(self, digest: str) -> Obtained | None:
+        """The bundle if it is here and what its name says (rule 2)."""
+        path = self.path(digest)
+        try:
+            file = path.open("rb", buffering=0)
+        except OSError:
+            return None
+        status = os.fstat(file.fileno())
+        seen = (status.st_dev, status.st_ino, status.st_mtime_ns)
+        if seen not in _verified:
+            actual = hash_of(file)
+            if actual != digest:
+                file.close()
+                path.unlink(missing_ok=True)
+                return None
+        with contextlib.suppress(OSError):
+            os.utime(file.fileno())
+            status = os.fstat(file.fileno())
+        _verified.add((status.st_dev, status.st_ino, status.st_mtime_ns))
+        return Obtained(file, path, digest, status.st_size, None)
+
+    def add(self, digest: str, source: BinaryIO) -> bool:
+        """Put a bundle here that is at hand, such as one from an archive; whether it was new. Raises `DigestMismatch`."""
+        found = self.find(digest)
+        if found is not None:
+            found.file.close()
+            return False
+
+        def copy(file: BinaryIO, journal: Journal) -> Fetched:
+            hasher, size = hashlib.sha256(), 0
+            file.truncate(0)
+            while block := source.read(_BLOCK):
+                hasher.update(block)
+                file.write(block)
+                size += len(block)
+            file.flush()
+            os.fsync(file.fileno())
+            return Fetched(f"sha256:{hasher.hexdigest()}", size, size, 0)
+
+        self.obtain(digest, copy).file.close()
+        return True
+
+    def _download(self, digest: str, download: Download) -> Obtained:
+        name = digest.removeprefix("sha256:")
+        partial = self.directory / "partial" / name
+        journal = Journal(partial.with_name(f"{name}.json"), partial)
+        moved = 0
+        for last in (False, True):
+            if journal.load() is None:
+                journal.clear()
+                partial.unlink(missing_ok=True)
+            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "r+b") as file:
+                fetched = download(file, journal)
+            moved += fetched.moved
+            if fetched.digest == digest:
+                break
+            journal.clear()
+            partial.unlink(missing_ok=True)
+            if last or fetched.whole:
+                raise DigestMismatch(f"the bytes are `{fetched.digest}`, expected `{digest}`")
+        partial.chmod(0o400)
+        target = self.path(digest)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial.rename(target)
+        journal.clear()
+        for directory in (target.parent, target.parent.parent):
+            _sync(directory)
+        opened = target.open("rb", buffering=0)
+        status = os.fstat(opened.fileno())
+        _verified.add((status.st_dev, status.st_ino, status.st_mtime_ns))
+        told = fetched._replace(moved=moved)
+        return Obtained(opened, target, digest, fetched.size, told)
+
+    @contextlib.contextmanager
+    def _locked(self, digest: str) -> Iterator[None]:
+        with (self.directory / "locks" / digest.removeprefix("sha256:")).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """Every bundle, the one that was not used for longest first."""
+        found: list[Entry] = []
+        for path in (self.directory / "sha256").glob("??/*"):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found.append(Entry(f"sha256:{path.parent.name}{path.name}", status.st_size, status.st_mtime))
+        return sorted(found, key=lambda e: (e.used, e.digest))
+
+    def partials(self) -> list[tuple[str, int]]:
+        """Downloads that are not done: digest, and bytes on the disk."""
+        return [
+            (f"sha256:{p.name}", p.stat().st_size)
+            for p in sorted((self.directory / "partial").iterdir())
+            if len(p.name) == 64
+        ]
+
+    def verify(self) -> list[str]:
+        """Hash everything anew; the digests of the entries that were not what they should be, which are deleted."""
+        gone: list[str] = []
+        for entry in self.entries():
+            with contextlib.suppress(FileNotFoundError), self.path(entry.digest).open("rb", buffering=0) as file:
+                if hash_of(file) != entry.digest:
+                    self.path(entry.digest).unlink(missing_ok=True)
+                    gone.append(entry.digest)
+        return gone
+
+    def prune(self, limit: int, needed: frozenset[str]) -> list[Entry]:
+        """Delete what was not used for longest until the rest fits, but nothing that is needed; what went."""
+        entries = self.entries()
+        total = sum(e.size for e in entries)
+        gone: list[Entry] = []
+        for entry in entries:
+            if total <= limit:
+                break
+            if entry.digest in needed:
+                continue
+            self.path(entry.digest).unlink(missing_ok=True)
+            total -= entry.size
+            gone.append(entry)
+        self._drop_old_partials()
+        return gone
+
+    def _drop_old_partials(self) -> None:
+        """A download that nobody went on with for a week is given up, unless somebody is at it."""
+        for digest, _ in self.partials():
+            name = digest.removeprefix("sha256:")
+            path = self.directory / "partial" / name
+            with contextlib.suppress(OSError), (self.directory / "locks" / name).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - path.stat().st_mtime > PARTIAL_DAYS * 86_400:
+                    path.unlink()
+                    path.with_name(f"{name}.json").unlink(missing_ok=True)
+
+
+def hash_of(file: object) -> str:
+    """`sha256:<hex>` of everything in an open file, whatever its position."""
+    fd = file.fileno()  # type: ignore[attr-defined]
+    hasher, buffer, offset = hashlib.sha256(), bytearray(_BLOCK), 0
+    view = memoryview(buffer)
+    while count := os.preadv(fd, [buffer], offset):
+        hasher.update(view[:count])
+        offset += count
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

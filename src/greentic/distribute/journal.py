@@ -1,0 +1,68 @@
+"""What a download has got, on disk beside its partial file, so that the next one goes on there.
+
+Rules:
+1. A journal belongs to a digest and a partial file. It never says that a file is whole: that is what the digest is for.
+2. It is written by rename and may lag behind the file; what it does not list is fetched again.
+3. One that does not parse, or does not fit its file, counts as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from greentic.distribute.ranges import Ranges, read_ranges
+
+MAX_JOURNAL = 1 << 20
+
+
+class Progress(NamedTuple):
+    """Where a download is."""
+
+    done: Ranges
+    total: int | None
+    validator: str | None
+    """The validator of the server that the bytes came from; another mirror's does not fit it."""
+    reference: str
+
+
+class Journal:
+    """The journal of one partial file."""
+
+    def __init__(self, path: Path, partial: Path) -> None:
+        self._path, self._partial = path, partial
+
+    def load(self) -> Progress | None:
+        """What is there already (rule 3)."""
+        try:
+            if self._path.stat().st_size > MAX_JOURNAL:
+                return None
+            raw = msgspec.json.decode(self._path.read_bytes())
+            done = read_ranges(raw["done"])
+            total, validator = raw["total"], raw["validator"]
+            size = self._partial.stat().st_size
+        except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return None
+        if not done.within(size) or (total is not None and (type(total) is not int or not done.within(total))):
+            return None
+        return Progress(done, total, validator if isinstance(validator, str) else None, str(raw.get("reference", "")))
+
+    def save(self, progress: Progress) -> None:
+        """A journal that cannot be written costs a later download its head start, not this one its life."""
+        document = {
+            "done": [list(span) for span in progress.done.spans],
+            "total": progress.total,
+            "validator": progress.validator,
+            "reference": progress.reference,
+        }
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            temporary.write_bytes(msgspec.json.encode(document))
+            temporary.replace(self._path)
+
+    def clear(self) -> None:
+        self._path.unlink(missing_ok=True)

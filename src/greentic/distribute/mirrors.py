@@ -1,0 +1,64 @@
+"""Where one bundle can be had: its own address, then the mirrors of the environment. Pure but for the trying.
+
+Rules:
+1. A mirror is a template: `{sha256}` becomes the 64 hex digits, `{digest}` all of `sha256:…`, `{name}` the last part of the
+   bundle's own address. It may be of any scheme that a bundle may come from.
+2. They are tried in order; the next one when one refuses, lies or is gone. What was received from one serves the next.
+3. If none has it, the error tells what each said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from greentic.ground.errors import FetchError, InvalidArgument, TooLarge
+
+_PLACE = re.compile(r"\{([^}]*)\}")
+_KNOWN = ("sha256", "digest", "name")
+SCHEMES = ("http://", "https://", "file://", "oci://", "repo://", "store://")
+
+T = TypeVar("T")
+
+
+def check_mirror(template: str) -> str:
+    """The template, or `InvalidArgument`."""
+    text = template.strip()
+    unknown = [name for name in _PLACE.findall(text) if name not in _KNOWN]
+    if unknown:
+        raise InvalidArgument(f"mirror `{text}`: unknown `{{{unknown[0]}}}`; there are {', '.join(_KNOWN)}")
+    if not text.startswith(SCHEMES):
+        raise InvalidArgument(f"mirror `{text}` has no scheme that a bundle may come from: {', '.join(SCHEMES)}")
+    if "{sha256}" not in text and "{digest}" not in text and "{name}" not in text:
+        raise InvalidArgument(f"mirror `{text}` is the same for every bundle; use {{sha256}}, {{digest}} or {{name}}")
+    return text
+
+
+def references(uri: str, digest: str, mirrors: Sequence[str]) -> list[str]:
+    """Every reference of a bundle, in the order of trying, each once."""
+    path = urlsplit(uri).path if "://" in uri else uri
+    values = {
+        "sha256": digest.removeprefix("sha256:"),
+        "digest": digest,
+        "name": path.rpartition("/")[2] or "bundle.gtbundle",
+    }
+    made = [_PLACE.sub(lambda place: values.get(place.group(1), place.group(0)), template) for template in mirrors]
+    return list(dict.fromkeys([uri, *made]))
+
+
+def first_of(found: Sequence[str], fetch: Callable[[str], T], told: Callable[[str, str], None]) -> T:
+    """What the first reference gives that works. `told` hears of each that did not. Raises `FetchError`."""
+    failures: list[str] = []
+    for reference in found:
+        try:
+            return fetch(reference)
+        except TooLarge:
+            raise
+        except FetchError as error:
+            if len(found) == 1:
+                raise
+            failures.append(error.message)
+            told(reference, error.message)
+    raise FetchError(f"none of {len(found)} sources has the bundle: " + "; ".join(failures))

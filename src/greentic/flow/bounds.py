@@ -1,0 +1,62 @@
+"""How large a value may be that a flow makes. Pure.
+
+Rules:
+1. Templates can double a value in every step. What is made is measured as it would be written, values that stand in several
+   places counted in each, before it is kept or sent anywhere.
+2. Depth is bounded too: readers and writers of JSON and CBOR descend as deep as the value goes.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from greentic.flow.graph import FlowFailure
+
+MAX_DEPTH = 128
+MAX_SIZE = 4 << 20
+"""Characters of the texts of a value, and `NODE` for each of its members."""
+NODE = 8
+
+T = TypeVar("T")
+
+
+def bounded(value: T) -> T:
+    """The value itself. Raises `FlowFailure` for one that is too large or too deep."""
+    if isinstance(value, str | dict | list):
+        left = _left(value, MAX_SIZE, MAX_DEPTH)
+        if left < 0:
+            raise FlowFailure(f"a value became larger than {MAX_SIZE} bytes")
+    return value
+
+
+def too_deep(value: object) -> bool:
+    """Whether a decoded document is deeper than `MAX_DEPTH`."""
+    try:
+        _left(value, 1 << 60, MAX_DEPTH)
+    except FlowFailure:
+        return True
+    return False
+
+
+def _left(value: object, left: int, depth: int) -> int:
+    if isinstance(value, str):
+        return left - len(value)
+    if isinstance(value, dict):
+        if depth <= 0:
+            raise FlowFailure(f"a value became deeper than {MAX_DEPTH} levels")
+        for key, item in value.items():
+            left -= NODE + len(key)
+            if isinstance(item, str | dict | list):
+                left = _left(item, left, depth - 1)
+            if left < 0:
+                break
+    elif isinstance(value, list):
+        if depth <= 0:
+            raise FlowFailure(f"a value became deeper than {MAX_DEPTH} levels")
+        left -= NODE * len(value)
+        for item in value:
+            if left < 0:
+                break
+            if isinstance(item, str | dict | list):
+                left = _left(item, left, depth - 1)
+    return left

@@ -1,0 +1,84 @@
+"""`op delivery`: mirrors, signatures and revocations of an environment (`greentic:delivery`, keys that others ignore)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from greentic.distribute.mirrors import check_mirror
+from greentic.ground.documents import Json, JsonObject, replace
+from greentic.model.delivery import Delivery, check_policy, delivery_of, with_delivery
+from greentic.model.environment import Environment, Revocation
+from greentic.model.ids import check_env_id
+from greentic.operate.change import Context, Done, run
+from greentic.operate.payload import Payload
+from greentic.store.audit import Change
+from greentic.store.environments import Transaction
+
+
+class DeliverySetPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    mirrors: Annotated[
+        list[str] | None, msgspec.Meta(description="templates with {sha256}, {digest} or {name}, tried in order")
+    ] = None
+    signatures: Annotated[
+        Literal["off", "warn", "require"] | None, msgspec.Meta(description="what bundles' signatures are worth")
+    ] = None
+    keys: Annotated[list[str] | None, msgspec.Meta(description="key ids that count; none: all of the trust root")] = (
+        None
+    )
+    threshold: Annotated[int | None, msgspec.Meta(description="how many different keys must have signed")] = None
+    revocations: Annotated[str | None, msgspec.Meta(description="where the signed list of revoked bundles is")] = None
+    revocations_required: Annotated[bool | None, msgspec.Meta(description="refuse to boot without a good list")] = None
+
+
+def summary(env: Environment) -> JsonObject:
+    delivery = delivery_of(env)
+    return {
+        "environment_id": env.environment_id,
+        "generation": delivery.generation,
+        "mirrors": list[Json](delivery.mirrors),
+        "signatures": delivery.signatures.mode,
+        "keys": list[Json](delivery.signatures.keys),
+        "threshold": delivery.signatures.threshold,
+        "trusted_keys": list[Json](delivery.keys),
+        "sealed": delivery.seal is not None,
+        "revocations": env.revocation.list_ref,
+        "revocations_required": env.revocation.required,
+    }
+
+
+def show(context: Context, env_id: str) -> JsonObject:
+    """How bundles reach the workers of an environment, and what must be true of them."""
+    return summary(context.store.load(check_env_id(env_id, field="env_id")))
+
+
+def set_delivery(context: Context, payload: DeliverySetPayload) -> JsonObject:
+    """Change what is given, leave the rest; from then on the environment is sealed at every change."""
+    env_id = check_env_id(payload.environment_id)
+    mirrors = None if payload.mirrors is None else [check_mirror(text) for text in payload.mirrors]
+    change = Change(env_id, "delivery", "set", {"signatures": payload.signatures}, context.mint())
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        before: Delivery = delivery_of(env)
+        policy = check_policy(
+            replace(
+                before.signatures,
+                mode=payload.signatures or before.signatures.mode,
+                keys=before.signatures.keys if payload.keys is None else [k.lower() for k in payload.keys],
+                threshold=before.signatures.threshold if payload.threshold is None else payload.threshold,
+            )
+        )
+        delivery = replace(before, mirrors=before.mirrors if mirrors is None else mirrors, signatures=policy)
+        env = with_delivery(env, delivery)
+        if payload.revocations is not None or payload.revocations_required is not None:
+            now: Revocation = env.revocation
+            required = now.required if payload.revocations_required is None else payload.revocations_required
+            where = payload.revocations if payload.revocations is not None else now.list_ref
+            env = replace(env, revocation=replace(now, required=required, list_ref=where or None))
+        transaction.save(env)
+        return Done(summary(transaction.load()))
+
+    return run(context, change, action)

@@ -1,0 +1,31 @@
+"""The operator's seal of an environment: who edits the document without the key breaks it.
+
+Rules:
+1. Only an environment that was set up for it (`gtc op delivery set`) is sealed. Every save then raises the generation, carries
+   the trust root's public keys, and is signed anew by the operator's key; without that key nothing is saved.
+2. The seal is over the whole document but itself, in canonical form.
+"""
+
+from __future__ import annotations
+
+from greentic.ground.clock import Clock, timestamp
+from greentic.ground.documents import replace
+from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_delivery
+from greentic.model.environment import Environment
+from greentic.store import operator_key
+from greentic.store.disk import Disk
+from greentic.trust.bundle_signature import SEAL_PREDICATE, sign_content
+from greentic.trust.root import TrustRoot
+
+
+def sealed(env: Environment, root: TrustRoot, disk: Disk, clock: Clock) -> Environment:
+    """The document as it is to be written (rule 1). Raises `OperatorKeyError`."""
+    if MEMBER not in env.extra:
+        return env
+    key = operator_key.load(disk)
+    before = delivery_of(env)
+    keys = {k.key_id.lower(): k.public_key_pem for k in root.keys}
+    env = with_delivery(env, replace(before, generation=before.generation + 1, keys=keys, seal=None))
+    name = f"{env.environment_id}/environment.json"
+    seal = sign_content(name, sealed_content(env), SEAL_PREDICATE, key, timestamp(clock.now_ns()))
+    return with_delivery(env, replace(delivery_of(env), seal=seal))
