@@ -140,6 +140,7 @@ class Answer:
 class SimulatedBody:
     def __init__(self, answer: Answer, offset: int, end: int | None) -> None:
         self._answer = answer
+        self.digest: str | None = None
         self._at = self.offset = offset if answer.parts else 0
         self._end = end if answer.parts and end is not None else len(answer.data)
         self.length = answer.length if answer.length is None else answer.length - self.offset

@@ -314,6 +314,17 @@ def test_the_next_mirror_serves_when_one_lies(author, large, evil, tmp_path):
         fetch_into(file, evil.url("truncate"), clock=FakeClock())
 
 
+def test_a_local_bundle_is_compared_with_its_source_where_that_is_asked_for(author, large, evil):
+    deployment = author.create().add()
+    author.stage(deployment, large, evil.url("honest"), verify_source=True)
+    author.stage(deployment, large, evil.url("flipped-byte"))  # not asked for: nothing is pulled
+    assert "flipped-byte" not in evil.counts
+    with pytest.raises(Conflict, match="the one at hand is"):
+        author.stage(deployment, large, evil.url("flipped-byte"), verify_source=True)
+    with pytest.raises(InvalidArgument, match="verify_source"):
+        author.stage(deployment, large, verify_source=True)
+
+
 # -- the cache ------------------------------------------------------------------------------------------------------
 
 

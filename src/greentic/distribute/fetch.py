@@ -132,6 +132,7 @@ class _Download:
         self._deadline = clock.monotonic() + limits.total_seconds
         self.done, self.total, self._validator = Ranges(), None, None
         self._moved = self._answers = 0
+        self._expected: str | None = None
         self._hasher, self._hashed = hashlib.sha256(), 0
         before = journal.load() if journal is not None else None
         if before is not None:
@@ -182,6 +183,7 @@ class _Download:
             self._check_size(body.total)
             self.total, self._validator = body.total, body.validator
             self._answers += 1
+            self._expected = body.digest
             if body.offset == 0 and body.length is not None and body.length <= _BLOCK and not self.done.covered:
                 self._small(body)
             else:
@@ -292,8 +294,14 @@ class _Download:
             self._hasher.update(view[:count])
             self._hashed += count
         os.fsync(fd)
+        digest = f"sha256:{self._hasher.hexdigest()}"
+        if self._expected not in (None, digest):
+            self._file.truncate(0)
+            if self._journal is not None:
+                self._journal.clear()
+            raise FetchError(f"digest mismatch for `{self._reference}`: expected layer {self._expected}, got {digest}")
         whole = self._answers <= 1 and not self._resumed
-        return Fetched(f"sha256:{self._hasher.hexdigest()}", size, self._moved, self._resumed, whole)
+        return Fetched(digest, size, self._moved, self._resumed, whole)
 
     @staticmethod
     def _settle(entry: tuple[memoryview, Future[None] | None, Future[None], int]) -> memoryview:

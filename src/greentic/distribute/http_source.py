@@ -59,6 +59,7 @@ class HttpBody:
     def __init__(self, answer: Answer, shown: str, offset: int) -> None:
         self._answer, self._shown = answer, shown
         self._received = 0
+        self.digest: str | None = None
         headers = answer.headers
         self.validator = _strong(headers.get("ETag"))
         self.length: int | None = answer.body.length

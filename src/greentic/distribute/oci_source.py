@@ -8,13 +8,12 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from greentic.distribute.http_source import HttpBody, body_of, range_headers
+from greentic.distribute.http_source import body_of, range_headers
 from greentic.distribute.oci_reference import mapped
 from greentic.distribute.oci_registry import Manifest, Registry
 from greentic.distribute.source import Body
@@ -59,7 +58,13 @@ class OciSource:
         # The address of a blob is its digest: a part is of the same file without a validator.
         answer = registry.request(registry.url(f"blobs/{layer.digest}"), headers=range_headers(offset, None, end))
         body = body_of(answer, shown, offset, end)
-        return _LayerBody(body, layer, shown) if body.offset == 0 and end is None else body
+        if layer.size is not None and body.total not in (None, layer.size):
+            body.close()
+            raise FetchError(
+                f"failed to pull `{shown}`: the layer has {body.total} bytes, the manifest says {layer.size}"
+            )
+        body.digest, body.validator, body.resumable = layer.digest, None, True
+        return body
 
     def resolve(self, reference: str) -> tuple[Registry, Layer]:
         """The registry and layer of a reference, asked for once (rule 1). Raises `FetchError`."""
@@ -114,33 +119,3 @@ def layer_of(manifest: Manifest, shown: str) -> Layer:
         if layer.media_type not in LAYER_TYPES and not layer.media_type.endswith(_ENDINGS):
             raise FetchError(f"failed to pull `{shown}`: incompatible layer media type `{layer.media_type}`")
     return next((layer for kind in PREFERRED for layer in layers if layer.media_type == kind), layers[0])
-
-
-class _LayerBody:
-    """A layer from its beginning, hashed as it comes: at its end it must be what the manifest says."""
-
-    def __init__(self, body: HttpBody, layer: Layer, shown: str) -> None:
-        if layer.size is not None and body.total is not None and body.total != layer.size:
-            body.close()
-            raise FetchError(
-                f"failed to pull `{shown}`: the layer has {body.total} bytes, the manifest says {layer.size}"
-            )
-        self._body, self._layer, self._shown = body, layer, shown
-        self._hasher, self._seen = hashlib.sha256(), 0
-        self.length, self.offset, self.total = body.length, 0, body.total
-        self.validator: str | None = None
-        self.resumable = True
-
-    def read_into(self, buffer: memoryview) -> int:
-        count = self._body.read_into(buffer)
-        self._hasher.update(buffer[:count])
-        self._seen += count
-        whole = self.length is not None and self._seen == self.length
-        if (whole or not count) and f"sha256:{self._hasher.hexdigest()}" != self._layer.digest:
-            raise FetchError(
-                f"digest mismatch for `{self._shown}`: expected layer {self._layer.digest}, got sha256:{self._hasher.hexdigest()}"
-            )
-        return count
-
-    def close(self) -> None:
-        self._body.close()

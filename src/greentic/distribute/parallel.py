@@ -18,12 +18,14 @@ from greentic.ground.errors import FetchError
 
 CONNECTIONS = 4
 """In all, the first one included."""
-PROBE_SECONDS = 0.5
+PROBE_SECONDS = 0.25
 """How long the first connection is watched before others are opened."""
 SLOW_BYTES_PER_SECOND = 100 << 20
 SEGMENT = 4 << 20
 ENOUGH = 16 << 20
 """Bytes that must be left for others to be worth it."""
+_FRONT = 2 << 20
+"""Room that the first connection needs for the block that it is about to read."""
 _BLOCK = 1 << 18
 
 
@@ -69,8 +71,7 @@ class Helpers:
 
     def _take(self) -> tuple[int, int] | None:
         with self._lock:
-            # The front needs room for the block that it is about to read.
-            if self._stopped or self._back - SEGMENT <= self._front + 2 * SEGMENT:
+            if self._stopped or self._back - SEGMENT <= self._front + _FRONT:
                 return None
             end = self._back
             self._back -= SEGMENT

@@ -32,6 +32,8 @@ class Body(Protocol):
     """What a later part must match to be of the same file."""
     resumable: bool
     """Whether a part can be asked for."""
+    digest: str | None
+    """What the source itself says of the whole, as a registry does of a layer; compared beside the pinned digest."""
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill some of the buffer; 0 at the end. Raises `FetchError`."""
@@ -96,6 +98,7 @@ class _FileBody:
         self.length: int | None = max(status.st_size - offset, 0)
         self.validator: str | None = f'"{status.st_ino:x}-{status.st_mtime_ns:x}"'
         self.resumable = True
+        self.digest: str | None = None
 
     def read_into(self, buffer: memoryview) -> int:
         try:

@@ -6,9 +6,10 @@ to its place under the lock. Warming really loads what it warms: a revision that
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 
@@ -64,6 +65,9 @@ class RevisionStagePayload(Payload, frozen=True, kw_only=True):
     signature_sidecar_ref: str | None = None
     drain_seconds: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = DEFAULT_DRAIN_SECONDS
     abort_metrics: list[str] = []
+    verify_source: Annotated[
+        bool, msgspec.Meta(description="with a local bundle too: pull it from its source and compare")
+    ] = False
     idempotency_key: Key | None = None
 
 
@@ -185,6 +189,8 @@ def _fill(area: StagingArea, payload: RevisionStagePayload, *, env_id: str, bund
         if payload.bundle_path is not None:
             copy_private(Path(payload.bundle_path), file)
             shown_as = payload.bundle_path
+            if payload.verify_source:
+                _compare(file, payload.bundle_source_uri)
         else:
             shown_as = payload.bundle_source_uri or ""
             fetch_into(file, shown_as)
@@ -195,6 +201,20 @@ def _fill(area: StagingArea, payload: RevisionStagePayload, *, env_id: str, bund
                 hint="stage the bundle that was meant, or leave bundle_digest out",
             )
         return area.fill(bundle, env_id=env_id, bundle_id=bundle_id, shown_as=shown_as)
+
+
+def _compare(file: BinaryIO, uri: str | None) -> None:
+    """Raise `Conflict` unless workers would pull the same bytes as those at hand."""
+    if uri is None:
+        raise InvalidArgument("verify_source: there is no bundle_source_uri to compare the bundle with")
+    with tempfile.TemporaryFile() as pulled:
+        source = fetch_into(cast(BinaryIO, pulled), uri)
+    local = pin(file).digest
+    if source.digest != local:
+        raise Conflict(
+            f"the bundle at `{uri}` is `{source.digest}`, the one at hand is `{local}`",
+            hint="publish the bundle that was meant (gtc bundle publish), or leave bundle_path out",
+        )
 
 
 def _with_bundle(
