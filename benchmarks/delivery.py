@@ -8,7 +8,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -16,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-from measure import BIN, MIB, Row, answers, author, free_port, paired, spread, timed
+from measure import BIN, MIB, Row, answers, author, distributor, free_port, paired, quiet, spread, timed
 
-from greentic.distribute.bundle_cache import hash_of
 from greentic.distribute.fetch import ATTEMPTS, backoff, fetch_into
 from greentic.operate.bundle_publish import publish_file
+from greentic.trust.gate import digest_of
 
 OBTAIN = (
     "import sys; from pathlib import Path; from greentic.distribute.bundle_cache import BundleCache\n"
@@ -45,27 +44,7 @@ def _noise(path: Path, size: int) -> str:
         for _ in range(size // MIB):
             file.write(rand.randbytes(MIB))
     with path.open("rb") as file:
-        return hash_of(file)
-
-
-class _Distributor:
-    """A distributor whose log tells what was asked for."""
-
-    def __init__(self, root: Path, log: Path, rate: str | None = None) -> None:
-        self.log = log
-        words = [str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0", *(["--rate", rate] if rate else [])]
-        with log.open("w") as out:
-            self.process = subprocess.Popen(words, stdout=out, stderr=subprocess.DEVNULL)
-        while (found := re.search(r"http://[0-9.:]+", log.read_text())) is None:
-            time.sleep(0.01)
-        self.url = found.group(0)
-
-    def gets(self, status: int) -> int:
-        return len(re.findall(rf'"GET [^"]+" {status}', self.log.read_text()))
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait()
+        return digest_of(file)[0]
 
 
 def _listens(port: int) -> bool:
@@ -104,19 +83,18 @@ def _resume_row(directory: Path) -> Row:
     root.mkdir()
     size = 128 * MIB
     digest = _noise(root / "b", size)
-    server = _Distributor(root, directory / "resume.log", "32MiB")
     shares = []
-    for number in range(3):
-        words = [sys.executable, "-c", OBTAIN, str(directory / f"resume-{number}"), digest, f"{server.url}/b"]
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        journal = directory / f"resume-{number}" / "partial" / f"{digest.removeprefix('sha256:')}.json"
-        while process.poll() is None and _covered(journal) < size * 0.9:
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
-        moved = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-        shares.append(moved / size)
-    server.stop()
+    with distributor(root, "--rate", "32MiB") as url:
+        for number in range(3):
+            words = [sys.executable, "-c", OBTAIN, str(directory / f"resume-{number}"), digest, f"{url}/b"]
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+            journal = directory / f"resume-{number}" / "partial" / f"{digest.removeprefix('sha256:')}.json"
+            while process.poll() is None and _covered(journal) < size * 0.9:
+                time.sleep(0.002)
+            process.kill()
+            process.wait()
+            moved = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+            shares.append(moved / size)
     return ("resume after `kill -9` at 90 % of 128 MiB", spread(shares, 100, " % moved"), "all of it: 100 %", f"{statistics.median(shares):.2f} ×", "≤ 0.12 ×")
 
 
@@ -134,30 +112,30 @@ def _twenty_row(directory: Path) -> Row:
 
     bundle = big_bundle(directory, 64 * MIB, compressible=False)
     shutil.copy(bundle, root / "b.gtbundle")
-    server = _Distributor(root, directory / "twenty.log")
-    author(directory / "first", bundle, f"{server.url}/b.gtbundle")
-    document = next((directory / "first").rglob("environment.json"))
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_BUNDLE_CACHE_DIR": str(directory / "shared")}
-    processes, ports = [], []
-    began = time.perf_counter()
-    for number in range(20):
-        store = directory / f"worker-{number}" / "local"
-        store.mkdir(parents=True)
-        shutil.copy(document, store / "environment.json")
-        ports.append(free_port())
-        words = [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(store.parent), "--strict-port"]
-        processes.append(subprocess.Popen(words, env=environ | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{ports[-1]}"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    ready = 0
-    for port, process in zip(ports, processes, strict=True):
-        while process.poll() is None and not answers(port):
-            time.sleep(0.02)
-        ready += process.poll() is None
-    seconds = time.perf_counter() - began
-    for process in processes:
-        process.terminate()
-        process.wait()
-    moved, parts = server.gets(200), server.gets(206)
-    server.stop()
+    with distributor(root) as url:
+        author(directory / "first", bundle, f"{url}/b.gtbundle")
+        document = next((directory / "first").rglob("environment.json"))
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_BUNDLE_CACHE_DIR": str(directory / "shared")}
+        processes, ports = [], []
+        began = time.perf_counter()
+        for number in range(20):
+            store = directory / f"worker-{number}" / "local"
+            store.mkdir(parents=True)
+            shutil.copy(document, store / "environment.json")
+            ports.append(free_port())
+            words = [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(store.parent), "--strict-port"]
+            processes.append(subprocess.Popen(words, env=environ | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{ports[-1]}"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        ready = 0
+        for port, process in zip(ports, processes, strict=True):
+            while process.poll() is None and not answers(port):
+                time.sleep(0.02)
+            ready += process.poll() is None
+        seconds = time.perf_counter() - began
+        for process in processes:
+            process.terminate()
+            process.wait()
+    log = root.with_name(f"{root.name}.log").read_text()
+    moved, parts = (len(re.findall(rf'"GET [^"]+" {status}', log)) for status in (200, 206))
     return (f"20 workers boot the same 64 MiB bundle at once ({ready} ready)", f"{moved} download(s) with {parts} more connections for parts of it, the last ready after {seconds:.1f} s", "20 downloads without a shared store", f"{moved / 20:.2f} ×", "1 download")
 
 
@@ -165,15 +143,13 @@ def _parts_row(directory: Path) -> Row:
     root = directory / "parts"
     root.mkdir()
     _noise(root / "b", 128 * MIB)
-    server = _Distributor(root, directory / "parts.log", "20MiB")
+    with distributor(root, "--rate", "20MiB") as url:
 
-    def ours() -> float:
-        with (directory / "parts.out").open("w+b") as file:
-            return timed(lambda: fetch_into(file, f"{server.url}/b"))
+        def ours() -> float:
+            with (directory / "parts.out").open("w+b") as file:
+                return timed(lambda: fetch_into(file, f"{url}/b"))
 
-    one = ["curl", "-s", "-o", "/dev/null", f"{server.url}/b"]
-    left, right, _ = paired(ours, lambda: timed(lambda: subprocess.run(one, check=True)), 3)
-    server.stop()
+        left, right, _ = paired(ours, quiet("curl", "-s", "-o", "/dev/null", f"{url}/b"), 3)
     ratio = statistics.median(r / o for o, r in zip(left, right, strict=True))
     return ("128 MiB from a server that gives each connection 20 MiB/s", spread(left), f"one connection (curl) {spread(right)}", f"{ratio:.2f} × as fast", "≥ 3 ×")
 

@@ -53,11 +53,15 @@ def quiet(*command: str, **options: object) -> Callable[[], float]:
 
 
 @contextlib.contextmanager
-def distributor(root: Path) -> Iterator[str]:
-    """In a process of its own, as a real one would be."""
-    process = subprocess.Popen([str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0"], stdout=subprocess.PIPE, text=True)
+def distributor(root: Path, *flags: str) -> Iterator[str]:
+    """In a process of its own, as a real one would be; what it was asked for stands in `<root>.log`."""
+    log = root.with_name(f"{root.name}.log")
+    with log.open("w") as out:
+        process = subprocess.Popen([str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0", *flags], stdout=out, stderr=subprocess.DEVNULL)
     try:
-        yield re.search(r"http://[0-9.:]+", process.stdout.readline()).group(0)  # type: ignore[union-attr]
+        while (found := re.search(r"http://[0-9.:]+(?=/)", log.read_text())) is None:
+            time.sleep(0.01)
+        yield found.group(0)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()

@@ -385,13 +385,13 @@ def test_the_least_recently_used_go_and_never_what_is_needed(tmp_path):
         got = bundles.obtain(sha256(data), from_bytes(data))
         os.utime(got.path, (number, number))
         digests.append(sha256(data))
-    gone = bundles.prune(2500, frozenset({digests[0]}))
+    gone = bundles.prune(2500, lambda: frozenset({digests[0]}))
     assert [e.digest for e in gone] == [digests[1], digests[2]] and [e.digest for e in bundles.entries()] == [digests[0], digests[3]]
-    assert bundles.prune(0, frozenset(digests)) == []
+    assert bundles.prune(0, lambda: frozenset(digests)) == []
     old = bundles.directory / "partial" / ("f" * 64)
     old.write_bytes(b"x")
     os.utime(old, (1, 1))
-    bundles.prune(10_000, frozenset())
+    bundles.prune(10_000, frozenset)
     assert bundles.partials() == []
 
 
@@ -404,14 +404,19 @@ def test_a_directory_of_others_is_no_cache(tmp_path):
         max_bytes({"GREENTIC_CACHE_MAX_BYTES": "lots"})
 
 
+def obtaining(directory: Path, data: bytes, server: Slow, told: str) -> list[str]:
+    """A process that obtains a bundle through the cache, and prints what of it is asked for."""
+    code = (
+        "import sys; from pathlib import Path; from greentic.distribute.bundle_cache import BundleCache; from greentic.distribute.fetch import fetch_into\n"
+        f"got = BundleCache(Path(sys.argv[1])).obtain(sys.argv[2], lambda f, j: fetch_into(f, sys.argv[3], journal=j)); print({told})"
+    )
+    return [sys.executable, "-c", code, str(directory), sha256(data), server.url]
+
+
 def test_twenty_processes_that_want_the_same_bundle_move_it_once(tmp_path):
     data = random.Random(3).randbytes(8 << 20)
     server = Slow(data, 200 << 20)
-    code = (
-        "import sys; from pathlib import Path; from greentic.distribute.bundle_cache import BundleCache; from greentic.distribute.fetch import fetch_into\n"
-        "got = BundleCache(Path(sys.argv[1])).obtain(sys.argv[2], lambda f, j: fetch_into(f, sys.argv[3], journal=j)); print(got.size, got.fetched is not None)"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path / "c"), sha256(data), server.url]
+    words = obtaining(tmp_path / "c", data, server, "got.size, got.fetched is not None")
     running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(20)]
     told = sorted(p.communicate(timeout=120)[0].strip() for p in running)
     server.stop()
@@ -421,11 +426,7 @@ def test_twenty_processes_that_want_the_same_bundle_move_it_once(tmp_path):
 def test_a_killed_download_goes_on_in_the_next_process(tmp_path):
     data = random.Random(4).randbytes(32 << 20)
     server = Slow(data, 16 << 20)
-    code = (
-        "import sys; from pathlib import Path; from greentic.distribute.bundle_cache import BundleCache; from greentic.distribute.fetch import fetch_into\n"
-        "got = BundleCache(Path(sys.argv[1])).obtain(sys.argv[2], lambda f, j: fetch_into(f, sys.argv[3], journal=j)); print(got.fetched.resumed, got.fetched.moved)"
-    )
-    words = [sys.executable, "-c", code, str(tmp_path / "c"), sha256(data), server.url]
+    words = obtaining(tmp_path / "c", data, server, "got.fetched.resumed, got.fetched.moved")
     first = subprocess.Popen(words)
     while server.sent < 16 << 20:
         time.sleep(0.02)

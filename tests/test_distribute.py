@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,10 +116,10 @@ def test_threat_ssrf_names_and_spellings(tmp_path):
 
 
 class EvilServer:
-    """Answers every connection with what the test scripts, then closes."""
+    """Answers every connection with what the test scripts, then closes; with a pause, a byte at a time."""
 
-    def __init__(self, *answers: Callable[[bytes], bytes] | bytes) -> None:
-        self.answers, self.requests = list(answers), list[bytes]()
+    def __init__(self, *answers: Callable[[bytes], bytes] | bytes, pause: float = 0.0) -> None:
+        self.answers, self.requests, self.pause = list(answers), list[bytes](), pause
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/b"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -132,8 +134,17 @@ class EvilServer:
                 request = connection.recv(65536)
                 self.requests.append(request)
                 answer = self.answers[min(index, len(self.answers) - 1)]
-                connection.sendall(answer(request) if callable(answer) else answer)
-                connection.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # who asked has gone
+                    self._send(connection, answer(request) if callable(answer) else answer)
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, connection: socket.socket, data: bytes) -> None:
+        if not self.pause:
+            connection.sendall(data)
+            return
+        for byte in data:
+            connection.sendall(bytes([byte]))
+            time.sleep(self.pause)
 
 
 def head(status: str, *headers: str, body: bytes = b"") -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 
@@ -35,6 +34,7 @@ from greentic.wasm.host import MAX_LOGS, EgressFailed, EgressRefused
 from greentic.wasm.interfaces import _from_cbor
 from greentic.wasm.values import ValueMismatch, converter_for
 from test_activate import ECHO, Stage, placed
+from test_distribute import EvilServer
 from test_flow import World, flow, node, to
 from test_wasm import CALLER, call, context, loaded
 
@@ -210,33 +210,6 @@ def test_the_secret_of_the_nearest_scope_wins(tmp_path):
 # -- requests of components -----------------------------------------------------------------------------------------
 
 
-class Raw:
-    """Answers every connection with some bytes, one after the other, as slowly as it is told."""
-
-    def __init__(self, answer: bytes, pause: float = 0.0) -> None:
-        self.answer, self.pause, self.requests = answer, pause, list[bytes]()
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self.socket.accept()
-            except OSError:
-                return
-            with connection:
-                self.requests.append(connection.recv(65536))
-                try:
-                    for at in range(len(self.answer)) if self.pause else ():
-                        connection.sendall(self.answer[at : at + 1])
-                        time.sleep(self.pause)
-                    if not self.pause:
-                        connection.sendall(self.answer)
-                except OSError:
-                    continue
-
-
 HTTP = PolicedHttp(read_policy("127.0.0.1"))
 
 
@@ -244,19 +217,19 @@ HTTP = PolicedHttp(read_policy("127.0.0.1"))
 def test_threat_slow_peer_a_request_ends_by_its_deadline_however_slowly_it_drips(answer):
     began = time.monotonic()
     with pytest.raises(EgressFailed, match="no answer within"):
-        HTTP.send("GET", Raw(answer, 0.02).url, [], None, 0.4)
+        HTTP.send("GET", EvilServer(answer, pause=0.02).url, [], None, 0.4)
     assert time.monotonic() - began < 20  # the whole answer would take longer than a minute
 
 
 def test_answers_are_whole_and_bounded():
     for answer, why in ((b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "ended after 5 of 10"), (b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + bytes(5_000_000), "larger than"), (b"gibberish\r\n\r\n", "no HTTP")):
         with pytest.raises(EgressFailed, match=why):
-            HTTP.send("GET", Raw(answer).url, [], None, 5)
+            HTTP.send("GET", EvilServer(answer).url, [], None, 5)
 
 
 @pytest.mark.parametrize("headers", [[("X A", "b")], [("X\tA", "b")], [("A", "b\r\nHost: evil")], [("A", "b\n c")], [("A", "planted-secret\x00")], [("", "b")], [("A:", "b")], [("é", "b")]])
 def test_threat_header_injection_is_refused_and_not_shown(headers):
-    peer = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    peer = EvilServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(EgressFailed) as error:
         HTTP.send("GET", peer.url, headers, None, 5)
     assert "planted" not in str(error.value) and peer.requests == []

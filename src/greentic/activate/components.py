@@ -18,8 +18,8 @@ from greentic.artifact.pack_components import PackComponent
 from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
 from greentic.ground.errors import BootError
-from greentic.ground.scratch import scratch_directory
 from greentic.model.egress import EgressPolicy, read_policy
+from greentic.wasm.scratch import scratch_directory
 
 if TYPE_CHECKING:
     from greentic.activate.component_calls import ReadyComponent

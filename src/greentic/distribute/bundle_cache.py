@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,12 +24,14 @@ from typing import BinaryIO, NamedTuple
 from greentic.distribute.fetch import Fetched
 from greentic.distribute.journal import Journal
 from greentic.ground.errors import DigestMismatch, InvalidArgument
+from greentic.ground.user_cache import user_cache
+from greentic.model.ids import is_digest
+from greentic.trust.gate import digest_of
 
 VARIABLE = "GREENTIC_BUNDLE_CACHE_DIR"
 SIZE_VARIABLE = "GREENTIC_CACHE_MAX_BYTES"
 DEFAULT_MAX_BYTES = 3 << 30
 PARTIAL_DAYS = 7
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
 _BLOCK = 1 << 20
 
 Download = Callable[[BinaryIO, Journal], Fetched]
@@ -63,10 +64,8 @@ def cache_directory(environ: dict[str, str] | None = None) -> Path | None:
     told = found.get(VARIABLE)
     if told:
         return None if told == "off" else Path(told)
-    base, home = found.get("XDG_CACHE_HOME"), found.get("HOME")
-    if base:
-        return Path(base) / "greentic" / "bundles"
-    return Path(home) / ".cache" / "greentic" / "bundles" if home else None
+    base = user_cache(found)
+    return None if base is None else base / "bundles"
 
 
 def max_bytes(environ: dict[str, str] | None = None) -> int:
@@ -107,10 +106,10 @@ class BundleCache:
 
     def path(self, digest: str) -> Path:
         """Where a bundle is, or would be. Raises `InvalidArgument` for what is no digest."""
-        found = _DIGEST.match(digest)
-        if found is None:
+        if not is_digest(digest):
             raise InvalidArgument(f"`{digest}` is not `sha256:` and 64 lower-case hex digits")
-        return self.directory / "sha256" / found.group(1)[:2] / found.group(1)[2:]
+        name = digest.removeprefix("sha256:")
+        return self.directory / "sha256" / name[:2] / name[2:]
 
     def obtain(self, digest: str, download: Download) -> Obtained:
         """The bundle, from here or downloaded now. Raises what `download` raises, and `DigestMismatch`."""
@@ -133,7 +132,7 @@ class BundleCache:
         status = os.fstat(file.fileno())
         seen = (status.st_dev, status.st_ino, status.st_mtime_ns)
         if seen not in _verified:
-            actual = hash_of(file)
+            actual = digest_of(file)[0]
             if actual != digest:
                 file.close()
                 path.unlink(missing_ok=True)
@@ -183,7 +182,7 @@ class BundleCache:
             journal.clear()
             partial.unlink(missing_ok=True)
             if last or fetched.whole:
-                raise DigestMismatch(f"the bytes are `{fetched.digest}`, expected `{digest}`")
+                raise DigestMismatch(f"the bytes are `{fetched.digest}`, expected `{digest}`", actual=fetched.digest)
         partial.chmod(0o400)
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -227,20 +226,24 @@ class BundleCache:
         gone: list[str] = []
         for entry in self.entries():
             with contextlib.suppress(FileNotFoundError), self.path(entry.digest).open("rb", buffering=0) as file:
-                if hash_of(file) != entry.digest:
+                if digest_of(file)[0] != entry.digest:
                     self.path(entry.digest).unlink(missing_ok=True)
                     gone.append(entry.digest)
         return gone
 
-    def prune(self, limit: int, needed: frozenset[str]) -> list[Entry]:
-        """Delete what was not used for longest until the rest fits, but nothing that is needed; what went."""
+    def prune(self, limit: int, needed: Callable[[], frozenset[str]]) -> list[Entry]:
+        """Delete what was not used for longest until the rest fits, but nothing that is needed; what went.
+
+        `needed` is asked only if something has to go.
+        """
         entries = self.entries()
         total = sum(e.size for e in entries)
+        keep = needed() if total > limit else frozenset[str]()
         gone: list[Entry] = []
         for entry in entries:
             if total <= limit:
                 break
-            if entry.digest in needed:
+            if entry.digest in keep:
                 continue
             self.path(entry.digest).unlink(missing_ok=True)
             total -= entry.size
@@ -258,17 +261,6 @@ class BundleCache:
                 if time.time() - path.stat().st_mtime > PARTIAL_DAYS * 86_400:
                     path.unlink()
                     path.with_name(f"{name}.json").unlink(missing_ok=True)
-
-
-def hash_of(file: object) -> str:
-    """`sha256:<hex>` of everything in an open file, whatever its position."""
-    fd = file.fileno()  # type: ignore[attr-defined]
-    hasher, buffer, offset = hashlib.sha256(), bytearray(_BLOCK), 0
-    view = memoryview(buffer)
-    while count := os.preadv(fd, [buffer], offset):
-        hasher.update(view[:count])
-        offset += count
-    return f"sha256:{hasher.hexdigest()}"
 
 
 def _sync(directory: Path) -> None:

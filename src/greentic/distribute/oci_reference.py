@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from greentic.ground.errors import FetchError
+from greentic.model.ids import is_digest
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 DEFAULT_REGISTRY = "docker.io"
 _BASES = {"repo://": "GREENTIC_REPO_REGISTRY_BASE", "store://": "GREENTIC_STORE_REGISTRY_BASE"}
@@ -47,7 +47,7 @@ def parse(text: str) -> OciReference:
         return FetchError(f"invalid OCI reference `{text}`: {reason}")
 
     rest, at, digest = text.partition("@")
-    if at and not _DIGEST.match(digest):
+    if at and not is_digest(digest):
         raise refuse("the digest is not `sha256:` and 64 hex digits")
     first, slash, others = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from greentic.distribute.oci_credentials import Credentials, credentials_for
 from greentic.distribute.oci_reference import DEFAULT_REGISTRY, OciReference
-from greentic.distribute.request import Answer, check_status, send
+from greentic.distribute.request import Answer, check_status, read_body, send
 from greentic.ground.errors import FetchError
 
 MAX_MANIFEST = 4 << 20
@@ -92,14 +92,7 @@ class Registry:
         """A manifest by tag or digest. Raises `FetchError`."""
         answer = self.request(self.url(f"manifests/{quote(wanted, safe=':')}"), headers={"Accept": ", ".join(ACCEPTED)})
         check_status(answer, f"oci://{self.reference}", 200)
-        try:
-            data = answer.body.read(MAX_MANIFEST + 1)
-        except (OSError, ValueError) as error:
-            raise FetchError(f"failed to pull `{self.reference}`: the manifest could not be read: {error}") from error
-        finally:
-            answer.close()
-        if len(data) > MAX_MANIFEST:
-            raise FetchError(f"failed to pull `{self.reference}`: the manifest is larger than {MAX_MANIFEST} bytes")
+        data = read_body(answer, f"failed to pull `{self.reference}`: the manifest", MAX_MANIFEST)
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if wanted.startswith("sha256:") and digest != wanted:
             raise FetchError(f"digest mismatch for `{self.reference}`: expected {wanted}, got {digest}")
@@ -184,7 +177,3 @@ class Registry:
         check_status(answer, f"oci://{self.reference}", 200, 201)
         answer.close()
         return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-    @property
-    def authorization(self) -> str | None:
-        return self._authorization

@@ -18,6 +18,7 @@ from greentic.distribute.oci_reference import mapped
 from greentic.distribute.oci_registry import Manifest, Registry
 from greentic.distribute.source import Body
 from greentic.ground.errors import FetchError
+from greentic.model.ids import is_digest
 
 BUNDLE_LAYER = "application/octet-stream"
 """What bundles are published as: the type that every worker of the field accepts."""
@@ -109,7 +110,7 @@ def layer_of(manifest: Manifest, shown: str) -> Layer:
     layers: list[Layer] = []
     for item in listed if isinstance(listed, list) else []:
         digest = item.get("digest") if isinstance(item, dict) else None
-        if not isinstance(digest, str) or not digest.startswith("sha256:") or len(digest) != 71:
+        if not isinstance(digest, str) or not is_digest(digest):
             raise FetchError(f"failed to pull `{shown}`: a layer has no sha256 digest")
         size = item.get("size")
         layers.append(Layer(digest, size if type(size) is int else None, str(item.get("mediaType", ""))))

@@ -22,11 +22,13 @@ from urllib.parse import urljoin, urlsplit
 from greentic.distribute.oci_reference import OciReference, mapped
 from greentic.distribute.oci_registry import INDEX, MANIFEST, Registry
 from greentic.distribute.oci_source import BUNDLE_LAYER
-from greentic.distribute.request import Answer, check_status, send
+from greentic.distribute.request import Answer, check_status
 from greentic.ground.errors import FetchError, InvalidArgument
+from greentic.trust.gate import digest_of
 
 ARTIFACT = "application/vnd.greentic.gtbundle.v1"
 SIGNATURE = "application/vnd.dsse.envelope.v1+json"
+SIGNATURE_SUFFIX = ".sig"
 _PIECE = 16 << 20
 """Bytes of an upload that are sent at once."""
 _EMPTY = b"{}"
@@ -71,7 +73,7 @@ def _to_directory(bundle: Bundle, directory: Path) -> Published:
     target = directory / bundle.name
     moved = True
     with contextlib.suppress(OSError), target.open("rb") as there:
-        moved = f"sha256:{hashlib.file_digest(there, 'sha256').hexdigest()}" != bundle.digest
+        moved = digest_of(there)[0] != bundle.digest
     if moved:
         temporary = directory / f".{bundle.name}.{os.getpid()}.tmp"
         try:
@@ -85,7 +87,7 @@ def _to_directory(bundle: Bundle, directory: Path) -> Published:
             temporary.unlink(missing_ok=True)
     signature = None
     if bundle.signature is not None:
-        beside = directory / f"{bundle.name}.sig"
+        beside = directory / f"{bundle.name}{SIGNATURE_SUFFIX}"
         beside.write_bytes(bundle.signature)
         signature = str(beside)
     return Published(f"file://{target.resolve()}", bundle.digest, bundle.size, moved, signature)
@@ -177,7 +179,7 @@ def _put_blob(registry: Registry, file: BinaryIO, digest: str, size: int) -> boo
             _finish(registry, url, digest, piece, sent)
             return True
         headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{sent}-{sent + len(piece) - 1}"}
-        answer = _to(registry, url, "PATCH", headers, piece)
+        answer = registry.request(url, method="PATCH", headers=headers, body=piece)
         check_status(answer, f"oci://{registry.reference}", 202)
         url = _next(url, answer)
         sent += len(piece)
@@ -190,17 +192,9 @@ def _finish(registry: Registry, url: str, digest: str, data: bytes, begin: int =
     headers = {"Content-Type": "application/octet-stream"}
     if begin:
         headers["Content-Range"] = f"{begin}-{begin + len(data) - 1}"
-    answer = _to(registry, joined, "PUT", headers, data)
+    answer = registry.request(joined, method="PUT", headers=headers, body=data)
     check_status(answer, f"oci://{registry.reference}", 201)
     answer.close()
-
-
-def _to(registry: Registry, url: str, method: str, headers: dict[str, str], data: bytes) -> Answer:
-    same = urlsplit(url)[:2] == urlsplit(registry.url(""))[:2]
-    authorization = registry.authorization if same else None
-    return send(
-        url, f"oci://{registry.reference}", method=method, headers=headers, body=data, authorization=authorization
-    )
 
 
 def _next(url: str, answer: Answer) -> str:

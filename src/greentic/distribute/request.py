@@ -72,6 +72,19 @@ def send(
     raise FetchError(f"download bundle reference {shown}: more than {MAX_REDIRECTS} redirects")
 
 
+def read_body(answer: Answer, what: str, limit: int) -> bytes:
+    """The whole body of an answer, which is closed. Raises `FetchError` that names `what` for one that is too large or cut."""
+    try:
+        data = answer.body.read(limit + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise FetchError(f"{what} could not be read: {error}") from error
+    finally:
+        answer.close()
+    if len(data) > limit:
+        raise FetchError(f"{what} is larger than {limit} bytes")
+    return data
+
+
 def check_status(answer: Answer, shown: str, *expected: int) -> None:
     """Raise `ServerBusy` or `FetchError`, and close the answer, unless its status is one of the expected."""
     if answer.status in expected:

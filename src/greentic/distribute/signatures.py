@@ -7,15 +7,14 @@ Having none is no error; what they prove is not decided here.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from greentic.distribute.oci_reference import mapped
 from greentic.distribute.oci_registry import Registry
 from greentic.distribute.oci_source import layer_of, resolve_manifest
-from greentic.distribute.publish import SIGNATURE, referrers
-from greentic.distribute.request import check_status, send
-from greentic.ground.errors import FetchError
+from greentic.distribute.publish import SIGNATURE, SIGNATURE_SUFFIX, referrers
+from greentic.distribute.request import check_status, read_body
+from greentic.distribute.small_document import read_small
 
 MAX_SIGNATURE = 1 << 20
 MAX_REFERRERS = 32
@@ -25,52 +24,15 @@ def signatures_at(reference: str) -> list[bytes]:
     """The signature files of a bundle. Raises `FetchError` for a place that cannot be asked."""
     if reference.startswith(("oci://", "repo://", "store://")):
         return _of_registry(reference)
-    if reference.startswith(("http://", "https://")):
-        data = read_small(_beside(reference), MAX_SIGNATURE)
-        return [] if data is None else [data]
-    path = Path(reference.removeprefix("file://"))
-    data = _file(path.with_name(f"{path.name}.sig"), MAX_SIGNATURE)
+    data = read_small(_beside(reference), MAX_SIGNATURE)
     return [] if data is None else [data]
 
 
-def read_small(reference: str, limit: int) -> bytes | None:
-    """A small document over http, https or from a file; nothing if it is not there. Raises `FetchError`."""
+def _beside(reference: str) -> str:
     if not reference.startswith(("http://", "https://")):
-        if "://" in reference and not reference.startswith("file://"):
-            raise FetchError(f"`{reference}` is no address of a document; expected https://, http:// or file://")
-        return _file(Path(reference.removeprefix("file://")), limit)
-    answer = send(reference, reference)
-    if answer.status in (404, 410):
-        answer.close()
-        return None
-    check_status(answer, reference, 200)
-    try:
-        data = answer.body.read(limit + 1)
-    except (OSError, ValueError) as error:
-        raise FetchError(f"`{reference}` could not be read: {error}") from error
-    finally:
-        answer.close()
-    if len(data) > limit:
-        raise FetchError(f"`{reference}` is larger than {limit} bytes")
-    return data
-
-
-def _beside(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=f"{parts.path}.sig"))
-
-
-def _file(path: Path, limit: int) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise FetchError(f"`{path}` cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise FetchError(f"`{path}` is larger than {limit} bytes")
-    return data
+        return f"{reference}{SIGNATURE_SUFFIX}"
+    parts = urlsplit(reference)
+    return urlunsplit(parts._replace(path=f"{parts.path}{SIGNATURE_SUFFIX}"))
 
 
 def _of_registry(reference: str) -> list[bytes]:
@@ -84,9 +46,7 @@ def _of_registry(reference: str) -> list[bytes]:
         layer = layer_of_signature(registry, digest)
         answer = registry.request(registry.url(f"blobs/{layer}"))
         check_status(answer, reference, 200)
-        data = answer.body.read(MAX_SIGNATURE)
-        answer.close()
-        found.append(data)
+        found.append(read_body(answer, f"`{reference}`", MAX_SIGNATURE))
     return found
 
 

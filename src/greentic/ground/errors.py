@@ -108,7 +108,11 @@ class UntrustedBundle(Conflict):
 
 
 class DigestMismatch(Conflict):
-    """The bytes are not the pinned ones: refuse, delete, never resume."""
+    """The bytes are not the pinned ones: refuse, delete, never resume. `actual` is their digest, where it is known."""
+
+    def __init__(self, message: str, *, actual: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.actual = actual
 
 
 class MalformedArtifact(InvalidArgument):

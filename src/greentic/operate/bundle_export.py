@@ -16,7 +16,7 @@ from greentic.distribute.bundle_cache import cache_directory, open_cache
 from greentic.distribute.fetch import Fetched, fetch_into
 from greentic.distribute.journal import Journal
 from greentic.distribute.mirrors import first_of, references
-from greentic.distribute.signatures import read_small
+from greentic.distribute.small_document import read_small
 from greentic.ground.documents import JsonObject, pretty
 from greentic.ground.errors import Conflict, NotFound
 from greentic.model.delivery import delivery_of

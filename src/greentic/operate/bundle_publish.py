@@ -7,19 +7,18 @@ from pathlib import Path
 import msgspec
 
 from greentic import __version__
-from greentic.distribute.publish import Bundle, publish
+from greentic.distribute.publish import SIGNATURE_SUFFIX, Bundle, publish
+from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.model.ids import is_digest
 from greentic.store import operator_key
-from greentic.store.disk import RealDisk, io_error
+from greentic.store.disk import RealDisk, io_error, replace_file
 from greentic.trust import revocation
 from greentic.trust.bundle_signature import counted, judge, sign_bundle
 from greentic.trust.gate import pin
 from greentic.trust.keys import KeyFormatError, SigningKey, key_id, read_private_pem, read_public_pem
-
-SIGNATURE_SUFFIX = ".sig"
-MAX_SIGNATURE = 1 << 20
 
 
 def read_key(path: Path | None) -> SigningKey:
@@ -36,18 +35,6 @@ def read_key(path: Path | None) -> SigningKey:
         ) from None
 
 
-def signature_beside(path: Path) -> bytes | None:
-    """The signature file of a bundle, if there is one."""
-    beside = path.with_name(path.name + SIGNATURE_SUFFIX)
-    try:
-        with beside.open("rb") as file:
-            return file.read(MAX_SIGNATURE)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise io_error(beside, error) from None
-
-
 def sign_file(path: Path, key_file: Path | None, clock: Clock) -> JsonObject:
     """Sign a bundle; the signature comes to `<bundle>.sig`, and is verified there."""
     key = read_key(key_file)
@@ -62,9 +49,7 @@ def sign_file(path: Path, key_file: Path | None, clock: Clock) -> JsonObject:
             at=timestamp(clock.now_ns()),
         )
         beside = path.with_name(path.name + SIGNATURE_SUFFIX)
-        partial = beside.with_name(beside.name + ".partial")
-        partial.write_bytes(signature)
-        partial.replace(beside)
+        replace_file(beside, signature)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
     verdict = judge([beside.read_bytes()], {key.key_id: key.public}, digest.removeprefix("sha256:"), frozenset())
@@ -85,8 +70,7 @@ def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
         except (KeyFormatError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"`{file}` is no public key: {error}") from None
         trusted[key_id(public)] = public
-    beside = signature_beside(path)
-    verdict = judge([] if beside is None else [beside], trusted, digest.removeprefix("sha256:"), frozenset())
+    verdict = judge(signatures_at(str(path)), trusted, digest.removeprefix("sha256:"), frozenset())
     why = counted(verdict, [], 1)
     if why is not None:
         raise Conflict(
@@ -100,13 +84,12 @@ def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
     try:
         with path.open("rb") as file:
             bundle = pin(file)
+            signature = next(iter(signatures_at(str(path))), None)
             annotations = {
                 "dev.greentic.bundle.digest": bundle.digest,
                 "org.opencontainers.image.title": name or path.name,
             }
-            found = publish(
-                Bundle(name or path.name, file, bundle.digest, bundle.size, signature_beside(path), annotations), target
-            )
+            found = publish(Bundle(name or path.name, file, bundle.digest, bundle.size, signature, annotations), target)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
     return {
@@ -133,7 +116,7 @@ def revoke(
     except revocation.RevocationError as error:
         raise Conflict(f"`{file}` is no list that this key signed: {error}") from None
     for digest in digests:
-        if not digest.startswith("sha256:") or len(digest) != 71:
+        if not is_digest(digest):
             raise InvalidArgument(f"`{digest}` is not `sha256:` and 64 lower-case hex digits")
     kept = [d for d in current.digests if d.digest not in digests]
     kept_keys = [k for k in current.keys if k.key_id not in keys]
@@ -145,10 +128,8 @@ def revoke(
         digests=[*kept, *(revocation.RevokedDigest(d, reason) for d in digests)],
         keys=[*kept_keys, *(revocation.RevokedKey(k.lower(), reason) for k in keys)],
     )
-    partial = file.with_name(file.name + ".partial")
     try:
-        partial.write_bytes(revocation.sign_list(revoked, key))
-        partial.replace(file)
+        replace_file(file, revocation.sign_list(revoked, key))
     except OSError as error:
         raise io_error(file, error) from None
     return {

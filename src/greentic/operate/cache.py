@@ -46,5 +46,5 @@ def verify(store: EnvironmentStore) -> JsonObject:
 def prune(store: EnvironmentStore, limit: int | None) -> JsonObject:
     """Delete what was not used for longest, until the rest fits; what is needed stays."""
     cache = _cache()
-    gone = cache.prune(max_bytes() if limit is None else limit, needed_digests(store))
+    gone = cache.prune(max_bytes() if limit is None else limit, lambda: needed_digests(store))
     return {"directory": str(cache.directory), "deleted": [e.digest for e in gone], "freed": sum(e.size for e in gone)}

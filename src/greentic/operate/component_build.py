@@ -16,7 +16,8 @@ from pathlib import Path
 
 from greentic.artifact.pack_components import check_component
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
-from greentic.store.disk import io_error
+from greentic.ground.user_cache import user_cache
+from greentic.store.disk import io_error, replace_file
 
 WORLD = "python-component"
 ENTRY = "app.py"
@@ -118,16 +119,13 @@ def _digest(directory: Path) -> str:
 
 
 def _kept(digest: str) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    home = Path(base) if base else Path(os.environ.get("HOME") or tempfile.gettempdir()) / ".cache"
-    return home / "greentic" / "built-components" / f"{digest}.wasm"
+    base = user_cache(os.environ) or Path(tempfile.gettempdir()) / ".cache" / "greentic"
+    return base / "built-components" / f"{digest}.wasm"
 
 
 def _keep(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        replace_file(path, data)
     except OSError:
         return  # a cache that cannot be written costs time, nothing else

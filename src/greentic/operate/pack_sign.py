@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import io
-import os
 import zipfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from greentic.artifact.pack_signature import CHAIN, SIGNATURE, PackSignature, fi
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
-from greentic.store.disk import io_error
+from greentic.store.disk import io_error, replace_file
 from greentic.store.revisions import file_digest
 
 _SIGNER = "greentic-pack-signer"
@@ -115,10 +114,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        replace_file(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise io_error(path, error) from None

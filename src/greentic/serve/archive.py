@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
 from greentic.ground.errors import BootError, GreenticError, MalformedArtifact
+from greentic.store.disk import replace_file
 from greentic.store.layout import EnvPaths
 
 ENVIRONMENT, REVOCATIONS = "environment.json", "revocations.json"
@@ -58,6 +59,4 @@ def import_archive(path: Path, paths: EnvPaths, cache: BundleCache) -> int:
 
 def _put(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.import")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    replace_file(path, data)

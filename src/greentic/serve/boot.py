@@ -26,7 +26,6 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.model.projection import RuntimeConfig
 from greentic.serve.activation import Activation, activate
-from greentic.serve.archive import import_archive
 from greentic.serve.log import Level, OperatorLog
 from greentic.serve.progress import pull_view
 from greentic.serve.pull import pull
@@ -88,6 +87,8 @@ def boot(options: StartOptions) -> Booted:
 
 def _from_archive(archive: Path, paths: EnvPaths) -> None:
     """Take environment and bundles from one file; from then on nothing is fetched."""
+    from greentic.serve.archive import import_archive
+
     cache = open_cache(cache_directory())
     if cache is None:
         raise BootError("booting from a file needs a directory for bundles: set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
@@ -97,25 +98,28 @@ def _from_archive(archive: Path, paths: EnvPaths) -> None:
 
 def turn_services(store: EnvironmentStore, env_id: str, log: OperatorLog) -> TurnServices:
     """Where conversations wait and state lives. Raises `BootError`."""
-    values, kept = value_store(os.environ, "conversations"), value_store(os.environ, "state")
+    values, kept = value_stores(os.environ)
     namespace = os.environ.get("GREENTIC_RUNNER_SESSION_NAMESPACE") or f"greentic:session:{env_id}"
     conversations = Conversations(values, namespace, wait_seconds(os.environ))
     state = StoredState(kept, f"greentic:state:{env_id}")
     return TurnServices(env_id, conversations, state, store.clock, store.random, lambda text: log.warn("turn", text))
 
 
-def value_store(environ: Mapping[str, str], name: str) -> ValueStore:
-    """In Redis where one is told, in a directory where processes share it, else in memory.
+def value_stores(environ: Mapping[str, str]) -> tuple[ValueStore, ValueStore]:
+    """For conversations and for state: in Redis where one is told, in a directory where processes share it, else in memory.
 
-    Conversations and state have one each, so that many conversations of strangers never push out what components keep.
+    Stores of our own are bounded, so each has one, and many conversations of strangers never push out what components keep.
     """
     url = environ.get("GREENTIC_RUNNER_REDIS_URL", "").strip()
     if url:
         from greentic.activate.redis_store import RedisStore
 
-        return RedisStore(url)
+        store = RedisStore(url)
+        return store, store
     shared = environ.get(SHARED_DIRECTORY)
-    return DirectoryStore(Path(shared) / name) if shared else MemoryStore()
+    if shared:
+        return DirectoryStore(Path(shared) / "conversations"), DirectoryStore(Path(shared) / "state")
+    return MemoryStore(), MemoryStore()
 
 
 def _load(store: EnvironmentStore, name: str) -> Environment:

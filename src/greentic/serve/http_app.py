@@ -185,7 +185,7 @@ class WorkerApp:
             value = msgspec.json.decode(body) if body else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refused(400, "request body must be JSON") from None
-        if body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value):
+        if _is_deep(body, value):
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels")
         seen = self._identity(request, value)
         served = await self._turn(activation, route, revision, activity_of(value), seen.identity)
@@ -267,7 +267,7 @@ class WorkerApp:
             wanted = read_request(body)
         except InvalidRequest as error:
             raise Refused(400, f"invalid HostWorkerRequest body: {error}", cors=False) from None
-        if too_deep(wanted.payload):
+        if _is_deep(body, wanted.payload):
             text = f"invalid HostWorkerRequest body: nested deeper than {MAX_DEPTH} levels"
             raise Refused(400, text, cors=False)
         activation = self.activation
@@ -308,6 +308,11 @@ async def _read_body(request: Request, *, cors: bool = True) -> bytes:
     if size > MAX_BODY:
         raise Refused(413, "request body exceeds the size limit", cors=cors)
     return b"".join(p for p in parts if isinstance(p, bytes))
+
+
+def _is_deep(body: bytes, value: object) -> bool:
+    """Whether a decoded body is nested too deeply; one with few brackets cannot be."""
+    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value)
 
 
 def _admit_endpoint(activation: Activation, route: Route, request: Request) -> None:

@@ -118,7 +118,7 @@ def pull(
 def _make_room(store: EnvironmentStore, cache: BundleCache, log: OperatorLog) -> None:
     """Keep the cache below its size; a worker does not fail because it could not tidy up."""
     try:
-        gone = cache.prune(max_bytes(), needed_digests(store))
+        gone = cache.prune(max_bytes(), lambda: needed_digests(store))
     except (OSError, GreenticError) as error:
         log.warn("cache", f"`{cache.directory}` was not pruned: {error}")
         return
@@ -222,8 +222,7 @@ def _obtain(area: StagingArea, stack: ExitStack, how: Delivered, revision: Revis
     try:
         obtained = how.cache.obtain(digest, download)
     except DigestMismatch as error:
-        actual = error.message.partition("`")[2].partition("`")[0]
-        raise mismatch(actual, digest, revision_id=revision.revision_id) from None
+        raise mismatch(error.actual, digest, revision_id=revision.revision_id) from None
     file = stack.enter_context(obtained.file)
     if obtained.fetched is None:
         how.log.info("pull", f"revision `{revision.revision_id}`: the bundle was here already", show=True)

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from greentic.distribute.signatures import read_small
+from greentic.distribute.small_document import read_small
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import BootError, FetchError, GreenticError, SpecViolation, TrustRootError, UntrustedBundle
 from greentic.model.delivery import (
@@ -31,6 +30,7 @@ from greentic.model.delivery import (
 )
 from greentic.model.environment import Environment, Revision
 from greentic.serve.log import OperatorLog
+from greentic.store.disk import replace_file
 from greentic.store.layout import EnvPaths
 from greentic.trust.bundle_signature import canonical_sha256, counted, judge
 from greentic.trust.keys import KeyFormatError, key_id, read_public_pem
@@ -192,7 +192,7 @@ def _revocations(
             warnings.append(f"the revocation list `{where}` is not used: {getattr(error, 'message', error)}")
             continue
         if where == reference:
-            kept.write_bytes(data)
+            replace_file(kept, data)
         return revoked, warnings
     if env.revocation.required:
         raise UntrustedBundle("a revocation list is required: " + "; ".join(warnings))
@@ -212,10 +212,8 @@ def _seen(paths: EnvPaths) -> Seen:
 
 def _remember(paths: EnvPaths, seen: Seen, log: OperatorLog) -> None:
     path = paths.root / SEEN
-    temporary = path.with_name(f".{SEEN}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(msgspec.json.encode(seen))
-        temporary.replace(path)
+        replace_file(path, msgspec.json.encode(seen))
     except OSError as error:
         log.warn("trust", f"`{path}` cannot be written, an older document would not be noticed: {error.strerror}")
 

@@ -102,6 +102,16 @@ class RealDisk:
             os.close(fd)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Make or replace a file that is old or new, never half, without the store's durability. Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def io_error(path: Path | str, error: OSError) -> IoError:
     """An `OSError` as an error for people."""
     hints = {

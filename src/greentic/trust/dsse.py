@@ -95,11 +95,12 @@ def read_envelope(data: bytes) -> Envelope:
         raise MalformedEnvelope(f"not a DSSE envelope: {error}") from None
 
 
-def verify_envelope(envelope: Envelope, trusted: Mapping[str, bytes], sha256_hex: str) -> Statement:
-    """The statement that a trusted key made about the artifact with this digest.
+def claimed_statement(envelope: Envelope) -> Statement:
+    """What an envelope says, before anybody vouches for it. Raises `MalformedEnvelope`."""
+    return _read(envelope)[1]
 
-    `trusted` maps key ids in lower case to raw public keys. Raises one of the errors above.
-    """
+
+def _read(envelope: Envelope) -> tuple[bytes, Statement]:
     if envelope.payload_type != PAYLOAD_TYPE:
         raise MalformedEnvelope(f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
     payload = _decode(envelope.payload, "payload")
@@ -109,6 +110,15 @@ def verify_envelope(envelope: Envelope, trusted: Mapping[str, bytes], sha256_hex
         raise MalformedEnvelope(f"payload is not an in-toto statement: {error}") from None
     if found.type_ != STATEMENT_TYPE:
         raise MalformedEnvelope(f"statement type is `{found.type_}`, expected `{STATEMENT_TYPE}`")
+    return payload, found
+
+
+def verify_envelope(envelope: Envelope, trusted: Mapping[str, bytes], sha256_hex: str) -> Statement:
+    """The statement that a trusted key made about the artifact with this digest.
+
+    `trusted` maps key ids in lower case to raw public keys. Raises one of the errors above.
+    """
+    payload, found = _read(envelope)
     _one_good_signature(envelope, trusted, payload)
     recorded = found.subject[0].digest.get("sha256", "") if found.subject else ""
     if not recorded:

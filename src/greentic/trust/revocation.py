@@ -8,12 +8,20 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 import msgspec
 
-from greentic.trust.dsse import SignatureError, envelope_bytes, read_envelope, sign, statement, verify_envelope
+from greentic.trust.bundle_signature import canonical_sha256
+from greentic.trust.dsse import (
+    SignatureError,
+    claimed_statement,
+    envelope_bytes,
+    read_envelope,
+    sign,
+    statement,
+    verify_envelope,
+)
 from greentic.trust.keys import SigningKey
 
 SCHEMA = "greentic.revocations.v1"
@@ -62,8 +70,7 @@ def empty(now: int) -> RevocationList:
 def sign_list(revoked: RevocationList, key: SigningKey) -> bytes:
     """The list as it is published."""
     document: dict[str, object] = msgspec.json.decode(msgspec.json.encode(revoked))
-    digest = hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
-    return envelope_bytes(sign(statement(NAME, digest, PREDICATE, document), key))
+    return envelope_bytes(sign(statement(NAME, canonical_sha256(document), PREDICATE, document), key))
 
 
 def read_list(data: bytes, trusted: Mapping[str, bytes]) -> RevocationList:
@@ -72,18 +79,14 @@ def read_list(data: bytes, trusted: Mapping[str, bytes]) -> RevocationList:
         raise RevocationError(f"the list is larger than {MAX_LIST} bytes")
     try:
         envelope = read_envelope(data)
-        payload = msgspec.json.decode(_payload(envelope.payload))
-        document = payload["predicate"]
-        digest = hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
-        found = verify_envelope(envelope, trusted, digest)
+        claimed = claimed_statement(envelope)
+        found = verify_envelope(envelope, trusted, canonical_sha256(claimed.predicate))
         if found.predicate_type != PREDICATE:
             raise RevocationError(f"it is a statement of the type `{found.predicate_type}`, expected `{PREDICATE}`")
         revoked = msgspec.convert(found.predicate, RevocationList)
-    except RevocationError:
-        raise
     except SignatureError as error:
         raise RevocationError(str(error)) from None
-    except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+    except msgspec.ValidationError as error:
         raise RevocationError(f"it does not parse: {error}") from None
     if revoked.schema != SCHEMA:
         raise RevocationError(f"its schema is `{revoked.schema}`, expected `{SCHEMA}`")
@@ -96,9 +99,3 @@ def check_fresh(revoked: RevocationList, now: int, seen: int) -> None:
         raise RevocationError(f"its version is {revoked.version}, and version {seen} was seen already")
     if revoked.expires_at <= now:
         raise RevocationError(f"it was good until {revoked.expires_at}, now is {now}")
-
-
-def _payload(text: str) -> bytes:
-    import base64
-
-    return base64.b64decode(text, validate=True)

@@ -25,8 +25,9 @@ from wasmtime import component as c
 
 from greentic.artifact.pack_components import check_component
 from greentic.ground.errors import BootError, MalformedArtifact
-from greentic.ground.scratch import scratch_directory
+from greentic.ground.user_cache import user_cache
 from greentic.wasm.engine import ComponentEngine, engine_version
+from greentic.wasm.scratch import scratch_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +49,7 @@ def default_directory(environ: dict[str, str] | None = None) -> Path:
     told = found.get(VARIABLE)
     if told:
         return Path(told)
-    base = found.get("XDG_CACHE_HOME")
-    home = Path(base) if base else Path(found.get("HOME") or "~").expanduser() / ".cache"
-    return home / "greentic" / "components"
+    return (user_cache(found) or Path("~").expanduser() / ".cache" / "greentic") / "components"
 
 
 class CompileCache:

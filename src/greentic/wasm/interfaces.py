@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import cbor2
@@ -196,30 +196,29 @@ class _Plain:
         self._left = MAX_ANSWER
 
     def of(self, value: object) -> object:
-        self._left -= NODE + (
-            len(value) if isinstance(value, str) else len(value) * NODE if isinstance(value, bytes) else 0
-        )
+        """Raises `ValueError` for a value that is too large."""
+        self._left -= NODE
+        if isinstance(value, str):
+            self._left -= len(value)
+        elif isinstance(value, bytes):
+            self._left -= len(value) * NODE
         if self._left < 0:
             raise ValueError(f"it is larger than {MAX_ANSWER} bytes")
-        return _plain(value, self.of)
-
-
-def _plain(value: object, of: Callable[[object], object]) -> object:
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**64 else float(value)
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, bytes):
-        return list(value)
-    if isinstance(value, cbor2.CBORTag):
-        return of(value.value)
-    if isinstance(value, Mapping):
-        return {_key(k): of(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [of(item) for item in value]
-    return None
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int):
+            return value if -(2**63) <= value < 2**64 else float(value)
+        if isinstance(value, float):
+            return value if value == value and abs(value) != float("inf") else None
+        if isinstance(value, bytes):
+            return list(value)
+        if isinstance(value, cbor2.CBORTag):
+            return self.of(value.value)
+        if isinstance(value, Mapping):
+            return {_key(k): self.of(v) for k, v in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.of(item) for item in value]
+        return None
 
 
 def _key(key: object) -> str:
