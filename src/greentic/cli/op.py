@@ -61,6 +61,8 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     try:
         result = _result(verb, arguments, options)
         print_success(form, verb.noun, verb.verb, result, "" if options.schema else _hint(verb, result))
+        if verb.changes_member and result.get(verb.changes_member) is True:
+            return 2
     except GreenticError as error:
         print_failure(form, verb.noun, verb.verb, error)
         return 1
@@ -184,7 +186,7 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if name in _GLOBAL_VALUES:
+        if name in _GLOBAL_VALUES and not _is_directory_option(argv, word):
             found = value if equals else next(words, None)
             if found is None:
                 _exit_usage(f"a value is required for '{name}'")
@@ -200,6 +202,15 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
     return Globals(
         Path(root) if root else None, Path(answers) if answers else None, "--schema" in switches, output
     ), rest
+
+
+def _is_directory_option(argv: list[str], word: str) -> bool:
+    """Whether `--output` names the directory of `env render`, and not the form of the reply."""
+    if word.partition("=")[0] != "--output" or "env" not in argv or "render" not in argv:
+        return False
+    _, equals, value = word.partition("=")
+    following = argv[argv.index(word) + 1 : argv.index(word) + 2]
+    return (value if equals else "".join(following)) not in ("json", "table")
 
 
 def _attribute(flag: Flag) -> str:

@@ -39,6 +39,8 @@ class Verb(NamedTuple):
     """Whether inline words and --answers together are an error."""
     schema_text: str = ""
     """What `--schema` prints where there is no payload."""
+    changes_member: str = ""
+    """A member of the result that, when true, makes the exit code 2: there is something to do."""
     hint: str = ""
     """The next step, shown at a terminal after success; fields of the result stand in braces."""
 
@@ -57,6 +59,15 @@ _HOST_FLAGS = (
 _E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.operate.env_doctor"
 _B, _R, _T = "greentic.operate.bundles", "greentic.operate.revisions", "greentic.operate.traffic"
 _P, _C, _K = "greentic.operate.env_packs", "greentic.operate.config", "greentic.operate.trust_root"
+_N, _RO, _RE, _S, _CR = (
+    "greentic.operate.render", "greentic.operate.rollout", "greentic.operate.reconcile", "greentic.operate.sweep", "greentic.operate.credentials",
+)  # fmt: skip
+KIND = Flag("--kind", "kind", "the deployer's descriptor", "PATH@VERSION")
+ADOPT = Flag("--adopt", "adopt", "take over objects of others under our names", switch=True)
+FORCE = Flag("--force", "force", "take over fields that others manage", switch=True)
+NO_WAIT = Flag("--no-wait", "no_wait", "do not wait until pods are healthy", switch=True)
+TIMEOUT = Flag("--timeout", "timeout", "how long to wait for that", "SECONDS")
+ADMIN = Flag("--admin-profile", "admin_profile", "the kubeconfig context of an administrator", "CONTEXT")
 _TRANSITION = f"{_R}:RevisionTransitionPayload"
 _SHOW = f"{_T}:TrafficShowPayload"
 _BINDING, _UNBINDING = f"{_P}:EnvPackBindingPayload", f"{_P}:EnvPackRemovePayload"
@@ -86,9 +97,27 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "migrate-dev", f"{_I}:migrate_dev", f"{_I}:MigrateDevPayload", "rename the environment `dev` of old stores",
          "gtc op env migrate-dev local --check", positionals=("target",), required=("target",),
          flags=(Flag("--check", "check", "only look", switch=True), Flag("--apply", "apply", "do it", switch=True))),
-    Verb("env", "destroy", f"{_E}:destroy", f"{_E}:DestroyPayload", "take an environment out of the store; a copy is kept",
+    Verb("env", "destroy", f"{_E}:destroy", f"{_E}:DestroyPayload", "delete what runs in the cluster, take it out of the store; a copy is kept",
          "gtc op env destroy prod --confirm", required=(ENV,),
-         flags=(Flag("--confirm", "confirm", "yes, really", switch=True),)),
+         flags=(Flag("--confirm", "confirm", "yes, really", switch=True),
+                Flag("--store-only", "store_only", "leave what runs in a cluster", switch=True))),
+    Verb("env", "render", f"{_N}:render_objects", f"{_N}:EnvRenderPayload", "the Kubernetes objects, without asking a cluster",
+         "gtc op env render prod --output manifests/", required=(ENV,),
+         flags=(KIND, Flag("--output", "output", "write one YAML file an object there", "DIR"))),
+    Verb("env", "reconcile", f"{_RE}:reconcile_environment", f"{_RE}:EnvReconcilePayload",
+         "make the cluster match the environment, and wait until it is healthy", "gtc op env reconcile prod --dry-run",
+         required=(ENV,), changes_member="changes_pending",
+         flags=(KIND, Flag("--dry-run", "dry_run", "only tell what would change; exit code 2 if anything", switch=True), NO_WAIT, TIMEOUT, ADOPT,
+                FORCE, Flag("--recreate", "recreate", "delete and make again what cannot be changed in place", switch=True))),
+    Verb("env", "diff", f"{_RE}:diff", f"{_RE}:EnvDiffPayload", "what a reconcile would change; exit code 2 if anything",
+         "gtc op env diff prod", required=(ENV,), changes_member="changes_pending", flags=(KIND, ADOPT, FORCE)),
+    Verb("env", "apply-revision", f"{_RO}:apply_revision", f"{_RO}:ApplyRevisionPayload", "one revision's worker: apply and wait, or delete",
+         "gtc op env apply-revision prod 01J…", positionals=(ENV, "revision_id"), required=(ENV, "revision_id"),
+         flags=(KIND, TIMEOUT, NO_WAIT, ADOPT, FORCE)),
+    Verb("env", "apply-traffic", f"{_RO}:apply_traffic", f"{_RO}:ApplyTrafficPayload", "for deployers with traffic of their own; not Kubernetes",
+         "gtc op env apply-traffic prod 01J…", positionals=(ENV, "deployment_id"), required=(ENV, "deployment_id"), flags=(KIND,)),
+    Verb("env", "sweep", f"{_S}:sweep", f"{_S}:SweepPayload", "find workers of revisions that this store no longer knows",
+         "gtc op env sweep prod --apply", required=(ENV,), flags=(KIND, Flag("--apply", "apply", "delete them", switch=True))),
     Verb("env", "apply", "greentic.operate.env_apply:apply", "greentic.operate.env_manifest:EnvManifest",
          "make an environment what one file says", "gtc op env apply --answers env.yaml --dry-run", positionals=(),
          flags=(Flag("--dry-run", "dry_run", "only show the plan", switch=True),
@@ -106,6 +135,14 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--public-key-file", "public_key_file", "a file that holds it", "FILE"))),
     Verb("trust-root", "remove", f"{_K}:remove", f"{_K}:TrustRootRemovePayload", "stop trusting a key",
          "gtc op trust-root remove prod --key-id 21fe…", flags=(Flag("--key-id", "key_id", "the key's id", "HEX"),)),
+    Verb("credentials", "requirements", f"{_CR}:requirements", f"{_CR}:CredentialsRequirementsPayload",
+         "what the bound identity may do in the cluster", "gtc op credentials requirements prod"),
+    Verb("credentials", "bootstrap", f"{_CR}:bootstrap", f"{_CR}:CredentialsBootstrapPayload", "rules for a minimal service account, and binding it",
+         "gtc op credentials bootstrap prod --admin-profile admin --bind",
+         flags=(ADMIN, Flag("--bind", "bind", "apply them and bind the new account", switch=True))),
+    Verb("credentials", "rotate", f"{_CR}:rotate", f"{_CR}:CredentialsRotatePayload", "a new token for the bound account",
+         "gtc op credentials rotate prod --admin-profile admin --if-needed",
+         flags=(ADMIN, Flag("--if-needed", "if_needed", "only near the end of its life", switch=True))),
     Verb("delivery", "set", "greentic.operate.delivery:set_delivery", "greentic.operate.delivery:DeliverySetPayload",
          "mirrors, what signatures are worth, where the revocation list is; seals the environment",
          "gtc op delivery set prod --signatures require --mirror https://mirror.example.com/{sha256}",
@@ -138,8 +175,9 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--verify-source", "verify_source", "compare the bundle with what its source has", switch=True), KEY),
          needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <ULID>"), ("bundle_path|bundle_source_uri", "--bundle <PATH>")),
          hint="gtc op revisions warm ENV revision_id={revision_id}"),
-    Verb("revisions", "warm", f"{_R}:warm", _TRANSITION, "load a staged revision and make it ready",
-         "gtc op revisions warm prod revision_id=01J…", positionals=(ENV, "revision_id"),
+    Verb("revisions", "warm", f"{_R}:warm", f"{_R}:RevisionWarmPayload", "load a staged revision and make it ready",
+         "gtc op revisions warm prod revision_id=01J… --rollout", positionals=(ENV, "revision_id"),
+         flags=(Flag("--rollout", "rollout", "ready only once it runs in the cluster", switch=True), TIMEOUT),
          hint="gtc op traffic set ENV {revision_id}=100 --deployment {deployment_id} --idempotency-key KEY"),
     Verb("revisions", "drain", f"{_R}:drain", _TRANSITION, "no new sessions for a ready revision",
          "gtc op revisions drain prod revision_id=01J…", positionals=(ENV, "revision_id")),

@@ -34,11 +34,16 @@ def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> Non
         told: JsonObject = {"kind": error.kind, "message": str(error)}
         if error.hint:
             told["hint"] = error.hint
+        if error.report:
+            told["report"] = error.report
         print(compact({"error": told, "noun": noun, "op": verb}, sort=True).decode(), file=sys.stderr)
         return
     print(f"error ({error.kind}): {error}", file=sys.stderr)
     if error.hint:
         print(f"next: {error.hint}", file=sys.stderr)
+    if error.report:
+        print("\nso far:", file=sys.stderr)
+        show_table(error.report)
 
 
 def show_table(result: JsonObject) -> None:

@@ -17,7 +17,10 @@ environment variables:
   GREENTIC_ENV                    environment id, if --env is not given (default: local)
   GREENTIC_GATEWAY_LISTEN_ADDR    ip:port or ip to listen on; GREENTIC_GATEWAY_PORT and PORT override the port
   GREENTIC_SEED_DIR               a directory that holds environment.json, such as a mounted ConfigMap
-  GREENTIC_REVISION_ID            the revision that this worker is for: failures of other deployments are skipped
+  GREENTIC_REVISION_ID            the revision that this worker is for: loaded even while nothing is routed to it, and
+                                  failures of other deployments are skipped; GREENTIC_REVISION_SCOPE=own: nothing else is served
+  GREENTIC_SIGNING_KEY_FILE       the key of the affinity cookies that several workers share
+  GREENTIC_INGRESS_TOKENS         the file of bearer tokens, if not <environment>/ingress-tokens.json
   GREENTIC_STRICT_PORT            1: never use another port than the one asked for
   GREENTIC_DRAIN_DELAY_SECONDS    keep serving this long after SIGTERM, unready
   GREENTIC_TRUST_ANCHOR           a file with keys, if --trust-anchor is not given

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class GreenticError(Exception):
@@ -17,6 +17,9 @@ class GreenticError(Exception):
 
     kind: ClassVar[str] = "store"
     prefix: ClassVar[str] = "storage error: "
+
+    report: dict[str, Any] | None = None
+    """What was done before the failure, for programs: JSON."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -55,6 +58,12 @@ class IoError(GreenticError):
 
 class AnswersParse(GreenticError):
     kind, prefix = "answers-parse", "invalid json/yaml in "
+
+
+class PermissionMissing(GreenticError):
+    """The identity may not do what a verb needs."""
+
+    kind, prefix = "permission-missing", "permission missing: "
 
 
 class NotYetImplemented(GreenticError):

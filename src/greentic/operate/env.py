@@ -163,10 +163,11 @@ def set_public_url(context: Context, payload: SetPublicUrlPayload) -> JsonObject
 class DestroyPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     confirm: bool = False
+    store_only: Annotated[bool, msgspec.Meta(description="leave what runs in a cluster")] = False
 
 
 def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
-    """Take the environment out of the store; its whole directory stays under `.destroyed/` as the backup.
+    """Delete what runs in the cluster, then take the environment out of the store; its directory stays under `.destroyed/`.
 
     Refused while traffic is routed: clear or archive first.
     """
@@ -176,17 +177,13 @@ def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
     store = context.store
     if not store.exists(env_id):
         raise NotFound(f"environment `{env_id}`")
+    _check_unrouted(store.load(env_id))
+    from_cluster = None if payload.store_only else _destroy_cluster(context, env_id)
     kept = store.root / DESTROYED / f"{env_id}.{compact_stamp(context.clock.now_ns())}"
     change = Change(env_id, "env", "destroy", {"environment_id": env_id})
 
     def action(transaction: Transaction) -> Done:
-        env = transaction.load()
-        routed = [s.deployment_id for s in env.traffic_splits]
-        if routed:
-            raise Conflict(
-                f"env `{env_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
-                hint="gtc op bundles retire, or bundles update status=archived and traffic clear, for each of them",
-            )
+        _check_unrouted(transaction.load())
         transaction.committed = True
         return Done({"environment_id": env_id, "destroyed": True, "backup": str(kept)})
 
@@ -195,4 +192,23 @@ def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
         store.disk.make_directory(kept.parent)
         store.disk.rename(transaction.paths.root, kept)
         store.disk.sync_directory(store.root)
-    return result
+    return result if from_cluster is None else result | {"cluster": from_cluster}
+
+
+def _check_unrouted(env: Environment) -> None:
+    routed = [s.deployment_id for s in env.traffic_splits]
+    if routed:
+        raise Conflict(
+            f"env `{env.environment_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
+            hint="gtc op bundles retire, or bundles update status=archived and traffic clear, for each of them",
+        )
+
+
+def _destroy_cluster(context: Context, env_id: str) -> JsonObject | None:
+    """What a Kubernetes deployer made is deleted; its client is loaded only where one is bound."""
+    binding = context.store.load(env_id).binding("deployer")
+    if binding is None or not binding.kind.startswith("greentic.deployer.k8s@"):
+        return None
+    from greentic.operate.sweep import destroy_cluster_objects
+
+    return destroy_cluster_objects(context, env_id)

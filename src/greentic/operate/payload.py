@@ -54,7 +54,10 @@ def unknown_keys(form: type[Payload], raw: Json) -> list[str]:
 
 def schema(form: type[Payload], *, description: str | None = None) -> JsonObject:
     """The JSON schema of a payload."""
-    out: JsonObject = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": form.__name__}
+    out: JsonObject = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": getattr(form, "schema_title", form.__name__),
+    }
     if description:
         out["description"] = description
     return out | _object(form, top=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO, ClassVar, cast
 
 import msgspec
 
@@ -75,6 +75,13 @@ class RevisionTransitionPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     revision_id: Ulid
     idempotency_key: Key | None = None
+
+
+class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
+    schema_title: ClassVar[str] = "RevisionTransitionPayload"
+
+    rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
+    timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
 
 
 def summary(revision: Revision) -> JsonObject:
@@ -307,8 +314,15 @@ def _numbered(context: Context, env: Environment, revision: Revision) -> Revisio
     return replace(revision, sequence=last + 1, created_at=now, staged_at=now)
 
 
-def warm(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
-    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed."""
+def warm(context: Context, payload: RevisionWarmPayload) -> JsonObject:
+    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed.
+
+    With `rollout` it also has to run in the cluster that the environment is bound to.
+    """
+    if payload.rollout:
+        from greentic.operate.rollout import warm_with_rollout
+
+        return warm_with_rollout(context, payload)
     return _transition(context, payload, "warm", "ready")
 
 
@@ -346,7 +360,7 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
             check_not_routed(env, revision)
         if verb == "warm":
             if moved:
-                _gate(transaction, env, revision)
+                gate(transaction, env, revision)
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         env = put_revision(env, replace(revision, lifecycle=state))
         transaction.save(env)
@@ -365,8 +379,8 @@ def _compile_ahead(context: Context, revision: Revision) -> None:
             check_loadable(verified_packs(context.store.paths(revision.env_id), revision))
 
 
-def _gate(transaction: Transaction, env: Environment, revision: Revision) -> None:
-    """Load what is warmed. A failure is saved as the revision's state and told as a `Conflict`."""
+def gate(transaction: Transaction, env: Environment, revision: Revision) -> None:
+    """The gate of `warm`: load what is warmed. A failure is saved as the revision's state and told as a `Conflict`."""
     try:
         check_loadable(verified_packs(transaction.paths, revision))
     except GreenticError as error:

@@ -21,11 +21,14 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.projection import RuntimeConfig, check_deployments, check_runtime_config
 from greentic.model.routes import Route, route_table
 from greentic.serve.dispatch import Choice, Dispatcher
+from greentic.serve.settings import given_file
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.store.revisions import LocatedPack, read_pack_config
 
 SIGNING_KEY_BYTES = 32
+SHARED_KEY = "GREENTIC_SIGNING_KEY_FILE"
+"""Names a file with the key that several workers share, so that a caller stays on its revision whichever of them answers."""
 
 
 class Activation(NamedTuple):
@@ -101,8 +104,12 @@ def _generation(env: Environment, deployment_id: str) -> int:
 
 
 def signing_key(paths: EnvPaths, store: EnvironmentStore) -> bytes:
-    """The key of the affinity cookies, made at the first boot. Raises `BootError` for a file of another length."""
-    path = paths.signing_key
+    """The key of the affinity cookies: the one that this worker shares with others, else its own, made at the first boot.
+
+    Raises `BootError` for a file of another length.
+    """
+    shared = given_file(os.environ, SHARED_KEY)
+    path = shared if shared is not None and shared.exists() else paths.signing_key
     try:
         key = path.read_bytes()
     except FileNotFoundError:

@@ -29,15 +29,16 @@ from greentic.serve.activation import Activation, activate
 from greentic.serve.log import Level, OperatorLog
 from greentic.serve.progress import pull_view
 from greentic.serve.pull import pull
-from greentic.serve.pull_plan import policy
+from greentic.serve.pull_plan import as_seen, policy
 from greentic.serve.sandbox import forbid_core_files
 from greentic.serve.seed import copy_seed
 from greentic.serve.settings import (
     StartOptions,
     allow_rollback,
-    anchor_path,
     env_id,
+    given_file,
     own_revision,
+    own_scope,
     signature_policy,
     wait_seconds,
 )
@@ -81,7 +82,7 @@ def boot(options: StartOptions) -> Booted:
     for warning in told.warnings:
         log.warn("start", warning)
     services = turn_services(store, told.value, log)
-    anchor = options.trust_anchor or anchor_path(os.environ)
+    anchor = options.trust_anchor or given_file(os.environ, "GREENTIC_TRUST_ANCHOR")
     return Booted(store, log, provision(store, env, log, services, anchor), services)
 
 
@@ -141,6 +142,7 @@ def provision(
         with store.transaction(env.environment_id):
             pass  # entering the lock repairs what a killed process left
         trust = establish(env, store.paths(env.environment_id), log, anchor, allow_rollback=allow_rollback(os.environ))
+        env = as_seen(env, own_revision(os.environ), alone=own_scope(os.environ))
         pulled = pull(store, env, policy(env, own_revision(os.environ)), log, view, trust)
         view.close()
         config = _project(store, env, frozenset(pulled.skipped))

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from typing import Literal
 
 import msgspec
 
 from greentic.ground.errors import BootError
+from greentic.serve.settings import given_file
 from greentic.store.layout import EnvPaths
 
 TOKENS_FILE = "ingress-tokens.json"
+TOKENS_VARIABLE = "GREENTIC_INGRESS_TOKENS"
 TOKENS_SCHEMA = "greentic.ingress-tokens.v1"
 
 Verdict = Literal["pass", "unauthorized"]
@@ -38,11 +41,17 @@ class IngressTokens(msgspec.Struct, frozen=True):
 
 
 def load_tokens(paths: EnvPaths) -> list[IngressToken]:
-    """The tokens of `<environment>/ingress-tokens.json`; none if there is no file. Raises `BootError`."""
-    path = paths.root / TOKENS_FILE
+    """The tokens of the file that `GREENTIC_INGRESS_TOKENS` names, else of `<environment>/ingress-tokens.json`.
+
+    None if there is no such file in the environment; a named one must be there. Raises `BootError`.
+    """
+    named = given_file(os.environ, TOKENS_VARIABLE)
+    path = named or paths.root / TOKENS_FILE
     try:
         document = msgspec.json.decode(path.read_bytes(), type=IngressTokens)
     except FileNotFoundError:
+        if named is not None:
+            raise BootError(f"`{named}` is not there; {TOKENS_VARIABLE} names it") from None
         return []
     except (OSError, msgspec.DecodeError) as error:
         raise BootError(f"`{path}` does not load: {error}") from None

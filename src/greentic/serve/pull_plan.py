@@ -3,7 +3,9 @@
 Rules:
 1. Wanted are the revisions that some split of an active deployment names, in the order of the document. The state of the
    disk decides for each: whole there, to be fetched, or not available.
-2. Without an own revision every failure is fatal. With one that is routed, a failure in another deployment is skipped and
+2. A worker that is for one revision serves that even while nothing is routed to it, with all the traffic of its deployment, so
+   that being ready means that it loads. In its own scope it serves nothing else.
+3. Without an own revision every failure is fatal. With one that is routed, a failure in another deployment is skipped and
    told; a failure of a sibling in the same deployment is fatal, because its split would no longer be whole.
 """
 
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from greentic.ground.errors import BootError
 from greentic.model.environment import Environment, Revision
+from greentic.model.pod_view import for_worker, with_own_revision
 
 
 class Policy(NamedTuple):
@@ -22,6 +26,21 @@ class Policy(NamedTuple):
 
     def is_fatal(self, revision: Revision) -> bool:
         return self.own_deployment is None or revision.deployment_id == self.own_deployment
+
+
+def as_seen(env: Environment, own_revision: str | None, *, alone: bool) -> Environment:
+    """The environment as a worker serves it (rule 2). Raises `BootError` if its own revision is not there."""
+    if own_revision is None:
+        return env
+    if not alone:
+        return with_own_revision(env, own_revision)
+    seen = for_worker(env, own_revision)
+    if seen is None:
+        raise BootError(
+            f"GREENTIC_REVISION_ID=`{own_revision}` is not in environment `{env.environment_id}`, and nothing else is to be served",
+            hint="reconcile again: the revision was taken out of the environment",
+        )
+    return seen
 
 
 def wanted_revisions(env: Environment) -> list[Revision]:
@@ -37,7 +56,7 @@ def wanted_revisions(env: Environment) -> list[Revision]:
 
 
 def policy(env: Environment, own_revision: str | None) -> Policy:
-    """Whose failure is fatal (rule 2)."""
+    """Whose failure is fatal (rule 3)."""
     if own_revision is None:
         return Policy(None)
     for revision in wanted_revisions(env):

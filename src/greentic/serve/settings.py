@@ -71,6 +71,17 @@ def own_revision(environ: Mapping[str, str]) -> str | None:
     return environ.get("GREENTIC_REVISION_ID", "").strip().upper() or None
 
 
+def own_scope(environ: Mapping[str, str]) -> bool:
+    """Whether this worker serves its own revision and nothing else."""
+    return environ.get("GREENTIC_REVISION_SCOPE", "").strip().lower() == "own"
+
+
+def given_file(environ: Mapping[str, str], variable: str) -> Path | None:
+    """A file that a variable names, such as one mounted from a Secret."""
+    text = environ.get(variable, "").strip()
+    return Path(text) if text else None
+
+
 def bind_address(listen_addr: str | None, environ: Mapping[str, str]) -> Told:
     """Where to listen (rule 2)."""
     warnings: list[str] = []
@@ -109,12 +120,6 @@ def strict_port(option: bool, environ: Mapping[str, str]) -> bool:
 def bearer_gate(environ: Mapping[str, str]) -> bool:
     """Whether the bearer gate is on at all."""
     return environ.get("GREENTIC_GENERIC_INGRESS_AUTH", "").strip().lower() not in _NO
-
-
-def anchor_path(environ: Mapping[str, str]) -> Path | None:
-    """The file of the trust anchor, if one is told."""
-    text = environ.get("GREENTIC_TRUST_ANCHOR", "").strip()
-    return Path(text) if text else None
 
 
 def allow_rollback(environ: Mapping[str, str]) -> bool:

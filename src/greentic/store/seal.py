@@ -14,7 +14,7 @@ from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_de
 from greentic.model.environment import Environment
 from greentic.store import operator_key
 from greentic.store.disk import Disk
-from greentic.trust.bundle_signature import SEAL_PREDICATE, sign_content
+from greentic.trust.bundle_signature import SEAL_PREDICATE, sign_content, statement_time
 from greentic.trust.root import TrustRoot
 
 
@@ -29,3 +29,20 @@ def sealed(env: Environment, root: TrustRoot, disk: Disk, clock: Clock) -> Envir
     name = f"{env.environment_id}/environment.json"
     seal = sign_content(name, sealed_content(env), SEAL_PREDICATE, key, timestamp(clock.now_ns()))
     return with_delivery(env, replace(delivery_of(env), seal=seal))
+
+
+def resealed(env: Environment, disk: Disk) -> Environment:
+    """A projection of a sealed environment, sealed anew for its readers; one that was never sealed stays as it is.
+
+    Generation and time are those of the original, so that the same environment always gives the same document. Raises
+    `OperatorKeyError`.
+    """
+    before = delivery_of(env)
+    if before.seal is None:
+        return env
+    unsealed = with_delivery(env, replace(before, seal=None))
+    name = f"{env.environment_id}/environment.json"
+    seal = sign_content(
+        name, sealed_content(unsealed), SEAL_PREDICATE, operator_key.load(disk), statement_time(before.seal)
+    )
+    return with_delivery(unsealed, replace(before, seal=seal))

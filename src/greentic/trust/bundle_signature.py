@@ -19,6 +19,7 @@ import msgspec
 from greentic.trust.dsse import (
     Envelope,
     SignatureError,
+    claimed_statement,
     envelope_bytes,
     read_envelope,
     sign,
@@ -61,6 +62,15 @@ def sign_content(name: str, content: object, predicate_type: str, key: SigningKe
     payload = statement(name, canonical_sha256(content), predicate_type, {"signed_at": at})
     found: dict[str, object] = msgspec.json.decode(msgspec.json.encode(sign(payload, key)))
     return found
+
+
+def statement_time(envelope: object) -> str:
+    """When an envelope of `sign_content` says that it was made; empty if it does not say."""
+    try:
+        told = claimed_statement(_envelope(envelope)).predicate.get("signed_at")
+    except SignatureError:
+        return ""
+    return told if isinstance(told, str) else ""
 
 
 def judge(

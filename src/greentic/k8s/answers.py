@@ -1,0 +1,208 @@
+"""What the operator answered about the cluster: one flat JSON object, read into a value (spec: kubernetes 1.2). Pure.
+
+Rules:
+1. A key that is not in the table is refused before any value is looked at. `null` and the empty text mean unset.
+2. Values are not trimmed; the entries of lists are. Lists are arrays of texts, or one text with commas.
+3. The first keys are those of the existing deployer; the others are ours, and all are optional.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Literal, NamedTuple, cast
+
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import Conflict
+from greentic.k8s.names import namespace_of
+
+DEFAULT_IMAGE = "ghcr.io/greenticai/greentic-start-distroless:latest"
+DEFAULT_DRAIN_SECONDS = 5
+NODE_LOCAL_DNS = "169.254.20.10/32"
+"""Where NodeLocal DNSCache listens, on clusters that have it."""
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]
+
+KEYS: dict[str, str] = {
+    "kubeconfig_context": "the kubeconfig context to use (default: the current one, else the pod's own account)",
+    "namespace": "the namespace (default: derived from the environment's id)",
+    "runtime_image": "the worker's image",
+    "router_replicas": "how many routers, at least 2",
+    "tunnel": "cloudflared, off or none",
+    "oci_insecure_registries": "registries that pods ask over plain http",
+    "image_pull_policy": "Always, IfNotPresent or Never (default: the cluster's own rule)",
+    "image_pull_secrets": "names of Secrets with registry credentials, in the namespace",
+    "service_type": "of the router: ClusterIP (default), NodePort or LoadBalancer",
+    "drain_delay_seconds": "how long a stopping pod keeps serving, until nobody sends to it any more (default: 5)",
+    "egress": "sources (default): pods reach what bundles come from, and https; open: everything",
+    "egress_cidrs": "with `sources`: only these networks instead of any address",
+    "egress_ports": "with `sources`: more TCP ports that pods may connect to",
+    "dns_cidrs": "where DNS servers are that are no pods labelled k8s-app=kube-dns (default: NodeLocal DNSCache)",
+    "ingress_namespaces": "only pods of these namespaces reach the router",
+    "ingress_cidrs": "only these networks reach the router",
+    "secrets_secret": "a Secret whose keys components read as their secrets",
+    "ingress_tokens_secret": "a Secret with ingress-tokens.json: callers need one of its bearer tokens",
+    "redis_secret": "a Secret with the key `url`: the Redis where pods share conversations and state",
+    "trust_anchor_config_map": "a ConfigMap with trust-anchor.json: the keys that must have sealed the environment",
+}
+"""Every key, with its meaning for people."""
+
+_IMAGE = re.compile(r"[a-z0-9.\-_/:@]+\Z")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
+
+
+class Answers(NamedTuple):
+    """The answers with their defaults."""
+
+    namespace: str
+    kubeconfig_context: str | None = None
+    runtime_image: str = DEFAULT_IMAGE
+    router_replicas: int = 2
+    tunnel: bool = False
+    oci_insecure_registries: tuple[str, ...] = ()
+    image_pull_policy: PullPolicy | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+    service_type: ServiceType = "ClusterIP"
+    drain_delay_seconds: int = DEFAULT_DRAIN_SECONDS
+    egress_open: bool = False
+    egress_cidrs: tuple[str, ...] = ()
+    egress_ports: tuple[int, ...] = ()
+    dns_cidrs: tuple[str, ...] = (NODE_LOCAL_DNS,)
+    ingress_namespaces: tuple[str, ...] = ()
+    ingress_cidrs: tuple[str, ...] = ()
+    secrets_secret: str | None = None
+    ingress_tokens_secret: str | None = None
+    redis_secret: str | None = None
+    trust_anchor_config_map: str | None = None
+
+
+def read_answers(raw: Json, env_id: str) -> Answers:
+    """The answers. Raises `Conflict` that names the key, what was found and what is accepted."""
+    if not isinstance(raw, dict):
+        raise _invalid("answers must be a JSON object")
+    for key in raw:
+        if key not in KEYS:
+            raise _invalid(f"unknown answer key `{key}`", f"known keys: {', '.join(KEYS)}")
+    given: JsonObject = {key: value for key, value in raw.items() if value is not None and value != ""}
+    namespace = _text(given, "namespace")
+    if namespace is not None and not _LABEL.match(namespace):
+        raise _invalid(f"namespace `{namespace}` is not a valid RFC 1123 label")
+    image = _text(given, "runtime_image") or DEFAULT_IMAGE
+    if not _IMAGE.match(image):
+        raise _invalid(f"runtime_image `{image}` contains invalid characters")
+    return Answers(
+        namespace=namespace or namespace_of(env_id),
+        kubeconfig_context=_text(given, "kubeconfig_context"),
+        runtime_image=image,
+        router_replicas=_replicas(given.get("router_replicas")),
+        tunnel=_tunnel(_text(given, "tunnel")),
+        oci_insecure_registries=_list(given, "oci_insecure_registries"),
+        image_pull_policy=cast(
+            "PullPolicy | None", _choice(given, "image_pull_policy", ("Always", "IfNotPresent", "Never"))
+        ),
+        image_pull_secrets=tuple(_name("image_pull_secrets", n) for n in _list(given, "image_pull_secrets")),
+        service_type=cast(
+            ServiceType, _choice(given, "service_type", ("ClusterIP", "NodePort", "LoadBalancer")) or "ClusterIP"
+        ),
+        drain_delay_seconds=_number(
+            given.get("drain_delay_seconds", DEFAULT_DRAIN_SECONDS), "drain_delay_seconds", 0, 600
+        ),
+        egress_open=_choice(given, "egress", ("sources", "open")) == "open",
+        egress_cidrs=_networks(given, "egress_cidrs"),
+        egress_ports=tuple(_number(p, "egress_ports", 1, 65535) for p in _list(given, "egress_ports")),
+        dns_cidrs=_networks(given, "dns_cidrs") or (NODE_LOCAL_DNS,),
+        ingress_namespaces=tuple(_name("ingress_namespaces", n) for n in _list(given, "ingress_namespaces")),
+        ingress_cidrs=_networks(given, "ingress_cidrs"),
+        secrets_secret=_object_name(given, "secrets_secret"),
+        ingress_tokens_secret=_object_name(given, "ingress_tokens_secret"),
+        redis_secret=_object_name(given, "redis_secret"),
+        trust_anchor_config_map=_object_name(given, "trust_anchor_config_map"),
+    )
+
+
+def _invalid(message: str, hint: str | None = None) -> Conflict:
+    return Conflict(f"invalid binding answers: {message}", hint=hint)
+
+
+def _text(given: JsonObject, key: str) -> str | None:
+    value = given.get(key)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    raise _invalid(f"{key} must be a text")
+
+
+def _replicas(value: Json) -> int:
+    if value is None:
+        return 2
+    number = _number(value, "router_replicas", 0, 2**32 - 1)
+    if number < 2:
+        raise _invalid(f"router_replicas must be >= 2 (one may stop while the other serves), got {number}")
+    return number
+
+
+def _number(value: Json, key: str, least: int, most: int) -> int:
+    text = value.removeprefix("+") if isinstance(value, str) else value
+    if isinstance(text, str) and text.isascii() and text.isdigit():
+        text = int(text)
+    if isinstance(text, bool) or not isinstance(text, int) or not least <= text <= most:
+        raise _invalid(f"{key} must be a whole number from {least} to {most}, got `{value}`")
+    return text
+
+
+def _tunnel(value: str | None) -> bool:
+    if value in (None, "off", "none"):
+        return False
+    if value == "cloudflared":
+        return True
+    raise _invalid(f"tunnel `{value}` is not valid; expected cloudflared, off or none")
+
+
+def _choice(given: JsonObject, key: str, accepted: tuple[str, ...]) -> str | None:
+    value = _text(given, key)
+    if value is not None and value not in accepted:
+        raise _invalid(f"{key} `{value}` is not valid; expected {', '.join(accepted)}")
+    return value
+
+
+def _list(given: JsonObject, key: str) -> tuple[str, ...]:
+    value = given.get(key)
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        entries: list[Json] = list(value.split(","))
+    elif isinstance(value, list):
+        entries = [str(v) if key == "egress_ports" and isinstance(v, int) else v for v in value]
+    elif key == "egress_ports" and isinstance(value, int):
+        entries = [str(value)]
+    else:
+        raise _invalid(f"{key} must be a list of texts, or one text with commas")
+    if not all(isinstance(e, str) for e in entries):
+        raise _invalid(f"the entries of {key} must be strings")
+    return tuple(t for t in (cast(str, e).strip() for e in entries) if t)
+
+
+def _networks(given: JsonObject, key: str) -> tuple[str, ...]:
+    out = []
+    for text in _list(given, key):
+        try:
+            out.append(str(ipaddress.ip_network(text, strict=False)))
+        except ValueError:
+            raise _invalid(f"{key}: `{text}` is no network such as 10.0.0.0/8") from None
+    return tuple(out)
+
+
+def _name(key: str, text: str) -> str:
+    if not _SUBDOMAIN.match(text):
+        raise _invalid(f"{key}: `{text}` is not a valid name of a Kubernetes object")
+    return text
+
+
+def _object_name(given: JsonObject, key: str) -> str | None:
+    text = _text(given, key)
+    return None if text is None else _name(key, text)

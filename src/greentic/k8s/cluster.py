@@ -1,0 +1,185 @@
+"""The seam to a cluster: what reconciling needs of an API server, and the errors that it answers with.
+
+Rules:
+1. Objects are plain JSON. Which kinds exist here is a closed table; nothing else is ever asked for.
+2. Every error is a `Conflict` for programs, with what the server said, about which object, and the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, cast
+
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import Conflict
+
+
+class Kind(NamedTuple):
+    """One kind of object, and where it is served."""
+
+    name: str
+    plural: str
+    group: str = ""
+    versions: tuple[str, ...] = ("v1",)
+    """Versions that this program can write, best first."""
+    namespaced: bool = True
+
+    def api_version(self, version: str | None = None) -> str:
+        chosen = version or self.versions[0]
+        return f"{self.group}/{chosen}" if self.group else chosen
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("Namespace", "namespaces", namespaced=False),
+        Kind("ServiceAccount", "serviceaccounts"),
+        Kind("Role", "roles", "rbac.authorization.k8s.io"),
+        Kind("RoleBinding", "rolebindings", "rbac.authorization.k8s.io"),
+        Kind("Secret", "secrets"),
+        Kind("ConfigMap", "configmaps"),
+        Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
+        Kind("Service", "services"),
+        Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy", ("v1", "v1beta1")),
+        Kind("Deployment", "deployments", "apps"),
+        Kind("Pod", "pods"),
+    )
+}
+"""In the order in which objects are applied: permissions and policies before configuration, workloads last."""
+
+
+class Ref(NamedTuple):
+    """What names an object in a cluster."""
+
+    kind: str
+    name: str
+    namespace: str | None
+
+    def __str__(self) -> str:
+        return f"{self.kind} `{self.name}`" + (f" in namespace `{self.namespace}`" if self.namespace else "")
+
+    def json(self) -> JsonObject:
+        """The reference as reports list it (spec: kubernetes 3.6)."""
+        kind = KINDS[self.kind]
+        return {"api_version": kind.api_version(), "kind": self.kind, "name": self.name, "namespace": self.namespace}
+
+
+def ref_of(thing: JsonObject) -> Ref:
+    """The reference of an object. Raises `Conflict` for a kind that this program does not handle."""
+    metadata = metadata_of(thing)
+    kind = KINDS.get(str(thing.get("kind")))
+    if kind is None:
+        raise Conflict(f"unsupported object `{thing.get('apiVersion')}/{thing.get('kind')}`")
+    namespace = metadata.get("namespace")
+    if kind.namespaced and not isinstance(namespace, str):
+        raise Conflict(f"{kind.name} `{metadata.get('name')}` has no metadata.namespace")
+    return Ref(kind.name, str(metadata.get("name")), namespace if isinstance(namespace, str) else None)
+
+
+def metadata_of(thing: JsonObject) -> JsonObject:
+    metadata = thing.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def labels_of(thing: JsonObject) -> dict[str, str]:
+    labels = metadata_of(thing).get("labels")
+    return cast("dict[str, str]", labels) if isinstance(labels, dict) else {}
+
+
+def member(thing: JsonObject, *path: str) -> JsonObject:
+    """An object inside an object; empty where there is none."""
+    found: JsonObject = thing
+    for part in path:
+        inner = found.get(part)
+        found = inner if isinstance(inner, dict) else {}
+    return found
+
+
+class ClusterUnreachable(Conflict):
+    """The API server gave no answer."""
+
+
+class FieldConflict(NamedTuple):
+    """A field that somebody else manages."""
+
+    manager: str
+    field: str
+
+
+class ApiRefused(Conflict):
+    """The API server answered no."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        reason: str = "",
+        conflicts: tuple[FieldConflict, ...] = (),
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status, self.reason, self.conflicts = status, reason, conflicts
+
+    @property
+    def forbidden(self) -> bool:
+        return self.status == 403 and not self.denied
+
+    @property
+    def denied(self) -> bool:
+        """Whether an admission webhook or policy said no."""
+        return "denied the request" in self.message
+
+    @property
+    def immutable(self) -> bool:
+        return self.status == 422 and ("immutable" in self.message or "may not be changed" in self.message)
+
+
+class Listed(NamedTuple):
+    """A list, and the version of the cluster's state that it shows."""
+
+    items: list[JsonObject]
+    resource_version: str
+
+
+class Event(NamedTuple):
+    """What a watch tells: ADDED, MODIFIED, DELETED, and the object."""
+
+    type: str
+    thing: JsonObject
+
+
+class Cluster(Protocol):
+    """An API server, reached as one identity. Every method raises `ClusterUnreachable` or `ApiRefused`."""
+
+    def versions(self, group: str) -> tuple[str, ...]:
+        """The versions of a group that are served."""
+        ...
+
+    def get(self, ref: Ref) -> JsonObject | None: ...
+
+    def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed: ...
+
+    def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
+        """Server-side apply; the object as it is afterwards."""
+        ...
+
+    def create(self, thing: JsonObject) -> JsonObject: ...
+
+    def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
+        """Delete exactly the object that was seen; whether there was one to delete."""
+        ...
+
+    def watch(
+        self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float
+    ) -> Iterator[Event]:
+        """Changes since a version, for at most so many seconds. Ends silently; a version that is too old is refused with 410."""
+        ...
+
+    def log(self, namespace: str, pod: str, *, previous: bool, lines: int) -> str:
+        """The last lines of a pod's first container; empty if there are none."""
+        ...
+
+    def post(self, path: str, body: JsonObject) -> JsonObject:
+        """A review or a token request."""
+        ...

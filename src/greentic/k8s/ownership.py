@@ -1,0 +1,163 @@
+"""Whether applying an object would change anything: a comparison by field ownership. Pure.
+
+Server-side apply sets what we state, removes what we stated before and no longer do, and leaves everything else alone. The live
+object's `managedFields` tell what we stated before and how each list is merged, so that the outcome can be told without asking.
+
+Rules:
+1. A field that we state is in order if it is ours and has our value. One that is not ours yet is a change, even with the same
+   value: applying would make it ours.
+2. A field that is ours and that we no longer state is a change: applying would take it away.
+3. Lists are compared as the server merges them: by key, as a set, or whole, as its bookkeeping shows. What defaults fill in
+   inside keyed items is not ours and does not count.
+4. A changed field that somebody else manages is a conflict, with that manager's name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple, cast
+
+from greentic.ground.documents import Json, JsonObject
+from greentic.k8s.cluster import FieldConflict, metadata_of
+from greentic.k8s.names import FIELD_MANAGER
+
+
+class FieldChange(NamedTuple):
+    """One field, its live value and the stated one; nothing stands for absence."""
+
+    path: str
+    before: Json
+    after: Json
+
+
+class Difference(NamedTuple):
+    changes: list[FieldChange]
+    conflicts: list[FieldConflict]
+
+
+_Tree = dict[str, "_Tree"]
+_IDENTITY = ("name", "namespace")
+
+
+def compare(stated: JsonObject, live: JsonObject) -> Difference:
+    """What applying `stated` over `live` would do."""
+    own, others = _managers(live)
+    found = _Comparison(others)
+    body = {key: value for key, value in stated.items() if key not in ("apiVersion", "kind")}
+    body["metadata"] = {key: value for key, value in metadata_of(stated).items() if key not in _IDENTITY}
+    found.objects(body, live, own or {}, "", [tree for _, tree in others])
+    return Difference(found.changes, found.conflicts)
+
+
+def _managers(live: JsonObject) -> tuple[_Tree | None, list[tuple[str, _Tree]]]:
+    """What we own, and what others own, by their names."""
+    own: _Tree | None = None
+    others: list[tuple[str, _Tree]] = []
+    entries = metadata_of(live).get("managedFields")
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, dict) or not isinstance(entry.get("fieldsV1"), dict):
+            continue
+        tree = cast(_Tree, entry["fieldsV1"])
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            own = tree
+        else:
+            others.append((str(entry.get("manager")), tree))
+    return own, others
+
+
+class _Comparison:
+    """Walks stated and live values side by side, with the ownership trees at the same place."""
+
+    def __init__(self, others: list[tuple[str, _Tree]]) -> None:
+        self.changes: list[FieldChange] = []
+        self.conflicts: list[FieldConflict] = []
+        self._names = [name for name, _ in others]
+
+    def objects(
+        self, stated: JsonObject, live: JsonObject, own: _Tree, path: str, others: list[_Tree | None] | list[_Tree]
+    ) -> None:
+        for key, value in stated.items():
+            step = f"f:{key}"
+            self._value(value, live.get(key), own.get(step), _field(path, key), [_down(t, step) for t in others])
+        for step, tree in own.items():
+            name = step[2:]
+            if step.startswith("f:") and name not in stated:
+                self._removed(live.get(name), tree, _field(path, name))
+
+    def _value(self, stated: Json, live: Json, own: _Tree | None, path: str, others: list[_Tree | None]) -> None:
+        if isinstance(stated, dict) and stated and own != {} and isinstance(live, dict):
+            self.objects(stated, live, own or {}, path, others)
+        elif isinstance(stated, list) and stated and own and isinstance(live, list):
+            self._keyed(stated, live, own, path, others)
+        elif own is None and stated == {} and isinstance(live, dict):
+            return  # the server keeps no book about an empty object
+        elif own is None or stated != live:
+            if stated != live:
+                self._contested(path, others)
+            self.changes.append(FieldChange(path, live, stated))
+
+    def _keyed(self, stated: list[Json], live: list[Json], own: _Tree, path: str, others: list[_Tree | None]) -> None:
+        """A list that the server merges item by item (rule 3)."""
+        seen: set[str] = set()
+        keys = [k for k in own if k.startswith(("k:", "v:"))]
+        for item in stated:
+            step = next((k for k in keys if _is_item(k, item)), None)
+            if step is None:
+                self.changes.append(FieldChange(_item(path, item), None, item))
+                continue
+            seen.add(step)
+            if step.startswith("v:"):
+                if item not in live:
+                    self.changes.append(FieldChange(_item(path, item), None, item))
+                continue
+            there = next((i for i in live if _is_item(step, i)), None)
+            inner = [_down(t, step) for t in others]
+            if isinstance(item, dict) and isinstance(there, dict):
+                self.objects(item, there, own[step], path + f"[{_shown(step)}]", inner)
+            else:
+                self.changes.append(FieldChange(path + f"[{_shown(step)}]", None, item))
+        for step in keys:
+            if step not in seen:
+                gone = next((i for i in live if _is_item(step, i)), None)
+                self.changes.append(FieldChange(path + f"[{_shown(step)}]", gone, None))
+
+    def _removed(self, live: Json, own: _Tree, path: str) -> None:
+        self.changes.append(FieldChange(path, live, None))
+
+    def _contested(self, path: str, others: list[_Tree | None]) -> None:
+        for name, tree in zip(self._names, others, strict=True):
+            if tree is not None:
+                self.conflicts.append(FieldConflict(name, path))
+
+
+_WHOLE: _Tree = {}
+
+
+def _down(tree: _Tree | None, step: str) -> _Tree | None:
+    """The tree one step below; what owns a value whole owns everything in it."""
+    if tree is None:
+        return None
+    return _WHOLE if tree == {} else tree.get(step)
+
+
+def _is_item(step: str, item: Json) -> bool:
+    if step.startswith("v:"):
+        return bool(json.loads(step[2:]) == item)
+    return isinstance(item, dict) and all(item.get(k) == v for k, v in json.loads(step[2:]).items())
+
+
+def _field(path: str, key: str) -> str:
+    return f"{path}.{key}" if key.replace("-", "").replace("_", "").isalnum() else f"{path}[{key}]"
+
+
+def _item(path: str, item: Json) -> str:
+    if isinstance(item, dict):
+        name = next((k for k in ("name", "mountPath", "containerPort", "port", "topologyKey") if k in item), None)
+        return f"{path}[{name}={item[name]}]" if name else f"{path}[+]"
+    return f"{path}[{item}]"
+
+
+def _shown(step: str) -> str:
+    if step.startswith("v:"):
+        return step[2:].strip('"')
+    return ",".join(f"{k}={v}" for k, v in json.loads(step[2:]).items())

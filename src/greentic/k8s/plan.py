@@ -1,0 +1,139 @@
+"""What reconciling would do: desired objects and live objects in, creates, changes, deletes and refusals out. Pure.
+
+Rules:
+1. An object is ours if its labels name this environment and this store. What carries another environment's name is never
+   touched; what belongs to another store, to another tool, or to nobody is refused unless adopting is asked for.
+2. A namespace that nobody's label claims is used: platform teams create namespaces ahead. It is the only exception to rule 1.
+3. Deleted is what is ours and not desired any more, whether its revision is archived or no longer known at all. Kept are the
+   namespace and what belongs to the deployer itself.
+4. An object that would not change is not written.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from greentic.ground.documents import JsonObject
+from greentic.k8s import names
+from greentic.k8s.cluster import KINDS, FieldConflict, Ref, labels_of, metadata_of, ref_of
+from greentic.k8s.ownership import FieldChange, compare
+
+Action = Literal["create", "update", "unchanged"]
+KEPT_COMPONENTS = frozenset({"deployer-identity", "session-key", "namespace"})
+PRUNED_KINDS = ("Secret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
+
+
+class Owner(NamedTuple):
+    """Whose objects these are."""
+
+    env_id: str
+    store: str
+
+
+class Item(NamedTuple):
+    """What happens to one desired object."""
+
+    ref: Ref
+    action: Action
+    stated: JsonObject
+    live: JsonObject | None
+    changes: list[FieldChange]
+    conflicts: list[FieldConflict]
+    refused: str | None = None
+    """Why the object that is there may not be taken over."""
+
+
+class Deletion(NamedTuple):
+    """An object of ours that is not desired any more."""
+
+    ref: Ref
+    uid: str
+    resource_version: str
+
+
+class Plan(NamedTuple):
+    items: list[Item]
+    deletions: list[Deletion]
+    unattributed: list[Ref]
+    """Objects with this environment's labels that no store claims."""
+
+    @property
+    def writes(self) -> list[Item]:
+        return [i for i in self.items if i.action != "unchanged"]
+
+    @property
+    def in_sync(self) -> bool:
+        return not self.writes and not self.deletions
+
+    @property
+    def refused(self) -> list[Item]:
+        return [i for i in self.items if i.refused is not None]
+
+    @property
+    def conflicts(self) -> list[tuple[Ref, FieldConflict]]:
+        return [(i.ref, c) for i in self.items for c in i.conflicts]
+
+
+def make_plan(desired: list[JsonObject], live: list[JsonObject], owner: Owner, *, adopt: bool = False) -> Plan:
+    """Compare what should be with what is. `live` are the objects of the namespace, of the kinds that are rendered."""
+    there = {ref_of(thing): thing for thing in live}
+    items = [_item(thing, there.get(ref_of(thing)), owner, adopt) for thing in desired]
+    wanted = {item.ref for item in items}
+    extra = [(ref, thing) for ref, thing in there.items() if ref not in wanted and ref.kind in PRUNED_KINDS]
+    deletions = [_deletion(ref, thing) for ref, thing in extra if is_ours(thing, owner) and not _is_kept(thing)]
+    unattributed = [ref for ref, thing in extra if _is_unattributed(thing, owner) and not _is_kept(thing)]
+    order = list(KINDS)
+    # workloads first, so that nothing runs without its policies while it still runs
+    deletions.sort(key=lambda d: -order.index(d.ref.kind))
+    return Plan(items, deletions, unattributed)
+
+
+def is_ours(thing: JsonObject, owner: Owner) -> bool:
+    """Whether this store made the object for this environment (rule 1)."""
+    found = labels_of(thing)
+    return all(found.get(k) == v for k, v in names.owner_labels(owner.env_id, owner.store).items())
+
+
+def _is_unattributed(thing: JsonObject, owner: Owner) -> bool:
+    found = labels_of(thing)
+    claimed = found.get(names.MANAGED_BY) == names.MANAGER and found.get(names.ENV) == names.label_value(owner.env_id)
+    return claimed and names.STORE not in found
+
+
+def _is_kept(thing: JsonObject) -> bool:
+    return labels_of(thing).get(names.COMPONENT) in KEPT_COMPONENTS
+
+
+def _deletion(ref: Ref, thing: JsonObject) -> Deletion:
+    metadata = metadata_of(thing)
+    return Deletion(ref, str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")))
+
+
+def _item(stated: JsonObject, live: JsonObject | None, owner: Owner, adopt: bool) -> Item:
+    ref = ref_of(stated)
+    if live is None:
+        return Item(ref, "create", stated, None, [], [])
+    found = compare(stated, live)
+    refused = _refusal(ref, live, owner, adopt)
+    action: Action = "update" if found.changes else "unchanged"
+    return Item(ref, action, stated, live, found.changes, found.conflicts, refused)
+
+
+def _refusal(ref: Ref, live: JsonObject, owner: Owner, adopt: bool) -> str | None:
+    """Why a live object may not be taken over, if so (rules 1 and 2)."""
+    if is_ours(live, owner):
+        return None
+    found = labels_of(live)
+    env = found.get(names.ENV)
+    if env is not None and env != names.label_value(owner.env_id):
+        return f"it belongs to environment `{env}`, not to `{owner.env_id}`"
+    if adopt:
+        return None
+    store = found.get(names.STORE)
+    if store is not None:
+        return f"it belongs to store `{store}`, this one is `{owner.store}`"
+    if env is not None:
+        return "it was made by another deployer, no store claims it"
+    if ref.kind == "Namespace":
+        return None
+    return "somebody else made it: it carries no label of this deployer"

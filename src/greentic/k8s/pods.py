@@ -1,0 +1,252 @@
+"""Deployments and Services of the router and of workers (spec: kubernetes 2.4, 2.5, 2.13, 2.14). Pure.
+
+Rules:
+1. Router and workers run the same image with the same arguments; a worker also learns which revision it is for.
+2. Pods meet the *restricted* pod security profile, get no token of the API server, and have no init container: the environment
+   document is mounted as a directory and read by the worker itself.
+3. The template carries a checksum of what the pod acts on. Only a change of that replaces pods, one at a time, a new one ready
+   before an old one stops; a stopping pod keeps serving until nobody sends to it any more.
+4. Started: the bundles are pulled, verified and loaded, which may take long. Ready: it serves and is not stopping. Alive: it
+   answers at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from greentic.ground.documents import Json, JsonObject, compact
+from greentic.k8s import names
+from greentic.k8s.answers import Answers
+from greentic.model.environment import Environment, Revision
+from greentic.model.pod_view import for_router, for_worker, view
+
+PORT = 8080
+HOME = "/var/greentic"
+SEED, SESSION = "/etc/greentic/env-store", "/etc/greentic/session"
+DEV_SECRETS_DIR, DEV_SECRETS_KEY = "/etc/greentic/dev-secrets", ".dev.secrets.env"
+SECRETS_DIR, TOKENS_DIR, TRUST_DIR = "/etc/greentic/secrets", "/etc/greentic/ingress", "/etc/greentic/trust"
+USER = 65532
+STARTUP_SECONDS = 600
+"""How long a pod may take to pull and load before it counts as failed; as long as a rollout may stand still."""
+FINISH_SECONDS = 30
+"""How long running requests may take once the door is closed (the worker's own limit)."""
+NO_SECRETS = hashlib.sha256(b"<empty>").hexdigest()
+
+
+def secrets_hash(encoded: str | None) -> str:
+    """The hash of the development store's base64 text (spec: kubernetes 2.14)."""
+    return NO_SECRETS if encoded is None else hashlib.sha256(encoded.encode()).hexdigest()
+
+
+def checksum(seen: Environment | None) -> str:
+    """What changes exactly when pods have to see something new (rule 3)."""
+    return hashlib.sha256(compact({} if seen is None else view(seen), sort=True)).hexdigest()
+
+
+def router(env: Environment, answers: Answers, namespace: str, labels: JsonObject, dev_store: str | None) -> JsonObject:
+    """The router's Deployment. `dev_store` is the hash of the development secrets, if there are any."""
+    selector = names.component_labels(env.environment_id, "router")
+    spread: list[Json] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(selector)},
+        }
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+    pod = _pod(env, answers, "router", [], dev_store, FINISH_SECONDS)
+    pod["topologySpreadConstraints"] = spread
+    return _deployment(
+        names.ROUTER,
+        namespace,
+        labels,
+        answers.router_replicas,
+        selector,
+        selector,
+        checksum(for_router(env)),
+        dev_store,
+        pod,
+    )
+
+
+def worker(
+    env: Environment, revision: Revision, answers: Answers, namespace: str, store: str, dev_store: str | None
+) -> JsonObject:
+    """The Deployment of one revision's worker."""
+    own = names.worker_labels(env.environment_id, revision)
+    identity = {
+        "GREENTIC_REVISION_ID": revision.revision_id,
+        "GREENTIC_DEPLOYMENT_ID": revision.deployment_id,
+        "GREENTIC_BUNDLE_ID": revision.bundle_id,
+        "GREENTIC_BUNDLE_DIGEST": revision.bundle_digest,
+        "GREENTIC_REVISION_SCOPE": "own",
+    }
+    more: list[Json] = [{"name": name, "value": value} for name, value in identity.items()]
+    pod = _pod(env, answers, "worker", more, dev_store, max(FINISH_SECONDS, min(revision.drain_seconds, 3600)))
+    seen = checksum(for_worker(env, revision.revision_id))
+    selector: JsonObject = {names.REVISION: revision.revision_id}
+    name = names.worker_name(revision.revision_id)
+    return _deployment(name, namespace, own | {names.STORE: store}, 1, selector, own, seen, dev_store, pod)
+
+
+def service(name: str, namespace: str, labels: JsonObject, selector: JsonObject, kind: str = "ClusterIP") -> JsonObject:
+    """A Service on the workers' port."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
+        "spec": {
+            "type": kind,
+            "selector": dict(selector),
+            # `protocol` is written out: older servers refuse to merge a port without it
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": PORT}],
+        },
+    }
+
+
+def worker_service(env: Environment, revision: Revision, namespace: str, store: str) -> JsonObject:
+    labels = names.worker_labels(env.environment_id, revision) | {names.STORE: store}
+    selector: JsonObject = {names.REVISION: revision.revision_id}
+    return service(names.worker_name(revision.revision_id), namespace, labels, selector)
+
+
+def _deployment(
+    name: str,
+    namespace: str,
+    labels: JsonObject,
+    replicas: int,
+    selector: JsonObject,
+    pod_labels: JsonObject,
+    seen: str,
+    dev_store: str | None,
+    pod: JsonObject,
+) -> JsonObject:
+    annotations: JsonObject = {names.CHECKSUM: seen}
+    if dev_store is not None:
+        annotations[names.DEV_STORE_HASH] = dev_store
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": STARTUP_SECONDS,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": dict(selector)},
+            "template": {"metadata": {"labels": dict(pod_labels), "annotations": annotations}, "spec": pod},
+        },
+    }
+
+
+def _pod(
+    env: Environment, answers: Answers, component: str, more: list[Json], dev_store: str | None, finish: int
+) -> JsonObject:
+    mounts, volumes, mounted = _mounts(answers, dev_store is not None)
+    container: JsonObject = {
+        "name": component,
+        "image": answers.runtime_image,
+        "args": _arguments(env.environment_id, answers, component),
+        "env": [*_variables(env.environment_id, answers), *mounted, *more],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "startupProbe": _probe("/livez", period=2, failures=STARTUP_SECONDS // 2),
+        "readinessProbe": _probe("/readyz", period=2, failures=1),
+        "livenessProbe": _probe("/livez", period=10, failures=6),
+        # what a worker prints when it cannot start is why it ended
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    if answers.image_pull_policy is not None:
+        container["imagePullPolicy"] = answers.image_pull_policy
+    pod: JsonObject = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": answers.drain_delay_seconds + finish + 5,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if answers.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in answers.image_pull_secrets]
+    return pod
+
+
+def _probe(path: str, *, period: int, failures: int) -> JsonObject:
+    get: JsonObject = {"path": path, "port": PORT, "scheme": "HTTP"}
+    return {"httpGet": get, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures}
+
+
+def _arguments(env_id: str, answers: Answers, component: str) -> list[Json]:
+    words: list[Json] = ["start", "--env", env_id]
+    if answers.tunnel and component == "worker":
+        words += ["--cloudflared", "on", "--cloudflared-binary", "/usr/local/bin/cloudflared"]
+    return words
+
+
+def _variables(env_id: str, answers: Answers) -> list[Json]:
+    told = {
+        "GREENTIC_ENV_ID": env_id,
+        "HOME": HOME,
+        "GREENTIC_GATEWAY_LISTEN_ADDR": "0.0.0.0",  # noqa: S104  a pod's own address
+        "GREENTIC_GATEWAY_PORT": str(PORT),
+        "GREENTIC_STRICT_PORT": "1",
+        "GREENTIC_SEED_DIR": SEED,
+        "GREENTIC_DRAIN_DELAY_SECONDS": str(answers.drain_delay_seconds),
+        "GREENTIC_SIGNING_KEY_FILE": f"{SESSION}/{names.SESSION_KEY}",
+        # images of the existing runtime unpack damaged files under a CPU limit without it
+        "RAYON_NUM_THREADS": "4",
+    }
+    if answers.oci_insecure_registries:
+        told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(answers.oci_insecure_registries)
+    return [{"name": name, "value": value} for name, value in told.items()]
+
+
+def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json], list[Json]]:
+    """Volume mounts, volumes, and the variables that point to them."""
+    mounts: list[Json] = []
+    volumes: list[Json] = []
+    variables: list[Json] = []
+
+    def add(name: str, path: str, source: JsonObject, *, read_only: bool = True) -> None:
+        mount: JsonObject = {"name": name, "mountPath": path}
+        if read_only:
+            mount["readOnly"] = True
+        mounts.append(mount)
+        volumes.append({"name": name, **source})
+
+    def tell(name: str, value: str) -> None:
+        variables.append({"name": name, "value": value})
+
+    add("greentic-home", HOME, {"emptyDir": {}}, read_only=False)
+    add("tmp", "/tmp", {"emptyDir": {}}, read_only=False)  # noqa: S108  of the pod
+    add("env-store", SEED, {"configMap": {"name": names.ENV_STORE}})
+    add("session", SESSION, {"secret": {"secretName": names.SESSION_KEY, "optional": True}})
+    if dev_secrets:
+        add("dev-secrets", DEV_SECRETS_DIR, {"secret": {"secretName": names.DEV_SECRETS, "optional": True}})
+        tell("GREENTIC_DEV_SECRETS_PATH", f"{DEV_SECRETS_DIR}/{DEV_SECRETS_KEY}")
+    if answers.secrets_secret is not None:
+        add("secrets", SECRETS_DIR, {"secret": {"secretName": answers.secrets_secret}})
+        tell("GREENTIC_SECRETS_DIR", SECRETS_DIR)
+    if answers.ingress_tokens_secret is not None:
+        add("ingress-tokens", TOKENS_DIR, {"secret": {"secretName": answers.ingress_tokens_secret}})
+        tell("GREENTIC_INGRESS_TOKENS", f"{TOKENS_DIR}/ingress-tokens.json")
+    if answers.trust_anchor_config_map is not None:
+        add("trust", TRUST_DIR, {"configMap": {"name": answers.trust_anchor_config_map}})
+        tell("GREENTIC_TRUST_ANCHOR", f"{TRUST_DIR}/trust-anchor.json")
+    if answers.redis_secret is not None:
+        reference: JsonObject = {"secretKeyRef": {"name": answers.redis_secret, "key": "url"}}
+        variables.append({"name": "GREENTIC_RUNNER_REDIS_URL", "valueFrom": reference})
+    return mounts, volumes, variables

@@ -1,0 +1,135 @@
+"""From an environment to the objects of a cluster (spec: kubernetes 1.6, 2). Pure.
+
+Rules:
+1. Twelve objects of the environment, one more with development secrets, then a Deployment and a Service for each revision that
+   is present, in the order of the document. The order is that of the list, not that of applying.
+2. What pods read is checked against the size that a cluster accepts before anything leaves this function.
+3. Nothing in the objects depends on the moment: the same environment, answers and store give the same objects.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.ground.documents import JsonObject, compact
+from greentic.ground.errors import Conflict
+from greentic.k8s import names, pods
+from greentic.k8s.answers import Answers
+from greentic.k8s.policies import policies
+from greentic.model.environment import Environment, Revision
+from greentic.model.pod_view import present_revisions, routed_ids
+from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project
+
+MAX_DATA = 1 << 20
+"""Bytes that a ConfigMap or a Secret may hold."""
+SECURITY = "pod-security.kubernetes.io/"
+
+
+class Desired(NamedTuple):
+    """What to render."""
+
+    env: Environment
+    """As pods get it (`model.pod_view.for_pods`), sealed where it is sealed."""
+    answers: Answers
+    store: str
+    """The identity of the store that owns the objects."""
+    secrets_bound: bool = False
+    """Whether development secrets go to the pods."""
+    dev_secrets: str | None = None
+    """Those secrets, as base64; unknown when rendering without a cluster."""
+
+
+def render(desired: Desired) -> list[JsonObject]:
+    """All objects. Raises `Conflict` if pods would have to read more than a cluster accepts."""
+    env, namespace = desired.env, desired.answers.namespace
+    objects = _environment_objects(desired)
+    for revision in present_revisions(env):
+        objects += worker_pair(desired, revision)
+    for thing in objects:
+        _check_size(thing, env)
+    assert all(o["metadata"].get("namespace", namespace) == namespace for o in objects)  # type: ignore[union-attr]
+    return objects
+
+
+def worker_pair(desired: Desired, revision: Revision) -> list[JsonObject]:
+    """The two objects of one revision."""
+    env, answers, store = desired.env, desired.answers, desired.store
+    deployment = pods.worker(env, revision, answers, answers.namespace, store, _secrets_hash(desired))
+    return [deployment, pods.worker_service(env, revision, answers.namespace, store)]
+
+
+def _secrets_hash(desired: Desired) -> str | None:
+    return pods.secrets_hash(desired.dev_secrets) if desired.secrets_bound else None
+
+
+def _environment_objects(desired: Desired) -> list[JsonObject]:
+    env, answers = desired.env, desired.answers
+    namespace, store = answers.namespace, {names.STORE: desired.store}
+
+    def labels(component: str) -> JsonObject:
+        return names.component_labels(env.environment_id, component) | store
+
+    router_selector = names.component_labels(env.environment_id, "router")
+    config = project(env) or RuntimeConfig(schema=RUNTIME_CONFIG_SCHEMA, env_id=env.environment_id, revisions=[])
+    restricted: JsonObject = {f"{SECURITY}{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    objects: list[JsonObject] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": labels("namespace") | restricted},
+        },
+        _config_map(names.ENV_STORE, namespace, labels("env-store"), "environment.json", compact(env).decode()),
+        _config_map(names.RUNTIME_CONFIG, namespace, labels("router"), "runtime-config.json", compact(config).decode()),
+        pods.router(env, answers, namespace, labels("router"), _secrets_hash(desired)),
+        pods.service(names.ROUTER, namespace, labels("router"), router_selector, answers.service_type),
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": names.ROUTER, "namespace": namespace, "labels": labels("router")},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": router_selector}},
+        },
+        *policies(env, answers, namespace, labels("network-policy")),
+    ]
+    if desired.secrets_bound:
+        secret: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": {"name": names.DEV_SECRETS, "namespace": namespace, "labels": labels("dev-secrets")},
+        }
+        if desired.dev_secrets is not None:
+            secret["data"] = {pods.DEV_SECRETS_KEY: desired.dev_secrets}
+        objects.append(secret)
+    return objects
+
+
+def _config_map(name: str, namespace: str, labels: JsonObject, key: str, text: str) -> JsonObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
+        "data": {key: text},
+    }
+
+
+def _check_size(thing: JsonObject, env: Environment) -> None:
+    data = thing.get("data")
+    if not isinstance(data, dict):
+        return
+    size = sum(len(key) + len(str(value).encode()) for key, value in data.items())
+    if size <= MAX_DATA:
+        return
+    routed = routed_ids(env)
+    idle = [r.revision_id for r in present_revisions(env) if r.revision_id not in routed]
+    metadata = thing["metadata"]
+    name = metadata["name"] if isinstance(metadata, dict) else ""
+    raise Conflict(
+        f"{thing['kind']} `{name}` would hold {size} bytes, and a cluster accepts {MAX_DATA}; nothing was applied "
+        f"({len(env.revisions)} revisions are present or routed, {len(idle)} of them without traffic)",
+        hint=(
+            f"archive what has no traffic: gtc op revisions archive {env.environment_id} revision_id={idle[0]}"
+            + (f" (and {len(idle) - 1} more)" if len(idle) > 1 else "")
+            if idle
+            else "spread the deployments over several environments"
+        ),
+    )

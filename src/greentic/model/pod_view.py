@@ -1,0 +1,153 @@
+"""What pods need of an environment, and nothing else (spec: kubernetes 1.5, 2.2, 5.3). Pure.
+
+Rules:
+1. Present in a cluster are the revisions that are warming, ready or draining. Pods get those and what traffic is routed to;
+   archived, failed and staged revisions stay in the store.
+2. Pods get no reference to the deployer's credentials and none of its binding.
+3. A router reads what is routed. A worker reads its own revision and deployment, as if that had all the traffic: what happens to
+   others does not concern it.
+4. Two views that differ only in what a pod does not act on (times, authors, the state of a revision's life) are the same.
+"""
+
+from __future__ import annotations
+
+from greentic.ground.documents import Json, JsonObject, json_object, replace
+from greentic.model.environment import (
+    SPLIT_SCHEMA,
+    Environment,
+    Health,
+    Lifecycle,
+    Retention,
+    Revision,
+    SplitEntry,
+    TrafficSplit,
+)
+
+PRESENT: frozenset[Lifecycle] = frozenset({"warming", "ready", "draining"})
+_VOLATILE = frozenset(
+    {
+        "created_at",
+        "staged_at",
+        "warmed_at",
+        "updated_at",
+        "updated_by",
+        "idempotency_key",
+        "authorization_ref",
+        "previous_split_ref",
+        "previous_binding_ref",
+        "current_revisions",
+        "usage",
+        "revenue_share",
+        "revenue_policy_ref",
+        "name",
+        "health",
+        "retention",
+        "last_checked_at",
+        "seal",
+        "packs",
+        "extensions",
+    }
+)
+
+
+def is_present(revision: Revision) -> bool:
+    """Whether the revision has objects in the cluster (rule 1)."""
+    return revision.lifecycle in PRESENT
+
+
+def present_revisions(env: Environment) -> list[Revision]:
+    return [r for r in env.revisions if is_present(r)]
+
+
+def routed_ids(env: Environment) -> frozenset[str]:
+    """The revisions that some split names, whatever their weight."""
+    return frozenset(e.revision_id for s in env.traffic_splits for e in s.entries)
+
+
+def for_pods(env: Environment) -> Environment:
+    """The environment as all its pods get it (rules 1 and 2). Its seal, if it had one, no longer fits."""
+    routed = routed_ids(env)
+    revisions = [r for r in env.revisions if is_present(r) or r.revision_id in routed]
+    return replace(
+        _with_revisions(env, revisions),
+        packs=[b for b in env.packs if b.slot != "deployer"],
+        credentials_ref=None,
+        retention=Retention(),
+        health=Health(),
+    )
+
+
+def for_router(env: Environment) -> Environment:
+    """What a router acts on."""
+    routed = routed_ids(env)
+    return _with_revisions(env, [r for r in env.revisions if r.revision_id in routed])
+
+
+def for_worker(env: Environment, revision_id: str) -> Environment | None:
+    """What the worker of one revision acts on (rule 3); nothing if the environment does not have it."""
+    own = env.revision(revision_id)
+    if own is None:
+        return None
+    alone = replace(
+        env,
+        bundles=[d for d in env.bundles if d.deployment_id == own.deployment_id],
+        traffic_splits=[_whole_split(env, own)],
+        messaging_endpoints=[e for e in env.messaging_endpoints if own.bundle_id in e.linked_bundles],
+    )
+    lifecycle: Lifecycle = "ready" if own.lifecycle == "draining" else own.lifecycle
+    return _with_revisions(alone, [replace(own, lifecycle=lifecycle)])
+
+
+def with_own_revision(env: Environment, revision_id: str) -> Environment:
+    """The environment in which a revision that is not routed has all the traffic of its deployment; else the same one."""
+    own = env.revision(revision_id)
+    if own is None or revision_id in routed_ids(env):
+        return env
+    others = [s for s in env.traffic_splits if s.deployment_id != own.deployment_id]
+    return replace(env, traffic_splits=[*others, _whole_split(env, own)])
+
+
+def view(env: Environment) -> JsonObject:
+    """The document without what no pod acts on (rule 4), to be compared or hashed."""
+    document = _steady(json_object(env))
+    assert isinstance(document, dict)
+    for revision in document.get("revisions") or []:  # type: ignore[union-attr]
+        if isinstance(revision, dict):
+            revision["draining"] = revision.pop("lifecycle", None) == "draining"
+    delivery = document.get("greentic:delivery")
+    if isinstance(delivery, dict):
+        delivery.pop("generation", None)
+    return document
+
+
+def _steady(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        return [_steady(item) for item in value]
+    return value
+
+
+def _with_revisions(env: Environment, revisions: list[Revision]) -> Environment:
+    kept = {r.revision_id for r in revisions}
+    bundles = [replace(d, current_revisions=[i for i in d.current_revisions if i in kept]) for d in env.bundles]
+    return replace(env, revisions=revisions, bundles=bundles)
+
+
+def _whole_split(env: Environment, own: Revision) -> TrafficSplit:
+    entry = SplitEntry(revision_id=own.revision_id, weight_bps=10_000)
+    split = env.split(own.deployment_id)
+    if split is not None:
+        return replace(split, entries=[entry])
+    return TrafficSplit(
+        schema=SPLIT_SCHEMA,
+        env_id=env.environment_id,
+        deployment_id=own.deployment_id,
+        bundle_id=own.bundle_id,
+        generation=0,
+        entries=[entry],
+        updated_at=own.created_at,
+        updated_by="worker",
+        idempotency_key=own.revision_id,
+        authorization_ref="auth.json",
+    )

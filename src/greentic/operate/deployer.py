@@ -1,0 +1,153 @@
+"""Which deployer an environment is bound to, its answers, and what it would render (spec: kubernetes 1.1, 1.2, 3.1).
+
+Rules:
+1. `--kind` unset means the environment's binding; with `@` it is a full descriptor; without, it has to be the bound path.
+2. Verbs that reach a cluster need a binding of the same path; rendering may preview an unbound descriptor.
+3. Answers that are recorded and cannot be read are a `Conflict`, never a silent default. A binding of another kind has none.
+4. Pods get secrets of the development store only, and only where the secrets slot is bound to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import NamedTuple
+
+from greentic.ground.documents import Json, parse
+from greentic.ground.errors import Conflict, InvalidArgument, SpecViolation
+from greentic.k8s.answers import Answers, read_answers
+from greentic.k8s.names import store_identity
+from greentic.k8s.plan import Owner
+from greentic.k8s.render import MAX_DATA, Desired
+from greentic.model.descriptors import split_descriptor, version_tuple
+from greentic.model.environment import Environment, EnvPackBinding
+from greentic.model.ids import is_contained_ref
+from greentic.model.pod_view import for_pods
+from greentic.operate.change import Context
+from greentic.store.layout import EnvPaths
+from greentic.store.seal import resealed
+
+KUBERNETES = "greentic.deployer.k8s"
+DEV_STORE = "greentic.secrets.dev-store"
+STORE_ID = "GREENTIC_STORE_ID"
+"""Names the store's identity where its directory is another one each time, as in a pipeline."""
+_DEV_FILES = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
+_MAX_ANSWERS = 1 << 20
+
+
+class Deployer(NamedTuple):
+    """An environment's deployer, resolved."""
+
+    env: Environment
+    kind: str
+    """The full descriptor."""
+    answers_ref: str | None
+    answers: Answers
+    owner: Owner
+    desired: Desired
+
+
+def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> Deployer:
+    """The deployer of an environment. `live` verbs reach a cluster (rule 2) and know the secrets' values.
+
+    Raises `NotFound`, `InvalidArgument` or `Conflict`.
+    """
+    env = context.store.load(env_id)
+    paths = context.store.paths(env_id)
+    binding = env.binding("deployer")
+    descriptor = _descriptor(binding, kind)
+    path = _checked(descriptor)
+    if live and binding is None:
+        raise Conflict("env has no deployer binding", hint=_bind(env_id))
+    if live and binding is not None and binding.kind.partition("@")[0] != path:
+        raise InvalidArgument(f"--kind `{descriptor}` is not the env's deployer `{binding.kind}`")
+    answered = binding if binding is not None and binding.kind.partition("@")[0] == path else None
+    ref = answered.answers_ref if answered is not None else None
+    answers = read_answers({} if ref is None else _answers(paths, ref), env_id)
+    owner = Owner(env_id, os.environ.get(STORE_ID, "").strip() or store_identity(paths.root))
+    bound = _secrets_bound(env)
+    secrets = _dev_secrets(paths) if bound and live else None
+    document = resealed(for_pods(env), context.store.disk)
+    return Deployer(env, descriptor, ref, answers, owner, Desired(document, answers, owner.store, bound, secrets))
+
+
+def _bind(env_id: str) -> str:
+    return f"gtc op env-packs add {env_id} slot=deployer kind={KUBERNETES}@1.0.0 pack_ref=builtin"
+
+
+def _descriptor(binding: EnvPackBinding | None, kind: str | None) -> str:
+    if kind is None:
+        if binding is None:
+            raise Conflict(
+                "env has no deployer binding; pass --kind <path>@<version>", hint=f"--kind {KUBERNETES}@1.0.0"
+            )
+        return binding.kind
+    if "@" in kind:
+        return kind
+    if binding is None or binding.kind.partition("@")[0] != kind:
+        raise InvalidArgument(
+            f"--kind `{kind}` carries no version and does not match the env's deployer binding; pass a full `<path>@<version>`"
+        )
+    return binding.kind
+
+
+def _checked(descriptor: str) -> str:
+    """The descriptor's path, if it is a version of the Kubernetes deployer that this program is."""
+    try:
+        path, version = split_descriptor(descriptor)
+    except SpecViolation as error:
+        raise InvalidArgument(f"kind: {error.message}") from None
+    if path != KUBERNETES:
+        raise Conflict(
+            f"only supported for `{KUBERNETES}`; the deployer is `{descriptor}`",
+            hint="bind it: gtc op env-packs update",
+        )
+    if version_tuple(version)[0] != 1:
+        raise Conflict(f"`{descriptor}` is not supported; this program is `{KUBERNETES}` >=1.0.0, <2.0.0")
+    return path
+
+
+def _answers(paths: EnvPaths, ref: str) -> Json:
+    again = "run the binding again, or write the file"
+    path = paths.ref(ref) if is_contained_ref(ref) else None
+    if path is None or not path.exists():
+        raise Conflict(f"binding records answers_ref `{ref}` but the file does not exist", hint=again)
+    if not path.resolve().is_relative_to(paths.root.resolve()):
+        raise Conflict(f"answers_ref `{ref}` leads out of the environment's directory", hint=again)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_ANSWERS + 1)
+        if len(data) > _MAX_ANSWERS:
+            raise Conflict(f"answers_ref `{ref}`: larger than {_MAX_ANSWERS} bytes")
+        return parse(data)
+    except (OSError, ValueError) as error:
+        raise Conflict(f"answers_ref `{ref}` cannot be read: {error}", hint=again) from error
+
+
+def _secrets_bound(env: Environment) -> bool:
+    binding = env.binding("secrets")
+    if binding is None:
+        return False
+    path = binding.kind.partition("@")[0]
+    if path != DEV_STORE:
+        raise Conflict(
+            f"pods cannot get their secrets from `{binding.kind}`; supported is `{DEV_STORE}`",
+            hint="bring them as a Secret of the namespace, and answer its name as secrets_secret",
+        )
+    return True
+
+
+def _dev_secrets(paths: EnvPaths) -> str | None:
+    """The development store as base64, if there is one. Raises `Conflict`."""
+    for place in _DEV_FILES:
+        file = paths.root / place
+        try:
+            data = file.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise Conflict(f"the development secrets `{file}` cannot be read: {error.strerror}") from error
+        if len(data) > MAX_DATA:
+            raise Conflict(f"the development secrets `{file}` are larger than {MAX_DATA} bytes")
+        return base64.b64encode(data).decode()
+    return None
