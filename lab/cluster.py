@@ -8,6 +8,7 @@
 Rules:
 1. Every daemon and every pod lives in one network namespace of its own; a veth pair joins it to the machine, whose own rules
    and routes stay as they are. Names are checked to be free before they are taken, and only what was made is removed.
+   They share one mount namespace, too: folders that daemons insist on are the lab's own there, and mounts end with it.
 2. The state lies in one folder (GREENTIC_LAB_STATE, else /var/lib/greentic-lab), thrown away when the cluster goes down.
    What kubelet changes for the whole machine is written down before, and restored after.
 3. Processes are ended by the ids that were written down when they were started.
@@ -16,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -42,6 +44,8 @@ PODS, SERVICES, DNS = "10.214.0.0/16", "10.215.0.0/16", "10.215.0.10"
 API = f"https://{NODE_ADDRESS}:6443"
 NODE = "lab"
 MACHINE_SETTINGS = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")
+OWN_FOLDERS = ("/var/log", "/var/lib/cni", "/var/lib/kubelet", "/run/containerd", "/run/netns", "/opt/containerd", "/opt/cni", "/usr/libexec/kubernetes")
+"""Folders that containerd, CNI and kubelet write to whatever they are told."""
 KUBECONFIG = STATE / "pki" / "admin.kubeconfig"
 
 
@@ -95,9 +99,11 @@ def up(*, api_only: bool) -> Path:
     try:
         began = time.monotonic()
         _network(cluster)
+        _mounts(cluster)
         authority = _certificates()
-        _control_plane(cluster, programs / "bin")
+        _api_server(cluster, programs / "bin")
         if not api_only:
+            _controllers(cluster, programs / "bin")
             _node(cluster, programs, authority)
         cluster.data["ready"] = True
         cluster.write()
@@ -140,6 +146,34 @@ def _network(cluster: Cluster) -> None:
         _inside("sysctl", "-q", "-w", setting)
 
 
+def _mounts(cluster: Cluster) -> None:
+    """A mount namespace that lives as long as the process that holds it."""
+    ready = RUN / "mounts"
+    process = subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", sys.executable, __file__, "hold", str(ready)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(STATE / "logs" / "mounts").open("ab"), start_new_session=True,
+    )  # fmt: skip
+    cluster.processes["mounts"] = [process.pid, _started(process.pid)]
+    cluster.write()
+    _await("the mount namespace", ready.exists, 10)
+
+
+def hold(ready: Path) -> None:
+    """Put the lab's own folders in place, in the mount namespace that this process is alone in, and keep it."""
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    for folder in OWN_FOLDERS:
+        for place in [*reversed(Path(folder).parents), Path(folder)]:
+            if not place.exists():
+                place.mkdir()
+                with (STATE / "made-folders").open("a") as made:
+                    made.write(f"{place}\n")
+        own = STATE / "folders" / folder.strip("/").replace("/", "-")
+        own.mkdir(parents=True)
+        subprocess.run(["mount", "--bind", own, folder], check=True)
+    ready.touch()
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
 def _certificates() -> Authority:
     authority = Authority(STATE / "pki")
     hosts = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", NODE_ADDRESS, "10.215.0.1", "127.0.0.1")
@@ -156,14 +190,17 @@ def _certificates() -> Authority:
     return authority
 
 
-def _control_plane(cluster: Cluster, programs: Path) -> None:
-    pki = STATE / "pki"
+def _api_server(cluster: Cluster, programs: Path) -> None:
     (STATE / "etcd").mkdir(mode=0o700, exist_ok=True)
     _start(cluster, "etcd", programs / "etcd", f"--data-dir={STATE}/etcd", "--listen-client-urls=http://127.0.0.1:2379",
            "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380", "--unsafe-no-fsync",
            "--quota-backend-bytes=2147483648", "--log-level=warn")  # fmt: skip
     _start(cluster, "kube-apiserver", *api_server_command(programs))
     _await("the API server", lambda: http_ok("/readyz"), 90)
+
+
+def _controllers(cluster: Cluster, programs: Path) -> None:
+    pki = STATE / "pki"
     for name, config, more in (
         ("kube-controller-manager", "controller-manager", (
             "--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", f"--service-cluster-ip-range={SERVICES}", f"--root-ca-file={pki}/ca.crt",
@@ -293,16 +330,12 @@ def down(*, keep_logs: bool = False) -> None:
     cluster = Cluster.found()
     if cluster is None:
         return
-    order = ("policy", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kubelet", "containers", "containerd", "kube-apiserver", "etcd")
+    order = ("policy", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kubelet", "containers", "containerd", "kube-apiserver", "etcd", "mounts")
     for name in order:
         if name == "containers":
             _end_containers()
         elif name in cluster.processes:
             _end(*cluster.processes[name])
-    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-        place = line.split()[1].replace("\\040", " ")
-        if place.startswith((f"{STATE}/", f"{RUN}/")):
-            _run("umount", "-l", place, check=False)
     if cluster.data.get("namespace"):
         _run("ip", "link", "del", HOST_LINK, check=False)
         _run("ip", "netns", "del", NAMESPACE, check=False)
@@ -316,6 +349,10 @@ def down(*, keep_logs: bool = False) -> None:
     if keep_logs:
         shutil.copytree(STATE / "logs", "/tmp/greentic-lab-logs", dirs_exist_ok=True)  # noqa: S108
         print("lab: logs kept in /tmp/greentic-lab-logs", file=sys.stderr)
+    made = STATE / "made-folders"
+    for folder in reversed(made.read_text().split() if made.exists() else []):
+        with contextlib.suppress(OSError):  # one that holds something by now stays
+            Path(folder).rmdir()
     shutil.rmtree(STATE, ignore_errors=True)
     shutil.rmtree(RUN, ignore_errors=True)
 
@@ -358,7 +395,7 @@ def _start(cluster: Cluster, name: str, program: str | Path, *words: str | Path,
     if libraries is not None:
         environment["LD_LIBRARY_PATH"] = str(libraries)
     process = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{NAMESPACE}", str(program), *map(str, words)],
+        ["nsenter", f"--net=/run/netns/{NAMESPACE}", f"--mount=/proc/{cluster.processes['mounts'][0]}/ns/mnt", str(program), *map(str, words)],
         stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
     )  # fmt: skip
     cluster.processes[name] = [process.pid, _started(process.pid)]
@@ -515,11 +552,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A Kubernetes cluster on this machine, for tests.", epilog="example: lab/cluster.py up && kubectl --kubeconfig $(lab/cluster.py up) get nodes")
     commands = parser.add_subparsers(dest="command", required=True)
     starting = commands.add_parser("up")
-    starting.add_argument("--api-only", action="store_true", help="etcd and the control plane, without a node")
+    starting.add_argument("--api-only", action="store_true", help="etcd and the API server alone: no controllers, no node")
     starting.add_argument("--image", type=Path, metavar="FILE.tar", help="load this image (image/build.py makes it), and run the resolver from it")
     commands.add_parser("down").add_argument("--keep-logs", action="store_true")
     commands.add_parser("load").add_argument("archive", type=Path)
     commands.add_parser("status")
+    commands.add_parser("hold").add_argument("ready", type=Path)
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":
@@ -532,6 +570,8 @@ def main() -> int:
             down(keep_logs=arguments.keep_logs)
         elif arguments.command == "load":
             load(arguments.archive)
+        elif arguments.command == "hold":
+            hold(arguments.ready)
         else:
             cluster = Cluster.found()
             if cluster is None:

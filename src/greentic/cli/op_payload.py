@@ -10,8 +10,10 @@ Rules:
 
 from __future__ import annotations
 
+import types
+import typing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -101,7 +103,8 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
         entries.append(_single(given))
     if entries:
         given["entries"] = entries
-    return Inline(positional, flags, given)
+    told = {key: typed(key, v, fields[key]) if isinstance(v, str) and key in fields else v for key, v in flags.items()}
+    return Inline(positional, told, given)
 
 
 class UsageError(Exception):
@@ -110,7 +113,7 @@ class UsageError(Exception):
 
 def typed(key: str, value: str, kind: object) -> Json:
     """The value of a `key=value` word or flag, by the type of its field (rule 2)."""
-    if "str" in str(kind) and "list" not in str(kind) and "dict" not in str(kind):
+    if _takes_text(kind):
         return value
     try:
         return parse(value)
@@ -118,6 +121,17 @@ def typed(key: str, value: str, kind: object) -> Json:
         if kind is None:
             return value  # a field inside another; the payload's own check tells
         raise InvalidArgument(f"`{key}={value}`: expected JSON for this field") from None
+
+
+def _takes_text(kind: object) -> bool:
+    """Whether a field holds a text, or a text or nothing."""
+    if get_origin(kind) is Annotated:
+        return _takes_text(get_args(kind)[0])
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return any(_takes_text(k) for k in get_args(kind))
+    if get_origin(kind) is typing.Literal:
+        return all(isinstance(k, str) for k in get_args(kind))
+    return kind is str
 
 
 def _shorthand(key: str, value: str, given: dict[str, Json]) -> Json | None:

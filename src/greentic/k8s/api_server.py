@@ -46,6 +46,8 @@ PAGE = 1000
 MAX_LIST_PAGES = 200
 MAX_LOG_BYTES = 16 << 10
 _AGAIN = frozenset({429, 500, 502, 503, 504})
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+"""What a write is answered with: the rest of the object is what was written."""
 _APPLY = "application/apply-patch+yaml"
 
 
@@ -148,9 +150,11 @@ class ApiServer:
             parameters["dryRun"] = "All"
         version = self._version(KINDS[ref.kind])
         body = compact({**thing, "apiVersion": KINDS[ref.kind].api_version(version)})
-        return self._json(
-            "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run
-        )
+        told = self._json(
+            "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run,
+            accept="application/json" if dry_run else _METADATA,
+        )  # fmt: skip
+        return told if dry_run or told.get("kind") == ref.kind else {**thing, "metadata": told["metadata"]}
 
     def create(self, thing: JsonObject) -> JsonObject:
         ref = ref_of(thing)
@@ -212,8 +216,9 @@ class ApiServer:
         media: str = "application/json",
         about: str = "",
         writes: bool = False,
+        accept: str = "application/json",
     ) -> JsonObject:
-        answer = self._send(method, path, parameters=parameters, body=body, media=media, about=about)
+        answer = self._send(method, path, parameters=parameters, body=body, media=media, about=about, accept=accept)
         if writes:
             self.writes += 1
         try:
@@ -235,11 +240,12 @@ class ApiServer:
         body: bytes | None = None,
         media: str = "application/json",
         about: str = "",
+        accept: str = "application/json",
     ) -> httpx2.Response:
         """One request, repeated as rule 1 says."""
         import httpx2
 
-        headers = {"Accept": "application/json"} | ({"Content-Type": media} if body is not None else {})
+        headers = {"Accept": accept} | ({"Content-Type": media} if body is not None else {})
         ends = time.monotonic() + self._patience
         pause = FIRST_PAUSE
         while True:
@@ -290,7 +296,7 @@ class ApiServer:
         text = f"{about}: Kubernetes API error: {message} (status {code})"
         hint = None
         if code == 401:
-            ends = self._connection.certificate_ends
+            ends = self._connection.certificate_ends()
             text = f"the API server at {self._connection.server} does not accept the credentials of context `{self._connection.context}`"
             text += f"; their certificate ends at {ends}" if ends else ""
             hint = (

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -30,8 +31,8 @@ class Connection(NamedTuple):
     client: httpx2.Client
     server: str
     context: str
-    certificate_ends: str | None
-    """When the client certificate ends, if there is one."""
+    certificate_ends: Callable[[], str | None]
+    """When the client certificate ends, if there is one; asked only where credentials are refused."""
 
 
 def connect(context: str | None, token: str | None = None) -> Connection:
@@ -62,7 +63,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
             f"cannot reach the cluster: context `{config.context_name}` does not load: {error}",
             hint="kubectl config view --minify shows what the context says",
         ) from error
-    return Connection(client, config.cluster.server, config.context_name, _certificate_end(config))
+    return Connection(client, config.cluster.server, config.context_name, lambda: _certificate_end(config))
 
 
 def _config(context: str | None) -> SingleConfig:

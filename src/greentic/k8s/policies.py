@@ -5,8 +5,8 @@ Rules:
    in place. A closed direction is written by leaving its rules out.
 2. DNS goes to the cluster's resolvers, wherever they run, and to answered networks.
 3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks.
-4. Pods that pull may reach what bundles come from: pods, where a source names a Service of the cluster (policies see the
-   pod's port, so no port is named); any address but the link-local ones, or the answered networks, on the ports that sources
+4. Pods that pull may reach what bundles come from: pods, where a source names a Service of the cluster, as `<name>` or with
+   `.svc` (policies see the pod's port, so no port is named); any address but the link-local ones, or the answered networks, on the ports that sources
    name and on 443, where registries redirect to. `egress: open` opens everything.
 """
 
@@ -60,7 +60,7 @@ def reach(uris: Iterable[str], namespace: str, insecure: Iterable[str] = ()) -> 
             inside = True
         except ValueError:
             labels = host.split(".")
-            inside = inside or len(labels) <= 2 or labels[2] == "svc"
+            inside = inside or len(labels) == 1 or labels[2:3] == ["svc"]
     return Reach(frozenset(ports), inside, frozenset(addresses))
 
 

@@ -24,7 +24,7 @@ from greentic.k8s import names
 from greentic.k8s.cluster import KINDS, ApiRefused, Cluster, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, is_ours, make_plan
 
-PARALLEL = 12
+PARALLEL = 16
 """Requests at once."""
 SESSION_KEY_BYTES = 32
 DELETE_TRIES = 5

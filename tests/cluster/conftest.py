@@ -1,0 +1,47 @@
+"""Tests on a real cluster: `make cluster-test` starts one and names its kubeconfig. They are no part of `make test`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from world import Kubectl, Outside, World
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Kubectl:
+    told = os.environ.get("KUBECONFIG")
+    if not told or not Path(told).exists():
+        pytest.fail("no cluster: run `make cluster-test`, or set KUBECONFIG to a cluster that may be used up")
+    if shutil.which("kubectl") is None:
+        pytest.fail("kubectl is missing")
+    return Kubectl(Path(told))
+
+
+@pytest.fixture(scope="session")
+def outside(kubectl: Kubectl) -> Iterator[Outside]:
+    made = Outside(kubectl)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(kubectl: Kubectl, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """An environment of its own; on failure, what the cluster says about it is printed."""
+    made = World(kubectl, tmp_path)
+    yield made
+    if getattr(request.node, "failed", False):
+        for words in (("get", "pods,deployments,networkpolicies", "-o", "wide"), ("get", "events", "--sort-by=.lastTimestamp")):
+            print(kubectl.run("-n", made.namespace, *words, check=False))
+        print(made.logs("router"), made.logs("worker"))
+    kubectl.delete_namespace(made.namespace)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    if outcome.get_result().when == "call" and outcome.get_result().failed:
+        item.failed = True

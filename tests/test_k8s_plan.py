@@ -1,0 +1,271 @@
+"""What reconciling would do, and what is waited for, over plain values: ownership, plan, health. No cluster."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from greentic.ground.errors import Conflict
+from greentic.k8s import names
+from greentic.k8s.cluster import FieldConflict, Ref, ref_of
+from greentic.k8s.health import rollout, runs_template, trouble
+from greentic.k8s.ownership import compare
+from greentic.k8s.plan import Owner, make_plan
+from greentic.k8s.reconcile import Rules, refuse, scoped
+
+OWNER = Owner("prod", "s-0123456789abcdef")
+LABELS = {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: OWNER.store}
+
+
+def tree(value: object, keys: dict[str, str] | None = None, path: str = "") -> dict:
+    """The ownership tree of a value; lists named in `keys` (path to key field) are merged by that key, others are whole."""
+    keys = keys or {}
+    if isinstance(value, dict):
+        return {f"f:{k}": tree(v, keys, f"{path}.{k}") for k, v in value.items()}
+    if isinstance(value, list) and path in keys:
+        field = keys[path]
+        return {f'k:{{"{field}":"{item[field]}"}}': {".": {}, **tree(item, keys, f"{path}[]")} for item in value}
+    return {}
+
+
+def live_of(stated: dict, *others: tuple[str, dict], keys: dict[str, str] | None = None, manager: str = names.FIELD_MANAGER, **metadata: object) -> dict:
+    """An object as the server has it after `manager` applied it."""
+    thing = copy.deepcopy(stated)
+    body = {k: v for k, v in stated.items() if k not in ("apiVersion", "kind")}
+    body["metadata"] = {k: v for k, v in stated["metadata"].items() if k not in ("name", "namespace")}
+    fields = [{"manager": manager, "operation": "Apply", "fieldsV1": tree(body, keys)}]
+    fields += [{"manager": name, "operation": "Update", "fieldsV1": owned} for name, owned in others]
+    thing["metadata"] |= {"uid": f"uid-{stated['metadata']['name']}", "resourceVersion": "7", "managedFields": fields, **metadata}
+    return thing
+
+
+def config_map(name: str = "gtc-env-store", labels: dict | None = None, **data: str) -> dict:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "gtc-prod", "labels": LABELS if labels is None else labels}, "data": data}
+
+
+# -- ownership --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_applied_is_in_order_whatever_defaults_were_filled_in():
+    stated = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "n"}, "spec": {"replicas": 2, "containers": [{"name": "c", "image": "i", "args": ["x"], "empty": {}}]}}
+    stated["metadata"]["labels"] = LABELS
+    live = live_of(stated, keys={".spec.containers": "name"})
+    live["spec"]["containers"][0] |= {"imagePullPolicy": "Always"}
+    live["spec"] |= {"paused": False}
+    live["status"] = {"replicas": 2}
+    assert compare(stated, live) == ([], [])
+
+
+def test_a_changed_field_and_its_manager():
+    stated = config_map(a="1")
+    live = live_of(stated, ("kubectl-edit", {"f:data": {"f:a": {}}}))
+    live["data"]["a"] = "2"
+    found = compare(stated, live)
+    assert [(c.path, c.before, c.after) for c in found.changes] == [(".data.a", "2", "1")]
+    assert found.conflicts == [FieldConflict("kubectl-edit", ".data.a")]
+
+
+def test_a_field_with_our_value_that_is_not_ours_yet_is_a_change_and_no_conflict():
+    stated = config_map(a="1", b="2")
+    live = live_of(config_map(a="1"), ("other", {"f:data": {"f:b": {}}}))
+    live["data"]["b"] = "2"
+    found = compare(stated, live)
+    assert [c.path for c in found.changes] == [".data.b"] and found.conflicts == []
+
+
+def test_a_field_that_is_no_longer_stated_is_taken_away():
+    live = live_of(config_map(a="1", b="2"))
+    assert [(c.path, c.before, c.after) for c in compare(config_map(a="1"), live).changes] == [(".data.b", "2", None)]
+
+
+def test_fields_of_others_are_left_alone():
+    live = live_of(config_map(a="1"), ("other", {"f:data": {"f:z": {}}}))
+    live["data"]["z"] = "theirs"
+    assert compare(config_map(a="1"), live).changes == []
+
+
+def test_lists_are_compared_as_the_server_merges_them():
+    stated = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "n", "labels": LABELS}, "spec": {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "args": ["x", "y"]}}
+    live = live_of(stated, keys={".spec.env": "name"})
+    live["spec"]["env"] = [{"name": "Z", "value": "theirs"}, {"name": "B", "value": "2"}, {"name": "A", "value": "1"}]
+    assert compare(stated, live).changes == []
+    live["spec"]["args"] = ["x", "y", "z"]
+    assert [c.path for c in compare(stated, live).changes] == [".spec.args"]
+    fewer = copy.deepcopy(stated)
+    fewer["spec"]["env"].pop()
+    assert ".spec.env[name=B]" in [c.path for c in compare(fewer, live).changes]
+    more = copy.deepcopy(stated)
+    more["spec"]["env"].append({"name": "C", "value": "3"})
+    assert ".spec.env[name=C]" in [c.path for c in compare(more, live).changes]
+
+
+def test_an_object_that_we_never_applied_is_a_change_throughout():
+    stated = config_map(a="1")
+    found = compare(stated, live_of(stated, manager="kubectl"))
+    assert {c.path for c in found.changes} >= {".data.a"} and found.conflicts == []
+
+
+_values = st.recursive(st.none() | st.booleans() | st.integers(0, 9) | st.text("ab", max_size=2), lambda v: st.lists(v, max_size=2) | st.dictionaries(st.sampled_from("xyz"), v, min_size=1, max_size=3), max_leaves=8)
+
+
+@given(st.dictionaries(st.sampled_from("pqr"), _values, min_size=1), st.dictionaries(st.sampled_from("pqr"), _values, min_size=1))
+def test_in_order_means_equal_wherever_the_values_came_from(first, second):
+    """After applying one body, another is in order exactly if it is the same."""
+    one = {"kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n", "labels": LABELS}, "spec": first}
+    two = one | {"spec": second}
+    assert compare(one, live_of(one)).changes == []
+    assert bool(compare(two, live_of(one)).changes) == (first != second)
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan(desired: list[dict], live: list[dict], **options: object):
+    return make_plan(desired, live, OWNER, **options)
+
+
+def test_create_update_leave_and_delete():
+    same, other, gone = config_map("same", a="1"), config_map("other", a="1"), config_map("gone", a="1")
+    changed = live_of(other)
+    changed["data"]["a"] = "0"
+    found = plan([same, other, config_map("new")], [live_of(same), changed, live_of(gone)])
+    assert {i.ref.name: i.action for i in found.items} == {"same": "unchanged", "other": "update", "new": "create"}
+    assert [(d.ref.name, d.uid, d.resource_version) for d in found.deletions] == [("gone", "uid-gone", "7")]
+    assert not found.in_sync and plan([same], [live_of(same)]).in_sync
+
+
+def test_threat_prune_strangers_only_what_this_store_made_is_deleted():
+    strangers = {
+        "nobody": {}, "helm": {names.MANAGED_BY: "Helm", names.ENV: "prod", names.STORE: OWNER.store}, "env": LABELS | {names.ENV: "dev"}, "store": LABELS | {names.STORE: "s-ffff"},
+        "old": {names.MANAGED_BY: "greentic", names.ENV: "prod"}, "identity": LABELS | {names.COMPONENT: "deployer-identity"}, "key": LABELS | {names.COMPONENT: "session-key"},
+    }  # fmt: skip
+    live = [live_of(config_map(name, labels)) for name, labels in strangers.items()]
+    found = plan([], [*live, live_of(config_map("mine"))])
+    assert [d.ref.name for d in found.deletions] == ["mine"]
+    assert [r.name for r in found.unattributed] == ["old"]
+
+
+def test_workloads_are_deleted_before_the_policies_that_fence_them():
+    mine = [{"apiVersion": "v", "kind": k, "metadata": {"name": k.lower(), "namespace": "n", "labels": LABELS}} for k in ("NetworkPolicy", "Deployment", "Service")]
+    assert [d.ref.kind for d in plan([], [live_of(t) for t in mine]).deletions] == ["Deployment", "Service", "NetworkPolicy"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "refused", "adopted"),
+    [
+        (LABELS, False, False), ({}, True, False), ({names.MANAGED_BY: "greentic", names.ENV: "prod"}, True, False), (LABELS | {names.STORE: "s-ffff"}, True, False),
+        (LABELS | {names.ENV: "dev"}, True, True), ({names.MANAGED_BY: "Helm"}, True, False),
+    ],
+)  # fmt: skip
+def test_an_object_of_others_under_our_name(labels, refused, adopted):
+    live = [live_of(config_map("gtc-env-store", labels, a="theirs"), manager="them")]
+    assert bool(plan([config_map(a="1")], live).refused) is refused
+    assert bool(plan([config_map(a="1")], live, adopt=True).refused) is adopted
+
+
+def test_a_namespace_that_nobody_claims_is_used_and_one_of_another_environment_is_not():
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gtc-prod", "labels": LABELS}}
+    plain = live_of({**space, "metadata": {"name": "gtc-prod", "labels": {"team": "a"}}}, manager="kubectl-create")
+    assert plan([space], [plain]).refused == []
+    foreign = live_of({**space, "metadata": {"name": "gtc-prod", "labels": LABELS | {names.ENV: "dev"}}})
+    assert "environment `dev`" in plan([space], [foreign]).refused[0].refused
+
+
+def test_refusals_and_conflicts_stop_everything_and_say_whose_it_is():
+    with pytest.raises(Conflict) as refused:
+        refuse(plan([config_map(a="1")], [live_of(config_map(labels={}, a="1"), manager="them")]), force=True)
+    assert "nothing was applied" in str(refused.value) and "--adopt" in refused.value.hint
+    live = live_of(config_map(a="1"), ("hpa", {"f:data": {"f:a": {}}}))
+    live["data"]["a"] = "9"
+    contested = plan([config_map(a="1")], [live])
+    with pytest.raises(Conflict) as refused:
+        refuse(contested, force=False)
+    assert ".data.a" in str(refused.value) and "`hpa`" in str(refused.value)
+    refuse(contested, force=True)
+
+
+def test_one_revision_deletes_nothing_of_others():
+    gone = plan([], [live_of(config_map("one")), live_of(config_map("two"))])
+    assert [d.ref.name for d in scoped(gone, Rules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions] == ["one"]
+    assert scoped(gone, Rules(scope=frozenset())).deletions == []
+
+
+def test_unknown_kinds_and_missing_namespaces_are_errors():
+    with pytest.raises(Conflict, match="unsupported object `batch/v1/Job`"):
+        ref_of({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}})
+    with pytest.raises(Conflict, match="metadata.namespace"):
+        ref_of({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}})
+
+
+# -- health -----------------------------------------------------------------------------------------------------------
+
+
+def deployment(**status: object) -> dict:
+    container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]}
+    template = {"metadata": {"labels": {"app": "w"}, "annotations": {"sum": "1"}}, "spec": {"containers": [container]}}
+    return {"metadata": {"name": "w", "generation": 3}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "w"}}, "template": template}, "status": status}
+
+
+DONE = {"observedGeneration": 3, "updatedReplicas": 2, "replicas": 2, "availableReplicas": 2}
+
+
+@pytest.mark.parametrize(
+    "missing", [{"observedGeneration": 2}, {"updatedReplicas": 1}, {"replicas": 3}, {"availableReplicas": 1}, {"observedGeneration": None}]
+)
+def test_a_rollout_is_done_only_when_everything_is(missing):
+    assert rollout(deployment(**DONE)).done
+    assert not rollout(deployment(**(DONE | missing))).done
+
+
+def test_the_controllers_own_verdict_counts_for_this_generation_only():
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "no progress"}
+    quota = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}
+    assert "ProgressDeadlineExceeded" in rollout(deployment(observedGeneration=3, conditions=[late])).failed
+    assert "exceeded quota" in rollout(deployment(observedGeneration=3, conditions=[quota])).failed
+    assert rollout(deployment(observedGeneration=2, conditions=[late])).failed is None
+    assert rollout(deployment(**DONE, conditions=[quota])).failed is None
+
+
+def pod(waiting: dict | None = None, ended: dict | None = None, restarts: int = 0, conditions: list | None = None, **spec: object) -> dict:
+    state = {"name": "worker", "image": "i:1", "restartCount": restarts, "state": {"waiting": waiting} if waiting else {"running": {}}, "ready": False}
+    if ended:
+        state["lastState"] = {"terminated": ended}
+    container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]} | spec
+    meta = {"name": "w-1", "labels": {"app": "w", "pod-template-hash": "x"}, "annotations": {"sum": "1"}}
+    return {"metadata": meta, "spec": {"containers": [container, {"name": "sidecar"}]}, "status": {"containerStatuses": [state], "conditions": conditions or []}}
+
+
+def test_pods_of_an_older_template_do_not_count():
+    assert runs_template(pod(), deployment())
+    for older in (pod(image="i:0"), pod(args=["x"]), pod(env=[])):
+        assert not runs_template(older, deployment())
+    other = pod()
+    other["metadata"]["annotations"] = {"sum": "0"}
+    assert not runs_template(other, deployment())
+    leaving = pod()
+    leaving["metadata"]["deletionTimestamp"] = "now"
+    assert not runs_template(leaving, deployment())
+
+
+@pytest.mark.parametrize(
+    ("ailing", "text", "crashed", "patient"),
+    [
+        (pod({"reason": "ImagePullBackOff", "message": "no such image"}), "ImagePullBackOff: no such image", False, False),
+        (pod({"reason": "ErrImageNeverPull"}), "ErrImageNeverPull", False, False),
+        (pod({"reason": "CreateContainerConfigError", "message": "secret not found"}), "secret not found", False, False),
+        (pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "boom"}, 3), "crashed 3 times, last with code 1: boom", True, False),
+        (pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "Error: digest does not match the pinned one"}, 1), "does not match the pinned", False, False),
+        (pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]), "0/1 nodes", False, True),
+    ],
+)  # fmt: skip
+def test_what_ails_a_pod(ailing, text, crashed, patient):
+    found = trouble(ailing)
+    assert text in found.reason and (found.crashed, found.patient) == (crashed, patient)
+
+
+@pytest.mark.parametrize("well", [pod(), pod({"reason": "ContainerCreating"}), pod({"reason": "ErrImagePull"}), pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "x"}, 2)])
+def test_a_start_that_takes_its_time_is_no_trouble(well):
+    assert trouble(well) is None

@@ -1,0 +1,405 @@
+"""From environment and answers to objects: names, answers, pods, policies, views, sizes. No cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from greentic.ground.documents import replace
+from greentic.ground.errors import Conflict
+from greentic.k8s import names, pods
+from greentic.k8s.answers import DEFAULT_IMAGE, KEYS, read_answers
+from greentic.k8s.cluster import labels_of, ref_of
+from greentic.k8s.policies import reach
+from greentic.k8s.render import MAX_DATA, Desired, render
+from greentic.model.environment import (
+    BundleDeployment,
+    EnvPackBinding,
+    Environment,
+    HostConfig,
+    Revision,
+    RevenueShare,
+    RouteBinding,
+    SplitEntry,
+    TenantSelector,
+    TrafficSplit,
+    new_environment,
+)
+from greentic.model.pod_view import for_pods, for_router, for_worker, view, with_own_revision
+from greentic.model.validate import validate
+
+TIME = "2026-01-01T00:00:00Z"
+DEPLOYMENT, OTHER = "00000000000000000000000001", "00000000000000000000000002"
+ONE, TWO, THREE = "0000000000000000000000000G", "00000000000000000000000010", "0000000000000000000000001G"
+
+
+def revision(revision_id: str, deployment_id: str = DEPLOYMENT, bundle_id: str = "bot", lifecycle: str = "ready", **more: object) -> Revision:
+    given = {"bundle_source_uri": f"https://bundles.example.com/{revision_id}.gtbundle", "bundle_digest": f"sha256:{'0' * 64}"} | more
+    return Revision(
+        schema="greentic.revision.v1", revision_id=revision_id, env_id="prod", bundle_id=bundle_id, deployment_id=deployment_id, sequence=1,
+        created_at=TIME, pack_list=[], pack_list_lock_ref="", config_digest="sha256:00", signature_sidecar_ref="rev.sig", lifecycle=lifecycle, **given,
+    )  # fmt: skip
+
+
+def deployment(deployment_id: str = DEPLOYMENT, bundle_id: str = "bot", revisions: tuple[str, ...] = ()) -> BundleDeployment:
+    return BundleDeployment(
+        schema="greentic.bundle-deployment.v1", deployment_id=deployment_id, env_id="prod", bundle_id=bundle_id, customer_id="acme", status="active",
+        current_revisions=list(revisions), route_binding=RouteBinding(path_prefixes=[f"/{bundle_id}"], tenant_selector=TenantSelector(tenant="default", team="default")),
+        revenue_share=[RevenueShare(party_id="greentic", basis_points=10000)], revenue_policy_ref="p.json", created_at=TIME, authorization_ref="auth.json",
+    )  # fmt: skip
+
+
+def split(deployment_id: str, bundle_id: str, *weights: tuple[str, int]) -> TrafficSplit:
+    return TrafficSplit(
+        schema="greentic.traffic-split.v1", env_id="prod", deployment_id=deployment_id, bundle_id=bundle_id, generation=1,
+        entries=[SplitEntry(revision_id=r, weight_bps=w) for r, w in weights], updated_at=TIME, updated_by="ops", idempotency_key="k", authorization_ref="auth.json",
+    )  # fmt: skip
+
+
+def environment(**changes: object) -> Environment:
+    """One deployment with a routed and an idle revision, a second deployment with a routed one, one archived."""
+    env = new_environment("prod", "Production", HostConfig(env_id="prod"))
+    filled = {
+        "bundles": [deployment(revisions=(ONE, TWO)), deployment(OTHER, "faq", (THREE,))],
+        "revisions": [revision(ONE), revision(TWO), revision(THREE, OTHER, "faq"), revision("0000000000000000000000002G", lifecycle="archived")],
+        "traffic_splits": [split(DEPLOYMENT, "bot", (ONE, 10000)), split(OTHER, "faq", (THREE, 10000))],
+        "packs": [EnvPackBinding(slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin", answers_ref="a.json")],
+        "credentials_ref": "secret://prod/default/_/k8s-deployer/deployer_token",
+    }
+    return replace(env, **(filled | changes))
+
+
+def rendered(env: Environment, answers: dict[str, object] | None = None, **more: object) -> list[dict]:
+    desired = Desired(for_pods(env), read_answers(answers or {}, env.environment_id), "s-0123456789abcdef", **more)
+    return render(desired)
+
+
+def named(objects: list[dict], kind: str, name: str) -> dict:
+    return next(o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name))
+
+
+def template(thing: dict) -> dict:
+    return thing["spec"]["template"]
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env_id", "namespace"),
+    [
+        ("local", "gtc-local"), ("Prod.EU_west", "gtc-prod-eu-west-eb74f49e"), ("...", "gtc-ab5df625"), ("-x", "gtc-x-a4209624"),
+        ("a" * 59, "gtc-" + "a" * 59), ("a" * 60, "gtc-" + "a" * 50 + "-11ee3912"),
+    ],
+)  # fmt: skip
+def test_the_namespace_of_an_environment(env_id, namespace):
+    assert names.namespace_of(env_id) == namespace
+
+
+@given(st.text(alphabet="abcXYZ019._-", min_size=1, max_size=90))
+def test_every_id_gives_a_legal_label_and_namespace(text):
+    assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", names.label_value(text))
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", names.namespace_of(text))
+
+
+@given(st.lists(st.text(alphabet="ab._-", min_size=1, max_size=70), min_size=2, max_size=2, unique=True))
+def test_different_ids_never_share_a_label(pair):
+    assert names.label_value(pair[0]) != names.label_value(pair[1])
+
+
+def test_two_directories_are_two_stores(tmp_path):
+    assert names.store_identity(tmp_path / "a") != names.store_identity(tmp_path / "b")
+    assert re.fullmatch(r"s-[0-9a-f]{16}", names.store_identity(tmp_path))
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ([], "answers must be a JSON object"), ({"surprise": 1, "namespace": "Bad"}, "unknown answer key `surprise`"),
+        ({"namespace": "Bad"}, "is not a valid RFC 1123 label"), ({"namespace": "-a"}, "is not a valid RFC 1123 label"),
+        ({"namespace": "a" * 64}, "is not a valid RFC 1123 label"), ({"runtime_image": "Upper:1"}, "contains invalid characters"),
+        ({"runtime_image": " "}, "contains invalid characters"), ({"router_replicas": 1}, "must be >= 2"), ({"router_replicas": 2.0}, "router_replicas"),
+        ({"router_replicas": -3}, "router_replicas"), ({"router_replicas": True}, "router_replicas"), ({"router_replicas": " 3"}, "router_replicas"),
+        ({"router_replicas": [3]}, "router_replicas"), ({"tunnel": "ngrok"}, "is not valid"), ({"oci_insecure_registries": ["a", 5]}, "must be strings"),
+        ({"oci_insecure_registries": 5}, "oci_insecure_registries"), ({"egress_cidrs": "10.0.0.0/99"}, "is no network"), ({"egress_ports": [0]}, "egress_ports"),
+        ({"image_pull_policy": "Sometimes"}, "image_pull_policy"), ({"drain_delay_seconds": 601}, "drain_delay_seconds"), ({"redis_secret": "Bad_Name"}, "redis_secret"),
+    ],
+)  # fmt: skip
+def test_answers_that_make_no_sense_are_refused(raw, text):
+    with pytest.raises(Conflict) as refused:
+        read_answers(raw, "prod")
+    assert text in str(refused.value)
+
+
+def test_blank_answers_are_the_defaults():
+    blank = read_answers({key: None if index % 2 else "" for index, key in enumerate(KEYS)}, "prod")
+    assert blank == read_answers({}, "prod")
+    assert (blank.namespace, blank.runtime_image, blank.router_replicas) == ("gtc-prod", DEFAULT_IMAGE, 2)
+
+
+def test_answers_come_as_texts_numbers_and_lists():
+    found = read_answers(
+        {"namespace": 5, "router_replicas": "+3", "oci_insecure_registries": " a:5000, ,b ", "egress_ports": "5432, 9092", "dns_cidrs": ["10.1.2.3"]}, "prod"
+    )
+    assert (found.namespace, found.router_replicas) == ("5", 3)
+    assert found.oci_insecure_registries == ("a:5000", "b")
+    assert found.egress_ports == (5432, 9092)
+    assert found.dns_cidrs == ("10.1.2.3/32",)
+
+
+# -- objects ----------------------------------------------------------------------------------------------------------
+
+
+def test_twelve_objects_and_two_for_each_present_revision():
+    objects = rendered(environment())
+    assert len(objects) == 12 + 2 * 3
+    assert [ref_of(o).kind for o in objects[:12]] == ["Namespace", "ConfigMap", "ConfigMap", "Deployment", "Service", "PodDisruptionBudget", *["NetworkPolicy"] * 6]
+    assert [o["metadata"]["name"] for o in objects[12:14]] == [f"gtc-worker-{ONE.lower()}"] * 2
+    for lifecycle, count in (("warming", 14), ("ready", 14), ("draining", 14), ("staged", 12), ("failed", 12), ("inactive", 12), ("archived", 12)):
+        alone = environment(revisions=[revision(ONE, lifecycle=lifecycle)], bundles=[deployment(revisions=(ONE,))], traffic_splits=[])
+        assert len(rendered(alone)) == count, lifecycle
+
+
+def test_every_object_carries_environment_and_store():
+    for thing in rendered(environment()):
+        assert labels_of(thing).items() >= {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: "s-0123456789abcdef"}.items()
+
+
+def test_the_same_input_gives_the_same_objects():
+    assert rendered(environment()) == rendered(environment())
+
+
+def test_pods_meet_the_restricted_profile_and_get_no_token():
+    objects = rendered(environment(), secrets_bound=True, dev_secrets="QT1i")
+    assert named(objects, "Namespace", "gtc-prod")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    workloads = [o for o in objects if o["kind"] == "Deployment"]
+    assert len(workloads) == 4
+    for thing in workloads:
+        pod = template(thing)["spec"]
+        assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
+        assert "initContainers" not in pod and len(pod["containers"]) == 1
+        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        container = pod["containers"][0]
+        assert container["image"] == DEFAULT_IMAGE and "command" not in container
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+        assert all(set(v) & {"emptyDir", "configMap", "secret"} for v in pod["volumes"])
+
+
+def test_a_pod_has_time_to_drain():
+    slow = environment(revisions=[revision(ONE, drain_seconds=120)], bundles=[deployment(revisions=(ONE,))], traffic_splits=[])
+    objects = rendered(slow, {"drain_delay_seconds": 7})
+    worker = template(named(objects, "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]
+    assert worker["terminationGracePeriodSeconds"] >= 7 + 120
+    router = template(named(objects, "Deployment", "gtc-router"))["spec"]
+    assert router["terminationGracePeriodSeconds"] >= 7 + pods.FINISH_SECONDS
+    told = {e["name"]: e.get("value") for e in router["containers"][0]["env"]}
+    assert told["GREENTIC_DRAIN_DELAY_SECONDS"] == "7"
+
+
+def test_routers_spread_and_never_go_below_their_number():
+    router = named(rendered(environment(), {"router_replicas": 3}), "Deployment", "gtc-router")
+    assert router["spec"]["replicas"] == 3
+    assert router["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    keys = {c["topologyKey"] for c in template(router)["spec"]["topologySpreadConstraints"]}
+    assert keys == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+
+
+def test_answers_reach_the_pods():
+    told = {
+        "image_pull_policy": "Never", "image_pull_secrets": "reg-a,reg-b", "ingress_tokens_secret": "tokens", "redis_secret": "redis", "secrets_secret": "bot-secrets",
+        "trust_anchor_config_map": "anchor", "oci_insecure_registries": ["r:5000"], "tunnel": "cloudflared", "service_type": "LoadBalancer",
+    }  # fmt: skip
+    objects = rendered(environment(), told)
+    pod = template(named(objects, "Deployment", "gtc-router"))["spec"]
+    variables = {e["name"]: e.get("value", e.get("valueFrom")) for e in pod["containers"][0]["env"]}
+    mounted = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+    assert pod["imagePullSecrets"] == [{"name": "reg-a"}, {"name": "reg-b"}] and pod["containers"][0]["imagePullPolicy"] == "Never"
+    assert variables["GREENTIC_RUNNER_REDIS_URL"] == {"secretKeyRef": {"name": "redis", "key": "url"}}
+    assert variables["GREENTIC_INGRESS_TOKENS"].startswith(mounted["ingress-tokens"]) and variables["GREENTIC_SECRETS_DIR"] == mounted["secrets"]
+    assert variables["GREENTIC_TRUST_ANCHOR"].startswith(mounted["trust"]) and variables["GREENTIC_OCI_INSECURE_REGISTRIES"] == "r:5000"
+    assert "--cloudflared" not in pod["containers"][0]["args"]
+    worker = template(named(objects, "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]
+    assert worker["containers"][0]["args"][3:] == ["--cloudflared", "on", "--cloudflared-binary", "/usr/local/bin/cloudflared"]
+    assert named(objects, "Service", "gtc-router")["spec"]["type"] == "LoadBalancer"
+
+
+def test_ports_name_their_protocol():
+    for thing in rendered(environment()):
+        ports = thing["spec"].get("ports", []) if thing["kind"] == "Service" else []
+        ports += [p for c in template(thing)["spec"]["containers"] for p in c["ports"]] if thing["kind"] == "Deployment" else []
+        assert all(p["protocol"] == "TCP" for p in ports)
+
+
+def test_an_id_that_is_no_legal_label_still_gives_legal_objects():
+    odd = "x" * 80
+    env = environment(
+        environment_id=".odd.", host_config=HostConfig(env_id=".odd."), revisions=[revision(ONE, bundle_id=odd)], bundles=[deployment(bundle_id=odd, revisions=(ONE,))], traffic_splits=[]
+    )
+    for thing in rendered(env):
+        for value in [*labels_of(thing).values(), *(template(thing)["metadata"]["labels"].values() if thing["kind"] == "Deployment" else [])]:
+            assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value)
+    worker = template(named(rendered(env), "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]["containers"][0]
+    assert {e["name"]: e.get("value") for e in worker["env"]}["GREENTIC_BUNDLE_ID"] == odd
+
+
+# -- what pods read -----------------------------------------------------------------------------------------------------
+
+
+def test_pods_get_what_they_need_and_no_more():
+    document = json.loads(named(rendered(environment()), "ConfigMap", "gtc-env-store")["data"]["environment.json"])
+    assert [r["revision_id"] for r in document["revisions"]] == [ONE, TWO, THREE]
+    assert "credentials_ref" not in document and document["packs"] == []
+    assert [r["bundle_source_uri"] for r in document["revisions"]] == [r.bundle_source_uri for r in environment().revisions[:3]]
+    validate(msgspec.convert(document, Environment))
+
+
+def test_a_routed_revision_is_given_to_pods_whatever_its_state():
+    env = environment(revisions=[revision(ONE, lifecycle="inactive"), revision(TWO), revision(THREE, OTHER, "faq")])
+    assert [r.revision_id for r in for_pods(env).revisions] == [ONE, TWO, THREE]
+
+
+def checksums(env: Environment) -> dict[str, str]:
+    return {o["metadata"]["name"]: template(o)["metadata"]["annotations"][names.CHECKSUM] for o in rendered(env) if o["kind"] == "Deployment"}
+
+
+def changed(before: Environment, after: Environment) -> set[str]:
+    old, new = checksums(before), checksums(after)
+    return {name for name in old.keys() & new.keys() if old[name] != new[name]}
+
+
+def test_new_weights_roll_the_router_and_no_worker():
+    after = environment(traffic_splits=[split(DEPLOYMENT, "bot", (ONE, 5000), (TWO, 5000)), split(OTHER, "faq", (THREE, 10000))])
+    assert changed(environment(), after) == {"gtc-router"}
+
+
+def test_a_new_idle_revision_rolls_nobody():
+    before = environment(revisions=[r for r in environment().revisions if r.revision_id != TWO], bundles=[deployment(revisions=(ONE,)), deployment(OTHER, "faq", (THREE,))])
+    assert changed(before, environment()) == set()
+
+
+def test_times_authors_and_states_roll_nobody():
+    noise = environment(
+        revisions=[replace(r, warmed_at="2026-02-02T00:00:00Z") for r in environment().revisions],
+        traffic_splits=[replace(s, updated_by="x", idempotency_key="y", updated_at="2026-03-03T00:00:00Z") for s in environment().traffic_splits],
+        name="another name",
+    )
+    assert changed(environment(), noise) == set()
+
+
+def test_new_overrides_roll_the_router_and_the_workers_of_that_deployment():
+    bundles = [replace(deployment(revisions=(ONE, TWO)), config_overrides={"pack": {"greeting": "hi"}}), deployment(OTHER, "faq", (THREE,))]
+    assert changed(environment(), environment(bundles=bundles)) == {"gtc-router", f"gtc-worker-{ONE.lower()}", f"gtc-worker-{TWO.lower()}"}
+
+
+def test_a_worker_sees_its_own_revision_with_all_the_traffic():
+    seen = for_worker(environment(), TWO)
+    assert [r.revision_id for r in seen.revisions] == [TWO] and [d.deployment_id for d in seen.bundles] == [DEPLOYMENT]
+    assert [(e.revision_id, e.weight_bps) for s in seen.traffic_splits for e in s.entries] == [(TWO, 10000)]
+    validate(seen)
+    assert for_worker(environment(), "00000000000000000000000099") is None
+
+
+def test_an_idle_revision_of_a_worker_takes_the_place_of_its_siblings():
+    seen = with_own_revision(environment(), TWO)
+    assert {s.deployment_id: [e.revision_id for e in s.entries] for s in seen.traffic_splits} == {OTHER: [THREE], DEPLOYMENT: [TWO]}
+    assert with_own_revision(environment(), ONE) == environment()
+
+
+@settings(max_examples=50)
+@given(st.sets(st.sampled_from([ONE, TWO, THREE])), st.sampled_from(["ready", "warming", "failed", "archived"]))
+def test_what_is_not_routed_is_never_in_a_routers_view(gone, lifecycle):
+    env = environment(revisions=[replace(r, lifecycle=lifecycle) if r.revision_id in gone else r for r in environment().revisions])
+    assert {r["revision_id"] for r in view(for_router(env))["revisions"]} <= {ONE, THREE}
+
+
+def test_threat_oversized_environment_is_refused_before_anything_is_applied():
+    many = [revision(f"{i:026d}") for i in range(1, 3500)]
+    env = environment(revisions=many, bundles=[deployment(revisions=tuple(r.revision_id for r in many)), deployment(OTHER, "faq")], traffic_splits=[split(DEPLOYMENT, "bot", (many[0].revision_id, 10000))])
+    with pytest.raises(Conflict) as refused:
+        rendered(env)
+    assert str(MAX_DATA) in str(refused.value) and "gtc-env-store" in str(refused.value)
+    assert "gtc op revisions archive prod" in refused.value.hint
+    size = int(re.search(r"would hold (\d+) bytes", str(refused.value)).group(1))
+    assert size > MAX_DATA
+
+
+def test_threat_secret_leak_nothing_rendered_holds_a_credential():
+    secret = "QVBJX0tFWT1wbGFudGVkLXNlY3JldA=="
+    objects = rendered(environment(), secrets_bound=True, dev_secrets=secret)
+    holding = [ref_of(o).name for o in objects if secret in json.dumps(o)]
+    assert holding == [names.DEV_SECRETS]
+    assert "deployer_token" not in json.dumps(objects)
+
+
+def test_development_secrets_are_one_more_object_and_roll_pods_by_hash():
+    plain, known = rendered(environment(), secrets_bound=True), rendered(environment(), secrets_bound=True, dev_secrets="QT1i")
+    assert len(plain) == len(rendered(environment())) + 1
+    assert ref_of(known[12]).name == names.DEV_SECRETS and known[12]["data"] == {".dev.secrets.env": "QT1i"} and "data" not in plain[12]
+    hashes = {o["metadata"]["name"]: template(o)["metadata"]["annotations"][names.DEV_STORE_HASH] for o in plain if o["kind"] == "Deployment"}
+    assert set(hashes.values()) == {"80852ffca8497a651fbbecfbfe9d086df79e3fbfa5cde7fa331402478e545996"}
+    router = named(known, "Deployment", "gtc-router")
+    assert template(router)["metadata"]["annotations"][names.DEV_STORE_HASH] == hashlib.sha256(b"QT1i").hexdigest()
+
+
+# -- policies -------------------------------------------------------------------------------------------------------------
+
+
+def policy(objects: list[dict], name: str) -> dict:
+    return named(objects, "NetworkPolicy", name)["spec"]
+
+
+def test_nothing_to_pull_means_no_way_out():
+    closed = environment(revisions=[replace(r, bundle_source_uri=None) for r in environment().revisions])
+    objects = rendered(closed)
+    for name in ("gtc-allow-worker-egress", "gtc-allow-router-egress"):
+        assert "egress" not in policy(objects, name) and policy(objects, name)["policyTypes"] == ["Egress"]
+    assert policy(objects, "gtc-default-deny") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_ways_out_are_as_narrow_as_sources_and_answers():
+    objects = rendered(environment())
+    rule = policy(objects, "gtc-allow-router-egress")["egress"][0]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 443}]
+    assert rule["to"][0]["ipBlock"] == {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}
+    told = rendered(environment(), {"egress_cidrs": "203.0.113.0/24", "egress_ports": [6379]})
+    rule = policy(told, "gtc-allow-worker-egress")["egress"][0]
+    assert rule == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6379}]}
+    assert policy(rendered(environment(), {"egress": "open"}), "gtc-allow-worker-egress")["egress"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("uri", "ports", "inside"),
+    [
+        ("https://bundles.example.com/a", {443}, False), ("http://bundles.example.com/a", {80, 443}, False), ("https://bundles.example.com:8443/a", {443, 8443}, False),
+        ("oci://ghcr.io/acme/bot:1", {443}, False), ("oci://registry.tools.svc.cluster.local:5000/bot:1", {443, 5000}, True), ("http://bundles/a", {80, 443}, True),
+        ("http://bundles.tools.svc/a", {80, 443}, True), ("http://bundles.tools/a", {80, 443}, False), ("http://10.96.3.4:8090/a", {443, 8090}, True), ("file:///a", {443}, False), ("https://h:99999999/a", {443}, False),
+        ("oci://plain.example.com/bot:1", {80, 443}, False),
+    ],
+)  # fmt: skip
+def test_what_a_source_asks_for(uri, ports, inside):
+    found = reach([uri], "gtc-prod", ["plain.example.com"])
+    assert (found.ports, found.inside) == (ports, inside)
+
+
+def test_only_routers_reach_workers_and_answers_say_who_reaches_routers():
+    objects = rendered(environment(), {"ingress_namespaces": "ingress-nginx", "ingress_cidrs": ["198.51.100.0/24"]})
+    workers = policy(objects, "gtc-allow-workers")["ingress"][0]
+    assert workers["from"] == [{"podSelector": {"matchLabels": names.component_labels("prod", "router")}}]
+    assert len(policy(objects, "gtc-allow-router")["ingress"][0]["from"]) == 2
+    assert "from" not in policy(rendered(environment()), "gtc-allow-router")["ingress"][0]
+
+
+def test_dns_goes_to_the_clusters_resolvers_only():
+    rule = policy(rendered(environment()), "gtc-allow-dns")["egress"][0]
+    assert rule["to"][0] == {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    assert {p["protocol"] for p in rule["ports"]} == {"TCP", "UDP"}
