@@ -18,6 +18,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 GTC = PROJECT / ".venv/bin/gtc"
 IMAGE = os.environ.get("GREENTIC_TEST_IMAGE", "greentic.local/worker:dev")
+PAUSE = os.environ.get("GREENTIC_TEST_PAUSE_IMAGE", "greentic.lab/pause:1" if os.environ.get("CLUSTER", "lab") == "lab" else "registry.k8s.io/pause:3.9")
+"""An image whose pods run and never become ready."""
 PYTHON = "/usr/local/bin/python3"
 LAB = os.environ.get("CLUSTER", "lab") == "lab"
 
@@ -87,7 +89,10 @@ class Kubectl:
             process.wait()
 
     def delete_namespace(self, name: str) -> None:
-        self.run("delete", "namespace", name, "--ignore-not-found", "--wait=true", timeout=180)
+        """Delete a namespace of a test; its name is used by no other, so nobody waits until it is gone."""
+        for words in (("deployments,replicasets", "--wait=false"), ("pods", "--grace-period=0", "--force", "--wait=false")):
+            self.run("-n", name, "delete", words[0], "--all", "--ignore-not-found", *words[1:], check=False)
+        self.run("delete", "namespace", name, "--ignore-not-found", "--wait=false", check=False)
 
 
 class World:
@@ -130,15 +135,14 @@ class World:
         (self.store / self.env_id / "answers.json").write_text(json.dumps(told))
 
     def bundle(self, reply: str = "") -> Path:
-        """A bundle of the example; `reply` makes one that answers with that before the text."""
+        """A bundle of the example, which shouts back; `reply` is what it says after that."""
         source = self.home / f"source{reply}"
         if not source.exists():
             shutil.copytree(PROJECT / "examples/hello-bundle", source)
-            if reply:
-                flow = next(source.rglob("*.ygtc"))
-                flow.write_text(flow.read_text().replace("{{component", f"{reply}{{{{component"))
-                for path in source.rglob("*.ygtc"):
-                    assert reply in path.read_text(), path
+            flow = next(source.rglob("*.ygtc"))
+            text = flow.read_text().replace("{{node.shout}}!", f"{{{{node.shout}}}}!{reply}")
+            assert f"!{reply}" in text
+            flow.write_text(text)
         target = self.home / f"hello{reply}.gtbundle"
         self.gtc("bundle", "build", source, "--out", target).result  # noqa: B018
         return target

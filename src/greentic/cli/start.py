@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -52,6 +54,8 @@ def main() -> None:
 
 def run(argv: list[str]) -> None:
     arguments = _parse(argv)
+    # The first process of a container ignores this signal unless it says otherwise; a boot may be left at any point.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     gc.disable()  # a boot makes much and throws little away; collecting it would only take time
     from greentic.serve.settings import StartOptions
 

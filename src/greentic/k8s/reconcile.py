@@ -80,24 +80,38 @@ class Rules(NamedTuple):
     """Delete only these (for one revision); otherwise everything of ours that is not desired."""
 
 
-def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> list[JsonObject]:
+class Seen(NamedTuple):
+    """What is in a namespace, and what this identity is to leave alone because it may not see it."""
+
+    live: list[JsonObject]
+    hidden: frozenset[Ref] = frozenset()
+
+    def visible(self, desired: list[JsonObject]) -> list[JsonObject]:
+        return [thing for thing in desired if ref_of(thing) not in self.hidden]
+
+
+def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> Seen:
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
 
-    Secrets of others are not read: those with this environment's labels are listed, those that would be written are got.
+    Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
+    identity that may not see the namespace itself works inside it and leaves it as it is.
     """
     live: list[JsonObject] = []
+    hidden: frozenset[Ref] = frozenset()
     refs = [ref_of(thing) for thing in desired]
     own_namespace = next((r for r in refs if r.kind == "Namespace"), None)
     if own_namespace is not None:
-        found = cluster.get(own_namespace)
-        if found is None:
-            return []
-        if member(found, "status").get("phase") == "Terminating":
-            raise Conflict(
-                f"namespace `{namespace}` is being deleted since {metadata_of(found).get('deletionTimestamp')}; nothing was applied",
-                hint=f"wait until it is gone; if it does not go: kubectl get namespace {namespace} -o yaml says what holds it",
-            )
-        live.append(found)
+        try:
+            found = cluster.get(own_namespace)
+        except ApiRefused as error:
+            if not error.forbidden:
+                raise
+            hidden = frozenset({own_namespace})
+        else:
+            if found is None:
+                return Seen([])
+            _check_staying(namespace, found)
+            live.append(found)
     with ThreadPoolExecutor(len(_LISTED) + 1) as pool:
         lists = [pool.submit(cluster.list, kind, namespace) for kind in _LISTED]
         secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
@@ -109,17 +123,26 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             found = cluster.get(ref)
             if found is not None:
                 live.append(found)
-    return live
+    return Seen(live, hidden)
+
+
+def _check_staying(namespace: str, found: JsonObject) -> None:
+    if member(found, "status").get("phase") == "Terminating":
+        since = metadata_of(found).get("deletionTimestamp")
+        raise Conflict(
+            f"namespace `{namespace}` is being deleted since {since}; nothing was applied",
+            hint=f"wait until it is gone; if it does not go: kubectl get namespace {namespace} -o yaml says what holds it",
+        )
 
 
 def reconcile(
     cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
 ) -> Outcome:
     """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""
-    live = read_live(cluster, namespace, owner, desired)
-    plan = scoped(make_plan(desired, live, owner, adopt=rules.adopt), rules)
+    seen = read_live(cluster, namespace, owner, desired)
+    plan = scoped(make_plan(seen.visible(desired), seen.live, owner, adopt=rules.adopt), rules)
     refuse(plan, force=rules.force)
-    return _Run(cluster, plan, owner, rules, told).carry_out(live, namespace, random)
+    return _Run(cluster, plan, owner, rules, told).carry_out(seen.live, namespace, random)
 
 
 def scoped(plan: Plan, rules: Rules) -> Plan:

@@ -229,9 +229,9 @@ def alone(context: Context, env_id: str) -> Iterator[None]:
 
 def _dry(reached: Reached, objects: list[JsonObject], deployer: Deployer, rules: Rules) -> JsonObject:
     wanted = for_identity(objects, reached)
-    live = read_live(reached.cluster, deployer.answers.namespace, deployer.owner, wanted)
-    plan = make_plan(wanted, live, deployer.owner, adopt=rules.adopt)
-    refused = _server_side(reached.cluster, plan, rules) if live else []
+    seen = read_live(reached.cluster, deployer.answers.namespace, deployer.owner, wanted)
+    plan = make_plan(seen.visible(wanted), seen.live, deployer.owner, adopt=rules.adopt)
+    refused = _server_side(reached.cluster, plan, rules) if seen.live else []
     changes = [_item(i) for i in plan.writes]
     in_sync = plan.in_sync and not refused and not plan.refused
     return {
