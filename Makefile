@@ -1,10 +1,10 @@
-.PHONY: setup check test bench
+.PHONY: setup check test bench image cluster-up cluster-test cluster-down
 
 setup:
 	@scripts/setup.sh --dev
 
 check: setup
-	.venv/bin/ruff check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks lab image kit
 	.venv/bin/ruff format --check -q src
 	.venv/bin/mypy
 	.venv/bin/lint-imports
@@ -18,3 +18,17 @@ test: check
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup
 	.venv/bin/python benchmarks/run.py
+
+# The worker's image as an OCI layout, without Docker or a registry.
+image: setup
+	.venv/bin/python image/build.py
+
+# A cluster for tests and the demo: CLUSTER=lab (built here), kind, or current. See lab/run.sh.
+cluster-up: image
+	lab/run.sh up
+
+cluster-test: cluster-up
+	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -rs --durations=5
+
+cluster-down:
+	lab/run.sh down

@@ -7,6 +7,10 @@
 #   ./demo.sh resume               kill a worker in the middle of a large pull; the next one fetches the rest
 #   ./demo.sh revoke [BUNDLE]      revoke a bundle: the boot must refuse
 #   ./demo.sh host-stop            stop exactly what host-pull started
+#   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
+#   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
+#   ./demo.sh kind-pull            pods pull their bundle from a pod, through the network policies, and answer
+#   ./demo.sh kind-down            take the cluster away
 # WORKER_PORT (8080) and DISTRIBUTOR_PORT (8090) choose the ports.
 set -euo pipefail
 called_from=$PWD
@@ -344,7 +348,15 @@ revoke() {
   bold "Refused: the bundle is revoked, whoever still serves it."
 }
 
-case "${1:-}" in
+verb=${1:-}
+# shellcheck source=scripts/demo-cluster.sh
+. scripts/demo-cluster.sh
+
+case "$verb" in
+  kind-up) kind_up ;;
+  kind-serve) kind_serve ;;
+  kind-pull) kind_pull ;;
+  kind-down) kind_down ;;
   oci-pull) shift; oci_pull "$@" ;;
   resume) resume ;;
   revoke) shift; revoke "$@" ;;
@@ -352,5 +364,5 @@ case "${1:-}" in
   host-stop) host_stop ;;
   talk) talk ;;
   tamper) shift; tamper "$@" ;;
-  *) sed -n '2,10p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
+  *) sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
 esac

@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from oci_layout import Layer, write_layout  # noqa: E402
+from oci_layout import Layer, write_layout
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAME = "greentic.local/worker:dev"
@@ -35,6 +35,7 @@ LEFT_OUT = {
     "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "site-packages", "dist-packages", "__pycache__", "venv",
     "distutils", "turtle.py", "_tkinter", "_test", "_xxtestfuzz", "xxlimited",
 }  # fmt: skip
+LEFT_OUT_PREFIXES = ("_tkinter", "_test", "_xx", "xxlimited", "xxsubtype")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 PROGRAMS = {"greentic-start": "greentic.cli.start", "gtc": "greentic.cli.gtc"}
 
@@ -71,7 +72,7 @@ def _interpreter(root: Path) -> None:
     skipped = re.compile(r"^(config-.*|.*\.a|.*\.exe|libpython.*\.a)$")
 
     def ignore(directory: str, names: list[str]) -> set[str]:
-        return {n for n in names if n in LEFT_OUT or skipped.match(n) or any(n.startswith(f"{x}.") or n.startswith(f"{x}_") for x in ("_tkinter", "_test", "_xx", "xx"))}
+        return {n for n in names if n in LEFT_OUT or skipped.match(n) or n.startswith(LEFT_OUT_PREFIXES)}
 
     shutil.copytree(source, target, ignore=ignore)
     binary = root / PREFIX / "bin" / "python3"

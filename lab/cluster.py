@@ -347,7 +347,7 @@ def down(*, keep_logs: bool = False) -> None:
         if path.read_text().strip() != value:
             path.write_text(value)
     if keep_logs:
-        shutil.copytree(STATE / "logs", "/tmp/greentic-lab-logs", dirs_exist_ok=True)  # noqa: S108
+        shutil.copytree(STATE / "logs", "/tmp/greentic-lab-logs", dirs_exist_ok=True)
         print("lab: logs kept in /tmp/greentic-lab-logs", file=sys.stderr)
     made = STATE / "made-folders"
     for folder in reversed(made.read_text().split() if made.exists() else []):
@@ -489,8 +489,8 @@ def add_dns(image: str) -> None:
         ("/apis/apps/v1/namespaces/kube-system/deployments/kube-dns", {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": where, "spec": {
             "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}}),
     ):  # fmt: skip
-        request = urllib.request.Request(f"{API}{path}?fieldManager=lab&force=true", json.dumps(thing).encode(), {"Content-Type": "application/apply-patch+yaml"}, method="PATCH")  # noqa: S310
-        with urllib.request.urlopen(request, context=_context(), timeout=30):  # noqa: S310
+        request = urllib.request.Request(f"{API}{path}?fieldManager=lab&force=true", json.dumps(thing).encode(), {"Content-Type": "application/apply-patch+yaml"}, method="PATCH")
+        with urllib.request.urlopen(request, context=_context(), timeout=30):
             pass
     _await("the resolver", lambda: ((http_json("/apis/apps/v1/namespaces/kube-system/deployments/kube-dns") or {}).get("status") or {}).get("availableReplicas"), 60)
 
@@ -526,7 +526,7 @@ def _context() -> ssl.SSLContext:
 
 def http_json(path: str) -> dict | None:  # type: ignore[type-arg]
     try:
-        with urllib.request.urlopen(API + path, context=_context(), timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(API + path, context=_context(), timeout=5) as answer:
             return json.load(answer)  # type: ignore[no-any-return]
     except OSError:
         return None
@@ -534,7 +534,7 @@ def http_json(path: str) -> dict | None:  # type: ignore[type-arg]
 
 def http_ok(path: str) -> bool:
     try:
-        with urllib.request.urlopen(API + path, context=_context(), timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(API + path, context=_context(), timeout=5) as answer:
             return answer.status == 200  # type: ignore[no-any-return]
     except OSError:
         return False

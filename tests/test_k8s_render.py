@@ -20,11 +20,11 @@ from greentic.k8s.policies import reach
 from greentic.k8s.render import MAX_DATA, Desired, render
 from greentic.model.environment import (
     BundleDeployment,
-    EnvPackBinding,
     Environment,
+    EnvPackBinding,
     HostConfig,
-    Revision,
     RevenueShare,
+    Revision,
     RouteBinding,
     SplitEntry,
     TenantSelector,

@@ -206,9 +206,9 @@ def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, mon
     from greentic.k8s.api_server import ApiServer
     from greentic.k8s.connect import connect
     from greentic.k8s.reconcile import Rules, reconcile
+    from greentic.k8s.render import render
     from greentic.operate.change import Context
     from greentic.operate.deployer import resolve
-    from greentic.k8s.render import render
     from greentic.store.environments import EnvironmentStore
 
     world.author(runtime_image=PAUSE)

@@ -46,7 +46,7 @@ def test_binding_makes_an_account_that_may_do_its_work_and_nothing_else(world: W
     assert checked["result"] == "pass" and checked["missing_capabilities"] == [], checked
     assert checked["checks"][0]["capability"]["id"] == "k8s.api.reachable" and len(checked["checks"]) > 20
     who = f"--as=system:serviceaccount:{world.namespace}:greentic-deployer"
-    may = lambda *words: world.kubectl.run("auth", "can-i", *words, who, check=False).strip()  # noqa: E731
+    may = lambda *words: world.kubectl.run("auth", "can-i", *words, who, check=False).strip()
     assert may("get", "deployments", "-n", world.namespace) == "yes"
     assert may("create", "namespaces") == "no" and may("get", "deployments", "-n", "default") == "no"
     assert may("create", "pods", "-n", world.namespace) == "no" and may("create", "pods/exec", "-n", world.namespace) == "no"

@@ -69,7 +69,7 @@ class Kubectl:
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def apply(self, *things: dict, manager: str = "kubectl-client-side-apply") -> None:
-        self.run("apply", "--field-manager", manager, "-f", "-", stdin="\n---\n".join(json.dumps(t) for t in things))
+        self.run("apply", "--field-manager", manager, "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(things)}))
 
     @contextlib.contextmanager
     def forward(self, namespace: str, target: str, port: int = 8080) -> Iterator[str]:

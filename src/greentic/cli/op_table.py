@@ -59,9 +59,8 @@ _HOST_FLAGS = (
 _E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.operate.env_doctor"
 _B, _R, _T = "greentic.operate.bundles", "greentic.operate.revisions", "greentic.operate.traffic"
 _P, _C, _K = "greentic.operate.env_packs", "greentic.operate.config", "greentic.operate.trust_root"
-_N, _RO, _RE, _S, _CR = (
-    "greentic.operate.render", "greentic.operate.rollout", "greentic.operate.reconcile", "greentic.operate.sweep", "greentic.operate.credentials",
-)  # fmt: skip
+_N, _RO, _RE = "greentic.operate.render", "greentic.operate.rollout", "greentic.operate.reconcile"
+_S, _CR = "greentic.operate.sweep", "greentic.operate.credentials"
 KIND = Flag("--kind", "kind", "the deployer's descriptor", "PATH@VERSION")
 ADOPT = Flag("--adopt", "adopt", "take over objects of others under our names", switch=True)
 FORCE = Flag("--force", "force", "take over fields that others manage", switch=True)
@@ -97,7 +96,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "migrate-dev", f"{_I}:migrate_dev", f"{_I}:MigrateDevPayload", "rename the environment `dev` of old stores",
          "gtc op env migrate-dev local --check", positionals=("target",), required=("target",),
          flags=(Flag("--check", "check", "only look", switch=True), Flag("--apply", "apply", "do it", switch=True))),
-    Verb("env", "destroy", f"{_E}:destroy", f"{_E}:DestroyPayload", "delete what runs in the cluster, take it out of the store; a copy is kept",
+    Verb("env", "destroy", f"{_E}:destroy", f"{_E}:DestroyPayload",
+         "delete what runs in the cluster, take it out of the store; a copy is kept",
          "gtc op env destroy prod --confirm", required=(ENV,),
          flags=(Flag("--confirm", "confirm", "yes, really", switch=True),
                 Flag("--store-only", "store_only", "leave what runs in a cluster", switch=True))),
@@ -107,14 +107,17 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "reconcile", f"{_RE}:reconcile_environment", f"{_RE}:EnvReconcilePayload",
          "make the cluster match the environment, and wait until it is healthy", "gtc op env reconcile prod --dry-run",
          required=(ENV,), changes_member="changes_pending",
-         flags=(KIND, Flag("--dry-run", "dry_run", "only tell what would change; exit code 2 if anything", switch=True), NO_WAIT, TIMEOUT, ADOPT,
-                FORCE, Flag("--recreate", "recreate", "delete and make again what cannot be changed in place", switch=True))),
+         flags=(KIND, Flag("--dry-run", "dry_run", "only tell what would change; exit code 2 if anything", switch=True),
+                NO_WAIT, TIMEOUT, ADOPT, FORCE,
+                Flag("--recreate", "recreate", "delete and make again what cannot be changed in place", switch=True))),
     Verb("env", "diff", f"{_RE}:diff", f"{_RE}:EnvDiffPayload", "what a reconcile would change; exit code 2 if anything",
          "gtc op env diff prod", required=(ENV,), changes_member="changes_pending", flags=(KIND, ADOPT, FORCE)),
-    Verb("env", "apply-revision", f"{_RO}:apply_revision", f"{_RO}:ApplyRevisionPayload", "one revision's worker: apply and wait, or delete",
+    Verb("env", "apply-revision", f"{_RO}:apply_revision", f"{_RO}:ApplyRevisionPayload",
+         "one revision's worker: apply and wait, or delete",
          "gtc op env apply-revision prod 01J…", positionals=(ENV, "revision_id"), required=(ENV, "revision_id"),
          flags=(KIND, TIMEOUT, NO_WAIT, ADOPT, FORCE)),
-    Verb("env", "apply-traffic", f"{_RO}:apply_traffic", f"{_RO}:ApplyTrafficPayload", "for deployers with traffic of their own; not Kubernetes",
+    Verb("env", "apply-traffic", f"{_RO}:apply_traffic", f"{_RO}:ApplyTrafficPayload",
+         "for deployers with traffic of their own; not Kubernetes",
          "gtc op env apply-traffic prod 01J…", positionals=(ENV, "deployment_id"), required=(ENV, "deployment_id"), flags=(KIND,)),
     Verb("env", "sweep", f"{_S}:sweep", f"{_S}:SweepPayload", "find workers of revisions that this store no longer knows",
          "gtc op env sweep prod --apply", required=(ENV,), flags=(KIND, Flag("--apply", "apply", "delete them", switch=True))),
@@ -137,7 +140,8 @@ VERBS: tuple[Verb, ...] = (
          "gtc op trust-root remove prod --key-id 21fe…", flags=(Flag("--key-id", "key_id", "the key's id", "HEX"),)),
     Verb("credentials", "requirements", f"{_CR}:requirements", f"{_CR}:CredentialsRequirementsPayload",
          "what the bound identity may do in the cluster", "gtc op credentials requirements prod"),
-    Verb("credentials", "bootstrap", f"{_CR}:bootstrap", f"{_CR}:CredentialsBootstrapPayload", "rules for a minimal service account, and binding it",
+    Verb("credentials", "bootstrap", f"{_CR}:bootstrap", f"{_CR}:CredentialsBootstrapPayload",
+         "rules for a minimal service account, and binding it",
          "gtc op credentials bootstrap prod --admin-profile admin --bind",
          flags=(ADMIN, Flag("--bind", "bind", "apply them and bind the new account", switch=True))),
     Verb("credentials", "rotate", f"{_CR}:rotate", f"{_CR}:CredentialsRotatePayload", "a new token for the bound account",

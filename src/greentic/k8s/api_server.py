@@ -275,7 +275,8 @@ class ApiServer:
             time.sleep(wait)
 
     def _unreachable(self, error: BaseException) -> str:
-        return f"cannot reach the cluster at {self._connection.server} (context `{self._connection.context}`): {error or type(error).__name__}"
+        where = f"{self._connection.server} (context `{self._connection.context}`)"
+        return f"cannot reach the cluster at {where}: {error or type(error).__name__}"
 
     def _hopeless(self, error: BaseException) -> bool:
         """Whether trying again cannot help: the certificates are wrong."""

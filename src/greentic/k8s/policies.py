@@ -6,8 +6,8 @@ Rules:
 2. DNS goes to the cluster's resolvers, wherever they run, and to answered networks.
 3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks.
 4. Pods that pull may reach what bundles come from: pods, where a source names a Service of the cluster, as `<name>` or with
-   `.svc` (policies see the pod's port, so no port is named); any address but the link-local ones, or the answered networks, on the ports that sources
-   name and on 443, where registries redirect to. `egress: open` opens everything.
+   `.svc` (policies see the pod's port, so no port is named); any address but the link-local ones, or the answered networks,
+   on the ports that sources name and on 443, where registries redirect to. `egress: open` opens everything.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def warm_with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObj
         _move(context, env_id, revision_id, "failed")
         raise Conflict(
             f"revision `{revision_id}` did not become ready in the cluster and is failed: {error.message}",
-            hint=f"its pair is deleted by gtc op env reconcile {env_id}; after a repair: gtc op revisions retry {env_id} revision_id={revision_id}",
+            hint=f"gtc op env reconcile {env_id} deletes its pair; after a repair: gtc op revisions retry {env_id} {revision_id}",
         ) from error
     return _move(context, env_id, revision_id, "ready")
 
