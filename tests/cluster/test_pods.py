@@ -99,7 +99,7 @@ def test_traffic_moves_with_no_request_lost(world: World, outside):
     assert outside.post(url)[0] == 200
     load = outside.start(LOAD, url)
     assert load.stdout.readline() == "started\n"
-    fresh = second(world)
+    fresh = second(world, 100)
     report = world.reconcile("--timeout", "180").result
     assert {c["name"] for c in report["changed"]} >= {"gtc-router", "gtc-env-store"}
     until("the old routers to be gone", lambda: len(world.pods("router")) == 2 and all("deletionTimestamp" not in p["metadata"] for p in all_routers(world)))

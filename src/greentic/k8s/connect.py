@@ -102,7 +102,10 @@ def _merged(files: list[Path]) -> dict[str, Any]:
 
     out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
     for file in files:
-        raw = yaml.safe_load(file.read_text())
+        try:
+            raw = yaml.safe_load(file.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
         if not isinstance(raw, dict):
             raise ValueError(f"{file} is no kubeconfig")
         out.setdefault("current-context", None)

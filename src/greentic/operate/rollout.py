@@ -1,7 +1,8 @@
 """One revision in the cluster: `op env apply-revision`, `op env apply-traffic`, `op revisions warm --rollout` (spec: kubernetes 3.8).
 
 Rules:
-1. A present revision's pair is applied and waited for; an absent one's pair is deleted. Nothing else is touched.
+1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.
+   An absent one's pair is deleted. No router is replaced; what they serve changes with the next reconcile.
 2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If that fails it
    is failed, with the reason; its pair stays to be looked at until the next reconcile deletes it.
 3. Without `--rollout` no verb that authors an environment needs a cluster.
@@ -13,6 +14,7 @@ from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s.cluster import ref_of
+from greentic.k8s.names import ENV_STORE, worker_name
 from greentic.k8s.reconcile import Rules
 from greentic.k8s.render import render, worker_pair
 from greentic.model.environment import Lifecycle, Revision
@@ -46,7 +48,7 @@ class ApplyTrafficPayload(Payload, frozen=True, kw_only=True):
 
 
 def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObject:
-    """Apply or delete the pair of one revision. The objects of the environment are taken to be there."""
+    """Apply or delete the pair of one revision. The namespace is taken to be there."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     deployer = resolve(context, env_id, payload.kind, live=True)
     revision = find(deployer.env, check_ulid(payload.revision_id, field="revision_id"))
@@ -61,7 +63,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObjec
         "revision_id": revision.revision_id,
         "lifecycle": revision.lifecycle,
         "action": "warmed" if is_present(revision) else "archived",
-        "worker_name": f"gtc-worker-{revision.revision_id.lower()}",
+        "worker_name": worker_name(revision.revision_id),
         "answers_ref": deployer.answers_ref,
         "identity": reached.identity,
         "pruned_count": report["pruned_count"],
@@ -71,10 +73,11 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObjec
 def _apply_pair(
     context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
 ) -> JsonObject:
-    render(deployer.desired)  # what does not fit the cluster is told before anything is applied
+    objects = render(deployer.desired)  # what does not fit the cluster is told before anything is applied
     pair = worker_pair(deployer.desired, revision)
     if is_present(revision):
-        return apply_objects(context, deployer, reached, pair, rules._replace(scope=frozenset()), seconds)
+        read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]
+        return apply_objects(context, deployer, reached, [*read, *pair], rules._replace(scope=frozenset()), seconds)
     return apply_objects(context, deployer, reached, [], rules._replace(scope=frozenset(map(ref_of, pair))), None)
 
 

@@ -1,0 +1,333 @@
+"""What is sent to an API server, how it is found, and how health is waited for; against a scripted server, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import yaml
+
+from greentic.ground.errors import Conflict
+from greentic.k8s import names
+from greentic.k8s.api_server import ApiServer
+from greentic.k8s.cluster import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
+from greentic.k8s.connect import Connection, connect
+from greentic.k8s.plan import Deletion, Owner
+from greentic.k8s.reconcile import delete_own
+from greentic.k8s.wait import wait_healthy
+
+CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
+OWNER = Owner("prod", "s-0123456789abcdef")
+
+
+class Script:
+    """Answers requests in order, and remembers them."""
+
+    def __init__(self, *answers: httpx2.Response | Exception) -> None:
+        self.answers, self.asked = list(answers), []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def server(*answers: httpx2.Response | Exception, patience: float = 30) -> tuple[ApiServer, Script]:
+    script = Script(*answers)
+    client = httpx2.Client(transport=httpx2.MockTransport(script), base_url="https://api.example.com")
+    return ApiServer(Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"), patience=patience), script
+
+
+def ok(value: dict) -> httpx2.Response:
+    return httpx2.Response(200, json=value)
+
+
+def status(code: int, message: str, **more: object) -> httpx2.Response:
+    return httpx2.Response(code, json={"kind": "Status", "code": code, "message": message, **more})
+
+
+GROUPS = {"groups": [{"name": "policy", "versions": [{"version": "v1beta1"}]}, {"name": "apps", "versions": [{"version": "v1"}]}]}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("greentic.k8s.api_server.time.sleep", lambda seconds: None)
+
+
+# -- requests -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_apply_is_a_patch_with_our_manager():
+    api, script = server(ok({**CONFIG_MAP, "metadata": {"name": "a", "namespace": "n", "resourceVersion": "5"}}))
+    assert api.apply(CONFIG_MAP, force=False)["metadata"]["resourceVersion"] == "5"
+    asked = script.asked[0]
+    assert (asked.method, asked.url.path) == ("PATCH", "/api/v1/namespaces/n/configmaps/a")
+    assert dict(asked.url.params) == {"fieldManager": "greentic-deployer", "force": "false"}
+    assert asked.headers["content-type"] == "application/apply-patch+yaml" and json.loads(asked.content) == CONFIG_MAP
+    assert (api.requests, api.writes) == (1, 1)
+
+
+def test_a_dry_run_says_so_and_is_no_write():
+    api, script = server(ok(CONFIG_MAP))
+    api.apply(CONFIG_MAP, force=True, dry_run=True)
+    assert dict(script.asked[0].url.params) == {"fieldManager": "greentic-deployer", "force": "true", "dryRun": "All"} and api.writes == 0
+
+
+@pytest.mark.parametrize(
+    ("thing", "path"),
+    [
+        ({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}}, "/apis/apps/v1/namespaces/n/deployments/d"),
+        ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}, "/api/v1/namespaces/n"),
+        ({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "n"}}, "/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/p"),
+    ],
+)
+def test_where_each_kind_is(thing, path):
+    api, script = server(ok(thing))
+    api.apply(thing, force=False)
+    assert script.asked[0].url.path == path
+
+
+def test_a_budget_is_written_in_the_version_that_is_served():
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b", "namespace": "n"}}
+    api, script = server(ok(GROUPS), ok(budget))
+    api.apply(budget, force=False)
+    assert script.asked[1].url.path == "/apis/policy/v1beta1/namespaces/n/poddisruptionbudgets/b"
+    assert json.loads(script.asked[1].content)["apiVersion"] == "policy/v1beta1"
+    older, _ = server(ok({"groups": []}))
+    with pytest.raises(ApiRefused, match="writes v1, v1beta1"):
+        older.apply(budget, force=False)
+
+
+def test_lists_are_read_page_by_page():
+    api, script = server(ok({"metadata": {"resourceVersion": "9", "continue": "c"}, "items": [{"metadata": {"name": "a"}}]}), ok({"metadata": {"resourceVersion": "9"}, "items": [{"metadata": {"name": "b"}}]}))
+    found = api.list("ConfigMap", "n", "x=y")
+    assert [(i["kind"], i["metadata"]["name"]) for i in found.items] == [("ConfigMap", "a"), ("ConfigMap", "b")]
+    assert dict(script.asked[1].url.params) | {"limit": ""} == {"limit": "", "labelSelector": "x=y", "continue": "c"}
+
+
+def test_what_is_missing_is_nothing_and_deleting_it_is_no_error():
+    api, script = server(status(404, "not found"), status(404, "not found"), ok({}))
+    assert api.get(Ref("ConfigMap", "a", "n")) is None
+    assert api.delete(Ref("ConfigMap", "a", "n"), uid="u", resource_version="3") is False
+    assert api.delete(Ref("ConfigMap", "a", "n"), uid="u", resource_version="3") is True
+    assert json.loads(script.asked[2].content)["preconditions"] == {"uid": "u", "resourceVersion": "3"}
+
+
+def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names(monkeypatch):
+    paused: list[float] = []
+    monkeypatch.setattr("greentic.k8s.api_server.time.sleep", paused.append)
+    busy = httpx2.Response(429, headers={"retry-after": "7"}, json={"message": "busy"})
+    api, script = server(busy, status(503, "starting"), httpx2.ConnectError("refused"), ok(CONFIG_MAP))
+    api.apply(CONFIG_MAP, force=False)
+    assert len(script.asked) == 4 and paused[0] == 7.0 and all(0 < p < 8 * 1.5 for p in paused[1:])
+
+
+@pytest.mark.parametrize(("answer", "count"), [(status(403, "no"), 1), (status(422, "field is immutable"), 1), (status(500, 'admission webhook "w" denied the request: no'), 1)])
+def test_what_asking_again_cannot_change_is_told_at_once(answer, count):
+    api, script = server(answer)
+    with pytest.raises(ApiRefused):
+        api.apply(CONFIG_MAP, force=False)
+    assert len(script.asked) == count
+
+
+def test_refusals_say_what_they_are():
+    api, _ = server(status(403, "configmaps is forbidden"))
+    with pytest.raises(ApiRefused) as refused:
+        api.apply(CONFIG_MAP, force=False)
+    assert refused.value.forbidden and "ConfigMap `a` in namespace `n`" in str(refused.value) and "credentials requirements" in refused.value.hint
+    causes = [{"reason": "FieldManagerConflict", "message": 'conflict with "kubectl" using v1', "field": ".data.k"}]
+    api, _ = server(status(409, "conflict", details={"causes": causes}))
+    with pytest.raises(ApiRefused) as refused:
+        api.apply(CONFIG_MAP, force=False)
+    assert refused.value.conflicts == (FieldConflict("kubectl", ".data.k"),)
+    api, _ = server(status(401, "Unauthorized"))
+    with pytest.raises(ApiRefused, match="certificate ends at 2026-01-02"):
+        api.get(Ref("ConfigMap", "a", "n"))
+
+
+def test_certificates_that_do_not_fit_are_not_tried_again():
+    api, script = server(httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired"))
+    with pytest.raises(ClusterUnreachable) as refused:
+        api.get(Ref("ConfigMap", "a", "n"))
+    assert len(script.asked) == 1 and "has ended" in refused.value.hint
+
+
+def test_answers_that_are_no_json_are_errors_and_no_tracebacks():
+    for body in (b"<html>", b"[]", b"\xff"):
+        api, _ = server(httpx2.Response(200, content=body))
+        with pytest.raises(ClusterUnreachable, match="no JSON object"):
+            api.get(Ref("ConfigMap", "a", "n"))
+
+
+def test_a_watch_gives_events_and_tells_when_its_version_is_gone():
+    lines = b'{"type":"ADDED","object":{"metadata":{"name":"a"}}}\n\n{"type":"ERROR","object":{"code":410,"message":"too old"}}\n'
+    api, script = server(httpx2.Response(200, content=lines))
+    watching = api.watch("Pod", "n", "x=y", "5", 10)
+    assert next(watching) == Event("ADDED", {"metadata": {"name": "a"}})
+    with pytest.raises(ApiRefused) as gone:
+        next(watching)
+    assert gone.value.status == 410 and dict(script.asked[0].url.params)["resourceVersion"] == "5"
+
+
+# -- deleting what changed meanwhile --------------------------------------------------------------------------------------
+
+
+def live(uid: str = "u", version: str = "4", labels: dict | None = None) -> dict:
+    mine = {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: OWNER.store}
+    return {**CONFIG_MAP, "metadata": {"name": "a", "namespace": "n", "uid": uid, "resourceVersion": version, "labels": mine if labels is None else labels}}
+
+
+SEEN = Deletion(Ref("ConfigMap", "a", "n"), "u", "3")
+
+
+def test_an_object_that_changed_is_looked_at_again_before_it_is_deleted():
+    api, script = server(status(409, "changed"), ok(live()), ok({}))
+    assert delete_own(api, SEEN, OWNER) is True
+    assert json.loads(script.asked[2].content)["preconditions"]["resourceVersion"] == "4"
+
+
+@pytest.mark.parametrize("now", [live(labels={}), live(uid="another")])
+def test_threat_prune_strangers_an_object_that_became_somebody_elses_is_kept(now):
+    api, script = server(status(409, "changed"), ok(now))
+    with pytest.raises(Conflict, match="somebody else"):
+        delete_own(api, SEEN, OWNER)
+    assert [r.method for r in script.asked] == ["DELETE", "GET"]
+
+
+# -- finding the server -----------------------------------------------------------------------------------------------------
+
+
+def kubeconfig(path: Path, name: str, *, current: bool = True, token: str = "t", server: str = "https://one.example.com") -> Path:
+    raw = {
+        "clusters": [{"name": name, "cluster": {"server": server, "insecure-skip-tls-verify": True}}], "users": [{"name": name, "user": {"token": token}}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(raw | ({"current-context": name} if current else {})))
+    return path
+
+
+def test_kubeconfigs_are_merged_and_contexts_found(tmp_path, monkeypatch):
+    first, second = kubeconfig(tmp_path / "1", "one", current=False), kubeconfig(tmp_path / "2", "two", server="https://two.example.com")
+    monkeypatch.setenv("KUBECONFIG", f"{first}{os.pathsep}{tmp_path / 'missing'}{os.pathsep}{second}")
+    assert connect(None).server == "https://two.example.com"
+    assert connect("one").server == "https://one.example.com"
+    with pytest.raises(ClusterUnreachable, match="no-such"):
+        connect("no-such")
+
+
+def test_a_bound_token_replaces_every_other_way_to_log_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "1", "one", token="mine")))
+    for given, sent in ((None, "Bearer mine"), ("bound", "Bearer bound")):
+        auth = connect(None, given).client.auth
+        request = next(auth.auth_flow(httpx2.Request("GET", "https://one.example.com")))
+        assert request.headers["authorization"] == sent
+
+
+@pytest.mark.parametrize("text", ["", "[]", "clusters: 5", "{", "contexts: [{name: a}]\nclusters: []\nusers: []\ncurrent-context: a"])
+def test_a_kubeconfig_that_makes_no_sense_is_an_error_for_people(tmp_path, monkeypatch, text):
+    (tmp_path / "bad").write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "bad"))
+    with pytest.raises(ClusterUnreachable, match="cannot reach the cluster"):
+        connect(None)
+
+
+def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    raw["clusters"][0]["cluster"] = {"server": "https://one.example.com", "certificate-authority": "missing.crt"}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.chdir("/")
+    with pytest.raises(ClusterUnreachable, match="does not load"):
+        connect(None)
+
+
+def test_verbs_that_need_no_cluster_do_not_load_its_client():
+    program = "import sys; import greentic.operate.render, greentic.operate.env, greentic.operate.revisions, greentic.cli.op, greentic.serve.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A cluster whose Deployments and pods change as a script says."""
+
+    def __init__(self, lists: dict[str, list[dict]], events: dict[str, list[dict]], log: str = "") -> None:
+        self._lists, self._events, self._log = lists, events, log
+        self._told = threading.Event()
+
+    def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        return Listed(self._lists[kind], "1")
+
+    def watch(self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float) -> Iterator[Event]:
+        for thing in self._events.pop(kind, []):
+            yield Event("MODIFIED", thing)
+        self._told.wait(0.05)
+
+    def log(self, namespace: str, pod: str, *, previous: bool, lines: int) -> str:
+        return self._log
+
+
+def deployment(**state: int) -> dict:
+    container = {"name": "c", "image": "i"}
+    template = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [container]}}
+    return {"metadata": {"name": "w", "generation": 2}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "w"}}, "template": template}, "status": state}
+
+
+DONE = {"observedGeneration": 2, "updatedReplicas": 1, "replicas": 1, "availableReplicas": 1}
+WANTED = {Ref("Deployment", "w", "n"): deployment()}
+
+
+class View:
+    def show(self, rollouts: dict) -> None:
+        self.last = rollouts
+
+
+def test_waiting_ends_when_the_watch_says_that_all_is_done():
+    view = View()
+    wait_healthy(Watched({"Deployment": [deployment()], "Pod": []}, {"Deployment": [deployment(**DONE)]}), "n", "x", WANTED, 30, view)
+    assert view.last["w"][0].done
+
+
+def test_what_is_done_already_asks_for_nothing():
+    wait_healthy(None, "n", "x", {Ref("Deployment", "w", "n"): deployment(**DONE)}, 30, View())
+
+
+def test_an_older_generation_that_was_done_does_not_count():
+    old = deployment(observedGeneration=1, updatedReplicas=1, replicas=1, availableReplicas=1)
+    old["metadata"]["generation"] = 1
+    with pytest.raises(Conflict, match="did not become ready within 1s"):
+        wait_healthy(Watched({"Deployment": [old], "Pod": []}, {}), "n", "x", WANTED, 1, View())
+
+
+def test_a_crash_loop_is_told_with_its_last_lines():
+    state = {"name": "c", "restartCount": 4, "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "message": "boom"}}}
+    pod = {"metadata": {"name": "w-1", "labels": {"app": "w"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}, "status": {"containerStatuses": [state]}}
+    with pytest.raises(Conflict) as told:
+        wait_healthy(Watched({"Deployment": [deployment(observedGeneration=2)], "Pod": [pod]}, {}, "line one\nthe end"), "n", "x", WANTED, 30, View())
+    assert "pod `w-1`" in str(told.value) and "the end" in str(told.value)
+
+
+def test_requests_that_fail_while_waiting_are_not_the_end():
+    class Flaky(Watched):
+        failures = 2
+
+        def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+            if Flaky.failures and kind == "Deployment":
+                Flaky.failures -= 1
+                raise ClusterUnreachable("gone for a moment")
+            return super().list(kind, namespace, selector)
+
+    wait_healthy(Flaky({"Deployment": [deployment(**DONE)], "Pod": []}, {}), "n", "x", WANTED, 30, View())
+    assert Flaky.failures == 0
+

@@ -1,0 +1,85 @@
+"""What a worker does differently in a pod: its own revision, shared keys, mounted tokens, a signal while it boots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
+
+from greentic.ground.errors import BootError
+from greentic.serve.activation import SHARED_KEY, signing_key
+from greentic.serve.ingress_auth import TOKENS_VARIABLE, load_tokens
+from greentic.serve.pull_plan import as_seen, policy, wanted_revisions
+from greentic.store.environments import EnvironmentStore
+from greentic.store.layout import EnvPaths
+
+
+def wanted(env, own: str | None, *, alone: bool = False) -> list[str]:
+    return [r.revision_id for r in wanted_revisions(as_seen(env, own, alone=alone))]
+
+
+def test_a_worker_wants_its_own_revision_even_while_it_is_idle():
+    assert wanted(environment(), None) == [ONE, THREE]
+    assert wanted(environment(), TWO) == [TWO, THREE]
+    assert wanted(environment(), ONE) == [ONE, THREE]
+
+
+def test_a_worker_in_its_own_scope_wants_nothing_else():
+    assert wanted(environment(), TWO, alone=True) == [TWO]
+    assert wanted(environment(), ONE, alone=True) == [ONE]
+    assert wanted(environment(revisions=[revision(TWO, lifecycle="draining")]), TWO, alone=True) == [TWO]
+    with pytest.raises(BootError, match="is not in environment"):
+        as_seen(environment(), "00000000000000000000000099", alone=True)
+
+
+def test_a_failure_of_its_own_revision_is_fatal_for_a_worker():
+    seen = as_seen(environment(), TWO, alone=True)
+    assert policy(seen, TWO).own_deployment == DEPLOYMENT
+
+
+def test_workers_share_a_key_where_they_are_given_one(tmp_path, monkeypatch):
+    store = EnvironmentStore(tmp_path / "store")
+    shared = tmp_path / "key"
+    monkeypatch.setenv(SHARED_KEY, str(shared))
+    for name in ("a", "b"):
+        (tmp_path / "store" / name).mkdir(parents=True)
+    own = [signing_key(store.paths(name), store) for name in ("a", "b")]
+    assert own[0] != own[1]
+    shared.write_bytes(bytes(range(32)))
+    assert {signing_key(store.paths(name), store) for name in ("a", "b")} == {bytes(range(32))}
+    shared.write_bytes(b"short")
+    with pytest.raises(BootError, match="5 bytes"):
+        signing_key(store.paths("a"), store)
+
+
+def test_tokens_that_are_named_must_be_there(tmp_path, monkeypatch):
+    paths = EnvPaths(tmp_path)
+    assert load_tokens(paths) == []
+    named = tmp_path / "mounted.json"
+    monkeypatch.setenv(TOKENS_VARIABLE, str(named))
+    with pytest.raises(BootError, match="is not there"):
+        load_tokens(paths)
+    digest = hashlib.sha256(b"t").hexdigest()
+    named.write_text(json.dumps({"schema": "greentic.ingress-tokens.v1", "tokens": [{"sha256": digest}]}))
+    assert [t.sha256 for t in load_tokens(paths)] == [digest]
+
+
+@pytest.mark.e2e
+def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    environ = {**os.environ, "HOME": str(tmp_path), "GREENTIC_SEED_DIR": str(seed)}
+    program = "import sys, threading; from greentic.serve import seed; seed.copy_seed = lambda a, b: (print('booting', flush=True), threading.Event().wait()); from greentic.cli.start import run; run(['start', '--env', 'x'])"
+    slow = program.replace("from greentic.cli", "import greentic.serve.boot as boot; boot.copy_seed = seed.copy_seed; from greentic.cli")
+    process = subprocess.Popen([sys.executable, "-c", slow], env=environ, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "booting\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0 and time.monotonic() - began < 20
