@@ -11,7 +11,6 @@ import sys
 import time
 
 import pytest
-from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
 
 from greentic.ground.errors import BootError
 from greentic.serve.activation import SHARED_KEY, signing_key
@@ -19,6 +18,7 @@ from greentic.serve.ingress_auth import TOKENS_VARIABLE, load_tokens
 from greentic.serve.pull_plan import as_seen, policy, wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
+from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
 
 
 def wanted(env, own: str | None, *, alone: bool = False) -> list[str]:

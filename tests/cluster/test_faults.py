@@ -83,7 +83,7 @@ def test_forbidden_for_one_kind_stops_before_workloads_and_the_next_run_finishes
     report = told["report"]
     assert "forbidden" in told["message"] and "credentials requirements" in told["hint"]
     assert {f["kind"] for f in report["failed"]} == {"NetworkPolicy"} and len(report["failed"]) == 6
-    assert {c["kind"] for c in report["created"]} == {"ConfigMap"}
+    assert {c["kind"] for c in report["created"]} == {"ConfigMap"} and [n["kind"] for n in report["left_alone"]] == ["Namespace"]
     assert "Deployment" in {n["kind"] for n in report["not_attempted"]}
     assert world.get("deployment", "gtc-router") is None
     finished = world.reconcile("--no-wait").result

@@ -59,6 +59,8 @@ class Outcome(NamedTuple):
     failures: list[Failure]
     left: list[Ref]
     """Objects that were not tried, because something before them failed."""
+    left_alone: list[Ref]
+    """A namespace that is there and that this identity may not change."""
     objects: dict[Ref, JsonObject]
     """What was applied or in order already, as the server has it now."""
 
@@ -175,6 +177,7 @@ class _Run:
         self._created: list[Ref] = []
         self._changed: list[Ref] = []
         self._failures: list[Failure] = []
+        self._left_alone: list[Ref] = []
         self._objects: dict[Ref, JsonObject] = {i.ref: i.live for i in plan.items if i.action == "unchanged" and i.live}
 
     def carry_out(self, live: list[JsonObject], namespace: str, random: Random) -> Outcome:
@@ -210,6 +213,7 @@ class _Run:
             pruned,
             self._failures,
             left,
+            self._left_alone,
             self._objects,
         )
 
@@ -228,6 +232,10 @@ class _Run:
         except ApiRefused as error:
             if error.immutable and item.live is not None and self._rules.recreate:
                 thing = self._make_again(item, item.live)
+            elif error.forbidden and item.live is not None and item.ref.kind == "Namespace":
+                # somebody else's to label; everything in it may still be ours
+                self._left_alone.append(item.ref)
+                return
             else:
                 raise explained(item, error) from error
         self._objects[item.ref] = thing

@@ -25,7 +25,7 @@ from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.api_server import ApiServer
-from greentic.k8s.cluster import Ref, member, ref_of
+from greentic.k8s.cluster import ApiRefused, Ref, member, ref_of
 from greentic.k8s.connect import connect
 from greentic.k8s.permissions import ACCOUNT, grants, identity_secret, operations
 from greentic.k8s.plan import Deletion, make_plan
@@ -81,20 +81,13 @@ def requirements(context: Context, payload: CredentialsRequirementsPayload) -> J
             hint=f"gtc op credentials bootstrap {env_id} admin_profile=CONTEXT bind=true",
         )
     checks: list[JsonObject] = []
+    api: ApiServer | None = None
+    reachable: str | None = None
     try:
         api = reach(context, deployer).api
-        who = api.post(
-            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
-            {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
-        )
-        if not isinstance(member(who, "status", "userInfo").get("username"), str):
-            raise Conflict("the server does not say who this identity is")
-        reachable: str | None = None
+        _introduce(api)
     except GreenticError as error:
         api, reachable = None, error.message
-        if getattr(error, "status", None) == 404:
-            # servers before 1.28 have no such review; being answered at all shows that the token is accepted
-            api, reachable = reach(context, deployer).api, None
     checks.append(_check("k8s.api.reachable", "the API server is reached and accepts the identity", reachable))
     if api is None:
         checks += [
@@ -113,6 +106,23 @@ def requirements(context: Context, payload: CredentialsRequirementsPayload) -> J
         "checks": cast("list[Json]", checks),
         "last_run_at": timestamp(context.clock.now_ns()),
     }
+
+
+def _introduce(api: ApiServer) -> None:
+    """Ask the server who this identity is. Raises `Conflict` if it is not accepted.
+
+    Servers before 1.28 have no such review, or grant it to nobody; that they answer anything but 401, to somebody with a name,
+    shows that the token is accepted.
+    """
+    review: JsonObject = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        who = api.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+    except ApiRefused as error:
+        if error.status not in (403, 404) or "system:anonymous" in error.message:
+            raise
+        return
+    if not isinstance(member(who, "status", "userInfo").get("username"), str):
+        raise Conflict("the server does not say who this identity is")
 
 
 def _reviewed(api: ApiServer, namespace: str) -> list[JsonObject]:

@@ -172,6 +172,8 @@ def _report(outcome: Outcome) -> JsonObject:
         "pruned": _refs(outcome.pruned),
         "pruned_count": len(outcome.pruned),
     }
+    if outcome.left_alone:
+        report["left_alone"] = _refs(outcome.left_alone)
     if outcome.plan.unattributed:
         report["unattributed"] = _refs(outcome.plan.unattributed)
     if outcome.failures:
