@@ -1,6 +1,6 @@
 """`make bench`: everything side by side in one run, several repetitions, medians and spread; renders docs/performance.md.
 
-Needs curl, wrk, unsquashfs and mksquashfs (Debian: curl wrk squashfs-tools). Ratios hold when the machine's speed drifts, for
+Needs curl, wrk, unsquashfs and mksquashfs (Debian: curl wrk squashfs-tools); as root also the lab's programs (lab/build.sh). Ratios hold when the machine's speed drifts, for
 both sides of a row are measured in turn.
 """
 
@@ -41,6 +41,7 @@ from measure import (
     wrk,
 )
 
+from cluster import cluster_rows
 from greentic.distribute.fetch import fetch_into
 from greentic.ground.documents import from_json, json_object, pretty
 from greentic.model.environment import Environment
@@ -216,7 +217,7 @@ def main() -> None:
         (scratch / "dist").mkdir()
         os.environ["HOME"] = str(scratch / "home")
         (scratch / "home").mkdir()
-        for part in (boot_rows, command_rows, serve_rows, component_rows, unpack_rows, large_rows, delivery_rows):
+        for part in (boot_rows, command_rows, serve_rows, component_rows, unpack_rows, large_rows, delivery_rows, cluster_rows):
             for row in part(scratch):
                 print(" | ".join(row), flush=True)
                 rows.append(row)

@@ -131,7 +131,7 @@ def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names(monke
     assert len(script.asked) == 4 and paused[0] == 7.0 and all(0 < p < 8 * 1.5 for p in paused[1:])
 
 
-@pytest.mark.parametrize(("answer", "count"), [(status(403, "no"), 1), (status(422, "field is immutable"), 1), (status(500, 'admission webhook "w" denied the request: no'), 1)])
+@pytest.mark.parametrize(("answer", "count"), [(status(403, "no"), 1), (status(422, "field is immutable"), 1), (status(500, 'admission webhook "w" denied the request: no'), 1), (status(500, "ValidatingAdmissionPolicy 'p' denied request: no"), 1)])
 def test_what_asking_again_cannot_change_is_told_at_once(answer, count):
     api, script = server(answer)
     with pytest.raises(ApiRefused):
@@ -183,7 +183,8 @@ def test_a_watch_gives_events_and_tells_when_its_version_is_gone():
 
 def live(uid: str = "u", version: str = "4", labels: dict | None = None) -> dict:
     mine = {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: OWNER.store}
-    return {**CONFIG_MAP, "metadata": {"name": "a", "namespace": "n", "uid": uid, "resourceVersion": version, "labels": mine if labels is None else labels}}
+    applied = [{"manager": names.FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:data": {}}}]
+    return {**CONFIG_MAP, "metadata": {"name": "a", "namespace": "n", "uid": uid, "resourceVersion": version, "managedFields": applied, "labels": mine if labels is None else labels}}
 
 
 SEEN = Deletion(Ref("ConfigMap", "a", "n"), "u", "3")
@@ -240,6 +241,40 @@ def test_a_kubeconfig_that_makes_no_sense_is_an_error_for_people(tmp_path, monke
         connect(None)
 
 
+@pytest.mark.parametrize(("part", "key"), [("user", "as"), ("user", "as-groups"), ("cluster", "tls-server-name")])
+def test_what_cannot_be_done_is_refused_and_never_passed_over(tmp_path, monkeypatch, part, key):
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    raw[f"{part}s"][0][part][key] = "other"
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(ClusterUnreachable, match=key):
+        connect(None)
+    if part == "user":
+        assert connect(None, "bound").server == "https://one.example.com"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_plugins_give_the_token_and_learn_who_asks(tmp_path, monkeypatch, version):
+    plugin = tmp_path / "plugin"
+    told = '{"kind": "ExecCredential", "status": {"token": "from-the-plugin"}}'
+    plugin.write_text(f"#!/bin/sh\nprintf '%s' \"$KUBERNETES_EXEC_INFO\" > {tmp_path}/info\nprintf '%s' '{told}'\n")
+    plugin.chmod(0o755)
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    raw["users"][0]["user"] = {"exec": {"apiVersion": f"client.authentication.k8s.io/{version}", "command": str(plugin), "interactiveMode": "Never"}}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    auth = connect(None).client.auth
+    request = next(auth.sync_auth_flow(httpx2.Request("GET", "https://one.example.com")))
+    assert request.headers["authorization"] == "Bearer from-the-plugin"
+    assert json.loads((tmp_path / "info").read_text())["apiVersion"] == f"client.authentication.k8s.io/{version}"
+    plugin.write_text("#!/bin/sh\necho expired >&2\nexit 1\n")
+    with pytest.raises(ClusterUnreachable, match="cannot reach the cluster") as refused:
+        ApiServer(connect(None)).get(Ref("ConfigMap", "a", "n"))
+    assert "log in again" in refused.value.hint
+
+
 def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
     path = kubeconfig(tmp_path / "config", "one")
     raw = yaml.safe_load(path.read_text())
@@ -274,7 +309,7 @@ class Watched:
             yield Event("MODIFIED", thing)
         self._told.wait(0.05)
 
-    def log(self, namespace: str, pod: str, *, previous: bool, lines: int) -> str:
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         return self._log
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.cluster import FieldConflict, Ref, ref_of
-from greentic.k8s.health import rollout, runs_template, trouble
+from greentic.k8s.health import GROWING_SECONDS, PASSING_SECONDS, rollout, runs_template, trouble
 from greentic.k8s.ownership import compare
 from greentic.k8s.plan import Owner, make_plan
 from greentic.k8s.reconcile import Rules, refuse, scoped
@@ -148,6 +148,36 @@ def test_threat_prune_strangers_only_what_this_store_made_is_deleted():
     assert [r.name for r in found.unattributed] == ["old"]
 
 
+def test_a_copy_that_carries_our_labels_is_not_ours():
+    """`kubectl expose` and copies of manifests take the labels along; what we did not apply is not deleted."""
+    copied = live_of(config_map("public"), manager="kubectl-expose")
+    assert plan([], [copied, live_of(config_map("mine"))]).deletions[0].ref.name == "mine"
+    assert len(plan([], [copied]).deletions) == 0
+
+
+def test_pod_security_is_stated_where_the_namespace_is_ours_to_state_it():
+    restricted = LABELS | {"pod-security.kubernetes.io/enforce": "restricted"}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gtc-prod", "labels": restricted}}
+    assert plan([space], []).items[0].stated == space
+    there = live_of({**space, "metadata": {"name": "gtc-prod", "labels": {"team": "a"}}}, manager="kubectl-create")
+    adopted = plan([space], [there]).items[0].stated["metadata"]["labels"]
+    assert adopted == LABELS
+    assert plan([space], [live_of(space)]).items[0].action == "unchanged"
+    again = live_of({**space, "metadata": {"name": "gtc-prod", "labels": LABELS}})
+    assert plan([space], [again]).items[0].action == "unchanged"
+
+
+def test_replicas_are_an_autoscalers_where_there_is_one():
+    stated = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gtc-router", "namespace": "n", "labels": LABELS}, "spec": {"replicas": 2, "paused": False}}
+    scaled = live_of(stated, ("kube-controller-manager", {"f:spec": {"f:replicas": {}}}))
+    scaled["spec"]["replicas"] = 7
+    found = plan([stated], [scaled]).items[0]
+    assert found.conflicts == [] and "replicas" not in found.stated["spec"]
+    by_hand = live_of(stated, ("kubectl", {"f:spec": {"f:replicas": {}}}))
+    by_hand["spec"]["replicas"] = 7
+    assert plan([stated], [by_hand]).items[0].conflicts == [FieldConflict("kubectl", ".spec.replicas")]
+
+
 def test_workloads_are_deleted_before_the_policies_that_fence_them():
     mine = [{"apiVersion": "v", "kind": k, "metadata": {"name": k.lower(), "namespace": "n", "labels": LABELS}} for k in ("NetworkPolicy", "Deployment", "Service")]
     assert [d.ref.kind for d in plan([], [live_of(t) for t in mine]).deletions] == ["Deployment", "Service", "NetworkPolicy"]
@@ -205,7 +235,7 @@ def test_unknown_kinds_and_missing_namespaces_are_errors():
 
 def deployment(**status: object) -> dict:
     container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]}
-    template = {"metadata": {"labels": {"app": "w"}, "annotations": {"sum": "1"}}, "spec": {"containers": [container]}}
+    template = {"metadata": {"labels": {"app": "w"}, "annotations": {names.TEMPLATE: "1"}}, "spec": {"containers": [container]}}
     return {"metadata": {"name": "w", "generation": 3}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "w"}}, "template": template}, "status": status}
 
 
@@ -234,16 +264,15 @@ def pod(waiting: dict | None = None, ended: dict | None = None, restarts: int = 
     if ended:
         state["lastState"] = {"terminated": ended}
     container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]} | spec
-    meta = {"name": "w-1", "labels": {"app": "w", "pod-template-hash": "x"}, "annotations": {"sum": "1"}}
+    meta = {"name": "w-1", "labels": {"app": "w", "pod-template-hash": "x"}, "annotations": {names.TEMPLATE: "1"}}
     return {"metadata": meta, "spec": {"containers": [container, {"name": "sidecar"}]}, "status": {"containerStatuses": [state], "conditions": conditions or []}}
 
 
 def test_pods_of_an_older_template_do_not_count():
     assert runs_template(pod(), deployment())
-    for older in (pod(image="i:0"), pod(args=["x"]), pod(env=[])):
-        assert not runs_template(older, deployment())
+    assert runs_template(pod(image="mirror.example.com/i:1", env=[{"name": "INJECTED", "value": "1"}]), deployment())
     other = pod()
-    other["metadata"]["annotations"] = {"sum": "0"}
+    other["metadata"]["annotations"] = {names.TEMPLATE: "0"}
     assert not runs_template(other, deployment())
     leaving = pod()
     leaving["metadata"]["deletionTimestamp"] = "now"
@@ -251,21 +280,21 @@ def test_pods_of_an_older_template_do_not_count():
 
 
 @pytest.mark.parametrize(
-    ("ailing", "text", "crashed", "patient"),
+    ("ailing", "text", "crashed", "patience"),
     [
-        (pod({"reason": "ImagePullBackOff", "message": "no such image"}), "ImagePullBackOff: no such image", False, False),
-        (pod({"reason": "ErrImageNeverPull"}), "ErrImageNeverPull", False, False),
-        (pod({"reason": "CreateContainerConfigError", "message": "secret not found"}), "secret not found", False, False),
-        (pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "boom"}, 3), "crashed 3 times, last with code 1: boom", True, False),
-        (pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "Error: digest does not match the pinned one"}, 1), "does not match the pinned", False, False),
-        (pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]), "0/1 nodes", False, True),
+        (pod({"reason": "ImagePullBackOff", "message": "no such image"}), "ImagePullBackOff: no such image", False, PASSING_SECONDS),
+        (pod({"reason": "ErrImageNeverPull"}), "ErrImageNeverPull", False, 0),
+        (pod({"reason": "CreateContainerConfigError", "message": "secret not found"}), "secret not found", False, PASSING_SECONDS),
+        (pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "boom"}, 3), "crashed 3 times, last with code 1: boom", True, 0),
+        (pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "pulled bundle digest `sha256:1` does not match revision `R`'s pinned `sha256:2`; deleted"}, 1), "pinned `sha256:2`", False, 0),
+        (pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]), "0/1 nodes", False, GROWING_SECONDS),
     ],
 )  # fmt: skip
-def test_what_ails_a_pod(ailing, text, crashed, patient):
+def test_what_ails_a_pod(ailing, text, crashed, patience):
     found = trouble(ailing)
-    assert text in found.reason and (found.crashed, found.patient) == (crashed, patient)
+    assert text in found.reason and (found.crashed, found.patience) == (crashed, patience)
 
 
-@pytest.mark.parametrize("well", [pod(), pod({"reason": "ContainerCreating"}), pod({"reason": "ErrImagePull"}), pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "x"}, 2)])
+@pytest.mark.parametrize("well", [pod(), pod({"reason": "ContainerCreating"}), pod({"reason": "ErrImagePull"}), pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "x"}, 2), pod(None, {"exitCode": 1, "message": "last week"}, 9)])
 def test_a_start_that_takes_its_time_is_no_trouble(well):
     assert trouble(well) is None

@@ -25,6 +25,7 @@ from greentic.model.environment import (
     HostConfig,
     RevenueShare,
     Revision,
+    Revocation,
     RouteBinding,
     SplitEntry,
     TenantSelector,
@@ -216,7 +217,7 @@ def test_routers_spread_and_never_go_below_their_number():
 
 def test_answers_reach_the_pods():
     told = {
-        "image_pull_policy": "Never", "image_pull_secrets": "reg-a,reg-b", "ingress_tokens_secret": "tokens", "redis_secret": "redis", "secrets_secret": "bot-secrets",
+        "image_pull_policy": "Never", "image_pull_secrets": "reg-a,reg-b", "ingress_tokens_secret": "tokens", "redis_secret": "redis", "secrets_secret": "bot-secrets", "registry_secret": "pull",
         "trust_anchor_config_map": "anchor", "oci_insecure_registries": ["r:5000"], "tunnel": "cloudflared", "service_type": "LoadBalancer",
     }  # fmt: skip
     objects = rendered(environment(), told)
@@ -227,6 +228,7 @@ def test_answers_reach_the_pods():
     assert variables["GREENTIC_RUNNER_REDIS_URL"] == {"secretKeyRef": {"name": "redis", "key": "url"}}
     assert variables["GREENTIC_INGRESS_TOKENS"].startswith(mounted["ingress-tokens"]) and variables["GREENTIC_SECRETS_DIR"] == mounted["secrets"]
     assert variables["GREENTIC_TRUST_ANCHOR"].startswith(mounted["trust"]) and variables["GREENTIC_OCI_INSECURE_REGISTRIES"] == "r:5000"
+    assert variables["DOCKER_CONFIG"] == mounted["registry"] and variables["GREENTIC_TRUST_LOOPBACK"] == "off"
     assert "--cloudflared" not in pod["containers"][0]["args"]
     worker = template(named(objects, "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]
     assert worker["containers"][0]["args"][3:] == ["--cloudflared", "on", "--cloudflared-binary", "/usr/local/bin/cloudflared"]
@@ -294,6 +296,32 @@ def test_times_authors_and_states_roll_nobody():
         name="another name",
     )
     assert changed(environment(), noise) == set()
+
+
+def test_a_revocation_list_is_reached_even_with_nothing_to_pull():
+    env = environment(revisions=[replace(r, bundle_source_uri=None) for r in environment().revisions], revocation=Revocation(required=True, list_ref="https://lists.example.com:8443/r.json"))
+    ports = {p["port"] for p in policy(rendered(env), "gtc-allow-router-egress")["egress"][0]["ports"]}
+    assert ports == {443, 8443}
+
+
+@given(st.recursive(st.text(max_size=3), lambda v: st.dictionaries(st.sampled_from(["name", "usage", "health", "seal", "updated_at", "x"]), v, min_size=1, max_size=2), max_leaves=4))
+def test_whatever_changes_in_overrides_rolls(value):
+    """Keys that mean nothing in our records mean something in an operator's own."""
+    with_it = [replace(deployment(revisions=(ONE, TWO)), config_overrides={"name": {"usage": value}}), deployment(OTHER, "faq", (THREE,))]
+    without = [replace(deployment(revisions=(ONE, TWO)), config_overrides={"name": {"usage": [value]}}), deployment(OTHER, "faq", (THREE,))]
+    assert view(for_router(environment(bundles=with_it))) != view(for_router(environment(bundles=without)))
+
+
+def test_a_router_waits_as_long_as_the_slowest_of_its_revisions():
+    slow = environment(revisions=[replace(r, drain_seconds=90) if r.revision_id == ONE else r for r in environment().revisions])
+    pod = template(named(rendered(slow), "Deployment", "gtc-router"))["spec"]
+    assert {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}["GREENTIC_FINISH_SECONDS"] == "90"
+    assert pod["terminationGracePeriodSeconds"] >= 90
+
+
+def test_callers_find_their_conversation_unless_routers_share_a_store():
+    assert named(rendered(environment()), "Service", "gtc-router")["spec"]["sessionAffinity"] == "ClientIP"
+    assert named(rendered(environment(), {"redis_secret": "redis"}), "Service", "gtc-router")["spec"]["sessionAffinity"] == "None"
 
 
 def test_new_overrides_roll_the_router_and_the_workers_of_that_deployment():
@@ -373,7 +401,10 @@ def test_ways_out_are_as_narrow_as_sources_and_answers():
     assert rule["to"][0]["ipBlock"] == {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}
     told = rendered(environment(), {"egress_cidrs": "203.0.113.0/24", "egress_ports": [6379]})
     rule = policy(told, "gtc-allow-worker-egress")["egress"][0]
-    assert rule == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6379}]}
+    assert rule == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 443}]}
+    more = policy(told, "gtc-allow-worker-egress")["egress"][1]
+    assert more == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}, {"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 6379}]}
+    assert policy(rendered(environment(), {"redis_secret": "redis"}), "gtc-allow-router-egress")["egress"][1]["ports"] == [{"protocol": "TCP", "port": 6379}]
     assert policy(rendered(environment(), {"egress": "open"}), "gtc-allow-worker-egress")["egress"] == [{}]
 
 
@@ -401,5 +432,9 @@ def test_only_routers_reach_workers_and_answers_say_who_reaches_routers():
 
 def test_dns_goes_to_the_clusters_resolvers_only():
     rule = policy(rendered(environment()), "gtc-allow-dns")["egress"][0]
-    assert rule["to"][0] == {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    values = rule["to"][0]["podSelector"]["matchExpressions"][0]["values"]
+    assert rule["to"][0]["namespaceSelector"] == {} and values == ["kube-dns", "node-local-dns"]
+    assert [p["ipBlock"]["cidr"] for p in rule["to"][1:]] == ["169.254.0.0/16"]
+    told = policy(rendered(environment(), {"dns_cidrs": "10.96.0.10"}), "gtc-allow-dns")["egress"][0]["to"]
+    assert [p["ipBlock"]["cidr"] for p in told[1:]] == ["169.254.0.0/16", "10.96.0.10/32"]
     assert {p["protocol"] for p in rule["ports"]} == {"TCP", "UDP"}

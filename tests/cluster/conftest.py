@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import Kubectl, Outside, World
+from world import LAB, Kubectl, Outside, World
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +45,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
     if outcome.get_result().when == "call" and outcome.get_result().failed:
         item.failed = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that handle the lab's own processes are no part of a run on another cluster."""
+    elsewhere = [] if LAB else [item for item in items if item.get_closest_marker("lab")]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]

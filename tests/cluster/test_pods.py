@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
 
+import pytest
 from world import LOAD, PAUSE, World, until
 
 
@@ -172,7 +174,7 @@ def test_a_pod_that_fits_nowhere_is_told(world: World, kubectl):
     kubectl.run("cordon", node)
     try:
         world.answer(router_replicas=3)
-        told = world.reconcile("--timeout", "90").error
+        told = world.reconcile("--timeout", "15").error
         assert "unschedulable" in told["message"]
     finally:
         kubectl.run("uncordon", node)
@@ -216,6 +218,8 @@ def test_callers_need_a_token_where_one_is_configured(world: World, outside):
     world.reconcile("--timeout", "120").result  # noqa: B018
     url = f"http://gtc-router.{world.namespace}.svc.cluster.local:8080/"
     assert outside.post(url)[0] == 401
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        world.post("service/gtc-router")  # a loopback peer is nobody special there
     script = """
 import sys, urllib.request
 request = urllib.request.Request(sys.argv[1], b'{"text": "hi"}', {"Authorization": "Bearer let-me-in"})

@@ -212,10 +212,10 @@ def test_an_environment_is_destroyed_with_all_that_it_made(world: World, kubectl
     assert not (world.store / world.env_id).exists()
 
 
-def test_a_namespace_that_holds_nothing_else_goes_too(world: World, kubectl):
+def test_a_namespace_goes_only_where_that_is_asked_for(world: World, kubectl):
     world.author(runtime_image=PAUSE)
     world.reconcile("--no-wait").result  # noqa: B018
-    removed = world.op("env", "destroy", world.env_id, "--confirm").result["cluster"]["removed"]
+    removed = world.op("env", "destroy", world.env_id, "--confirm", "--namespace").result["cluster"]["removed"]
     assert "Namespace" in {r["kind"] for r in removed}
     assert kubectl.get("namespace", world.namespace) is None
 

@@ -271,9 +271,11 @@ import collections, http.client, json, sys, threading, urllib.parse
 url = urllib.parse.urlsplit(sys.argv[1])
 seen, failures, stop = collections.Counter(), [], threading.Event()
 
-def ask():
+def ask(keep):
+    connection = None
     while not stop.is_set():
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=20)
+        if connection is None or not keep or connection.sock is None:
+            connection = http.client.HTTPConnection(url.hostname, url.port, timeout=20)
         try:
             connection.request("POST", url.path or "/", json.dumps({"text": "hi"}))
             answer = connection.getresponse()
@@ -283,11 +285,12 @@ def ask():
                 failures.append(f"{answer.status} {body[:80]}")
         except Exception as error:
             failures.append(f"{type(error).__name__} {error}")
-        finally:
+            connection.close()
+        if not keep:
             connection.close()
         stop.wait(0.005)
 
-threads = [threading.Thread(target=ask) for _ in range(4)]
+threads = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(4)]  # half of them keep their connection
 for thread in threads:
     thread.start()
 print("started", flush=True)

@@ -100,6 +100,7 @@ VERBS: tuple[Verb, ...] = (
          "delete what runs in the cluster, take it out of the store; a copy is kept",
          "gtc op env destroy prod --confirm", required=(ENV,),
          flags=(Flag("--confirm", "confirm", "yes, really", switch=True),
+                Flag("--namespace", "namespace", "delete the namespace in the cluster, too", switch=True),
                 Flag("--store-only", "store_only", "leave what runs in a cluster", switch=True))),
     Verb("env", "render", f"{_N}:render_objects", f"{_N}:EnvRenderPayload", "the Kubernetes objects, without asking a cluster",
          "gtc op env render prod --output manifests/", required=(ENV,),

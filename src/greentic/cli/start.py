@@ -25,6 +25,8 @@ environment variables:
   GREENTIC_INGRESS_TOKENS         the file of bearer tokens, if not <environment>/ingress-tokens.json
   GREENTIC_STRICT_PORT            1: never use another port than the one asked for
   GREENTIC_DRAIN_DELAY_SECONDS    keep serving this long after SIGTERM, unready
+  GREENTIC_FINISH_SECONDS         how long running requests may take after that (default: 30)
+  GREENTIC_TRUST_LOOPBACK         off: a loopback peer is nobody special, as where a proxy runs beside the worker
   GREENTIC_TRUST_ANCHOR           a file with keys, if --trust-anchor is not given
   GREENTIC_FETCH_IDLE_SECONDS, GREENTIC_FETCH_TOTAL_SECONDS, GREENTIC_FETCH_MAX_BYTES  limits of one download
   GREENTIC_OCI_INSECURE_REGISTRIES  registries that are asked over plain http

@@ -18,8 +18,6 @@ from greentic.k8s.names import namespace_of
 
 DEFAULT_IMAGE = "ghcr.io/greenticai/greentic-start-distroless:latest"
 DEFAULT_DRAIN_SECONDS = 5
-NODE_LOCAL_DNS = "169.254.20.10/32"
-"""Where NodeLocal DNSCache listens, on clusters that have it."""
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]
@@ -38,9 +36,10 @@ KEYS: dict[str, str] = {
     "egress": "sources (default): pods reach what bundles come from, and https; open: everything",
     "egress_cidrs": "with `sources`: only these networks instead of any address",
     "egress_ports": "with `sources`: more TCP ports that pods may connect to",
-    "dns_cidrs": "where DNS servers are that are no pods labelled k8s-app=kube-dns (default: NodeLocal DNSCache)",
+    "dns_cidrs": "more networks where DNS servers are, such as the address of Service kube-dns behind NodeLocal DNSCache",
     "ingress_namespaces": "only pods of these namespaces reach the router",
     "ingress_cidrs": "only these networks reach the router",
+    "registry_secret": "a Secret of type kubernetes.io/dockerconfigjson, for pulling bundles",
     "secrets_secret": "a Secret whose keys components read as their secrets",
     "ingress_tokens_secret": "a Secret with ingress-tokens.json: callers need one of its bearer tokens",
     "redis_secret": "a Secret with the key `url`: the Redis where pods share conversations and state",
@@ -69,9 +68,10 @@ class Answers(NamedTuple):
     egress_open: bool = False
     egress_cidrs: tuple[str, ...] = ()
     egress_ports: tuple[int, ...] = ()
-    dns_cidrs: tuple[str, ...] = (NODE_LOCAL_DNS,)
+    dns_cidrs: tuple[str, ...] = ()
     ingress_namespaces: tuple[str, ...] = ()
     ingress_cidrs: tuple[str, ...] = ()
+    registry_secret: str | None = None
     secrets_secret: str | None = None
     ingress_tokens_secret: str | None = None
     redis_secret: str | None = None
@@ -112,9 +112,10 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         egress_open=_choice(given, "egress", ("sources", "open")) == "open",
         egress_cidrs=_networks(given, "egress_cidrs"),
         egress_ports=tuple(_number(p, "egress_ports", 1, 65535) for p in _list(given, "egress_ports")),
-        dns_cidrs=_networks(given, "dns_cidrs") or (NODE_LOCAL_DNS,),
+        dns_cidrs=_networks(given, "dns_cidrs"),
         ingress_namespaces=tuple(_name("ingress_namespaces", n) for n in _list(given, "ingress_namespaces")),
         ingress_cidrs=_networks(given, "ingress_cidrs"),
+        registry_secret=_object_name(given, "registry_secret"),
         secrets_secret=_object_name(given, "secrets_secret"),
         ingress_tokens_secret=_object_name(given, "ingress_tokens_secret"),
         redis_secret=_object_name(given, "redis_secret"),

@@ -48,6 +48,7 @@ MAX_LOG_BYTES = 16 << 10
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """What a write is answered with: the rest of the object is what was written."""
+_LOGIN = "log in again, as your kubeconfig's plugin wants it (kubectl get namespaces shows the same), or fetch the kubeconfig again"
 _APPLY = "application/apply-patch+yaml"
 
 
@@ -101,6 +102,7 @@ class ApiServer:
         self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float
     ) -> Iterator[Event]:
         import httpx2
+        from lightkube.core.exceptions import ConfigError
 
         found = KINDS[kind]
         parameters: dict[str, str | int] = {
@@ -129,11 +131,11 @@ class ApiServer:
                         code = thing.get("code")
                         raise ApiRefused(str(thing.get("message")), status=code if isinstance(code, int) else 500)
                     yield Event(str(told.get("type")), thing)
-        except (httpx2.TransportError, ValueError) as error:
+        except (httpx2.TransportError, ConfigError, OSError, KeyError, ValueError) as error:
             raise ClusterUnreachable(self._unreachable(error)) from error
 
-    def log(self, namespace: str, pod: str, *, previous: bool, lines: int) -> str:
-        parameters: dict[str, str | int] = {"tailLines": lines, "limitBytes": MAX_LOG_BYTES}
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        parameters: dict[str, str | int] = {"container": container, "tailLines": lines, "limitBytes": MAX_LOG_BYTES}
         if previous:
             parameters["previous"] = "true"
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
@@ -244,6 +246,7 @@ class ApiServer:
     ) -> httpx2.Response:
         """One request, repeated as rule 1 says."""
         import httpx2
+        from lightkube.core.exceptions import ConfigError
 
         headers = {"Accept": accept} | ({"Content-Type": media} if body is not None else {})
         ends = time.monotonic() + self._patience
@@ -258,8 +261,8 @@ class ApiServer:
                 failure = ClusterUnreachable(self._unreachable(error), hint=self._hint(error))
                 if self._hopeless(error):
                     raise failure from error
-            except OSError as error:
-                raise ClusterUnreachable(self._unreachable(error)) from error
+            except (OSError, ConfigError, KeyError, ValueError) as error:  # reading a token, running a plugin
+                raise ClusterUnreachable(self._unreachable(error), hint=_LOGIN) from error
             else:
                 if answer.status_code < 400:
                     return answer

@@ -128,11 +128,11 @@ class ApiRefused(Conflict):
     @property
     def denied(self) -> bool:
         """Whether an admission webhook or policy said no."""
-        return "denied the request" in self.message
+        return "denied the request" in self.message or "denied request" in self.message
 
     @property
     def immutable(self) -> bool:
-        return self.status == 422 and ("immutable" in self.message or "may not be changed" in self.message)
+        return self.status == 422 and not self.denied and "field is immutable" in self.message
 
 
 class Listed(NamedTuple):
@@ -176,8 +176,8 @@ class Cluster(Protocol):
         """Changes since a version, for at most so many seconds. Ends silently; a version that is too old is refused with 410."""
         ...
 
-    def log(self, namespace: str, pod: str, *, previous: bool, lines: int) -> str:
-        """The last lines of a pod's first container; empty if there are none."""
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        """The last lines of a pod's container; empty if there are none."""
         ...
 
     def post(self, path: str, body: JsonObject) -> JsonObject:

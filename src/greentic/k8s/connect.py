@@ -4,11 +4,14 @@ Rules:
 1. An answered kubeconfig context; else the current context of `KUBECONFIG` (the files that it lists are merged, the first one
    that says something wins) or `~/.kube/config`; else the account of the pod that this runs in.
 2. A bound token replaces everything that the kubeconfig says about the user; address and certificate authority stay.
-3. Whatever fails, the message says which file, context and server were tried.
+3. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
+   passed over in silence. Plugins of version v1 are run as those of v1beta1, which they also speak.
+4. Whatever fails, the message says which file, context and server were tried.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +48,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
         raise ClusterUnreachable(
             "cannot reach the cluster: the cluster's client is not installed", hint=EXTRA
         ) from None
-    config = _config(context)
+    config, proxy = _config(context, bound=token is not None)
     if token is not None:
         from lightkube.config.models import User
 
@@ -56,6 +59,8 @@ def connect(context: str | None, token: str | None = None) -> Connection:
         config = config._replace(user=User())
     try:
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
+        if proxy is not None:
+            parameters["proxy"] = proxy
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
         client = httpx2.Client(**parameters)
     except (ConfigError, OSError, ValueError, KeyError) as error:
@@ -66,7 +71,8 @@ def connect(context: str | None, token: str | None = None) -> Connection:
     return Connection(client, config.cluster.server, config.context_name, lambda: _certificate_end(config))
 
 
-def _config(context: str | None) -> SingleConfig:
+def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | None]:
+    """The chosen context, and the proxy that it names."""
     from lightkube.config.kubeconfig import KubeConfig
     from lightkube.core.exceptions import ConfigError
 
@@ -80,7 +86,7 @@ def _config(context: str | None) -> SingleConfig:
             if context is not None or merged.get("current-context"):
                 config = KubeConfig.from_dict(merged, fname=existing[0]).get(context)
                 if config is not None:
-                    return config
+                    return config, _further(merged, config, bound=bound)
         if context is not None:
             raise ClusterUnreachable(
                 f"cannot reach the cluster: context `{context}` is in none of {tried}",
@@ -88,12 +94,30 @@ def _config(context: str | None) -> SingleConfig:
             )
         found = KubeConfig.from_service_account().get()
         assert found is not None
-        return found
+        return found, None
     except (ConfigError, KeyError, ValueError, TypeError, OSError) as error:
         raise ClusterUnreachable(
             f"cannot reach the cluster: {error} (tried: {tried}, and the account of a pod)",
             hint="set KUBECONFIG, or answer kubeconfig_context",
         ) from error
+
+
+def _further(merged: dict[str, Any], config: SingleConfig, *, bound: bool) -> str | None:
+    """The proxy of a context. Raises `ClusterUnreachable` for what this client cannot do (rule 3)."""
+
+    def entry(section: str, name: str | None, inner: str) -> dict[str, Any]:
+        return next((e.get(inner) or {} for e in merged[section] if e["name"] == name), {})
+
+    cluster, user = entry("clusters", config.context.cluster, "cluster"), entry("users", config.context.user, "user")
+    refused = [key for key in ("tls-server-name",) if cluster.get(key)]
+    refused += [key for key in ("as", "as-uid", "as-groups", "as-user-extra") if user.get(key) and not bound]
+    if refused:
+        raise ClusterUnreachable(
+            f"cannot reach the cluster: context `{config.context_name}` uses {', '.join(refused)}, which is not supported",
+            hint="bind a service account instead: gtc op credentials bootstrap",
+        )
+    proxy = cluster.get("proxy-url")
+    return str(proxy) if proxy else None
 
 
 def _merged(files: list[Path]) -> dict[str, Any]:
@@ -120,6 +144,9 @@ def _merged(files: list[Path]) -> dict[str, Any]:
 
 def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
     out = dict(entry)
+    plugin = (out.get("user") or {}).get("exec") if isinstance(out.get("user"), dict) else None
+    if isinstance(plugin, dict):
+        out["user"] = {**out["user"], "exec": _plugin(plugin)}
     for part in ("cluster", "user"):
         inner = out.get(part)
         if isinstance(inner, dict):
@@ -130,6 +157,15 @@ def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
                 for key, value in inner.items()
             }
     return out
+
+
+def _plugin(plugin: dict[str, Any]) -> dict[str, Any]:
+    """A plugin's entry, with what it is told about who runs it."""
+    version = str(plugin.get("apiVersion", ""))
+    told = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
+    variables = [*(plugin.get("env") or []), {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(told)}]
+    spoken = version.replace("k8s.io/v1", "k8s.io/v1beta1") if version.endswith("k8s.io/v1") else version
+    return {**plugin, "apiVersion": spoken, "env": variables}
 
 
 def _certificate_end(config: SingleConfig) -> str | None:

@@ -2,10 +2,11 @@
 
 Rules:
 1. Complete: the controller has seen this generation, all wanted pods are of it and available, and no old ones linger.
-2. Hopeless: the controller has given up, or may not make pods, or a pod of the current template cannot have its image, is
-   configured wrongly, ended with a digest that is not the pinned one, or keeps crashing. A pod that fits nowhere is hopeless
-   after a while, since a cluster may grow.
-3. Pods of an older template do not count: a rollout is how they go away.
+2. Hopeless: the controller has given up, a pod of the current template ended with bytes that are not the pinned ones, keeps
+   crashing, or names an image that cannot be. What may pass by itself is hopeless only after a while: an image that a registry
+   does not give now, a Secret that is still to come, a pod that fits nowhere while the cluster grows.
+3. Pods of an older template do not count: a rollout is how they go away. Templates are told apart by their own hash, whatever
+   webhooks make of the pods.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import NamedTuple, cast
 
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.cluster import member, metadata_of
+from greentic.k8s.names import TEMPLATE
 
 CRASHES = 3
 """Restarts after which a pod counts as crashing for good."""
-UNSCHEDULABLE_SECONDS = 45.0
-_IMAGE = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
+PASSING_SECONDS = 30.0
+"""How long something that may pass by itself is waited for; a pod that fits nowhere, `GROWING_SECONDS`."""
+GROWING_SECONDS = 120.0
+_NO_IMAGE = frozenset({"ErrImageNeverPull", "InvalidImageName"})
+_IMAGE = frozenset({"ImagePullBackOff"}) | _NO_IMAGE
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_FOR_GOOD = ("DigestMismatch", "does not match the pinned", "signatures are required", "is revoked")
+_FOR_GOOD = ("'s pinned `sha256:", "signatures are required", "is revoked")
 
 
 class Rollout(NamedTuple):
@@ -49,8 +54,8 @@ class Trouble(NamedTuple):
     reason: str
     crashed: bool = False
     """Whether the log of its last run tells more."""
-    patient: bool = False
-    """Whether it may pass by itself."""
+    patience: float = 0.0
+    """Seconds in which it may pass by itself."""
 
 
 def rollout(deployment: JsonObject) -> Rollout:
@@ -74,18 +79,8 @@ def runs_template(pod: JsonObject, deployment: JsonObject) -> bool:
     """Whether a pod was made from the Deployment's current template (rule 3)."""
     if metadata_of(pod).get("deletionTimestamp"):
         return False
-    template = member(deployment, "spec", "template")
-    wanted, have = member(template, "metadata"), metadata_of(pod)
-    for part in ("labels", "annotations"):
-        stated, found = wanted.get(part) or {}, have.get(part) or {}
-        if isinstance(stated, dict) and isinstance(found, dict) and any(found.get(k) != v for k, v in stated.items()):
-            return False
-    containers = {c.get("name"): c for c in _objects(member(pod, "spec").get("containers"))}
-    for container in _objects(member(template, "spec").get("containers")):
-        found_container = containers.get(container.get("name"))
-        if found_container is None or any(found_container.get(k) != container.get(k) for k in ("image", "args", "env")):
-            return False
-    return True
+    wanted = member(deployment, "spec", "template", "metadata", "annotations").get(TEMPLATE)
+    return member(pod, "metadata", "annotations").get(TEMPLATE) == wanted
 
 
 def trouble(pod: JsonObject) -> Trouble | None:
@@ -94,27 +89,23 @@ def trouble(pod: JsonObject) -> Trouble | None:
     status = member(pod, "status")
     for condition in _objects(status.get("conditions")):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return Trouble(name, f"unschedulable: {condition.get('message')}", patient=True)
+            return Trouble(name, f"unschedulable: {condition.get('message')}", patience=GROWING_SECONDS)
     for container in [*_objects(status.get("initContainerStatuses")), *_objects(status.get("containerStatuses"))]:
         waiting, ended = member(container, "state", "waiting"), member(container, "lastState", "terminated")
         ended = ended or member(container, "state", "terminated")
         reason = str(waiting.get("reason", ""))
         if reason in _IMAGE:
-            return Trouble(
-                name, f"the image `{container.get('image')}` cannot be had: {reason}: {waiting.get('message', '')}"
-            )
+            told = f"the image `{container.get('image')}` cannot be had: {reason}: {waiting.get('message', '')}"
+            return Trouble(name, told, patience=0.0 if reason in _NO_IMAGE else PASSING_SECONDS)
         if reason in _CONFIG:
-            return Trouble(name, f"{reason}: {waiting.get('message', '')}")
+            return Trouble(name, f"{reason}: {waiting.get('message', '')}", patience=PASSING_SECONDS)
         message = str(ended.get("message", ""))
         if ended and any(text in message for text in _FOR_GOOD):
             return Trouble(name, f"it ended with code {ended.get('exitCode')}: {message.strip()}")
-        if ended and _int(container.get("restartCount"), 0) >= CRASHES and not container.get("ready"):
+        if ended and reason == "CrashLoopBackOff" and _int(container.get("restartCount"), 0) >= CRASHES:
             told = message.strip() or str(ended.get("reason", ""))
-            return Trouble(
-                name,
-                f"it crashed {container.get('restartCount')} times, last with code {ended.get('exitCode')}: {told}",
-                crashed=True,
-            )
+            count, code = container.get("restartCount"), ended.get("exitCode")
+            return Trouble(name, f"it crashed {count} times, last with code {code}: {told}", crashed=True)
     return None
 
 

@@ -49,6 +49,23 @@ def compare(stated: JsonObject, live: JsonObject) -> Difference:
     return Difference(found.changes, found.conflicts)
 
 
+def applied_fields(live: JsonObject) -> JsonObject | None:
+    """The tree of what we applied of an object; nothing if we never did."""
+    return cast("JsonObject | None", _managers(live)[0])
+
+
+def owners_of(live: JsonObject, *path: str) -> set[str]:
+    """Who else manages a field."""
+    found: set[str] = set()
+    for name, tree in _managers(live)[1]:
+        inner: _Tree | None = tree
+        for part in path:
+            inner = _down(inner, f"f:{part}")
+        if inner is not None:
+            found.add(name)
+    return found
+
+
 def _managers(live: JsonObject) -> tuple[_Tree | None, list[tuple[str, _Tree]]]:
     """What we own, and what others own, by their names."""
     own: _Tree | None = None

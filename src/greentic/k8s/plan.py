@@ -4,9 +4,10 @@ Rules:
 1. An object is ours if its labels name this environment and this store. What carries another environment's name is never
    touched; what belongs to another store, to another tool, or to nobody is refused unless adopting is asked for.
 2. A namespace that nobody's label claims is used: platform teams create namespaces ahead. It is the only exception to rule 1.
-3. Deleted is what is ours and not desired any more, whether its revision is archived or no longer known at all. Kept are the
-   namespace and what belongs to the deployer itself.
-4. An object that would not change is not written.
+3. A namespace that was there before keeps its own pod security labels; replicas that an autoscaler sets are its own.
+4. Deleted is what is ours, by labels and because we applied it (labels get copied), and not desired any more, whether its
+   revision is archived or no longer known at all. Kept are the namespace and what belongs to the deployer itself.
+5. An object that would not change is not written.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Literal, NamedTuple
 
 from greentic.ground.documents import JsonObject
 from greentic.k8s import names
-from greentic.k8s.cluster import KINDS, FieldConflict, Ref, labels_of, metadata_of, ref_of
-from greentic.k8s.ownership import FieldChange, compare
+from greentic.k8s.cluster import KINDS, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.ownership import FieldChange, applied_fields, compare, owners_of
 
 Action = Literal["create", "update", "unchanged"]
+SECURITY = "pod-security.kubernetes.io/"
+AUTOSCALER = "kube-controller-manager"
+"""Who sets the replicas of a Deployment that a HorizontalPodAutoscaler targets."""
 KEPT_COMPONENTS = frozenset({"deployer-identity", "session-key", "namespace"})
 PRUNED_KINDS = ("Secret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
 
@@ -77,10 +81,11 @@ class Plan(NamedTuple):
 def make_plan(desired: list[JsonObject], live: list[JsonObject], owner: Owner, *, adopt: bool = False) -> Plan:
     """Compare what should be with what is. `live` are the objects of the namespace, of the kinds that are rendered."""
     there = {ref_of(thing): thing for thing in live}
+    desired = [fitted(thing, there.get(ref_of(thing))) for thing in desired]
     items = [_item(thing, there.get(ref_of(thing)), owner, adopt) for thing in desired]
     wanted = {item.ref for item in items}
     extra = [(ref, thing) for ref, thing in there.items() if ref not in wanted and ref.kind in PRUNED_KINDS]
-    deletions = [_deletion(ref, thing) for ref, thing in extra if is_ours(thing, owner) and not _is_kept(thing)]
+    deletions = [_deletion(ref, thing) for ref, thing in extra if may_delete(thing, owner) and not _is_kept(thing)]
     unattributed = [ref for ref, thing in extra if _is_unattributed(thing, owner) and not _is_kept(thing)]
     order = list(KINDS)
     # workloads first, so that nothing runs without its policies while it still runs
@@ -92,6 +97,33 @@ def is_ours(thing: JsonObject, owner: Owner) -> bool:
     """Whether this store made the object for this environment (rule 1)."""
     found = labels_of(thing)
     return all(found.get(k) == v for k, v in names.owner_labels(owner.env_id, owner.store).items())
+
+
+def may_delete(thing: JsonObject, owner: Owner) -> bool:
+    """Whether an object is ours to delete: labelled as ours, and applied by us (rule 4)."""
+    made = applied_fields(thing) is not None or labels_of(thing).get(names.COMPONENT) == "session-key"
+    return is_ours(thing, owner) and made
+
+
+def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
+    """What to state of an object, given the one that is there (rule 3)."""
+    if live is None:
+        return stated
+    own = applied_fields(live) or {}
+    if stated["kind"] == "Namespace":
+        kept = {
+            key: value
+            for key, value in labels_of(stated).items()
+            if not key.startswith(SECURITY) or f"f:{key}" in _inside(own, "metadata", "labels")
+        }
+        return {**stated, "metadata": {**metadata_of(stated), "labels": dict(kept)}}
+    if stated["kind"] == "Deployment" and AUTOSCALER in owners_of(live, "spec", "replicas"):
+        return {**stated, "spec": {key: value for key, value in member(stated, "spec").items() if key != "replicas"}}
+    return stated
+
+
+def _inside(tree: JsonObject, *path: str) -> JsonObject:
+    return member(tree, *(f"f:{part}" for part in path))
 
 
 def _is_unattributed(thing: JsonObject, owner: Owner) -> bool:

@@ -18,12 +18,13 @@ from greentic.ground.documents import Json, JsonObject, compact
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.model.environment import Environment, Revision
-from greentic.model.pod_view import for_router, for_worker, view
+from greentic.model.pod_view import for_router, for_worker, routed_ids, view
 
 PORT = 8080
 HOME = "/var/greentic"
 SEED, SESSION = "/etc/greentic/env-store", "/etc/greentic/session"
 DEV_SECRETS_DIR, DEV_SECRETS_KEY = "/etc/greentic/dev-secrets", ".dev.secrets.env"
+REGISTRY_DIR = "/etc/greentic/registry"
 SECRETS_DIR, TOKENS_DIR, TRUST_DIR = "/etc/greentic/secrets", "/etc/greentic/ingress", "/etc/greentic/trust"
 USER = 65532
 STARTUP_SECONDS = 600
@@ -55,7 +56,9 @@ def router(env: Environment, answers: Answers, namespace: str, labels: JsonObjec
         }
         for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
     ]
-    pod = _pod(env, answers, "router", [], dev_store, FINISH_SECONDS)
+    routed = routed_ids(env)
+    finish = max([FINISH_SECONDS, *(_finish(r) for r in env.revisions if r.revision_id in routed)])
+    pod = _pod(env, answers, "router", [], dev_store, finish)
     pod["topologySpreadConstraints"] = spread
     return _deployment(
         names.ROUTER,
@@ -83,11 +86,16 @@ def worker(
         "GREENTIC_REVISION_SCOPE": "own",
     }
     more: list[Json] = [{"name": name, "value": value} for name, value in identity.items()]
-    pod = _pod(env, answers, "worker", more, dev_store, max(FINISH_SECONDS, min(revision.drain_seconds, 3600)))
+    pod = _pod(env, answers, "worker", more, dev_store, _finish(revision))
     seen = checksum(for_worker(env, revision.revision_id))
     selector: JsonObject = {names.REVISION: revision.revision_id}
     name = names.worker_name(revision.revision_id)
     return _deployment(name, namespace, own | {names.STORE: store}, 1, selector, own, seen, dev_store, pod)
+
+
+def _finish(revision: Revision) -> int:
+    """How long requests of a revision may take to end."""
+    return max(FINISH_SECONDS, min(revision.drain_seconds, 3600))
 
 
 def service(name: str, namespace: str, labels: JsonObject, selector: JsonObject, kind: str = "ClusterIP") -> JsonObject:
@@ -125,6 +133,7 @@ def _deployment(
     annotations: JsonObject = {names.CHECKSUM: seen}
     if dev_store is not None:
         annotations[names.DEV_STORE_HASH] = dev_store
+    annotations[names.TEMPLATE] = hashlib.sha256(compact([annotations, pod], sort=True)).hexdigest()
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -148,7 +157,7 @@ def _pod(
         "name": component,
         "image": answers.runtime_image,
         "args": _arguments(env.environment_id, answers, component),
-        "env": [*_variables(env.environment_id, answers), *mounted, *more],
+        "env": [*_variables(env.environment_id, answers, finish), *mounted, *more],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         "securityContext": {
@@ -157,7 +166,7 @@ def _pod(
             "capabilities": {"drop": ["ALL"]},
         },
         "startupProbe": _probe("/livez", period=2, failures=STARTUP_SECONDS // 2),
-        "readinessProbe": _probe("/readyz", period=2, failures=1),
+        "readinessProbe": _probe("/readyz", period=2, failures=3),
         "livenessProbe": _probe("/livez", period=10, failures=6),
         # what a worker prints when it cannot start is why it ended
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -196,7 +205,7 @@ def _arguments(env_id: str, answers: Answers, component: str) -> list[Json]:
     return words
 
 
-def _variables(env_id: str, answers: Answers) -> list[Json]:
+def _variables(env_id: str, answers: Answers, finish: int) -> list[Json]:
     told = {
         "GREENTIC_ENV_ID": env_id,
         "HOME": HOME,
@@ -205,6 +214,7 @@ def _variables(env_id: str, answers: Answers) -> list[Json]:
         "GREENTIC_STRICT_PORT": "1",
         "GREENTIC_SEED_DIR": SEED,
         "GREENTIC_DRAIN_DELAY_SECONDS": str(answers.drain_delay_seconds),
+        "GREENTIC_FINISH_SECONDS": str(finish),
         "GREENTIC_SIGNING_KEY_FILE": f"{SESSION}/{names.SESSION_KEY}",
         # images of the existing runtime unpack damaged files under a CPU limit without it
         "RAYON_NUM_THREADS": "4",
@@ -243,6 +253,11 @@ def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json]
     if answers.ingress_tokens_secret is not None:
         add("ingress-tokens", TOKENS_DIR, {"secret": {"secretName": answers.ingress_tokens_secret}})
         tell("GREENTIC_INGRESS_TOKENS", f"{TOKENS_DIR}/ingress-tokens.json")
+        tell("GREENTIC_TRUST_LOOPBACK", "off")  # a proxy in the pod would speak for everybody
+    if answers.registry_secret is not None:
+        items: list[Json] = [{"key": ".dockerconfigjson", "path": "config.json"}]
+        add("registry", REGISTRY_DIR, {"secret": {"secretName": answers.registry_secret, "items": items}})
+        tell("DOCKER_CONFIG", REGISTRY_DIR)
     if answers.trust_anchor_config_map is not None:
         add("trust", TRUST_DIR, {"configMap": {"name": answers.trust_anchor_config_map}})
         tell("GREENTIC_TRUST_ANCHOR", f"{TRUST_DIR}/trust-anchor.json")

@@ -3,11 +3,12 @@
 Rules:
 1. Everything is denied; each policy opens one thing, and all six always exist, so that a later reconcile closes an opening
    in place. A closed direction is written by leaving its rules out.
-2. DNS goes to the cluster's resolvers, wherever they run, and to answered networks.
+2. DNS goes to the cluster's resolvers, wherever they run, to caches on the node, and to answered networks.
 3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks.
 4. Pods that pull may reach what bundles come from: pods, where a source names a Service of the cluster, as `<name>` or with
    `.svc` (policies see the pod's port, so no port is named); any address but the link-local ones, or the answered networks,
-   on the ports that sources name and on 443, where registries redirect to. `egress: open` opens everything.
+   on the ports that sources name and on 443, where registries redirect to; answered ports, and that of Redis where it is answered,
+   to addresses and pods. `egress: open` opens everything.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
 
-HTTPS = 443
+HTTPS, REDIS = 443, 6379
+LINK_LOCAL = "169.254.0.0/16"
+"""Where caches of DNS listen on a node, and, on other ports, instance metadata."""
 _SCHEMES = {"http": 80, "https": HTTPS, "oci": HTTPS, "repo": HTTPS, "store": HTTPS}
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
@@ -112,11 +115,12 @@ def _egress_spec(selector: JsonObject, rules: list[Json]) -> JsonObject:
 
 
 def _dns(answers: Answers) -> JsonObject:
+    names_: list[Json] = ["kube-dns", "node-local-dns"]
     resolvers: JsonObject = {
         "namespaceSelector": {},
-        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+        "podSelector": {"matchExpressions": [{"key": "k8s-app", "operator": "In", "values": names_}]},
     }
-    peers: list[Json] = [resolvers, *_networks(answers.dns_cidrs)]
+    peers: list[Json] = [resolvers, *_networks([LINK_LOCAL, *answers.dns_cidrs])]
     return {"to": peers, "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
@@ -131,19 +135,24 @@ def _egress(env: Environment, answers: Answers, namespace: str, pulled: list[Rev
     """The egress rules of pods that pull these revisions."""
     if answers.egress_open:
         return [{}]
-    if not pulled and not answers.egress_ports:
-        return []
     uris = [r.bundle_source_uri or "" for r in pulled]
-    uris += delivery_of(env).mirrors
+    uris += delivery_of(env).mirrors if pulled else []
     if env.revocation.list_ref is not None:
         uris.append(env.revocation.list_ref)
+    more = sorted({*answers.egress_ports, *([REDIS] if answers.redis_secret is not None else [])})
+    if not uris and not more:
+        return []
     wanted = reach(uris, namespace, answers.oci_insecure_registries)
-    ports: list[Json] = [_tcp(port) for port in sorted(wanted.ports | set(answers.egress_ports))]
+    ports: list[Json] = [_tcp(port) for port in sorted(wanted.ports)]
     peers = _networks(answers.egress_cidrs) or [
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}},
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}},
         {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
     ]
     rules: list[Json] = [{"to": peers, "ports": ports}]
+    if more:
+        # some network plugins do not count pods among addresses
+        anywhere: list[Json] = [*peers, {"namespaceSelector": {}}]
+        rules.append({"to": anywhere, "ports": [_tcp(port) for port in more]})
     if wanted.inside:
         inside: list[Json] = [{"namespaceSelector": {}}]
         inside += [{"ipBlock": {"cidr": address}} for address in sorted(wanted.addresses)]

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -22,12 +23,14 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
 from greentic.k8s.cluster import KINDS, ApiRefused, Cluster, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
-from greentic.k8s.plan import Deletion, Item, Owner, Plan, is_ours, make_plan
+from greentic.k8s.ownership import applied_fields
+from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
 
 PARALLEL = 16
 """Requests at once."""
 SESSION_KEY_BYTES = 32
 DELETE_TRIES = 5
+GONE_SECONDS = 180.0
 PHASES: tuple[tuple[str, frozenset[str]], ...] = (
     ("namespace", frozenset({"Namespace"})),
     (
@@ -247,7 +250,9 @@ class _Run:
 
     def _make_again(self, item: Item, live: JsonObject) -> JsonObject:
         metadata = metadata_of(live)
-        self._cluster.delete(item.ref, uid=str(metadata.get("uid")), resource_version=None)
+        version = str(metadata.get("resourceVersion", ""))
+        self._cluster.delete(item.ref, uid=str(metadata.get("uid")), resource_version=version)
+        await_gone(self._cluster, item.ref)
         return self._cluster.apply(item.stated, force=self._rules.force)
 
     def _make_key(self, namespace: str, random: Random) -> None:
@@ -292,12 +297,26 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
         metadata = metadata_of(found)
         if metadata.get("deletionTimestamp"):
             return True
-        if not is_ours(found, owner) or metadata.get("uid") != seen.uid:
+        if not may_delete(found, owner) or metadata.get("uid") != seen.uid:
             raise Conflict(
                 f"{seen.ref} was changed by somebody else meanwhile ({labels_of(found)}) and was not deleted"
             )
         seen = seen._replace(resource_version=str(metadata.get("resourceVersion", "")))
     raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
+
+
+def await_gone(cluster: Cluster, ref: Ref) -> None:
+    """Wait until a deleted object is gone. Raises `Conflict` if something holds it."""
+    ends = time.monotonic() + GONE_SECONDS
+    pause = 0.2
+    while cluster.get(ref) is not None:
+        if time.monotonic() > ends:
+            raise Conflict(
+                f"{ref} is being deleted and does not go within {GONE_SECONDS:g} s",
+                hint="a finalizer may hold it: kubectl get -o yaml",
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, 2.0)
 
 
 def explained(item: Item, error: ApiRefused) -> ApiRefused:
@@ -329,12 +348,12 @@ def server_changes(cluster: Cluster, item: Item, *, force: bool) -> JsonObject |
 
 
 def _stripped(thing: JsonObject) -> JsonObject:
-    """An object without what every write touches."""
+    """An object without what every write touches, and with what we own of it."""
     metadata = {
         k: v for k, v in metadata_of(thing).items() if k not in ("managedFields", "resourceVersion", "generation")
     }
-    body = {k: v for k, v in thing.items() if k not in ("metadata", "apiVersion")}
-    return {**body, "metadata": metadata}
+    body = {k: v for k, v in thing.items() if k not in ("metadata", "apiVersion", "status")}
+    return {**body, "metadata": metadata, "ours": applied_fields(thing)}
 
 
 def conflict_json(ref: Ref, conflict: FieldConflict) -> JsonObject:

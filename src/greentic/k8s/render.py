@@ -15,6 +15,7 @@ from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import Answers
+from greentic.k8s.plan import SECURITY
 from greentic.k8s.policies import policies
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
@@ -22,7 +23,6 @@ from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, proj
 
 MAX_DATA = 1 << 20
 """Bytes that a ConfigMap or a Secret may hold."""
-SECURITY = "pod-security.kubernetes.io/"
 
 
 class Desired(NamedTuple):
@@ -81,7 +81,7 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
         _config_map(names.ENV_STORE, namespace, labels("env-store"), "environment.json", compact(env).decode()),
         _config_map(names.RUNTIME_CONFIG, namespace, labels("router"), "runtime-config.json", compact(config).decode()),
         pods.router(env, answers, namespace, labels("router"), _secrets_hash(desired)),
-        pods.service(names.ROUTER, namespace, labels("router"), router_selector, answers.service_type),
+        _router_service(answers, namespace, labels("router"), router_selector),
         {
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
@@ -101,6 +101,15 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
             secret["data"] = {pods.DEV_SECRETS_KEY: desired.dev_secrets}
         objects.append(secret)
     return objects
+
+
+def _router_service(answers: Answers, namespace: str, labels: JsonObject, selector: JsonObject) -> JsonObject:
+    """The way in. Without a store that routers share, a caller's next message has to find the one where its conversation waits."""
+    thing = pods.service(names.ROUTER, namespace, labels, selector, answers.service_type)
+    spec = thing["spec"]
+    assert isinstance(spec, dict)
+    spec["sessionAffinity"] = "ClientIP" if answers.redis_secret is None else "None"
+    return thing
 
 
 def _config_map(name: str, namespace: str, labels: JsonObject, key: str, text: str) -> JsonObject:

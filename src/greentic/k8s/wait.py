@@ -18,11 +18,17 @@ from typing import NamedTuple, Protocol
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
 from greentic.k8s.cluster import ApiRefused, Cluster, ClusterUnreachable, Ref, labels_of, member, metadata_of
-from greentic.k8s.health import UNSCHEDULABLE_SECONDS, Rollout, Trouble, rollout, runs_template, trouble
+from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, trouble
 
 DEFAULT_SECONDS = 300
 LOG_LINES = 20
+LOG_HEAD = "\nits last lines:\n"
+"""What stands before a pod's own words in an error."""
 _WATCH_SECONDS = 60.0
+
+
+class RolloutFailed(Conflict):
+    """What was applied did not become healthy; everything else that may go wrong says nothing about it."""
 
 
 class WaitView(Protocol):
@@ -84,7 +90,8 @@ class _Wait:
         self._events: queue.Queue[_Seen] = queue.Queue()
         self._stopped = threading.Event()
         self._patience: dict[str, float] = {}
-        self._pods_known = threading.Event()
+        self._lost = ""
+        self._pods_listed = False
 
     def run(self, seconds: float) -> None:
         ends = self._clock() + seconds
@@ -109,6 +116,11 @@ class _Wait:
             self._stopped.set()
 
     def _take(self, seen: _Seen) -> None:
+        if seen.type == "LISTED":
+            if seen.kind == "Pod":
+                self._pods_listed = True
+                self._pods.clear()  # what was deleted while nobody watched is gone
+            return
         name = str(metadata_of(seen.thing).get("name"))
         known = self._deployments if seen.kind == "Deployment" else self._pods
         if seen.kind == "Deployment" and name not in self._wanted:
@@ -148,29 +160,37 @@ class _Wait:
                 continue
             for found in troubles.get(name, []):
                 since = self._patience.setdefault(found.pod, self._clock())
-                if found.patient and self._clock() - since < UNSCHEDULABLE_SECONDS:
+                if self._clock() - since < found.patience:
                     continue
-                raise Conflict(
-                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(found)}"
+                raise RolloutFailed(
+                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}"
                 )
-            if state.failed is not None and self._pods_known.is_set() and self._events.empty():
-                raise Conflict(f"Deployment `{name}` did not become ready: {state.failed}")
+            if state.failed is None:
+                self._patience.pop(name, None)
+            elif self._clock() - self._patience.setdefault(name, self._clock()) >= PASSING_SECONDS or (
+                "Deadline" in state.failed and self._pods_listed and self._events.empty()
+            ):
+                raise RolloutFailed(f"Deployment `{name}` did not become ready: {state.failed}")
 
-    def _tail(self, found: Trouble) -> str:
+    def _tail(self, name: str, found: Trouble) -> str:
         if not found.crashed:
             return ""
-        log = self._cluster.log(self._namespace, found.pod, previous=True, lines=LOG_LINES)
-        log = log or self._cluster.log(self._namespace, found.pod, previous=False, lines=LOG_LINES)
-        return f"\nits last lines:\n{log.rstrip()}" if log else ""
+        containers = member(self._deployments[name], "spec", "template", "spec").get("containers")
+        first = containers[0] if isinstance(containers, list) and containers else {}
+        container = str(first.get("name")) if isinstance(first, dict) else ""
+        log = self._cluster.log(self._namespace, found.pod, container, previous=True, lines=LOG_LINES)
+        log = log or self._cluster.log(self._namespace, found.pod, container, previous=False, lines=LOG_LINES)
+        return f"{LOG_HEAD}{log.rstrip()}" if log else ""
 
-    def _late(self, seconds: float, troubles: dict[str, list[Trouble]]) -> Conflict:
+    def _late(self, seconds: float, troubles: dict[str, list[Trouble]]) -> RolloutFailed:
         missing = [n for n in self._wanted if not self._rollout(n).done]
         parts = []
         for name in missing[:10]:
             why = f"; pod `{troubles[name][0].pod}`: {troubles[name][0].reason}" if name in troubles else ""
             parts.append(f"`{name}` ({self._rollout(name)}{why})")
-        return Conflict(
-            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}",
+        lost = f"; watching failed: {self._lost}" if self._lost else ""
+        return RolloutFailed(
+            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}",
             hint=f"kubectl -n {self._namespace} describe pods; reconciling again goes on from here, --timeout gives more time",
         )
 
@@ -179,10 +199,9 @@ class _Wait:
         while not self._stopped.is_set() and self._clock() < ends + 5:
             try:
                 listed = self._cluster.list(kind, self._namespace, self._selector)
+                self._events.put(_Seen(kind, "LISTED", {}))
                 for thing in listed.items:
                     self._events.put(_Seen(kind, "ADDED", thing))
-                if kind == "Pod":
-                    self._pods_known.set()
                 seconds = min(_WATCH_SECONDS, max(1.0, ends - self._clock()))
                 for event in self._cluster.watch(
                     kind, self._namespace, self._selector, listed.resource_version, seconds
@@ -190,7 +209,8 @@ class _Wait:
                     if self._stopped.is_set():
                         return
                     self._events.put(_Seen(kind, event.type, event.thing))
-            except (ApiRefused, ClusterUnreachable):
+            except (ApiRefused, ClusterUnreachable) as error:
+                self._lost = error.message
                 self._stopped.wait(1.0)
 
 

@@ -24,30 +24,19 @@ from greentic.model.environment import (
 )
 
 PRESENT: frozenset[Lifecycle] = frozenset({"warming", "ready", "draining"})
-_VOLATILE = frozenset(
-    {
-        "created_at",
-        "staged_at",
-        "warmed_at",
-        "updated_at",
-        "updated_by",
-        "idempotency_key",
-        "authorization_ref",
-        "previous_split_ref",
-        "previous_binding_ref",
-        "current_revisions",
-        "usage",
-        "revenue_share",
-        "revenue_policy_ref",
-        "name",
-        "health",
-        "retention",
-        "last_checked_at",
-        "seal",
-        "packs",
-        "extensions",
-    }
-)
+_VOLATILE: dict[str, frozenset[str]] = {
+    "environment": frozenset({"name", "packs", "extensions", "retention", "health", "credentials_ref"}),
+    "bundles": frozenset(
+        {"current_revisions", "usage", "revenue_share", "revenue_policy_ref", "created_at", "authorization_ref"}
+    ),
+    "revisions": frozenset({"lifecycle", "created_at", "staged_at", "warmed_at", "drain_seconds", "abort_metrics"}),
+    "traffic_splits": frozenset(
+        {"updated_at", "updated_by", "idempotency_key", "authorization_ref", "previous_split_ref"}
+    ),
+    "messaging_endpoints": frozenset({"created_at", "updated_at", "updated_by", "generation"}),
+    "greentic:delivery": frozenset({"generation", "seal"}),
+}
+"""What no pod acts on, by record; what these records hold is never looked into, for it is the operator's own."""
 
 
 def is_present(revision: Revision) -> bool:
@@ -109,23 +98,20 @@ def with_own_revision(env: Environment, revision_id: str) -> Environment:
 
 def view(env: Environment) -> JsonObject:
     """The document without what no pod acts on (rule 4), to be compared or hashed."""
-    document = _steady(json_object(env))
-    assert isinstance(document, dict)
-    for revision in document.get("revisions") or []:  # type: ignore[union-attr]
-        if isinstance(revision, dict):
-            revision["draining"] = revision.pop("lifecycle", None) == "draining"
+    document = _without(json_object(env), "environment")
+    for name in ("bundles", "revisions", "traffic_splits", "messaging_endpoints"):
+        records = document.get(name)
+        if isinstance(records, list):
+            document[name] = [_without(record, name) if isinstance(record, dict) else record for record in records]
     delivery = document.get("greentic:delivery")
     if isinstance(delivery, dict):
-        delivery.pop("generation", None)
+        document["greentic:delivery"] = _without(delivery, "greentic:delivery")
+    document["draining"] = list[Json](r.revision_id for r in env.revisions if r.lifecycle == "draining")
     return document
 
 
-def _steady(value: Json) -> Json:
-    if isinstance(value, dict):
-        return {key: _steady(item) for key, item in value.items() if key not in _VOLATILE}
-    if isinstance(value, list):
-        return [_steady(item) for item in value]
-    return value
+def _without(record: JsonObject, name: str) -> JsonObject:
+    return {key: value for key, value in record.items() if key not in _VOLATILE[name]}
 
 
 def _with_revisions(env: Environment, revisions: list[Revision]) -> Environment:

@@ -13,8 +13,6 @@ Rules:
 from __future__ import annotations
 
 import base64
-import contextlib
-import json
 from pathlib import Path
 from typing import Annotated, NamedTuple, cast
 
@@ -23,18 +21,17 @@ import msgspec
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
-from greentic.k8s import names
 from greentic.k8s.api_server import ApiServer
-from greentic.k8s.cluster import ApiRefused, Ref, member, ref_of
+from greentic.k8s.cluster import ApiRefused, member, ref_of
 from greentic.k8s.connect import connect
 from greentic.k8s.permissions import ACCOUNT, grants, identity_secret, operations
-from greentic.k8s.plan import Deletion, make_plan
+from greentic.k8s.plan import fitted, make_plan
 from greentic.k8s.reconcile import refuse
 from greentic.k8s.render import render
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context, Done, run
 from greentic.operate.deployer import Deployer, resolve
-from greentic.operate.identity import credentials_ref, keep_token, local_token, reach
+from greentic.operate.identity import credentials_ref, keep_token, lifetime, local_token, reach
 from greentic.operate.payload import Payload
 from greentic.operate.render import yaml_of
 from greentic.store.audit import Change
@@ -208,9 +205,9 @@ def rotate(context: Context, payload: CredentialsRotatePayload) -> JsonObject:
             f"environment `{env_id}` has no bound credential", hint=f"gtc op credentials bootstrap {env_id} bind=true"
         )
     if payload.if_needed:
-        current = local_token(context.store.paths(env_id), deployer.env)
-        when = None if current is None else renewal(current)
         now = context.clock.now_ns() // 1_000_000_000
+        current = local_token(context.store.paths(env_id), deployer.env, now)
+        when = None if current is None else renewal(current)
         if when is not None and now < when:
             return {
                 "environment_id": env_id,
@@ -232,17 +229,8 @@ def rotate(context: Context, payload: CredentialsRotatePayload) -> JsonObject:
 
 def renewal(token: str) -> int | None:
     """When a token is to be renewed, in Unix seconds: after four fifths of its life. Nothing if it does not say."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        begins, ends = claims["iat"], claims["exp"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(begins, int) or not isinstance(ends, int):
-        return None
-    return begins + int((ends - begins) * _RENEW_AFTER)
+    life = lifetime(token)
+    return None if life is None else life[0] + int((life[1] - life[0]) * _RENEW_AFTER)
 
 
 def _check_admin(profile: str) -> None:
@@ -259,18 +247,15 @@ def _bind(context: Context, deployer: Deployer, profile: str) -> _Minted:
     wanted = [render(deployer.desired)[0], *grants(env_id, namespace, store)]
     live = [found for found in (api.get(ref_of(thing)) for thing in wanted) if found is not None]
     refuse(make_plan(wanted, live, deployer.owner), force=True)
+    there = {ref_of(thing): thing for thing in live}
     for thing in wanted:
-        api.apply(thing, force=True)
+        api.apply(fitted(thing, there.get(ref_of(thing))), force=True)
     minted = _token(api, namespace)
     secret = identity_secret(env_id, namespace, store, base64.b64encode(minted.token.encode()).decode())
-    applied = api.apply(secret, force=True)
+    api.apply(secret, force=True)
     try:
         keep_token(context.store.paths(env_id), minted.token)
     except OSError as error:
-        metadata = member(applied, "metadata")
-        seen = Deletion(Ref("Secret", names.IDENTITY_SECRET, namespace), str(metadata.get("uid")), "")
-        with contextlib.suppress(GreenticError):
-            api.delete(seen.ref, uid=seen.uid, resource_version=None)
         raise Conflict(f"the token cannot be kept beside the environment: {error.strerror}") from error
     return minted
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from greentic.ground.documents import Json, parse
 from greentic.ground.errors import Conflict, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
-from greentic.k8s.names import store_identity
+from greentic.k8s.names import label_value, store_identity
 from greentic.k8s.plan import Owner
 from greentic.k8s.render import MAX_DATA, Desired
 from greentic.model.descriptors import split_descriptor, version_tuple
@@ -64,11 +64,16 @@ def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> D
     answered = binding if binding is not None and binding.kind.partition("@")[0] == path else None
     ref = answered.answers_ref if answered is not None else None
     answers = read_answers({} if ref is None else _answers(paths, ref), env_id)
-    owner = Owner(env_id, os.environ.get(STORE_ID, "").strip() or store_identity(paths.root))
+    owner = Owner(env_id, _store_id(paths))
     bound = _secrets_bound(env)
     secrets = _dev_secrets(paths) if bound and live else None
     document = resealed(for_pods(env), context.store.disk)
     return Deployer(env, descriptor, ref, answers, owner, Desired(document, answers, owner.store, bound, secrets))
+
+
+def _store_id(paths: EnvPaths) -> str:
+    told = os.environ.get(STORE_ID, "").strip()
+    return label_value(told) if told else store_identity(paths.root)
 
 
 def _bind(env_id: str) -> str:

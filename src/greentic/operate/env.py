@@ -163,6 +163,7 @@ def set_public_url(context: Context, payload: SetPublicUrlPayload) -> JsonObject
 class DestroyPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     confirm: bool = False
+    namespace: Annotated[bool, msgspec.Meta(description="delete the namespace in the cluster, too")] = False
     store_only: Annotated[bool, msgspec.Meta(description="leave what runs in a cluster")] = False
 
 
@@ -178,7 +179,7 @@ def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
     if not store.exists(env_id):
         raise NotFound(f"environment `{env_id}`")
     _check_unrouted(store.load(env_id))
-    from_cluster = None if payload.store_only else _destroy_cluster(context, env_id)
+    from_cluster = None if payload.store_only else _destroy_cluster(context, env_id, payload.namespace)
     kept = store.root / DESTROYED / f"{env_id}.{compact_stamp(context.clock.now_ns())}"
     change = Change(env_id, "env", "destroy", {"environment_id": env_id})
 
@@ -204,11 +205,11 @@ def _check_unrouted(env: Environment) -> None:
         )
 
 
-def _destroy_cluster(context: Context, env_id: str) -> JsonObject | None:
+def _destroy_cluster(context: Context, env_id: str, namespace: bool) -> JsonObject | None:
     """What a Kubernetes deployer made is deleted; its client is loaded only where one is bound."""
     binding = context.store.load(env_id).binding("deployer")
     if binding is None or not binding.kind.startswith("greentic.deployer.k8s@"):
         return None
     from greentic.operate.sweep import destroy_cluster_objects
 
-    return destroy_cluster_objects(context, env_id)
+    return destroy_cluster_objects(context, env_id, namespace=namespace)

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 from typing import Literal, NamedTuple
@@ -56,13 +57,14 @@ def reach(context: Context, deployer: Deployer) -> Reached:
     if deployer.env.credentials_ref is None:
         api = ApiServer(connect(answers.kubeconfig_context))
         return Reached(api, api, "ambient")
-    token = _token(context.store.paths(deployer.env.environment_id), deployer.env, deployer)
+    now = context.clock.now_ns() // 1_000_000_000
+    token = _token(context.store.paths(deployer.env.environment_id), deployer.env, deployer, now)
     api = ApiServer(connect(answers.kubeconfig_context, token))
     return Reached(api, api, "bound")
 
 
-def local_token(paths: EnvPaths, env: Environment) -> str | None:
-    """The bound token, as far as this machine has it."""
+def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
+    """The bound token, as far as this machine has one that has not ended at `now` (Unix seconds)."""
     ref = env.credentials_ref or ""
     told = os.environ.get(variable_of(ref), "").strip()
     if told:
@@ -71,9 +73,25 @@ def local_token(paths: EnvPaths, env: Environment) -> str | None:
         return None
     try:
         with (paths.root / TOKEN_FILE).open("rb") as file:
-            return file.read(_MAX_TOKEN).decode().strip() or None
+            token = file.read(_MAX_TOKEN).decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
+    ends = lifetime(token)
+    # one that has ended may have been rotated from another machine
+    return token if token and (ends is None or ends[1] > now) else None
+
+
+def lifetime(token: str) -> tuple[int, int] | None:
+    """When a token began and when it ends, in Unix seconds; nothing if it does not say."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        begins, ends = claims["iat"], claims["exp"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return (begins, ends) if isinstance(begins, int) and isinstance(ends, int) else None
 
 
 def keep_token(paths: EnvPaths, token: str) -> None:
@@ -83,8 +101,8 @@ def keep_token(paths: EnvPaths, token: str) -> None:
     replace_file(path, token.encode(), 0o600)
 
 
-def _token(paths: EnvPaths, env: Environment, deployer: Deployer) -> str:
-    found = local_token(paths, env)
+def _token(paths: EnvPaths, env: Environment, deployer: Deployer, now: int) -> str:
+    found = local_token(paths, env, now)
     if found is not None:
         return found
     namespace = deployer.answers.namespace

@@ -15,15 +15,15 @@ import fcntl
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import Annotated, cast
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Annotated, NamedTuple, cast
 
 import msgspec
 
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
-from greentic.k8s.cluster import Cluster, Ref
+from greentic.k8s.cluster import ApiRefused, Cluster, Ref
 from greentic.k8s.ownership import FieldChange
 from greentic.k8s.plan import Item, Plan, make_plan
 from greentic.k8s.reconcile import (
@@ -36,8 +36,10 @@ from greentic.k8s.reconcile import (
     server_changes,
 )
 from greentic.k8s.render import render
-from greentic.k8s.wait import DEFAULT_SECONDS, wait_healthy
+from greentic.k8s.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
+from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
+from greentic.model.pod_view import is_present, routed_ids
 from greentic.operate.change import Context
 from greentic.operate.deployer import Deployer, resolve
 from greentic.operate.identity import Reached, reach
@@ -88,15 +90,30 @@ def wait_seconds(told: int | None) -> int:
 def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> JsonObject:
     """Apply, prune and wait; or, as a dry run, only tell."""
     env_id = check_env_id(payload.environment_id, field="env_id")
-    deployer = resolve(context, env_id, payload.kind, live=True)
-    objects = render(deployer.desired)
     seconds = wait_seconds(payload.timeout)
-    reached = reach(context, deployer)
     rules = Rules(payload.adopt, payload.force, payload.recreate)
-    if payload.dry_run:
-        return _told(deployer, reached, _dry(reached, objects, deployer, rules))
-    with alone(context, env_id):
-        return apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
+    resolve(context, env_id, payload.kind, live=True)  # what is wrong with it is told before anybody is waited for
+    with nullcontext() if payload.dry_run else alone(context, env_id):
+        # read once nobody else writes, so that an older document never wins
+        deployer = resolve(context, env_id, payload.kind, live=True)
+        objects = render(deployer.desired)
+        reached = reach(context, deployer)
+        if payload.dry_run:
+            report = _told(deployer, reached, _dry(reached, objects, deployer, rules))
+        else:
+            report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
+    lost = unpullable(deployer.env)
+    return report | {"warnings": list[Json](lost)} if lost else report
+
+
+def unpullable(env: Environment) -> list[str]:
+    """What is to be said about revisions that pods have no place to pull from."""
+    routed = routed_ids(env)
+    return [
+        f"revision `{r.revision_id}` has no bundle_source_uri: pods cannot pull it and answer nothing for it"
+        for r in env.revisions
+        if r.bundle_source_uri is None and (is_present(r) or r.revision_id in routed)
+    ]
 
 
 def diff(context: Context, payload: EnvDiffPayload) -> JsonObject:
@@ -205,7 +222,9 @@ def _audit(context: Context, env_id: str, report: JsonObject, error: GreenticErr
     change = Change(env_id, "env", "reconcile", target)
     with context.store.transaction(env_id) as transaction:
         event = transaction.audit.intend(change)
-        transaction.audit.record(event, change, outcome_of(error))
+        # a pod's own words are for whoever runs this, not for the log
+        told = Conflict(error.message.partition(LOG_HEAD)[0]) if isinstance(error, Conflict) else error
+        transaction.audit.record(event, change, outcome_of(told))
 
 
 @contextmanager
@@ -233,39 +252,62 @@ def _dry(reached: Reached, objects: list[JsonObject], deployer: Deployer, rules:
     wanted = for_identity(objects, reached)
     seen = read_live(reached.cluster, deployer.answers.namespace, deployer.owner, wanted)
     plan = make_plan(seen.visible(wanted), seen.live, deployer.owner, adopt=rules.adopt)
-    refused = _server_side(reached.cluster, plan, rules) if seen.live else []
-    changes = [_item(i) for i in plan.writes]
-    in_sync = plan.in_sync and not refused and not plan.refused
+    verdict = _server_side(reached.cluster, plan, rules) if seen.live else Verdict([], frozenset(), frozenset())
+    writes = [i for i in plan.writes if i.ref not in verdict.overridden | verdict.left_alone]
+    in_sync = not (writes or plan.deletions or verdict.refused or plan.refused)
     return {
         "dry_run": True,
         "in_sync": in_sync,
         "changes_pending": not in_sync,
-        "changes": cast("list[Json]", changes),
-        "unchanged_count": sum(i.action == "unchanged" for i in plan.items),
+        "changes": [_item(i) for i in writes],
+        "unchanged_count": len(plan.items) - len(writes),
         "deletions": _refs([d.ref for d in plan.deletions]),
         "conflicts": [conflict_json(ref, c) for ref, c in plan.conflicts],
         "not_ours": [{**i.ref.json(), "reason": i.refused} for i in plan.refused],
-        "refused_by_server": cast("list[Json]", refused),
+        "refused_by_server": cast("list[Json]", verdict.refused),
+        "overridden_by_admission": _refs(sorted(verdict.overridden)),
+        "left_alone": _refs(sorted(verdict.left_alone)),
         "unattributed": _refs(plan.unattributed),
     }
 
 
-def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> list[JsonObject]:
-    """What the server does not agree with (rule 3): refusals, and objects that it would change and we would not."""
+class Verdict(NamedTuple):
+    """What the server says about a plan (rule 3)."""
 
-    def ask(item: Item) -> JsonObject | None:
+    refused: list[JsonObject]
+    """Refusals, and objects that it would change although nothing of ours differs."""
+    overridden: frozenset[Ref]
+    """Objects that differ from what is stated and would stay so, because a webhook says otherwise."""
+    left_alone: frozenset[Ref]
+    """A namespace that this identity may not change."""
+
+
+def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> Verdict:
+    refused: list[JsonObject] = []
+    overridden: set[Ref] = set()
+    left_alone: set[Ref] = set()
+
+    def ask(item: Item) -> None:
         if item.refused is not None or (item.conflicts and not rules.force):
-            return None
+            return
         try:
             after = server_changes(cluster, item, force=rules.force)
-        except Conflict as error:
-            return {**item.ref.json(), "message": error.message}
-        if after is not None and item.action == "unchanged":
-            return {**item.ref.json(), "message": "the server would change it, although nothing that is ours differs"}
-        return None
+        except ApiRefused as error:
+            if error.forbidden and item.ref.kind == "Namespace" and item.live is not None:
+                left_alone.add(item.ref)
+            else:
+                refused.append({**item.ref.json(), "message": error.message})
+            return
+        if after is None and item.action == "update":
+            overridden.add(item.ref)
+        elif after is not None and item.action == "unchanged":
+            refused.append(
+                {**item.ref.json(), "message": "the server would change it, although nothing that is ours differs"}
+            )
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        return [told for told in pool.map(ask, plan.items) if told is not None]
+        list(pool.map(ask, plan.items))
+    return Verdict(refused, frozenset(overridden), frozenset(left_alone))
 
 
 def _item(item: Item) -> JsonObject:

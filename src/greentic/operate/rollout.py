@@ -3,8 +3,9 @@
 Rules:
 1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.
    An absent one's pair is deleted. No router is replaced; what they serve changes with the next reconcile.
-2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If that fails it
-   is failed, with the reason; its pair stays to be looked at until the next reconcile deletes it.
+2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
+   not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
+   it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it.
 3. Without `--rollout` no verb that authors an environment needs a cluster.
 """
 
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.k8s.cluster import ref_of
 from greentic.k8s.names import ENV_STORE, worker_name
 from greentic.k8s.reconcile import Rules
 from greentic.k8s.render import render, worker_pair
+from greentic.k8s.wait import RolloutFailed
 from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
@@ -50,11 +52,13 @@ class ApplyTrafficPayload(Payload, frozen=True, kw_only=True):
 def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObject:
     """Apply or delete the pair of one revision. The namespace is taken to be there."""
     env_id = check_env_id(payload.environment_id, field="env_id")
-    deployer = resolve(context, env_id, payload.kind, live=True)
-    revision = find(deployer.env, check_ulid(payload.revision_id, field="revision_id"))
+    revision_id = check_ulid(payload.revision_id, field="revision_id")
     seconds = wait_seconds(payload.timeout)
-    reached = reach(context, deployer)
+    find(resolve(context, env_id, payload.kind, live=True).env, revision_id)
     with alone(context, env_id):
+        deployer = resolve(context, env_id, payload.kind, live=True)
+        revision = find(deployer.env, revision_id)
+        reached = reach(context, deployer)
         rules = Rules(payload.adopt, payload.force)
         report = _apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
     return {
@@ -102,12 +106,12 @@ def warm_with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObj
     before = find(context.store.load(env_id), revision_id)
     if before.lifecycle not in ("warming", "ready"):
         _move(context, env_id, revision_id, "warming")
-    deployer = resolve(context, env_id, None, live=True)
-    revision = find(deployer.env, revision_id)
     try:
         with alone(context, env_id):
+            deployer = resolve(context, env_id, None, live=True)
+            revision = find(deployer.env, revision_id)
             _apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
-    except GreenticError as error:
+    except RolloutFailed as error:
         if before.lifecycle == "ready":
             raise
         _move(context, env_id, revision_id, "failed")

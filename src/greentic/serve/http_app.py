@@ -109,6 +109,7 @@ class WorkerApp:
         services: TurnServices,
         *,
         shared_sessions: bool = False,
+        trust_loopback: bool = True,
     ) -> None:
         self.activation = activation
         self.listen_addr = listen_addr
@@ -118,6 +119,7 @@ class WorkerApp:
         self._clock: Clock = services.clock
         self._local = services.conversations.values.local
         self._trusted: dict[str, bool] = {}
+        self._trust_loopback = trust_loopback
 
     async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -136,6 +138,8 @@ class WorkerApp:
             headers = list(answer.extra)
         if answer.cors:
             headers += _CORS
+        if self.draining:
+            headers.append((b"connection", b"close"))  # so that callers take their next connection elsewhere
         await send({"type": "http.response.start", "status": answer.code, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
 
@@ -146,7 +150,7 @@ class WorkerApp:
         if trusted is None:
             if len(self._trusted) > 4096:
                 self._trusted.clear()
-            trusted = self._trusted[peer] = is_loopback(peer)
+            trusted = self._trusted[peer] = self._trust_loopback and is_loopback(peer)
         headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
         return Request(str(scope["method"]), str(scope["path"]), headers, trusted, receive)
 

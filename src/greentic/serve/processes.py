@@ -24,7 +24,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from greentic.ground.errors import BootError
-from greentic.serve.settings import drain_delay
+from greentic.serve.settings import drain_delay, finish_seconds
 
 SOCKET_FD, READY_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD"
 READY_SECONDS = 120.0
@@ -179,7 +179,7 @@ def _stop(processes: list[_Process], stopping: list[str]) -> None:
     for process in processes:
         if process.ended() is None:
             process.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + drain_delay(os.environ) + STOP_SECONDS
+    deadline = time.monotonic() + drain_delay(os.environ) + STOP_SECONDS + finish_seconds(os.environ, 0)
     for process in processes:
         while process.ended() is None:
             time.sleep(0.02)

@@ -28,8 +28,10 @@ from greentic.serve.settings import (
     bind_address,
     candidate_ports,
     drain_delay,
+    finish_seconds,
     shared_sessions,
     strict_port,
+    trusts_loopback,
 )
 
 BACKLOG = 1024
@@ -112,11 +114,19 @@ def _run(booted: Booted, bound: socket.socket, listen: str, serving: Callable[[]
 
     activation, log = booted.activation, booted.log
     gate = BearerGate(load_tokens(booted.store.paths(activation.env.environment_id)), enabled=bearer_gate(os.environ))
-    app = WorkerApp(activation, listen, gate, log, booted.services, shared_sessions=shared_sessions(os.environ))
+    app = WorkerApp(
+        activation,
+        listen,
+        gate,
+        log,
+        booted.services,
+        shared_sessions=shared_sessions(os.environ),
+        trust_loopback=trusts_loopback(os.environ),
+    )
     config = uvicorn.Config(
         app, http="httptools", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
         proxy_headers=False, server_header=False, date_header=False, backlog=ACCEPT_AT_ONCE,
-        timeout_graceful_shutdown=GRACE_SECONDS, timeout_keep_alive=75,
+        timeout_graceful_shutdown=finish_seconds(os.environ, GRACE_SECONDS), timeout_keep_alive=75,
     )  # fmt: skip
     server = _server(
         uvicorn.Server, config, app, drain_delay(os.environ), lambda line: log.info("start", line), serving

@@ -148,6 +148,17 @@ def shared_sessions(environ: Mapping[str, str]) -> bool:
     return environ.get("GREENTIC_ANONYMOUS_SESSIONS", "").strip().lower() == "shared"
 
 
+def trusts_loopback(environ: Mapping[str, str]) -> bool:
+    """Whether a loopback peer is trusted. Off where a proxy beside the worker connects from there for everybody."""
+    return environ.get("GREENTIC_TRUST_LOOPBACK", "").strip().lower() not in _NO
+
+
+def finish_seconds(environ: Mapping[str, str], default: int) -> int:
+    """How long running requests may take once the door is closed."""
+    text = environ.get("GREENTIC_FINISH_SECONDS", "").strip()
+    return min(int(text), 3600) if text.isascii() and text.isdigit() else default
+
+
 def signature_policy(environ: Mapping[str, str]) -> SignaturePolicy:
     """What is asked of the signatures of packs. Raises `BootError`."""
     try:
