@@ -304,12 +304,23 @@ def test_threat_unauthenticated_invoke_strangers(app):
     assert call(app, "GET", "/healthz", peer=stranger)[0] == 200
 
 
+def test_threat_unauthenticated_invoke_a_loopback_peer_is_nobody_special_where_a_proxy_runs_beside(app):
+    assert call(app, "POST", "/", b"1")[0] == 200
+    behind = WorkerApp(app.activation, "127.0.0.1:1", app._gate, app._log, app._services, trust_loopback=False)
+    assert call(behind, "POST", "/", b"1")[0] == 401
+    assert call(behind, "POST", "/", b"1", authorization="Bearer secret")[0] == 200
+    assert call(behind, "POST", "/workers/invoke", b"{}", authorization="Bearer secret")[0] == 403
+
+
 def test_probes_and_draining(app):
+    assert b"connection" not in call(app, "POST", "/", b"1")[1]
     assert [call(app, "GET", p)[0] for p in ("/livez", "/readyz", "/healthz", "/health")] == [200] * 4
     app.draining = True
     assert [call(app, "GET", p)[0] for p in ("/livez", "/readyz", "/healthz", "/health")] == [200, 503, 503, 503]
     assert call(app, "HEAD", "/status")[2] == b"" and call(app, "OPTIONS", "/x")[0] == 204
-    assert call(app, "POST", "/", b"1")[0] == 200  # it keeps serving until the door is closed
+    code, headers, _ = call(app, "POST", "/", b"1")
+    assert code == 200  # it keeps serving until the door is closed, and sends callers elsewhere
+    assert headers[b"connection"] == b"close"
 
 
 def test_a_disconnect_while_the_body_comes(app):

@@ -60,7 +60,12 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     form = chosen_form(options.output)
     try:
         result = _result(verb, arguments, options)
-        print_success(form, verb.noun, verb.verb, result, "" if options.schema else _hint(verb, result))
+        if form == "table" and verb.changes_member and verb.changes_member in result:
+            from greentic.cli.changes_view import show_changes
+
+            show_changes(result)
+        else:
+            print_success(form, verb.noun, verb.verb, result, "" if options.schema else _hint(verb, result))
         if verb.changes_member and result.get(verb.changes_member) is True:
             return 2
     except GreenticError as error:

@@ -14,7 +14,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from random import random
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import quote
 
 import msgspec
@@ -46,10 +46,22 @@ PAGE = 1000
 MAX_LIST_PAGES = 200
 MAX_LOG_BYTES = 16 << 10
 _AGAIN = frozenset({429, 500, 502, 503, 504})
+_JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """What a write is answered with: the rest of the object is what was written."""
 _LOGIN = "log in again, as your kubeconfig's plugin wants it (kubectl get namespaces shows the same), or fetch the kubeconfig again"
 _APPLY = "application/apply-patch+yaml"
+
+
+class How(TypedDict, total=False):
+    """What a request carries beside its method and path."""
+
+    parameters: dict[str, str | int]
+    body: bytes
+    media: str
+    accept: str
+    about: str
+    """What it is about, for people."""
 
 
 class ApiServer:
@@ -154,7 +166,7 @@ class ApiServer:
         body = compact({**thing, "apiVersion": KINDS[ref.kind].api_version(version)})
         told = self._json(
             "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run,
-            accept="application/json" if dry_run else _METADATA,
+            accept=_JSON if dry_run else _METADATA,
         )  # fmt: skip
         return told if dry_run or told.get("kind") == ref.kind else {**thing, "metadata": told["metadata"]}
 
@@ -208,19 +220,8 @@ class ApiServer:
     def _path(self, ref: Ref) -> str:
         return f"{self._collection(KINDS[ref.kind], ref.namespace)}/{quote(ref.name)}"
 
-    def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        parameters: dict[str, str | int] | None = None,
-        body: bytes | None = None,
-        media: str = "application/json",
-        about: str = "",
-        writes: bool = False,
-        accept: str = "application/json",
-    ) -> JsonObject:
-        answer = self._send(method, path, parameters=parameters, body=body, media=media, about=about, accept=accept)
+    def _json(self, method: str, path: str, *, writes: bool = False, **how: Unpack[How]) -> JsonObject:
+        answer = self._send(method, path, **how)
         if writes:
             self.writes += 1
         try:
@@ -228,27 +229,21 @@ class ApiServer:
         except msgspec.DecodeError:
             value = None
         if not isinstance(value, dict):
+            about = how.get("about", path)
             raise ClusterUnreachable(
                 f"cannot reach the cluster: {self._connection.server} answered {about} with no JSON object"
             )
         return value
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        parameters: dict[str, str | int] | None = None,
-        body: bytes | None = None,
-        media: str = "application/json",
-        about: str = "",
-        accept: str = "application/json",
-    ) -> httpx2.Response:
+    def _send(self, method: str, path: str, **how: Unpack[How]) -> httpx2.Response:
         """One request, repeated as rule 1 says."""
         import httpx2
         from lightkube.core.exceptions import ConfigError
 
-        headers = {"Accept": accept} | ({"Content-Type": media} if body is not None else {})
+        body, about = how.get("body"), how.get("about", path)
+        headers = {"Accept": how.get("accept", _JSON)}
+        if body is not None:
+            headers["Content-Type"] = how.get("media", _JSON)
         ends = time.monotonic() + self._patience
         pause = FIRST_PAUSE
         while True:
@@ -256,7 +251,7 @@ class ApiServer:
             failure: ApiRefused | ClusterUnreachable
             self.requests += 1
             try:
-                answer = self._http.request(method, path, params=parameters, content=body, headers=headers)
+                answer = self._http.request(method, path, params=how.get("parameters"), content=body, headers=headers)
             except httpx2.TransportError as error:
                 failure = ClusterUnreachable(self._unreachable(error), hint=self._hint(error))
                 if self._hopeless(error):

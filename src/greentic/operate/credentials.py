@@ -47,19 +47,20 @@ class CredentialsRequirementsPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
 
 
-class CredentialsBootstrapPayload(Payload, frozen=True, kw_only=True):
+class AdminPayload(Payload, frozen=True, kw_only=True):
+    """What needs an administrator. The material is taken by other deployers; the kubeconfig has it here."""
+
     environment_id: str
     admin_profile: Annotated[str, msgspec.Meta(description="the kubeconfig context of an administrator")]
     admin_material_path: str | None = None
     admin_material_inline: str | None = None
+
+
+class CredentialsBootstrapPayload(AdminPayload, frozen=True, kw_only=True):
     bind: Annotated[bool, msgspec.Meta(description="apply the rules and bind the new account")] = False
 
 
-class CredentialsRotatePayload(Payload, frozen=True, kw_only=True):
-    environment_id: str
-    admin_profile: Annotated[str, msgspec.Meta(description="the kubeconfig context of an administrator")]
-    admin_material_path: str | None = None
-    admin_material_inline: str | None = None
+class CredentialsRotatePayload(AdminPayload, frozen=True, kw_only=True):
     if_needed: Annotated[bool, msgspec.Meta(description="only near the end of the token's life")] = False
 
 
