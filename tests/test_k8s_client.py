@@ -131,6 +131,22 @@ def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names(monke
     assert len(script.asked) == 4 and paused[0] == 7.0 and all(0 < p < 8 * 1.5 for p in paused[1:])
 
 
+def test_a_server_that_never_answered_is_given_up_sooner_than_one_that_is_away(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("greentic.k8s.api_server.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("greentic.k8s.api_server.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    api, script = server(*[httpx2.ConnectError("refused")] * 1000, patience=60)
+    with pytest.raises(ClusterUnreachable, match="refused"):
+        api.apply(CONFIG_MAP, force=False)
+    assert 3 < now[0] <= 10
+    now[0] = 0.0
+    script.answers = [ok(CONFIG_MAP), *[httpx2.ConnectError("refused")] * 1000]
+    api.apply(CONFIG_MAP, force=False)
+    with pytest.raises(ClusterUnreachable):
+        api.apply(CONFIG_MAP, force=False)
+    assert 30 < now[0] <= 60
+
+
 @pytest.mark.parametrize(("answer", "count"), [(status(403, "no"), 1), (status(422, "field is immutable"), 1), (status(500, 'admission webhook "w" denied the request: no'), 1), (status(500, "ValidatingAdmissionPolicy 'p' denied request: no"), 1)])
 def test_what_asking_again_cannot_change_is_told_at_once(answer, count):
     api, script = server(answer)

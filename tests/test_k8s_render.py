@@ -438,3 +438,18 @@ def test_dns_goes_to_the_clusters_resolvers_only():
     told = policy(rendered(environment(), {"dns_cidrs": "10.96.0.10"}), "gtc-allow-dns")["egress"][0]["to"]
     assert [p["ipBlock"]["cidr"] for p in told[1:]] == ["169.254.0.0/16", "10.96.0.10/32"]
     assert {p["protocol"] for p in rule["ports"]} == {"TCP", "UDP"}
+
+
+def test_binding_tells_what_is_wrong_with_answers_and_binds(author):
+    from greentic.operate import env_packs
+
+    author.create()
+    root = author.context.store.paths(author.env_id).root
+
+    def bind(verb, text: str):
+        (root / "answers.json").write_text(text)
+        payload = env_packs.EnvPackBindingPayload(environment_id=author.env_id, slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin", answers_ref="answers.json")
+        return verb(author.context, payload)
+
+    assert "unknown answer key `surprise`" in bind(env_packs.add, '{"surprise": 1}')["warnings"][0]
+    assert "warnings" not in bind(env_packs.update, "{}")

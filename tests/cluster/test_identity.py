@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import subprocess
 
+import pytest
 import yaml
-from world import PAUSE, Kubectl, World
+from world import GTC, PAUSE, Kubectl, World
 
 
 def context_of(kubectl: Kubectl) -> str:
@@ -79,6 +81,30 @@ def test_tokens_are_rotated_and_left_alone_while_they_are_young(world: World):
     assert world.reconcile("--no-wait").result["identity"] == "bound"
     shutil.rmtree(world.store / world.env_id / ".greentic")
     assert world.reconcile("--no-wait").result["identity"] == "bound"
+
+
+@pytest.mark.lab
+def test_in_a_cluster_the_pods_own_account_is_used(world: World, tmp_path):
+    """As in a pod: no kubeconfig, and the account's files where kubelet mounts them, in a mount namespace of their own."""
+    bound(world)
+    raw = yaml.safe_load(world.kubectl.run("config", "view", "--minify", "--raw", "--flatten"))
+    account = tmp_path / "account"
+    account.mkdir()
+    (account / "token").write_text(bearer(world))
+    (account / "ca.crt").write_bytes(base64.b64decode(raw["clusters"][0]["cluster"]["certificate-authority-data"]))
+    (account / "namespace").write_text(world.namespace)
+    document = world.store / world.env_id / "environment.json"
+    plain = json.loads(document.read_text())
+    plain.pop("credentials_ref")
+    document.write_text(json.dumps(plain))
+    host, port = raw["clusters"][0]["cluster"]["server"].removeprefix("https://").split(":")
+    place = "/var/run/secrets/kubernetes.io/serviceaccount"
+    script = f"mount -t tmpfs none /run && mkdir -p {place} && mount --bind {account} {place} && exec {GTC} op env reconcile {world.env_id} --no-wait"
+    environ = {"HOME": str(world.home), "PATH": "/usr/sbin:/usr/bin:/bin", "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["result"]
+    assert report["identity"] == "ambient" and report["applied_count"] == 13
 
 
 def test_requirements_tell_what_an_identity_lacks(world: World):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import httpx2
 
 PATIENCE_SECONDS = 60.0
+FIRST_PATIENCE_SECONDS = 10.0
+"""The same for a server that never answered: it is more likely not there than away for a moment."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
 MAX_RETRY_AFTER = 30.0
 PAGE = 1000
@@ -70,6 +72,7 @@ class ApiServer:
     def __init__(self, connection: Connection, *, patience: float = PATIENCE_SECONDS) -> None:
         self._http, self._connection, self._patience = connection.client, connection, patience
         self._versions: dict[str, tuple[str, ...]] = {}
+        self._answered = False
         self.requests = 0
         self.writes = 0
 
@@ -244,7 +247,8 @@ class ApiServer:
         headers = {"Accept": how.get("accept", _JSON)}
         if body is not None:
             headers["Content-Type"] = how.get("media", _JSON)
-        ends = time.monotonic() + self._patience
+        began = time.monotonic()
+        ends = began + (self._patience if self._answered else min(self._patience, FIRST_PATIENCE_SECONDS))
         pause = FIRST_PAUSE
         while True:
             wait: float | None = None
@@ -259,6 +263,8 @@ class ApiServer:
             except (OSError, ConfigError, KeyError, ValueError) as error:  # reading a token, running a plugin
                 raise ClusterUnreachable(self._unreachable(error), hint=_LOGIN) from error
             else:
+                if not self._answered:
+                    self._answered, ends = True, began + self._patience
                 if answer.status_code < 400:
                     return answer
                 failure = self._refusal(answer, about)
