@@ -38,8 +38,8 @@ mkdir -p "$work/apt/lists/partial" "$work/apt/archives/partial" "$work/deb" "$wo
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mirror=$( { sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources; \
             sed -n 's/^deb  *\(\[[^]]*\] *\)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list; } 2>/dev/null | grep -m1 'debian$\|debian/$' || true)
-printf 'deb [signed-by=%s] %s bookworm main\ndeb-src [signed-by=%s] %s bookworm main\n' \
-  "$keyring" "${mirror:-http://deb.debian.org/debian}" "$keyring" "${mirror:-http://deb.debian.org/debian}" > "$work/apt/sources.list"
+[ -n "$mirror" ] || fail "this machine's apt names no Debian archive, neither in sources.list nor in sources.list.d/debian.sources"
+printf 'deb [signed-by=%s] %s bookworm main\ndeb-src [signed-by=%s] %s bookworm main\n' "$keyring" "$mirror" "$keyring" "$mirror" > "$work/apt/sources.list"
 cat > "$work/apt/apt.conf" <<CONF
 Dir::Etc::SourceList "$work/apt/sources.list";
 Dir::Etc::SourceParts "-";
