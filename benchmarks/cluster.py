@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -74,17 +75,32 @@ def timed(words: list[str | Path], environment: dict[str, str]) -> Run:
     """Run one process to its end."""
     began = time.perf_counter()
     process = subprocess.Popen([str(w) for w in words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    told: list[bytes] = []
+    reading = threading.Thread(target=lambda: told.append(process.stdout.read()))
+    reading.start()
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, _most_memory(process.pid))
+        time.sleep(0.02)
     seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
+    reading.join()
+    out = told[0]
     if process.returncode not in (0, 2):
         raise SystemExit(f"{' '.join(map(str, words))} ended with {process.returncode}")
     try:
         reply = json.loads(out)["result"]
     except (ValueError, KeyError, TypeError):
         reply = {}
-    return Run(seconds, reply, usage.ru_maxrss / 1024)
+    return Run(seconds, reply, peak)
+
+
+def _most_memory(pid: int) -> float:
+    """The most memory that a process had so far, in MiB; the accounting at its end counts that of whoever started it, too."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
 class ApiServer:
