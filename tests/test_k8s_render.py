@@ -418,7 +418,7 @@ def test_ways_out_are_as_narrow_as_sources_and_answers():
     ],
 )  # fmt: skip
 def test_what_a_source_asks_for(uri, ports, inside):
-    found = reach([uri], "gtc-prod", ["plain.example.com"])
+    found = reach([uri], ["plain.example.com"])
     assert (found.ports, found.inside) == (ports, inside)
 
 

@@ -307,15 +307,16 @@ class ApiServer:
             hint = (
                 "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
             )
-        elif code == 403 and "denied the request" not in message:
-            hint = "gtc op credentials requirements lists what this identity lacks"
         causes = cast("list[JsonObject]", member(status, "details").get("causes") or [])
         conflicts = tuple(
             FieldConflict(_manager(str(c.get("message", ""))), str(c.get("field", "")))
             for c in causes
             if c.get("reason") == "FieldManagerConflict"
         )
-        return ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
+        refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
+        if refused.forbidden:
+            refused.hint = "gtc op credentials requirements lists what this identity lacks"
+        return refused
 
 
 def _manager(message: str) -> str:

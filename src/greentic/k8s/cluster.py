@@ -7,10 +7,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, cast
 
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict
 
 
@@ -62,6 +62,15 @@ class Ref(NamedTuple):
         """The reference as reports list it (spec: kubernetes 3.6)."""
         kind = KINDS[self.kind]
         return {"api_version": kind.api_version(), "kind": self.kind, "name": self.name, "namespace": self.namespace}
+
+
+def refs_json(refs: Iterable[Ref]) -> list[Json]:
+    return [ref.json() for ref in refs]
+
+
+def objects_in(value: Json) -> list[JsonObject]:
+    """The objects of a list; none where there is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def ref_of(thing: JsonObject) -> Ref:

@@ -49,14 +49,10 @@ def connect(context: str | None, token: str | None = None) -> Connection:
             "cannot reach the cluster: the cluster's client is not installed", hint=EXTRA
         ) from None
     config, proxy = _config(context, bound=token is not None)
-    if token is not None:
+    if token is not None or config.user is None:
         from lightkube.config.models import User
 
         config = config._replace(user=User(token=token))
-    elif config.user is None:
-        from lightkube.config.models import User
-
-        config = config._replace(user=User())
     try:
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
         if proxy is not None:

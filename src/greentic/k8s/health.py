@@ -11,10 +11,10 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.cluster import member, metadata_of
+from greentic.k8s.cluster import member, metadata_of, objects_in
 from greentic.k8s.names import TEMPLATE
 
 CRASHES = 3
@@ -67,7 +67,7 @@ def rollout(deployment: JsonObject) -> Rollout:
     done = seen >= expected and updated >= wanted and total <= updated and available >= wanted
     failed = None
     if seen >= expected and not done:
-        for condition in cast("list[JsonObject]", status.get("conditions") or []):
+        for condition in objects_in(status.get("conditions")):
             if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
                 failed = f"ProgressDeadlineExceeded: {condition.get('message')}"
             elif condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
@@ -87,10 +87,10 @@ def trouble(pod: JsonObject) -> Trouble | None:
     """What ails a pod, if it is more than a start that takes its time (rule 2)."""
     name = str(metadata_of(pod).get("name"))
     status = member(pod, "status")
-    for condition in _objects(status.get("conditions")):
+    for condition in objects_in(status.get("conditions")):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Trouble(name, f"unschedulable: {condition.get('message')}", patience=GROWING_SECONDS)
-    for container in [*_objects(status.get("initContainerStatuses")), *_objects(status.get("containerStatuses"))]:
+    for container in [*objects_in(status.get("initContainerStatuses")), *objects_in(status.get("containerStatuses"))]:
         waiting, ended = member(container, "state", "waiting"), member(container, "lastState", "terminated")
         ended = ended or member(container, "state", "terminated")
         reason = str(waiting.get("reason", ""))
@@ -107,10 +107,6 @@ def trouble(pod: JsonObject) -> Trouble | None:
             count, code = container.get("restartCount"), ended.get("exitCode")
             return Trouble(name, f"it crashed {count} times, last with code {code}: {told}", crashed=True)
     return None
-
-
-def _objects(value: Json) -> list[JsonObject]:
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
 def _int(value: Json, default: int) -> int:

@@ -96,10 +96,10 @@ class _Comparison:
         for key, value in stated.items():
             step = f"f:{key}"
             self._value(value, live.get(key), own.get(step), _field(path, key), [_down(t, step) for t in others])
-        for step, tree in own.items():
+        for step in own:
             name = step[2:]
             if step.startswith("f:") and name not in stated:
-                self._removed(live.get(name), tree, _field(path, name))
+                self.changes.append(FieldChange(_field(path, name), live.get(name), None))
 
     def _value(self, stated: Json, live: Json, own: _Tree | None, path: str, others: list[_Tree | None]) -> None:
         if isinstance(stated, dict) and stated and own != {} and isinstance(live, dict):
@@ -137,9 +137,6 @@ class _Comparison:
             if step not in seen:
                 gone = next((i for i in live if _is_item(step, i)), None)
                 self.changes.append(FieldChange(path + f"[{_shown(step)}]", gone, None))
-
-    def _removed(self, live: Json, own: _Tree, path: str) -> None:
-        self.changes.append(FieldChange(path, live, None))
 
     def _contested(self, path: str, others: list[_Tree | None]) -> None:
         for name, tree in zip(self._names, others, strict=True):

@@ -85,7 +85,7 @@ def make_plan(desired: list[JsonObject], live: list[JsonObject], owner: Owner, *
     items = [_item(thing, there.get(ref_of(thing)), owner, adopt) for thing in desired]
     wanted = {item.ref for item in items}
     extra = [(ref, thing) for ref, thing in there.items() if ref not in wanted and ref.kind in PRUNED_KINDS]
-    deletions = [_deletion(ref, thing) for ref, thing in extra if may_delete(thing, owner) and not _is_kept(thing)]
+    deletions = [deletion_of(thing) for _, thing in extra if may_delete(thing, owner) and not _is_kept(thing)]
     unattributed = [ref for ref, thing in extra if _is_unattributed(thing, owner) and not _is_kept(thing)]
     order = list(KINDS)
     # workloads first, so that nothing runs without its policies while it still runs
@@ -136,9 +136,10 @@ def _is_kept(thing: JsonObject) -> bool:
     return labels_of(thing).get(names.COMPONENT) in KEPT_COMPONENTS
 
 
-def _deletion(ref: Ref, thing: JsonObject) -> Deletion:
+def deletion_of(thing: JsonObject) -> Deletion:
+    """The deletion of exactly the object that was seen."""
     metadata = metadata_of(thing)
-    return Deletion(ref, str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")))
+    return Deletion(ref_of(thing), str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")))
 
 
 def _item(stated: JsonObject, live: JsonObject | None, owner: Owner, adopt: bool) -> Item:

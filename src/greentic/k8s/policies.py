@@ -43,7 +43,7 @@ class Reach(NamedTuple):
     """Sources that are plain addresses, which may be those of Services."""
 
 
-def reach(uris: Iterable[str], namespace: str, insecure: Iterable[str] = ()) -> Reach:
+def reach(uris: Iterable[str], insecure: Iterable[str] = ()) -> Reach:
     """What pods have to reach for these source URIs."""
     ports, inside, addresses = {HTTPS}, False, set()
     plain = set(insecure)
@@ -75,10 +75,8 @@ def policies(env: Environment, answers: Answers, namespace: str, labels: JsonObj
     from_router: JsonObject = {"from": [_pods(router)], "ports": [_tcp(PORT)]}
     routed = routed_ids(env)
     present = present_revisions(env)
-    everyone = _egress(env, answers, namespace, [r for r in present if r.bundle_source_uri])
-    routing = _egress(
-        env, answers, namespace, [r for r in env.revisions if r.revision_id in routed and r.bundle_source_uri]
-    )
+    everyone = _egress(env, answers, [r for r in present if r.bundle_source_uri])
+    routing = _egress(env, answers, [r for r in env.revisions if r.revision_id in routed and r.bundle_source_uri])
     told: list[tuple[str, JsonObject]] = [
         ("gtc-default-deny", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
         ("gtc-allow-dns", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [_dns(answers)]}),
@@ -131,7 +129,7 @@ def _ingress(answers: Answers) -> JsonObject:
     return rule | {"from": peers} if peers else rule
 
 
-def _egress(env: Environment, answers: Answers, namespace: str, pulled: list[Revision]) -> list[Json]:
+def _egress(env: Environment, answers: Answers, pulled: list[Revision]) -> list[Json]:
     """The egress rules of pods that pull these revisions."""
     if answers.egress_open:
         return [{}]
@@ -142,7 +140,7 @@ def _egress(env: Environment, answers: Answers, namespace: str, pulled: list[Rev
     more = sorted({*answers.egress_ports, *([REDIS] if answers.redis_secret is not None else [])})
     if not uris and not more:
         return []
-    wanted = reach(uris, namespace, answers.oci_insecure_registries)
+    wanted = reach(uris, answers.oci_insecure_registries)
     ports: list[Json] = [_tcp(port) for port in sorted(wanted.ports)]
     peers = _networks(answers.egress_cidrs) or [
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}},

@@ -195,7 +195,6 @@ class _Run:
                     continue
                 if name == "policies and configuration" and not keyed and self._rules.scope is None:
                     self._try(
-                        names.SESSION_KEY,
                         Ref("Secret", names.SESSION_KEY, namespace),
                         lambda: self._make_key(namespace, random),
                     )
@@ -220,14 +219,14 @@ class _Run:
             self._objects,
         )
 
-    def _try(self, what: str, ref: Ref, action: Callable[[], object]) -> None:
+    def _try(self, ref: Ref, action: Callable[[], object]) -> None:
         try:
             action()
         except GreenticError as error:
             self._failures.append(Failure(ref, error))
 
     def _apply(self, item: Item) -> None:
-        self._try(item.ref.name, item.ref, lambda: self._write(item))
+        self._try(item.ref, lambda: self._write(item))
 
     def _write(self, item: Item) -> None:
         try:

@@ -178,8 +178,9 @@ def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
     store = context.store
     if not store.exists(env_id):
         raise NotFound(f"environment `{env_id}`")
-    _check_unrouted(store.load(env_id))
-    from_cluster = None if payload.store_only else _destroy_cluster(context, env_id, payload.namespace)
+    env = store.load(env_id)
+    _check_unrouted(env)
+    from_cluster = None if payload.store_only else _destroy_cluster(context, env, payload.namespace)
     kept = store.root / DESTROYED / f"{env_id}.{compact_stamp(context.clock.now_ns())}"
     change = Change(env_id, "env", "destroy", {"environment_id": env_id})
 
@@ -205,11 +206,11 @@ def _check_unrouted(env: Environment) -> None:
         )
 
 
-def _destroy_cluster(context: Context, env_id: str, namespace: bool) -> JsonObject | None:
+def _destroy_cluster(context: Context, env: Environment, namespace: bool) -> JsonObject | None:
     """What a Kubernetes deployer made is deleted; its client is loaded only where one is bound."""
-    binding = context.store.load(env_id).binding("deployer")
+    binding = env.binding("deployer")
     if binding is None or not binding.kind.startswith("greentic.deployer.k8s@"):
         return None
     from greentic.operate.sweep import destroy_cluster_objects
 
-    return destroy_cluster_objects(context, env_id, namespace=namespace)
+    return destroy_cluster_objects(context, env.environment_id, namespace=namespace)

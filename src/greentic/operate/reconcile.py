@@ -23,7 +23,7 @@ import msgspec
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
-from greentic.k8s.cluster import ApiRefused, Cluster, Ref
+from greentic.k8s.cluster import ApiRefused, Cluster, Ref, refs_json
 from greentic.k8s.ownership import FieldChange
 from greentic.k8s.plan import Item, Plan, make_plan
 from greentic.k8s.reconcile import (
@@ -92,7 +92,6 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Jso
     env_id = check_env_id(payload.environment_id, field="env_id")
     seconds = wait_seconds(payload.timeout)
     rules = Rules(payload.adopt, payload.force, payload.recreate)
-    resolve(context, env_id, payload.kind, live=True)  # what is wrong with it is told before anybody is waited for
     with nullcontext() if payload.dry_run else alone(context, env_id):
         # read once nobody else writes, so that an older document never wins
         deployer = resolve(context, env_id, payload.kind, live=True)
@@ -147,9 +146,7 @@ def apply_objects(
         _check(outcome, report)
         if seconds is not None:
             healthy = {ref: thing for ref, thing in outcome.objects.items() if ref.kind == "Deployment"}
-            wait_healthy(
-                reached.cluster, namespace, names.owner_selector(env_id).partition(",")[0], healthy, seconds, view
-            )
+            wait_healthy(reached.cluster, namespace, names.owner_selector(env_id), healthy, seconds, view)
             report["ready"] = list[Json](sorted(ref.name for ref in healthy))
     except GreenticError as error:
         error.report = report or None
@@ -181,26 +178,22 @@ def _told(deployer: Deployer, reached: Reached, more: JsonObject) -> JsonObject:
 
 def _report(outcome: Outcome) -> JsonObject:
     report: JsonObject = {
-        "applied": _refs(outcome.applied),
+        "applied": refs_json(outcome.applied),
         "applied_count": len(outcome.applied),
-        "created": _refs(outcome.created),
-        "changed": _refs(outcome.changed),
+        "created": refs_json(outcome.created),
+        "changed": refs_json(outcome.changed),
         "unchanged_count": sum(i.action == "unchanged" for i in outcome.plan.items),
-        "pruned": _refs(outcome.pruned),
+        "pruned": refs_json(outcome.pruned),
         "pruned_count": len(outcome.pruned),
     }
     if outcome.left_alone:
-        report["left_alone"] = _refs(outcome.left_alone)
+        report["left_alone"] = refs_json(outcome.left_alone)
     if outcome.plan.unattributed:
-        report["unattributed"] = _refs(outcome.plan.unattributed)
+        report["unattributed"] = refs_json(outcome.plan.unattributed)
     if outcome.failures:
         report["failed"] = [{**f.ref.json(), "message": f.error.message} for f in outcome.failures]
-        report["not_attempted"] = _refs(outcome.left)
+        report["not_attempted"] = refs_json(outcome.left)
     return report
-
-
-def _refs(refs: list[Ref]) -> list[Json]:
-    return [ref.json() for ref in refs]
 
 
 def _check(outcome: Outcome, report: JsonObject) -> None:
@@ -229,8 +222,8 @@ def _audit(context: Context, env_id: str, report: JsonObject, error: GreenticErr
 
 @contextmanager
 def alone(context: Context, env_id: str) -> Iterator[None]:
-    """Keep a second reconcile of the same store out. Raises `Conflict`."""
-    path = context.store.paths(env_id).root / ".reconcile.lock"
+    """Keep a second reconcile of the same store out. Raises `NotFound` without an environment, and `Conflict`."""
+    path = context.store.existing(env_id).root / ".reconcile.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -261,13 +254,13 @@ def _dry(reached: Reached, objects: list[JsonObject], deployer: Deployer, rules:
         "changes_pending": not in_sync,
         "changes": [_item(i) for i in writes],
         "unchanged_count": len(plan.items) - len(writes),
-        "deletions": _refs([d.ref for d in plan.deletions]),
+        "deletions": refs_json([d.ref for d in plan.deletions]),
         "conflicts": [conflict_json(ref, c) for ref, c in plan.conflicts],
         "not_ours": [{**i.ref.json(), "reason": i.refused} for i in plan.refused],
         "refused_by_server": cast("list[Json]", verdict.refused),
-        "overridden_by_admission": _refs(sorted(verdict.overridden)),
-        "left_alone": _refs(sorted(verdict.left_alone)),
-        "unattributed": _refs(plan.unattributed),
+        "overridden_by_admission": refs_json(sorted(verdict.overridden)),
+        "left_alone": refs_json(sorted(verdict.left_alone)),
+        "unattributed": refs_json(plan.unattributed),
     }
 
 

@@ -54,7 +54,6 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObjec
     env_id = check_env_id(payload.environment_id, field="env_id")
     revision_id = check_ulid(payload.revision_id, field="revision_id")
     seconds = wait_seconds(payload.timeout)
-    find(resolve(context, env_id, payload.kind, live=True).env, revision_id)
     with alone(context, env_id):
         deployer = resolve(context, env_id, payload.kind, live=True)
         revision = find(deployer.env, revision_id)

@@ -16,11 +16,11 @@ from typing import Annotated
 
 import msgspec
 
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.k8s import names
-from greentic.k8s.cluster import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, ref_of
-from greentic.k8s.plan import Deletion, is_ours, may_delete
+from greentic.k8s.cluster import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of, refs_json
+from greentic.k8s.plan import Deletion, deletion_of, is_ours, may_delete
 from greentic.k8s.reconcile import await_gone, delete_own
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
@@ -64,7 +64,7 @@ def _sweep(context: Context, env_id: str, payload: SweepPayload) -> JsonObject:
             verdict = "unattributed"
         elif may_delete(thing, owner):
             verdict = "orphans"
-            orphans.append(_deletion(thing))
+            orphans.append(deletion_of(thing))
         found[verdict].append(ref_of(thing))
     removed = [d.ref for d in orphans if delete_own(cluster, d, owner)] if payload.apply else []
     return {
@@ -73,8 +73,8 @@ def _sweep(context: Context, env_id: str, payload: SweepPayload) -> JsonObject:
         "label_selector": selector,
         "store_label": owner.store,
         "dry_run": not payload.apply,
-        "removed": _refs(removed),
-        **{verdict: _refs(refs) for verdict, refs in found.items()},
+        "removed": refs_json(removed),
+        **{verdict: refs_json(refs) for verdict, refs in found.items()},
     }
 
 
@@ -86,7 +86,7 @@ def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -
         removed = _destroy(cluster, deployer)
         if namespace:
             removed += _destroy_namespace(cluster, deployer)
-    return {"namespace": deployer.answers.namespace, "removed": _refs(removed), "removed_count": len(removed)}
+    return {"namespace": deployer.answers.namespace, "removed": refs_json(removed), "removed_count": len(removed)}
 
 
 def _destroy(cluster: Cluster, deployer: Deployer) -> list[Ref]:
@@ -95,7 +95,7 @@ def _destroy(cluster: Cluster, deployer: Deployer) -> list[Ref]:
     for kind in _DESTROYED:
         found = [t for t in _listed(cluster, (kind,), namespace, names.owner_selector(env_id)) if is_ours(t, owner)]
         mine = [
-            _deletion(t)
+            deletion_of(t)
             for t in found
             if may_delete(t, owner) and labels_of(t).get(names.COMPONENT) != "deployer-identity"
         ]
@@ -111,14 +111,13 @@ def _destroy_namespace(cluster: Cluster, deployer: Deployer) -> list[Ref]:
     found = cluster.get(place)
     if found is None:
         return []
-    managers = metadata_of(found).get("managedFields")
-    writers = {str(m.get("manager")) for m in managers if isinstance(m, dict)} if isinstance(managers, list) else set()
+    writers = {str(m.get("manager")) for m in objects_in(metadata_of(found).get("managedFields"))}
     if not may_delete(found, deployer.owner) or not writers <= {names.FIELD_MANAGER, "kube-controller-manager"}:
         raise Conflict(f"{place} was not made by this environment alone and stays", hint="everything else was deleted")
     pods = cluster.list("Pod", place.name).items
     if pods:
         raise Conflict(f"{place} has {len(pods)} pod(s) of others and stays", hint="everything else was deleted")
-    delete_own(cluster, _deletion(found), deployer.owner)
+    delete_own(cluster, deletion_of(found), deployer.owner)
     await_gone(cluster, place)
     return [place]
 
@@ -136,12 +135,3 @@ def _listed(cluster: Cluster, kinds: tuple[str, ...], namespace: str, selector: 
                 ) from error
             raise
     return out
-
-
-def _deletion(thing: JsonObject) -> Deletion:
-    metadata = metadata_of(thing)
-    return Deletion(ref_of(thing), str(metadata.get("uid", "")), str(metadata.get("resourceVersion", "")))
-
-
-def _refs(refs: list[Ref]) -> list[Json]:
-    return [ref.json() for ref in refs]

@@ -68,6 +68,13 @@ class EnvironmentStore:
         """The directory of an environment. Raises `InvalidArgument` for an id that is no safe directory name."""
         return EnvPaths(self.root / check_env_id(env_id))
 
+    def existing(self, env_id: str) -> EnvPaths:
+        """The directory of an environment that is there. Raises `NotFound`."""
+        paths = self.paths(env_id)
+        if not paths.environment.exists():
+            raise NotFound(f"environment `{env_id}`", hint=f"create it: gtc op env create {env_id} --name {env_id}")
+        return paths
+
     def exists(self, env_id: str) -> bool:
         return self.paths(env_id).environment.exists()
 
@@ -86,9 +93,7 @@ class EnvironmentStore:
 
     def load_unchecked(self, env_id: str) -> Environment:
         """The environment as it parses, without the rules across fields; for the doctor."""
-        path = self.paths(env_id).environment
-        if not path.exists():
-            raise NotFound(f"environment `{env_id}`", hint=f"create it: gtc op env create {env_id} --name {env_id}")
+        path = self.existing(env_id).environment
         env = read_document(path, Environment)
         if env.environment_id != env_id:
             raise StoreError(f"environment_id mismatch: file is `{env_id}`, value is `{env.environment_id}`")
@@ -131,9 +136,7 @@ class EnvironmentStore:
     @contextmanager
     def transaction(self, env_id: str, *, may_create: bool = False) -> Iterator[Transaction]:
         """Hold the environment's lock. A missing environment is `NotFound` unless `may_create`, and leaves no trace."""
-        paths = self.paths(env_id)
-        if not may_create and not paths.environment.exists():
-            raise NotFound(f"environment `{env_id}`", hint=f"create it: gtc op env create {env_id} --name {env_id}")
+        paths = self.paths(env_id) if may_create else self.existing(env_id)
         with held(paths.lock, self.disk, self.clock, wait_seconds=self._lock_wait):
             transaction = Transaction(self, env_id, paths)
             try:
