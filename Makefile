@@ -13,7 +13,7 @@ check: setup
 test: check
 	rm -f .coverage .coverage.*
 	.venv/bin/python -m pytest -rs --cov --cov-report=
-	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/artifact/*,src/greentic/store/*' --fail-under=95
+	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
 
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup

@@ -17,9 +17,9 @@ from measure import POST_LUA, ROOT, Boot, Row, author, distributor, paired, spre
 
 import wat
 from conftest import make_bundle, make_pack
-from greentic.artifact.pack_archive import PackArchive
+from greentic.author.pack_build import build_pack
 from greentic.flow.engine import start
-from greentic.operate.pack_build import build_pack
+from greentic.pack.archive import PackArchive
 from test_activate import Stage, component_node
 from test_flow import World, flow, node, to, when
 

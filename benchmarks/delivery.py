@@ -17,8 +17,8 @@ from pathlib import Path
 
 from measure import BIN, MIB, Row, answers, author, distributor, free_port, paired, quiet, spread, timed
 
+from greentic.author.bundle_publish import publish_file
 from greentic.distribute.fetch import ATTEMPTS, backoff, fetch_into
-from greentic.operate.bundle_publish import publish_file
 from greentic.trust.gate import digest_of
 
 OBTAIN = (

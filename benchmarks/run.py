@@ -42,13 +42,13 @@ from measure import (
 )
 
 from cluster import cluster_rows
+from greentic.author.bundle_build import build_bundle
 from greentic.distribute.fetch import fetch_into
 from greentic.ground.documents import from_json, json_object, pretty
+from greentic.materialize.staging import StagingArea
 from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
-from greentic.operate.bundle_build import build_bundle
 from greentic.store.environments import EnvironmentStore
-from greentic.store.staging import StagingArea
 from greentic.trust.gate import pin
 
 

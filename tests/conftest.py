@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from greentic.author.bundle_build import build_bundle
 from greentic.operate import bundles, env, revisions, traffic, trust_root
-from greentic.operate.bundle_build import build_bundle
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 
@@ -71,8 +71,8 @@ def shouting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_pack(pack_id: str, flows: dict[str, object], components: dict[str, bytes] | None = None, assets: dict[str, bytes] | None = None, **manifest: object) -> bytes:
     """The bytes of a pack from compiled flows (`{id: {nodes, entrypoints, …}}`) and wasm; `manifest` replaces members of the manifest."""
-    from greentic.artifact.pack_archive import write_pack
-    from greentic.artifact.pack_manifest import build
+    from greentic.pack.archive import write_pack
+    from greentic.pack.manifest import build
 
     graphs = []
     for flow_id, flow in flows.items():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from greentic.expressions.paths import MISSING
 from greentic.flow.graph import FlowFailure
-from greentic.flow.paths import MISSING
 from greentic.flow.ports import ComponentCall, ProviderCall
+from greentic.ground.disk import RealDisk
 from greentic.ground.errors import FetchError, ServerBusy, Truncated
-from greentic.store.disk import RealDisk
 
 
 class FakeClock:

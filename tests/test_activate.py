@@ -23,23 +23,23 @@ from cryptography.x509.oid import NameOID
 
 import wat
 from conftest import make_bundle, make_pack, need
-from greentic.activate.components import ComponentRuntime, RevisionComponents, grants_of
-from greentic.activate.conversation import Conversations, Identity, session_hint
-from greentic.activate.load import load_pack, load_packs
-from greentic.activate.state import StoredState
 from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
-from greentic.activate.value_store import MAX_VALUE, DirectoryStore, MemoryStore
 from greentic.activate.warm import check_loadable
-from greentic.artifact.pack_archive import PackArchive
-from greentic.artifact.pack_signature import CHAIN, SIGNATURE, SignaturePolicy, UntrustedPack, read_signature_policy
+from greentic.author.pack_sign import sign_pack
+from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of
+from greentic.expressions.paths import MISSING
 from greentic.flow.activity import activity_of
 from greentic.flow.graph import FlowFailure, NotAtOnce
-from greentic.flow.paths import MISSING
 from greentic.ground.errors import BootError, Conflict, GreenticError, InvalidArgument, MalformedArtifact
-from greentic.operate.pack_sign import sign_pack
-from greentic.serve.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
-from greentic.serve.turn_pool import TurnPool
-from greentic.store.revisions import LocatedPack, file_digest
+from greentic.ingress.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
+from greentic.ingress.turn_pool import TurnPool
+from greentic.materialize.placed import LocatedPack, file_digest
+from greentic.pack.archive import PackArchive
+from greentic.pack.load import load_pack, load_packs
+from greentic.pack.signature import CHAIN, SIGNATURE, SignaturePolicy, UntrustedPack, read_signature_policy
+from greentic.sessions.conversation import Conversations, Identity, session_hint
+from greentic.sessions.stored_state import StoredState
+from greentic.sessions.value_store import MAX_VALUE, DirectoryStore, MemoryStore
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
 
@@ -365,7 +365,7 @@ def test_two_messages_at_once_advance_a_conversation_once(tmp_path):
 @pytest.fixture(params=["memory", "directory", "redis"])
 def values(request, tmp_path):
     if request.param == "redis":
-        from greentic.activate.redis_store import RedisStore
+        from greentic.sessions.redis_store import RedisStore
 
         with redis_server(tmp_path) as url:
             yield RedisStore(url)
@@ -432,7 +432,7 @@ def test_values_are_kept_held_and_end(values):
 
 
 def test_memory_is_bounded_by_what_was_not_used_longest(monkeypatch):
-    from greentic.activate import value_store
+    from greentic.sessions import value_store
 
     monkeypatch.setattr(value_store, "MAX_ENTRIES", 3)
     store = MemoryStore()
@@ -444,7 +444,7 @@ def test_memory_is_bounded_by_what_was_not_used_longest(monkeypatch):
 
 
 def test_a_directory_is_bounded_too(tmp_path, monkeypatch):
-    from greentic.activate import value_store
+    from greentic.sessions import value_store
 
     monkeypatch.setattr(value_store, "MAX_ENTRIES", 10)
     store = DirectoryStore(tmp_path / "v")
@@ -458,7 +458,7 @@ def test_a_directory_is_bounded_too(tmp_path, monkeypatch):
 
 
 def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
-    from greentic.activate.redis_store import RedisStore
+    from greentic.sessions.redis_store import RedisStore
 
     with redis_server(tmp_path) as url:
         first = Stage(tmp_path, make_pack("p", ASK), RedisStore(url))

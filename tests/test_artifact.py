@@ -19,14 +19,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conftest import SHARED, need
-from greentic.artifact import bundle, cbor, compression, pack_manifest
-from greentic.artifact.limits import Limits, PackLimits
-from greentic.artifact.pack_archive import PackArchive, media_type, write_pack
-from greentic.artifact.squashfs_layout import SUPERBLOCK, Superblock
-from greentic.artifact.squashfs_reader import Block, SquashImage, stays_inside
-from greentic.artifact.squashfs_writer import write_image
+from greentic.bundle import compression
+from greentic.bundle import contents as bundle
+from greentic.bundle.limits import Limits, PackLimits
+from greentic.bundle.squashfs_layout import SUPERBLOCK, Superblock
+from greentic.bundle.squashfs_reader import Block, SquashImage, stays_inside
+from greentic.bundle.squashfs_writer import write_image
 from greentic.ground.errors import GreenticError, InvalidArgument, LimitExceeded, MalformedArtifact
-from greentic.store.unpack import unpack
+from greentic.materialize.unpack import unpack
+from greentic.pack import cbor
+from greentic.pack import manifest as pack_manifest
+from greentic.pack.archive import PackArchive, media_type, write_pack
 from greentic.trust.gate import pin
 
 

@@ -18,7 +18,7 @@ import pytest
 
 import wat
 from conftest import PROGRAMS, ROOT, gtc, make_bundle, make_pack
-from greentic.operate.bundle_build import build_bundle
+from greentic.author.bundle_build import build_bundle
 from test_activate import ASK, component_node, redis_server
 from test_flow import node
 from test_programs import Worker, ask, distributor, real  # noqa: F401  (fixtures)
@@ -207,7 +207,7 @@ def test_a_worker_without_components_does_not_load_the_host(tmp_path, author, he
     author.create()
     author.deployed(hello)
     code = (
-        "import sys; from greentic.store.environments import EnvironmentStore; from pathlib import Path; from greentic.serve.boot import boot; from greentic.serve.settings import StartOptions\n"
+        "import sys; from greentic.store.environments import EnvironmentStore; from pathlib import Path; from greentic.worker.boot import boot; from greentic.worker.settings import StartOptions\n"
         "boot(StartOptions('local', Path(sys.argv[1])))\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('wasmtime', 'redis', 'cbor2', 'cryptography', 'yaml', 'rich', 'lightkube')))"
     )

@@ -23,15 +23,13 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
 from conftest import PROGRAMS, Author, gtc, make_bundle, make_pack, need
+from greentic.author import bundle_publish
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
 from greentic.distribute.fetch import backoff, fetch_into
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.mirrors import check_mirror, references
-from greentic.distribute.oci_credentials import Credentials, credentials_for
-from greentic.distribute.oci_reference import mapped, parse
 from greentic.distribute.ranges import Ranges, read_ranges
-from greentic.distribute.request import retry_after
 from greentic.ground.errors import (
     BootError,
     Conflict,
@@ -42,12 +40,17 @@ from greentic.ground.errors import (
     Truncated,
     UntrustedBundle,
 )
+from greentic.materialize import export_archive as bundle_export
+from greentic.materialize import shared_bundles as cache
 from greentic.model.delivery import delivery_of
-from greentic.operate import bundle_export, bundle_publish, cache, delivery, revisions, trust_root
-from greentic.serve.boot import _from_archive, provision, turn_services
-from greentic.serve.log import OperatorLog
+from greentic.net.request import retry_after
+from greentic.operate import delivery, revisions, trust_root
+from greentic.registry.login import Credentials, credentials_for
+from greentic.registry.reference import mapped, parse
 from greentic.store.environments import EnvironmentStore
+from greentic.telemetry.log import OperatorLog
 from greentic.trust.keys import key_id, read_public_pem
+from greentic.worker.boot import _from_archive, provision, turn_services
 from simulators import Answer, FakeClock, SimulatedDistributor
 from test_flow import node
 
@@ -891,7 +894,7 @@ def test_fetching_and_unpacking_may_write_below_their_directories_only(tmp_path)
     code = f"""
 import sys, threading
 from pathlib import Path
-from greentic.serve.sandbox import landlock_version, restrict_writes
+from greentic.materialize.sandbox import landlock_version, restrict_writes
 inside, outside = Path({str(tmp_path / "in")!r}), Path({str(tmp_path / "out")!r})
 def work():
     print(restrict_writes([inside]))

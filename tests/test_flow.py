@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentic.flow import handlebars
+from greentic.expressions import handlebars
+from greentic.expressions.conditions import Facts, holds, parse_condition
+from greentic.expressions.paths import MISSING, follow, parse_path
+from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
-from greentic.flow.conditions import Facts, holds, parse_condition
 from greentic.flow.context import Context, entry_view, submitted, without_action
 from greentic.flow.engine import MAX_CALLS, MAX_STEPS, Completed, Parked, Run, resume, start
 from greentic.flow.envelope import dropped_keys, envelope_of, split_input
 from greentic.flow.graph import FlowFailure, NotAtOnce, read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
-from greentic.flow.paths import MISSING, follow, parse_path
 from greentic.flow.ports import Caller, ComponentCall, Ports
 from greentic.flow.results import Jump, Respond, interpret
 from greentic.flow.state import NodeOutput, RunState, read_snapshot
-from greentic.flow.template import compile_value
 from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState
 
 CALLER = Caller("local", "default", session="s", channel="main", provider="provider")

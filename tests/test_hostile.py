@@ -12,26 +12,26 @@ from wasmtime import wat2wasm
 
 import wat
 from conftest import make_pack
-from greentic.activate.components import ComponentRuntime, RevisionComponents
-from greentic.activate.egress import PolicedHttp
-from greentic.activate.load import load_pack
-from greentic.activate.secrets import SecretFiles
-from greentic.activate.state import StoredState
-from greentic.activate.value_store import MAX_WAITING, DirectoryStore, MemoryStore
+from greentic.components.host import MAX_LOGS, EgressFailed, EgressRefused
+from greentic.components.http_client import PolicedHttp
+from greentic.components.interfaces import _from_cbor
+from greentic.components.runtime import ComponentRuntime, RevisionComponents
+from greentic.components.secret_files import SecretFiles
+from greentic.expressions.template import compile_value
 from greentic.flow import engine as flow_engine
 from greentic.flow.engine import MAX_STEPS, Exhausted
 from greentic.flow.graph import FlowFailure
 from greentic.flow.results import interpret
-from greentic.flow.template import compile_value
 from greentic.ground.errors import MalformedArtifact
-from greentic.model.egress import EgressPolicy, read_policy, refused_address
-from greentic.serve import turn_pool
-from greentic.serve.turn_pool import TurnPool
+from greentic.ingress import turn_pool
+from greentic.ingress.turn_pool import TurnPool
+from greentic.net.egress import EgressPolicy, read_policy, refused_address
+from greentic.pack.load import load_pack
+from greentic.sessions.stored_state import StoredState
+from greentic.sessions.value_store import MAX_WAITING, DirectoryStore, MemoryStore
 from greentic.wasm.compile_cache import CompileCache
 from greentic.wasm.component import HostFailure, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, engine
-from greentic.wasm.host import MAX_LOGS, EgressFailed, EgressRefused
-from greentic.wasm.interfaces import _from_cbor
 from greentic.wasm.values import ValueMismatch, converter_for
 from test_activate import ECHO, Stage, placed
 from test_distribute import EvilServer

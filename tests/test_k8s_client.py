@@ -14,14 +14,14 @@ import httpx2
 import pytest
 import yaml
 
+from greentic.cluster.api_server import ApiServer
+from greentic.cluster.apply import delete_own
+from greentic.cluster.connect import Connection, connect
+from greentic.cluster.wait import wait_healthy
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
-from greentic.k8s.api_server import ApiServer
-from greentic.k8s.cluster import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
-from greentic.k8s.connect import Connection, connect
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
 from greentic.k8s.plan import Deletion, Owner
-from greentic.k8s.reconcile import delete_own
-from greentic.k8s.wait import wait_healthy
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
 OWNER = Owner("prod", "s-0123456789abcdef")
@@ -60,7 +60,7 @@ GROUPS = {"groups": [{"name": "policy", "versions": [{"version": "v1beta1"}]}, {
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("greentic.k8s.api_server.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("greentic.cluster.api_server.time.sleep", lambda seconds: None)
 
 
 # -- requests -----------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_what_is_missing_is_nothing_and_deleting_it_is_no_error():
 
 def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names(monkeypatch):
     paused: list[float] = []
-    monkeypatch.setattr("greentic.k8s.api_server.time.sleep", paused.append)
+    monkeypatch.setattr("greentic.cluster.api_server.time.sleep", paused.append)
     busy = httpx2.Response(429, headers={"retry-after": "7"}, json={"message": "busy"})
     api, script = server(busy, status(503, "starting"), httpx2.ConnectError("refused"), ok(CONFIG_MAP))
     api.apply(CONFIG_MAP, force=False)
@@ -133,8 +133,8 @@ def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names(monke
 
 def test_a_server_that_never_answered_is_given_up_sooner_than_one_that_is_away(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("greentic.k8s.api_server.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("greentic.k8s.api_server.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr("greentic.cluster.api_server.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("greentic.cluster.api_server.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     api, script = server(*[httpx2.ConnectError("refused")] * 1000, patience=60)
     with pytest.raises(ClusterUnreachable, match="refused"):
         api.apply(CONFIG_MAP, force=False)
@@ -303,7 +303,7 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
-    program = "import sys; import greentic.operate.render, greentic.operate.env, greentic.operate.revisions, greentic.cli.op, greentic.serve.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.operate.revisions, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

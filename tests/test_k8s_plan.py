@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentic.cluster.apply import Rules, refuse, scoped
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
-from greentic.k8s.cluster import FieldConflict, Ref, ref_of
 from greentic.k8s.health import GROWING_SECONDS, PASSING_SECONDS, rollout, runs_template, trouble
+from greentic.k8s.objects import FieldConflict, Ref, ref_of
 from greentic.k8s.ownership import compare
 from greentic.k8s.plan import Owner, make_plan
-from greentic.k8s.reconcile import Rules, refuse, scoped
 
 OWNER = Owner("prod", "s-0123456789abcdef")
 LABELS = {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: OWNER.store}

@@ -15,8 +15,8 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import DEFAULT_IMAGE, KEYS, read_answers
-from greentic.k8s.cluster import labels_of, ref_of
-from greentic.k8s.policies import reach
+from greentic.k8s.network_policies import reach
+from greentic.k8s.objects import labels_of, ref_of
 from greentic.k8s.render import MAX_DATA, Desired, render
 from greentic.model.environment import (
     BundleDeployment,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from greentic.ground.documents import from_json, pretty, replace
 from greentic.ground.errors import Conflict, InvalidArgument, RevenuePolicyError, SpecViolation
-from greentic.model import lifecycle, policy, projection, routes, traffic
+from greentic.model import lifecycle, projection, routes, traffic
+from greentic.model import revenue_policy as policy
 from greentic.model.descriptors import ref_env, split_descriptor, version_tuple
 from greentic.model.environment import Environment, SplitEntry
 from greentic.model.hosts import (

@@ -10,27 +10,15 @@ import msgspec
 import pytest
 
 from conftest import Author
+from greentic.author.bundle_build import build_bundle
+from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
+from greentic.author.pack_build import build_pack
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.model.ids import LOCAL_ENV
-from greentic.operate import (
-    bundles,
-    config,
-    deploy,
-    env,
-    env_apply,
-    env_doctor,
-    env_init,
-    env_packs,
-    retire,
-    revisions,
-    traffic,
-    trust_root,
-)
-from greentic.operate.bundle_build import build_bundle
-from greentic.operate.env_manifest import EnvManifest
-from greentic.operate.inspect import inspect_bundle, inspect_pack, verify_bundle
-from greentic.operate.pack_build import build_pack
+from greentic.operate import bundles, config, env, env_doctor, env_init, env_packs, revisions, traffic, trust_root
 from greentic.operate.payload import read
+from greentic.release import deploy, env_apply, retire
+from greentic.release.env_manifest import EnvManifest
 
 E = "local"
 

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
+from greentic.activate.activation import SHARED_KEY, signing_key
 from greentic.ground.errors import BootError
-from greentic.serve.activation import SHARED_KEY, signing_key
-from greentic.serve.ingress_auth import TOKENS_VARIABLE, load_tokens
-from greentic.serve.pull_plan import as_seen, policy, wanted_revisions
+from greentic.ingress.auth import TOKENS_VARIABLE, load_tokens
+from greentic.materialize.serving_plan import as_seen, policy, wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
@@ -76,8 +76,8 @@ def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
     seed = tmp_path / "seed"
     seed.mkdir()
     environ = {**os.environ, "HOME": str(tmp_path), "GREENTIC_SEED_DIR": str(seed)}
-    program = "import sys, threading; from greentic.serve import seed; seed.copy_seed = lambda a, b: (print('booting', flush=True), threading.Event().wait()); from greentic.cli.start import run; run(['start', '--env', 'x'])"
-    slow = program.replace("from greentic.cli", "import greentic.serve.boot as boot; boot.copy_seed = seed.copy_seed; from greentic.cli")
+    program = "import sys, threading; from greentic.materialize import seed; seed.copy_seed = lambda a, b: (print('booting', flush=True), threading.Event().wait()); from greentic.cli.start import run; run(['start', '--env', 'x'])"
+    slow = program.replace("from greentic.cli", "import greentic.worker.boot as boot; boot.copy_seed = seed.copy_seed; from greentic.cli")
     process = subprocess.Popen([sys.executable, "-c", slow], env=environ, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "booting\n"
     began = time.monotonic()

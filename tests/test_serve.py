@@ -12,20 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentic.activate import dispatch
+from greentic.activate.activation import signing_key
+from greentic.activate.dispatch import Choice, Dispatcher
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.errors import BootError
-from greentic.serve import dispatch, invoke, settings
-from greentic.serve.activation import signing_key
-from greentic.serve.boot import provision, turn_services
-from greentic.serve.dispatch import Choice, Dispatcher
-from greentic.serve.http_app import MAX_BODY, WorkerApp
-from greentic.serve.ingress_auth import BearerGate, IngressToken, load_tokens
-from greentic.serve.log import OperatorLog
-from greentic.serve.pull_plan import policy, wanted_revisions
-from greentic.serve.seed import copy_seed
-from greentic.serve.server import banner, bind
+from greentic.ingress import invoke
+from greentic.ingress.app import MAX_BODY, WorkerApp
+from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
+from greentic.materialize.seed import copy_seed
+from greentic.materialize.serving_plan import policy, wanted_revisions
 from greentic.store.environments import EnvironmentStore
+from greentic.telemetry.log import OperatorLog
+from greentic.worker import settings
+from greentic.worker.boot import provision, turn_services
+from greentic.worker.server import banner, bind
 from simulators import CountingRandom, FakeClock
 from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, env, revision, split
 
@@ -290,7 +292,7 @@ def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
     assert code == 400 and b"nested deeper" in text
     invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":' + deep + b"}"
     assert call(app, "POST", "/workers/invoke", invoke)[0] == 400
-    monkeypatch.setattr("greentic.serve.http_app.activity_of", lambda value: {}["planted"])
+    monkeypatch.setattr("greentic.ingress.app.activity_of", lambda value: {}["planted"])
     assert call(app, "POST", "/x", b"{}")[::2] == (500, b"internal error")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Author
+from greentic.ground.disk import RealDisk
 from greentic.ground.documents import pretty, replace
 from greentic.ground.errors import (
     AuditError,
@@ -24,18 +25,17 @@ from greentic.ground.errors import (
     OperatorKeyError,
     StoreError,
 )
+from greentic.materialize.placed import RevisionFault, read_lock, read_pack_config, regular_file, verified_packs
+from greentic.materialize.staging import StagingArea, place
 from greentic.model.environment import HostConfig, new_environment
 from greentic.operate import bundles, revisions, traffic
 from greentic.operate.change import Context
 from greentic.store import operator_key
 from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change
-from greentic.store.disk import RealDisk
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths, default_store_root
 from greentic.store.recovery import recover_revisions
-from greentic.store.revisions import RevisionFault, read_lock, read_pack_config, regular_file, verified_packs
-from greentic.store.staging import StagingArea, place
 from greentic.trust.gate import pin
 from greentic.trust.keys import private_pem, public_pem
 from simulators import CountingRandom, DyingDisk, FakeClock, FullDisk, Killed

@@ -16,19 +16,27 @@ from hypothesis import strategies as st
 from wasmtime import component as c
 
 import wat
-from greentic.activate.egress import PolicedHttp
-from greentic.activate.secrets import SecretFiles
-from greentic.artifact.pack_components import check_component
+from greentic.components.host import (
+    EgressFailed,
+    EgressRefused,
+    Grants,
+    HostCall,
+    HostImports,
+    HttpResponse,
+    canonical_name,
+)
+from greentic.components.http_client import PolicedHttp
+from greentic.components.interfaces import invoke_node, invoke_provider
+from greentic.components.secret_files import SecretFiles
 from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
 from greentic.ground.errors import BootError, MalformedArtifact
-from greentic.model.egress import EgressPolicy, read_policy, refused_address, refused_host
+from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
+from greentic.pack.components import check_component
 from greentic.wasm import native
 from greentic.wasm.compile_cache import CompileCache, default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Pace, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
-from greentic.wasm.host import EgressFailed, EgressRefused, Grants, HostCall, HostImports, HttpResponse, canonical_name
-from greentic.wasm.interfaces import invoke_node, invoke_provider
 from greentic.wasm.values import ValueMismatch
 from simulators import SimulatedState
 
@@ -168,7 +176,7 @@ def test_what_a_component_answers_is_read_or_refused(payload):
 @settings(max_examples=80)
 @given(st.binary(max_size=60))
 def test_any_output_is_json_or_a_typed_failure(data):
-    from greentic.wasm.interfaces import _from_cbor
+    from greentic.components.interfaces import _from_cbor
 
     try:
         json.dumps(_from_cbor(data, "it"))

@@ -203,12 +203,12 @@ class Faulty:
 
 @pytest.mark.parametrize("plan", [["429"] * 3, ["500", "reset"], ["lost"] * 3, ["429", "lost", "reset", "500"]], ids=" ".join)
 def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, monkeypatch):
-    from greentic.k8s.api_server import ApiServer
-    from greentic.k8s.connect import connect
-    from greentic.k8s.reconcile import Rules, reconcile
+    from greentic.cluster.api_server import ApiServer
+    from greentic.cluster.apply import Rules, reconcile
+    from greentic.cluster.connect import connect
+    from greentic.deployer.binding import resolve
     from greentic.k8s.render import render
     from greentic.operate.change import Context
-    from greentic.operate.deployer import resolve
     from greentic.store.environments import EnvironmentStore
 
     world.author(runtime_image=PAUSE)
@@ -226,9 +226,9 @@ def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, mon
 
 
 def test_patience_ends(world: World, monkeypatch):
-    from greentic.k8s.api_server import ApiServer
-    from greentic.k8s.cluster import ApiRefused, Ref
-    from greentic.k8s.connect import connect
+    from greentic.cluster.api_server import ApiServer
+    from greentic.cluster.connect import connect
+    from greentic.k8s.objects import ApiRefused, Ref
 
     monkeypatch.setenv("KUBECONFIG", str(world.kubectl.kubeconfig))
     connection = connect(None)

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from greentic.activate.conversation import Conversations, Identity, session_hint
-from greentic.activate.load import LoadedFlow, LoadedPack
 from greentic.flow.activity import Activity, failure_payload
 from greentic.flow.engine import MAX_STEPS, Completed, Outcome, Parked, Run, resume, start
 from greentic.flow.graph import FlowFailure, NotAtOnce
@@ -22,6 +20,8 @@ from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
 from greentic.flow.select import FlowHeader, select
 from greentic.flow.state import Snapshot
 from greentic.ground.clock import Clock, Random
+from greentic.pack.load import LoadedFlow, LoadedPack
+from greentic.sessions.conversation import Conversations, Identity, session_hint
 
 ATTEMPTS = 3
 BASE_DELAY = 0.25

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from greentic.activate.components import CompileReport, ComponentRuntime, RevisionComponents
-from greentic.activate.load import load_packs
-from greentic.activate.state import StoredState
-from greentic.activate.value_store import MemoryStore
-from greentic.artifact.pack_signature import read_signature_policy
-from greentic.store.revisions import LocatedPack
+from greentic.components.runtime import CompileReport, ComponentRuntime, RevisionComponents
+from greentic.materialize.placed import LocatedPack
+from greentic.pack.load import load_packs
+from greentic.pack.signature import read_signature_policy
+from greentic.sessions.stored_state import StoredState
+from greentic.sessions.value_store import MemoryStore
 
 
 def check_loadable(located: list[LocatedPack]) -> CompileReport:

@@ -74,32 +74,32 @@ def main(argv: list[str]) -> int:
 
 def _run(arguments: argparse.Namespace) -> JsonObject:
     if arguments.verb == "build":
-        from greentic.operate.bundle_build import build_bundle
+        from greentic.author.bundle_build import build_bundle
 
         out = arguments.out or Path(f"{arguments.directory.resolve().name}.gtbundle")
         built = build_bundle(arguments.directory, out)
         return {"path": str(built.path), "digest": built.digest, "size": built.size, "packs": list(built.packs)}
     if arguments.verb in ("inspect", "verify"):
-        from greentic.operate.inspect import inspect_bundle, verify_bundle
+        from greentic.author.inspect import inspect_bundle, verify_bundle
 
         if arguments.verb == "inspect":
             return inspect_bundle(arguments.file)
         report = verify_bundle(arguments.file, arguments.digest)
         if arguments.key:
-            from greentic.operate.bundle_publish import verify_signature
+            from greentic.author.bundle_publish import verify_signature
 
             report |= verify_signature(arguments.file, str(report["digest"]), arguments.key)
         return report
     if arguments.verb == "export":
-        from greentic.operate.bundle_export import export
+        from greentic.materialize.export_archive import export
         from greentic.operate.change import Context
         from greentic.store.environments import EnvironmentStore
         from greentic.store.layout import default_store_root
 
         store = EnvironmentStore(arguments.store_root or default_store_root())
         return export(Context(store), arguments.environment, arguments.out)
+    from greentic.author.bundle_publish import publish_file, revoke, sign_file
     from greentic.ground.clock import SystemClock
-    from greentic.operate.bundle_publish import publish_file, revoke, sign_file
 
     if arguments.verb == "sign":
         return sign_file(arguments.file, arguments.key, SystemClock())

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> JsonObject:
-    from greentic.operate import cache
+    from greentic.materialize import shared_bundles as cache
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
 

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         if arguments.verb == "run":
             _run(form, arguments)
             return 0
-        from greentic.operate.flow_run import lint as lint_paths
+        from greentic.author.flow_run import lint as lint_paths
 
         found = lint_paths(arguments.paths)
         print_success(form, "flow", "lint", found, "")
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(form: Form, arguments: argparse.Namespace) -> None:
-    from greentic.operate.flow_run import Step, run_flow
+    from greentic.author.flow_run import Step, run_flow
 
     steps: list[JsonObject] = []
 

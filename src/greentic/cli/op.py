@@ -125,7 +125,7 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     else:
         payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     if verb.verb == "apply" and verb.noun == "env":
-        from greentic.operate.env_apply import ApplyOptions
+        from greentic.release.env_apply import ApplyOptions
 
         settings["base"] = options.answers.parent if options.answers else Path()
         return function(context, payload, ApplyOptions(**settings))  # type: ignore[no-any-return, arg-type]

@@ -47,7 +47,7 @@ class Inline(NamedTuple):
 
 def read_answers(path: Path) -> Json:
     """Parse an answers file. Raises `IoError` or `AnswersParse`."""
-    from greentic.store.disk import io_error
+    from greentic.ground.disk import io_error
 
     try:
         with path.open("rb") as file:

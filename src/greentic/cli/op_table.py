@@ -59,8 +59,8 @@ _HOST_FLAGS = (
 _E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.operate.env_doctor"
 _B, _R, _T = "greentic.operate.bundles", "greentic.operate.revisions", "greentic.operate.traffic"
 _P, _C, _K = "greentic.operate.env_packs", "greentic.operate.config", "greentic.operate.trust_root"
-_N, _RO, _RE = "greentic.operate.render", "greentic.operate.rollout", "greentic.operate.reconcile"
-_S, _CR = "greentic.operate.sweep", "greentic.operate.credentials"
+_N, _RO, _RE = "greentic.deployer.env_render", "greentic.deployer.rollout", "greentic.deployer.reconcile"
+_S, _CR = "greentic.deployer.sweep", "greentic.deployer.credentials"
 KIND = Flag("--kind", "kind", "the deployer's descriptor", "PATH@VERSION")
 ADOPT = Flag("--adopt", "adopt", "take over objects of others under our names", switch=True)
 FORCE = Flag("--force", "force", "take over fields that others manage", switch=True)
@@ -122,7 +122,7 @@ VERBS: tuple[Verb, ...] = (
          "gtc op env apply-traffic prod 01J…", positionals=(ENV, "deployment_id"), required=(ENV, "deployment_id"), flags=(KIND,)),
     Verb("env", "sweep", f"{_S}:sweep", f"{_S}:SweepPayload", "find workers of revisions that this store no longer knows",
          "gtc op env sweep prod --apply", required=(ENV,), flags=(KIND, Flag("--apply", "apply", "delete them", switch=True))),
-    Verb("env", "apply", "greentic.operate.env_apply:apply", "greentic.operate.env_manifest:EnvManifest",
+    Verb("env", "apply", "greentic.release.env_apply:apply", "greentic.release.env_manifest:EnvManifest",
          "make an environment what one file says", "gtc op env apply --answers env.yaml --dry-run", positionals=(),
          flags=(Flag("--dry-run", "dry_run", "only show the plan", switch=True),
                 Flag("--check", "check", "fail if anything is to do", switch=True),
@@ -167,7 +167,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("bundles", "remove", f"{_B}:remove", f"{_B}:BundleRemovePayload", "delete a deployment that is no longer live",
          "gtc op bundles remove prod --deployment 01J…", flags=(DEPLOYMENT,)),
     Verb("bundles", "list", f"{_B}:list_deployments", "", "the deployments", "gtc op bundles list prod", required=(ENV,)),
-    Verb("bundles", "retire", "greentic.operate.retire:retire", "greentic.operate.retire:BundleRetirePayload",
+    Verb("bundles", "retire", "greentic.release.retire:retire", "greentic.release.retire:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),
          flags=(Flag("--customer", "customer_id", "whose deployment", "ID"),
@@ -217,7 +217,7 @@ VERBS: tuple[Verb, ...] = (
          "gtc op config show prod"),
     Verb("config", "set", f"{_C}:set_config", f"{_C}:ConfigSetPayload", "set host fields",
          "gtc op config set prod listen_addr=0.0.0.0:8080"),
-    Verb("deploy", "run", "greentic.operate.deploy:deploy", "greentic.operate.deploy:BundleDeployPayload",
+    Verb("deploy", "run", "greentic.release.deploy:deploy", "greentic.release.deploy:BundleDeployPayload",
          "add, stage, warm and route a bundle in one call", "gtc op deploy --bundle bot.gtbundle --path-prefix /",
          positionals=(),
          flags=(Flag("--bundle", "bundle_path", "the .gtbundle", "FILE"), Flag("--env", ENV, "environment (local)", "ID"),

@@ -52,21 +52,21 @@ def main(argv: list[str]) -> int:
 
 def _run(arguments: argparse.Namespace) -> JsonObject:
     if arguments.verb == "inspect":
-        from greentic.operate.inspect import inspect_pack
+        from greentic.author.inspect import inspect_pack
 
         return inspect_pack(arguments.file)
     if arguments.verb == "new":
-        from greentic.operate.pack_new import new_pack
+        from greentic.author.pack_new import new_pack
 
         return new_pack(arguments.directory, arguments.id, arguments.publisher)
     if arguments.verb == "sign":
+        from greentic.author.pack_sign import sign_pack
         from greentic.ground.clock import SystemClock
-        from greentic.operate.pack_sign import sign_pack
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
-    from greentic.operate.pack_build import build_pack
-    from greentic.store.disk import io_error
-    from greentic.store.revisions import file_digest
+    from greentic.author.pack_build import build_pack
+    from greentic.ground.disk import io_error
+    from greentic.materialize.placed import file_digest
 
     data, manifest = build_pack(arguments.directory)
     name = arguments.directory.resolve().name

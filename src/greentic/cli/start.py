@@ -59,7 +59,7 @@ def run(argv: list[str]) -> None:
     # The first process of a container ignores this signal unless it says otherwise; a boot may be left at any point.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     gc.disable()  # a boot makes much and throws little away; collecting it would only take time
-    from greentic.serve.settings import StartOptions
+    from greentic.worker.settings import StartOptions
 
     level = "debug" if arguments.verbose else "warn" if arguments.quiet else "info"
     options = StartOptions(
@@ -71,8 +71,8 @@ def run(argv: list[str]) -> None:
         arguments.trust_anchor,
         arguments.archive,
     )
-    from greentic.serve.boot import boot
-    from greentic.serve.server import serve
+    from greentic.worker.boot import boot
+    from greentic.worker.server import serve
 
     booted = boot(options)
     gc.freeze()

@@ -13,10 +13,10 @@ import http.client
 import os
 import re
 
-from greentic.distribute.dial import reason
-from greentic.distribute.request import Answer, check_status, idle_seconds, send
 from greentic.distribute.source import Body
 from greentic.ground.errors import FetchError, PartRefused, Truncated
+from greentic.net.dial import reason
+from greentic.net.request import Answer, check_status, idle_seconds, send
 
 _READ = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z", re.ASCII)

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from greentic.distribute.http_source import body_of, range_headers
-from greentic.distribute.oci_reference import mapped
-from greentic.distribute.oci_registry import Manifest, Registry
 from greentic.distribute.source import Body
 from greentic.ground.errors import FetchError
 from greentic.model.ids import is_digest
+from greentic.registry.client import Manifest, Registry
+from greentic.registry.reference import mapped
 
 BUNDLE_LAYER = "application/octet-stream"
 """What bundles are published as: the type that every worker of the field accepts."""

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-from greentic.distribute.oci_reference import OciReference, mapped
-from greentic.distribute.oci_registry import INDEX, MANIFEST, Registry
 from greentic.distribute.oci_source import BUNDLE_LAYER
-from greentic.distribute.request import Answer, check_status
 from greentic.ground.errors import FetchError, InvalidArgument
+from greentic.net.request import Answer, check_status
+from greentic.registry.client import INDEX, MANIFEST, Registry
+from greentic.registry.reference import OciReference, mapped
 from greentic.trust.gate import digest_of
 
 ARTIFACT = "application/vnd.greentic.gtbundle.v1"

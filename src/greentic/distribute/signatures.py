@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit, urlunsplit
 
-from greentic.distribute.oci_reference import mapped
-from greentic.distribute.oci_registry import Registry
 from greentic.distribute.oci_source import layer_of, resolve_manifest
 from greentic.distribute.publish import SIGNATURE, SIGNATURE_SUFFIX, referrers
-from greentic.distribute.request import check_status, read_body
-from greentic.distribute.small_document import read_small
+from greentic.net.document import read_small
+from greentic.net.request import check_status, read_body
+from greentic.registry.client import Registry
+from greentic.registry.reference import mapped
 
 MAX_SIGNATURE = 1 << 20
 MAX_REFERRERS = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.errors import FetchError, InvalidArgument
-from greentic.model.egress import METADATA_NAMES, never_reached
+from greentic.net.egress import METADATA_NAMES, never_reached
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
 _REGISTRY_SCHEMES = ("oci://", "repo://", "store://")

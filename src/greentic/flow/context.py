@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import time
 
-from greentic.flow.conditions import Facts
+from greentic.expressions.conditions import Facts
+from greentic.expressions.paths import MISSING
 from greentic.flow.nodes import Routing
-from greentic.flow.paths import MISSING
 from greentic.flow.ports import Now
 from greentic.flow.state import Map, NodeOutput, RunState
 

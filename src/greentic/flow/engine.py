@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from greentic.expressions.conditions import holds
+from greentic.expressions.paths import MISSING
 from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import bounded
 from greentic.flow.builtins import Wait, call_builtin
-from greentic.flow.conditions import holds
 from greentic.flow.context import Context, submitted, without_action
 from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.nodes import FlowPlan, NodePlan
-from greentic.flow.paths import MISSING
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
 from greentic.flow.state import NodeOutput, RunState, Snapshot

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from greentic.flow.conditions import parse_condition
+from greentic.expressions.conditions import parse_condition
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
 from greentic.flow.nodes import FlowPlan, NodePlan

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from greentic.flow.conditions import Condition, parse_condition
+from greentic.expressions.conditions import Condition, parse_condition
+from greentic.expressions.template import Compiled, compile_value
 from greentic.flow.graph import FlowGraph, Node
-from greentic.flow.template import Compiled, compile_value
 
 Kind = Literal[
     "emit", "exec", "component", "flow.call", "flow.goto", "provider.invoke", "session.wait", "state.get", "state.set",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
+from greentic.expressions.paths import MISSING
 from greentic.flow.graph import FlowFailure
-from greentic.flow.paths import MISSING
 
 Map = dict[str, object]
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.cluster import member, metadata_of, objects_in
 from greentic.k8s.names import TEMPLATE
+from greentic.k8s.objects import member, metadata_of, objects_in
 
 CRASHES = 3
 """Restarts after which a pod counts as crashing for good."""

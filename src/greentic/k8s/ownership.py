@@ -18,8 +18,8 @@ import json
 from typing import NamedTuple, cast
 
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.cluster import FieldConflict, metadata_of
 from greentic.k8s.names import FIELD_MANAGER
+from greentic.k8s.objects import FieldConflict, metadata_of
 
 
 class FieldChange(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from greentic.ground.documents import JsonObject
 from greentic.k8s import names
-from greentic.k8s.cluster import KINDS, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import KINDS, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import FieldChange, applied_fields, compare, owners_of
 
 Action = Literal["create", "update", "unchanged"]

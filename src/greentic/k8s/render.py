@@ -15,8 +15,8 @@ from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import Answers
+from greentic.k8s.network_policies import policies
 from greentic.k8s.plan import SECURITY
-from greentic.k8s.policies import policies
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
 from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project

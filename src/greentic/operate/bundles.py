@@ -28,7 +28,7 @@ from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.operator_key import load as load_operator_key
-from greentic.store.policies import check_trusted, write_policy
+from greentic.store.signed_policy import check_trusted, write_policy
 
 DEFAULT_PARTY = "greentic"
 LOCAL_CUSTOMER = "local-dev"

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from greentic.ground.clock import Clock
+from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AuditError, GreenticError, InvalidArgument, SpecViolation, StoreError
 from greentic.model.ids import mint_ulid
 from greentic.store.audit import NO_GENERATIONS, Change, Generations, outcome_of
-from greentic.store.disk import io_error
 from greentic.store.environments import EnvironmentStore, Transaction
 from greentic.store.ledger import fingerprint
 

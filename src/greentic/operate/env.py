@@ -211,6 +211,6 @@ def _destroy_cluster(context: Context, env: Environment, namespace: bool) -> Jso
     binding = env.binding("deployer")
     if binding is None or not binding.kind.startswith("greentic.deployer.k8s@"):
         return None
-    from greentic.operate.sweep import destroy_cluster_objects
+    from greentic.deployer.sweep import destroy_cluster_objects
 
     return destroy_cluster_objects(context, env.environment_id, namespace=namespace)

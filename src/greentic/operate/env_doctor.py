@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.activate.load import load_packs
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
+from greentic.materialize.placed import is_bootable, verified_packs
 from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, version_tuple
 from greentic.model.environment import Environment, ExtensionBinding, Revision
 from greentic.model.ids import check_env_id, is_contained_ref
@@ -21,10 +21,10 @@ from greentic.model.routes import overlaps
 from greentic.model.traffic import rescale
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
+from greentic.pack.load import load_packs
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.layout import EnvPaths
-from greentic.store.revisions import is_bootable, verified_packs
 
 
 class Stale(NamedTuple):

@@ -144,7 +144,7 @@ def _with_warning(context: Context, env_id: str, binding: EnvPackBinding, done: 
     """The reply, with what is wrong with a deployer's answers: binding may come before the file, rendering may not."""
     if binding.answers_ref is None or not binding.kind.startswith("greentic.deployer.k8s@"):
         return done
-    from greentic.operate.deployer import resolve
+    from greentic.deployer.binding import resolve
 
     try:
         resolve(context, env_id, None, live=False)

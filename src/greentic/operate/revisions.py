@@ -17,8 +17,11 @@ from greentic.activate.warm import check_loadable
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import timestamp
+from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
+from greentic.materialize.placed import verified_packs
+from greentic.materialize.staging import Staged, StagingArea, copy_private, place
 from greentic.model.delivery import (
     MEMBER,
     RevisionSignatures,
@@ -36,10 +39,7 @@ from greentic.operate.change import Context, Done, Idempotency, checked_key, run
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store import operator_key
 from greentic.store.audit import Change
-from greentic.store.disk import io_error
 from greentic.store.environments import Transaction
-from greentic.store.revisions import verified_packs
-from greentic.store.staging import Staged, StagingArea, copy_private, place
 from greentic.trust.bundle_signature import REVISION_PREDICATE, counted, judge, sign_content
 from greentic.trust.gate import pin
 
@@ -320,7 +320,7 @@ def warm(context: Context, payload: RevisionWarmPayload) -> JsonObject:
     With `rollout` it also has to run in the cluster that the environment is bound to.
     """
     if payload.rollout:
-        from greentic.operate.rollout import warm_with_rollout
+        from greentic.deployer.rollout import warm_with_rollout
 
         return warm_with_rollout(context, payload)
     return _transition(context, payload, "warm", "ready")

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import msgspec
 
+from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import InvalidArgument
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run
 from greentic.operate.payload import NullableText, Payload
 from greentic.store.audit import Change
-from greentic.store.disk import io_error
 from greentic.store.environments import Transaction
 from greentic.store.operator_key import load_or_generate
 from greentic.trust.keys import public_pem

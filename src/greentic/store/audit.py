@@ -19,10 +19,10 @@ from typing import Literal
 import msgspec
 
 from greentic.ground.clock import Clock, Random, timestamp
+from greentic.ground.disk import Disk
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import AuditError, GreenticError
 from greentic.model.ids import LOCAL_ENV, mint_ulid
-from greentic.store.disk import Disk
 from greentic.store.layout import EnvPaths
 
 EVENT_SCHEMA = "greentic.audit.event.v1"

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
+from greentic.ground.disk import Disk, RealDisk, io_error
 from greentic.ground.documents import Document, Json, from_json, parse, pretty, to_json
 from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError
+from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.model.environment import ENVIRONMENT_SCHEMA, Environment
 from greentic.model.ids import check_env_id, is_env_id
 from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, RuntimeConfig, project
 from greentic.model.validate import check_schema, validate
 from greentic.store.audit import AuditLog
-from greentic.store.disk import Disk, RealDisk, io_error
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths
 from greentic.store.ledger import Ledger
-from greentic.store.lock import WAIT_SECONDS, held
 from greentic.store.recovery import recover_revisions
 from greentic.store.seal import sealed
 from greentic.trust.root import EMPTY, TrustRoot, read_trust_root

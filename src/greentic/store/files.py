@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from greentic.ground.clock import Clock, Random, compact_stamp
-from greentic.store.disk import Disk
+from greentic.ground.disk import Disk
 
 KEEP_BACKUPS = 32
 _MAX_COLLISIONS = 1024

@@ -14,8 +14,8 @@ import stat
 from pathlib import Path
 
 from greentic.ground.clock import Random
+from greentic.ground.disk import Disk
 from greentic.ground.errors import OperatorKeyError
-from greentic.store.disk import Disk
 from greentic.store.layout import home_directory
 from greentic.trust.keys import (
     KeyFormatError,

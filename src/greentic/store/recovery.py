@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from greentic.store.disk import Disk
+from greentic.ground.disk import Disk
+from greentic.ground.lock import try_lock
 from greentic.store.layout import EnvPaths
-from greentic.store.lock import try_lock
 
 STAGING_PREFIX = ".staging-"
 ASIDE_SUFFIX = ".bak"

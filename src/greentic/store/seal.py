@@ -9,11 +9,11 @@ Rules:
 from __future__ import annotations
 
 from greentic.ground.clock import Clock, timestamp
+from greentic.ground.disk import Disk
 from greentic.ground.documents import replace
 from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_delivery
 from greentic.model.environment import Environment
 from greentic.store import operator_key
-from greentic.store.disk import Disk
 from greentic.trust.bundle_signature import SEAL_PREDICATE, sign_content, statement_time
 from greentic.trust.root import TrustRoot
 

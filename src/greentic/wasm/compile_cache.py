@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from wasmtime import WasmtimeError
 from wasmtime import component as c
 
-from greentic.artifact.pack_components import check_component
 from greentic.ground.errors import BootError, MalformedArtifact
 from greentic.ground.user_cache import user_cache
+from greentic.pack.components import check_component
 from greentic.wasm.engine import ComponentEngine, engine_version
 from greentic.wasm.scratch import scratch_directory
 

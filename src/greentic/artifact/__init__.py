@@ -1,1 +1,0 @@
-"""Bytes and structures: SquashFS images, `.gtbundle`, `.gtpack`. Bounded readers, deterministic writers."""

@@ -1,0 +1,169 @@
+"""`gtc bundle build`: a `.gtbundle` from a directory (spec: packs-flows-components 1).
+
+The directory has `bundle.yaml` and packs below `packs/` and `providers/<domain>/`: a `.gtpack` as it is, a directory with
+`pack.yaml` built on the way. `bundle-manifest.json` and `bundle-lock.json` are written from `bundle.yaml` unless they are there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
+from greentic.bundle.contents import LOCK, MANIFEST, is_pack
+from greentic.bundle.squashfs_writer import write_image
+from greentic.ground.disk import io_error
+from greentic.ground.documents import JsonObject, pretty
+from greentic.ground.errors import InvalidArgument, MalformedArtifact
+from greentic.materialize.placed import file_digest
+from greentic.model.ids import check_segment
+
+BUNDLE_FILE = "bundle.yaml"
+_TOP = ("packs", "providers", "resolved", "tenants", "state")
+"""What of the directory goes into a bundle, besides the documents at its root."""
+
+
+class BundleSource(msgspec.Struct, frozen=True):
+    """`bundle.yaml`, as far as the manifest repeats it."""
+
+    bundle_id: str
+    bundle_name: str | None = None
+    locale: str = "en"
+    mode: str = "create"
+    app_packs: list[str] = []
+    extension_providers: list[str] = []
+    catalogs: list[str] = []
+    hooks: list[str] = []
+    subscriptions: list[str] = []
+    capabilities: list[str] = []
+
+
+class Built(NamedTuple):
+    path: Path
+    digest: str
+    size: int
+    packs: list[str]
+
+
+def build_bundle(directory: Path, out: Path) -> Built:
+    """Build the bundle of a directory into `out`. Raises `InvalidArgument`; the directory is left as it is."""
+    if not directory.is_dir():
+        raise InvalidArgument(f"`{directory}` is not a directory", hint="gtc bundle build DIR --out FILE")
+    try:
+        source = msgspec.convert(read_yaml(directory / BUNDLE_FILE), BundleSource)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"{directory / BUNDLE_FILE}: {error}") from None
+    check_segment(source.bundle_id, field="bundle_id")
+    try:
+        with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:
+            tree = Path(scratch)
+            packs = _collect(directory, tree)
+            _documents(directory, tree, source, packs)
+            return _write(tree, out, packs)
+    except OSError as error:
+        raise io_error(error.filename or out, error) from error
+
+
+def _write(tree: Path, out: Path, packs: list[str]) -> Built:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            size = write_image(tree, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Built(out, file_digest(out), size, packs)
+
+
+def _collect(directory: Path, tree: Path) -> list[str]:
+    """Copy what belongs into a bundle, building packs from source; returns the packs' paths."""
+    packs: list[str] = []
+    for top in _TOP:
+        for path in sorted((directory / top).rglob("*")):
+            relative = path.relative_to(directory)
+            if any((directory / parent / SOURCE_FILE).is_file() for parent in relative.parents if parent != Path()):
+                continue  # inside a pack's source
+            target = tree / relative
+            if (path / SOURCE_FILE).is_file():
+                pack, _ = _built(path)
+                target = target.with_name(f"{path.name}.gtpack")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(pack)
+            elif path.is_symlink():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(path.readlink())
+                continue
+            elif path.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+            else:
+                continue
+            name = target.relative_to(tree).as_posix()
+            if is_pack(name):
+                packs.append(name)
+    if not packs:
+        raise InvalidArgument(
+            f"`{directory}` has no packs",
+            hint="put a .gtpack, or a directory with pack.yaml, below packs/ or providers/<domain>/",
+        )
+    return packs
+
+
+def _built(path: Path) -> tuple[bytes, object]:
+    try:
+        return build_pack(path)
+    except MalformedArtifact as error:
+        raise InvalidArgument(f"pack `{path}`: {error.message}") from None
+
+
+def _documents(directory: Path, tree: Path, source: BundleSource, packs: list[str]) -> None:
+    shutil.copyfile(directory / BUNDLE_FILE, tree / BUNDLE_FILE)
+    for name, document in ((MANIFEST, _manifest(source, packs)), (LOCK, _lock(source, packs))):
+        own = directory / name
+        (tree / name).write_bytes(own.read_bytes() if own.is_file() else pretty(document))
+
+
+def _manifest(source: BundleSource, packs: list[str]) -> JsonObject:
+    return {
+        "format_version": "gtbundle-v1",
+        "bundle_id": source.bundle_id,
+        "bundle_name": source.bundle_name or source.bundle_id,
+        "requested_mode": source.mode,
+        "locale": source.locale,
+        "artifact_extension": ".gtbundle",
+        "generated_resolved_files": [],
+        "generated_setup_files": [],
+        "app_packs": list(source.app_packs) or [f"./{p}" for p in packs if p.startswith("packs/")],
+        "extension_providers": list(source.extension_providers),
+        "catalogs": list(source.catalogs),
+        "hooks": list(source.hooks),
+        "subscriptions": list(source.subscriptions),
+        "capabilities": list(source.capabilities),
+        "resolved_targets": [],
+    }
+
+
+def _lock(source: BundleSource, packs: list[str]) -> JsonObject:
+    return {
+        "schema_version": 1,
+        "bundle_id": source.bundle_id,
+        "requested_mode": source.mode,
+        "execution": "execute",
+        "cache_policy": "workspace-local",
+        "tool_version": "greentic",
+        "build_format_version": "bundle-lock-v1",
+        "workspace_root": "bundle.yaml",
+        "lock_file": "bundle.lock.json",
+        "catalogs": [],
+        "app_packs": [{"reference": f"./{p}"} for p in packs if p.startswith("packs/")],
+        "extension_providers": [{"reference": f"./{p}"} for p in packs if p.startswith("providers/")],
+        "setup_state_files": [],
+    }

@@ -1,0 +1,131 @@
+"""The wasm of a component from its source: a `.wasm` as it is, a `.wat` translated, a directory of Python made a component.
+
+Python needs componentize-py (the extra `python-components`), takes seconds and makes about 18 MB; what it made is kept by the
+content of its source, so that building again is quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from greentic.ground.disk import io_error, replace_file
+from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
+from greentic.ground.user_cache import user_cache
+from greentic.pack.components import check_component
+
+WORLD = "python-component"
+ENTRY = "app.py"
+TIMEOUT_SECONDS = 600
+_SDK = Path(__file__).parent.parent / "sdk"
+
+
+def component_bytes(directory: Path, source: str, component_id: str) -> bytes:
+    """The wasm of a component. `source` is a path in `directory`. Raises `InvalidArgument` or `NotFound` that names it."""
+    path = directory / source
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise InvalidArgument(f"component {component_id}: `{source}` leaves the pack")
+    if path.is_dir():
+        data = _from_python(path, component_id)
+    elif path.suffix in (".wat", ".wasm"):
+        data = _read(path, component_id)
+        if path.suffix == ".wat":
+            data = _from_text(path, data)
+    else:
+        raise InvalidArgument(
+            f"component {component_id}: `{path}` is no component source; expected a .wasm or .wat file, or a directory with {ENTRY}"
+        )
+    try:
+        check_component(data, component_id)
+    except MalformedArtifact as error:
+        raise InvalidArgument(f"{path}: {error.message}", hint=error.hint) from None
+    return data
+
+
+def _read(path: Path, component_id: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"component {component_id}: `{path}` does not exist") from None
+    except OSError as error:
+        raise io_error(path, error) from None
+
+
+def _from_text(path: Path, text: bytes) -> bytes:
+    from wasmtime import WasmtimeError, wat2wasm
+
+    try:
+        return bytes(wat2wasm(text))
+    except WasmtimeError as error:
+        raise InvalidArgument(f"{path} does not parse: {error}") from None
+
+
+def _from_python(directory: Path, component_id: str) -> bytes:
+    if not (directory / ENTRY).is_file():
+        raise NotFound(f"component {component_id}: `{directory / ENTRY}` does not exist")
+    kept = _kept(_digest(directory))
+    if kept.is_file():
+        return kept.read_bytes()
+    tool = Path(sys.executable).with_name("componentize-py")
+    program = str(tool) if tool.is_file() else shutil.which("componentize-py")
+    if program is None:
+        raise InvalidArgument(
+            f"component {component_id} is written in Python, and componentize-py is not installed",
+            hint="pip install 'greentic[python-components]'",
+        )
+    with tempfile.TemporaryDirectory(prefix="greentic-component-") as scratch:
+        out = Path(scratch) / "component.wasm"
+        words = [
+            program, "-d", str(_SDK / "wit"), "-w", WORLD, "componentize", ENTRY.removesuffix(".py"),
+            "-p", str(directory.resolve()), "-p", str(_SDK / "guest"), "-o", str(out),
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(
+                words,
+                cwd=scratch,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise InvalidArgument(f"component {component_id}: building took longer than {TIMEOUT_SECONDS} s") from None
+        if done.returncode or not out.is_file():
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise InvalidArgument(f"component {component_id} of `{directory}` does not build: " + " | ".join(said[-6:]))
+        data = out.read_bytes()
+    _keep(kept, data)
+    return data
+
+
+def _digest(directory: Path) -> str:
+    """What the component depends on: its source, our part of it, and the tool."""
+    digest = hashlib.sha256()
+    for root in (directory, _SDK / "guest", _SDK / "wit"):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                data = path.read_bytes()
+                digest.update(f"{path.relative_to(root)}\0{len(data)}\0".encode() + data)
+    tool = sorted(p.name for p in Path(sys.prefix).glob("lib/python*/site-packages/componentize_py-*.dist-info"))
+    digest.update(repr(tool).encode())
+    return digest.hexdigest()
+
+
+def _kept(digest: str) -> Path:
+    base = user_cache(os.environ) or Path(tempfile.gettempdir()) / ".cache" / "greentic"
+    return base / "built-components" / f"{digest}.wasm"
+
+
+def _keep(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError:
+        return  # a cache that cannot be written costs time, nothing else

@@ -1,0 +1,152 @@
+"""`gtc flow run` and `gtc flow lint`: a flow on the spot, without an environment, a bundle or a worker."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
+from greentic.components.runtime import ComponentRuntime, RevisionComponents
+from greentic.flow.activity import activity_of
+from greentic.flow.compile import FlowSourceError, compile_flow
+from greentic.flow.graph import read_graph
+from greentic.flow.lint import Known, lint_flow
+from greentic.flow.nodes import plan_flow
+from greentic.ground.clock import SystemClock, SystemRandom
+from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.errors import InvalidArgument, NotFound
+from greentic.materialize.placed import LocatedPack, file_digest
+from greentic.pack.load import LoadedPack, load_pack
+from greentic.sessions.conversation import Conversations, Identity
+from greentic.sessions.stored_state import StoredState
+from greentic.sessions.value_store import MemoryStore
+
+TENANT = "default"
+
+
+class Step(NamedTuple):
+    """One node that ran."""
+
+    flow: str
+    node: str
+    kind: str
+    payload: object
+    output: object
+    then: str
+
+
+class _Tracer:
+    def __init__(self, told: Callable[[Step], None]) -> None:
+        self._told = told
+
+    def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None:
+        self._told(Step(flow_id, node_id, kind, payload, output, then))
+
+
+@contextmanager
+def opened_pack(path: Path) -> Iterator[LoadedPack]:
+    """A loaded pack of a `.gtpack` file, or of a source directory that is built for the occasion."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise NotFound(f"`{path}` is no pack file and no directory")
+        yield load_pack(LocatedPack(path.stem, path, file_digest(path)))
+        return
+    if not (path / SOURCE_FILE).is_file():
+        raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
+    with tempfile.TemporaryDirectory(prefix="greentic-flow-") as scratch:
+        built = Path(scratch) / f"{path.resolve().name}.gtpack"
+        built.write_bytes(build_pack(path)[0])
+        yield load_pack(LocatedPack(built.stem, built, file_digest(built)))
+
+
+def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step], None]) -> JsonObject:
+    """Run a conversation of one turn an input, each input the JSON body of a request; a waiting flow takes the next one.
+
+    `told` is given each step as it is done.
+    """
+    bodies = [_body(text) for text in inputs]
+    with opened_pack(path) as pack:
+        flows = {flow.flow_id: flow for flow in pack.flows}
+        if flow_id not in flows:
+            known = ", ".join(sorted(flows)) or "none"
+            raise NotFound(f"`{path}` has no flow `{flow_id}`; there are: {known}")
+        values = MemoryStore()
+        state = StoredState(values)
+        logged: list[str] = []
+        runtime = ComponentRuntime(None, state, lambda source, text: logged.append(f"{source}: {text}"))
+        revision = ActiveRevision(
+            "local", "local", "local", pack.digest, None, 10000, False, (pack,), flow_index((pack,)),
+            RevisionComponents((pack,), runtime),
+        )  # fmt: skip
+        services = TurnServices(
+            "local", Conversations(values, "run"), state, SystemClock(), SystemRandom(), logged.append, _Tracer(told)
+        )
+        turns: list[Json] = []
+        for body in bodies:
+            activity = activity_of(body)._replace(flow_type=None)
+            only = revision._replace(flows=tuple(pair for pair in revision.flows if pair[0].flow_id == flow_id))
+            entry = only._replace(flows=tuple((header._replace(entry=True), flow) for header, flow in only.flows))
+            answer = turn(entry, activity, TENANT, None, Identity(session="run"), services)
+            turns.append({"output": _json(answer.output), "waiting": answer.parked})
+        return {
+            "pack": pack.manifest_id,
+            "flow": flow_id,
+            "turns": turns,
+            "log": [*logged],
+            "warnings": [*pack.warnings],
+        }
+
+
+def lint(paths: list[Path]) -> JsonObject:
+    """The findings about flow sources, packs and pack directories. Raises `InvalidArgument` for what does not compile."""
+    rows: list[Json] = []
+    for path in paths:
+        if path.suffix == ".ygtc":
+            rows.append({"path": str(path), "findings": [*_lint_source(path)]})
+        else:
+            with opened_pack(path) as pack:
+                rows.append({"path": str(path), "findings": [*pack.warnings]})
+    return {
+        "checked": rows,
+        "findings": sum(len(r["findings"]) for r in rows if isinstance(r, dict) and isinstance(r["findings"], list)),
+    }
+
+
+def _lint_source(path: Path) -> list[str]:
+    source = read_yaml(path)
+    try:
+        compiled = compile_flow({} if source is None else source)
+    except FlowSourceError as error:
+        raise InvalidArgument(f"{path}: {error}") from None
+    plan = plan_flow(read_graph(str(compiled["id"]), compiled))
+    # A single file does not know its pack: components and other flows are taken to be there.
+    named = [
+        str(n.mapping.get("flow_id") or n.mapping.get("flow"))
+        for n in plan.nodes.values()
+        if isinstance(n.mapping, dict)
+    ]
+    return lint_flow(plan, Known(lambda name, operation: True, frozenset(named)))
+
+
+def _body(text: str) -> object:
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise NotFound(f"`{text[1:]}` cannot be read: {error.strerror}") from None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"--input is no JSON: {error}", hint="""such as --input '{"text": "hi"}' or --input @file.json"""
+        ) from None
+
+
+def _json(value: object) -> Json:
+    return msgspec.json.decode(msgspec.json.encode(value))  # type: ignore[no-any-return]

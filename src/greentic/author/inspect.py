@@ -1,0 +1,117 @@
+"""`gtc bundle inspect|verify` and `gtc pack inspect`: what an artifact holds, without running or unpacking anything."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+from greentic.bundle.compression import NAMES
+from greentic.bundle.contents import open_bundle, pack_paths, strict_faults
+from greentic.ground.disk import io_error
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.materialize.placed import LocatedPack, file_digest
+from greentic.pack.archive import PackArchive
+from greentic.pack.load import LoadedPack, load_pack
+from greentic.trust.gate import VerifiedBundle, pin
+
+
+def _open(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise InvalidArgument(f"`{path}` is not a file")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise io_error(path, error) from None
+
+
+def inspect_bundle(path: Path) -> JsonObject:
+    """Digest, entries, packs, and what a strict reader or a worker would not like."""
+    with _open(path) as file:
+        return _bundle(pin(file))
+
+
+def _bundle(bundle: VerifiedBundle) -> JsonObject:
+    contents = open_bundle(bundle)
+    packs: list[Json] = []
+    for pack_path in pack_paths(contents.entries):
+        entry = contents.find(pack_path)
+        data = contents.image.content(entry) if entry else b""
+        packs.append({"path": pack_path, **_pack_row(data)})
+    files = [e for e in contents.entries if e.kind == "file"]
+    return {
+        "digest": bundle.digest,
+        "size": bundle.size,
+        "compression": NAMES.get(contents.image.superblock.compressor, "unknown"),
+        "unpacked_bytes": sum(e.size for e in files),
+        "strict_faults": list[Json](strict_faults(contents)),
+        "packs": packs,
+        "entries": [{"path": e.path, "kind": e.kind, "size": e.size} for e in contents.entries],
+    }
+
+
+def _pack_row(data: bytes) -> JsonObject:
+    try:
+        archive = PackArchive(io.BytesIO(data))
+    except GreenticError as error:
+        return {"loads": False, "error": error.message}
+    manifest = archive.manifest
+    return {
+        "loads": True,
+        "manifest_id": manifest.pack_id,
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "flows": list[Json](f.id for f in manifest.flows),
+    }
+
+
+def verify_bundle(path: Path, digest: str | None) -> JsonObject:
+    """Whether every pack of the bundle loads and, where one is told, the digest is this one. Raises the typed fault."""
+    with _open(path) as file:
+        bundle = pin(file)
+        if digest is not None and digest.removeprefix("sha256:").lower() != bundle.digest.removeprefix("sha256:"):
+            raise Conflict(
+                f"`{path}` is `{bundle.digest}`, expected `{digest}`",
+                hint="this is not the bundle that was pinned; do not use it",
+            )
+        report = _bundle(bundle)
+    rows = report["packs"]
+    broken = [r for r in rows if isinstance(r, dict) and not r["loads"]] if isinstance(rows, list) else []
+    if broken:
+        told = "; ".join(f"{r['path']}: {r['error']}" for r in broken)
+        raise InvalidArgument(f"{len(broken)} pack(s) of `{path}` do not load: {told}")
+    return {"verified": True, "digest": report["digest"], "size": report["size"], "packs": rows}
+
+
+def inspect_pack(path: Path) -> JsonObject:
+    """Manifest, flows, and the load report of one pack."""
+    with _open(path):
+        pack: LoadedPack = load_pack(LocatedPack(path.stem, path, file_digest(path)))
+    with _open(path) as file:
+        archive = PackArchive(file)
+        entries: list[Json] = [{"path": name, "size": info.file_size} for name, info in archive.entries.items()]
+        manifest = archive.manifest
+    components: list[Json] = [
+        {
+            "id": c.id,
+            "version": str(c.manifest.get("version", "")),
+            "sha256": c.sha256,
+            "path": c.path,
+            "source": c.reference,
+        }
+        for c in pack.components
+    ]
+    return {
+        "digest": pack.digest,
+        "pack_id": pack.pack_id,
+        "manifest_id": manifest.pack_id,
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "publisher": manifest.publisher,
+        "warnings": list[Json](pack.warnings),
+        "flows": [{"id": f.flow_id, "kind": f.kind, "entry": f.entry, "nodes": len(f.plan.nodes)} for f in pack.flows],
+        "signed": pack.signed,
+        "components": components,
+        "entries": entries,
+    }

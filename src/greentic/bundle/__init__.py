@@ -1,0 +1,1 @@
+"""`.gtbundle`: bytes and structures, a bounded SquashFS reader and a deterministic writer."""

@@ -1,0 +1,329 @@
+"""The real cluster: HTTP requests to an API server, repeated where that is safe.
+
+Rules:
+1. Too many requests, an overloaded or restarting server and lost connections are tried again, with growing pauses that chance
+   spreads, or after the time that the server asks for; for `PATIENCE_SECONDS` in all, then the error is told.
+2. Applying and deleting with preconditions may be repeated; both have the same effect twice. Creating may not: a repeated create
+   that finds the object counts as the first one's success only to its caller.
+3. Every answer is bounded in size; a watch ends by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from random import random
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from urllib.parse import quote
+
+import msgspec
+
+from greentic.cluster.connect import Connection
+from greentic.ground.documents import Json, JsonObject, compact, parse
+from greentic.k8s.names import FIELD_MANAGER
+from greentic.k8s.objects import (
+    KINDS,
+    ApiRefused,
+    ClusterUnreachable,
+    Event,
+    FieldConflict,
+    Kind,
+    Listed,
+    Ref,
+    member,
+    metadata_of,
+    ref_of,
+)
+
+if TYPE_CHECKING:
+    import httpx2
+
+PATIENCE_SECONDS = 60.0
+FIRST_PATIENCE_SECONDS = 10.0
+"""The same for a server that never answered: it is more likely not there than away for a moment."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
+MAX_RETRY_AFTER = 30.0
+PAGE = 1000
+MAX_LIST_PAGES = 200
+MAX_LOG_BYTES = 16 << 10
+_AGAIN = frozenset({429, 500, 502, 503, 504})
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+"""What a write is answered with: the rest of the object is what was written."""
+_LOGIN = "log in again, as your kubeconfig's plugin wants it (kubectl get namespaces shows the same), or fetch the kubeconfig again"
+_APPLY = "application/apply-patch+yaml"
+
+
+class How(TypedDict, total=False):
+    """What a request carries beside its method and path."""
+
+    parameters: dict[str, str | int]
+    body: bytes
+    media: str
+    accept: str
+    about: str
+    """What it is about, for people."""
+
+
+class ApiServer:
+    """A `Cluster` over a connection. `requests` and `writes` count what was sent."""
+
+    def __init__(self, connection: Connection, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._http, self._connection, self._patience = connection.client, connection, patience
+        self._versions: dict[str, tuple[str, ...]] = {}
+        self._answered = False
+        self.requests = 0
+        self.writes = 0
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def versions(self, group: str) -> tuple[str, ...]:
+        if not self._versions:
+            answer = self._json("GET", "/apis")
+            for found in cast("list[JsonObject]", answer.get("groups") or []):
+                served = cast("list[JsonObject]", found.get("versions") or [])
+                self._versions[str(found.get("name"))] = tuple(str(v.get("version")) for v in served)
+        return self._versions.get(group, ())
+
+    def get(self, ref: Ref) -> JsonObject | None:
+        try:
+            return self._json("GET", self._path(ref), about=str(ref))
+        except ApiRefused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        found = KINDS[kind]
+        path = self._collection(found, namespace)
+        parameters: dict[str, str | int] = {"limit": PAGE}
+        if selector is not None:
+            parameters["labelSelector"] = selector
+        items: list[JsonObject] = []
+        for _ in range(MAX_LIST_PAGES):
+            answer = self._json("GET", path, parameters=parameters, about=f"{found.plural} in namespace `{namespace}`")
+            version = self._version(found)
+            for item in cast("list[JsonObject]", answer.get("items") or []):
+                items.append({"apiVersion": found.api_version(version), "kind": kind, **item})
+            metadata = metadata_of(answer)
+            going_on = metadata.get("continue")
+            if not going_on:
+                return Listed(items, str(metadata.get("resourceVersion", "")))
+            parameters["continue"] = str(going_on)
+        raise ApiRefused(f"{found.plural} in namespace `{namespace}` are more than {PAGE * MAX_LIST_PAGES}", status=413)
+
+    def watch(
+        self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float
+    ) -> Iterator[Event]:
+        import httpx2
+        from lightkube.core.exceptions import ConfigError
+
+        found = KINDS[kind]
+        parameters: dict[str, str | int] = {
+            "watch": "1",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": max(1, int(seconds)),
+        }
+        if selector is not None:
+            parameters["labelSelector"] = selector
+        self.requests += 1
+        path = self._collection(found, namespace)
+        timeout = httpx2.Timeout(seconds + 5.0, connect=10.0)
+        try:
+            with self._http.stream("GET", path, params=parameters, timeout=timeout) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise self._refusal(answer, f"watching {found.plural} in namespace `{namespace}`")
+                for line in answer.iter_lines():
+                    if not line.strip():
+                        continue
+                    told = parse(line)
+                    thing = told.get("object") if isinstance(told, dict) else None
+                    if not isinstance(told, dict) or not isinstance(thing, dict):
+                        continue
+                    if told.get("type") == "ERROR":
+                        code = thing.get("code")
+                        raise ApiRefused(str(thing.get("message")), status=code if isinstance(code, int) else 500)
+                    yield Event(str(told.get("type")), thing)
+        except (httpx2.TransportError, ConfigError, OSError, KeyError, ValueError) as error:
+            raise ClusterUnreachable(self._unreachable(error)) from error
+
+    def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        parameters: dict[str, str | int] = {"container": container, "tailLines": lines, "limitBytes": MAX_LOG_BYTES}
+        if previous:
+            parameters["previous"] = "true"
+        path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
+        with contextlib.suppress(ApiRefused):
+            return self._send("GET", path, parameters=parameters, about=f"log of pod `{pod}`").text
+        return ""
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
+        ref = ref_of(thing)
+        parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        if dry_run:
+            parameters["dryRun"] = "All"
+        version = self._version(KINDS[ref.kind])
+        body = compact({**thing, "apiVersion": KINDS[ref.kind].api_version(version)})
+        told = self._json(
+            "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run,
+            accept=_JSON if dry_run else _METADATA,
+        )  # fmt: skip
+        return told if dry_run or told.get("kind") == ref.kind else {**thing, "metadata": told["metadata"]}
+
+    def create(self, thing: JsonObject) -> JsonObject:
+        ref = ref_of(thing)
+        path = self._collection(KINDS[ref.kind], ref.namespace)
+        parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER}
+        return self._json("POST", path, parameters=parameters, body=compact(thing), about=str(ref), writes=True)
+
+    def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
+        preconditions: JsonObject = {"uid": uid}
+        if resource_version:
+            preconditions["resourceVersion"] = resource_version
+        options: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": preconditions,
+            "propagationPolicy": "Foreground" if foreground else "Background",
+        }
+        try:
+            self._json("DELETE", self._path(ref), body=compact(options), about=str(ref), writes=True)
+        except ApiRefused as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def post(self, path: str, body: JsonObject) -> JsonObject:
+        return self._json("POST", path, body=compact(body), about=path.rpartition("/")[2])
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def _version(self, kind: Kind) -> str:
+        if len(kind.versions) == 1:
+            return kind.versions[0]
+        served = self.versions(kind.group)
+        chosen = next((v for v in kind.versions if v in served), None)
+        if chosen is None:
+            raise ApiRefused(
+                f"the cluster serves {kind.name} in {', '.join(served) or 'no version'} of `{kind.group}`; "
+                f"this deployer writes {', '.join(kind.versions)}",
+                status=404,
+            )
+        return chosen
+
+    def _collection(self, kind: Kind, namespace: str | None) -> str:
+        base = f"/apis/{kind.group}/{self._version(kind)}" if kind.group else "/api/v1"
+        scope = f"/namespaces/{quote(namespace)}" if kind.namespaced and namespace else ""
+        return f"{base}{scope}/{kind.plural}"
+
+    def _path(self, ref: Ref) -> str:
+        return f"{self._collection(KINDS[ref.kind], ref.namespace)}/{quote(ref.name)}"
+
+    def _json(self, method: str, path: str, *, writes: bool = False, **how: Unpack[How]) -> JsonObject:
+        answer = self._send(method, path, **how)
+        if writes:
+            self.writes += 1
+        try:
+            value: Json = msgspec.json.decode(answer.content)
+        except msgspec.DecodeError:
+            value = None
+        if not isinstance(value, dict):
+            about = how.get("about", path)
+            raise ClusterUnreachable(
+                f"cannot reach the cluster: {self._connection.server} answered {about} with no JSON object"
+            )
+        return value
+
+    def _send(self, method: str, path: str, **how: Unpack[How]) -> httpx2.Response:
+        """One request, repeated as rule 1 says."""
+        import httpx2
+        from lightkube.core.exceptions import ConfigError
+
+        body, about = how.get("body"), how.get("about", path)
+        headers = {"Accept": how.get("accept", _JSON)}
+        if body is not None:
+            headers["Content-Type"] = how.get("media", _JSON)
+        began = time.monotonic()
+        ends = began + (self._patience if self._answered else min(self._patience, FIRST_PATIENCE_SECONDS))
+        pause = FIRST_PAUSE
+        while True:
+            wait: float | None = None
+            failure: ApiRefused | ClusterUnreachable
+            self.requests += 1
+            try:
+                answer = self._http.request(method, path, params=how.get("parameters"), content=body, headers=headers)
+            except httpx2.TransportError as error:
+                failure = ClusterUnreachable(self._unreachable(error), hint=self._hint(error))
+                if self._hopeless(error):
+                    raise failure from error
+            except (OSError, ConfigError, KeyError, ValueError) as error:  # reading a token, running a plugin
+                raise ClusterUnreachable(self._unreachable(error), hint=_LOGIN) from error
+            else:
+                if not self._answered:
+                    self._answered, ends = True, began + self._patience
+                if answer.status_code < 400:
+                    return answer
+                failure = self._refusal(answer, about)
+                if answer.status_code not in _AGAIN or failure.denied:
+                    raise failure
+                wait = _retry_after(answer.headers.get("retry-after"))
+            if wait is None:
+                wait = pause * (0.5 + random())  # noqa: S311  spreads clients, is no secret
+                pause = min(pause * 2, LONGEST_PAUSE)
+            if time.monotonic() + wait > ends:
+                raise failure
+            time.sleep(wait)
+
+    def _unreachable(self, error: BaseException) -> str:
+        where = f"{self._connection.server} (context `{self._connection.context}`)"
+        return f"cannot reach the cluster at {where}: {error or type(error).__name__}"
+
+    def _hopeless(self, error: BaseException) -> bool:
+        """Whether trying again cannot help: the certificates are wrong."""
+        return "CERTIFICATE_VERIFY_FAILED" in str(error) or "certificate" in str(error).lower()
+
+    def _hint(self, error: BaseException) -> str | None:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return "the server's certificate is not signed by the kubeconfig's authority, or has ended; fetch the kubeconfig again"
+        return None
+
+    def _refusal(self, answer: httpx2.Response, about: str) -> ApiRefused:
+        status: JsonObject = {}
+        with contextlib.suppress(msgspec.DecodeError):
+            decoded: Json = msgspec.json.decode(answer.content)
+            status = decoded if isinstance(decoded, dict) else {}
+        message = str(status.get("message") or answer.text[:300] or answer.reason_phrase)
+        code = answer.status_code
+        text = f"{about}: Kubernetes API error: {message} (status {code})"
+        hint = None
+        if code == 401:
+            ends = self._connection.certificate_ends()
+            text = f"the API server at {self._connection.server} does not accept the credentials of context `{self._connection.context}`"
+            text += f"; their certificate ends at {ends}" if ends else ""
+            hint = (
+                "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
+            )
+        causes = cast("list[JsonObject]", member(status, "details").get("causes") or [])
+        conflicts = tuple(
+            FieldConflict(_manager(str(c.get("message", ""))), str(c.get("field", "")))
+            for c in causes
+            if c.get("reason") == "FieldManagerConflict"
+        )
+        refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
+        if refused.forbidden:
+            refused.hint = "gtc op credentials requirements lists what this identity lacks"
+        return refused
+
+
+def _manager(message: str) -> str:
+    """The manager in the server's `conflict with "<manager>" …`."""
+    parts = message.split('"')
+    return parts[1] if len(parts) > 1 else message
+
+
+def _retry_after(text: str | None) -> float | None:
+    return min(float(text), MAX_RETRY_AFTER) if text is not None and text.isascii() and text.isdigit() else None

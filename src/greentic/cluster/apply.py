@@ -1,0 +1,362 @@
+"""Making a cluster what was rendered (spec: kubernetes 3.5, 3.6).
+
+Rules:
+1. Read everything first, plan, and only then write. If an object may not be taken over, or a field belongs to somebody else,
+   nothing at all is written.
+2. Phases, each finished before the next: namespace; policies and configuration; services and budgets; workloads; deletions. A
+   phase with a failure is finished, later ones are not begun; the report says what was done, what failed and what was left.
+3. Only what differs is written. What really changed is what the server gave a new version.
+4. Deleting is for exactly the object that was seen. If it changed meanwhile it is read again, and deleted only if still ours.
+5. The key that routers share for their cookies is made once, in the cluster, and never leaves it.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from greentic.ground.clock import Random
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import Conflict, GreenticError
+from greentic.k8s import names
+from greentic.k8s.objects import KINDS, ApiRefused, Cluster, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.ownership import applied_fields
+from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
+
+PARALLEL = 16
+"""Requests at once."""
+SESSION_KEY_BYTES = 32
+DELETE_TRIES = 5
+GONE_SECONDS = 180.0
+PHASES: tuple[tuple[str, frozenset[str]], ...] = (
+    ("namespace", frozenset({"Namespace"})),
+    (
+        "policies and configuration",
+        frozenset({"ServiceAccount", "Role", "RoleBinding", "Secret", "ConfigMap", "NetworkPolicy"}),
+    ),
+    ("services", frozenset({"Service", "PodDisruptionBudget"})),
+    ("workloads", frozenset({"Deployment"})),
+)
+_LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
+
+Told = Callable[[str], None]
+
+
+class Failure(NamedTuple):
+    """An object that could not be written, and why."""
+
+    ref: Ref
+    error: GreenticError
+
+
+class Outcome(NamedTuple):
+    """What a reconcile did."""
+
+    plan: Plan
+    created: list[Ref]
+    changed: list[Ref]
+    pruned: list[Ref]
+    failures: list[Failure]
+    left: list[Ref]
+    """Objects that were not tried, because something before them failed."""
+    left_alone: list[Ref]
+    """A namespace that is there and that this identity may not change."""
+    objects: dict[Ref, JsonObject]
+    """What was applied or in order already, as the server has it now."""
+
+    @property
+    def applied(self) -> list[Ref]:
+        """Every desired object that is in the cluster as desired, in the order of rendering."""
+        return [i.ref for i in self.plan.items if i.ref in self.objects]
+
+
+class Rules(NamedTuple):
+    """What a reconcile may do."""
+
+    adopt: bool = False
+    force: bool = False
+    """Take fields that others manage."""
+    recreate: bool = False
+    """Delete and make again what cannot be changed in place."""
+    scope: frozenset[Ref] | None = None
+    """Delete only these (for one revision); otherwise everything of ours that is not desired."""
+
+
+class Seen(NamedTuple):
+    """What is in a namespace, and what this identity is to leave alone because it may not see it."""
+
+    live: list[JsonObject]
+    hidden: frozenset[Ref] = frozenset()
+
+    def visible(self, desired: list[JsonObject]) -> list[JsonObject]:
+        return [thing for thing in desired if ref_of(thing) not in self.hidden]
+
+
+def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> Seen:
+    """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
+
+    Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
+    identity that may not see the namespace itself works inside it and leaves it as it is.
+    """
+    live: list[JsonObject] = []
+    hidden: frozenset[Ref] = frozenset()
+    refs = [ref_of(thing) for thing in desired]
+    own_namespace = next((r for r in refs if r.kind == "Namespace"), None)
+    if own_namespace is not None:
+        try:
+            found = cluster.get(own_namespace)
+        except ApiRefused as error:
+            if not error.forbidden:
+                raise
+            hidden = frozenset({own_namespace})
+        else:
+            if found is None:
+                return Seen([])
+            _check_staying(namespace, found)
+            live.append(found)
+    with ThreadPoolExecutor(len(_LISTED) + 1) as pool:
+        lists = [pool.submit(cluster.list, kind, namespace) for kind in _LISTED]
+        secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
+        for waiting in [*lists, secrets]:
+            live += waiting.result().items
+    known = {ref_of(thing) for thing in live}
+    for ref in refs:
+        if ref.kind in ("Secret", "ServiceAccount", "Role", "RoleBinding") and ref not in known:
+            found = cluster.get(ref)
+            if found is not None:
+                live.append(found)
+    return Seen(live, hidden)
+
+
+def _check_staying(namespace: str, found: JsonObject) -> None:
+    if member(found, "status").get("phase") == "Terminating":
+        since = metadata_of(found).get("deletionTimestamp")
+        raise Conflict(
+            f"namespace `{namespace}` is being deleted since {since}; nothing was applied",
+            hint=f"wait until it is gone; if it does not go: kubectl get namespace {namespace} -o yaml says what holds it",
+        )
+
+
+def reconcile(
+    cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
+) -> Outcome:
+    """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""
+    seen = read_live(cluster, namespace, owner, desired)
+    plan = scoped(make_plan(seen.visible(desired), seen.live, owner, adopt=rules.adopt), rules)
+    refuse(plan, force=rules.force)
+    return _Run(cluster, plan, owner, rules, told).carry_out(seen.live, namespace, random)
+
+
+def scoped(plan: Plan, rules: Rules) -> Plan:
+    """The plan with its deletions limited to what was asked for."""
+    scope = rules.scope
+    return plan if scope is None else plan._replace(deletions=[d for d in plan.deletions if d.ref in scope])
+
+
+def refuse(plan: Plan, *, force: bool) -> None:
+    """Raise `Conflict` if the plan may not be carried out (rule 1)."""
+    if plan.refused:
+        listed = "; ".join(f"{i.ref}: {i.refused}" for i in plan.refused[:10])
+        raise Conflict(
+            f"{len(plan.refused)} object(s) with the names of this environment are not its own, nothing was applied: {listed}",
+            hint="--adopt takes them over, if that is meant; objects of another environment are never taken",
+        )
+    if plan.conflicts and not force:
+        listed = "; ".join(f"{c.field} of {ref} is managed by `{c.manager}`" for ref, c in plan.conflicts[:10])
+        raise Conflict(
+            f"{len(plan.conflicts)} field(s) are managed by somebody else, nothing was applied: {listed}",
+            hint="--force takes them over; or leave them to their manager and answer accordingly",
+        )
+
+
+class _Run:
+    """One reconcile at work."""
+
+    def __init__(self, cluster: Cluster, plan: Plan, owner: Owner, rules: Rules, told: Told) -> None:
+        self._cluster, self._plan, self._owner, self._rules, self._told = cluster, plan, owner, rules, told
+        self._created: list[Ref] = []
+        self._changed: list[Ref] = []
+        self._failures: list[Failure] = []
+        self._left_alone: list[Ref] = []
+        self._objects: dict[Ref, JsonObject] = {i.ref: i.live for i in plan.items if i.action == "unchanged" and i.live}
+
+    def carry_out(self, live: list[JsonObject], namespace: str, random: Random) -> Outcome:
+        left: list[Ref] = []
+        pruned: list[Ref] = []
+        keyed = any(ref_of(t).name == names.SESSION_KEY for t in live)
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            for name, kinds in PHASES:
+                items = [i for i in self._plan.writes if i.ref.kind in kinds]
+                if self._failures:
+                    left += [i.ref for i in items]
+                    continue
+                if name == "policies and configuration" and not keyed and self._rules.scope is None:
+                    self._try(
+                        Ref("Secret", names.SESSION_KEY, namespace),
+                        lambda: self._make_key(namespace, random),
+                    )
+                if items:
+                    self._told(f"applying {name}: {len(items)} object(s)")
+                list(pool.map(self._apply, items))
+            if self._failures:
+                left += [d.ref for d in self._plan.deletions]
+            elif self._plan.deletions:
+                self._told(f"deleting {len(self._plan.deletions)} object(s) that are not desired any more")
+                gone = pool.map(self._delete, self._plan.deletions)
+                pruned = [d.ref for d, was in zip(self._plan.deletions, gone, strict=True) if was]
+        order = {item.ref: index for index, item in enumerate(self._plan.items)}
+        return Outcome(
+            self._plan,
+            sorted(self._created, key=lambda r: order.get(r, -1)),
+            sorted(self._changed, key=lambda r: order.get(r, -1)),
+            pruned,
+            self._failures,
+            left,
+            self._left_alone,
+            self._objects,
+        )
+
+    def _try(self, ref: Ref, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except GreenticError as error:
+            self._failures.append(Failure(ref, error))
+
+    def _apply(self, item: Item) -> None:
+        self._try(item.ref, lambda: self._write(item))
+
+    def _write(self, item: Item) -> None:
+        try:
+            thing = self._cluster.apply(item.stated, force=self._rules.force)
+        except ApiRefused as error:
+            if error.immutable and item.live is not None and self._rules.recreate:
+                thing = self._make_again(item, item.live)
+            elif error.forbidden and item.live is not None and item.ref.kind == "Namespace":
+                # somebody else's to label; everything in it may still be ours
+                self._left_alone.append(item.ref)
+                return
+            else:
+                raise explained(item, error) from error
+        self._objects[item.ref] = thing
+        before = metadata_of(item.live).get("resourceVersion") if item.live else None
+        if item.live is None:
+            self._created.append(item.ref)
+        elif metadata_of(thing).get("resourceVersion") != before:
+            self._changed.append(item.ref)
+
+    def _make_again(self, item: Item, live: JsonObject) -> JsonObject:
+        metadata = metadata_of(live)
+        version = str(metadata.get("resourceVersion", ""))
+        self._cluster.delete(item.ref, uid=str(metadata.get("uid")), resource_version=version)
+        await_gone(self._cluster, item.ref)
+        return self._cluster.apply(item.stated, force=self._rules.force)
+
+    def _make_key(self, namespace: str, random: Random) -> None:
+        labels: dict[str, Json] = {
+            names.COMPONENT: "session-key",
+            **names.owner_labels(self._owner.env_id, self._owner.store),
+        }
+        key = base64.b64encode(random.octets(SESSION_KEY_BYTES)).decode()
+        secret: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "metadata": {"name": names.SESSION_KEY, "namespace": namespace, "labels": labels},
+            "data": {names.SESSION_KEY: key},
+        }
+        try:
+            self._cluster.create(secret)
+        except ApiRefused as error:
+            if error.status != 409:  # another reconcile made it first
+                raise
+
+    def _delete(self, deletion: Deletion) -> bool:
+        try:
+            return delete_own(self._cluster, deletion, self._owner)
+        except GreenticError as error:
+            self._failures.append(Failure(deletion.ref, error))
+            return False
+
+
+def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground: bool = False) -> bool:
+    """Delete an object that was seen to be ours (rule 4); whether it was there to be deleted."""
+    seen = deletion
+    for _ in range(DELETE_TRIES):
+        try:
+            return cluster.delete(seen.ref, uid=seen.uid, resource_version=seen.resource_version, foreground=foreground)
+        except ApiRefused as error:
+            if error.status != 409:
+                raise
+        found = cluster.get(seen.ref)
+        if found is None:
+            return False
+        metadata = metadata_of(found)
+        if metadata.get("deletionTimestamp"):
+            return True
+        if not may_delete(found, owner) or metadata.get("uid") != seen.uid:
+            raise Conflict(
+                f"{seen.ref} was changed by somebody else meanwhile ({labels_of(found)}) and was not deleted"
+            )
+        seen = seen._replace(resource_version=str(metadata.get("resourceVersion", "")))
+    raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
+
+
+def await_gone(cluster: Cluster, ref: Ref) -> None:
+    """Wait until a deleted object is gone. Raises `Conflict` if something holds it."""
+    ends = time.monotonic() + GONE_SECONDS
+    pause = 0.2
+    while cluster.get(ref) is not None:
+        if time.monotonic() > ends:
+            raise Conflict(
+                f"{ref} is being deleted and does not go within {GONE_SECONDS:g} s",
+                hint="a finalizer may hold it: kubectl get -o yaml",
+            )
+        time.sleep(pause)
+        pause = min(pause * 1.5, 2.0)
+
+
+def explained(item: Item, error: ApiRefused) -> ApiRefused:
+    """The server's refusal, with the next step where there is a known one."""
+    hint = error.hint
+    if error.immutable:
+        hint = f"a field cannot be changed in place; --recreate deletes {item.ref} and makes it again"
+    elif error.conflicts:
+        told = "; ".join(f"{c.field} is managed by `{c.manager}`" for c in error.conflicts)
+        return ApiRefused(
+            f"{item.ref}: {told}",
+            status=error.status,
+            reason=error.reason,
+            conflicts=error.conflicts,
+            hint="--force takes the fields over",
+        )
+    elif error.denied:
+        hint = "an admission webhook or policy of the cluster refuses it; its message says what it wants"
+    return ApiRefused(error.message, status=error.status, reason=error.reason, conflicts=error.conflicts, hint=hint)
+
+
+def server_changes(cluster: Cluster, item: Item, *, force: bool) -> JsonObject | None:
+    """What a server-side dry run says an object would become; nothing if it would stay as it is.
+
+    Raises `ApiRefused` as applying would.
+    """
+    after = cluster.apply(item.stated, force=force, dry_run=True)
+    return None if item.live is not None and _stripped(after) == _stripped(item.live) else after
+
+
+def _stripped(thing: JsonObject) -> JsonObject:
+    """An object without what every write touches, and with what we own of it."""
+    metadata = {
+        k: v for k, v in metadata_of(thing).items() if k not in ("managedFields", "resourceVersion", "generation")
+    }
+    body = {k: v for k, v in thing.items() if k not in ("metadata", "apiVersion", "status")}
+    return {**body, "metadata": metadata, "ours": applied_fields(thing)}
+
+
+def conflict_json(ref: Ref, conflict: FieldConflict) -> JsonObject:
+    return {**ref.json(), "manager": conflict.manager, "field": conflict.field}
+
+
+assert set(_LISTED) < set(KINDS)

@@ -1,0 +1,183 @@
+"""How the API server is found, and as whom it is asked (spec: kubernetes 3.2).
+
+Rules:
+1. An answered kubeconfig context; else the current context of `KUBECONFIG` (the files that it lists are merged, the first one
+   that says something wins) or `~/.kube/config`; else the account of the pod that this runs in.
+2. A bound token replaces everything that the kubeconfig says about the user; address and certificate authority stay.
+3. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
+   passed over in silence. Plugins of version v1 are run as those of v1beta1, which they also speak.
+4. Whatever fails, the message says which file, context and server were tried.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from greentic.k8s.objects import ClusterUnreachable
+
+if TYPE_CHECKING:
+    import httpx2
+    from lightkube.config.kubeconfig import SingleConfig
+
+EXTRA = "pip install 'greentic[cluster]'"
+CONNECTIONS = 16
+TIMEOUT_SECONDS = 30.0
+
+
+class Connection(NamedTuple):
+    """An HTTP client that is bound to one API server and one identity."""
+
+    client: httpx2.Client
+    server: str
+    context: str
+    certificate_ends: Callable[[], str | None]
+    """When the client certificate ends, if there is one; asked only where credentials are refused."""
+
+
+def connect(context: str | None, token: str | None = None) -> Connection:
+    """A connection that was not used yet. Raises `ClusterUnreachable`."""
+    try:
+        import httpx2
+        from lightkube.config.client_adapter import ConnectionParams
+        from lightkube.core.exceptions import ConfigError
+    except ImportError:
+        raise ClusterUnreachable(
+            "cannot reach the cluster: the cluster's client is not installed", hint=EXTRA
+        ) from None
+    config, proxy = _config(context, bound=token is not None)
+    if token is not None or config.user is None:
+        from lightkube.config.models import User
+
+        config = config._replace(user=User(token=token))
+    try:
+        parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
+        if proxy is not None:
+            parameters["proxy"] = proxy
+        parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
+        client = httpx2.Client(**parameters)
+    except (ConfigError, OSError, ValueError, KeyError) as error:
+        raise ClusterUnreachable(
+            f"cannot reach the cluster: context `{config.context_name}` does not load: {error}",
+            hint="kubectl config view --minify shows what the context says",
+        ) from error
+    return Connection(client, config.cluster.server, config.context_name, lambda: _certificate_end(config))
+
+
+def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | None]:
+    """The chosen context, and the proxy that it names."""
+    from lightkube.config.kubeconfig import KubeConfig
+    from lightkube.core.exceptions import ConfigError
+
+    told = os.environ.get("KUBECONFIG", "")
+    files = [Path(p).expanduser() for p in told.split(os.pathsep) if p] or [Path("~/.kube/config").expanduser()]
+    existing = [f for f in files if f.is_file()]
+    tried = f"kubeconfig {', '.join(map(str, files))}"
+    try:
+        if existing:
+            merged = _merged(existing)
+            if context is not None or merged.get("current-context"):
+                config = KubeConfig.from_dict(merged, fname=existing[0]).get(context)
+                if config is not None:
+                    return config, _further(merged, config, bound=bound)
+        if context is not None:
+            raise ClusterUnreachable(
+                f"cannot reach the cluster: context `{context}` is in none of {tried}",
+                hint="kubectl config get-contexts lists them; the answer is kubeconfig_context",
+            )
+        found = KubeConfig.from_service_account().get()
+        assert found is not None
+        return found, None
+    except (ConfigError, KeyError, ValueError, TypeError, OSError) as error:
+        raise ClusterUnreachable(
+            f"cannot reach the cluster: {error} (tried: {tried}, and the account of a pod)",
+            hint="set KUBECONFIG, or answer kubeconfig_context",
+        ) from error
+
+
+def _further(merged: dict[str, Any], config: SingleConfig, *, bound: bool) -> str | None:
+    """The proxy of a context. Raises `ClusterUnreachable` for what this client cannot do (rule 3)."""
+
+    def entry(section: str, name: str | None, inner: str) -> dict[str, Any]:
+        return next((e.get(inner) or {} for e in merged[section] if e["name"] == name), {})
+
+    cluster, user = entry("clusters", config.context.cluster, "cluster"), entry("users", config.context.user, "user")
+    refused = [key for key in ("tls-server-name",) if cluster.get(key)]
+    refused += [key for key in ("as", "as-uid", "as-groups", "as-user-extra") if user.get(key) and not bound]
+    if refused:
+        raise ClusterUnreachable(
+            f"cannot reach the cluster: context `{config.context_name}` uses {', '.join(refused)}, which is not supported",
+            hint="bind a service account instead: gtc op credentials bootstrap",
+        )
+    proxy = cluster.get("proxy-url")
+    return str(proxy) if proxy else None
+
+
+def _merged(files: list[Path]) -> dict[str, Any]:
+    """Several kubeconfigs as one, as kubectl merges them; relative paths in it are made absolute."""
+    import yaml
+
+    out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
+    for file in files:
+        try:
+            raw = yaml.safe_load(file.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(raw, dict):
+            raise ValueError(f"{file} is no kubeconfig")
+        out.setdefault("current-context", None)
+        out["current-context"] = out["current-context"] or raw.get("current-context")
+        for section in ("clusters", "users", "contexts"):
+            known = {entry["name"] for entry in out[section]}
+            for entry in cast("list[dict[str, Any]]", raw.get(section) or []):
+                if entry["name"] not in known:
+                    out[section].append(_absolute(entry, file.parent))
+    return out
+
+
+def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
+    out = dict(entry)
+    plugin = (out.get("user") or {}).get("exec") if isinstance(out.get("user"), dict) else None
+    if isinstance(plugin, dict):
+        out["user"] = {**out["user"], "exec": _plugin(plugin)}
+    for part in ("cluster", "user"):
+        inner = out.get(part)
+        if isinstance(inner, dict):
+            out[part] = {
+                key: str(directory / value)
+                if key in ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+                else value
+                for key, value in inner.items()
+            }
+    return out
+
+
+def _plugin(plugin: dict[str, Any]) -> dict[str, Any]:
+    """A plugin's entry, with what it is told about who runs it."""
+    version = str(plugin.get("apiVersion", ""))
+    told = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
+    variables = [*(plugin.get("env") or []), {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(told)}]
+    spoken = version.replace("k8s.io/v1", "k8s.io/v1beta1") if version.endswith("k8s.io/v1") else version
+    return {**plugin, "apiVersion": spoken, "env": variables}
+
+
+def _certificate_end(config: SingleConfig) -> str | None:
+    user = config.user
+    if user is None or not (user.client_cert or user.client_cert_data):
+        return None
+    import base64
+
+    from cryptography import x509
+
+    try:
+        data = (
+            base64.b64decode(user.client_cert_data)
+            if user.client_cert_data
+            else Path(config.abs_file(user.client_cert or "")).read_bytes()
+        )
+        return x509.load_pem_x509_certificate(data).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OSError, ValueError):
+        return None

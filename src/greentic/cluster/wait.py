@@ -1,0 +1,220 @@
+"""Waiting until what was applied is healthy, by watching (spec: kubernetes 3.7).
+
+Rules:
+1. One watch of Deployments and one of pods, whatever their number. A watch that ends or is too old is taken up again with a list.
+2. It ends when everything is complete, when something is hopeless, or when the time is over; the error names what is missing, with
+   the last lines of a crashed pod's log.
+3. A failing request is not the end: watches are taken up again until the time is over.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import Conflict
+from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, trouble
+from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, labels_of, member, metadata_of
+
+DEFAULT_SECONDS = 300
+LOG_LINES = 20
+LOG_HEAD = "\nits last lines:\n"
+"""What stands before a pod's own words in an error."""
+_WATCH_SECONDS = 60.0
+
+
+class RolloutFailed(Conflict):
+    """What was applied did not become healthy; everything else that may go wrong says nothing about it."""
+
+
+class WaitView(Protocol):
+    """Where progress is shown."""
+
+    def show(self, rollouts: dict[str, tuple[Rollout, str]]) -> None:
+        """By Deployment, how far it is and what ails its pods."""
+        ...
+
+
+class _Seen(NamedTuple):
+    kind: str
+    type: str
+    thing: JsonObject
+
+
+def wait_healthy(
+    cluster: Cluster,
+    namespace: str,
+    selector: str,
+    objects: dict[Ref, JsonObject],
+    seconds: float,
+    view: WaitView,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Return when all Deployments among `objects` are complete. Raises `Conflict` that says which are not, and why."""
+    deployments = {ref.name: thing for ref, thing in objects.items() if ref.kind == "Deployment"}
+    wanted = {name: _generation(thing) for name, thing in deployments.items()}
+    if not all(rollout(thing).done for thing in deployments.values()):
+        _Wait(cluster, namespace, selector, deployments, wanted, view, clock).run(seconds)
+    view.show({name: (rollout(thing), "") for name, thing in deployments.items()})
+
+
+def _generation(thing: JsonObject) -> int:
+    value = metadata_of(thing).get("generation")
+    return value if isinstance(value, int) else 0
+
+
+class _Wait:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        selector: str,
+        deployments: dict[str, JsonObject],
+        wanted: dict[str, int],
+        view: WaitView,
+        clock: Callable[[], float],
+    ) -> None:
+        self._cluster, self._namespace, self._selector, self._view, self._clock = (
+            cluster,
+            namespace,
+            selector,
+            view,
+            clock,
+        )
+        self._deployments, self._wanted = deployments, wanted
+        self._pods: dict[str, JsonObject] = {}
+        self._events: queue.Queue[_Seen] = queue.Queue()
+        self._stopped = threading.Event()
+        self._patience: dict[str, float] = {}
+        self._lost = ""
+        self._pods_listed = False
+
+    def run(self, seconds: float) -> None:
+        ends = self._clock() + seconds
+        for kind in ("Deployment", "Pod"):
+            threading.Thread(target=self._watch, args=(kind, ends), daemon=True, name=f"watch-{kind}").start()
+        try:
+            while True:
+                troubles = self._troubles()
+                self._view.show(self._shown(troubles))
+                if all(self._rollout(name).done for name in self._wanted):
+                    return
+                self._give_up(troubles)
+                if self._clock() > ends:
+                    raise self._late(seconds, troubles)
+                try:
+                    self._take(self._events.get(timeout=0.25))
+                    while True:
+                        self._take(self._events.get_nowait())
+                except queue.Empty:
+                    continue
+        finally:
+            self._stopped.set()
+
+    def _take(self, seen: _Seen) -> None:
+        if seen.type == "LISTED":
+            if seen.kind == "Pod":
+                self._pods_listed = True
+                self._pods.clear()  # what was deleted while nobody watched is gone
+            return
+        name = str(metadata_of(seen.thing).get("name"))
+        known = self._deployments if seen.kind == "Deployment" else self._pods
+        if seen.kind == "Deployment" and name not in self._wanted:
+            return
+        if seen.type == "DELETED":
+            if seen.kind == "Pod":
+                known.pop(name, None)
+            return
+        known[name] = seen.thing
+
+    def _rollout(self, name: str) -> Rollout:
+        """How far a Deployment is; one that is older than what was applied has not been seen yet."""
+        found = rollout(self._deployments[name])
+        return found if found.expected >= self._wanted[name] else found._replace(done=False, failed=None)
+
+    def _troubles(self) -> dict[str, list[Trouble]]:
+        out: dict[str, list[Trouble]] = {}
+        for pod in list(self._pods.values()):
+            for name, deployment in self._deployments.items():
+                if _selects(deployment, pod) and runs_template(pod, deployment):
+                    found = trouble(pod)
+                    if found is not None:
+                        out.setdefault(name, []).append(found)
+                    else:
+                        self._patience.pop(str(metadata_of(pod).get("name")), None)
+                    break
+        return out
+
+    def _shown(self, troubles: dict[str, list[Trouble]]) -> dict[str, tuple[Rollout, str]]:
+        return {n: (self._rollout(n), troubles[n][0].reason if n in troubles else "") for n in self._wanted}
+
+    def _give_up(self, troubles: dict[str, list[Trouble]]) -> None:
+        """Raise `Conflict` if something will never be healthy."""
+        for name in self._wanted:
+            state = self._rollout(name)
+            if state.done:
+                continue
+            for found in troubles.get(name, []):
+                since = self._patience.setdefault(found.pod, self._clock())
+                if self._clock() - since < found.patience:
+                    continue
+                raise RolloutFailed(
+                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}"
+                )
+            if state.failed is None:
+                self._patience.pop(name, None)
+            elif self._clock() - self._patience.setdefault(name, self._clock()) >= PASSING_SECONDS or (
+                "Deadline" in state.failed and self._pods_listed and self._events.empty()
+            ):
+                raise RolloutFailed(f"Deployment `{name}` did not become ready: {state.failed}")
+
+    def _tail(self, name: str, found: Trouble) -> str:
+        if not found.crashed:
+            return ""
+        containers = member(self._deployments[name], "spec", "template", "spec").get("containers")
+        first = containers[0] if isinstance(containers, list) and containers else {}
+        container = str(first.get("name")) if isinstance(first, dict) else ""
+        log = self._cluster.log(self._namespace, found.pod, container, previous=True, lines=LOG_LINES)
+        log = log or self._cluster.log(self._namespace, found.pod, container, previous=False, lines=LOG_LINES)
+        return f"{LOG_HEAD}{log.rstrip()}" if log else ""
+
+    def _late(self, seconds: float, troubles: dict[str, list[Trouble]]) -> RolloutFailed:
+        missing = [n for n in self._wanted if not self._rollout(n).done]
+        parts = []
+        for name in missing[:10]:
+            why = f"; pod `{troubles[name][0].pod}`: {troubles[name][0].reason}" if name in troubles else ""
+            parts.append(f"`{name}` ({self._rollout(name)}{why})")
+        lost = f"; watching failed: {self._lost}" if self._lost else ""
+        return RolloutFailed(
+            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}",
+            hint=f"kubectl -n {self._namespace} describe pods; reconciling again goes on from here, --timeout gives more time",
+        )
+
+    def _watch(self, kind: str, ends: float) -> None:
+        """List, then watch, again and again until the wait is over (rules 1 and 3)."""
+        while not self._stopped.is_set() and self._clock() < ends + 5:
+            try:
+                listed = self._cluster.list(kind, self._namespace, self._selector)
+                self._events.put(_Seen(kind, "LISTED", {}))
+                for thing in listed.items:
+                    self._events.put(_Seen(kind, "ADDED", thing))
+                seconds = min(_WATCH_SECONDS, max(1.0, ends - self._clock()))
+                for event in self._cluster.watch(
+                    kind, self._namespace, self._selector, listed.resource_version, seconds
+                ):
+                    if self._stopped.is_set():
+                        return
+                    self._events.put(_Seen(kind, event.type, event.thing))
+            except (ApiRefused, ClusterUnreachable) as error:
+                self._lost = error.message
+                self._stopped.wait(1.0)
+
+
+def _selects(deployment: JsonObject, pod: JsonObject) -> bool:
+    wanted = member(deployment, "spec", "selector", "matchLabels")
+    labels = labels_of(pod)
+    return bool(wanted) and all(labels.get(k) == v for k, v in wanted.items())

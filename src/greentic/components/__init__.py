@@ -1,0 +1,1 @@
+"""What a component is called with and what it may ask for."""

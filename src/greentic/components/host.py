@@ -1,0 +1,267 @@
+"""What a component may ask of the worker: the host imports and who answers them (spec: packs-flows-components 4.7, 4.8).
+
+Rules:
+1. An import is answered for every version that is listed; what a version does not have is not answered.
+2. A grant is looked up for each call, since one compiled component may serve several packs.
+3. Failures that the interface can express are values; only what it cannot express ends the call.
+4. A missing secret is `not-found`, a secret that nothing declares is `denied`. Secret values are never logged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, cast
+
+import msgspec
+
+from greentic.expressions.paths import MISSING
+from greentic.flow.graph import FlowFailure
+from greentic.flow.ports import Caller, StateStore
+from greentic.wasm.component import CallContext, HostFailure, HostFunction
+
+Map = dict[str, object]
+
+SECRET_BYTES = 1 << 20
+MAX_LOG = 4096
+"""Characters of one log message of a component."""
+MAX_LOGS = 64
+
+
+class HttpResponse(NamedTuple):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+class EgressRefused(Exception):
+    """The policy does not allow the request; the text says why."""
+
+
+class EgressFailed(Exception):
+    """The request could not be made or answered."""
+
+
+class HttpClient(Protocol):
+    def send(
+        self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None, seconds: float
+    ) -> HttpResponse:
+        """Raises `EgressRefused` or `EgressFailed`."""
+        ...
+
+
+class Secrets(Protocol):
+    def get(self, caller: Caller, key: str) -> bytes | None:
+        """The value of a secret by its canonical name."""
+        ...
+
+    def put(self, caller: Caller, key: str, value: bytes) -> bool:
+        """Whether it was stored."""
+        ...
+
+
+class Grants(NamedTuple):
+    """What the manifest of a component, and its pack, let it ask for."""
+
+    http: bool = True
+    state_read: bool = True
+    state_write: bool = True
+    secrets: frozenset[str] = frozenset()
+    """Canonical names."""
+
+
+@dataclass(slots=True)
+class HostCall:
+    """The context of one call."""
+
+    component: str
+    caller: Caller
+    grants: Grants
+    deadline: float
+    """On the monotonic clock."""
+    logger: Callable[[str, str], None]
+    config: Map = field(default_factory=dict)
+    """The published configuration of the pack."""
+    logged: int = 0
+
+    def log(self, stream: str, text: str) -> None:
+        """Log a message of the component; the first `MAX_LOGS` of a call."""
+        self.logged += 1
+        if self.logged <= MAX_LOGS:
+            self.logger(f"component {self.component} ({stream})", text[:MAX_LOG])
+
+
+def canonical_name(key: str) -> str:
+    """A secret's name as it is looked up: lower snake case (spec: worker 4.9)."""
+    text = re.sub(r"[-. /]", "_", key.lower())
+    text = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "", text)).strip("_")
+    return text or "secret"
+
+
+class HostImports:
+    """Answers the imports from the services of a worker."""
+
+    def __init__(self, http: HttpClient, secrets: Secrets, state: StateStore) -> None:
+        self._http, self._secrets, self._state = http, secrets, state
+        self._functions: dict[tuple[str, str], HostFunction] = {}
+        for package in ("http-client", "client"):
+            self._add(f"greentic:http/{package}@1.0.0", send=lambda c, a: self._send(c, a[0], None))
+            self._add(f"greentic:http/{package}@1.1.0", send=lambda c, a: self._send(c, a[0], a[1]))
+        self._add("greentic:secrets-store/secrets-store@1.0.0", get=self._get_secret)
+        self._add("greentic:secrets-store/secrets-store@1.1.0", get=self._get_secret, put=self._put_secret)
+        self._add("greentic:state/state-store@1.0.0", read=self._read, write=self._write, delete=self._delete)
+        self._add("greentic:telemetry/logger-api@1.0.0", log=self._log)
+        self._add("greentic:host/http-v1@1.0.0", request=self._request)
+        self._add("greentic:host/kv-v1@1.0.0", get=lambda c, a: None, put=lambda c, a: None)
+        self._add("greentic:runtime-config/runtime-config@1.0.0", get=self._config)
+        self._add("greentic:runtime-config@1.0.0", get=self._config)
+        for version in ("0.4.0", "0.5.0", "0.6.0"):
+            control = {"should-cancel": lambda c, a: False, "yield-now": lambda c, a: None}
+            self._add(f"greentic:component/control@{version}", **control)
+        broker = dict.fromkeys(("get-consent-url", "exchange-code", "get-token"), self._no_broker)
+        self._add("greentic:oauth-broker/broker-v1@1.0.0", **broker)
+
+    def _add(self, interface: str, **functions: HostFunction) -> None:
+        for name, function in functions.items():
+            self._functions[interface, name] = function
+
+    def function(self, interface: str, name: str) -> HostFunction | None:
+        return self._functions.get((interface, name))
+
+    # -- http -------------------------------------------------------------------------------------------------------
+
+    def _send(self, context: CallContext, request: object, options: object) -> object:
+        call, wanted = cast(HostCall, context), cast(Map, request)
+        seconds = call.deadline - time.monotonic()
+        if isinstance(options, dict):
+            timeout = options.get("timeout-ms")
+            if isinstance(timeout, int):
+                seconds = min(seconds, timeout / 1000)
+            for ignored in ("allow-insecure", "follow-redirects"):
+                if options.get(ignored):
+                    call.log("http", f"the option `{ignored}` is not supported and has no effect")
+        try:
+            if not call.grants.http:
+                raise EgressRefused("http client disabled by policy")
+            answer = self._http.send(
+                str(wanted["method"]), str(wanted["url"]), cast("list[tuple[str, str]]", wanted["headers"]),
+                cast("bytes | None", wanted["body"]), max(seconds, 0.001),
+            )  # fmt: skip
+        except EgressRefused as error:
+            return ("err", {"code": "denied", "message": str(error)})
+        except EgressFailed as error:
+            return ("err", {"code": "unavailable", "message": str(error)})
+        return ("ok", {"status": answer.status, "headers": answer.headers, "body": answer.body})
+
+    def _request(self, context: CallContext, arguments: list[object]) -> object:
+        method, url, headers, body = arguments
+        pairs: list[tuple[str, str]] = []
+        for header in headers if isinstance(headers, list) else []:
+            name, _, value = header.partition(":") if isinstance(header, str) else (header[0], "", header[1])
+            pairs.append((str(name).strip(), str(value).strip()))
+        data = body if isinstance(body, bytes) else None
+        tag, value = cast(
+            "tuple[str, Map]",
+            self._send(context, {"method": method, "url": url, "headers": pairs, "body": data}, None),
+        )
+        return ("ok", value["body"] or b"") if tag == "ok" else ("err", f"{value['code']}: {value['message']}")
+
+    # -- secrets ----------------------------------------------------------------------------------------------------
+
+    def _get_secret(self, context: CallContext, arguments: list[object]) -> object:
+        call = cast(HostCall, context)
+        key = str(arguments[0])
+        if not key.strip():
+            return ("err", "invalid-key")
+        name = canonical_name(key)
+        if name not in call.grants.secrets:
+            call.log("secrets", f"the secret `{name}` is not declared by the component or its pack")
+            return ("err", "denied")
+        try:
+            value = self._secrets.get(call.caller, name)
+        except OSError as error:
+            call.log("secrets", f"the secret `{name}` cannot be read: {error.strerror}")
+            return ("err", "internal")
+        return ("err", "not-found") if value is None else ("ok", value)
+
+    def _put_secret(self, context: CallContext, arguments: list[object]) -> object:
+        call = cast(HostCall, context)
+        name, value = canonical_name(str(arguments[0])), cast(bytes, arguments[1])
+        if (
+            name not in call.grants.secrets
+            or len(value) > SECRET_BYTES
+            or not self._secrets.put(call.caller, name, value)
+        ):
+            call.log("secrets", f"the secret `{name}` was not stored")
+        return None
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def _read(self, context: CallContext, arguments: list[object]) -> object:
+        call = cast(HostCall, context)
+        if not call.grants.state_read:
+            return _denied("reading state")
+        try:
+            value = self._state.get(_scope(call), str(arguments[0]))
+        except FlowFailure as error:
+            return ("err", {"code": "unavailable", "message": str(error)})
+        if value is MISSING:
+            return ("err", {"code": "not_found", "message": f"no state under `{arguments[0]}`"})
+        return ("ok", json.dumps(value, ensure_ascii=False).encode())
+
+    def _write(self, context: CallContext, arguments: list[object]) -> object:
+        call = cast(HostCall, context)
+        if not call.grants.state_write:
+            return _denied("writing state")
+        try:
+            value = msgspec.json.decode(cast(bytes, arguments[1]))
+            self._state.set(_scope(call), str(arguments[0]), value)
+        except (ValueError, RecursionError, msgspec.DecodeError):
+            return ("err", {"code": "internal", "message": "the value is no JSON"})
+        except FlowFailure as error:
+            return ("err", {"code": "unavailable", "message": str(error)})
+        return ("ok", "ok")
+
+    def _delete(self, context: CallContext, arguments: list[object]) -> object:
+        call = cast(HostCall, context)
+        if not call.grants.state_write:
+            return _denied("writing state")
+        try:
+            self._state.delete(_scope(call), str(arguments[0]))
+        except FlowFailure as error:
+            return ("err", {"code": "unavailable", "message": str(error)})
+        return ("ok", "ok")
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def _log(self, context: CallContext, arguments: list[object]) -> object:
+        fields = ", ".join(f"{pair[0]}={pair[1]}" for pair in cast("list[tuple[str, str]]", arguments[1]))
+        context.log("telemetry", fields)
+        return ("ok", "ok")
+
+    def _config(self, context: CallContext, arguments: list[object]) -> object:
+        """What is published for the pack, else the secret of that name, if the pack declares it."""
+        call = cast(HostCall, context)
+        key = str(arguments[0]) if arguments else ""
+        value = call.config.get(key)
+        if value is None:
+            name = canonical_name(key)
+            secret = self._secrets.get(call.caller, name) if name in call.grants.secrets else None
+            return None if secret is None else secret.decode(errors="replace")
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    def _no_broker(self, context: CallContext, arguments: list[object]) -> object:
+        raise HostFailure("no OAuth broker is configured for this worker")
+
+
+def _denied(what: str) -> object:
+    return ("err", {"code": "denied", "message": f"{what} is not granted by the manifest"})
+
+
+def _scope(call: HostCall) -> str:
+    """Whose values a component sees: those of its environment and tenant, and of the verified caller if there is one."""
+    caller = call.caller
+    return f"component:{caller.env}:{caller.tenant}:{caller.team or '_'}:{caller.user or '_'}"

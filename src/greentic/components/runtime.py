@@ -1,0 +1,200 @@
+"""The components of a revision: compiled, linked and behind the seam that flows call (spec: packs-flows-components 4).
+
+Rules:
+1. The host is loaded when a revision has components at all, and every component is compiled before the worker is ready.
+2. What a component may ask for is decided by its manifest, its pack and the policies of this worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from greentic.flow.graph import FlowFailure
+from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
+from greentic.ground.errors import BootError
+from greentic.net.egress import EgressPolicy, read_policy
+from greentic.pack.archive import PackArchive
+from greentic.pack.components import PackComponent
+from greentic.pack.load import LoadedPack
+from greentic.wasm.scratch import scratch_directory
+
+if TYPE_CHECKING:
+    from greentic.components.calls import ReadyComponent
+    from greentic.components.host import Grants
+
+Map = dict[str, object]
+Log = Callable[[str, str], None]
+ENVIRONMENT_VARIABLE = "GREENTIC_COMPONENT_ENV"
+EGRESS_VARIABLE = "GREENTIC_HTTP_EGRESS"
+
+
+class CompileReport(NamedTuple):
+    """What loading the components of a revision took."""
+
+    components: int
+    compiled: int
+    seconds: float
+
+
+class NoComponents:
+    """The components of a revision that has none."""
+
+    def call(self, call: ComponentCall) -> object:
+        raise FlowFailure(f"component '{call.component}' not found in pack")
+
+    def call_provider(self, call: ProviderCall) -> object:
+        named = call.provider_id or call.provider_type or "of any kind"
+        raise FlowFailure(f"provider `{named}` not found in the packs of this revision")
+
+
+class RevisionComponents:
+    """The components of every pack of a revision."""
+
+    def __init__(
+        self, packs: tuple[LoadedPack, ...], runtime: ComponentRuntime, config: dict[str, Map] | None = None
+    ) -> None:
+        """`config` is what is published for each pack, by its id in the lock. Raises as `ComponentRuntime.load`."""
+        self._calls: dict[tuple[str, bool], Components] = {}
+        self.report = CompileReport(0, 0, 0.0)
+        if not any(pack.components for pack in packs):
+            nothing = NoComponents()
+            self._calls = {(pack.manifest_id, hurry): nothing for pack in packs for hurry in (False, True)}
+            return
+        from greentic.components.calls import HurriedCalls, PackCalls, ReadyPack
+
+        ready: list[ReadyPack] = []
+        for pack in packs:
+            components, report = runtime.load(pack)
+            self.report = CompileReport(
+                self.report.components + report.components,
+                self.report.compiled + report.compiled,
+                self.report.seconds + report.seconds,
+            )
+            ready.append(ReadyPack(pack, components, (config or {}).get(pack.pack_id, {})))
+        for own in ready:
+            seen = [own, *(other for other in ready if other is not own)]
+            self._calls[own.pack.manifest_id, False] = PackCalls(seen, runtime.made.limits, runtime.log)
+            self._calls[own.pack.manifest_id, True] = HurriedCalls(seen, runtime.made.limits, runtime.log)
+
+    def of_pack(self, manifest_id: str, *, at_once: bool = False) -> Components:
+        return self._calls[manifest_id, at_once]
+
+
+class ComponentRuntime:
+    """The host of components: engine, cache, imports and policies of this worker, made when the first one is loaded."""
+
+    def __init__(
+        self, env_directory: Path | None, state: StateStore, log: Log, cache_directory: Path | None = None
+    ) -> None:
+        self._env_directory, self._state, self.log, self._cache_directory = env_directory, state, log, cache_directory
+        self._made: _Made | None = None
+
+    @property
+    def made(self) -> _Made:
+        if self._made is None:
+            self._made = _Made(self._env_directory, self._state, self._cache_directory)
+        return self._made
+
+    def load(self, pack: LoadedPack) -> tuple[dict[str, ReadyComponent], CompileReport]:
+        """Compile the components of a pack, or load them compiled. Raises `MalformedArtifact` or `BootError`."""
+        found: dict[str, ReadyComponent] = {}
+        if not pack.components:
+            return found, CompileReport(0, 0, 0.0)
+        compiled, seconds = 0, 0.0
+        with pack.place.path.open("rb") as file:
+            archive = PackArchive(file)
+            for component in pack.components:
+                data = archive.read(component.path)
+                result = self.made.cache.load(self.made.engine, data, component.id, sha256=component.sha256)
+                compiled += result.seconds > 0
+                seconds += result.seconds
+                found[component.id] = self.made.link(result.component, pack, component)
+        return found, CompileReport(len(found), compiled, seconds)
+
+
+class _Made:
+    """What is made once the first component is loaded."""
+
+    def __init__(self, env_directory: Path | None, state: StateStore, cache_directory: Path | None) -> None:
+        from greentic.components.calls import ReadyComponent
+        from greentic.components.host import HostImports
+        from greentic.components.http_client import PolicedHttp
+        from greentic.components.secret_files import SecretFiles
+        from greentic.wasm.compile_cache import CompileCache
+        from greentic.wasm.component import LoadedComponent
+        from greentic.wasm.engine import call_limits, engine
+
+        self._loaded, self._ready = LoadedComponent, ReadyComponent
+        self.policy = egress_policy()
+        self.limits = call_limits()
+        self.engine = engine()
+        self.cache = CompileCache(cache_directory)
+        self.host = HostImports(PolicedHttp(self.policy), SecretFiles(env_directory), state)
+        self._assets: dict[str, str] = {}
+
+    def link(self, component: object, pack: LoadedPack, described: PackComponent) -> ReadyComponent:
+        grants = grants_of(described.manifest, pack.secrets)
+        loaded = self._loaded(
+            self.engine,
+            component,  # type: ignore[arg-type]  # its type would have to be imported with the library
+            self.host,
+            assets=lambda: self._assets_of(pack, described),
+            environment=_environment(described.manifest),
+            wasi_http=self.policy.mode == "unrestricted" and grants.http,
+        )
+        return self._ready(loaded, grants)
+
+    def _assets_of(self, pack: LoadedPack, described: PackComponent) -> str | None:
+        """A directory with the pack's assets, for a component that may read files; made once a pack."""
+        filesystem = _capability(described.manifest, "wasi", "filesystem")
+        if isinstance(filesystem, dict) and filesystem.get("mode") == "none":
+            return None
+        if not pack.assets.names():
+            return None
+        if pack.digest not in self._assets:
+            directory = scratch_directory("greentic-assets-")
+            pack.assets.extract(Path(directory))
+            self._assets[pack.digest] = directory
+        return self._assets[pack.digest]
+
+
+def egress_policy() -> EgressPolicy:
+    """The egress policy of this worker. Raises `BootError`."""
+    try:
+        return read_policy(os.environ.get(EGRESS_VARIABLE))
+    except ValueError as error:
+        raise BootError(f"{EGRESS_VARIABLE}: {error}") from None
+
+
+def grants_of(manifest: Map, secrets: tuple[str, ...]) -> Grants:
+    """What a component may ask for (rule 2). A capability that its manifest does not mention is not withheld."""
+    from greentic.components.host import Grants, canonical_name
+
+    http, state = _capability(manifest, "host", "http"), _capability(manifest, "host", "state")
+    read = write = True
+    if isinstance(state, dict):
+        read, write = state.get("read") is True, state.get("write") is True
+    return Grants(
+        not (isinstance(http, dict) and http.get("client") is False),
+        read,
+        write,
+        frozenset(canonical_name(key) for key in secrets),
+    )
+
+
+def _capability(manifest: Map, side: str, name: str) -> object:
+    capabilities = manifest.get("capabilities")
+    inner = capabilities.get(side) if isinstance(capabilities, dict) else None
+    return inner.get(name) if isinstance(inner, dict) else None
+
+
+def _environment(manifest: Map) -> dict[str, str]:
+    """The variables that the manifest asks for and the operator allows; by default none."""
+    wanted = _capability(manifest, "wasi", "env")
+    listed = wanted.get("allow") if isinstance(wanted, dict) else None
+    allowed = {name.strip() for name in os.environ.get(ENVIRONMENT_VARIABLE, "").split(",") if name.strip()}
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return {name: os.environ[name] for name in names if name in allowed and name in os.environ}

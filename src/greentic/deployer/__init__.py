@@ -1,0 +1,1 @@
+"""Binding an environment to a Kubernetes cluster, and making the cluster match it."""

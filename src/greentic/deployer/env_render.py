@@ -1,0 +1,96 @@
+"""`op env render`: the objects of an environment, printed or written as YAML (spec: kubernetes 3.1). Never asks a cluster.
+
+Rules for a directory:
+1. One file an object, `<NN>-<kind>-<name>.yaml`, all serialised before the first is written.
+2. Other YAML files with a number in front are of an older rendering and are deleted; further YAML files are listed, not touched.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, cast
+
+import msgspec
+
+from greentic.deployer.binding import resolve
+from greentic.ground.disk import io_error
+from greentic.ground.documents import Json, JsonObject
+from greentic.k8s.objects import ref_of
+from greentic.k8s.render import render
+from greentic.model.ids import check_env_id
+from greentic.operate.change import Context
+from greentic.operate.payload import Payload
+
+_NUMBERED = re.compile(r"\d+-.*\.yaml\Z")
+
+
+class EnvRenderPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    kind: Annotated[str | None, msgspec.Meta(description="another deployer than the bound one")] = None
+    output: Annotated[str | None, msgspec.Meta(description="a directory to write YAML files to")] = None
+
+
+def render_objects(context: Context, payload: EnvRenderPayload) -> JsonObject:
+    """The objects, or the files that they were written to."""
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    deployer = resolve(context, env_id, payload.kind, live=False)
+    objects = render(deployer.desired)
+    told: JsonObject = {
+        "environment_id": env_id,
+        "kind": deployer.kind,
+        "object_count": len(objects),
+        "answers_ref": deployer.answers_ref,
+    }
+    if payload.output is None:
+        return told | {"manifests": cast("list[Json]", objects)}
+    return told | write_files(objects, Path(payload.output))
+
+
+def write_files(objects: list[JsonObject], directory: Path) -> JsonObject:
+    """Write one YAML file an object; what was written, removed and left alone. Raises `IoError`."""
+    files = {file_name(index, thing): yaml_of(thing) for index, thing in enumerate(objects)}
+    removed: list[str] = []
+    foreign: list[str] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            temporary = directory / f".{name}.new"
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(directory / name)
+        for path in sorted(directory.glob("*.yaml")):
+            if path.name in files:
+                continue
+            if _NUMBERED.match(path.name):
+                path.unlink()
+                removed.append(path.name)
+            else:
+                foreign.append(path.name)
+    except OSError as error:
+        raise io_error(Path(error.filename or directory), error) from error
+    return {
+        "output_dir": str(directory),
+        "files": cast("list[Json]", list(files)),
+        "removed_stale_files": cast("list[Json]", removed),
+        "unmanaged_files": cast("list[Json]", foreign),
+    }
+
+
+def file_name(index: int, thing: JsonObject) -> str:
+    ref = ref_of(thing)
+    plain = re.sub(r"[^a-z0-9.-]", "-", f"{ref.kind}-{ref.name}".lower())
+    return f"{index:02d}-{plain}.yaml"
+
+
+def yaml_of(thing: JsonObject) -> str:
+    import yaml
+
+    return yaml.dump(
+        thing, Dumper=_dumper(), sort_keys=True, default_flow_style=False, allow_unicode=True, width=10_000
+    )
+
+
+def _dumper() -> type:
+    import yaml
+
+    return getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -1,0 +1,142 @@
+"""One revision in the cluster: `op env apply-revision`, `op env apply-traffic`, `op revisions warm --rollout` (spec: kubernetes 3.8).
+
+Rules:
+1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.
+   An absent one's pair is deleted. No router is replaced; what they serve changes with the next reconcile.
+2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
+   not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
+   it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it.
+3. Without `--rollout` no verb that authors an environment needs a cluster.
+"""
+
+from __future__ import annotations
+
+from greentic.cluster.apply import Rules
+from greentic.cluster.wait import RolloutFailed
+from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.cluster_identity import Reached, reach
+from greentic.deployer.reconcile import KindText, Timeout, alone, apply_objects, wait_seconds
+from greentic.ground.clock import timestamp
+from greentic.ground.documents import JsonObject, replace
+from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.k8s.names import ENV_STORE, worker_name
+from greentic.k8s.objects import ref_of
+from greentic.k8s.render import render, worker_pair
+from greentic.model.environment import Lifecycle, Revision
+from greentic.model.ids import check_env_id, check_ulid
+from greentic.model.lifecycle import put_revision, walk
+from greentic.model.pod_view import is_present
+from greentic.operate.change import Context, Done, checked_key, run
+from greentic.operate.payload import Payload, Ulid
+from greentic.operate.revisions import RevisionWarmPayload, find, gate, summary
+from greentic.store.audit import Change
+from greentic.store.environments import Transaction
+
+
+class ApplyRevisionPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    revision_id: Ulid
+    kind: KindText = None
+    timeout: Timeout = None
+    no_wait: bool = False
+    adopt: bool = False
+    force: bool = False
+
+
+class ApplyTrafficPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    deployment_id: Ulid
+    kind: KindText = None
+
+
+def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObject:
+    """Apply or delete the pair of one revision. The namespace is taken to be there."""
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    revision_id = check_ulid(payload.revision_id, field="revision_id")
+    seconds = wait_seconds(payload.timeout)
+    with alone(context, env_id):
+        deployer = resolve(context, env_id, payload.kind, live=True)
+        revision = find(deployer.env, revision_id)
+        reached = reach(context, deployer)
+        rules = Rules(payload.adopt, payload.force)
+        report = _apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
+    return {
+        "environment_id": env_id,
+        "kind": deployer.kind,
+        "revision_id": revision.revision_id,
+        "lifecycle": revision.lifecycle,
+        "action": "warmed" if is_present(revision) else "archived",
+        "worker_name": worker_name(revision.revision_id),
+        "answers_ref": deployer.answers_ref,
+        "identity": reached.identity,
+        "pruned_count": report["pruned_count"],
+    }
+
+
+def _apply_pair(
+    context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
+) -> JsonObject:
+    objects = render(deployer.desired)  # what does not fit the cluster is told before anything is applied
+    pair = worker_pair(deployer.desired, revision)
+    if is_present(revision):
+        read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]
+        return apply_objects(context, deployer, reached, [*read, *pair], rules._replace(scope=frozenset()), seconds)
+    return apply_objects(context, deployer, reached, [], rules._replace(scope=frozenset(map(ref_of, pair))), None)
+
+
+def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> JsonObject:
+    """Refused: weights of this deployer live in the document. Says what to run instead."""
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    resolve(context, env_id, payload.kind, live=True)
+    raise Conflict(
+        f"environment `{env_id}` runs on Kubernetes, where routers draw by the weights of the document",
+        hint=f"gtc op traffic set {env_id} …, then gtc op env reconcile {env_id}",
+    )
+
+
+def warm_with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObject:
+    """staged, warming, the pair healthy in the cluster, ready (rule 2)."""
+    env_id = check_env_id(payload.environment_id)
+    revision_id = check_ulid(payload.revision_id, field="revision_id")
+    if checked_key(payload.idempotency_key) is not None:
+        raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
+    seconds = wait_seconds(payload.timeout)
+    resolve(context, env_id, None, live=True)
+    before = find(context.store.load(env_id), revision_id)
+    if before.lifecycle not in ("warming", "ready"):
+        _move(context, env_id, revision_id, "warming")
+    try:
+        with alone(context, env_id):
+            deployer = resolve(context, env_id, None, live=True)
+            revision = find(deployer.env, revision_id)
+            _apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
+    except RolloutFailed as error:
+        if before.lifecycle == "ready":
+            raise
+        _move(context, env_id, revision_id, "failed")
+        raise Conflict(
+            f"revision `{revision_id}` did not become ready in the cluster and is failed: {error.message}",
+            hint=f"gtc op env reconcile {env_id} deletes its pair; after a repair: gtc op revisions retry {env_id} {revision_id}",
+        ) from error
+    return _move(context, env_id, revision_id, "ready")
+
+
+def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> JsonObject:
+    """One step of the revision's life, as a change of its own."""
+    target: JsonObject = {"revision_id": revision_id, "lifecycle_to": goal}
+    change = Change(env_id, "revisions", "warm", target, context.mint())
+
+    def action(transaction: Transaction) -> Done:
+        env = transaction.load()
+        revision = find(env, revision_id)
+        if goal == "warming":
+            walk(revision, "warm")
+            gate(transaction, env, revision)
+        if goal == "ready":
+            revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
+        revision = replace(revision, lifecycle=goal)
+        transaction.save(put_revision(env, revision))
+        transaction.refresh_projection(transaction.load())
+        return Done(summary(revision))
+
+    return run(context, change, action)

@@ -1,0 +1,137 @@
+"""What a store left in a cluster: `op env sweep` finds orphans, `op env destroy` takes everything away (spec: kubernetes 11).
+
+Rules:
+1. An orphan is a worker's Deployment or Service whose revision this store does not know, and which this store made. What no store
+   claims is told as unattributed, what another store made is skipped. Nothing is deleted without `--apply`.
+2. Destroying deletes, in this order and each one gone before the next: workloads, services and budgets, configuration, policies.
+   The namespace stays, unless `--namespace` says otherwise: then it goes with all that is in it, if this store made it and no pod
+   of others runs there.
+3. Before each deletion the object must still be the one that was seen, and still ours.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Annotated
+
+import msgspec
+
+from greentic.cluster.apply import await_gone, delete_own
+from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.cluster_identity import reach
+from greentic.deployer.reconcile import KindText, alone
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import Conflict, PermissionMissing
+from greentic.k8s import names
+from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of, refs_json
+from greentic.k8s.plan import Deletion, deletion_of, is_ours, may_delete
+from greentic.model.ids import check_env_id
+from greentic.model.pod_view import is_present
+from greentic.operate.change import Context
+from greentic.operate.payload import Payload
+
+_SWEPT = ("Deployment", "Service")
+_DESTROYED = ("Deployment", "Service", "PodDisruptionBudget", "ConfigMap", "Secret", "NetworkPolicy")
+
+
+class SweepPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    kind: KindText = None
+    apply: Annotated[bool, msgspec.Meta(description="delete the orphans")] = False
+
+
+def sweep(context: Context, payload: SweepPayload) -> JsonObject:
+    """Find, and with `apply` delete, workers of revisions that this store no longer knows."""
+    env_id = check_env_id(payload.environment_id, field="env_id")
+    with alone(context, env_id) if payload.apply else nullcontext():
+        return _sweep(context, env_id, payload)
+
+
+def _sweep(context: Context, env_id: str, payload: SweepPayload) -> JsonObject:
+    deployer = resolve(context, env_id, payload.kind, live=True)
+    namespace, owner = deployer.answers.namespace, deployer.owner
+    cluster = reach(context, deployer).cluster
+    selector = f"{names.owner_selector(env_id)},{names.COMPONENT}=worker"
+    known = {r.revision_id for r in deployer.env.revisions if is_present(r)}
+    found: dict[str, list[Ref]] = {"orphans": [], "kept": [], "unattributed": [], "skipped": []}
+    orphans: list[Deletion] = []
+    for thing in _listed(cluster, _SWEPT, namespace, selector):
+        labels = labels_of(thing)
+        verdict = "skipped"
+        if labels.get(names.REVISION) in known:
+            verdict = "kept"
+        elif names.STORE not in labels:
+            verdict = "unattributed"
+        elif may_delete(thing, owner):
+            verdict = "orphans"
+            orphans.append(deletion_of(thing))
+        found[verdict].append(ref_of(thing))
+    removed = [d.ref for d in orphans if delete_own(cluster, d, owner)] if payload.apply else []
+    return {
+        "environment_id": env_id,
+        "namespace": namespace,
+        "label_selector": selector,
+        "store_label": owner.store,
+        "dry_run": not payload.apply,
+        "removed": refs_json(removed),
+        **{verdict: refs_json(refs) for verdict, refs in found.items()},
+    }
+
+
+def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -> JsonObject:
+    """Delete what the Kubernetes deployer made for the environment; with `namespace`, that as well, if it is ours and free."""
+    with alone(context, env_id):
+        deployer = resolve(context, env_id, None, live=True)
+        cluster = reach(context, deployer).cluster
+        removed = _destroy(cluster, deployer)
+        if namespace:
+            removed += _destroy_namespace(cluster, deployer)
+    return {"namespace": deployer.answers.namespace, "removed": refs_json(removed), "removed_count": len(removed)}
+
+
+def _destroy(cluster: Cluster, deployer: Deployer) -> list[Ref]:
+    env_id, namespace, owner = deployer.env.environment_id, deployer.answers.namespace, deployer.owner
+    removed: list[Ref] = []
+    for kind in _DESTROYED:
+        found = [t for t in _listed(cluster, (kind,), namespace, names.owner_selector(env_id)) if is_ours(t, owner)]
+        mine = [
+            deletion_of(t)
+            for t in found
+            if may_delete(t, owner) and labels_of(t).get(names.COMPONENT) != "deployer-identity"
+        ]
+        removed += [d.ref for d in mine if delete_own(cluster, d, owner, foreground=kind == "Deployment")]
+        for deletion in mine:
+            await_gone(cluster, deletion.ref)
+    return removed
+
+
+def _destroy_namespace(cluster: Cluster, deployer: Deployer) -> list[Ref]:
+    """Delete the namespace. Raises `Conflict` if somebody else made it, or pods of others run in it."""
+    place = Ref("Namespace", deployer.answers.namespace, None)
+    found = cluster.get(place)
+    if found is None:
+        return []
+    writers = {str(m.get("manager")) for m in objects_in(metadata_of(found).get("managedFields"))}
+    if not may_delete(found, deployer.owner) or not writers <= {names.FIELD_MANAGER, "kube-controller-manager"}:
+        raise Conflict(f"{place} was not made by this environment alone and stays", hint="everything else was deleted")
+    pods = cluster.list("Pod", place.name).items
+    if pods:
+        raise Conflict(f"{place} has {len(pods)} pod(s) of others and stays", hint="everything else was deleted")
+    delete_own(cluster, deletion_of(found), deployer.owner)
+    await_gone(cluster, place)
+    return [place]
+
+
+def _listed(cluster: Cluster, kinds: tuple[str, ...], namespace: str, selector: str) -> list[JsonObject]:
+    out: list[JsonObject] = []
+    for kind in kinds:
+        try:
+            out += cluster.list(kind, namespace, selector).items
+        except ApiRefused as error:
+            if error.forbidden:
+                raise PermissionMissing(
+                    f"this identity may not list {KINDS[kind].plural} in namespace `{namespace}`",
+                    hint="gtc op credentials requirements lists what it lacks; bootstrap writes the rules that it needs",
+                ) from error
+            raise
+    return out

@@ -1,0 +1,149 @@
+"""Templates in the mappings of nodes (spec: packs-flows-components 3.6).
+
+Rules, for each text inside a value; keys and other scalars stay as they are:
+1. Where pointers are allowed, a text that starts with `/` and has no `{{` is a JSON pointer; what is not there is an error.
+2. A text that is one `{{path}}` becomes the value itself, with its type; what is missing becomes the empty text.
+3. Any other text with `{{` is Handlebars. One that consists of tags from its first character to its last is the empty text
+   if a value that it prints is missing, as single paths are.
+4. Values are compiled once, when a flow is loaded; a mistake is kept and told when the node runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from greentic.expressions import handlebars
+from greentic.expressions.handlebars import MissingValue, TemplateError, printed, walk
+from greentic.expressions.paths import MISSING, Step, follow, parse_path, pointer_steps
+from greentic.flow.graph import FlowFailure
+
+MAX_VALUE_DEPTH = 100
+
+
+class Names(Protocol):
+    """What templates see."""
+
+    def named(self, name: str) -> object:
+        """The value of a name, or `MISSING`."""
+        ...
+
+
+Renderer = Callable[[Names], object]
+
+
+class Compiled(NamedTuple):
+    """A value whose texts may be templates."""
+
+    render: Renderer
+    constant: bool
+    faults: tuple[str, ...]
+    """Texts that cannot be rendered, for a load report."""
+
+
+def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> Compiled:
+    """Compile a mapping. Never raises: a fault is told by `faults`, and by `FlowFailure` when it is rendered."""
+    if depth > MAX_VALUE_DEPTH:
+        return _faulty("nested too deeply")
+    if isinstance(value, str):
+        return _text(value, pointers)
+    if isinstance(value, dict):
+        items = [(key, compile_value(item, pointers=pointers, depth=depth + 1)) for key, item in value.items()]
+        faults = tuple(f for _, item in items for f in item.faults)
+        if all(item.constant for _, item in items):
+            return Compiled(lambda _: value, True, faults)
+        pairs = [(key, item.render) for key, item in items]
+        return Compiled(lambda names: {key: render(names) for key, render in pairs}, False, faults)
+    if isinstance(value, list):
+        parts = [compile_value(item, pointers=pointers, depth=depth + 1) for item in value]
+        faults = tuple(f for part in parts for f in part.faults)
+        if all(part.constant for part in parts):
+            return Compiled(lambda _: value, True, faults)
+        renders = [part.render for part in parts]
+        return Compiled(lambda names: [render(names) for render in renders], False, faults)
+    return Compiled(lambda _: value, True, ())
+
+
+def _text(text: str, pointers: bool) -> Compiled:
+    if pointers and text.startswith("/") and "{{" not in text:
+        return Compiled(_pointed(text), False, ())
+    if "{{" not in text:
+        return Compiled(lambda _: text, True, ())
+    trimmed = text.strip()
+    enclosed = trimmed.startswith("{{") and trimmed.endswith("}}")
+    try:
+        if enclosed:
+            inner = trimmed.lstrip("{").rstrip("}").strip()
+            steps = None if "{{" in inner or "}}" in inner else parse_path(inner)
+            if steps is not None:
+                return Compiled(_exact(steps), False, ())
+        template = handlebars.parse(text)
+    except (TemplateError, ValueError, RecursionError) as error:
+        return _faulty(f"template render failed: {error} in `{text[:80]}`")
+    simple = handlebars.simple_parts(template)
+    if simple is not None and not enclosed:
+        return Compiled(_joined(simple), False, ())
+    return Compiled(_rendered(template, tell_missing=enclosed), False, ())
+
+
+def _exact(steps: tuple[Step, ...]) -> Renderer:
+    if not steps:
+        return lambda _: ""
+    first, rest = str(steps[0]), steps[1:]
+
+    def render(names: Names) -> object:
+        value = names.named(first)
+        if rest:
+            try:
+                value = follow(value, rest)
+            except ValueError as error:
+                raise FlowFailure(f"template render failed: {error}") from None
+        return "" if value is MISSING else value
+
+    return render
+
+
+def _pointed(pointer: str) -> Renderer:
+    steps = pointer_steps(pointer)
+
+    def render(names: Names) -> object:
+        value = follow(names.named(str(steps[0])), steps[1:])
+        if value is MISSING:
+            raise FlowFailure(f"mapping path `{pointer}` not found")
+        return value
+
+    return render
+
+
+def _rendered(template: handlebars.Template, *, tell_missing: bool) -> Renderer:
+    def render(names: Names) -> object:
+        try:
+            return handlebars.render(template, names.named, tell_missing=tell_missing)
+        except MissingValue:
+            return ""
+        except (TemplateError, ValueError, RecursionError) as error:
+            raise FlowFailure(f"template render failed: {error}") from None
+
+    return render
+
+
+def _joined(parts: handlebars.Simple) -> Renderer:
+    """Texts and plain paths, which is what most templates are, without the machinery of blocks."""
+
+    def render(names: Names) -> object:
+        try:
+            text = "".join([p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1)) for p in parts])
+        except (TemplateError, ValueError, RecursionError) as error:
+            raise FlowFailure(f"template render failed: {error}") from None
+        if len(text) > handlebars.MAX_OUTPUT:
+            raise FlowFailure(f"template render failed: more than {handlebars.MAX_OUTPUT} characters")
+        return text
+
+    return render
+
+
+def _faulty(fault: str) -> Compiled:
+    def render(_: Names) -> object:
+        raise FlowFailure(fault)
+
+    return Compiled(render, False, (fault,))

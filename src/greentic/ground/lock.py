@@ -1,0 +1,53 @@
+"""The environment lock: `flock` on `.lock`, the same that other programs take (spec: env-store-and-op 1.5).
+
+Rules:
+1. One writer at a time; readers take no lock, because a rename gives them whole files.
+2. A lock dies with its process, so there are no stale locks to clear.
+3. Who has to wait longer than `WAIT_SECONDS` gives up with a `Conflict`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from greentic.ground.clock import Clock
+from greentic.ground.disk import Disk, io_error
+from greentic.ground.errors import Conflict
+
+WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.01
+
+
+@contextmanager
+def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock file at `path`, creating it and its directory. Raises `Conflict` when another holds it too long."""
+    try:
+        disk.make_directory(path.parent)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise io_error(path, error) from error
+    try:
+        deadline = clock.monotonic() + wait_seconds
+        while not try_lock(fd):
+            if clock.monotonic() >= deadline:
+                raise Conflict(
+                    f"environment lock `{path}` is held by another process for more than {wait_seconds:g} s",
+                    hint="wait for the other command to finish; `fuser` on the lock file names its process",
+                )
+            clock.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(fd)
+
+
+def try_lock(fd: int) -> bool:
+    """Whether the exclusive lock on an open file or directory could be taken at once."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

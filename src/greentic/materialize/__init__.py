@@ -1,0 +1,1 @@
+"""From a serving plan to unpacked revisions on this disk."""

@@ -1,0 +1,50 @@
+"""`gtc cache`: the bundles that this user's workers share."""
+
+from __future__ import annotations
+
+from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
+from greentic.ground.clock import timestamp
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import NotFound
+from greentic.materialize.retained import needed_digests
+from greentic.store.environments import EnvironmentStore
+
+
+def _cache() -> BundleCache:
+    cache = open_cache(cache_directory())
+    if cache is None:
+        raise NotFound("there is no cache of bundles on this machine", hint="set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
+    return cache
+
+
+def list_entries(store: EnvironmentStore) -> JsonObject:
+    """What is there, the one that was used last first."""
+    cache, needed = _cache(), needed_digests(store)
+    entries = cache.entries()
+    rows: list[Json] = [
+        {
+            "digest": e.digest,
+            "size": e.size,
+            "used": timestamp(int(e.used) * 1_000_000_000),
+            "needed": e.digest in needed,
+        }
+        for e in reversed(entries)
+    ]
+    partial: list[Json] = [{"digest": digest, "bytes": size} for digest, size in cache.partials()]
+    return {
+        "directory": str(cache.directory), "size": sum(e.size for e in entries), "limit": max_bytes(), "entries": rows, "partial": partial,
+    }  # fmt: skip
+
+
+def verify(store: EnvironmentStore) -> JsonObject:
+    """Hash everything anew; what is not what its name says is deleted."""
+    cache = _cache()
+    gone = cache.verify()
+    return {"directory": str(cache.directory), "verified": len(cache.entries()), "deleted": [*gone]}
+
+
+def prune(store: EnvironmentStore, limit: int | None) -> JsonObject:
+    """Delete what was not used for longest, until the rest fits; what is needed stays."""
+    cache = _cache()
+    gone = cache.prune(max_bytes() if limit is None else limit, lambda: needed_digests(store))
+    return {"directory": str(cache.directory), "deleted": [e.digest for e in gone], "freed": sum(e.size for e in gone)}

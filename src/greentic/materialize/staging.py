@@ -1,0 +1,166 @@
+"""From a verified bundle to a revision directory, with no half state (spec: env-store-and-op 6.2, 6.5; worker 2.5).
+
+Rules:
+1. A revision is built in a private directory beside its final place: bundle, unpacked tree, lock, pack configurations.
+   The bundle's digest passed the gate before anything here reads it.
+2. It comes to its place by a rename under the environment lock. A revision that is there already is moved aside first,
+   and back if anything fails; it is deleted only when the new one is in place.
+3. What a kill leaves is finished by `recovery`: staging directories are held by a lock, so that the dead can be told.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
+from greentic.bundle.limits import DEFAULT_LIMITS, Limits
+from greentic.ground.disk import Disk
+from greentic.ground.documents import pretty
+from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
+from greentic.ground.lock import try_lock
+from greentic.materialize.unpack import Progress, unpack
+from greentic.model.revision_files import PackListLock, make_lock, pack_config
+from greentic.pack.archive import PackArchive
+from greentic.store.layout import EnvPaths
+from greentic.store.recovery import ASIDE_SUFFIX, LOCK_NAME, STAGING_PREFIX
+from greentic.trust.gate import VerifiedBundle
+
+BUNDLE_NAME = "bundle.gtbundle"
+
+
+class Staged(NamedTuple):
+    """A revision that lies complete in its staging directory."""
+
+    revision_id: str
+    digest: str
+    lock: PackListLock
+    versions: dict[str, str]
+    """Pack version by pack id, from the manifests of the packs that load."""
+    config_refs: list[str]
+
+
+class StagingArea:
+    """A private directory in which one revision is built. Use as a context manager: what is not placed is deleted."""
+
+    def __init__(self, paths: EnvPaths, disk: Disk, revision_id: str, token: str) -> None:
+        self._paths, self._disk = paths, disk
+        self.revision_id = revision_id
+        self.directory = paths.revisions / f"{STAGING_PREFIX}{revision_id}-{token}"
+        self._fd = -1
+
+    def __enter__(self) -> StagingArea:
+        self._disk.make_directory(self._paths.revisions)
+        self._disk.make_directory(self.directory, 0o700)
+        self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try_lock(self._fd)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        if self.directory.exists():
+            self._disk.remove_tree(self.directory)
+
+    def create_bundle_file(self) -> BinaryIO:
+        """A new private file for the bundle's bytes, open for writing and reading."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(self.directory / BUNDLE_NAME, flags, 0o600), "w+b")
+
+    def adopt(self, path: Path, file: BinaryIO) -> None:
+        """Have an open bundle as the bundle's file: a second name of it where that can be, else a copy."""
+        target = self.directory / BUNDLE_NAME
+        try:
+            os.link(path, target, follow_symlinks=False)
+            if target.lstat().st_ino == os.fstat(file.fileno()).st_ino:
+                return
+            target.unlink()
+        except OSError:
+            target.unlink(missing_ok=True)
+        with self.create_bundle_file() as copy:
+            offset, left = 0, os.fstat(file.fileno()).st_size
+            while left and (count := os.sendfile(copy.fileno(), file.fileno(), offset, left)):
+                offset, left = offset + count, left - count
+            os.fsync(copy.fileno())
+
+    def fill(
+        self,
+        bundle: VerifiedBundle,
+        *,
+        env_id: str,
+        bundle_id: str,
+        shown_as: str,
+        limits: Limits = DEFAULT_LIMITS,
+        progress: Progress | None = None,
+    ) -> Staged:
+        """Unpack the bundle, write the lock and the pack configurations. `shown_as` names the bundle in errors.
+
+        Raises `InvalidArgument` (or its kinds) for anything that is no bundle of this environment.
+        """
+        try:
+            contents = open_bundle(bundle, limits)
+            packs = pack_paths(contents.entries)
+            target = self.directory / "bundle"
+            target.mkdir(mode=0o755)
+            digests = unpack(contents, target, progress=progress)
+        except MalformedArtifact as error:
+            raise type(error)(f"extract bundle `{shown_as}`: {error.message}", hint=error.hint) from None
+        lock = make_lock(self.revision_id, {path: digests[path] for path in packs})
+        refs = self._write_configs(contents, lock, env_id, bundle_id)
+        self._disk.write_new(self.directory / LOCK_NAME, pretty(lock))
+        return Staged(self.revision_id, bundle.digest, lock, self._versions(lock), refs)
+
+    def _write_configs(self, contents: Contents, lock: PackListLock, env_id: str, bundle_id: str) -> list[str]:
+        known = {p.pack_id for p in lock.packs}
+        refs: list[str] = []
+        for source, raw in pack_config_inputs(contents):
+            config = pack_config(
+                source, raw, env_id=env_id, bundle_id=bundle_id, revision_id=self.revision_id, known_packs=known
+            )
+            directory = self.directory / "pack-configs"
+            self._disk.make_directory(directory)
+            self._disk.write_new(directory / f"{config.pack_id}.json", pretty(config))
+            refs.append(f"revisions/{self.revision_id}/pack-configs/{config.pack_id}.json")
+        return refs
+
+    def _versions(self, lock: PackListLock) -> dict[str, str]:
+        """Versions as the packs' own manifests tell them; staging does not need packs that load."""
+        versions: dict[str, str] = {}
+        prefix = f"revisions/{self.revision_id}/"
+        for pack in lock.packs:
+            path = self.directory / pack.path.removeprefix(prefix)
+            try:
+                with path.open("rb") as file:
+                    versions[pack.pack_id] = PackArchive(file).manifest.version
+            except GreenticError:
+                continue
+        return versions
+
+
+def place(area: StagingArea, paths: EnvPaths, disk: Disk) -> None:
+    """Bring a filled staging directory to its place (rule 2). Only under the environment lock."""
+    target = paths.revision(area.revision_id)
+    aside = target.with_name(target.name + ASIDE_SUFFIX)
+    moved = target.exists()
+    if moved:
+        disk.rename(target, aside)
+    try:
+        disk.rename(area.directory, target)
+        disk.sync_directory(paths.revisions)
+    except OSError:
+        if moved and not target.exists():
+            disk.rename(aside, target)
+        raise
+    if moved:
+        disk.remove_tree(aside)
+
+
+def copy_private(source: Path, target: BinaryIO) -> None:
+    """Copy an operator's bundle into the private file. Raises `InvalidArgument` for anything but a regular file."""
+    if not source.is_file():
+        raise InvalidArgument(f"bundle `{source}` is not a file", hint="pass the path of a .gtbundle file")
+    with source.open("rb") as file:
+        while block := file.read(1 << 20):
+            target.write(block)
+    target.flush()
+    os.fsync(target.fileno())

@@ -1,0 +1,1 @@
+"""The one way out: addresses, egress rules, dialling, requests, small documents."""

@@ -1,0 +1,35 @@
+"""Documents of a bounded size that stand at an address: signatures and lists of what is revoked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from greentic.ground.errors import FetchError
+from greentic.net.request import check_status, read_body, send
+
+
+def read_small(reference: str, limit: int) -> bytes | None:
+    """A small document over http, https or from a file; nothing if it is not there. Raises `FetchError`."""
+    if not reference.startswith(("http://", "https://")):
+        if "://" in reference and not reference.startswith("file://"):
+            raise FetchError(f"`{reference}` is no address of a document; expected https://, http:// or file://")
+        return _file(Path(reference.removeprefix("file://")), limit)
+    answer = send(reference, reference)
+    if answer.status in (404, 410):
+        answer.close()
+        return None
+    check_status(answer, reference, 200)
+    return read_body(answer, f"`{reference}`", limit)
+
+
+def _file(path: Path, limit: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise FetchError(f"`{path}` cannot be read: {error.strerror}") from error
+    if len(data) > limit:
+        raise FetchError(f"`{path}` is larger than {limit} bytes")
+    return data

@@ -1,0 +1,1 @@
+"""`.gtpack`: bytes, and a loaded pack."""

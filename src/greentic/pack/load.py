@@ -1,0 +1,183 @@
+"""Loading the packs of a revision (spec: worker 5, packs-flows-components 1 to 4).
+
+Rules:
+1. The packs are those of the lock, in its order, their digests already verified. The first is the main pack.
+2. A pack that does not load fails its revision: an unreadable archive, a component that is missing, of another digest or no
+   component at all, a signature that is required and not there. Two packs with the same manifest id do too.
+3. What is wrong but does not keep a worker from answering (SBOM faults, routes to nowhere, dropped fields) becomes a warning
+   of the load report.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.flow.engine import fate
+from greentic.flow.graph import read_graph
+from greentic.flow.lint import Known, lint_flow
+from greentic.flow.nodes import FlowPlan, plan_flow
+from greentic.ground.errors import Conflict, GreenticError
+from greentic.materialize.placed import LocatedPack
+from greentic.pack.archive import PackArchive
+from greentic.pack.assets import PackAssets
+from greentic.pack.components import PackComponent, Provider, components_of, providers_of
+from greentic.pack.manifest import FlowRecord, PackManifest
+from greentic.pack.runtime_flows import flows_of
+from greentic.pack.signature import SignaturePolicy, signature_warnings
+
+_WITHOUT_EFFECTS = frozenset({"emit", "exec", "component", "flow.call", "flow.goto", "session.wait", "var.set"})
+
+
+class LoadedFlow(NamedTuple):
+    pack_id: str
+    """The manifest's id of its pack."""
+    flow_id: str
+    kind: str
+    entry: bool
+    """Whether a request may start it: it is not tagged `internal`."""
+    plan: FlowPlan
+    failure: str | None
+    """What every run of a flow without nodes ends with."""
+
+
+class LoadedPack(NamedTuple):
+    """A pack as a worker keeps it."""
+
+    pack_id: str
+    """The file's stem, as in the lock."""
+    manifest_id: str
+    version: str
+    digest: str
+    place: LocatedPack
+    flows: tuple[LoadedFlow, ...]
+    plans: dict[str, FlowPlan]
+    components: tuple[PackComponent, ...]
+    providers: tuple[Provider, ...]
+    secrets: tuple[str, ...]
+    """The keys of the secrets that the pack, its components and its flows name."""
+    assets: PackAssets
+    provides_messaging: bool
+    signed: bool
+    at_once: bool
+    """Whether no node of its flows waits for anything but components, or changes anything outside its run."""
+    warnings: tuple[str, ...]
+
+
+def load_packs(located: list[LocatedPack], policy: SignaturePolicy = SignaturePolicy()) -> list[LoadedPack]:  # noqa: B008
+    """Open and decode every pack. Raises the typed error of the first that does not load."""
+    packs: list[LoadedPack] = []
+    seen: dict[str, str] = {}
+    for place in located:
+        pack = load_pack(place, policy)
+        if pack.manifest_id in seen:
+            raise Conflict(
+                f"packs `{seen[pack.manifest_id]}` and `{pack.pack_id}` have the same manifest id `{pack.manifest_id}`"
+            )
+        seen[pack.manifest_id] = pack.pack_id
+        packs.append(pack)
+    return packs
+
+
+def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -> LoadedPack:  # noqa: B008
+    """Open and decode one pack. Raises `MalformedArtifact` or `UntrustedPack` that names it."""
+    try:
+        with place.path.open("rb") as file:
+            archive = PackArchive(file)
+            sbom = archive.sbom_warnings()
+            signature = signature_warnings(archive, policy, sbom)
+            components, warnings = components_of(archive)
+            providers = providers_of(archive)
+            signed = any(name.startswith("signatures/") for name in archive.entries)
+            manifest = archive.manifest
+            records = flows_of(manifest)
+    except GreenticError as error:
+        raise type(error)(f"pack `{place.pack_id}` does not load: {error.message}", hint=error.hint) from None
+    flows = tuple(_flow(manifest, record) for record in records)
+    known = Known(Resolver(components).has, frozenset(f.flow_id for f in flows))
+    warnings = [*sbom, *signature, *warnings]
+    warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
+    without_effects = all(node.kind in _WITHOUT_EFFECTS for flow in flows for node in flow.plan.nodes.values())
+    return LoadedPack(
+        place.pack_id, manifest.pack_id, manifest.version, place.digest, place, flows, {f.flow_id: f.plan for f in flows},
+        tuple(components), tuple(providers), tuple(_secret_keys(manifest, records)), PackAssets(place.path),
+        _provides_messaging(providers), signed, without_effects, tuple(warnings),
+    )  # fmt: skip
+
+
+class Resolver:
+    """Which component a name in a flow means."""
+
+    def __init__(self, components: list[PackComponent] | tuple[PackComponent, ...]) -> None:
+        self._ids = {component.id: component for component in components}
+        self._references: dict[str, PackComponent] = {}
+        for component in components:
+            if component.reference is not None:
+                self._references.setdefault(component.reference, component)
+                self._references.setdefault(_bare(component.reference), component)
+
+    def find(self, name: str, operation: str | None) -> PackComponent | None:
+        """By id; by `<id>.<operation>`; by the reference that its author had it from, whatever version that named."""
+        found = self._ids.get(name)
+        if found is None and operation and name.endswith(f".{operation}"):
+            found = self._ids.get(name.removesuffix(f".{operation}"))
+        if found is None and "://" in name:
+            found = self._references.get(name) or self._references.get(_bare(name))
+            if found is None:
+                last = _bare(name).rpartition("/")[2]
+                same = [c for c in self._ids.values() if c.id.rpartition(".")[2] == last or c.id == last]
+                found = same[0] if len(same) == 1 else None
+        return found
+
+    def has(self, name: str, operation: str | None) -> bool:
+        return self.find(name, operation) is not None
+
+
+def _bare(reference: str) -> str:
+    """A reference without its digest and tag."""
+    text = reference.partition("@")[0]
+    head, slash, last = text.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}"
+
+
+def _flow(manifest: PackManifest, record: FlowRecord) -> LoadedFlow:
+    plan = plan_flow(read_graph(record.id, record.graph))
+    entry = "internal" not in record.tags
+    return LoadedFlow(manifest.pack_id, record.id, record.kind, entry, plan, None if plan.nodes else fate(plan))
+
+
+def _secret_keys(manifest: PackManifest, records: list[FlowRecord]) -> list[str]:
+    """Every secret that is declared, or named by a field of a flow whose name ends in `_secret`."""
+    found: list[str] = []
+    requirements = manifest.raw.get("secret_requirements")
+    lists: list[object] = [requirements]
+    for component in manifest.components:
+        host = component.raw.get("capabilities")
+        host = host.get("host") if isinstance(host, dict) else None
+        secrets = host.get("secrets") if isinstance(host, dict) else None
+        lists.append(secrets.get("required") if isinstance(secrets, dict) else None)
+    for listed in lists:
+        for item in listed if isinstance(listed, list) else []:
+            key = item.get("key") if isinstance(item, dict) else item
+            if isinstance(key, str):
+                found.append(key)
+    for record in records:
+        _named_secrets(record.graph.get("nodes"), found, 0)
+    return found
+
+
+def _named_secrets(value: object, found: list[str], depth: int) -> None:
+    if depth > 64:
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, str) and key.endswith("_secret"):
+                found.append(item)
+            _named_secrets(item, found, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _named_secrets(item, found, depth + 1)
+
+
+def _provides_messaging(providers: list[Provider]) -> bool:
+    """Whether the pack declares a `messaging.*` provider; its flows are not entry points of a conversation."""
+    return any(p.provider_type.startswith("messaging.") for p in providers)

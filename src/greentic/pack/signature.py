@@ -1,0 +1,164 @@
+"""Signatures of packs (spec: packs-flows-components 2.7).
+
+Rules:
+1. What is signed is a BLAKE3 over the manifest, the SBOM, and path, line feed and hash of every SBOM entry in the order of
+   paths. `sig` signs the 32 bytes of it with Ed25519; the first certificate of the chain holds the key.
+2. A policy says what a signature is worth: `ignore` looks at nothing, `warn` tells of faults, `require` refuses them. Under
+   `require` a missing signature is a fault, and so is a key that is not among the allowed ones, if any are named. There is
+   no state in which a check is configured and skipped.
+3. A signature vouches for what the SBOM lists, so under `require` the SBOM must be true of the archive and complete.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
+from greentic.pack.archive import LEGACY_SBOM, MANIFEST, SBOM, PackArchive
+
+SIGNATURE, CHAIN = "signatures/pack.sig", "signatures/chain.pem"
+DEV_SUBJECT = "greentic-dev-local"
+Mode = Literal["ignore", "warn", "require"]
+
+
+class SignaturePolicy(NamedTuple):
+    """What is asked of the signatures of packs. `keys` are BLAKE3 fingerprints of public keys, in hex."""
+
+    mode: Mode = "warn"
+    keys: frozenset[str] = frozenset()
+
+
+class PackSignature(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`signatures/pack.sig`."""
+
+    alg: str
+    sig: str
+    digest: str
+    signed_at_utc: str
+    key_fingerprint: str | None = None
+
+
+class UntrustedPack(Conflict):
+    """A pack whose signature the policy does not accept."""
+
+
+def read_signature_policy(mode: str | None, keys: str | None) -> SignaturePolicy:
+    """The policy of `GREENTIC_PACK_SIGNATURES` and `GREENTIC_PACK_SIGNERS`. Raises `InvalidArgument`."""
+    told = (mode or "").strip() or "warn"
+    fingerprints = frozenset(k.strip().lower() for k in (keys or "").split(",") if k.strip())
+    for fingerprint in fingerprints:
+        if len(fingerprint) != 64 or any(c not in "0123456789abcdef" for c in fingerprint):
+            raise InvalidArgument(
+                f"`{fingerprint}` is no fingerprint of a key; expected 64 hex digits, as `gtc pack sign` prints"
+            )
+    if told == "ignore":
+        return SignaturePolicy("ignore", fingerprints)
+    if told == "warn":
+        return SignaturePolicy("warn", fingerprints)
+    if told == "require":
+        return SignaturePolicy("require", fingerprints)
+    raise InvalidArgument(f"the signature policy is `{told}`, expected ignore, warn or require")
+
+
+def signed_digest(archive: PackArchive) -> bytes:
+    """The 32 bytes that a signature signs (rule 1)."""
+    from blake3 import blake3
+
+    name = SBOM if SBOM in archive.entries else LEGACY_SBOM
+    digest = blake3(archive.read(MANIFEST))
+    digest.update(archive.read(name))
+    for path, file_hash in sorted(archive.sbom().files.items()):
+        digest.update(f"{path}\n{file_hash}".encode())
+    return digest.digest()
+
+
+def fingerprint_of(public_key: bytes) -> str:
+    """The fingerprint of a raw public key."""
+    from blake3 import blake3
+
+    return blake3(public_key).hexdigest()
+
+
+def signature_warnings(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str]) -> list[str]:
+    """What is wrong with a pack's signature under the policy. Raises `UntrustedPack` where it is required."""
+    if policy.mode == "ignore":
+        return []
+    faults = _faults(archive, policy, sbom_warnings)
+    if faults and policy.mode == "require":
+        raise UntrustedPack(
+            f"the signature of pack `{archive.manifest.pack_id}` is required and not accepted: {'; '.join(faults)}",
+            hint="sign it with an allowed key: gtc pack sign FILE --key KEY",
+        )
+    # An unsigned pack is the rule in the field; telling of it each time would hide what matters.
+    return [] if not (SIGNATURE in archive.entries or CHAIN in archive.entries) else faults
+
+
+def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str]) -> list[str]:
+    if SIGNATURE not in archive.entries:
+        return [f"signature file `{SIGNATURE}` missing"]
+    if CHAIN not in archive.entries:
+        return [f"signature chain `{CHAIN}` missing"]
+    try:
+        signature = msgspec.json.decode(archive.read(SIGNATURE), type=PackSignature)
+        raw = base64.urlsafe_b64decode(signature.sig + "=" * (-len(signature.sig) % 4))
+        digest = signed_digest(archive)
+    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError) as error:
+        return [f"`{SIGNATURE}` cannot be read: {error}"]
+    except MalformedArtifact as error:
+        return [error.message]
+    if signature.alg != "ed25519":
+        return [f"signature algorithm `{signature.alg}`, expected `ed25519`"]
+    if signature.digest.lower() != digest.hex():
+        return [f"signature digest mismatch: expected {signature.digest}, found {digest.hex()}"]
+    try:
+        key, faults = _chain_key(archive.read(CHAIN))
+    except MalformedArtifact as error:
+        return [error.message]
+    if key is None:
+        return faults
+    if not _verifies(key, raw, digest):
+        return [*faults, "signature verification failed"]
+    fingerprint = fingerprint_of(key)
+    if policy.keys and fingerprint not in policy.keys:
+        faults.append(f"signed by the key {fingerprint}, which is not among the allowed ones")
+    if policy.keys and fingerprint in policy.keys:
+        faults = []  # a named key needs no certificate to be believed
+    return faults + ([f"SBOM: {w}" for w in sbom_warnings] if policy.mode == "require" else [])
+
+
+def _verifies(key: bytes, signature: bytes, digest: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, digest)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _chain_key(pem: bytes) -> tuple[bytes | None, list[str]]:
+    """The raw key of the first certificate, and what is to be said about the chain."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        chain = x509.load_pem_x509_certificates(pem)
+        key = chain[0].public_key()
+        made_here = chain[0].issuer == chain[0].subject and DEV_SUBJECT in chain[0].subject.rfc4514_string()
+    except (ValueError, IndexError, UnsupportedAlgorithm) as error:
+        return None, [f"`{CHAIN}` cannot be read: {error}"]
+    if not isinstance(key, Ed25519PublicKey):
+        return None, [f"the certificate of `{CHAIN}` has no Ed25519 key"]
+    faults: list[str] = []
+    if made_here:
+        faults.append("dev self-signed certificate is not allowed under strict policy")
+    if len(chain) > 1:
+        faults.append("more than one certificate; the chain is not validated")
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw), faults

@@ -1,0 +1,1 @@
+"""Many changes of an environment as one wish."""

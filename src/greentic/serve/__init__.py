@@ -1,1 +1,0 @@
-"""The worker: boot, route, serve, drain."""

@@ -1,0 +1,1 @@
+"""What waits between the turns of a conversation."""

@@ -1,0 +1,87 @@
+"""Conversations and state in Redis, for workers that share them (spec: worker 1.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from greentic.flow.graph import FlowFailure
+from greentic.ground.errors import BootError
+from greentic.sessions.value_store import HoldQueue, check_size, still_held
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+TIMEOUT_SECONDS = 5.0
+HOLD_SECONDS = 60
+"""How long a conversation stays held when its worker dies."""
+WAIT_SECONDS = 30
+"""How long a turn waits for another one of the same conversation."""
+
+
+class RedisStore:
+    """Values in one Redis."""
+
+    local = False
+
+    def __init__(self, url: str) -> None:
+        """Connects, so that a wrong address is told at boot. Raises `BootError`."""
+        import redis
+
+        self._errors = (redis.RedisError, OSError)
+        self._queue = HoldQueue()
+        try:
+            self._redis: Redis = redis.Redis.from_url(
+                url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
+            )
+            self._redis.ping()
+        except (*self._errors, ValueError) as error:
+            raise BootError(
+                f"the Redis of GREENTIC_RUNNER_REDIS_URL does not answer: {_without_password(str(error), url)}",
+                hint="check the address (redis://host:6379/0), or unset the variable to keep conversations in memory",
+            ) from None
+
+    def get(self, key: str) -> bytes | None:
+        with self._told():
+            value = self._redis.get(key)
+            return value if isinstance(value, bytes) else None
+        raise AssertionError
+
+    def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
+        check_size(value)
+        with self._told():
+            self._redis.set(key, value, ex=seconds)
+
+    def delete(self, key: str) -> bool:
+        with self._told():
+            return bool(self._redis.delete(key))
+        raise AssertionError
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        lock = self._redis.lock(f"{key}:held", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS)
+        with self._queue.waiting(key), self._told():
+            if not lock.acquire():
+                raise still_held()
+        try:
+            yield
+        finally:
+            # It may have run out, or Redis may be gone; nobody is held up for longer than HOLD_SECONDS.
+            with suppress(*self._errors):
+                lock.release()
+
+    def hold_at_once(self, key: str) -> None:
+        """Never: Redis is asked over a network."""
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise FlowFailure(f"the session store is unavailable: {type(error).__name__}") from None
+
+
+def _without_password(text: str, url: str) -> str:
+    userinfo = url.partition("://")[2].rpartition("@")[0]
+    return text.replace(userinfo, "…") if userinfo else text

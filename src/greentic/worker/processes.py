@@ -1,0 +1,188 @@
+"""Several processes of one worker behind one socket (spec: packs-flows-components 8.6).
+
+Rules:
+1. The first process boots like any worker: it pulls, compiles and binds. Then it starts the others, which find everything on
+   the disk and in the cache, and only watches over them.
+2. They share the socket, and a private directory where conversations wait, unless Redis is configured.
+3. It says that the worker serves when every process does. One that dies is started again, a little later each time.
+4. SIGTERM and SIGINT go on to every process; each drains, and the exit code is 0.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import NamedTuple
+
+from greentic.ground.errors import BootError
+from greentic.worker.settings import drain_delay, finish_seconds
+
+SOCKET_FD, READY_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD"
+READY_SECONDS = 120.0
+STOP_SECONDS = 60.0
+"""How long a process may take to stop after its drain delay; longer than it gives itself."""
+MAX_PROCESSES = 64
+MAX_BACKOFF = 30.0
+STABLE_SECONDS = 30.0
+"""A process that lived this long counts as well again."""
+
+
+class Inherited(NamedTuple):
+    """What a started process got from the first one."""
+
+    socket: socket.socket
+    ready_fd: int | None
+
+    def ready(self) -> None:
+        """Tell the first process that this one serves."""
+        if self.ready_fd is not None:
+            os.write(self.ready_fd, b"1")
+            os.close(self.ready_fd)
+
+
+def worker_count(option: int | None, environ: Mapping[str, str]) -> int:
+    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one. Raises `BootError`."""
+    text = str(option) if option is not None else environ.get("GREENTIC_WORKERS", "").strip() or "1"
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PROCESSES:
+        raise BootError(f"the number of worker processes is `{text}`, expected 1 to {MAX_PROCESSES}")
+    return int(text)
+
+
+def inherited(environ: Mapping[str, str]) -> Inherited | None:
+    """The socket that the first process bound, if this is one of those that it started."""
+    told = environ.get(SOCKET_FD)
+    if told is None:
+        return None
+    ready = environ.get(READY_FD)
+    return Inherited(socket.socket(fileno=int(told)), None if ready is None else int(ready))
+
+
+class _Process:
+    """One serving process, and how long to wait before it is started again."""
+
+    def __init__(self, start: Callable[[], tuple[subprocess.Popen[bytes], int]]) -> None:
+        self._start = start
+        self.backoff = 0.5
+        self.restart_at: float | None = None
+
+        self.ready_fd = -1
+
+    def begin(self) -> None:
+        """Start it. Raises `OSError` when the system has no room for another process."""
+        self.close()
+        self.process, self.ready_fd = self._start()
+        self.began, self.restart_at = time.monotonic(), None
+
+    def close(self) -> None:
+        if self.ready_fd >= 0:
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+    def ended(self) -> int | None:
+        return self.process.poll()
+
+    def later(self, now: float) -> None:
+        self.backoff = 0.5 if now - self.began > STABLE_SECONDS else min(self.backoff * 2, MAX_BACKOFF)
+        self.restart_at = now + self.backoff
+
+
+def supervise(
+    bound: socket.socket, count: int, arguments: list[str], serving: Callable[[], None], told: Callable[[str], None]
+) -> None:
+    """Run `count` processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
+    directory = tempfile.mkdtemp(prefix="greentic-sessions-")
+    stopping: list[str] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.append("ctrl_c" if number == signal.SIGINT else "sigterm")
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    processes: list[_Process] = []
+    try:
+        for _ in range(count):
+            process = _Process(lambda: _spawn(bound, arguments, directory))
+            process.begin()
+            processes.append(process)
+        _await_ready(processes, stopping)
+        if not stopping:
+            serving()
+        while not stopping:
+            now = time.monotonic()
+            for process in processes:
+                code = process.ended()
+                if code is not None and process.restart_at is None:
+                    process.later(now)
+                    told(
+                        f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s"
+                    )
+                elif process.restart_at is not None and now >= process.restart_at:
+                    try:
+                        process.begin()
+                    except OSError as error:
+                        process.later(now)
+                        told(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
+            time.sleep(0.1)
+        told(f"runtime shutdown requested via {stopping[0]}")
+    finally:
+        _stop(processes, stopping)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _spawn(bound: socket.socket, arguments: list[str], directory: str) -> tuple[subprocess.Popen[bytes], int]:
+    reading, writing = os.pipe()
+    environment = {
+        **os.environ,
+        SOCKET_FD: str(bound.fileno()),
+        READY_FD: str(writing),
+        "GREENTIC_SHARED_SESSIONS": directory,
+        "GREENTIC_WORKERS": "1",
+    }
+    environment.pop("GREENTIC_SEED_DIR", None)
+    words = [sys.executable, "-m", "greentic.cli.start", *arguments]
+    try:
+        process = subprocess.Popen(
+            words, env=environment, pass_fds=(bound.fileno(), writing), stdin=subprocess.DEVNULL, process_group=0
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    return process, reading
+
+
+def _await_ready(processes: list[_Process], stopping: list[str]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    for process in processes:
+        while not stopping:
+            readable, _, _ = select.select([process.ready_fd], [], [], 0.1)
+            if readable:
+                if not os.read(process.ready_fd, 1):
+                    raise BootError(f"a worker process ended with {process.process.wait()} before it served")
+                break
+            if time.monotonic() > deadline:
+                raise BootError(f"a worker process did not serve within {READY_SECONDS:g} s")
+
+
+def _stop(processes: list[_Process], stopping: list[str]) -> None:
+    for process in processes:
+        if process.ended() is None:
+            process.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + drain_delay(os.environ) + STOP_SECONDS + finish_seconds(os.environ, 0)
+    for process in processes:
+        while process.ended() is None:
+            time.sleep(0.02)
+            if len(stopping) > 1 or time.monotonic() > deadline:  # a second signal ends everything at once
+                process.process.kill()
+        process.close()
