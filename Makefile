@@ -5,7 +5,7 @@ setup:
 
 check: setup
 	.venv/bin/ruff check src tests benchmarks lab image kit
-	.venv/bin/ruff format --check -q src
+	.venv/bin/ruff format --check -q src tests benchmarks lab image kit
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 

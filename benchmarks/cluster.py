@@ -53,28 +53,54 @@ def make_store(root: Path, revisions: int) -> None:
     with context.store.transaction("bench", may_create=True) as transaction:
         transaction.create(new_environment("bench", "bench", HostConfig(env_id="bench")))
     trust_root.bootstrap(context, trust_root.TrustRootBootstrapPayload(environment_id="bench"))
-    added = bundles.add(context, bundles.BundleAddPayload(environment_id="bench", bundle_id="bot", customer_id="local-dev", route_binding=bundles.RouteBindingPayload(path_prefixes=["/"])))
+    added = bundles.add(
+        context,
+        bundles.BundleAddPayload(
+            environment_id="bench",
+            bundle_id="bot",
+            customer_id="local-dev",
+            route_binding=bundles.RouteBindingPayload(path_prefixes=["/"]),
+        ),
+    )
     deployment = str(added["deployment_id"])
-    stage(context, RevisionStagePayload(environment_id="bench", deployment_id=deployment, bundle_source_uri=None, bundle_digest=f"sha256:{'0' * 64}"))
+    stage(
+        context,
+        RevisionStagePayload(
+            environment_id="bench", deployment_id=deployment, bundle_source_uri=None, bundle_digest=f"sha256:{'0' * 64}"
+        ),
+    )
     with context.store.transaction("bench") as transaction:
         env = transaction.load()
         first = env.revisions[0]
         made = [
-            replace(first, revision_id=context.mint(), sequence=i + 1, lifecycle="ready", bundle_source_uri=f"https://bundles.example.com/{i}.gtbundle")
+            replace(
+                first,
+                revision_id=context.mint(),
+                sequence=i + 1,
+                lifecycle="ready",
+                bundle_source_uri=f"https://bundles.example.com/{i}.gtbundle",
+            )
             for i in range(revisions)
         ]
         binding = EnvPackBinding(slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin")
         env = with_current_revisions(replace(env, revisions=made, packs=[binding]), [deployment])
         transaction.save(env)
     entry = {"revision_id": made[0].revision_id, "weight_bps": 10000}
-    payload = traffic.TrafficSetPayload(environment_id="bench", deployment_id=deployment, entries=[traffic.SplitEntryPayload(**entry)], idempotency_key="bench")
+    payload = traffic.TrafficSetPayload(
+        environment_id="bench",
+        deployment_id=deployment,
+        entries=[traffic.SplitEntryPayload(**entry)],
+        idempotency_key="bench",
+    )
     traffic.set_traffic(context, payload)
 
 
 def timed(words: list[str | Path], environment: dict[str, str]) -> Run:
     """Run one process to its end."""
     began = time.perf_counter()
-    process = subprocess.Popen([str(w) for w in words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [str(w) for w in words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     told: list[bytes] = []
     reading = threading.Thread(target=lambda: told.append(process.stdout.read()))
     reading.start()
@@ -107,7 +133,13 @@ class ApiServer:
     """A fresh API server of the lab, for as long as the block lasts."""
 
     def __enter__(self) -> dict[str, str]:
-        done = subprocess.run([sys.executable, LAB, "up", "--api-only"], check=True, capture_output=True, text=True, env={**os.environ, "GREENTIC_LAB_CACHE": CACHE})
+        done = subprocess.run(
+            [sys.executable, LAB, "up", "--api-only"],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "GREENTIC_LAB_CACHE": CACHE},
+        )
         return {**os.environ, "KUBECONFIG": done.stdout.strip()}
 
     def __exit__(self, *failure: object) -> None:
@@ -146,7 +178,9 @@ def cluster_rows(scratch: Path) -> list[Row]:
             assert ours[-1].reply["applied_count"] == OBJECTS
             again += [reconcile(large, environment) for _ in range(2)]
         with ApiServer() as environment:
-            subprocess.run(["kubectl", "create", "namespace", "gtc-bench"], env=environment, check=True, capture_output=True)
+            subprocess.run(
+                ["kubectl", "create", "namespace", "gtc-bench"], env=environment, check=True, capture_output=True
+            )
             theirs.append(timed(["kubectl", "apply", "--server-side", "--force-conflicts", "-f", every], environment))
     with ApiServer() as environment:
         reconcile(small, environment)
@@ -157,11 +191,41 @@ def cluster_rows(scratch: Path) -> list[Row]:
     ratio = statistics.median(t.seconds / o.seconds for o, t in zip(ours, theirs, strict=True))
     requests, few_requests = again[0].reply["requests"], few[0].reply["requests"]
     return [
-        (f"`env render`, {OBJECTS} objects", spread([r.seconds for r in renders]), f"{max(r.peak for r in renders):.0f} MiB at most", "", "≤ 1 s, ≤ 200 MiB"),
-        (f"`env reconcile`, {OBJECTS} objects, all new", spread(seconds), f"`kubectl apply --server-side` {spread([t.seconds for t in theirs])}", f"{ratio:.2f} ×", "≥ 2 ×"),
-        ("the same, objects a second", f"{rate:.0f}", f"{max(r.peak for r in ours):.0f} MiB at most", "", "≥ 150, ≤ 200 MiB"),
-        (f"`env reconcile`, {OBJECTS} objects in sync", spread([r.seconds for r in again]), f"{requests} requests, 0 writes", "", "≤ 3 s, ≤ 12"),
-        ("`env reconcile`, 14 objects in sync", spread([r.seconds for r in few]), f"{few_requests} requests, 0 writes", "", "≤ 10"),
+        (
+            f"`env render`, {OBJECTS} objects",
+            spread([r.seconds for r in renders]),
+            f"{max(r.peak for r in renders):.0f} MiB at most",
+            "",
+            "≤ 1 s, ≤ 200 MiB",
+        ),
+        (
+            f"`env reconcile`, {OBJECTS} objects, all new",
+            spread(seconds),
+            f"`kubectl apply --server-side` {spread([t.seconds for t in theirs])}",
+            f"{ratio:.2f} ×",
+            "≥ 2 ×",
+        ),
+        (
+            "the same, objects a second",
+            f"{rate:.0f}",
+            f"{max(r.peak for r in ours):.0f} MiB at most",
+            "",
+            "≥ 150, ≤ 200 MiB",
+        ),
+        (
+            f"`env reconcile`, {OBJECTS} objects in sync",
+            spread([r.seconds for r in again]),
+            f"{requests} requests, 0 writes",
+            "",
+            "≤ 3 s, ≤ 12",
+        ),
+        (
+            "`env reconcile`, 14 objects in sync",
+            spread([r.seconds for r in few]),
+            f"{few_requests} requests, 0 writes",
+            "",
+            "≤ 10",
+        ),
     ]
 
 

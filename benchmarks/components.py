@@ -46,12 +46,38 @@ def _call_rows() -> list[Row]:
     component = loaded(wat.node_06())
     export = component.entry_point[1]  # type: ignore[index]
     data = cbor2.dumps(PAYLOAD)
-    tenant = {"tenant-id": "t", "team-id": None, "user-id": None, "env-id": "e", "trace-id": "", "correlation-id": "", "deadline-ms": 1, "attempt": 1, "idempotency-key": None, "i18n-id": ""}
-    envelope = {"ctx": tenant, "flow-id": "f", "step-id": "s", "component-id": "c", "attempt": 1, "payload-cbor": data, "metadata-cbor": None}
+    tenant = {
+        "tenant-id": "t",
+        "team-id": None,
+        "user-id": None,
+        "env-id": "e",
+        "trace-id": "",
+        "correlation-id": "",
+        "deadline-ms": 1,
+        "attempt": 1,
+        "idempotency-key": None,
+        "i18n-id": "",
+    }
+    envelope = {
+        "ctx": tenant,
+        "flow-id": "f",
+        "step-id": "s",
+        "component-id": "c",
+        "attempt": 1,
+        "payload-cbor": data,
+        "metadata-cbor": None,
+    }
     where = context()
 
     def ours() -> float:
-        return timed(lambda: [component.call(export, ["run", envelope], where, DEFAULT_LIMITS) and None for _ in range(CALLS)]) / CALLS
+        return (
+            timed(
+                lambda: [
+                    component.call(export, ["run", envelope], where, DEFAULT_LIMITS) and None for _ in range(CALLS)
+                ]
+            )
+            / CALLS
+        )
 
     def record(fields: dict[str, object]) -> object:
         made = types.SimpleNamespace()
@@ -79,7 +105,15 @@ def _call_rows() -> list[Row]:
     def us(values: list[float]) -> str:
         return spread(values, 1e6, " µs")
 
-    return [(f"component call, fresh instance, {len(data)} bytes each way", us(left), f"the library's own conversion {us(right)}", f"{1 / ratio:.1f} × as fast", "≥ 3 ×")]
+    return [
+        (
+            f"component call, fresh instance, {len(data)} bytes each way",
+            us(left),
+            f"the library's own conversion {us(right)}",
+            f"{1 / ratio:.1f} × as fast",
+            "≥ 3 ×",
+        )
+    ]
 
 
 def _memory_row() -> Row:
@@ -90,18 +124,45 @@ def _memory_row() -> Row:
         "go(2000); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; go(20000)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    grown = int(subprocess.run([sys.executable, "-c", code, str(ROOT / "tests")], check=True, capture_output=True, text=True).stdout)
+    grown = int(
+        subprocess.run(
+            [sys.executable, "-c", code, str(ROOT / "tests")], check=True, capture_output=True, text=True
+        ).stdout
+    )
     return ("growth of memory over 20,000 calls", f"{grown} KiB", "after 2,000 calls", "", "none")
 
 
 def _flow_row() -> Row:
-    nodes = [node("n0", "emit.response", {"text": "hi {{entry.text}}"}, when({"condition": "entry.text == never", "to": "n9"}, {"to": "n1"}))]
-    nodes += [node(f"n{i}", "emit.response" if i % 2 else "var.set", {"text": f"{{{{node.n{i - 1}.text}}}} {i}"} if i % 2 else {"name": "x", "value": "{{prev.text}}"}, to(f"n{i + 1}") if i % 3 else when({"condition": "entry.text contains zzz", "to": "n0"}, {"to": f"n{i + 1}"})) for i in range(1, 9)]
+    nodes = [
+        node(
+            "n0",
+            "emit.response",
+            {"text": "hi {{entry.text}}"},
+            when({"condition": "entry.text == never", "to": "n9"}, {"to": "n1"}),
+        )
+    ]
+    nodes += [
+        node(
+            f"n{i}",
+            "emit.response" if i % 2 else "var.set",
+            {"text": f"{{{{node.n{i - 1}.text}}}} {i}"} if i % 2 else {"name": "x", "value": "{{prev.text}}"},
+            to(f"n{i + 1}")
+            if i % 3
+            else when({"condition": "entry.text contains zzz", "to": "n0"}, {"to": f"n{i + 1}"}),
+        )
+        for i in range(1, 9)
+    ]
     nodes.append(node("n9", "emit.response", {"text": "{{vars.x}} end", "whole": "{{entry}}"}))
     world = World(flow(*nodes))
     run = world.run()
     took = [timed(lambda: [start(run, {"text": "hello"}) and None for _ in range(1000)]) / 1000 for _ in range(9)]
-    return ("flow of ten pure nodes", spread(took, 1e6, " µs"), f"{statistics.median(took) * 1e5:.1f} µs a node", "", "≤ 200 µs")
+    return (
+        "flow of ten pure nodes",
+        spread(took, 1e6, " µs"),
+        f"{statistics.median(took) * 1e5:.1f} µs a node",
+        "",
+        "≤ 200 µs",
+    )
 
 
 def _compile_row(scratch: Path) -> Row:
@@ -121,7 +182,13 @@ def _compile_row(scratch: Path) -> Row:
         second.append(timed(lambda cache=cache: cache.load(engine(), wasm, "receipts", sha256=sha256)))
     share = statistics.median(s / f for s, f in zip(second, first, strict=True))
     size = f"{len(wasm) / 1e6:.0f} MB"
-    return (f"component of {size}, compiled before", spread(second), f"compiled now {spread(first)}", f"{share:.1%}", "≤ 2 %")
+    return (
+        f"component of {size}, compiled before",
+        spread(second),
+        f"compiled now {spread(first)}",
+        f"{share:.1%}",
+        "≤ 2 %",
+    )
 
 
 def _turn_rows(scratch: Path) -> list[Row]:
@@ -149,9 +216,33 @@ def _turn_rows(scratch: Path) -> list[Row]:
     def ratio(mine: str, other: str) -> float:
         return statistics.median(x / y for x, y in zip(rates[mine], rates[other], strict=True))
 
-    rows.append(("HTTP turn with one small component, 1 connection", shown["1"], "existing worker 960/s", f"{statistics.median(rates['1']) / 960:.1f} ×", "ahead"))
-    rows.append(("… 16 connections, one process", shown["16"], f"bare calls in one process {shown['bare']}; existing worker 1,600/s", f"{ratio('16', 'bare'):.2f} ×", "≥ 0.5 ×"))
-    rows.append(("… 16 connections, two processes", shown["two"], f"one process {shown['16']}", f"{ratio('two', '16'):.2f} ×", "≥ 1.6 ×"))
+    rows.append(
+        (
+            "HTTP turn with one small component, 1 connection",
+            shown["1"],
+            "existing worker 960/s",
+            f"{statistics.median(rates['1']) / 960:.1f} ×",
+            "ahead",
+        )
+    )
+    rows.append(
+        (
+            "… 16 connections, one process",
+            shown["16"],
+            f"bare calls in one process {shown['bare']}; existing worker 1,600/s",
+            f"{ratio('16', 'bare'):.2f} ×",
+            "≥ 0.5 ×",
+        )
+    )
+    rows.append(
+        (
+            "… 16 connections, two processes",
+            shown["two"],
+            f"one process {shown['16']}",
+            f"{ratio('two', '16'):.2f} ×",
+            "≥ 1.6 ×",
+        )
+    )
     return rows
 
 
@@ -165,7 +256,15 @@ def _boot_rows(scratch: Path) -> list[Row]:
             shutil.rmtree(scratch / "home" / ".cache", ignore_errors=True)
             cold.append(boot())
             warm.append(boot())
-    return [("cold boot with a small component, compiled before", spread(warm), f"compiled now {spread(cold)}; existing worker 31 and 185 ms", "", "")]
+    return [
+        (
+            "cold boot with a small component, compiled before",
+            spread(warm),
+            f"compiled now {spread(cold)}; existing worker 31 and 185 ms",
+            "",
+            "",
+        )
+    ]
 
 
 def _probe_row(scratch: Path) -> Row:
@@ -185,7 +284,9 @@ def _probe_row(scratch: Path) -> Row:
         spent: list[float] = []
 
         def compute() -> None:
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/", b'{"text":"x"}', {"content-type": "application/json"})
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/", b'{"text":"x"}', {"content-type": "application/json"}
+            )
             while not stop.is_set():
                 spent.append(timed(lambda: json.load(urllib.request.urlopen(request, timeout=60))))
 
@@ -196,5 +297,10 @@ def _probe_row(scratch: Path) -> Row:
         stop.set()
         thread.join()
     p99 = [m[1] for m in measured]
-    return ("`/healthz` p99 while a component computes", f"{statistics.median(p99):.2f} ms ({min(p99):.2f} to {max(p99):.2f})", f"a turn takes {spread(spent, 1, ' s')}", "", "≤ 20 ms")
-
+    return (
+        "`/healthz` p99 while a component computes",
+        f"{statistics.median(p99):.2f} ms ({min(p99):.2f} to {max(p99):.2f})",
+        f"a turn takes {spread(spent, 1, ' s')}",
+        "",
+        "≤ 20 ms",
+    )

@@ -59,7 +59,11 @@ def _oci_row(directory: Path) -> Row:
     (directory / "registry.yml").write_text(
         f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\nhttp: {{addr: {name}}}\n"
     )
-    registry = subprocess.Popen(["docker-registry", "serve", str(directory / "registry.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    registry = subprocess.Popen(
+        ["docker-registry", "serve", str(directory / "registry.yml")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.environ["GREENTIC_OCI_INSECURE_REGISTRIES"] = name
     try:
         while not _listens(int(name.partition(":")[2])):
@@ -70,12 +74,20 @@ def _oci_row(directory: Path) -> Row:
             with (directory / "pulled").open("w+b") as file:
                 return timed(lambda: fetch_into(file, reference))
 
-        left, right, ratio = paired(lambda: pull(str(told["bundle_source_uri"])), lambda: pull(f"http://{name}/v2/bench/blob/blobs/{digest}"), 7)
+        left, right, ratio = paired(
+            lambda: pull(str(told["bundle_source_uri"])), lambda: pull(f"http://{name}/v2/bench/blob/blobs/{digest}"), 7
+        )
     finally:
         registry.terminate()
         registry.wait()
         del os.environ["GREENTIC_OCI_INSECURE_REGISTRIES"]
-    return ("pull of 256 MiB from a registry (`oci://`)", spread(left), f"the same blob over plain http {spread(right)}", f"{ratio:.2f} ×", "≤ 1.1 ×")
+    return (
+        "pull of 256 MiB from a registry (`oci://`)",
+        spread(left),
+        f"the same blob over plain http {spread(right)}",
+        f"{ratio:.2f} ×",
+        "≤ 1.1 ×",
+    )
 
 
 def _resume_row(directory: Path) -> Row:
@@ -95,7 +107,13 @@ def _resume_row(directory: Path) -> Row:
             process.wait()
             moved = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
             shares.append(moved / size)
-    return ("resume after `kill -9` at 90 % of 128 MiB", spread(shares, 100, " % moved"), "all of it: 100 %", f"{statistics.median(shares):.2f} ×", "≤ 0.12 ×")
+    return (
+        "resume after `kill -9` at 90 % of 128 MiB",
+        spread(shares, 100, " % moved"),
+        "all of it: 100 %",
+        f"{statistics.median(shares):.2f} ×",
+        "≤ 0.12 ×",
+    )
 
 
 def _covered(journal: Path) -> int:
@@ -115,7 +133,9 @@ def _twenty_row(directory: Path) -> Row:
     with distributor(root) as url:
         author(directory / "first", bundle, f"{url}/b.gtbundle")
         document = next((directory / "first").rglob("environment.json"))
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_BUNDLE_CACHE_DIR": str(directory / "shared")}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {
+            "GREENTIC_BUNDLE_CACHE_DIR": str(directory / "shared")
+        }
         processes, ports = [], []
         began = time.perf_counter()
         for number in range(20):
@@ -123,8 +143,23 @@ def _twenty_row(directory: Path) -> Row:
             store.mkdir(parents=True)
             shutil.copy(document, store / "environment.json")
             ports.append(free_port())
-            words = [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(store.parent), "--strict-port"]
-            processes.append(subprocess.Popen(words, env=environ | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{ports[-1]}"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            words = [
+                str(BIN / "greentic-start"),
+                "start",
+                "--env",
+                "local",
+                "--store-root",
+                str(store.parent),
+                "--strict-port",
+            ]
+            processes.append(
+                subprocess.Popen(
+                    words,
+                    env=environ | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{ports[-1]}"},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
         ready = 0
         for port, process in zip(ports, processes, strict=True):
             while process.poll() is None and not answers(port):
@@ -136,7 +171,13 @@ def _twenty_row(directory: Path) -> Row:
             process.wait()
     log = root.with_name(f"{root.name}.log").read_text()
     moved, parts = (len(re.findall(rf'"GET [^"]+" {status}', log)) for status in (200, 206))
-    return (f"20 workers boot the same 64 MiB bundle at once ({ready} ready)", f"{moved} download(s) with {parts} more connections for parts of it, the last ready after {seconds:.1f} s", "20 downloads without a shared store", f"{moved / 20:.2f} ×", "1 download")
+    return (
+        f"20 workers boot the same 64 MiB bundle at once ({ready} ready)",
+        f"{moved} download(s) with {parts} more connections for parts of it, the last ready after {seconds:.1f} s",
+        "20 downloads without a shared store",
+        f"{moved / 20:.2f} ×",
+        "1 download",
+    )
 
 
 def _parts_row(directory: Path) -> Row:
@@ -151,7 +192,13 @@ def _parts_row(directory: Path) -> Row:
 
         left, right, _ = paired(ours, quiet("curl", "-s", "-o", "/dev/null", f"{url}/b"), 3)
     ratio = statistics.median(r / o for o, r in zip(left, right, strict=True))
-    return ("128 MiB from a server that gives each connection 20 MiB/s", spread(left), f"one connection (curl) {spread(right)}", f"{ratio:.2f} × as fast", "≥ 3 ×")
+    return (
+        "128 MiB from a server that gives each connection 20 MiB/s",
+        spread(left),
+        f"one connection (curl) {spread(right)}",
+        f"{ratio:.2f} × as fast",
+        "≥ 3 ×",
+    )
 
 
 # -- a storm of boots, in simulated time ------------------------------------------------------------------------------
@@ -204,5 +251,15 @@ def _storm_rows() -> list[Row]:
         runs = [storm(jitter=jitter, seed=seed) for seed in range(5)]
         seconds[jitter] = statistics.median(r[0] for r in runs)
         retries, restarts, worst = (int(statistics.median(r[i] for r in runs)) for i in (1, 2, 3))
-        shown[jitter] = f"last ready after {seconds[jitter]:.0f} s, {retries:,} retries, {restarts:,} restarts, {WORKERS * SIZE / 1e9:.0f} GB, at most {worst:,} refused in a second"
-    return [("storm of 1,000 boots (simulated), with jitter", shown[True], f"without: {shown[False]}", f"{seconds[True] / seconds[False]:.2f} ×", "")]
+        shown[jitter] = (
+            f"last ready after {seconds[jitter]:.0f} s, {retries:,} retries, {restarts:,} restarts, {WORKERS * SIZE / 1e9:.0f} GB, at most {worst:,} refused in a second"
+        )
+    return [
+        (
+            "storm of 1,000 boots (simulated), with jitter",
+            shown[True],
+            f"without: {shown[False]}",
+            f"{seconds[True] / seconds[False]:.2f} ×",
+            "",
+        )
+    ]

@@ -34,7 +34,9 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def paired(ours: Callable[[], float], theirs: Callable[[], float], repetitions: int) -> tuple[list[float], list[float], float]:
+def paired(
+    ours: Callable[[], float], theirs: Callable[[], float], repetitions: int
+) -> tuple[list[float], list[float], float]:
     """Both sides in turn after a warm-up; the median of the ratios pair by pair."""
     ours(), theirs()
     left, right = [], []
@@ -49,7 +51,9 @@ def spread(values: list[float], unit: float = 1000, suffix: str = " ms") -> str:
 
 
 def quiet(*command: str, **options: object) -> Callable[[], float]:
-    return lambda: timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options))
+    return lambda: timed(
+        lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    )
 
 
 @contextlib.contextmanager
@@ -57,7 +61,11 @@ def distributor(root: Path, *flags: str) -> Iterator[str]:
     """In a process of its own, as a real one would be; what it was asked for stands in `<root>.log`."""
     log = root.with_name(f"{root.name}.log")
     with log.open("w") as out:
-        process = subprocess.Popen([str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0", *flags], stdout=out, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [str(BIN / "gtc"), "distributor", "serve", str(root), "--port", "0", *flags],
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
     try:
         while (found := re.search(r"http://[0-9.:]+(?=/)", log.read_text())) is None:
             time.sleep(0.01)
@@ -80,7 +88,9 @@ class Boot:
         shutil.rmtree(env / "revisions", ignore_errors=True)
         shutil.rmtree(Path(os.environ["HOME"]) / ".cache" / "greentic" / "bundles", ignore_errors=True)  # cold is cold
         port = free_port()
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {"GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")} | {
+            "GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{port}"
+        }
         began = time.perf_counter()
         process = subprocess.Popen(
             [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(self.store)],
@@ -145,7 +155,19 @@ def author(root: Path, bundle: Path, uri: str) -> Author:
 
 def wrk(port: int, path: str, connections: int, script: Path | None) -> tuple[float, float]:
     """Requests per second and p99 in milliseconds."""
-    command = ["wrk", "-t1", f"-c{connections}", "-d3s", "--latency", f"http://127.0.0.1:{port}{path}", *(["-s", str(script)] if script else [])]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        "-d3s",
+        "--latency",
+        f"http://127.0.0.1:{port}{path}",
+        *(["-s", str(script)] if script else []),
+    ]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     value, unit = re.search(r"99%\s+([0-9.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
-    return float(re.search(r"Requests/sec:\s+([0-9.]+)", out).group(1)), float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]  # type: ignore[union-attr]
+    return float(re.search(r"Requests/sec:\s+([0-9.]+)", out).group(1)), float(value) * {
+        "us": 0.001,
+        "ms": 1,
+        "s": 1000,
+    }[unit]  # type: ignore[union-attr]

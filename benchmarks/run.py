@@ -59,7 +59,9 @@ def big_bundle(scratch: Path, size: int, *, compressible: bool) -> Path:
     rand = random.Random(1)
     with (source / "packs" / "data" / "blob.bin").open("wb") as file:
         for _ in range(size // MIB):
-            file.write((rand.randbytes(MIB // 4) + b"compressible " * 100_000)[:MIB] if compressible else rand.randbytes(MIB))
+            file.write(
+                (rand.randbytes(MIB // 4) + b"compressible " * 100_000)[:MIB] if compressible else rand.randbytes(MIB)
+            )
     out = scratch / f"{size}-{compressible}.gtbundle"
     build_bundle(source, out)
     shutil.rmtree(source)
@@ -76,7 +78,15 @@ def boot_rows(scratch: Path) -> list[Row]:
         author(scratch / "boot", bundle, f"{url}/small")
         boot = Boot(scratch / "boot")
         left, right, ratio = paired(boot, quiet(*PYTHON), 9)
-    return [("cold boot, small bundle, to the first 200", spread(left), f"`python -c pass` {spread(right)}", f"{ratio:.1f} ×", "≤ 8 ×")]
+    return [
+        (
+            "cold boot, small bundle, to the first 200",
+            spread(left),
+            f"`python -c pass` {spread(right)}",
+            f"{ratio:.1f} ×",
+            "≤ 8 ×",
+        )
+    ]
 
 
 def large_rows(scratch: Path) -> list[Row]:
@@ -92,7 +102,15 @@ def large_rows(scratch: Path) -> list[Row]:
                 return timed(lambda: fetch_into(file, f"{url}/large"))
 
         left, right, ratio = paired(fetch, pipe, 5)
-        rows = [("fetch + hash + durable file, 512 MiB", spread(left), f"`curl -s URL \\| sha256sum` {spread(right)}", f"{1 / ratio:.2f} × as fast", "≥ 2 ×")]
+        rows = [
+            (
+                "fetch + hash + durable file, 512 MiB",
+                spread(left),
+                f"`curl -s URL \\| sha256sum` {spread(right)}",
+                f"{1 / ratio:.2f} × as fast",
+                "≥ 2 ×",
+            )
+        ]
         (scratch / "fetched").unlink()
         small = scratch / "dist" / "small"
         author(scratch / "idle", small, f"{url}/small")
@@ -101,8 +119,24 @@ def large_rows(scratch: Path) -> list[Row]:
         author(scratch / "large-boot", scratch / "dist" / "large", f"{url}/large")
         boot = Boot(scratch / "large-boot")
         left, right, ratio = paired(boot, pipe, 3)
-        rows.append(("cold boot with a 512 MiB bundle", spread(left), f"`curl -s URL \\| sha256sum` {spread(right)}", f"{ratio:.2f} ×", "≤ 1.3 ×"))
-        rows.append(("… its peak memory", f"{boot.peak} MiB", f"small bundle {idle.peak} MiB", f"+{boot.peak - idle.peak} MiB", "≤ +64 MiB"))
+        rows.append(
+            (
+                "cold boot with a 512 MiB bundle",
+                spread(left),
+                f"`curl -s URL \\| sha256sum` {spread(right)}",
+                f"{ratio:.2f} ×",
+                "≤ 1.3 ×",
+            )
+        )
+        rows.append(
+            (
+                "… its peak memory",
+                f"{boot.peak} MiB",
+                f"small bundle {idle.peak} MiB",
+                f"+{boot.peak - idle.peak} MiB",
+                "≤ +64 MiB",
+            )
+        )
     shutil.rmtree(scratch / "large-boot")
     (scratch / "dist" / "large").unlink()
     return rows
@@ -139,7 +173,10 @@ def command_rows(scratch: Path) -> list[Row]:
     path = scratch / "many" / "local" / "environment.json"
     document = json_object(one.context.store.load("local"))
     first = document["revisions"][0]  # type: ignore[index, call-overload]
-    document["revisions"] = [first, *(first | {"revision_id": ulid_from_int(i + 1), "sequence": i + 2} for i in range(999))]  # type: ignore[operator]
+    document["revisions"] = [
+        first,
+        *(first | {"revision_id": ulid_from_int(i + 1), "sequence": i + 2} for i in range(999)),
+    ]  # type: ignore[operator]
     path.write_bytes(pretty(from_json(Environment, document)))
     revision, deployment = str(first["revision_id"]), str(first["deployment_id"])  # type: ignore[index, call-overload]
     count = iter(range(1_000_000))
@@ -150,11 +187,16 @@ def command_rows(scratch: Path) -> list[Row]:
         )()  # fmt: skip
 
     rows = []
-    for name, command, target in (("`gtc --help`", [gtc, "--help"], "≤ 5 ×"), ("`gtc op env show`", [gtc, "op", "--store-root", str(scratch / "one"), "env", "show", "local"], "≤ 8 ×")):
+    for name, command, target in (
+        ("`gtc --help`", [gtc, "--help"], "≤ 5 ×"),
+        ("`gtc op env show`", [gtc, "op", "--store-root", str(scratch / "one"), "env", "show", "local"], "≤ 8 ×"),
+    ):
         left, right, ratio = paired(quiet(*command), quiet(*PYTHON), 15)
         rows.append((name, spread(left), f"`python -c pass` {spread(right)}", f"{ratio:.1f} ×", target))
     left, right, ratio = paired(traffic("many"), traffic("one"), 9)
-    rows.append(("`traffic set`, 1,000 revisions", spread(left), f"one revision {spread(right)}", f"{ratio:.1f} ×", "≤ 3 ×"))
+    rows.append(
+        ("`traffic set`, 1,000 revisions", spread(left), f"one revision {spread(right)}", f"{ratio:.1f} ×", "≤ 3 ×")
+    )
     return rows
 
 
@@ -193,7 +235,9 @@ def serve_rows(scratch: Path) -> list[Row]:
                     beside = orientation.get((name, connections))
                     rows.append(
                         (
-                            f"`{name} {path}`, empty flow, {connections} connection(s)" if name == "POST" else f"`{name} {path}`, {connections} connection(s)",
+                            f"`{name} {path}`, empty flow, {connections} connection(s)"
+                            if name == "POST"
+                            else f"`{name} {path}`, {connections} connection(s)",
                             f"{mine[0]:,.0f}/s ({low:,.0f} to {high:,.0f}), p99 {mine[1]:.2f} ms",
                             f"hello-world {other[0]:,.0f}/s, p99 {other[1]:.2f} ms" + (f"; {beside}" if beside else ""),
                             f"{ratio:.2f} ×",
@@ -217,12 +261,27 @@ def main() -> None:
         (scratch / "dist").mkdir()
         os.environ["HOME"] = str(scratch / "home")
         (scratch / "home").mkdir()
-        for part in (boot_rows, command_rows, serve_rows, component_rows, unpack_rows, large_rows, delivery_rows, cluster_rows):
+        for part in (
+            boot_rows,
+            command_rows,
+            serve_rows,
+            component_rows,
+            unpack_rows,
+            large_rows,
+            delivery_rows,
+            cluster_rows,
+        ):
             for row in part(scratch):
                 print(" | ".join(row), flush=True)
                 rows.append(row)
-    table = ["| what | ours | beside | ratio | target |", "|---|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    (ROOT / "docs" / "performance.md").write_text(HEAD.format(python=platform.python_version(), cores=os.cpu_count()) + "\n".join(table) + "\n")
+    table = [
+        "| what | ours | beside | ratio | target |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    (ROOT / "docs" / "performance.md").write_text(
+        HEAD.format(python=platform.python_version(), cores=os.cpu_count()) + "\n".join(table) + "\n"
+    )
 
 
 HEAD = """# Performance

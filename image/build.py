@@ -49,7 +49,9 @@ def build_root(root: Path) -> None:
     _interpreter(root)
     _packages(root)
     _shared_libraries(root)
-    (root / "etc/passwd").write_text("root:x:0:0:root:/:/sbin/nologin\nworker:x:65532:65532:worker:/var/greentic:/sbin/nologin\n")
+    (root / "etc/passwd").write_text(
+        "root:x:0:0:root:/:/sbin/nologin\nworker:x:65532:65532:worker:/var/greentic:/sbin/nologin\n"
+    )
     (root / "etc/group").write_text("root:x:0:\nworker:x:65532:\n")
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
     if AUTHORITIES.exists():
@@ -62,7 +64,12 @@ def build_root(root: Path) -> None:
     compiled = root / PREFIX / "lib" / VERSION
     # Checked by nobody at run time: the files cannot change, and no time stamp gets into the image.
     compileall.compile_dir(
-        str(compiled), quiet=2, stripdir=str(root), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH, workers=0, optimize=0
+        str(compiled),
+        quiet=2,
+        stripdir=str(root),
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        workers=0,
+        optimize=0,
     )
 
 
@@ -90,12 +97,19 @@ def _packages(root: Path) -> None:
             shutil.copytree(PROJECT / "src/greentic", site / "greentic", ignore=shutil.ignore_patterns("__pycache__"))
             metadata = site / f"greentic-{distribution.version}.dist-info"
             metadata.mkdir()
-            (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: greentic\nVersion: {distribution.version}\n")
+            (metadata / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: greentic\nVersion: {distribution.version}\n"
+            )
             continue
         for file in distribution.files or []:
             source = Path(str(distribution.locate_file(file)))
             inside = not file.parts[0].startswith("..")
-            if not inside or "__pycache__" in file.parts or file.suffix in (".pyc", ".pyi", ".h", ".pxd") or "tests" in file.parts:
+            if (
+                not inside
+                or "__pycache__" in file.parts
+                or file.suffix in (".pyc", ".pyi", ".h", ".pxd")
+                or "tests" in file.parts
+            ):
                 continue
             if file.parts[0].endswith(".dist-info") and file.name not in ("METADATA", "LICENSE", "LICENSE.txt"):
                 continue
@@ -127,7 +141,11 @@ def _shared_libraries(root: Path) -> None:
     """Every library that a binary in the image names, and what those name, into the loader's own folder."""
     target = root / LIBRARIES
     target.mkdir(parents=True, exist_ok=True)
-    binaries = [p for p in root.rglob("*") if p.is_file() and not p.is_symlink() and (p.suffix == ".so" or ".so." in p.name or p.name == "python3")]
+    binaries = [
+        p
+        for p in root.rglob("*")
+        if p.is_file() and not p.is_symlink() and (p.suffix == ".so" or ".so." in p.name or p.name == "python3")
+    ]
     origins = [Path(sys.executable).resolve(), *binaries]
     named: dict[str, Path] = {}
     for binary in origins:
@@ -145,8 +163,16 @@ def _shared_libraries(root: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make the worker's image.", epilog="example: image/build.py --out dist/worker.tar --name registry.example.com/worker:1.0")
-    parser.add_argument("--out", type=Path, default=PROJECT / "dist" / "greentic-worker.tar", help="the tar file (default: dist/greentic-worker.tar)")
+    parser = argparse.ArgumentParser(
+        description="Make the worker's image.",
+        epilog="example: image/build.py --out dist/worker.tar --name registry.example.com/worker:1.0",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=PROJECT / "dist" / "greentic-worker.tar",
+        help="the tar file (default: dist/greentic-worker.tar)",
+    )
     parser.add_argument("--name", default=NAME, help=f"the image's name (default: {NAME})")
     parser.add_argument("--rootfs", type=Path, help="write the files there instead of an image; the Dockerfile uses it")
     arguments = parser.parse_args()
@@ -163,7 +189,9 @@ def main() -> int:
             arguments.out, arguments.name, [Layer.of_tree(root)], entrypoint=[f"/{PREFIX}/bin/greentic-start"], user=USER,
             environment=["HOME=/var/greentic", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"], architecture=machine,
         )  # fmt: skip
-    print(f"{arguments.out}: {arguments.name}, {arguments.out.stat().st_size / 1e6:.1f} MB packed, {size / 1e6:.1f} MB unpacked")
+    print(
+        f"{arguments.out}: {arguments.name}, {arguments.out.stat().st_size / 1e6:.1f} MB packed, {size / 1e6:.1f} MB unpacked"
+    )
     print(f"{digest}")
     return 0
 

@@ -68,7 +68,14 @@ def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
 
 
 def write_layout(
-    target: Path, name: str, layers: list[Layer], *, entrypoint: list[str], user: str, environment: list[str] | None = None, architecture: str = "amd64"
+    target: Path,
+    name: str,
+    layers: list[Layer],
+    *,
+    entrypoint: list[str],
+    user: str,
+    environment: list[str] | None = None,
+    architecture: str = "amd64",
 ) -> str:
     """Write the image to `target` and return the digest of its manifest, which names it for good."""
     config = _json({
@@ -77,7 +84,14 @@ def write_layout(
         "rootfs": {"type": "layers", "diff_ids": [layer.unpacked for layer in layers]},
         "history": [{"created": EPOCH, "created_by": "greentic image"} for _ in layers],
     })  # fmt: skip
-    manifest = _json({"schemaVersion": 2, "mediaType": MANIFEST, "config": _descriptor(CONFIG, config), "layers": [_descriptor(LAYER, layer.data) for layer in layers]})
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": _descriptor(CONFIG, config),
+            "layers": [_descriptor(LAYER, layer.data) for layer in layers],
+        }
+    )
     described = _descriptor(MANIFEST, manifest) | {
         "platform": {"architecture": architecture, "os": "linux"},
         "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]},
@@ -85,9 +99,19 @@ def write_layout(
     blobs = {_digest(data): data for data in (config, manifest, *(layer.data for layer in layers))}
     files = {
         "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
-        "index.json": _json({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [described]}),
+        "index.json": _json(
+            {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [described]}
+        ),
         # Read by older versions of `docker load`.
-        "manifest.json": _json([{"Config": _blob(_digest(config)), "RepoTags": [name], "Layers": [_blob(_digest(layer.data)) for layer in layers]}]),
+        "manifest.json": _json(
+            [
+                {
+                    "Config": _blob(_digest(config)),
+                    "RepoTags": [name],
+                    "Layers": [_blob(_digest(layer.data)) for layer in layers],
+                }
+            ]
+        ),
         **{_blob(digest): data for digest, data in sorted(blobs.items())},
     }
     temporary = target.with_name(f".{target.name}.new")

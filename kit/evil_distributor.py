@@ -35,10 +35,30 @@ CASES = (
     Case("honest", "sends the bundle", "serve", ""),
     Case("truncate", "always ends half way", "refuse", "a short body is never a whole one"),
     Case("truncate-once", "ends half way once, then gives parts", "serve", "what came is kept, the rest is asked for"),
-    Case("ok-to-range", "ends half way once, then answers a Range with 200 and the whole", "serve", "the whole begins at 0"),
-    Case("wrong-content-range", "ends half way once, then sends a part from elsewhere", "serve", "start over with the whole"),
-    Case("changed-etag", "ends half way once, then sends a part of another file with another ETag", "serve", "start over with the whole"),
-    Case("same-etag-other-bytes", "ends half way once, then sends other bytes under the same ETag", "serve", "the digest tells; fetch once more without what was there"),
+    Case(
+        "ok-to-range",
+        "ends half way once, then answers a Range with 200 and the whole",
+        "serve",
+        "the whole begins at 0",
+    ),
+    Case(
+        "wrong-content-range",
+        "ends half way once, then sends a part from elsewhere",
+        "serve",
+        "start over with the whole",
+    ),
+    Case(
+        "changed-etag",
+        "ends half way once, then sends a part of another file with another ETag",
+        "serve",
+        "start over with the whole",
+    ),
+    Case(
+        "same-etag-other-bytes",
+        "ends half way once, then sends other bytes under the same ETag",
+        "serve",
+        "the digest tells; fetch once more without what was there",
+    ),
     Case("stall", "sends half and then nothing, without closing", "refuse", "no byte within the idle limit"),
     Case("slow-drip", "sends a byte now and then, for ever", "refuse", "limit on the whole download"),
     Case("long-length", "announces more than it sends", "refuse", "truncated"),
@@ -46,11 +66,21 @@ CASES = (
     Case("endless", "announces nothing and never ends", "refuse", "limit on the size"),
     Case("huge-length", "announces a million gigabytes", "refuse", "limit on the size, before a byte is read"),
     Case("flipped-byte", "sends the bundle with one byte changed", "refuse", "the digest does not match"),
-    Case("swap-on-second-get", "sends the bundle once, and something else from then on", "serve", "what was hashed is what is unpacked; nothing is fetched twice"),
+    Case(
+        "swap-on-second-get",
+        "sends the bundle once, and something else from then on",
+        "serve",
+        "what was hashed is what is unpacked; nothing is fetched twice",
+    ),
     Case("gzip", "sends the bundle compressed", "refuse", "what comes is the file, without a coding"),
     Case("gzip-bomb", "sends zeros with a content coding", "refuse", "nothing is inflated"),
     Case("redirect-loop", "redirects to itself", "refuse", "few redirects"),
-    Case("redirect-metadata", "redirects to a metadata address", "refuse", "link-local and metadata addresses are refused"),
+    Case(
+        "redirect-metadata",
+        "redirects to a metadata address",
+        "refuse",
+        "link-local and metadata addresses are refused",
+    ),
     Case("redirect-file", "redirects to file:///etc/passwd", "refuse", "redirects lead to http and https alone"),
     Case("busy-then-ok", "answers 503 with Retry-After twice", "serve", "overload passes"),
     Case("busy", "always answers 503", "refuse", "attempts are limited"),
@@ -59,10 +89,22 @@ CASES = (
     Case("huge-header", "sends a header of a megabyte", "refuse", ""),
     Case("no-http", "answers something that is no HTTP", "refuse", ""),
     Case("oci-honest", "a registry that has the bundle", "serve", ""),
-    Case("oci-token-metadata", "a registry that sends the worker to a metadata address for a token", "refuse", "tokens come over https or from the registry's own host"),
+    Case(
+        "oci-token-metadata",
+        "a registry that sends the worker to a metadata address for a token",
+        "refuse",
+        "tokens come over https or from the registry's own host",
+    ),
     Case("oci-token-garbage", "a token endpoint that answers a page", "refuse", ""),
-    Case("oci-wrong-layer", "a layer that is not what the manifest says", "refuse", "the layer's digest is compared while it streams"),
-    Case("oci-wrong-manifest", "a manifest that is not the one of its digest", "refuse", "a manifest by digest is hashed"),
+    Case(
+        "oci-wrong-layer",
+        "a layer that is not what the manifest says",
+        "refuse",
+        "the layer's digest is compared while it streams",
+    ),
+    Case(
+        "oci-wrong-manifest", "a manifest that is not the one of its digest", "refuse", "a manifest by digest is hashed"
+    ),
     Case("oci-index-loop", "an index that leads to itself", "refuse", "few indexes"),
     Case("oci-huge-manifest", "a manifest without an end", "refuse", "manifests are bounded"),
     Case("oci-strange-layer", "a layer of an unknown media type", "refuse", ""),
@@ -79,7 +121,9 @@ def table() -> str:
 class EvilDistributor:
     """Serves the cases on a port of its own."""
 
-    def __init__(self, bundle: bytes, host: str = "127.0.0.1", port: int = 0, tls: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, bundle: bytes, host: str = "127.0.0.1", port: int = 0, tls: tuple[str, str] | None = None
+    ) -> None:
         self.bundle, self.counts, self.lock = bundle, dict[str, int](), threading.Lock()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.stopped = threading.Event()
@@ -265,9 +309,17 @@ class EvilDistributor:
     def _registry(self, request: BaseHTTPRequestHandler, name: str, what: str) -> None:
         digest = f"sha256:{hashlib.sha256(self.bundle).hexdigest()}"
         kind = "application/x-unheard-of" if name == "oci-strange-layer" else "application/octet-stream"
-        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [{"mediaType": kind, "digest": digest, "size": len(self.bundle)}]}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "layers": [{"mediaType": kind, "digest": digest, "size": len(self.bundle)}],
+        }
         if name.startswith("oci-token-"):
-            realm = "http://169.254.169.254/token" if name == "oci-token-metadata" else f"http://{self.host}:{self.port}/error-page"
+            realm = (
+                "http://169.254.169.254/token"
+                if name == "oci-token-metadata"
+                else f"http://{self.host}:{self.port}/error-page"
+            )
             _send(request, 401, b"", {"WWW-Authenticate": f'Bearer realm="{realm}",service="evil"'})
         elif what.startswith("blobs/"):
             data = bytes(len(self.bundle)) if name == "oci-wrong-layer" else self.bundle
@@ -281,7 +333,12 @@ class EvilDistributor:
             while not self.stopped.is_set():
                 request.wfile.write(b" " * 65536)
         else:
-            _send(request, 200, json.dumps(manifest).encode(), {"Content-Type": "application/vnd.oci.image.manifest.v1+json"})
+            _send(
+                request,
+                200,
+                json.dumps(manifest).encode(),
+                {"Content-Type": "application/vnd.oci.image.manifest.v1+json"},
+            )
 
 
 def _head(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:

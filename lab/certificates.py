@@ -31,23 +31,41 @@ class Authority:
         )
         self.path = self._write("ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, common_name: str, groups: tuple[str, ...] = (), hosts: tuple[str, ...] = (), life: datetime.timedelta = LIFE) -> tuple[Path, Path]:
+    def issue(
+        self,
+        name: str,
+        common_name: str,
+        groups: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (),
+        life: datetime.timedelta = LIFE,
+    ) -> tuple[Path, Path]:
         """A certificate for a client and server; returns the paths of certificate and key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([*(x509.NameAttribute(NameOID.ORGANIZATION_NAME, g) for g in groups), x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        subject = x509.Name(
+            [
+                *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, g) for g in groups),
+                x509.NameAttribute(NameOID.COMMON_NAME, common_name),
+            ]
+        )
         builder = _builder(subject, self._name, key, life).add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
         )
         if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(h) for h in hosts]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_alternative(h) for h in hosts]), critical=False
+            )
         certificate = builder.sign(self._key, hashes.SHA256())
-        return self._write(f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM)), self._write(f"{name}.key", _pem(key))
+        return self._write(f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM)), self._write(
+            f"{name}.key", _pem(key)
+        )
 
     def signing_key(self, name: str) -> Path:
         """A key for service account tokens."""
         return self._write(f"{name}.key", _pem(ec.generate_private_key(ec.SECP256R1())))
 
-    def kubeconfig(self, name: str, server: str, common_name: str, groups: tuple[str, ...] = (), life: datetime.timedelta = LIFE) -> Path:
+    def kubeconfig(
+        self, name: str, server: str, common_name: str, groups: tuple[str, ...] = (), life: datetime.timedelta = LIFE
+    ) -> Path:
         """A kubeconfig with a client certificate of its own, self-contained."""
         certificate, key = self.issue(f"client-{name}", common_name, groups, life=life)
         config = {
@@ -65,7 +83,9 @@ class Authority:
         return path
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, life: datetime.timedelta) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, life: datetime.timedelta
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -86,7 +106,9 @@ def _alternative(host: str) -> x509.GeneralName:
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
 
 
 def _base64(path: Path) -> str:

@@ -43,8 +43,24 @@ HOST_ADDRESS, NODE_ADDRESS = "10.213.77.1", "10.213.77.2"
 PODS, SERVICES, DNS = "10.214.0.0/16", "10.215.0.0/16", "10.215.0.10"
 API = f"https://{NODE_ADDRESS}:6443"
 NODE = "lab"
-MACHINE_SETTINGS = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "vm/panic_on_oom", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")
-OWN_FOLDERS = ("/var/log", "/var/lib/cni", "/var/lib/kubelet", "/run/containerd", "/run/netns", "/opt/containerd", "/opt/cni", "/usr/libexec/kubernetes")
+MACHINE_SETTINGS = (
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+OWN_FOLDERS = (
+    "/var/log",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/run/containerd",
+    "/run/netns",
+    "/opt/containerd",
+    "/opt/cni",
+    "/usr/libexec/kubernetes",
+)
 """Folders that containerd, CNI and kubelet write to whatever they are told."""
 KUBECONFIG = STATE / "pki" / "admin.kubeconfig"
 
@@ -94,7 +110,11 @@ def up(*, api_only: bool) -> Path:
     (STATE / "logs").mkdir(exist_ok=True)
     RUN.mkdir(parents=True, exist_ok=True, mode=0o700)
     cluster = Cluster()
-    cluster.data["settings"] = {name: (Path("/proc/sys") / name).read_text().strip() for name in MACHINE_SETTINGS if (Path("/proc/sys") / name).exists()}
+    cluster.data["settings"] = {
+        name: (Path("/proc/sys") / name).read_text().strip()
+        for name in MACHINE_SETTINGS
+        if (Path("/proc/sys") / name).exists()
+    }
     cluster.write()
     try:
         began = time.monotonic()
@@ -118,7 +138,9 @@ def up(*, api_only: bool) -> Path:
 
 def _check_machine() -> None:
     if os.geteuid() != 0:
-        raise LabError("the lab needs root: it makes a network namespace and runs a kubelet; use CLUSTER=kind or CLUSTER=current")
+        raise LabError(
+            "the lab needs root: it makes a network namespace and runs a kubelet; use CLUSTER=kind or CLUSTER=current"
+        )
     missing = [t for t in ("ip", "nft", "iptables", "conntrack", "nsenter") if shutil.which(t) is None]
     if missing:
         raise LabError(f"{', '.join(missing)} missing: apt-get install iproute2 nftables iptables conntrack util-linux")
@@ -176,7 +198,15 @@ def hold(ready: Path) -> None:
 
 def _certificates() -> Authority:
     authority = Authority(STATE / "pki")
-    hosts = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", NODE_ADDRESS, "10.215.0.1", "127.0.0.1")
+    hosts = (
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+        NODE_ADDRESS,
+        "10.215.0.1",
+        "127.0.0.1",
+    )
     authority.issue("apiserver", "kube-apiserver", hosts=hosts)
     authority.issue("kubelet-client", "kube-apiserver-kubelet-client", ("system:masters",))
     authority.issue("front-proxy", "front-proxy")
@@ -277,7 +307,14 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
         "iptables": {"minSyncPeriod": "200ms", "syncPeriod": "30s"},
     }  # fmt: skip
     (STATE / "proxy.json").write_text(json.dumps(proxy, indent=1))
-    _start(cluster, "containerd", programs / "bin" / "containerd", "--config", STATE / "containerd.toml", libraries=programs / "bin")
+    _start(
+        cluster,
+        "containerd",
+        programs / "bin" / "containerd",
+        "--config",
+        STATE / "containerd.toml",
+        libraries=programs / "bin",
+    )
     _await("containerd", lambda: _ctr(programs, "version").returncode == 0, 30)
     load(_pause_image(programs), programs)
     _start(cluster, "kubelet", programs / "bin" / "kubelet", f"--config={STATE}/kubelet.json", f"--kubeconfig={pki}/node.kubeconfig", "--container-runtime=remote",
@@ -292,20 +329,30 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 def _node_ready() -> bool:
     node = http_json(f"/api/v1/nodes/{NODE}")
     conditions = (node or {}).get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) and bool(http_json("/api/v1/namespaces/default/serviceaccounts/default"))
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions) and bool(
+        http_json("/api/v1/namespaces/default/serviceaccounts/default")
+    )
 
 
 def _pause_image(programs: Path) -> Path:
     from oci_layout import Layer, write_layout
 
     target = STATE / "pause.tar"
-    write_layout(target, "greentic.lab/pause:1", [Layer.of_files({"pause": programs / "bin" / "pause"})], entrypoint=["/pause"], user="65535")
+    write_layout(
+        target,
+        "greentic.lab/pause:1",
+        [Layer.of_files({"pause": programs / "bin" / "pause"})],
+        entrypoint=["/pause"],
+        user="65535",
+    )
     return target
 
 
 def load(archive: Path, programs: Path | None = None) -> None:
     """Import an image into the lab's containerd. Raises `LabError`."""
-    programs = programs or Path(subprocess.run([HERE / "build.sh", "--where"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+    programs = programs or Path(
+        subprocess.run([HERE / "build.sh", "--where"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    )
     done = _ctr(programs, "images", "import", str(archive))
     if done.returncode:
         raise LabError(f"importing {archive} failed: {done.stderr.strip()}")
@@ -319,7 +366,12 @@ def image_name(archive: Path) -> str:
 
 
 def _ctr(programs: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([programs / "bin" / "ctr", "--address", RUN / "containerd.sock", "-n", "k8s.io", *words], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [programs / "bin" / "ctr", "--address", RUN / "containerd.sock", "-n", "k8s.io", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 # -- stopping ---------------------------------------------------------------------------------------------------------
@@ -330,7 +382,18 @@ def down(*, keep_logs: bool = False) -> None:
     cluster = Cluster.found()
     if cluster is None:
         return
-    order = ("policy", "kube-proxy", "kube-scheduler", "kube-controller-manager", "kubelet", "containers", "containerd", "kube-apiserver", "etcd", "mounts")
+    order = (
+        "policy",
+        "kube-proxy",
+        "kube-scheduler",
+        "kube-controller-manager",
+        "kubelet",
+        "containers",
+        "containerd",
+        "kube-apiserver",
+        "etcd",
+        "mounts",
+    )
     for name in order:
         if name == "containers":
             _end_containers()
@@ -359,11 +422,19 @@ def down(*, keep_logs: bool = False) -> None:
 
 def _end_containers() -> None:
     """The shims and what they run: found by the socket folder of our own containerd, and by the namespaces' cgroup."""
-    shims = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and str(RUN / "containerd.sock") in _command(int(p.name))]
+    shims = [
+        int(p.name)
+        for p in Path("/proc").iterdir()
+        if p.name.isdigit() and str(RUN / "containerd.sock") in _command(int(p.name))
+    ]
     pods = {int(n) for tasks in Path("/sys/fs/cgroup").glob("*/kubepods/**/cgroup.procs") for n in _lines(tasks)}
     for pid in [*pods, *[s for s in shims if "containerd-shim" in _command(s)]]:
         _kill(pid, signal.SIGKILL)
-    _await("containers to end", lambda: not any(_lines(t) for t in Path("/sys/fs/cgroup").glob("*/kubepods/**/cgroup.procs")), 20)
+    _await(
+        "containers to end",
+        lambda: not any(_lines(t) for t in Path("/sys/fs/cgroup").glob("*/kubepods/**/cgroup.procs")),
+        20,
+    )
 
 
 def _remove_cgroups() -> None:
@@ -473,7 +544,12 @@ def add_dns(image: str) -> None:
         "name": "dns", "image": image, "imagePullPolicy": "Never", "command": ["/usr/local/bin/python3", "-u", "/srv/dns.py", API],
         "volumeMounts": [{"name": "source", "mountPath": "/srv"}], "securityContext": {"runAsUser": 0},
     }  # fmt: skip
-    pod = {"serviceAccountName": "kube-dns", "terminationGracePeriodSeconds": 0, "containers": [container], "volumes": [{"name": "source", "configMap": {"name": "kube-dns"}}]}
+    pod = {
+        "serviceAccountName": "kube-dns",
+        "terminationGracePeriodSeconds": 0,
+        "containers": [container],
+        "volumes": [{"name": "source", "configMap": {"name": "kube-dns"}}],
+    }
     labels = {"k8s-app": "kube-dns"}
     system = "/api/v1/namespaces/kube-system"
     for path, thing in (
@@ -489,10 +565,21 @@ def add_dns(image: str) -> None:
         ("/apis/apps/v1/namespaces/kube-system/deployments/kube-dns", {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": where, "spec": {
             "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}}}),
     ):  # fmt: skip
-        request = urllib.request.Request(f"{API}{path}?fieldManager=lab&force=true", json.dumps(thing).encode(), {"Content-Type": "application/apply-patch+yaml"}, method="PATCH")
+        request = urllib.request.Request(
+            f"{API}{path}?fieldManager=lab&force=true",
+            json.dumps(thing).encode(),
+            {"Content-Type": "application/apply-patch+yaml"},
+            method="PATCH",
+        )
         with urllib.request.urlopen(request, context=_context(), timeout=30):
             pass
-    _await("the resolver", lambda: ((http_json("/apis/apps/v1/namespaces/kube-system/deployments/kube-dns") or {}).get("status") or {}).get("availableReplicas"), 60)
+    _await(
+        "the resolver",
+        lambda: (
+            (http_json("/apis/apps/v1/namespaces/kube-system/deployments/kube-dns") or {}).get("status") or {}
+        ).get("availableReplicas"),
+        60,
+    )
 
 
 def _run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -549,11 +636,21 @@ def _log_tails() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A Kubernetes cluster on this machine, for tests.", epilog="example: lab/cluster.py up && kubectl --kubeconfig $(lab/cluster.py up) get nodes")
+    parser = argparse.ArgumentParser(
+        description="A Kubernetes cluster on this machine, for tests.",
+        epilog="example: lab/cluster.py up && kubectl --kubeconfig $(lab/cluster.py up) get nodes",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     starting = commands.add_parser("up")
-    starting.add_argument("--api-only", action="store_true", help="etcd and the API server alone: no controllers, no node")
-    starting.add_argument("--image", type=Path, metavar="FILE.tar", help="load this image (image/build.py makes it), and run the resolver from it")
+    starting.add_argument(
+        "--api-only", action="store_true", help="etcd and the API server alone: no controllers, no node"
+    )
+    starting.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE.tar",
+        help="load this image (image/build.py makes it), and run the resolver from it",
+    )
     commands.add_parser("down").add_argument("--keep-logs", action="store_true")
     commands.add_parser("load").add_argument("archive", type=Path)
     commands.add_parser("status")

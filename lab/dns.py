@@ -30,11 +30,16 @@ class Services:
 
     def address(self, name: str) -> str | None:
         if time.monotonic() - self._at > KEEP_SECONDS:
-            request = urllib.request.Request(self._url, headers={"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"})
+            request = urllib.request.Request(
+                self._url, headers={"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}
+            )
             try:
                 with urllib.request.urlopen(request, context=self._context, timeout=3) as answer:
                     items = json.load(answer)["items"]
-                self._found = {f"{i['metadata']['name']}.{i['metadata']['namespace']}{SUFFIX}": i["spec"].get("clusterIP", "None") for i in items}
+                self._found = {
+                    f"{i['metadata']['name']}.{i['metadata']['namespace']}{SUFFIX}": i["spec"].get("clusterIP", "None")
+                    for i in items
+                }
                 self._at = time.monotonic()
             except OSError as error:
                 print(f"the API server does not answer: {error}", flush=True)

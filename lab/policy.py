@@ -35,7 +35,12 @@ def matches(selector: Object | None, labels: dict[str, str]) -> bool:
         return False
     for term in selector.get("matchExpressions") or []:
         value, wanted = labels.get(term["key"]), term.get("values") or []
-        good = {"In": value in wanted, "NotIn": value not in wanted, "Exists": value is not None, "DoesNotExist": value is None}[term["operator"]]
+        good = {
+            "In": value in wanted,
+            "NotIn": value not in wanted,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }[term["operator"]]
         if not good:
             return False
     return True
@@ -44,7 +49,13 @@ def matches(selector: Object | None, labels: dict[str, str]) -> bool:
 def ruleset(pods: list[Object], namespaces: list[Object], policies: list[Object]) -> str:
     """The nftables table of these objects."""
     labels_of = {n["metadata"]["name"]: n["metadata"].get("labels") or {} for n in namespaces}
-    live = [p for p in pods if p.get("status", {}).get("podIP") and not p["spec"].get("hostNetwork") and p["status"].get("phase") in ("Pending", "Running")]
+    live = [
+        p
+        for p in pods
+        if p.get("status", {}).get("podIP")
+        and not p["spec"].get("hostNetwork")
+        and p["status"].get("phase") in ("Pending", "Running")
+    ]
     egress, ingress, chains = [], [], []
     for pod in sorted(live, key=lambda p: p["status"]["podIP"]):
         address, name = pod["status"]["podIP"], pod["metadata"]["uid"].replace("-", "")
@@ -61,15 +72,28 @@ def ruleset(pods: list[Object], namespaces: list[Object], policies: list[Object]
             lines = []
             for policy in closing:
                 for rule in policy["spec"].get(direction.lower()) or []:
-                    lines += _rule(rule, key, far, policy["metadata"]["namespace"], live, labels_of, pod if direction == "Ingress" else None)
-            chains.append(f"  chain {chain} {{\n" + "".join(f"    {line} return\n" for line in lines) + "    counter drop\n  }")
+                    lines += _rule(
+                        rule,
+                        key,
+                        far,
+                        policy["metadata"]["namespace"],
+                        live,
+                        labels_of,
+                        pod if direction == "Ingress" else None,
+                    )
+            chains.append(
+                f"  chain {chain} {{\n" + "".join(f"    {line} return\n" for line in lines) + "    counter drop\n  }"
+            )
     jumps = ["    ct state established,related accept"]
     if egress:
         jumps.append(f"    ip saddr vmap {{ {', '.join(egress)} }}")
     if ingress:
         jumps.append(f"    ip daddr vmap {{ {', '.join(ingress)} }}")
     body = "\n".join(jumps)
-    hooks = "\n".join(f"  chain {h} {{\n    type filter hook {h} priority filter; policy accept;\n{body}\n  }}" for h in ("forward", "input"))
+    hooks = "\n".join(
+        f"  chain {h} {{\n    type filter hook {h} priority filter; policy accept;\n{body}\n  }}"
+        for h in ("forward", "input")
+    )
     return f"table ip {TABLE} {{\n" + "\n".join(chains) + f"\n{hooks}\n}}\n"
 
 
@@ -78,7 +102,15 @@ def _types(policy: Object) -> list[str]:
     return told if told is not None else ["Ingress", *(["Egress"] if policy["spec"].get("egress") else [])]
 
 
-def _rule(rule: Object, key: str, far: str, namespace: str, pods: list[Object], labels_of: dict[str, dict[str, str]], here: Object | None) -> list[str]:
+def _rule(
+    rule: Object,
+    key: str,
+    far: str,
+    namespace: str,
+    pods: list[Object],
+    labels_of: dict[str, dict[str, str]],
+    here: Object | None,
+) -> list[str]:
     peers = [""] if not rule.get(key) else []
     targets: list[Object] = []
     for peer in rule.get(key) or []:
@@ -89,8 +121,17 @@ def _rule(rule: Object, key: str, far: str, namespace: str, pods: list[Object], 
             but = [e for e in block.get("except") or [] if ":" not in e]
             peers.append(f"ip {far} {block['cidr']}" + (f" ip {far} != {{ {', '.join(but)} }}" if but else ""))
             continue
-        spaces = {n for n, labels in labels_of.items() if matches(peer["namespaceSelector"], labels)} if "namespaceSelector" in peer else {namespace}
-        chosen = [p for p in pods if p["metadata"]["namespace"] in spaces and matches(peer.get("podSelector", {}), p["metadata"].get("labels") or {})]
+        spaces = (
+            {n for n, labels in labels_of.items() if matches(peer["namespaceSelector"], labels)}
+            if "namespaceSelector" in peer
+            else {namespace}
+        )
+        chosen = [
+            p
+            for p in pods
+            if p["metadata"]["namespace"] in spaces
+            and matches(peer.get("podSelector", {}), p["metadata"].get("labels") or {})
+        ]
         targets += chosen
         if chosen:
             peers.append(f"ip {far} {{ {', '.join(sorted({p['status']['podIP'] for p in chosen}))} }}")
@@ -109,7 +150,13 @@ def _ports(told: list[Object], pods: list[Object]) -> list[str]:
         elif isinstance(port, int):
             out.append(f"{protocol} dport {port}" + (f"-{entry['endPort']}" if "endPort" in entry else ""))
         else:
-            numbers = {q["containerPort"] for p in pods for c in p["spec"]["containers"] for q in c.get("ports") or [] if q.get("name") == port}
+            numbers = {
+                q["containerPort"]
+                for p in pods
+                for c in p["spec"]["containers"]
+                for q in c.get("ports") or []
+                if q.get("name") == port
+            }
             out += [f"{protocol} dport {n}" for n in sorted(numbers)]
     return out
 
@@ -136,7 +183,11 @@ def main() -> None:
     client, before = Client(Path(sys.argv[1])), ""
     while True:
         try:
-            rules = ruleset(client.items("/api/v1/pods"), client.items("/api/v1/namespaces"), client.items("/apis/networking.k8s.io/v1/networkpolicies"))
+            rules = ruleset(
+                client.items("/api/v1/pods"),
+                client.items("/api/v1/namespaces"),
+                client.items("/apis/networking.k8s.io/v1/networkpolicies"),
+            )
             if rules != before:
                 script = f"table ip {TABLE}\ndelete table ip {TABLE}\n{rules}"
                 done = subprocess.run(["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False)

@@ -55,7 +55,9 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (pack / "assets" / "motto.txt").write_text("Ship empty.\n")
     (pack / "flows" / "main.ygtc").write_text("id: main\ntype: messaging\nnodes: {}\n")
     flow = "  - { id: main, file: flows/main.ygtc, tags: [default], entrypoints: [default] }"
-    (pack / "pack.yaml").write_text(f"pack_id: example.hello\nversion: 0.1.0\nkind: application\npublisher: greentic\nflows:\n{flow}\n")
+    (pack / "pack.yaml").write_text(
+        f"pack_id: example.hello\nversion: 0.1.0\nkind: application\npublisher: greentic\nflows:\n{flow}\n"
+    )
     out = top / "hello.gtbundle"
     build_bundle(top / "source", out)
     return out
@@ -69,15 +71,35 @@ def shouting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def make_pack(pack_id: str, flows: dict[str, object], components: dict[str, bytes] | None = None, assets: dict[str, bytes] | None = None, **manifest: object) -> bytes:
+def make_pack(
+    pack_id: str,
+    flows: dict[str, object],
+    components: dict[str, bytes] | None = None,
+    assets: dict[str, bytes] | None = None,
+    **manifest: object,
+) -> bytes:
     """The bytes of a pack from compiled flows (`{id: {nodes, entrypoints, …}}`) and wasm; `manifest` replaces members of the manifest."""
     from greentic.pack.archive import write_pack
     from greentic.pack.manifest import build
 
     graphs = []
     for flow_id, flow in flows.items():
-        graph = {"schema_version": "flow-v1", "id": flow_id, "kind": "messaging", "entrypoints": {}, "metadata": {"tags": [], "extra": {}}} | flow
-        graphs.append({"id": flow_id, "kind": graph["kind"], "flow": graph, "tags": flow.get("tags", ["default"]), "entrypoints": ["default"]})
+        graph = {
+            "schema_version": "flow-v1",
+            "id": flow_id,
+            "kind": "messaging",
+            "entrypoints": {},
+            "metadata": {"tags": [], "extra": {}},
+        } | flow
+        graphs.append(
+            {
+                "id": flow_id,
+                "kind": graph["kind"],
+                "flow": graph,
+                "tags": flow.get("tags", ["default"]),
+                "entrypoints": ["default"],
+            }
+        )
     raw = {
         "schema_version": "pack-v1", "pack_id": pack_id, "version": "1.0.0", "kind": "application", "publisher": "tests", "symbols": {},
         "components": [{"id": name, "version": "0.1.0", "world": "w", "capabilities": {}} for name in components or {}], "flows": graphs,
@@ -159,7 +181,9 @@ class Author:
         )  # fmt: skip
         return traffic.set_traffic(self.context, payload)
 
-    def deployed(self, bundle: Path, uri: str | None = None, bundle_id: str = "demo", prefixes: tuple[str, ...] = ("/",)) -> tuple[str, str]:
+    def deployed(
+        self, bundle: Path, uri: str | None = None, bundle_id: str = "demo", prefixes: tuple[str, ...] = ("/",)
+    ) -> tuple[str, str]:
         deployment = self.add(bundle_id, prefixes)
         revision = self.warm(self.stage(deployment, bundle, uri))
         self.route(deployment, (revision, 10_000), key=f"first-{bundle_id}")
@@ -183,4 +207,11 @@ def author(context: Context) -> Author:
 
 def gtc(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the operator's program."""
-    return subprocess.run([str(PROGRAMS / "gtc"), *words], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, **options)
+    return subprocess.run(
+        [str(PROGRAMS / "gtc"), *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )

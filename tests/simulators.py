@@ -40,6 +40,10 @@ class CountingRandom:
         self.count += 1
         return self.count.to_bytes(count, "big")
 
+    def fraction(self) -> float:
+        self.count += 1
+        return (self.count * 0.6180339887498949) % 1.0
+
 
 class Killed(BaseException):
     """The process died here. Not an `Exception`: nothing may catch it and carry on."""
@@ -113,7 +117,9 @@ class SimulatedDistributor:
         self.opened = 0
         self.asked: list[tuple[int, str | None, int | None]] = []
 
-    def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> SimulatedBody:
+    def open(
+        self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None
+    ) -> SimulatedBody:
         self.asked.append((offset, validator, end))
         answer = self.answers[min(self.opened, len(self.answers) - 1)]
         self.opened += 1
@@ -132,7 +138,14 @@ class Answer:
         passing: bool = False, stall: Callable[[], None] | None = None, chunk: int = 1 << 16, parts: bool = False,
         validator: str | None = None, busy: float | None = None, total: int | None = None,
     ) -> None:  # fmt: skip
-        self.data, self.cut_at, self.refuse, self.passing, self.stall, self.chunk = data, cut_at, refuse, passing, stall, chunk
+        self.data, self.cut_at, self.refuse, self.passing, self.stall, self.chunk = (
+            data,
+            cut_at,
+            refuse,
+            passing,
+            stall,
+            chunk,
+        )
         self.length = len(data) if length == -1 else length
         self.parts, self.validator, self.busy, self.total = parts, validator, busy, total
 
@@ -144,7 +157,11 @@ class SimulatedBody:
         self._at = self.offset = offset if answer.parts else 0
         self._end = end if answer.parts and end is not None else len(answer.data)
         self.length = answer.length if answer.length is None else answer.length - self.offset
-        self.total, self.validator, self.resumable = answer.length if answer.total is None else answer.total, answer.validator, answer.parts
+        self.total, self.validator, self.resumable = (
+            answer.length if answer.total is None else answer.total,
+            answer.validator,
+            answer.parts,
+        )
 
     def read_into(self, buffer: memoryview) -> int:
         answer = self._answer

@@ -60,7 +60,9 @@ ECHO = {"main": {"nodes": [component_node("echo")]}}
 # -- loading --------------------------------------------------------------------------------------------------------
 
 
-def sources(component_id: str, source: str, digest: str | None, artifact: object, name: str = "component_id") -> dict[str, object]:
+def sources(
+    component_id: str, source: str, digest: str | None, artifact: object, name: str = "component_id"
+) -> dict[str, object]:
     entry = {"name": "n", name: component_id, "source": source, "resolved": {"digest": digest}, "artifact": artifact}
     kind = "greentic.pack.component_sources@v1"
     return {kind: {"kind": kind, "version": "v1", "inline": {"schema_version": 1, "components": [entry]}}}
@@ -70,16 +72,25 @@ def test_a_pack_with_components_loads_and_tells_of_them(tmp_path):
     pack = load_pack(placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()})))
     assert [(c.id, c.sha256) for c in pack.components] == [("echo", wat.sha256(wat.node_06()))] and pack.warnings == ()
     report = check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))])
-    assert report.components == 1 and check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))]).compiled == 0
+    assert (
+        report.components == 1
+        and check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))]).compiled == 0
+    )
 
 
 REFERENCE = "oci://reg.example/x/component-echo:1.0@sha256:" + "0" * 64
 
 
-@pytest.mark.parametrize("named", ["echo", "echo.run", REFERENCE, "oci://reg.example/x/component-echo:9.9", "oci://elsewhere/y/echo"])
+@pytest.mark.parametrize(
+    "named", ["echo", "echo.run", REFERENCE, "oci://reg.example/x/component-echo:9.9", "oci://elsewhere/y/echo"]
+)
 def test_components_only_listed_as_sources_are_found_by_every_name(tmp_path, named):
     wasm = wat.node_06()
-    data = make_pack("p", {"main": {"nodes": [node("c", "component.exec", {"component": named, "operation": "run", "input": 1})]}}, extensions=sources("echo", REFERENCE, f"sha256:{wat.sha256(wasm)}", {"inline": {"wasm_path": "blobs/e.wasm"}}))
+    data = make_pack(
+        "p",
+        {"main": {"nodes": [node("c", "component.exec", {"component": named, "operation": "run", "input": 1})]}},
+        extensions=sources("echo", REFERENCE, f"sha256:{wat.sha256(wasm)}", {"inline": {"wasm_path": "blobs/e.wasm"}}),
+    )
     data = with_entries(data, {"blobs/e.wasm": wasm})
     answer = run_pack(tmp_path, data, {"x": 1})
     assert answer.output == 1
@@ -120,9 +131,15 @@ def test_damaged_wasm_fails_the_warm(tmp_path):
 
 
 def test_what_does_not_matter_is_a_warning(tmp_path):
-    data = make_pack("p", {"main": {"nodes": [component_node("gone", routing=when({"next": "x"}))]}, "empty": {"nodes": []}})
+    data = make_pack(
+        "p", {"main": {"nodes": [component_node("gone", routing=when({"next": "x"}))]}, "empty": {"nodes": []}}
+    )
     found = "\n".join(load_pack(placed(tmp_path, data)).warnings)
-    assert "component 'gone' not found in pack" in found and "unknown routing key `next`" in found and "flow empty has no nodes" in found
+    assert (
+        "component 'gone' not found in pack" in found
+        and "unknown routing key `next`" in found
+        and "flow empty has no nodes" in found
+    )
     wrong_sbom = with_entries(make_pack("p", ECHO, {"echo": wat.node_06()}), {"extra.txt": b"x"})
     assert any("extra.txt" in w for w in load_pack(placed(tmp_path, wrong_sbom)).warnings)
     with pytest.raises(Conflict, match="same manifest id"):
@@ -136,8 +153,12 @@ def test_grants_come_from_manifest_and_pack():
 
 
 def test_secrets_that_flows_name_are_granted(tmp_path):
-    flows = {"main": {"nodes": [component_node("echo", {"token_secret": "FROM_FIELD", "deep": [{"x_secret": "DEEP"}]})]}}
-    pack = load_pack(placed(tmp_path, make_pack("p", flows, {"echo": wat.node_06()}, secret_requirements=[{"key": "DECLARED"}])))
+    flows = {
+        "main": {"nodes": [component_node("echo", {"token_secret": "FROM_FIELD", "deep": [{"x_secret": "DEEP"}]})]}
+    }
+    pack = load_pack(
+        placed(tmp_path, make_pack("p", flows, {"echo": wat.node_06()}, secret_requirements=[{"key": "DECLARED"}]))
+    )
     assert set(pack.secrets) == {"DECLARED", "FROM_FIELD", "DEEP"}
 
 
@@ -168,13 +189,30 @@ REQUIRE = SignaturePolicy("require")
 
 def test_a_signed_pack_is_accepted_where_it_must_be(signed):
     place, fingerprint = signed
-    assert load_pack(place, REQUIRE).signed and load_pack(place, SignaturePolicy("require", frozenset({fingerprint}))).warnings == ()
+    assert (
+        load_pack(place, REQUIRE).signed
+        and load_pack(place, SignaturePolicy("require", frozenset({fingerprint}))).warnings == ()
+    )
     with pytest.raises(UntrustedPack, match="not among the allowed ones"):
         load_pack(place, SignaturePolicy("require", frozenset({"0" * 64})))
     assert any("not among" in w for w in load_pack(place, SignaturePolicy("warn", frozenset({"0" * 64}))).warnings)
 
 
-@pytest.mark.parametrize("what", ["signature", "chain", "manifest", "both", "component", "extra", "algorithm", "garbage", "garbage-chain", "other-signature"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "signature",
+        "chain",
+        "manifest",
+        "both",
+        "component",
+        "extra",
+        "algorithm",
+        "garbage",
+        "garbage-chain",
+        "other-signature",
+    ],
+)
 def test_threat_stripped_signature_whatever_is_missing_or_changed_is_refused(signed, what):
     place, _ = signed
     archive = PackArchive(io.BytesIO(place.path.read_bytes()))
@@ -190,7 +228,9 @@ def test_threat_stripped_signature_whatever_is_missing_or_changed_is_refused(sig
     with pytest.raises(UntrustedPack, match="is required and not accepted"):
         load_pack(place, REQUIRE)
     tolerant = load_pack(place)
-    assert (tolerant.warnings == ()) is (what == "both") and load_pack(place, SignaturePolicy("ignore")).pack_id == "pack"
+    assert (tolerant.warnings == ()) is (what == "both") and load_pack(
+        place, SignaturePolicy("ignore")
+    ).pack_id == "pack"
 
 
 def test_development_certificates_need_their_key_to_be_named(tmp_path, key_file):
@@ -201,7 +241,11 @@ def test_development_certificates_need_their_key_to_be_named(tmp_path, key_file)
     import datetime
 
     began = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    pem = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + datetime.timedelta(days=9)).sign(key, None).public_bytes(Encoding.PEM)
+    pem = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + datetime.timedelta(days=9))
+        .sign(key, None)
+        .public_bytes(Encoding.PEM)
+    )
     (tmp_path / "chain.pem").write_bytes(pem)
     place = placed(tmp_path, make_pack("p", {}))
     told = sign_pack(place.path, key_file, tmp_path / "chain.pem", None, FakeClock())
@@ -223,11 +267,18 @@ def test_signing_refuses_what_it_cannot_vouch_for(tmp_path, key_file):
         sign_pack(good.path, tmp_path / "gone.pem", None, None, FakeClock())
     first = sign_pack(good.path, key_file, None, tmp_path / "out.gtpack", FakeClock())
     again = sign_pack(tmp_path / "out.gtpack", key_file, None, None, FakeClock())
-    assert first["signed_digest"] == again["signed_digest"] and "signatures/pack.sig" not in zipfile.ZipFile(good.path).namelist()
+    assert (
+        first["signed_digest"] == again["signed_digest"]
+        and "signatures/pack.sig" not in zipfile.ZipFile(good.path).namelist()
+    )
 
 
 def test_signature_policies_are_read():
-    assert read_signature_policy(None, None) == SignaturePolicy() and read_signature_policy("require", "A" * 64).keys == {"a" * 64} and read_signature_policy("ignore", "").mode == "ignore"
+    assert (
+        read_signature_policy(None, None) == SignaturePolicy()
+        and read_signature_policy("require", "A" * 64).keys == {"a" * 64}
+        and read_signature_policy("ignore", "").mode == "ignore"
+    )
     for mode, keys in (("maybe", None), ("require", "xyz")):
         with pytest.raises(InvalidArgument):
             read_signature_policy(mode, keys)
@@ -245,8 +296,21 @@ class Stage:
         state = StoredState(self.values)
         pack = load_pack(placed(tmp_path, data))
         self.runtime = ComponentRuntime(None, state, lambda source, text: self.log.append(f"{source}: {text}"))
-        self.revision = ActiveRevision(revision_id, "D", "b", pack.digest, None, 10000, False, (pack,), flow_index((pack,)), RevisionComponents((pack,), self.runtime))
-        self.services = TurnServices("local", Conversations(self.values, "s"), state, self.clock, CountingRandom(), self.log.append)
+        self.revision = ActiveRevision(
+            revision_id,
+            "D",
+            "b",
+            pack.digest,
+            None,
+            10000,
+            False,
+            (pack,),
+            flow_index((pack,)),
+            RevisionComponents((pack,), self.runtime),
+        )
+        self.services = TurnServices(
+            "local", Conversations(self.values, "s"), state, self.clock, CountingRandom(), self.log.append
+        )
 
     def turn(self, body: object, identity: Identity = Identity(), **more: object):  # noqa: B008
         return turn(self.revision, activity_of(body), "acme", None, identity, self.services, **more)
@@ -277,9 +341,17 @@ def test_conversations_wait_for_their_own_caller(tmp_path, kind):
     stage = Stage(tmp_path, make_pack("p", ASK), values)
     ann, bob = Identity(session="ann"), Identity(user="bob")
     pending = stage.turn({"text": "x"}, ann)
-    assert pending.parked and pending.output == {"status": "pending", "reason": "a name", "reply_scope": {"conversation": "main"}, "response": [{"text": "name?"}]}
+    assert pending.parked and pending.output == {
+        "status": "pending",
+        "reason": "a name",
+        "reply_scope": {"conversation": "main"},
+        "response": [{"text": "name?"}],
+    }
     assert stage.turn({"text": "y"}, bob).parked and stage.turn({"text": "Bob"}, bob).output == [{"text": "hello Bob"}]
-    assert stage.services.conversations.pinned("D", "acme", ann) == "R1" and stage.services.conversations.pinned("D", "acme", bob) is None
+    assert (
+        stage.services.conversations.pinned("D", "acme", ann) == "R1"
+        and stage.services.conversations.pinned("D", "acme", bob) is None
+    )
     other = Stage(tmp_path, make_pack("p", ASK), values, "R2")
     assert other.turn({"text": "z"}, ann).parked  # what waits on one revision does not go on with another
     assert stage.turn({"text": "Ann"}, ann).output == [{"text": "hello Ann"}]
@@ -304,7 +376,10 @@ def test_passing_failures_are_tried_again(tmp_path):
     assert "unavailable" in failed.output["metadata"]["error_message"] and stage.clock.monotonic() - began >= 0.75
     assert sum("trying again" in line for line in stage.log) == 2
     final = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("bad", "never")}))
-    assert final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: bad: never" and final.clock.monotonic() - FakeClock().monotonic() < 0.1
+    assert (
+        final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: bad: never"
+        and final.clock.monotonic() - FakeClock().monotonic() < 0.1
+    )
 
 
 def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
@@ -314,7 +389,11 @@ def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
     for _ in range(3):
         stage.turn({"text": "x"})
     assert stage.turn({"text": "x"}, at_once=True).output["text"] == "x"
-    for flows, components in (({"main": {"nodes": [node("s", "state.set", {"key": "k", "value": 1})]}}, {}), (ECHO, {"echo": wat.spinning()}), (ECHO, {"echo": wat.error_06("unavailable", "x")})):
+    for flows, components in (
+        ({"main": {"nodes": [node("s", "state.set", {"key": "k", "value": 1})]}}, {}),
+        (ECHO, {"echo": wat.spinning()}),
+        (ECHO, {"echo": wat.error_06("unavailable", "x")}),
+    ):
         slow = Stage(tmp_path, make_pack("p", flows, components))
         for calls in slow.revision.components._calls.values():
             for ready in getattr(calls, "_own", {}).values():
@@ -341,7 +420,15 @@ def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
 
 
 def test_two_messages_at_once_advance_a_conversation_once(tmp_path):
-    flows = {"main": {"nodes": [node("a", "session.wait", "first", to("b")), node("b", "session.wait", "second", to("c")), node("c", "emit.response", {"text": "done"})]}}
+    flows = {
+        "main": {
+            "nodes": [
+                node("a", "session.wait", "first", to("b")),
+                node("b", "session.wait", "second", to("c")),
+                node("c", "emit.response", {"text": "done"}),
+            ]
+        }
+    }
     stage = Stage(tmp_path, make_pack("p", flows))
     assert stage.turn({"text": "0"}).parked
     together = threading.Barrier(2)
@@ -382,7 +469,10 @@ class redis_server:
     def __enter__(self) -> str:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self.process = subprocess.Popen([self._program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [self._program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)],
+            stdout=subprocess.DEVNULL,
+        )
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -479,12 +569,18 @@ def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
 
 def test_identities():
     assert trusted_identity("u", "s", "E", {"user": "x"}).identity == Identity("s", "u", "E")
-    assert trusted_identity(None, None, None, {"user": "x", "session": "y"}).identity == Identity("y", "x") and trusted_identity("", "x" * 300, None, 5).identity == Identity()
+    assert (
+        trusted_identity(None, None, None, {"user": "x", "session": "y"}).identity == Identity("y", "x")
+        and trusted_identity("", "x" * 300, None, 5).identity == Identity()
+    )
     fresh = bytes(range(SESSION_BYTES))
     first = stranger_identity(None, fresh, shared=False)
     text = session_cookie(first.identity).partition("=")[2].partition(";")[0]
     assert first.private and stranger_identity(text, bytes(SESSION_BYTES), shared=False).identity == first.identity
-    assert stranger_identity("short", fresh, shared=False).identity == first.identity and stranger_identity(text[:-1] + "!", fresh, shared=False).identity == first.identity
+    assert (
+        stranger_identity("short", fresh, shared=False).identity == first.identity
+        and stranger_identity(text[:-1] + "!", fresh, shared=False).identity == first.identity
+    )
     assert stranger_identity(text, fresh, shared=True).identity == Identity()
 
 
@@ -514,10 +610,26 @@ def test_threat_secret_leak_no_planted_secret_reaches_an_output(tmp_path, monkey
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "abc").write_text(planted)
     monkeypatch.setenv("GREENTIC_SECRETS_DIR", str(tmp_path / "secrets"))
-    get = wat.Function("get", {"key": "string"}, ("result", wat.opt(wat.BYTES), ("enum", "secrets-error", ["not-found", "denied", "invalid-key", "internal"])))
-    wasm = wat.node_06(f"(call $get (i32.const 16) (i32.const 3) (i32.const 2048)) {wat.ok_06(*wat.payload_06())}", {"greentic:secrets-store/secrets-store@1.0.0": [get]}, '(data (i32.const 16) "abc")')
+    get = wat.Function(
+        "get",
+        {"key": "string"},
+        ("result", wat.opt(wat.BYTES), ("enum", "secrets-error", ["not-found", "denied", "invalid-key", "internal"])),
+    )
+    wasm = wat.node_06(
+        f"(call $get (i32.const 16) (i32.const 3) (i32.const 2048)) {wat.ok_06(*wat.payload_06())}",
+        {"greentic:secrets-store/secrets-store@1.0.0": [get]},
+        '(data (i32.const 16) "abc")',
+    )
     for requirement in ([{"key": "abc"}], []):
-        stage = Stage(tmp_path, make_pack("p", {"main": {"nodes": [component_node("c", "{{entry}}")]}}, {"c": wasm}, secret_requirements=requirement))
+        stage = Stage(
+            tmp_path,
+            make_pack(
+                "p",
+                {"main": {"nodes": [component_node("c", "{{entry}}")]}},
+                {"c": wasm},
+                secret_requirements=requirement,
+            ),
+        )
         told = str(stage.turn({"text": "x"})) + "".join(stage.log)
         assert planted not in told
     assert "denied" in told or "not declared" in told
@@ -530,7 +642,11 @@ def test_bundles_with_components_are_staged_warmed_and_served(tmp_path, author):
     revision = author.stage(deployment, bundle)
     author.warm(revision)
     assert author.context.store.load("local").revision(revision).lifecycle == "ready"
-    broken = make_bundle(tmp_path / "b", {"app": make_pack("p", ECHO, {"echo": wat.node_06()[:400]})}) if (tmp_path / "b").mkdir() is None else None
+    broken = (
+        make_bundle(tmp_path / "b", {"app": make_pack("p", ECHO, {"echo": wat.node_06()[:400]})})
+        if (tmp_path / "b").mkdir() is None
+        else None
+    )
     failed = author.stage(deployment, broken)
     with pytest.raises(Conflict, match="does not compile"):
         author.warm(failed)

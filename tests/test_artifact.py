@@ -60,12 +60,18 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 )
 CONTENTS = st.one_of(
     st.binary(max_size=64),
-    st.builds(lambda n, seed: random.Random(seed).randbytes(n), st.sampled_from([4096, 131071, 131072, 131073, 300_000]), st.integers(0, 9)),
+    st.builds(
+        lambda n, seed: random.Random(seed).randbytes(n),
+        st.sampled_from([4096, 131071, 131072, 131073, 300_000]),
+        st.integers(0, 9),
+    ),
     st.builds(lambda n: b"\0" * n, st.sampled_from([1, 131072, 262_144, 262_145])),
     st.builds(lambda n: b"compressible " * n, st.integers(1, 30_000)),
 )
 TREES = st.recursive(
-    st.dictionaries(NAMES, CONTENTS, max_size=4), lambda inner: st.dictionaries(NAMES, inner | CONTENTS, max_size=4), max_leaves=8
+    st.dictionaries(NAMES, CONTENTS, max_size=4),
+    lambda inner: st.dictionaries(NAMES, inner | CONTENTS, max_size=4),
+    max_leaves=8,
 )
 
 
@@ -94,15 +100,21 @@ def test_unsquashfs_and_our_reader_agree_on_what_we_write(tmp_path_factory, tree
     data = written(base / "in")
     assert data == written(base / "in")
     (base / "image").write_bytes(data)
-    subprocess.run([unsquashfs, "-no-progress", "-d", str(base / "out"), str(base / "image")], check=True, capture_output=True)
+    subprocess.run(
+        [unsquashfs, "-no-progress", "-d", str(base / "out"), str(base / "image")], check=True, capture_output=True
+    )
     expected = tree_on_disk(base / "in")
     assert tree_on_disk(base / "out") == expected == tree_of(image_of(data))
     for path in (base / "out").rglob("*"):
         if path.is_file() and not path.is_symlink():
-            assert bool(path.stat().st_mode & 0o111) == bool((base / "in" / path.relative_to(base / "out")).stat().st_mode & 0o111)
+            assert bool(path.stat().st_mode & 0o111) == bool(
+                (base / "in" / path.relative_to(base / "out")).stat().st_mode & 0o111
+            )
     with (base / "image").open("rb") as file, pin(file) as verified:
         (base / "ours").mkdir()
-        contents = bundle.Contents(SquashImage(verified.read_at, verified.size), list(SquashImage(verified.read_at, verified.size).entries()))
+        contents = bundle.Contents(
+            SquashImage(verified.read_at, verified.size), list(SquashImage(verified.read_at, verified.size).entries())
+        )
         unpack(contents, base / "ours")
     assert tree_on_disk(base / "ours") == expected
     shutil.rmtree(base)
@@ -113,9 +125,15 @@ def test_unsquashfs_and_our_reader_agree_on_what_we_write(tmp_path_factory, tree
 def test_we_read_what_mksquashfs_writes(tmp_path, compressor, fragments):
     mksquashfs = need("mksquashfs", "squashfs-tools")
     source = tmp_path / "in"
-    lay_out(source, {"a": b"x" * 200_000, "d": {"e": {"f": random.Random(1).randbytes(150_000)}}, "z": b"", "s": b"tail"})
+    lay_out(
+        source, {"a": b"x" * 200_000, "d": {"e": {"f": random.Random(1).randbytes(150_000)}}, "z": b"", "s": b"tail"}
+    )
     options = ["-noI", "-noD", "-noF"] if fragments == ["-no-compression"] else fragments
-    subprocess.run([mksquashfs, str(source), str(tmp_path / "image"), "-comp", compressor, "-quiet", *options], check=True, capture_output=True)
+    subprocess.run(
+        [mksquashfs, str(source), str(tmp_path / "image"), "-comp", compressor, "-quiet", *options],
+        check=True,
+        capture_output=True,
+    )
     assert tree_of(image_of((tmp_path / "image").read_bytes())) == tree_on_disk(source)
 
 
@@ -126,8 +144,16 @@ def test_many_entries_and_a_listing_too_large_for_a_basic_inode(tmp_path):
     for index in range(3000):
         (folder / f"file-{index:05d}-{'x' * 20}").write_bytes(str(index).encode() * (index % 40))
     (tmp_path / "image").write_bytes(written(tmp_path / "in"))
-    subprocess.run([unsquashfs, "-no-progress", "-d", str(tmp_path / "out"), str(tmp_path / "image")], check=True, capture_output=True)
-    assert tree_on_disk(tmp_path / "out") == tree_on_disk(tmp_path / "in") == tree_of(image_of((tmp_path / "image").read_bytes()))
+    subprocess.run(
+        [unsquashfs, "-no-progress", "-d", str(tmp_path / "out"), str(tmp_path / "image")],
+        check=True,
+        capture_output=True,
+    )
+    assert (
+        tree_on_disk(tmp_path / "out")
+        == tree_on_disk(tmp_path / "in")
+        == tree_of(image_of((tmp_path / "image").read_bytes()))
+    )
 
 
 def test_the_real_bundles_are_read_as_unsquashfs_reads_them(fixtures, tmp_path):
@@ -172,7 +198,9 @@ def test_threat_archive_escape_entries_of_real_images(tmp_path, kind):
     else:
         (tmp_path / "pseudo").write_text("evil c 666 0 0 1 3\n")
         extra = ["-pf", str(tmp_path / "pseudo")]
-    subprocess.run([mksquashfs, str(source), str(tmp_path / "image"), "-quiet", *extra], check=True, capture_output=True)
+    subprocess.run(
+        [mksquashfs, str(source), str(tmp_path / "image"), "-quiet", *extra], check=True, capture_output=True
+    )
     with pytest.raises(MalformedArtifact):
         list(image_of((tmp_path / "image").read_bytes()).entries())
     if kind not in ("device", "hard-link", "set-uid"):
@@ -186,12 +214,16 @@ def name_patched(tmp_path: Path, old: bytes, new: bytes) -> bytes:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / old.decode()).write_bytes(b"x")
     subprocess.run(
-        [mksquashfs, str(tmp_path / "in"), str(tmp_path / "image"), "-quiet", "-noI", "-noD", "-noF"], check=True, capture_output=True
+        [mksquashfs, str(tmp_path / "in"), str(tmp_path / "image"), "-quiet", "-noI", "-noD", "-noF"],
+        check=True,
+        capture_output=True,
     )
     return (tmp_path / "image").read_bytes().replace(old, new)
 
 
-@pytest.mark.parametrize(("old", "new"), [(b"QQ", b".."), (b"QQQ", b"a/b"), (b"QQQ", b"a\0b"), (b"QQ", b"\xff\xfe"), (b"Q", b".")])
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"QQ", b".."), (b"QQQ", b"a/b"), (b"QQQ", b"a\0b"), (b"QQ", b"\xff\xfe"), (b"Q", b".")]
+)
 def test_threat_archive_escape_names(tmp_path, old, new):
     with pytest.raises(MalformedArtifact):
         list(image_of(name_patched(tmp_path, old, new)).entries())
@@ -217,11 +249,21 @@ def test_threat_bomb_limits_hold_before_a_block_is_inflated(tmp_path, limits):
 
 @pytest.mark.parametrize(
     ("compressor", "pack"),
-    [(compression.GZIP, lambda d: zlib.compress(d, 9)), (compression.XZ, lambda d: lzma.compress(d)), (compression.ZSTD, None), (compression.LZ4, None), (compression.LZO, None)],
+    [
+        (compression.GZIP, lambda d: zlib.compress(d, 9)),
+        (compression.XZ, lambda d: lzma.compress(d)),
+        (compression.ZSTD, None),
+        (compression.LZ4, None),
+        (compression.LZO, None),
+    ],
 )
 def test_threat_bomb_no_block_inflates_beyond_its_size(compressor, pack):
     if pack is None:
-        lz4, lzo, zstd = pytest.importorskip("lz4.block"), pytest.importorskip("lzallright"), pytest.importorskip("zstandard")
+        lz4, lzo, zstd = (
+            pytest.importorskip("lz4.block"),
+            pytest.importorskip("lzallright"),
+            pytest.importorskip("zstandard"),
+        )
         pack = {
             compression.ZSTD: lambda d: zstd.ZstdCompressor().compress(d), compression.LZ4: lambda d: lz4.compress(d, store_size=False),
             compression.LZO: lambda d: lzo.LZOCompressor().compress(d),
@@ -279,7 +321,9 @@ def test_threat_malformed_image_any_byte(position, value):
 
 
 @settings(max_examples=200)
-@given(st.sampled_from(Superblock._fields), st.sampled_from([0, 1, 7, 95, 96, 2**16, 2**31, 2**32 - 1, 2**63, 2**64 - 1]))
+@given(
+    st.sampled_from(Superblock._fields), st.sampled_from([0, 1, 7, 95, 96, 2**16, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
+)
 def test_threat_malformed_image_any_superblock_field(field, value):
     superblock = Superblock._make(SUPERBLOCK.unpack(IMAGE[:96]))
     try:
@@ -309,7 +353,12 @@ def test_threat_malformed_image_any_bytes(data):
 
 def test_blocks_outside_the_image_are_refused():
     image = image_of(IMAGE)
-    for block in (Block(len(IMAGE), 10, False, 10), Block(0, 10, False, 11), Block(0, 10, True, 10), Block(0, 10, False, 5, 8, 10)):
+    for block in (
+        Block(len(IMAGE), 10, False, 10),
+        Block(0, 10, False, 11),
+        Block(0, 10, True, 10),
+        Block(0, 10, False, 5, 8, 10),
+    ):
         with pytest.raises(MalformedArtifact):
             image.read(block)
     assert image.read(Block(0, 0, True, 5)) == bytes(5)
@@ -322,7 +371,15 @@ def test_blocks_outside_the_image_are_refused():
 
 def test_which_packs_count():
     counted = ["packs/a.gtpack", "packs/x/y/b.gtpack", "providers/messaging/c.gtpack", "providers/state/deep/d.gtpack"]
-    ignored = ["a.gtpack", "resolved/a.gtpack", "providers/a.gtpack", "providers/deployer/a.gtpack", "packs/a.GTPACK", "packs/.gtpack", ".cache/a.gtpack"]
+    ignored = [
+        "a.gtpack",
+        "resolved/a.gtpack",
+        "providers/a.gtpack",
+        "providers/deployer/a.gtpack",
+        "packs/a.GTPACK",
+        "packs/.gtpack",
+        ".cache/a.gtpack",
+    ]
     assert all(bundle.is_pack(p) for p in counted) and not any(bundle.is_pack(p) for p in ignored)
 
 
@@ -336,10 +393,14 @@ def open_tree(tmp_path: Path, tree: dict[str, object]) -> bundle.Contents:
 def test_what_is_no_bundle(tmp_path):
     with pytest.raises(MalformedArtifact, match="has no bundle-manifest.json"):
         open_tree(tmp_path, {"x": b""})
-    contents = open_tree(tmp_path / "2" if (tmp_path / "2").mkdir() is None else tmp_path, {"bundle-manifest.json": b"{}"})
+    contents = open_tree(
+        tmp_path / "2" if (tmp_path / "2").mkdir() is None else tmp_path, {"bundle-manifest.json": b"{}"}
+    )
     with pytest.raises(MalformedArtifact, match="no .gtpack artifacts"):
         bundle.pack_paths(contents.entries)
-    assert bundle.strict_faults(contents)[0].startswith("bundle-manifest.json: invalid argument") or bundle.strict_faults(contents)
+    assert bundle.strict_faults(contents)[0].startswith(
+        "bundle-manifest.json: invalid argument"
+    ) or bundle.strict_faults(contents)
 
 
 def test_strict_faults_name_what_disagrees(tmp_path):
@@ -353,7 +414,10 @@ def test_strict_faults_name_what_disagrees(tmp_path):
 
 
 def test_pack_config_inputs_are_bounded(tmp_path):
-    tree = {"bundle-manifest.json": b"{}", "state": {"pack-configs": {"b.json": b"{}", "a.json": b"[1]", "c.txt": b"", "d.json": b"{" * 10}}}
+    tree = {
+        "bundle-manifest.json": b"{}",
+        "state": {"pack-configs": {"b.json": b"{}", "a.json": b"[1]", "c.txt": b"", "d.json": b"{" * 10}},
+    }
     contents = open_tree(tmp_path, tree)
     inputs = bundle.pack_config_inputs(contents)
     assert [next(inputs), next(inputs)] == [("a.json", [1]), ("b.json", {})]
@@ -391,8 +455,19 @@ def raw_manifest(**more: object) -> dict[str, object]:
         "id": "n", "component": {"id": "emit.response", "pack_alias": None, "operation": None}, "input": {"mapping": {"f": 1.5, "big": 1e300, "neg": -3}},
         "output": {"mapping": {}}, "routing": {"Branch": {"on_status": {"ok": "n"}, "default": None}}, "telemetry": {"attributes": {}},
     }  # fmt: skip
-    nodes = [node, node | {"id": "m", "routing": {"Next": {"node_id": "n"}}}, node | {"id": "o", "routing": {"Custom": [1]}}]
-    graph = {"schema_version": "flow-v1", "id": "main", "kind": "messaging", "entrypoints": {}, "nodes": nodes, "metadata": {}}
+    nodes = [
+        node,
+        node | {"id": "m", "routing": {"Next": {"node_id": "n"}}},
+        node | {"id": "o", "routing": {"Custom": [1]}},
+    ]
+    graph = {
+        "schema_version": "flow-v1",
+        "id": "main",
+        "kind": "messaging",
+        "entrypoints": {},
+        "nodes": nodes,
+        "metadata": {},
+    }
     return {
         "schema_version": "pack-v1", "pack_id": "a.b", "version": "1.0.0", "kind": "application", "publisher": "p", "symbols": {},
         "components": [{"id": "c.d", "version": "1.0.0", "world": "w"}],
@@ -450,13 +525,23 @@ def test_any_bytes_as_a_manifest_are_refused_or_read(data):
                     lambda i: st.lists(i, max_size=3) | st.dictionaries(st.text(max_size=5), i, max_size=3), max_leaves=8))  # fmt: skip
 def test_cbor_goes_round(value):
     assert cbor.decode(cbor.encode(value), limit=1 << 20) == value
-    assert cbor.encode(value, canonical=True) == cbor.encode(cbor.decode(cbor.encode(value, canonical=True), limit=1 << 20))
+    assert cbor.encode(value, canonical=True) == cbor.encode(
+        cbor.decode(cbor.encode(value, canonical=True), limit=1 << 20)
+    )
 
 
 def test_cbor_is_bounded():
     assert cbor.encode(float("nan")) == bytes.fromhex("f97e00") and cbor.encode(1.5) == bytes.fromhex("f93e00")
     assert cbor.decode(bytes.fromhex("d9d9f7a0"), limit=10) == {}
-    for data in (b"\x81" * 100_000, b"\xa1\x01\x01", b"\xc1\x00", b"\xa2\x61a\x00\x61a\x00", b"\xff", b"\x9a\xff\xff\xff\xff", b"\xa1\x41a\x00"):
+    for data in (
+        b"\x81" * 100_000,
+        b"\xa1\x01\x01",
+        b"\xc1\x00",
+        b"\xa2\x61a\x00\x61a\x00",
+        b"\xff",
+        b"\x9a\xff\xff\xff\xff",
+        b"\xa1\x41a\x00",
+    ):
         with pytest.raises(MalformedArtifact):
             cbor.decode(data, limit=1 << 20)
     with pytest.raises(MalformedArtifact, match="larger than"):
@@ -516,7 +601,13 @@ def test_duplicate_entries_and_limits():
     with pytest.raises(MalformedArtifact, match="duplicate entry"):
         PackArchive(out)
     bomb = zipped(MANIFEST | {"big": bytes(1 << 20)})
-    for limits in (PackLimits(archive_bytes=10), PackLimits(entries=1), PackLimits(entry_bytes=1000), PackLimits(total_bytes=1000), PackLimits(ratio=5, ratio_floor=10)):
+    for limits in (
+        PackLimits(archive_bytes=10),
+        PackLimits(entries=1),
+        PackLimits(entry_bytes=1000),
+        PackLimits(total_bytes=1000),
+        PackLimits(ratio=5, ratio_floor=10),
+    ):
         with pytest.raises(LimitExceeded):
             PackArchive(bomb, limits)
     assert PackArchive(zipped(MANIFEST | {"folder/": b""})).entries.keys() == MANIFEST.keys()
@@ -539,10 +630,15 @@ def test_sbom_faults_are_warnings():
     assert told(sbom__cbor=sbom([own])) == []
     assert told() == ["sbom.cbor missing from archive"]
     assert "hash mismatch" in told(sbom__cbor=sbom([row("manifest.cbor", b"other")]))[0]
-    assert told(sbom__cbor=sbom([own, row("gone", b"")]), extra=b"") == ["sbom references missing file `gone`", "file `extra` missing from sbom.cbor"]
+    assert told(sbom__cbor=sbom([own, row("gone", b"")]), extra=b"") == [
+        "sbom references missing file `gone`",
+        "file `extra` missing from sbom.cbor",
+    ]
     assert told(sbom__cbor=sbom([own], "v9")) == ["unexpected SBOM format: v9"]
     assert "no list of files" in told(sbom__cbor=cbor.encode({}))[0] and "no path" in told(sbom__cbor=sbom([{}]))[0]
-    assert told(sbom__json=b'{"format":"greentic-sbom-v1","files":[]}') == ["file `manifest.cbor` missing from sbom.json"]
+    assert told(sbom__json=b'{"format":"greentic-sbom-v1","files":[]}') == [
+        "file `manifest.cbor` missing from sbom.json"
+    ]
     assert "sbom.json" in told(sbom__json=b"{")[0]
 
 

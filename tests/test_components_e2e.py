@@ -51,10 +51,17 @@ def test_the_tutorial_works_line_by_line(tmp_path):
             ports.append(str(free.getsockname()[1]))
     text = text.replace("18080", ports[0]).replace("18090", ports[1])
     blocks = re.findall(r"```(sh|text)\n(.*?)```", text, re.DOTALL)
-    script = "set -euo pipefail\n" + "".join(f"{body}\necho '== {n}'\n" for n, (kind, body) in enumerate(blocks) if kind == "sh")
-    environ = {k: v for k, v in os.environ.items()} | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(Path.home().parent / "tutorial-cache")}
+    script = "set -euo pipefail\n" + "".join(
+        f"{body}\necho '== {n}'\n" for n, (kind, body) in enumerate(blocks) if kind == "sh"
+    )
+    environ = {k: v for k, v in os.environ.items()} | {
+        "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(Path.home().parent / "tutorial-cache"),
+    }
     try:
-        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     finally:
         for name in ("worker.pid", "distributor.pid"):
@@ -80,10 +87,32 @@ def test_the_tutorial_works_line_by_line(tmp_path):
 def test_both_examples_are_built_and_answer(tmp_path):
     receipt = build_bundle(ROOT / "examples" / "receipt-bundle", tmp_path / "receipt.gtbundle")
     assert receipt.packs == ["packs/receipt.gtpack"]
-    run = gtc("flow", "run", str(ROOT / "examples/receipt-bundle/packs/receipt"), "main", "--input", '{"text": "2 tea 1.80, 1 cake 3.50"}')
+    run = gtc(
+        "flow",
+        "run",
+        str(ROOT / "examples/receipt-bundle/packs/receipt"),
+        "main",
+        "--input",
+        '{"text": "2 tea 1.80, 1 cake 3.50"}',
+    )
     assert run.returncode == 0 and "Total: 7.10" in run.stdout, run.stderr
-    hello = gtc("flow", "run", str(ROOT / "examples/hello-bundle/packs/hello"), "main", "--input", '{"text": "order"}', "--input", '{"text": "tea"}', "--output", "table")
-    assert "TEA, coming up." in hello.stdout and "(session.wait)" in hello.stdout and "the flow waits for the next message" in hello.stdout
+    hello = gtc(
+        "flow",
+        "run",
+        str(ROOT / "examples/hello-bundle/packs/hello"),
+        "main",
+        "--input",
+        '{"text": "order"}',
+        "--input",
+        '{"text": "tea"}',
+        "--output",
+        "table",
+    )
+    assert (
+        "TEA, coming up." in hello.stdout
+        and "(session.wait)" in hello.stdout
+        and "the flow waits for the next message" in hello.stdout
+    )
     for pack in ("hello-bundle/packs/hello", "receipt-bundle/packs/receipt"):
         assert json.loads(gtc("flow", "lint", str(ROOT / "examples" / pack)).stdout)["result"]["findings"] == 0
 
@@ -95,14 +124,25 @@ def test_the_command_lines_of_authoring(tmp_path):
     assert again.returncode == 1 and json.loads(again.stderr)["error"]["kind"] == "conflict"
     assert gtc("pack", "new", str(tmp_path / "bad id")).returncode == 1
     bad = tmp_path / "bad.ygtc"
-    bad.write_text('id: m\ntype: messaging\nnodes:\n  a: { emit.response: { text: "x {{y" }, routing: [ { next: b } ] }\n')
+    bad.write_text(
+        'id: m\ntype: messaging\nnodes:\n  a: { emit.response: { text: "x {{y" }, routing: [ { next: b } ] }\n'
+    )
     found = json.loads(gtc("flow", "lint", str(bad)).stdout)["result"]
     assert found["findings"] == 2 and gtc("flow", "lint", str(bad), "--strict").returncode == 1
     bad.write_text("id: m\ntype: nothing\n")
     assert "Unknown flow type" in gtc("flow", "lint", str(bad)).stderr
-    for words in (["run", str(tmp_path / "none"), "main"], ["run", str(tmp_path), "main"], ["run", str(ROOT / "examples/hello-bundle/packs/hello"), "nope"], ["run", str(ROOT / "examples/hello-bundle/packs/hello"), "main", "--input", "{"], ["run", str(ROOT / "examples/hello-bundle/packs/hello"), "main", "--input", "@/none"]):
+    for words in (
+        ["run", str(tmp_path / "none"), "main"],
+        ["run", str(tmp_path), "main"],
+        ["run", str(ROOT / "examples/hello-bundle/packs/hello"), "nope"],
+        ["run", str(ROOT / "examples/hello-bundle/packs/hello"), "main", "--input", "{"],
+        ["run", str(ROOT / "examples/hello-bundle/packs/hello"), "main", "--input", "@/none"],
+    ):
         failed = gtc("flow", *words)
-        assert failed.returncode == 1 and json.loads(failed.stderr)["error"]["kind"] in ("not-found", "invalid-argument"), words
+        assert failed.returncode == 1 and json.loads(failed.stderr)["error"]["kind"] in (
+            "not-found",
+            "invalid-argument",
+        ), words
     (tmp_path / "p" / "components" / "greeter" / "app.py").write_text("this is no python(\n")
     broken = gtc("flow", "run", str(tmp_path / "p"), "main")
     assert broken.returncode == 1 and "does not build" in broken.stderr
@@ -116,7 +156,12 @@ def test_the_command_lines_of_authoring(tmp_path):
 def test_threat_runaway_component_the_worker_answers_while_a_component_computes(tmp_path, distributor, real):  # noqa: F811
     root, url = distributor
     flows = {"main": {"nodes": [component_node("spin")]}, "job": {"kind": "job", "nodes": [ECHO_TEXT]}}
-    deployed(real, root, url, make_bundle(tmp_path, {"app": make_pack("p", flows, {"spin": wat.spinning(), "echo": wat.node_06()})}))
+    deployed(
+        real,
+        root,
+        url,
+        make_bundle(tmp_path, {"app": make_pack("p", flows, {"spin": wat.spinning(), "echo": wat.node_06()})}),
+    )
     worker = Worker(tmp_path / "store", tmp_path, GREENTIC_COMPONENT_SECONDS="2")
     port = worker.port()
     answers: list[object] = []
@@ -127,7 +172,10 @@ def test_threat_runaway_component_the_worker_answers_while_a_component_computes(
     while any(t.is_alive() for t in running):
         assert ask(port, "GET", "/healthz") == (200, b"ok")
         probes += not answers
-    assert probes > 20 and all("computed longer than 2 s" in a["metadata"]["error_message"] for a in answers), (probes, answers)
+    assert probes > 20 and all("computed longer than 2 s" in a["metadata"]["error_message"] for a in answers), (
+        probes,
+        answers,
+    )
     assert worker.stop() == 0
 
 
@@ -137,7 +185,9 @@ def test_several_processes_serve_share_conversations_and_are_replaced(tmp_path, 
     deployed(real, root, url, make_bundle(tmp_path, {"app": make_pack("p", ASK)}))
     worker = Worker(tmp_path / "store", tmp_path, GREENTIC_WORKERS="2")
     port = worker.port()
-    children = lambda: [int(p) for p in Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()]
+    children = lambda: [
+        int(p) for p in Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
+    ]
     first = children()
     assert len(first) == 2
     for number in range(12):
@@ -161,7 +211,11 @@ def test_a_parked_conversation_resumes_on_the_revision_that_parked_it(tmp_path, 
     deployment = real.add()
     revisions = []
     for name in ("one", "two"):
-        nodes = [node("ask", "emit.response", {"text": f"{name}?"}, {"Next": {"node_id": "w"}}), node("w", "session.wait", "r", {"Next": {"node_id": "e"}}), node("e", "emit.response", {"text": f"{name} got {{{{entry.text}}}}"})]
+        nodes = [
+            node("ask", "emit.response", {"text": f"{name}?"}, {"Next": {"node_id": "w"}}),
+            node("w", "session.wait", "r", {"Next": {"node_id": "e"}}),
+            node("e", "emit.response", {"text": f"{name} got {{{{entry.text}}}}"}),
+        ]
         (tmp_path / name).mkdir()
         bundle = make_bundle(tmp_path / name, {"app": make_pack("p", {"main": {"nodes": nodes}})})
         (root / name).write_bytes(bundle.read_bytes())

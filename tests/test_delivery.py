@@ -65,7 +65,10 @@ ROOT = Path(__file__).parent.parent
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that takes several blocks and journal entries."""
     flows = {"main": {"nodes": [node("a", "emit.response", {"text": "here"})]}}
-    return make_bundle(tmp_path_factory.mktemp("large"), {"app": make_pack("p", flows, assets={"noise": random.Random(9).randbytes(12 << 20)})})
+    return make_bundle(
+        tmp_path_factory.mktemp("large"),
+        {"app": make_pack("p", flows, assets={"noise": random.Random(9).randbytes(12 << 20)})},
+    )
 
 
 def sha256(data: bytes) -> str:
@@ -150,7 +153,9 @@ def test_ranges_are_sets_of_positions(spans):
     assert all(a[1] < b[0] for a, b in zip(found.spans, found.spans[1:], strict=False))
     gap = found.first_gap(60)
     missing = sorted(set(range(60)) - positions)
-    assert (gap is None) == (not missing) and (gap is None or (gap[0] == missing[0] and not positions & set(range(*gap))))
+    assert (gap is None) == (not missing) and (
+        gap is None or (gap[0] == missing[0] and not positions & set(range(*gap)))
+    )
     assert read_ranges([list(span) for span in found.spans]) == found
 
 
@@ -188,7 +193,9 @@ def download(tmp_path: Path, source: SimulatedDistributor, *, reference: str = "
 
 
 def test_a_download_goes_on_where_the_last_one_stopped(tmp_path):
-    half = SimulatedDistributor(*[Answer(BIG, cut_at=2_000_000, parts=True, validator='"v"')] + [Answer(refuse="gone")] * 9)
+    half = SimulatedDistributor(
+        *[Answer(BIG, cut_at=2_000_000, parts=True, validator='"v"')] + [Answer(refuse="gone")] * 9
+    )
     with pytest.raises(FetchError):
         download(tmp_path, half)
     rest = SimulatedDistributor(Answer(BIG, parts=True, validator='"v"'))
@@ -199,7 +206,11 @@ def test_a_download_goes_on_where_the_last_one_stopped(tmp_path):
 
 def test_another_mirror_goes_on_without_the_validator_of_the_first(tmp_path):
     with pytest.raises(FetchError):
-        download(tmp_path, SimulatedDistributor(Answer(BIG, cut_at=2_000_000, parts=True, validator='"v"'), Answer(refuse="gone")), reference="one")
+        download(
+            tmp_path,
+            SimulatedDistributor(Answer(BIG, cut_at=2_000_000, parts=True, validator='"v"'), Answer(refuse="gone")),
+            reference="one",
+        )
     other = SimulatedDistributor(Answer(BIG, parts=True, validator='"w"'))
     result, data = download(tmp_path, other, reference="two")
     assert data == BIG and other.asked == [(2_000_000, None, None)] and result.resumed == 2_000_000
@@ -207,7 +218,10 @@ def test_another_mirror_goes_on_without_the_validator_of_the_first(tmp_path):
 
 def test_a_part_of_another_size_starts_over(tmp_path):
     with pytest.raises(FetchError):
-        download(tmp_path, SimulatedDistributor(Answer(BIG, cut_at=1_500_000, parts=True, validator='"v"'), Answer(refuse="gone")))
+        download(
+            tmp_path,
+            SimulatedDistributor(Answer(BIG, cut_at=1_500_000, parts=True, validator='"v"'), Answer(refuse="gone")),
+        )
     longer = BIG + b"more"
     result, data = download(tmp_path, SimulatedDistributor(Answer(longer, parts=True, validator='"v"')))
     assert data == longer and result.digest == sha256(longer) and result.resumed == 0
@@ -225,8 +239,15 @@ def test_retries_wait_longer_each_time_and_never_less_than_asked(attempt, asked)
 
 
 def test_servers_say_when_to_come_back():
-    assert retry_after("7", 0) == 7 and retry_after("9999", 0) == 60 and retry_after(None, 0) == 0 and retry_after("soon", 0) == 0
-    assert retry_after("Thu, 01 Jan 1970 00:00:20 GMT", 5) == 15 and retry_after("Thu, 01 Jan 1970 00:00:20 GMT", 50) == 0
+    assert (
+        retry_after("7", 0) == 7
+        and retry_after("9999", 0) == 60
+        and retry_after(None, 0) == 0
+        and retry_after("soon", 0) == 0
+    )
+    assert (
+        retry_after("Thu, 01 Jan 1970 00:00:20 GMT", 5) == 15 and retry_after("Thu, 01 Jan 1970 00:00:20 GMT", 50) == 0
+    )
     assert retry_after("-5", 0) == 0 and retry_after("٣", 0) == 0
 
 
@@ -376,7 +397,9 @@ def test_threat_torn_cache_a_partial_file_that_does_not_match_is_fetched_whole(t
     partial.write_bytes(bytes(1_000_000))
     Journal(partial.with_name(f"{name}.json"), partial).save(Progress(Ranges().add(0, 1_000_000), len(BIG), '"v"', "r"))
     source = SimulatedDistributor(Answer(BIG, parts=True, validator='"v"'))
-    got = bundles.obtain(sha256(BIG), lambda file, journal: fetch_into(file, "r", source=source, journal=journal, clock=FakeClock()))
+    got = bundles.obtain(
+        sha256(BIG), lambda file, journal: fetch_into(file, "r", source=source, journal=journal, clock=FakeClock())
+    )
     assert got.file.read() == BIG and [a[0] for a in source.asked] == [1_000_000, 0]
 
 
@@ -389,7 +412,10 @@ def test_the_least_recently_used_go_and_never_what_is_needed(tmp_path):
         os.utime(got.path, (number, number))
         digests.append(sha256(data))
     gone = bundles.prune(2500, lambda: frozenset({digests[0]}))
-    assert [e.digest for e in gone] == [digests[1], digests[2]] and [e.digest for e in bundles.entries()] == [digests[0], digests[3]]
+    assert [e.digest for e in gone] == [digests[1], digests[2]] and [e.digest for e in bundles.entries()] == [
+        digests[0],
+        digests[3],
+    ]
     assert bundles.prune(0, lambda: frozenset(digests)) == []
     old = bundles.directory / "partial" / ("f" * 64)
     old.write_bytes(b"x")
@@ -402,7 +428,11 @@ def test_a_directory_of_others_is_no_cache(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c").chmod(0o777)
     assert open_cache(tmp_path / "c") is None and open_cache(None) is None
-    assert cache_directory({"HOME": "/h"}) == Path("/h/.cache/greentic/bundles") and cache_directory({}) is None and cache_directory({"GREENTIC_BUNDLE_CACHE_DIR": "off", "HOME": "/h"}) is None
+    assert (
+        cache_directory({"HOME": "/h"}) == Path("/h/.cache/greentic/bundles")
+        and cache_directory({}) is None
+        and cache_directory({"GREENTIC_BUNDLE_CACHE_DIR": "off", "HOME": "/h"}) is None
+    )
     with pytest.raises(InvalidArgument):
         max_bytes({"GREENTIC_CACHE_MAX_BYTES": "lots"})
 
@@ -436,7 +466,9 @@ def test_a_killed_download_goes_on_in_the_next_process(tmp_path):
     first.kill()
     first.wait()
     assert BundleCache(tmp_path / "c").entries() == []
-    resumed, moved = map(int, subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout.split())
+    resumed, moved = map(
+        int, subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout.split()
+    )
     server.stop()
     assert resumed + moved == len(data) and resumed >= 8 << 20
 
@@ -458,7 +490,11 @@ def test_the_cache_is_looked_at_with_its_verb(author, large, evil):
 
 def test_references_of_registries():
     d = "sha256:" + "0" * 64
-    assert str(parse("127.0.0.1:5000/a/b:1")) == "127.0.0.1:5000/a/b:1" and parse(f"r.io/x@{d}").wanted == d and parse("alpine").repository == "library/alpine"
+    assert (
+        str(parse("127.0.0.1:5000/a/b:1")) == "127.0.0.1:5000/a/b:1"
+        and parse(f"r.io/x@{d}").wanted == d
+        and parse("alpine").repository == "library/alpine"
+    )
     assert parse(f"r.io/x:t@{d}").wanted == d and parse("localhost/x").tag == "latest"
     environ = {"GREENTIC_REPO_REGISTRY_BASE": "oci://r.io/base/"}
     assert str(mapped("repo://x:1", environ)) == "r.io/base/x:1"
@@ -474,9 +510,19 @@ def test_credentials_come_from_where_docker_has_them(tmp_path, monkeypatch):
     both = {"OCI_USERNAME": "u", "OCI_PASSWORD": "p"}
     assert credentials_for("r.io", both) == Credentials("u", "p")
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"auths": {"r.io": {"auth": "YTpi"}, "https://t.io": {"identitytoken": "tok"}}, "credHelpers": {"h.io": "test"}, "credsStore": "missing"}))
+    config.write_text(
+        json.dumps(
+            {
+                "auths": {"r.io": {"auth": "YTpi"}, "https://t.io": {"identitytoken": "tok"}},
+                "credHelpers": {"h.io": "test"},
+                "credsStore": "missing",
+            }
+        )
+    )
     environ = {"DOCKER_CONFIG": str(tmp_path), "PATH": str(tmp_path)}
-    assert credentials_for("r.io", environ) == Credentials("a", "b") and credentials_for("t.io", environ) == Credentials("<token>", "tok")
+    assert credentials_for("r.io", environ) == Credentials("a", "b") and credentials_for(
+        "t.io", environ
+    ) == Credentials("<token>", "tok")
     with pytest.raises(FetchError, match="not installed"):
         credentials_for("h.io", environ)
     helper = tmp_path / "docker-credential-test"
@@ -502,14 +548,24 @@ class RegistryProcess:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        lines = ["version: 0.1", "log: {level: error, accesslog: {disabled: true}}", f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}", "http:", f"  addr: 127.0.0.1:{port}"]
+        lines = [
+            "version: 0.1",
+            "log: {level: error, accesslog: {disabled: true}}",
+            f"storage: {{filesystem: {{rootdirectory: {directory}/data}}, delete: {{enabled: true}}}}",
+            "http:",
+            f"  addr: 127.0.0.1:{port}",
+        ]
         if tls is not None:
             lines.append(f"  tls: {{certificate: {tls[0]}, key: {tls[1]}}}")
         if htpasswd is not None:
             lines.append(f"auth: {{htpasswd: {{realm: test, path: {htpasswd}}}}}")
         (directory / "config.yml").write_text("\n".join(lines) + "\n")
         self.name = f"{'localhost' if tls else '127.0.0.1'}:{port}"
-        self.process = subprocess.Popen([need("docker-registry", "docker-registry"), "serve", str(directory / "config.yml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [need("docker-registry", "docker-registry"), "serve", str(directory / "config.yml")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with socket.socket() as probe:
@@ -538,11 +594,21 @@ def certificate(directory: Path) -> tuple[Path, Path, Path]:
 
     def signed(subject: str, key, issuer: str, by, *, authority: bool):
         now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder().subject_name(named(subject)).issuer_name(named(issuer)).public_key(key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=2))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(named(subject))
+            .issuer_name(named(issuer))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+        )
+        builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
+            now + datetime.timedelta(days=2)
+        )
         builder = builder.add_extension(x509.BasicConstraints(authority, None), critical=True)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False
+        )
         if not authority:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         return builder.sign(by, hashes.SHA256()).public_bytes(Encoding.PEM)
@@ -561,7 +627,12 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
         authority, *pair = certificate(tmp_path)
         tls = (pair[0], pair[1])
     if kind == "htpasswd":
-        told = subprocess.run([need("htpasswd", "apache2-utils"), "-Bbn", "worker", "planted-password"], capture_output=True, text=True, check=True)
+        told = subprocess.run(
+            [need("htpasswd", "apache2-utils"), "-Bbn", "worker", "planted-password"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         htpasswd = tmp_path / "htpasswd"
         htpasswd.write_text(told.stdout)
     registry = RegistryProcess(tmp_path, tls=tls, htpasswd=htpasswd)
@@ -580,13 +651,22 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
         bundle_publish.sign_file(large, key_of(author, tmp_path), FakeClock())
         first = bundle_publish.publish_file(large, f"oci://{registry.name}/bots/app:1", None)
         again = bundle_publish.publish_file(large, f"oci://{registry.name}/bots/app:1", None)
-        assert first["uploaded"] is True and again["uploaded"] is False and first["bundle_digest"] == sha256(large.read_bytes())
+        assert (
+            first["uploaded"] is True
+            and again["uploaded"] is False
+            and first["bundle_digest"] == sha256(large.read_bytes())
+        )
         author.create()
         trust(author, tmp_path / "signer.pub")
         delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require"))
         deployment = author.add()
         # Staged without a local file: pulled, pinned, and the signature found as a referrer.
-        staged = revisions.stage(author.context, revisions.RevisionStagePayload(environment_id="local", deployment_id=deployment, bundle_source_uri=first["bundle_source_uri"]))
+        staged = revisions.stage(
+            author.context,
+            revisions.RevisionStagePayload(
+                environment_id="local", deployment_id=deployment, bundle_source_uri=first["bundle_source_uri"]
+            ),
+        )
         revision = author.warm(str(staged["revision_id"]))
         author.route(deployment, (revision, 10_000))
         assert author.context.store.load("local").revisions[0].bundle_digest == first["bundle_digest"]
@@ -611,13 +691,18 @@ def key_of(author: Author, directory: Path, name: str = "signer") -> Path:
 
     key = Ed25519PrivateKey.generate()
     (directory / f"{name}.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    (directory / f"{name}.pub").write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (directory / f"{name}.pub").write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
     return directory / f"{name}.pem"
 
 
 def trust(author: Author, public: Path) -> None:
     pem = public.read_text()
-    trust_root.add(author.context, trust_root.TrustRootAddPayload(environment_id="local", key_id=key_id(read_public_pem(pem)), public_key_pem=pem))
+    trust_root.add(
+        author.context,
+        trust_root.TrustRootAddPayload(environment_id="local", key_id=key_id(read_public_pem(pem)), public_key_pem=pem),
+    )
 
 
 @pytest.fixture
@@ -630,7 +715,11 @@ def bundle(tmp_path, hello) -> Path:
 def test_a_directory_is_a_place_to_publish_to(bundle, tmp_path, author):
     bundle_publish.sign_file(bundle, key_of(author, tmp_path), FakeClock())
     first = bundle_publish.publish_file(bundle, str(tmp_path / "public"), None)
-    assert first["uploaded"] and (tmp_path / "public" / "hello.gtbundle").read_bytes() == bundle.read_bytes() and (tmp_path / "public" / "hello.gtbundle.sig").is_file()
+    assert (
+        first["uploaded"]
+        and (tmp_path / "public" / "hello.gtbundle").read_bytes() == bundle.read_bytes()
+        and (tmp_path / "public" / "hello.gtbundle.sig").is_file()
+    )
     assert not bundle_publish.publish_file(bundle, f"file://{tmp_path}/public", None)["uploaded"]
     with pytest.raises(InvalidArgument, match="no place to publish"):
         bundle_publish.publish_file(bundle, "ftp://x/y", None)
@@ -656,7 +745,9 @@ def test_signatures_are_those_of_the_ecosystem(bundle, tmp_path, author):
     ours = CryptoSigner(load_pem_private_key((tmp_path / "signer.pem").read_bytes(), None), theirs)
     foreign.sign(ours)
     bundle.with_name("hello.gtbundle.sig").write_text(json.dumps(foreign.to_dict()))
-    assert bundle_publish.verify_signature(bundle, str(told["digest"]), [tmp_path / "signer.pub"])["signed_by"] == [told["key_id"]]
+    assert bundle_publish.verify_signature(bundle, str(told["digest"]), [tmp_path / "signer.pub"])["signed_by"] == [
+        told["key_id"]
+    ]
 
 
 def test_threat_stripped_signature_is_refused_at_stage_and_at_boot(bundle, tmp_path, author):
@@ -679,7 +770,13 @@ def test_threat_stripped_signature_is_refused_at_stage_and_at_boot(bundle, tmp_p
     path = author.context.store.paths("local").environment
     document = json.loads(path.read_text())
     good = path.read_bytes()
-    for spoil in (lambda r: r.pop("greentic:signatures"), lambda r: r["greentic:signatures"].update(bundle=[]), lambda r: r["greentic:signatures"].update(revision=None), lambda r: r.update(bundle_digest="sha256:" + "0" * 64), lambda r: r.update(bundle_source_uri="https://evil/x")):
+    for spoil in (
+        lambda r: r.pop("greentic:signatures"),
+        lambda r: r["greentic:signatures"].update(bundle=[]),
+        lambda r: r["greentic:signatures"].update(revision=None),
+        lambda r: r.update(bundle_digest="sha256:" + "0" * 64),
+        lambda r: r.update(bundle_source_uri="https://evil/x"),
+    ):
         changed = json.loads(good)
         spoil(changed["revisions"][0])
         path.write_text(json.dumps(changed))
@@ -694,7 +791,9 @@ def test_a_threshold_counts_keys_and_not_signatures(bundle, tmp_path, author):
     for name in ("one", "two"):
         key_of(author, tmp_path, name)
         trust(author, tmp_path / f"{name}.pub")
-    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require", threshold=2))
+    delivery.set_delivery(
+        author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require", threshold=2)
+    )
     deployment = author.add()
     beside = bundle.with_name("hello.gtbundle.sig")
     envelopes = []
@@ -728,7 +827,11 @@ def test_threat_edited_document_breaks_the_seal_that_the_anchor_wants(hello, tmp
     assert boot(author, anchor).protections["anchor"] is True
     path = author.context.store.paths("local").environment
     good = path.read_text()
-    for old, new in (('"customer_id": "acme"', '"customer_id": "evil"'), ('"name": "local"', '"name": "other"'), ('"mode": "warn"', '"mode": "off"')):
+    for old, new in (
+        ('"customer_id": "acme"', '"customer_id": "evil"'),
+        ('"name": "local"', '"name": "other"'),
+        ('"mode": "warn"', '"mode": "off"'),
+    ):
         assert old in good
         path.write_text(good.replace(old, new, 1))
         with pytest.raises(BootError):
@@ -766,7 +869,10 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
     author.create().deployed(hello, f"file://{hello}")
     revoked = tmp_path / "revocations.json"
     digest = sha256(hello.read_bytes())
-    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}", revocations_required=True))
+    delivery.set_delivery(
+        author.context,
+        delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}", revocations_required=True),
+    )
     with pytest.raises(BootError) as error:
         boot(author)
     assert "a revocation list is required" in str(cause(error))
@@ -794,11 +900,17 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
 def test_a_list_that_has_ended_is_not_relied_on(hello, tmp_path, author):
     author.create().deployed(hello, f"file://{hello}")
     revoked = tmp_path / "revocations.json"
-    bundle_publish.revoke(revoked, [sha256(hello.read_bytes())], [], "old", None, 1, FakeClock(1_000_000_000_000_000_000))
-    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}"))
+    bundle_publish.revoke(
+        revoked, [sha256(hello.read_bytes())], [], "old", None, 1, FakeClock(1_000_000_000_000_000_000)
+    )
+    delivery.set_delivery(
+        author.context, delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}")
+    )
     activation = boot(author)  # not required: told, and served
     assert any("was good until" in w for w in activation.protections["warnings"])
-    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations_required=True))
+    delivery.set_delivery(
+        author.context, delivery.DeliverySetPayload(environment_id="local", revocations_required=True)
+    )
     with pytest.raises(BootError):
         boot(author)
 
@@ -808,7 +920,10 @@ def test_what_a_revoked_key_signed_counts_as_unsigned(bundle, tmp_path, author):
     key = key_of(author, tmp_path)
     trust(author, tmp_path / "signer.pub")
     revoked = tmp_path / "revocations.json"
-    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require", revocations=f"file://{revoked}"))
+    delivery.set_delivery(
+        author.context,
+        delivery.DeliverySetPayload(environment_id="local", signatures="require", revocations=f"file://{revoked}"),
+    )
     told = bundle_publish.sign_file(bundle, key, FakeClock())
     author.deployed(bundle, f"file://{bundle}")
     now = EnvironmentStore(tmp_path / "other").clock
@@ -829,10 +944,17 @@ def test_an_exported_environment_boots_without_a_network(large, author, evil, tm
     revoked = tmp_path / "revocations.json"
     bundle_publish.revoke(revoked, [], [], "none", None, 30, EnvironmentStore(tmp_path / "other").clock)
     author.deployed(large, evil.url("honest"))
-    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}", revocations_required=True))
+    delivery.set_delivery(
+        author.context,
+        delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}", revocations_required=True),
+    )
     out = tmp_path / "all.tar"
     told = bundle_export.export(author.context, "local", out)
-    assert told["bundles"] == [sha256(large.read_bytes())] and sha256(out.read_bytes()) == sha256((bundle_export.export(author.context, "local", tmp_path / "again.tar"), (tmp_path / "again.tar").read_bytes())[1])
+    assert told["bundles"] == [sha256(large.read_bytes())] and sha256(out.read_bytes()) == sha256(
+        (bundle_export.export(author.context, "local", tmp_path / "again.tar"), (tmp_path / "again.tar").read_bytes())[
+            1
+        ]
+    )
     anchor = tmp_path / "anchor.pem"
     anchor.write_text(author.context.store.trust_root("local").keys[0].public_key_pem)
     revoked.unlink()
@@ -844,7 +966,15 @@ def test_an_exported_environment_boots_without_a_network(large, author, evil, tm
     for i in $(seq 300); do {sys.executable} -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:18099/status", timeout=2).read().decode())' 2>/dev/null && break; kill -0 $pid 2>/dev/null || break; sleep 0.1; done
     kill $pid; wait $pid
     """
-    unshared = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", f"{need('ip', 'iproute2')} link set lo up; {script}"]
+    unshared = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--net",
+        "sh",
+        "-c",
+        f"{need('ip', 'iproute2')} link set lo up; {script}",
+    ]
     done = subprocess.run(unshared, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip(), (empty / "log").read_text() + done.stderr
     status = json.loads(done.stdout)
@@ -908,7 +1038,9 @@ t = threading.Thread(target=work); t.start(); t.join()
 outside.write_text("the rest of the process may")
 print(landlock_version())
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
     if told[-1] in ("0", "1"):
         assert "not available" in told[0]
     else:
@@ -919,7 +1051,9 @@ def test_status_says_which_protections_are_on(hello, author):
     author.create().deployed(hello, f"file://{hello}")
     author.strip()
     found = boot(author).protections
-    assert found["signatures"] == "off" and found["anchor"] is False and any("core" in text for text in found["sandbox"])
+    assert (
+        found["signatures"] == "off" and found["anchor"] is False and any("core" in text for text in found["sandbox"])
+    )
 
 
 # -- the programs ---------------------------------------------------------------------------------------------------
@@ -935,4 +1069,3 @@ def test_bundles_are_signed_published_and_verified_with_gtc(bundle, tmp_path, au
     assert gtc("bundle", "verify", str(bundle), "--key", str(tmp_path / "stranger.pub")).returncode == 1
     published = json.loads(gtc("bundle", "publish", str(bundle), str(tmp_path / "public")).stdout)["result"]
     assert published["bundle_source_uri"].startswith("file://") and gtc("cache", "list").returncode == 0
-

@@ -40,7 +40,9 @@ def test_the_digest_is_over_exactly_the_bytes_in_the_file(tmp_path, data, announ
     seen: list[int] = []
     answer = Answer(data, length=len(data) if announced else None)
     result, on_disk, _ = fetched(tmp_path, answer, progress=lambda done, total: seen.append(done))
-    assert on_disk == data and result.digest == f"sha256:{hashlib.sha256(data).hexdigest()}" and result.size == len(data)
+    assert (
+        on_disk == data and result.digest == f"sha256:{hashlib.sha256(data).hexdigest()}" and result.size == len(data)
+    )
     assert not data or seen[-1] == len(data)
 
 
@@ -99,7 +101,18 @@ def test_files(tmp_path):
         fetch_into(file, str(tmp_path / "p"))
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "fd00:ec2::254", "100.100.100.200", "0.0.0.0", "224.0.0.1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "fe80::1",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "0.0.0.0",
+        "224.0.0.1",
+    ],
+)
 def test_threat_ssrf_addresses(address):
     with pytest.raises(FetchError, match="link-local or a metadata service"):
         check_address("h", address)
@@ -109,7 +122,14 @@ def test_threat_ssrf_names_and_spellings(tmp_path):
     with pytest.raises(FetchError):
         check_host_name("Metadata.Google.Internal.")
     check_address("h", "127.0.0.1")
-    for url in ("http://169.254.169.254/x", "http://2852039166/x", "http://0xa9fea9fe/x", "http://u:p@h/x", "http:///x", "http://h:99999/x"):
+    for url in (
+        "http://169.254.169.254/x",
+        "http://2852039166/x",
+        "http://0xa9fea9fe/x",
+        "http://u:p@h/x",
+        "http:///x",
+        "http://h:99999/x",
+    ):
         with (tmp_path / "o").open("w+b") as file, pytest.raises(GreenticError) as error:
             fetch_into(file, url, clock=FakeClock())
         assert "u:p" not in str(error.value)
@@ -163,7 +183,10 @@ OK = head("200 OK", "Content-Length: 4", body=b"body")
 
 def test_plain_chunked_and_redirected_bodies(tmp_path):
     assert pulled(tmp_path, EvilServer(OK).url) == b"body"
-    assert pulled(tmp_path, EvilServer(head("200 OK", "Transfer-Encoding: chunked", body=b"4\r\nbody\r\n0\r\n\r\n")).url) == b"body"
+    assert (
+        pulled(tmp_path, EvilServer(head("200 OK", "Transfer-Encoding: chunked", body=b"4\r\nbody\r\n0\r\n\r\n")).url)
+        == b"body"
+    )
     server = EvilServer(head("302 Found", "Location: /moved?x=1", "Content-Length: 0"), OK)
     assert pulled(tmp_path, server.url) == b"body"
     assert server.requests[1].startswith(b"GET /moved?x=1 ") and b"Accept-Encoding: identity" in server.requests[0]

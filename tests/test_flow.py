@@ -28,7 +28,9 @@ from simulators import FakeClock, SimulatedAssets, SimulatedComponents, Simulate
 CALLER = Caller("local", "default", session="s", channel="main", provider="provider")
 
 
-def node(node_id: str, component: str, mapping: object = None, routing: object = "End", operation: str | None = None) -> dict[str, object]:
+def node(
+    node_id: str, component: str, mapping: object = None, routing: object = "End", operation: str | None = None
+) -> dict[str, object]:
     return {
         "id": node_id,
         "component": {"id": component, "operation": operation, "pack_alias": None},
@@ -48,7 +50,9 @@ def when(*routes: object) -> dict[str, object]:
 
 def flow(*nodes: dict[str, object], flow_id: str = "main", start_at: str | None = None, extra: object = None):
     entry = {} if start_at is None else {"default": start_at}
-    return plan_flow(read_graph(flow_id, {"nodes": list(nodes), "entrypoints": entry, "metadata": {"extra": extra or {}}}))
+    return plan_flow(
+        read_graph(flow_id, {"nodes": list(nodes), "entrypoints": entry, "metadata": {"extra": extra or {}}})
+    )
 
 
 class World:
@@ -73,7 +77,17 @@ class World:
 
 # -- templates ------------------------------------------------------------------------------------------------------
 
-BODY = {"word": "hi", "n": 7, "f": 1.5, "big": 1e20, "yes": True, "none": None, "empty": "", "list": [1, "two", {"k": "v"}], "obj": {"a": {"b": [10, 20]}, "x y": "sp"}}
+BODY = {
+    "word": "hi",
+    "n": 7,
+    "f": 1.5,
+    "big": 1e20,
+    "yes": True,
+    "none": None,
+    "empty": "",
+    "list": [1, "two", {"k": "v"}],
+    "obj": {"a": {"b": [10, 20]}, "x y": "sp"},
+}
 
 
 def rendered(template: object, *, pointers: bool = False) -> object:
@@ -117,7 +131,11 @@ def test_templates_that_cannot_render(template, why):
 
 
 def test_pointers_where_they_are_allowed():
-    assert rendered("/entry/obj/a/b/1", pointers=True) == 20 and rendered("/entry/obj/x y", pointers=True) == "sp" and rendered("/entry/n", pointers=False) == "/entry/n"
+    assert (
+        rendered("/entry/obj/a/b/1", pointers=True) == 20
+        and rendered("/entry/obj/x y", pointers=True) == "sp"
+        and rendered("/entry/n", pointers=False) == "/entry/n"
+    )
     with pytest.raises(FlowFailure, match="mapping path `/entry/nope` not found"):
         rendered("/entry/nope", pointers=True)
 
@@ -142,7 +160,11 @@ def test_any_text_renders_or_fails_with_a_typed_error(text):
             pass
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text("abc", min_size=1), x, max_size=3), max_leaves=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text("abc", min_size=1), x, max_size=3),
+    max_leaves=8,
+)
 
 
 @given(st.dictionaries(st.text("abcdef", min_size=1, max_size=4), JSON, min_size=1, max_size=4))
@@ -154,8 +176,18 @@ def test_an_exact_expression_keeps_the_value_and_its_type(body):
 
 
 def test_paths():
-    assert parse_path("a.b[0]['c d']") == ("a", "b", 0, "c d") and parse_path("this.a") == ("a",) and parse_path("a[") is None and parse_path("a]") is None
-    assert follow({"1": "x"}, (1,)) == "x" and follow([5], ("0",)) == 5 and follow("text", ("x",)) is MISSING and repr(MISSING) == "MISSING"
+    assert (
+        parse_path("a.b[0]['c d']") == ("a", "b", 0, "c d")
+        and parse_path("this.a") == ("a",)
+        and parse_path("a[") is None
+        and parse_path("a]") is None
+    )
+    assert (
+        follow({"1": "x"}, (1,)) == "x"
+        and follow([5], ("0",)) == 5
+        and follow("text", ("x",)) is MISSING
+        and repr(MISSING) == "MISSING"
+    )
 
 
 # -- conditions -----------------------------------------------------------------------------------------------------
@@ -179,7 +211,14 @@ def test_conditions(text, expected):
 
 
 def test_a_chain_answers_with_everything_it_emitted_once():
-    world = World(flow(node("a", "emit.response", {"text": "1"}, to("b")), node("b", "emit.log", {"message": "m"}, to("c")), node("c", "var.set", {"name": "x", "value": "{{prev.message}}"}, to("d")), node("d", "emit.response", ["{{vars.x}}", "y"])))
+    world = World(
+        flow(
+            node("a", "emit.response", {"text": "1"}, to("b")),
+            node("b", "emit.log", {"message": "m"}, to("c")),
+            node("c", "var.set", {"name": "x", "value": "{{prev.message}}"}, to("d")),
+            node("d", "emit.response", ["{{vars.x}}", "y"]),
+        )
+    )
     assert world.start({"text": "hi"}) == Completed([{"text": "1"}, {"message": "m"}, ["m", "y"], "m", "y"])
     assert World(flow(node("a", "emit.response", {"t": 1}))).start(None) == Completed([{"t": 1}])
 
@@ -204,7 +243,12 @@ def test_runs_that_fail(plan, why):
 
 def test_a_run_has_a_last_step_and_calls_have_a_deepest_one():
     with pytest.raises(FlowFailure, match=f"more than {MAX_STEPS} steps"):
-        World(flow(node("a", "var.set", {"name": "x", "value": 1}, to("b")), node("b", "var.set", {"name": "x", "value": 1}, to("a")))).start({})
+        World(
+            flow(
+                node("a", "var.set", {"name": "x", "value": 1}, to("b")),
+                node("b", "var.set", {"name": "x", "value": 1}, to("a")),
+            )
+        ).start({})
     endless = World(flow(node("a", "flow.call", {"flow_id": "main"})))
     assert f"calls nest deeper than {MAX_CALLS}" in str(endless.start({}).output)
     with pytest.raises(NotAtOnce):
@@ -212,7 +256,13 @@ def test_a_run_has_a_last_step_and_calls_have_a_deepest_one():
 
 
 def test_waiting_and_resuming_goes_on_behind_the_node():
-    world = World(flow(node("ask", "emit.response", {"text": "name?"}, to("w")), node("w", "session.wait", {"reason": "a name"}, to("greet")), node("greet", "emit.response", {"text": "hello {{entry.text}} {{node.ask.text}} {{prev.reason}}"})))
+    world = World(
+        flow(
+            node("ask", "emit.response", {"text": "name?"}, to("w")),
+            node("w", "session.wait", {"reason": "a name"}, to("greet")),
+            node("greet", "emit.response", {"text": "hello {{entry.text}} {{node.ask.text}} {{prev.reason}}"}),
+        )
+    )
     parked = world.start({"text": "x"})
     assert isinstance(parked, Parked) and (parked.reason, parked.output) == ("a name", [{"text": "name?"}])
     assert world.resume(parked, {"text": "Ann"}) == Completed([{"text": "hello Ann name? a name"}])
@@ -226,18 +276,42 @@ def test_waiting_and_resuming_goes_on_behind_the_node():
 def test_a_card_waits_for_a_route_and_two_clicks_never_advance_two_cards():
     card = ("ask", "emit.response")
     routes = when({"condition": "response.action == a", "to": "second"})
-    world = World(flow(node(*card, {"text": "first"}, routes), node("second", "emit.response", {"text": "second"}, when({"condition": "response.action == a", "to": "third"})), node("third", "emit.response", {"text": "3"})))
+    world = World(
+        flow(
+            node(*card, {"text": "first"}, routes),
+            node(
+                "second",
+                "emit.response",
+                {"text": "second"},
+                when({"condition": "response.action == a", "to": "third"}),
+            ),
+            node("third", "emit.response", {"text": "3"}),
+        )
+    )
     first = world.start({"text": "hi"})
     assert first.reason == "awaiting user submit at node `ask`" and first.snapshot.awaiting_submit
     again = world.resume(first, {"metadata": {"action": "zzz", "field": "v"}})
-    assert isinstance(again, Parked) and again.output == [{"text": "first"}, {"text": "first", "answers": {"field": "v"}}]
+    assert isinstance(again, Parked) and again.output == [
+        {"text": "first"},
+        {"text": "first", "answers": {"field": "v"}},
+    ]
     second = world.resume(again, {"metadata": {"action": "a"}})
     assert isinstance(second, Parked) and second.snapshot.next_node == "second"
     assert world.resume(second, {"metadata": {"action": "a"}}).output[-1] == {"text": "3"}
 
 
 def test_answers_are_restricted_to_what_the_node_names():
-    world = World(flow(node("a", "emit.response", {"input": {"text": "t"}, "answer_fields": ["x"]}, when({"condition": "response.action == go", "to": "b"})), node("b", "emit.response", {"got": "{{node.a.answers}}"})))
+    world = World(
+        flow(
+            node(
+                "a",
+                "emit.response",
+                {"input": {"text": "t"}, "answer_fields": ["x"]},
+                when({"condition": "response.action == go", "to": "b"}),
+            ),
+            node("b", "emit.response", {"got": "{{node.a.answers}}"}),
+        )
+    )
     done = world.resume(world.start({}), {"metadata": {"action": "go", "x": 1, "y": 2}})
     assert done.output[-1] == {"got": {"x": 1}}
 
@@ -245,13 +319,26 @@ def test_answers_are_restricted_to_what_the_node_names():
 def test_flow_call_and_jumps():
     sub = flow(node("s", "emit.response", {"text": "sub {{entry.x}}"}), flow_id="sub")
     waits = flow(node("w", "session.wait", "r", to("e")), node("e", "emit.response"), flow_id="waits")
-    main = flow(node("call", "flow.call", {"flow_id": "sub", "input": {"x": "{{entry.text}}"}}, to("say")), node("say", "emit.response", {"whole": "{{node.call}}"}))
+    main = flow(
+        node("call", "flow.call", {"flow_id": "sub", "input": {"x": "{{entry.text}}"}}, to("say")),
+        node("say", "emit.response", {"whole": "{{node.call}}"}),
+    )
     assert World(main, sub).start({"text": "1"}).output == [{"whole": [{"text": "sub 1"}]}]
     failing = World(flow(node("call", "flow.call", {"flow": "none"})))
-    assert failing.start({}).output["metadata"] == {"error_kind": "flow_execution_failed", "error_message": "flow none not registered for pack pack", "flow_id": "none"}
+    assert failing.start({}).output["metadata"] == {
+        "error_kind": "flow_execution_failed",
+        "error_message": "flow none not registered for pack pack",
+        "flow_id": "none",
+    }
     with pytest.raises(FlowFailure, match="flow.call cannot pause"):
         World(flow(node("call", "flow.call", {"flow": "waits"})), waits).start({})
-    jump = World(flow(node("a", "emit.response", {"t": 1}, to("go")), node("go", "flow.goto", {"flow_id": "waits", "input": {"y": 2}})), waits)
+    jump = World(
+        flow(
+            node("a", "emit.response", {"t": 1}, to("go")),
+            node("go", "flow.goto", {"flow_id": "waits", "input": {"y": 2}}),
+        ),
+        waits,
+    )
     parked = jump.start({"text": "x"})
     assert parked.snapshot.next_flow == "waits" and parked.snapshot.flow_id == "main"
     assert jump.resume(parked, {}) == Completed([None])
@@ -259,7 +346,11 @@ def test_flow_call_and_jumps():
 
 def test_components_get_input_and_config_and_their_failures_take_the_error_route():
     def answer(call: ComponentCall) -> object:
-        return {"ok": False, "error": {"code": "E", "message": "bad"}} if call.operation == "fail" else {"got": call.input, "config": call.config, "op": call.operation}
+        return (
+            {"ok": False, "error": {"code": "E", "message": "bad"}}
+            if call.operation == "fail"
+            else {"got": call.input, "config": call.config, "op": call.operation}
+        )
 
     world = World(
         flow(
@@ -272,7 +363,11 @@ def test_components_get_input_and_config_and_their_failures_take_the_error_route
         c=answer,
     )  # fmt: skip
     out = world.start({"text": "t"}).output[0]
-    assert out["a"] == {"got": {"x": "t"}, "config": {"k": 1}, "op": "run"} and out["b"] == {"got": {"whole": 1}, "config": None, "op": "other"}
+    assert out["a"] == {"got": {"x": "t"}, "config": {"k": 1}, "op": "run"} and out["b"] == {
+        "got": {"whole": 1},
+        "config": None,
+        "op": "other",
+    }
     assert out["code"] == "E" and out["errors"][0]["message"] == "bad"
     with pytest.raises(FlowFailure, match="component c failed: E: bad"):
         World(flow(node("f", "c", {"input": 1}, operation="fail")), c=answer).start({})
@@ -282,10 +377,18 @@ def test_what_an_answer_of_a_component_means():
     assert interpret("c", {"error": {"code": "x", "message": "m", "status": 4}}, catches_errors=True).output.ok is False
     with pytest.raises(FlowFailure, match="returned tool error: x: m .status 4."):
         interpret("c", {"error": {"code": "x", "message": "m", "status": 4}}, catches_errors=False)
-    assert interpret("c", {"error": {"code": "x"}, "result": 1}, catches_errors=False).output.ok and interpret("c", [1], catches_errors=False).output.payload == [1]
-    jump = interpret("c", {"greentic_control": {"v": 1, "action": "jump", "flow": "f", "node": "n", "payload": 1, "max_redirects": 9}}, catches_errors=False).control
+    assert interpret("c", {"error": {"code": "x"}, "result": 1}, catches_errors=False).output.ok and interpret(
+        "c", [1], catches_errors=False
+    ).output.payload == [1]
+    jump = interpret(
+        "c",
+        {"greentic_control": {"v": 1, "action": "jump", "flow": "f", "node": "n", "payload": 1, "max_redirects": 9}},
+        catches_errors=False,
+    ).control
     assert jump == Jump("f", "n", 1, 9)
-    assert interpret("c", {"greentic_control": {"v": 1, "action": "respond", "text": "t"}}, catches_errors=False).control == Respond({"text": "t"})
+    assert interpret(
+        "c", {"greentic_control": {"v": 1, "action": "respond", "text": "t"}}, catches_errors=False
+    ).control == Respond({"text": "t"})
     assert interpret("c", {"greentic_control": {"v": 2, "action": "jump"}}, catches_errors=False).control is None
     for broken in ({"flow": ""}, {"flow": "f", "node": 5}):
         with pytest.raises(FlowFailure, match="jump_failed"):
@@ -294,9 +397,24 @@ def test_what_an_answer_of_a_component_means():
 
 def test_control_of_a_component_jumps_and_responds():
     other = flow(node("o", "emit.response", {"text": "{{prev.k}}"}), flow_id="other")
-    world = World(flow(node("a", "c", {"x": 1}, operation="jump")), other, c=lambda call: {"greentic_control": {"v": 1, "action": call.operation, "flow": "other", "payload": {"k": "v"}, "text": "bye"}})
+    world = World(
+        flow(node("a", "c", {"x": 1}, operation="jump")),
+        other,
+        c=lambda call: {
+            "greentic_control": {
+                "v": 1,
+                "action": call.operation,
+                "flow": "other",
+                "payload": {"k": "v"},
+                "text": "bye",
+            }
+        },
+    )
     assert world.start({}).output == [{"text": "v"}]
-    world = World(flow(node("a", "c", {"x": 1}, to("b"), operation="respond"), node("b", "emit.response", {})), c=lambda call: {"greentic_control": {"v": 1, "action": "respond", "text": "bye"}})
+    world = World(
+        flow(node("a", "c", {"x": 1}, to("b"), operation="respond"), node("b", "emit.response", {})),
+        c=lambda call: {"greentic_control": {"v": 1, "action": "respond", "text": "bye"}},
+    )
     assert world.start({}).output == [{"text": "bye"}]
 
 
@@ -304,13 +422,21 @@ def test_outcomes_and_events_choose_routes():
     routes = when({"event": "on_error", "to": "e"}, {"condition": "event == tall", "to": "t"}, {"to": "s"})
     nodes = [node(name, "emit.response", {"r": name}) for name in ("e", "t", "s")]
     for answer, taken in (({"ok": False, "error": {}}, "e"), ({"outcome": "tall"}, "t"), ({}, "s")):
-        assert World(flow(node("a", "c", {"i": 1}, routes, operation="x"), *nodes), c=lambda call, answer=answer: answer).start({}).output == [{"r": taken}]
+        assert World(
+            flow(node("a", "c", {"i": 1}, routes, operation="x"), *nodes), c=lambda call, answer=answer: answer
+        ).start({}).output == [{"r": taken}]
 
 
 def test_state_belongs_to_environment_and_tenant():
-    plan = flow(node("g", "state.get", {"key": "k"}, to("s")), node("s", "state.set", {"key": "k", "value": {"v": "{{entry.text}}"}}, to("e")), node("e", "emit.response", {"before": "{{node.g.found}}", "value": "{{node.g.value}}"}))
+    plan = flow(
+        node("g", "state.get", {"key": "k"}, to("s")),
+        node("s", "state.set", {"key": "k", "value": {"v": "{{entry.text}}"}}, to("e")),
+        node("e", "emit.response", {"before": "{{node.g.found}}", "value": "{{node.g.value}}"}),
+    )
     world = World(plan)
-    assert world.start({"text": "1"}).output == [{"before": False, "value": None}] and world.start({"text": "2"}).output == [{"before": True, "value": {"v": "1"}}]
+    assert world.start({"text": "1"}).output == [{"before": False, "value": None}] and world.start(
+        {"text": "2"}
+    ).output == [{"before": True, "value": {"v": "1"}}]
     other = world.run()._replace(caller=CALLER._replace(tenant="other"))
     assert start(other, {}).output == [{"before": False, "value": None}]
     with pytest.raises(FlowFailure, match="state store is not configured"):
@@ -318,29 +444,76 @@ def test_state_belongs_to_environment_and_tenant():
 
 
 def test_tools_fail_as_values_and_approvals_may_approve_themselves():
-    plan = flow(node("m", "mcp", {"server": "s", "tool": "t", "output": "r"}, to("e")), node("e", "emit.response", {"m": "{{node.m.r.error}}"}))
+    plan = flow(
+        node("m", "mcp", {"server": "s", "tool": "t", "output": "r"}, to("e")),
+        node("e", "emit.response", {"m": "{{node.m.r.error}}"}),
+    )
     assert "no MCP server is configured" in World(plan).start({}).output[0]["m"]
     assert "A2A" in str(World(flow(node("m", "a2a:helper", {"message": "x"}))).start({}).output)
-    for told, approved in (({"mode": "above_risk", "risk": 1, "risk_threshold": 5}, True), ({"mode": "above_confidence", "confidence": 0.9, "confidence_threshold": 0.8}, True)):
-        assert World(flow(node("a", "approval.call", {"input": told}, operation="x"))).start({}).output["approved"] is approved
+    for told, approved in (
+        ({"mode": "above_risk", "risk": 1, "risk_threshold": 5}, True),
+        ({"mode": "above_confidence", "confidence": 0.9, "confidence_threshold": 0.8}, True),
+    ):
+        assert (
+            World(flow(node("a", "approval.call", {"input": told}, operation="x"))).start({}).output["approved"]
+            is approved
+        )
     with pytest.raises(FlowFailure):
-        World(flow(node("a", "approval.call", {"input": {"mode": "above_risk", "risk": 9, "risk_threshold": 5}}, operation="x"))).start({})
+        World(
+            flow(
+                node(
+                    "a",
+                    "approval.call",
+                    {"input": {"mode": "above_risk", "risk": 9, "risk_threshold": 5}},
+                    operation="x",
+                )
+            )
+        ).start({})
 
 
 def test_providers_are_called_through_mappings():
-    plan = flow(node("p", "provider.invoke", {"provider_type": "t", "op": "send", "input": {"to": "{{entry.text}}"}, "in_map": {"body": "/input/to"}, "out_map": {"id": "{{result.id}}"}}))
+    plan = flow(
+        node(
+            "p",
+            "provider.invoke",
+            {
+                "provider_type": "t",
+                "op": "send",
+                "input": {"to": "{{entry.text}}"},
+                "in_map": {"body": "/input/to"},
+                "out_map": {"id": "{{result.id}}"},
+            },
+        )
+    )
     world = World(plan)
     world.components.providers["t"] = lambda call: {"id": f"{call.operation}:{call.input['body']}"}
     assert world.start({"text": "ann"}).output == {"id": "send:ann"}
 
 
 def test_variables_are_set_behind_a_node():
-    world = World(flow(node("a", "c", {"input": 1, "vars_out": {"x": "{{prev.n}}", "y": "/prev/n"}}, to("e"), operation="o"), node("e", "emit.response", {"v": "{{vars}}"}), extra={"vars_init": {"d": {"default": 0}}}), c=lambda call: {"n": call.input})
+    world = World(
+        flow(
+            node("a", "c", {"input": 1, "vars_out": {"x": "{{prev.n}}", "y": "/prev/n"}}, to("e"), operation="o"),
+            node("e", "emit.response", {"v": "{{vars}}"}),
+            extra={"vars_init": {"d": {"default": 0}}},
+        ),
+        c=lambda call: {"n": call.input},
+    )
     assert world.start({}).output == [{"v": {"d": 0, "x": 1, "y": 1}}]
 
 
 def test_slots_are_given_to_the_extractor():
-    world = World(flow(node("a", "component.exec", {"component": "ai.greentic.component-slot-extractor", "operation": "o", "input": {"t": 1}}), extra={"greentic.slot_schema": {"s": 1}}), **{"ai.greentic.component-slot-extractor": lambda call: call.input})
+    world = World(
+        flow(
+            node(
+                "a",
+                "component.exec",
+                {"component": "ai.greentic.component-slot-extractor", "operation": "o", "input": {"t": 1}},
+            ),
+            extra={"greentic.slot_schema": {"s": 1}},
+        ),
+        **{"ai.greentic.component-slot-extractor": lambda call: call.input},
+    )
     assert world.start({}).output == {"slot_definitions": {"s": 1}, "t": 1}
 
 
@@ -353,7 +526,10 @@ def test_the_trace_tells_each_step():
 
     world = World(flow(node("a", "emit.response", {"t": 1}, to("b")), node("b", "session.wait", "r", to("a"))))
     start(world.run()._replace(ports=world.ports._replace(trace=Trace())), {})
-    assert [(t[1], t[2], t[5]) for t in told] == [("a", "emit", "b"), ("b", "session.wait", "wait for the next message")]
+    assert [(t[1], t[2], t[5]) for t in told] == [
+        ("a", "emit", "b"),
+        ("b", "session.wait", "wait for the next message"),
+    ]
 
 
 # -- what templates see ---------------------------------------------------------------------------------------------
@@ -361,31 +537,73 @@ def test_the_trace_tells_each_step():
 
 def test_entry_submitted_fields_and_actions():
     message = {"input": {"text": "t", "metadata": {"action": "a", "locale": "de"}, "order": 5}}
-    assert submitted(message) == {"locale": "de", "order": 5} and entry_view(message)["order"] == 5 and entry_view("word") == "word"
-    assert without_action(message)["input"]["metadata"] == {"locale": "de"} and without_action({"metadata": {"action": 1}}) == {"metadata": {}} and without_action(5) == 5
-    assert rendered("{{now.date}}") == "2026-09-21" and rendered("{{now.iso}}").endswith(".123Z") and rendered("{{now.epoch_ms}}") == 1_790_000_000_123
+    assert (
+        submitted(message) == {"locale": "de", "order": 5}
+        and entry_view(message)["order"] == 5
+        and entry_view("word") == "word"
+    )
+    assert (
+        without_action(message)["input"]["metadata"] == {"locale": "de"}
+        and without_action({"metadata": {"action": 1}}) == {"metadata": {}}
+        and without_action(5) == 5
+    )
+    assert (
+        rendered("{{now.date}}") == "2026-09-21"
+        and rendered("{{now.iso}}").endswith(".123Z")
+        and rendered("{{now.epoch_ms}}") == 1_790_000_000_123
+    )
 
 
 # -- cards ----------------------------------------------------------------------------------------------------------
 
 
 def test_cards_are_promoted_and_read_from_the_pack():
-    assets = SimulatedAssets({"cards/a.json": b'{"type": "AdaptiveCard"}', "i18n/en.json": b'{"k": "v"}', "i18n/_manifest.json": b'["de", "en"]', "i18n/de.json": b'{"k": "w"}', "cards/bad.json": b"{"})
+    assets = SimulatedAssets(
+        {
+            "cards/a.json": b'{"type": "AdaptiveCard"}',
+            "i18n/en.json": b'{"k": "v"}',
+            "i18n/_manifest.json": b'["de", "en"]',
+            "i18n/de.json": b'{"k": "w"}',
+            "cards/bad.json": b"{",
+        }
+    )
     card = card_invocation({"x": 1}, {"default_card_asset": "assets/cards/a.json", "default_source": "ASSET"}, assets)
-    assert card == {"x": 1, "card_source": "inline", "card_spec": {"inline_json": {"type": "AdaptiveCard"}, "i18n_inline": {"de": {"k": "w"}, "en": {"k": "v"}}}}
+    assert card == {
+        "x": 1,
+        "card_source": "inline",
+        "card_spec": {"inline_json": {"type": "AdaptiveCard"}, "i18n_inline": {"de": {"k": "w"}, "en": {"k": "v"}}},
+    }
     assert card_invocation({"config": {"default_card_inline": {"a": 1}}}, None, assets)["card_source"] == "inline"
     assert card_invocation({"x": 1}, None, assets) is None and card_invocation("x", None, assets) is None
     broken = {"card_source": "asset", "card_spec": {"asset_path": "assets/cards/bad.json"}}
     assert card_invocation(broken, None, assets) == broken  # the component says what is wrong with it
-    assert inlined_call({"call": {"payload": {"card_source": "asset", "card_spec": {"asset_path": "cards/a.json"}}}}, assets)["call"]["payload"]["card_source"] == "inline"
+    assert (
+        inlined_call(
+            {"call": {"payload": {"card_source": "asset", "card_spec": {"asset_path": "cards/a.json"}}}}, assets
+        )["call"]["payload"]["card_source"]
+        == "inline"
+    )
     entry = {"metadata": {"toCardId": "b", "locale": "de"}}
-    assert before_dispatch("x.adaptive-card", {"y": 1}, entry) == {"y": 1, "card_source": "asset", "card_spec": {"asset_path": "assets/cards/b.json"}, "locale": "de"}
+    assert before_dispatch("x.adaptive-card", {"y": 1}, entry) == {
+        "y": 1,
+        "card_source": "asset",
+        "card_spec": {"asset_path": "assets/cards/b.json"},
+        "locale": "de",
+    }
     assert before_dispatch("other", {"y": 1}, entry) == {"y": 1} and before_dispatch("other", 5, entry) == 5
 
 
 def test_a_card_node_gives_the_component_the_card_raw():
-    world = World(flow(node("a", "x.adaptive-card", {"card_source": "inline", "card_spec": {"inline_json": {}}}, operation="card")), **{"x.adaptive-card": lambda call: {"card": call.card, "input": call.input}})
-    assert world.start({}).output == {"card": True, "input": {"card_source": "inline", "card_spec": {"inline_json": {}}}}
+    world = World(
+        flow(
+            node("a", "x.adaptive-card", {"card_source": "inline", "card_spec": {"inline_json": {}}}, operation="card")
+        ),
+        **{"x.adaptive-card": lambda call: {"card": call.card, "input": call.input}},
+    )
+    assert world.start({}).output == {
+        "card": True,
+        "input": {"card_source": "inline", "card_spec": {"inline_json": {}}},
+    }
 
 
 # -- envelopes ------------------------------------------------------------------------------------------------------
@@ -403,10 +621,26 @@ def test_inputs_are_split(value, split):
 
 
 def test_envelopes_carry_json_as_numbers():
-    call = ComponentCall("c", "run", {"a": 1}, {"k": 2}, "f", "n", CALLER._replace(tenant="bad tenant", user="u", team="t"))
+    call = ComponentCall(
+        "c", "run", {"a": 1}, {"k": 2}, "f", "n", CALLER._replace(tenant="bad tenant", user="u", team="t")
+    )
     shown = envelope_of(call).to_json()
-    assert json.loads(bytes(shown["payload"])) == {"config": {"k": 2}, "input": {"a": 1}} and bytes(shown["metadata"]) == b"null"
-    assert shown["ctx"] == {"env": "local", "tenant": "tenant.default", "tenant_id": "tenant.default", "session_id": "s", "flow_id": "f", "node_id": "n", "attempt": 1, "provider_id": "provider", "user_id": "u", "team_id": "t"}
+    assert (
+        json.loads(bytes(shown["payload"])) == {"config": {"k": 2}, "input": {"a": 1}}
+        and bytes(shown["metadata"]) == b"null"
+    )
+    assert shown["ctx"] == {
+        "env": "local",
+        "tenant": "tenant.default",
+        "tenant_id": "tenant.default",
+        "session_id": "s",
+        "flow_id": "f",
+        "node_id": "n",
+        "attempt": 1,
+        "provider_id": "provider",
+        "user_id": "u",
+        "team_id": "t",
+    }
     assert dropped_keys({"input": 1, "a": 1}) == ["a"] and dropped_keys({"a": 1}) == [] and dropped_keys(5) == []
 
 
@@ -427,4 +661,6 @@ def test_a_load_report_finds_what_would_fail_silently():
     ):  # fmt: skip
         assert said in found, said
     assert lint_flow(flow(), Known(lambda *a: True, frozenset())) == ["flow main has no nodes"]
-    assert lint_flow(flow(node("a", "emit.response", {"t": "x {{entry.t}}"})), Known(lambda *a: True, frozenset())) == []
+    assert (
+        lint_flow(flow(node("a", "emit.response", {"t": "x {{entry.t}}"})), Known(lambda *a: True, frozenset())) == []
+    )

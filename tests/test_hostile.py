@@ -54,7 +54,9 @@ def test_a_run_has_an_end_in_time(monkeypatch):
         World(flow(node("a", "var.set", {"name": "x", "value": 1}, to("a")))).start({})
 
 
-@pytest.mark.parametrize("value", ["{{vars.x}}{{vars.x}}{{vars.x}}{{vars.x}}!", ["{{vars.x}}", "{{vars.x}}"], {"a": "{{vars.x}}"}])
+@pytest.mark.parametrize(
+    "value", ["{{vars.x}}{{vars.x}}{{vars.x}}{{vars.x}}!", ["{{vars.x}}", "{{vars.x}}"], {"a": "{{vars.x}}"}]
+)
 def test_values_that_grow_in_every_step_end_the_run(value):
     grow = node("a", "emit.log", {"text": "x"}, to("a"))
     grow["input"]["mapping"] = {"text": "x", "vars_out": {"x": value}}
@@ -63,7 +65,16 @@ def test_values_that_grow_in_every_step_end_the_run(value):
         world.start({})
 
 
-@pytest.mark.parametrize("template", ["code {{007}}", "x {{1e999}}", "a {{#if (eq x 01)}}y{{/if}}", "{{entry.list[" + "9" * 5000 + "]}}", "{{" + "(" * 3000])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "code {{007}}",
+        "x {{1e999}}",
+        "a {{#if (eq x 01)}}y{{/if}}",
+        "{{entry.list[" + "9" * 5000 + "]}}",
+        "{{" + "(" * 3000,
+    ],
+)
 def test_odd_numbers_in_templates_are_faults_of_their_node(template):
     compiled = compile_value(template)
     if compiled.faults:
@@ -83,7 +94,12 @@ def test_flows_of_an_extension_replace_those_of_the_manifest(tmp_path):
     flows = {"flows": [{"id": "main", "flow_type": "messaging", "start": "two", "nodes": {
         "one": {"component_id": "emit.response", "payload": {"text": "one"}}, "two": {"component": "emit.response", "operation_payload": {"text": "two {{entry.text}}"}},
     }}]}  # fmt: skip
-    data = make_pack("p", ECHO, {"echo": wat.node_06()}, extensions={"greentic.pack.runtime_flow": {"kind": "x", "version": "1", "inline": flows}})
+    data = make_pack(
+        "p",
+        ECHO,
+        {"echo": wat.node_06()},
+        extensions={"greentic.pack.runtime_flow": {"kind": "x", "version": "1", "inline": flows}},
+    )
     assert Stage(tmp_path, data).turn({"text": "hi"}).output == [{"text": "two hi"}]
     with pytest.raises(MalformedArtifact, match="no list `flows`"):
         load_pack(placed(tmp_path, make_pack("p", ECHO, extensions={"greentic.pack.runtime_flows": {"inline": {}}})))
@@ -98,7 +114,16 @@ def test_threat_cbor_bomb_few_bytes_never_become_many():
         chain = b"\xd8\x1c\x82" + chain + b"\xd8\x1d\x00"
     wide = cbor2.dumps([["x" * 1000] * 300] * 100)
     strings = cbor2.dumps(["a" * 5000] * 5000, string_referencing=True)
-    for bomb in (chain, strings, cbor2.dumps(cbor2.CBORTag(5, [10**9, 1])), cbor2.dumps(cbor2.CBORTag(35, "(a{999}){999}")), wide, b"\x81" * 5000, b"\xa1\x82\x01\x02\x03", b"\xc2\x59\x40\x00" + b"\xff" * 16384):
+    for bomb in (
+        chain,
+        strings,
+        cbor2.dumps(cbor2.CBORTag(5, [10**9, 1])),
+        cbor2.dumps(cbor2.CBORTag(35, "(a{999}){999}")),
+        wide,
+        b"\x81" * 5000,
+        b"\xa1\x82\x01\x02\x03",
+        b"\xc2\x59\x40\x00" + b"\xff" * 16384,
+    ):
         with pytest.raises(FlowFailure, match="is no CBOR"):
             _from_cbor(bomb, "it")
     plain = {"a": [1, 2.5, None, True, {"b": "c"}]}
@@ -108,7 +133,13 @@ def test_threat_cbor_bomb_few_bytes_never_become_many():
 def test_values_in_errors_are_described_and_not_shown():
     from wasmtime import component as c
 
-    for value, kind in (("planted-secret", c.U32()), ({"planted-secret": 1}, c.String()), (b"planted-secret", c.Bool()), ("\ud800", c.Char()), (1e39, c.F32())):
+    for value, kind in (
+        ("planted-secret", c.U32()),
+        ({"planted-secret": 1}, c.String()),
+        (b"planted-secret", c.Bool()),
+        ("\ud800", c.Char()),
+        (1e39, c.F32()),
+    ):
         with pytest.raises(ValueMismatch) as error:
             converter_for(kind).lower(value, [])
         assert "planted" not in str(error.value)
@@ -143,14 +174,19 @@ def test_an_import_with_resources_that_nobody_answers_ends_a_call_with_the_reaso
     """`wasi:http` is denied by default; the text says what would allow it."""
     core = '(core module $m (func (export "run") (result i32) (i32.const 7))) (core instance $i (instantiate $m))'
     out = '(func $run (result u32) (canon lift (core func $i "run"))) (instance $api (export "run" (func $run))) (export "test:api/run@1.0.0" (instance $api))'
-    for imported, told in (("wasi:http/types@0.2.3", "GREENTIC_HTTP_EGRESS=unrestricted"), ("other:made-up/things@0.9.0", "does not provide")):
+    for imported, told in (
+        ("wasi:http/types@0.2.3", "GREENTIC_HTTP_EGRESS=unrestricted"),
+        ("other:made-up/things@0.9.0", "does not provide"),
+    ):
         types = f'(import "{imported}" (instance $t (export "fields" (type $f (sub resource))) (export "[constructor]fields" (func (result (own $f))))))'
         component = loaded(bytes(wat2wasm(f"(component {types} {core} {out})")))
         export = component.find("test:api/run@1.0.0", "run")
         assert export is not None and component.unanswered == [f"{imported}#[constructor]fields"]
         with pytest.raises(Trap, match=told):
             component.call(export, [], context(), DEFAULT_LIMITS)
-    plain = loaded(bytes(wat2wasm(f'(component (import "test:other/none@1.0.0" (instance (export "do" (func)))) {core} {out})')))
+    plain = loaded(
+        bytes(wat2wasm(f'(component (import "test:other/none@1.0.0" (instance (export "do" (func)))) {core} {out})'))
+    )
     export = plain.find("test:api/run@1.0.0", "run")
     assert export is not None and plain.call(export, [], context(), DEFAULT_LIMITS) == 7
 
@@ -179,10 +215,16 @@ def test_compiled_code_belongs_to_the_bytes_and_not_to_a_claim(tmp_path):
 
 def test_results_of_another_type_fail_the_call(tmp_path):
     for result, body in (("u32", "(i32.const 7)"), (None, "")):
-        wasm = wat.component("greentic:component/node@0.6.0", [wat.Function("invoke", {"op": "string", "envelope": "string"}, result, body)])
+        wasm = wat.component(
+            "greentic:component/node@0.6.0",
+            [wat.Function("invoke", {"op": "string", "envelope": "string"}, result, body)],
+        )
         with pytest.raises(FlowFailure):
             call(wasm, {"a": 1})
-        wasm = wat.component("greentic:component/component-runtime@0.6.0", [wat.Function("run", {"a": wat.BYTES, "b": wat.BYTES}, result, body)])
+        wasm = wat.component(
+            "greentic:component/component-runtime@0.6.0",
+            [wat.Function("run", {"a": wat.BYTES, "b": wat.BYTES}, result, body)],
+        )
         with pytest.raises(FlowFailure):
             call(wasm, {"a": 1})
 
@@ -191,7 +233,9 @@ def test_configuration_is_what_is_published_then_a_declared_secret(tmp_path, mon
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "api_key").write_text("from-secret\r\n")
     monkeypatch.setenv("GREENTIC_SECRETS_DIR", str(tmp_path / "secrets"))
-    pack = load_pack(placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}, secret_requirements=[{"key": "API_KEY"}])))
+    pack = load_pack(
+        placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}, secret_requirements=[{"key": "API_KEY"}]))
+    )
     runtime = ComponentRuntime(None, StoredState(MemoryStore()), lambda source, text: None)
     calls = RevisionComponents((pack,), runtime, {"pack": {"base": "https://x", "n": 3}}).of_pack("p")
     ready = calls._own["echo"]
@@ -204,7 +248,10 @@ def test_the_secret_of_the_nearest_scope_wins(tmp_path):
     file = tmp_path / "dev"
     file.write_text("name=general\nsecrets://local/acme/_/x/name=tenant\nsecrets://local/acme/red/x/name=team\n")
     secrets = SecretFiles(None, {"GREENTIC_DEV_SECRETS_PATH": str(file)})
-    assert [secrets.get(CALLER._replace(**more), "name") for more in ({"team": "red"}, {"team": "blue"}, {"tenant": "other"})] == [b"team", b"tenant", b"general"]
+    assert [
+        secrets.get(CALLER._replace(**more), "name")
+        for more in ({"team": "red"}, {"team": "blue"}, {"tenant": "other"})
+    ] == [b"team", b"tenant", b"general"]
 
 
 # -- requests of components -----------------------------------------------------------------------------------------
@@ -213,7 +260,10 @@ def test_the_secret_of_the_nearest_scope_wins(tmp_path):
 HTTP = PolicedHttp(read_policy("127.0.0.1"))
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000, b"HTTP/1.1 100 Continue\r\n\r\n" * 1000])
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000, b"HTTP/1.1 100 Continue\r\n\r\n" * 1000],
+)
 def test_threat_slow_peer_a_request_ends_by_its_deadline_however_slowly_it_drips(answer):
     began = time.monotonic()
     with pytest.raises(EgressFailed, match="no answer within"):
@@ -222,12 +272,28 @@ def test_threat_slow_peer_a_request_ends_by_its_deadline_however_slowly_it_drips
 
 
 def test_answers_are_whole_and_bounded():
-    for answer, why in ((b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "ended after 5 of 10"), (b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + bytes(5_000_000), "larger than"), (b"gibberish\r\n\r\n", "no HTTP")):
+    for answer, why in (
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort", "ended after 5 of 10"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + bytes(5_000_000), "larger than"),
+        (b"gibberish\r\n\r\n", "no HTTP"),
+    ):
         with pytest.raises(EgressFailed, match=why):
             HTTP.send("GET", EvilServer(answer).url, [], None, 5)
 
 
-@pytest.mark.parametrize("headers", [[("X A", "b")], [("X\tA", "b")], [("A", "b\r\nHost: evil")], [("A", "b\n c")], [("A", "planted-secret\x00")], [("", "b")], [("A:", "b")], [("é", "b")]])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("X A", "b")],
+        [("X\tA", "b")],
+        [("A", "b\r\nHost: evil")],
+        [("A", "b\n c")],
+        [("A", "planted-secret\x00")],
+        [("", "b")],
+        [("A:", "b")],
+        [("é", "b")],
+    ],
+)
 def test_threat_header_injection_is_refused_and_not_shown(headers):
     peer = EvilServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(EgressFailed) as error:
@@ -238,14 +304,35 @@ def test_threat_header_injection_is_refused_and_not_shown(headers):
     assert all(b"planted" not in request for request in peer.requests)
 
 
-@pytest.mark.parametrize("url", ["http://exa mple.com/", "http://a\x7fb/", "http://127.0.0.1/planted secret", "http://127.0.0.1/a\r\nb", "http://[::1%25x]/", "http://é/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://exa mple.com/",
+        "http://a\x7fb/",
+        "http://127.0.0.1/planted secret",
+        "http://127.0.0.1/a\r\nb",
+        "http://[::1%25x]/",
+        "http://é/",
+    ],
+)
 def test_odd_urls_are_failures_that_the_component_gets_as_values(url):
     with pytest.raises((EgressFailed, EgressRefused)) as error:
         PolicedHttp(read_policy("unrestricted")).send("GET", url, [], None, 1)
     assert "planted" not in str(error.value)
 
 
-@pytest.mark.parametrize("address", ["64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "::a9fe:a9fe", "::ffff:0:a9fe:a9fe", "fd00:ec2::23", "fd20:ce::254"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "::a9fe:a9fe",
+        "::ffff:0:a9fe:a9fe",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+    ],
+)
 def test_threat_ssrf_addresses_that_lead_to_a_metadata_service(address):
     assert refused_address(EgressPolicy("unrestricted"), address) is not None
 
@@ -253,7 +340,9 @@ def test_threat_ssrf_addresses_that_lead_to_a_metadata_service(address):
 @pytest.mark.parametrize("address", ["64:ff9b::a00:1", "2002:a00:1::", "fec0::1", "::1", "fd12::1", "::7f00:1"])
 def test_threat_ssrf_addresses_that_lead_to_a_private_network(address):
     assert refused_address(EgressPolicy("public"), address) is not None
-    assert refused_address(EgressPolicy("public"), "64:ff9b::808:808") is None and read_policy("[::1]").hosts == ("::1",)
+    assert refused_address(EgressPolicy("public"), "64:ff9b::808:808") is None and read_policy("[::1]").hosts == (
+        "::1",
+    )
 
 
 # -- where turns run and wait ---------------------------------------------------------------------------------------
@@ -307,7 +396,9 @@ def test_few_wait_for_a_conversation_and_others_do_not_wait_for_it(tmp_path, kin
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     values = DirectoryStore(tmp_path / "values")
-    monkeypatch.setattr("pathlib.Path.replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "pathlib.Path.replace", lambda self, target: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(FlowFailure, match="No space"):
         values.set("k", b"v")
     assert list((tmp_path / "values").iterdir()) == []

@@ -29,7 +29,13 @@ def inside(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a program with the image as its whole file system."""
     if os.geteuid() != 0:
         pytest.skip("changing the root directory needs root")
-    return subprocess.run([shutil.which("chroot") or "/usr/sbin/chroot", str(root), *words], capture_output=True, text=True, check=False, env={"HOME": "/var/greentic"})
+    return subprocess.run(
+        [shutil.which("chroot") or "/usr/sbin/chroot", str(root), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"HOME": "/var/greentic"},
+    )
 
 
 @pytest.mark.e2e
@@ -54,7 +60,11 @@ def test_there_is_no_shell_no_installer_and_no_cluster_client(root):
 
 def test_nothing_tells_where_it_was_built(root):
     here = str(Path(__file__).resolve().parents[1]).encode()
-    assert [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and not p.is_symlink() and here in p.read_bytes()] == []
+    assert [
+        str(p.relative_to(root))
+        for p in root.rglob("*")
+        if p.is_file() and not p.is_symlink() and here in p.read_bytes()
+    ] == []
 
 
 def test_the_same_files_are_the_same_layer_whatever_their_times(tmp_path):

@@ -44,7 +44,9 @@ class Script:
 def server(*answers: httpx2.Response | Exception, patience: float = 30) -> tuple[ApiServer, Script]:
     script = Script(*answers)
     client = httpx2.Client(transport=httpx2.MockTransport(script), base_url="https://api.example.com")
-    return ApiServer(Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"), patience=patience), script
+    return ApiServer(
+        Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"), patience=patience
+    ), script
 
 
 def ok(value: dict) -> httpx2.Response:
@@ -55,7 +57,12 @@ def status(code: int, message: str, **more: object) -> httpx2.Response:
     return httpx2.Response(code, json={"kind": "Status", "code": code, "message": message, **more})
 
 
-GROUPS = {"groups": [{"name": "policy", "versions": [{"version": "v1beta1"}]}, {"name": "apps", "versions": [{"version": "v1"}]}]}
+GROUPS = {
+    "groups": [
+        {"name": "policy", "versions": [{"version": "v1beta1"}]},
+        {"name": "apps", "versions": [{"version": "v1"}]},
+    ]
+}
 
 
 @pytest.fixture(autouse=True)
@@ -79,15 +86,28 @@ def test_an_apply_is_a_patch_with_our_manager():
 def test_a_dry_run_says_so_and_is_no_write():
     api, script = server(ok(CONFIG_MAP))
     api.apply(CONFIG_MAP, force=True, dry_run=True)
-    assert dict(script.asked[0].url.params) == {"fieldManager": "greentic-deployer", "force": "true", "dryRun": "All"} and api.writes == 0
+    assert (
+        dict(script.asked[0].url.params) == {"fieldManager": "greentic-deployer", "force": "true", "dryRun": "All"}
+        and api.writes == 0
+    )
 
 
 @pytest.mark.parametrize(
     ("thing", "path"),
     [
-        ({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}}, "/apis/apps/v1/namespaces/n/deployments/d"),
+        (
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "namespace": "n"}},
+            "/apis/apps/v1/namespaces/n/deployments/d",
+        ),
         ({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}, "/api/v1/namespaces/n"),
-        ({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "n"}}, "/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/p"),
+        (
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "p", "namespace": "n"},
+            },
+            "/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/p",
+        ),
     ],
 )
 def test_where_each_kind_is(thing, path):
@@ -108,7 +128,10 @@ def test_a_budget_is_written_in_the_version_that_is_served():
 
 
 def test_lists_are_read_page_by_page():
-    api, script = server(ok({"metadata": {"resourceVersion": "9", "continue": "c"}, "items": [{"metadata": {"name": "a"}}]}), ok({"metadata": {"resourceVersion": "9"}, "items": [{"metadata": {"name": "b"}}]}))
+    api, script = server(
+        ok({"metadata": {"resourceVersion": "9", "continue": "c"}, "items": [{"metadata": {"name": "a"}}]}),
+        ok({"metadata": {"resourceVersion": "9"}, "items": [{"metadata": {"name": "b"}}]}),
+    )
     found = api.list("ConfigMap", "n", "x=y")
     assert [(i["kind"], i["metadata"]["name"]) for i in found.items] == [("ConfigMap", "a"), ("ConfigMap", "b")]
     assert dict(script.asked[1].url.params) | {"limit": ""} == {"limit": "", "labelSelector": "x=y", "continue": "c"}
@@ -147,7 +170,15 @@ def test_a_server_that_never_answered_is_given_up_sooner_than_one_that_is_away(m
     assert 30 < now[0] <= 60
 
 
-@pytest.mark.parametrize(("answer", "count"), [(status(403, "no"), 1), (status(422, "field is immutable"), 1), (status(500, 'admission webhook "w" denied the request: no'), 1), (status(500, "ValidatingAdmissionPolicy 'p' denied request: no"), 1)])
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [
+        (status(403, "no"), 1),
+        (status(422, "field is immutable"), 1),
+        (status(500, 'admission webhook "w" denied the request: no'), 1),
+        (status(500, "ValidatingAdmissionPolicy 'p' denied request: no"), 1),
+    ],
+)
 def test_what_asking_again_cannot_change_is_told_at_once(answer, count):
     api, script = server(answer)
     with pytest.raises(ApiRefused):
@@ -159,7 +190,11 @@ def test_refusals_say_what_they_are():
     api, _ = server(status(403, "configmaps is forbidden"))
     with pytest.raises(ApiRefused) as refused:
         api.apply(CONFIG_MAP, force=False)
-    assert refused.value.forbidden and "ConfigMap `a` in namespace `n`" in str(refused.value) and "credentials requirements" in refused.value.hint
+    assert (
+        refused.value.forbidden
+        and "ConfigMap `a` in namespace `n`" in str(refused.value)
+        and "credentials requirements" in refused.value.hint
+    )
     causes = [{"reason": "FieldManagerConflict", "message": 'conflict with "kubectl" using v1', "field": ".data.k"}]
     api, _ = server(status(409, "conflict", details={"causes": causes}))
     with pytest.raises(ApiRefused) as refused:
@@ -200,7 +235,17 @@ def test_a_watch_gives_events_and_tells_when_its_version_is_gone():
 def live(uid: str = "u", version: str = "4", labels: dict | None = None) -> dict:
     mine = {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: OWNER.store}
     applied = [{"manager": names.FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:data": {}}}]
-    return {**CONFIG_MAP, "metadata": {"name": "a", "namespace": "n", "uid": uid, "resourceVersion": version, "managedFields": applied, "labels": mine if labels is None else labels}}
+    return {
+        **CONFIG_MAP,
+        "metadata": {
+            "name": "a",
+            "namespace": "n",
+            "uid": uid,
+            "resourceVersion": version,
+            "managedFields": applied,
+            "labels": mine if labels is None else labels,
+        },
+    }
 
 
 SEEN = Deletion(Ref("ConfigMap", "a", "n"), "u", "3")
@@ -223,7 +268,9 @@ def test_threat_prune_strangers_an_object_that_became_somebody_elses_is_kept(now
 # -- finding the server -----------------------------------------------------------------------------------------------------
 
 
-def kubeconfig(path: Path, name: str, *, current: bool = True, token: str = "t", server: str = "https://one.example.com") -> Path:
+def kubeconfig(
+    path: Path, name: str, *, current: bool = True, token: str = "t", server: str = "https://one.example.com"
+) -> Path:
     raw = {
         "clusters": [{"name": name, "cluster": {"server": server, "insecure-skip-tls-verify": True}}], "users": [{"name": name, "user": {"token": token}}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
@@ -233,7 +280,10 @@ def kubeconfig(path: Path, name: str, *, current: bool = True, token: str = "t",
 
 
 def test_kubeconfigs_are_merged_and_contexts_found(tmp_path, monkeypatch):
-    first, second = kubeconfig(tmp_path / "1", "one", current=False), kubeconfig(tmp_path / "2", "two", server="https://two.example.com")
+    first, second = (
+        kubeconfig(tmp_path / "1", "one", current=False),
+        kubeconfig(tmp_path / "2", "two", server="https://two.example.com"),
+    )
     monkeypatch.setenv("KUBECONFIG", f"{first}{os.pathsep}{tmp_path / 'missing'}{os.pathsep}{second}")
     assert connect(None).server == "https://two.example.com"
     assert connect("one").server == "https://one.example.com"
@@ -249,7 +299,9 @@ def test_a_bound_token_replaces_every_other_way_to_log_in(tmp_path, monkeypatch)
         assert request.headers["authorization"] == sent
 
 
-@pytest.mark.parametrize("text", ["", "[]", "clusters: 5", "{", "contexts: [{name: a}]\nclusters: []\nusers: []\ncurrent-context: a"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "clusters: 5", "{", "contexts: [{name: a}]\nclusters: []\nusers: []\ncurrent-context: a"]
+)
 def test_a_kubeconfig_that_makes_no_sense_is_an_error_for_people(tmp_path, monkeypatch, text):
     (tmp_path / "bad").write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "bad"))
@@ -278,7 +330,13 @@ def test_plugins_give_the_token_and_learn_who_asks(tmp_path, monkeypatch, versio
     plugin.chmod(0o755)
     path = kubeconfig(tmp_path / "config", "one")
     raw = yaml.safe_load(path.read_text())
-    raw["users"][0]["user"] = {"exec": {"apiVersion": f"client.authentication.k8s.io/{version}", "command": str(plugin), "interactiveMode": "Never"}}
+    raw["users"][0]["user"] = {
+        "exec": {
+            "apiVersion": f"client.authentication.k8s.io/{version}",
+            "command": str(plugin),
+            "interactiveMode": "Never",
+        }
+    }
     path.write_text(yaml.safe_dump(raw))
     monkeypatch.setenv("KUBECONFIG", str(path))
     auth = connect(None).client.auth
@@ -304,7 +362,10 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
     program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.operate.revisions, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+        == "[]"
+    )
 
 
 # -- waiting ----------------------------------------------------------------------------------------------------------------
@@ -320,7 +381,9 @@ class Watched:
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
         return Listed(self._lists[kind], "1")
 
-    def watch(self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float) -> Iterator[Event]:
+    def watch(
+        self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float
+    ) -> Iterator[Event]:
         for thing in self._events.pop(kind, []):
             yield Event("MODIFIED", thing)
         self._told.wait(0.05)
@@ -332,7 +395,11 @@ class Watched:
 def deployment(**state: int) -> dict:
     container = {"name": "c", "image": "i"}
     template = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [container]}}
-    return {"metadata": {"name": "w", "generation": 2}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "w"}}, "template": template}, "status": state}
+    return {
+        "metadata": {"name": "w", "generation": 2},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "w"}}, "template": template},
+        "status": state,
+    }
 
 
 DONE = {"observedGeneration": 2, "updatedReplicas": 1, "replicas": 1, "availableReplicas": 1}
@@ -346,7 +413,14 @@ class View:
 
 def test_waiting_ends_when_the_watch_says_that_all_is_done():
     view = View()
-    wait_healthy(Watched({"Deployment": [deployment()], "Pod": []}, {"Deployment": [deployment(**DONE)]}), "n", "x", WANTED, 30, view)
+    wait_healthy(
+        Watched({"Deployment": [deployment()], "Pod": []}, {"Deployment": [deployment(**DONE)]}),
+        "n",
+        "x",
+        WANTED,
+        30,
+        view,
+    )
     assert view.last["w"][0].done
 
 
@@ -362,10 +436,27 @@ def test_an_older_generation_that_was_done_does_not_count():
 
 
 def test_a_crash_loop_is_told_with_its_last_lines():
-    state = {"name": "c", "restartCount": 4, "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1, "message": "boom"}}}
-    pod = {"metadata": {"name": "w-1", "labels": {"app": "w"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}, "status": {"containerStatuses": [state]}}
+    state = {
+        "name": "c",
+        "restartCount": 4,
+        "ready": False,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "boom"}},
+    }
+    pod = {
+        "metadata": {"name": "w-1", "labels": {"app": "w"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+        "status": {"containerStatuses": [state]},
+    }
     with pytest.raises(Conflict) as told:
-        wait_healthy(Watched({"Deployment": [deployment(observedGeneration=2)], "Pod": [pod]}, {}, "line one\nthe end"), "n", "x", WANTED, 30, View())
+        wait_healthy(
+            Watched({"Deployment": [deployment(observedGeneration=2)], "Pod": [pod]}, {}, "line one\nthe end"),
+            "n",
+            "x",
+            WANTED,
+            30,
+            View(),
+        )
     assert "pod `w-1`" in str(told.value) and "the end" in str(told.value)
 
 
@@ -381,4 +472,3 @@ def test_requests_that_fail_while_waiting_are_not_the_end():
 
     wait_healthy(Flaky({"Deployment": [deployment(**DONE)], "Pod": []}, {}), "n", "x", WANTED, 30, View())
     assert Flaky.failures == 0
-

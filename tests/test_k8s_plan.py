@@ -31,26 +31,46 @@ def tree(value: object, keys: dict[str, str] | None = None, path: str = "") -> d
     return {}
 
 
-def live_of(stated: dict, *others: tuple[str, dict], keys: dict[str, str] | None = None, manager: str = names.FIELD_MANAGER, **metadata: object) -> dict:
+def live_of(
+    stated: dict,
+    *others: tuple[str, dict],
+    keys: dict[str, str] | None = None,
+    manager: str = names.FIELD_MANAGER,
+    **metadata: object,
+) -> dict:
     """An object as the server has it after `manager` applied it."""
     thing = copy.deepcopy(stated)
     body = {k: v for k, v in stated.items() if k not in ("apiVersion", "kind")}
     body["metadata"] = {k: v for k, v in stated["metadata"].items() if k not in ("name", "namespace")}
     fields = [{"manager": manager, "operation": "Apply", "fieldsV1": tree(body, keys)}]
     fields += [{"manager": name, "operation": "Update", "fieldsV1": owned} for name, owned in others]
-    thing["metadata"] |= {"uid": f"uid-{stated['metadata']['name']}", "resourceVersion": "7", "managedFields": fields, **metadata}
+    thing["metadata"] |= {
+        "uid": f"uid-{stated['metadata']['name']}",
+        "resourceVersion": "7",
+        "managedFields": fields,
+        **metadata,
+    }
     return thing
 
 
 def config_map(name: str = "gtc-env-store", labels: dict | None = None, **data: str) -> dict:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "gtc-prod", "labels": LABELS if labels is None else labels}, "data": data}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "gtc-prod", "labels": LABELS if labels is None else labels},
+        "data": data,
+    }
 
 
 # -- ownership --------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_applied_is_in_order_whatever_defaults_were_filled_in():
-    stated = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "n"}, "spec": {"replicas": 2, "containers": [{"name": "c", "image": "i", "args": ["x"], "empty": {}}]}}
+    stated = {
+        "kind": "Deployment",
+        "metadata": {"name": "a", "namespace": "n"},
+        "spec": {"replicas": 2, "containers": [{"name": "c", "image": "i", "args": ["x"], "empty": {}}]},
+    }
     stated["metadata"]["labels"] = LABELS
     live = live_of(stated, keys={".spec.containers": "name"})
     live["spec"]["containers"][0] |= {"imagePullPolicy": "Always"}
@@ -88,7 +108,11 @@ def test_fields_of_others_are_left_alone():
 
 
 def test_lists_are_compared_as_the_server_merges_them():
-    stated = {"kind": "Deployment", "metadata": {"name": "a", "namespace": "n", "labels": LABELS}, "spec": {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "args": ["x", "y"]}}
+    stated = {
+        "kind": "Deployment",
+        "metadata": {"name": "a", "namespace": "n", "labels": LABELS},
+        "spec": {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "args": ["x", "y"]},
+    }
     live = live_of(stated, keys={".spec.env": "name"})
     live["spec"]["env"] = [{"name": "Z", "value": "theirs"}, {"name": "B", "value": "2"}, {"name": "A", "value": "1"}]
     assert compare(stated, live).changes == []
@@ -108,10 +132,17 @@ def test_an_object_that_we_never_applied_is_a_change_throughout():
     assert {c.path for c in found.changes} >= {".data.a"} and found.conflicts == []
 
 
-_values = st.recursive(st.none() | st.booleans() | st.integers(0, 9) | st.text("ab", max_size=2), lambda v: st.lists(v, max_size=2) | st.dictionaries(st.sampled_from("xyz"), v, min_size=1, max_size=3), max_leaves=8)
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.text("ab", max_size=2),
+    lambda v: st.lists(v, max_size=2) | st.dictionaries(st.sampled_from("xyz"), v, min_size=1, max_size=3),
+    max_leaves=8,
+)
 
 
-@given(st.dictionaries(st.sampled_from("pqr"), _values, min_size=1), st.dictionaries(st.sampled_from("pqr"), _values, min_size=1))
+@given(
+    st.dictionaries(st.sampled_from("pqr"), _values, min_size=1),
+    st.dictionaries(st.sampled_from("pqr"), _values, min_size=1),
+)
 def test_in_order_means_equal_wherever_the_values_came_from(first, second):
     """After applying one body, another is in order exactly if it is the same."""
     one = {"kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n", "labels": LABELS}, "spec": first}
@@ -168,7 +199,12 @@ def test_pod_security_is_stated_where_the_namespace_is_ours_to_state_it():
 
 
 def test_replicas_are_an_autoscalers_where_there_is_one():
-    stated = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gtc-router", "namespace": "n", "labels": LABELS}, "spec": {"replicas": 2, "paused": False}}
+    stated = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "gtc-router", "namespace": "n", "labels": LABELS},
+        "spec": {"replicas": 2, "paused": False},
+    }
     scaled = live_of(stated, ("kube-controller-manager", {"f:spec": {"f:replicas": {}}}))
     scaled["spec"]["replicas"] = 7
     found = plan([stated], [scaled]).items[0]
@@ -179,8 +215,15 @@ def test_replicas_are_an_autoscalers_where_there_is_one():
 
 
 def test_workloads_are_deleted_before_the_policies_that_fence_them():
-    mine = [{"apiVersion": "v", "kind": k, "metadata": {"name": k.lower(), "namespace": "n", "labels": LABELS}} for k in ("NetworkPolicy", "Deployment", "Service")]
-    assert [d.ref.kind for d in plan([], [live_of(t) for t in mine]).deletions] == ["Deployment", "Service", "NetworkPolicy"]
+    mine = [
+        {"apiVersion": "v", "kind": k, "metadata": {"name": k.lower(), "namespace": "n", "labels": LABELS}}
+        for k in ("NetworkPolicy", "Deployment", "Service")
+    ]
+    assert [d.ref.kind for d in plan([], [live_of(t) for t in mine]).deletions] == [
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +262,9 @@ def test_refusals_and_conflicts_stop_everything_and_say_whose_it_is():
 
 def test_one_revision_deletes_nothing_of_others():
     gone = plan([], [live_of(config_map("one")), live_of(config_map("two"))])
-    assert [d.ref.name for d in scoped(gone, Rules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions] == ["one"]
+    assert [
+        d.ref.name for d in scoped(gone, Rules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions
+    ] == ["one"]
     assert scoped(gone, Rules(scope=frozenset())).deletions == []
 
 
@@ -235,15 +280,29 @@ def test_unknown_kinds_and_missing_namespaces_are_errors():
 
 def deployment(**status: object) -> dict:
     container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]}
-    template = {"metadata": {"labels": {"app": "w"}, "annotations": {names.TEMPLATE: "1"}}, "spec": {"containers": [container]}}
-    return {"metadata": {"name": "w", "generation": 3}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "w"}}, "template": template}, "status": status}
+    template = {
+        "metadata": {"labels": {"app": "w"}, "annotations": {names.TEMPLATE: "1"}},
+        "spec": {"containers": [container]},
+    }
+    return {
+        "metadata": {"name": "w", "generation": 3},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "w"}}, "template": template},
+        "status": status,
+    }
 
 
 DONE = {"observedGeneration": 3, "updatedReplicas": 2, "replicas": 2, "availableReplicas": 2}
 
 
 @pytest.mark.parametrize(
-    "missing", [{"observedGeneration": 2}, {"updatedReplicas": 1}, {"replicas": 3}, {"availableReplicas": 1}, {"observedGeneration": None}]
+    "missing",
+    [
+        {"observedGeneration": 2},
+        {"updatedReplicas": 1},
+        {"replicas": 3},
+        {"availableReplicas": 1},
+        {"observedGeneration": None},
+    ],
 )
 def test_a_rollout_is_done_only_when_everything_is(missing):
     assert rollout(deployment(**DONE)).done
@@ -259,13 +318,29 @@ def test_the_controllers_own_verdict_counts_for_this_generation_only():
     assert rollout(deployment(**DONE, conditions=[quota])).failed is None
 
 
-def pod(waiting: dict | None = None, ended: dict | None = None, restarts: int = 0, conditions: list | None = None, **spec: object) -> dict:
-    state = {"name": "worker", "image": "i:1", "restartCount": restarts, "state": {"waiting": waiting} if waiting else {"running": {}}, "ready": False}
+def pod(
+    waiting: dict | None = None,
+    ended: dict | None = None,
+    restarts: int = 0,
+    conditions: list | None = None,
+    **spec: object,
+) -> dict:
+    state = {
+        "name": "worker",
+        "image": "i:1",
+        "restartCount": restarts,
+        "state": {"waiting": waiting} if waiting else {"running": {}},
+        "ready": False,
+    }
     if ended:
         state["lastState"] = {"terminated": ended}
     container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]} | spec
     meta = {"name": "w-1", "labels": {"app": "w", "pod-template-hash": "x"}, "annotations": {names.TEMPLATE: "1"}}
-    return {"metadata": meta, "spec": {"containers": [container, {"name": "sidecar"}]}, "status": {"containerStatuses": [state], "conditions": conditions or []}}
+    return {
+        "metadata": meta,
+        "spec": {"containers": [container, {"name": "sidecar"}]},
+        "status": {"containerStatuses": [state], "conditions": conditions or []},
+    }
 
 
 def test_pods_of_an_older_template_do_not_count():
@@ -295,6 +370,15 @@ def test_what_ails_a_pod(ailing, text, crashed, patience):
     assert text in found.reason and (found.crashed, found.patience) == (crashed, patience)
 
 
-@pytest.mark.parametrize("well", [pod(), pod({"reason": "ContainerCreating"}), pod({"reason": "ErrImagePull"}), pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "x"}, 2), pod(None, {"exitCode": 1, "message": "last week"}, 9)])
+@pytest.mark.parametrize(
+    "well",
+    [
+        pod(),
+        pod({"reason": "ContainerCreating"}),
+        pod({"reason": "ErrImagePull"}),
+        pod({"reason": "CrashLoopBackOff"}, {"exitCode": 1, "message": "x"}, 2),
+        pod(None, {"exitCode": 1, "message": "last week"}, 9),
+    ],
+)
 def test_a_start_that_takes_its_time_is_no_trouble(well):
     assert trouble(well) is None

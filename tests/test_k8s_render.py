@@ -40,15 +40,22 @@ DEPLOYMENT, OTHER = "00000000000000000000000001", "00000000000000000000000002"
 ONE, TWO, THREE = "0000000000000000000000000G", "00000000000000000000000010", "0000000000000000000000001G"
 
 
-def revision(revision_id: str, deployment_id: str = DEPLOYMENT, bundle_id: str = "bot", lifecycle: str = "ready", **more: object) -> Revision:
-    given = {"bundle_source_uri": f"https://bundles.example.com/{revision_id}.gtbundle", "bundle_digest": f"sha256:{'0' * 64}"} | more
+def revision(
+    revision_id: str, deployment_id: str = DEPLOYMENT, bundle_id: str = "bot", lifecycle: str = "ready", **more: object
+) -> Revision:
+    given = {
+        "bundle_source_uri": f"https://bundles.example.com/{revision_id}.gtbundle",
+        "bundle_digest": f"sha256:{'0' * 64}",
+    } | more
     return Revision(
         schema="greentic.revision.v1", revision_id=revision_id, env_id="prod", bundle_id=bundle_id, deployment_id=deployment_id, sequence=1,
         created_at=TIME, pack_list=[], pack_list_lock_ref="", config_digest="sha256:00", signature_sidecar_ref="rev.sig", lifecycle=lifecycle, **given,
     )  # fmt: skip
 
 
-def deployment(deployment_id: str = DEPLOYMENT, bundle_id: str = "bot", revisions: tuple[str, ...] = ()) -> BundleDeployment:
+def deployment(
+    deployment_id: str = DEPLOYMENT, bundle_id: str = "bot", revisions: tuple[str, ...] = ()
+) -> BundleDeployment:
     return BundleDeployment(
         schema="greentic.bundle-deployment.v1", deployment_id=deployment_id, env_id="prod", bundle_id=bundle_id, customer_id="acme", status="active",
         current_revisions=list(revisions), route_binding=RouteBinding(path_prefixes=[f"/{bundle_id}"], tenant_selector=TenantSelector(tenant="default", team="default")),
@@ -68,9 +75,18 @@ def environment(**changes: object) -> Environment:
     env = new_environment("prod", "Production", HostConfig(env_id="prod"))
     filled = {
         "bundles": [deployment(revisions=(ONE, TWO)), deployment(OTHER, "faq", (THREE,))],
-        "revisions": [revision(ONE), revision(TWO), revision(THREE, OTHER, "faq"), revision("0000000000000000000000002G", lifecycle="archived")],
+        "revisions": [
+            revision(ONE),
+            revision(TWO),
+            revision(THREE, OTHER, "faq"),
+            revision("0000000000000000000000002G", lifecycle="archived"),
+        ],
         "traffic_splits": [split(DEPLOYMENT, "bot", (ONE, 10000)), split(OTHER, "faq", (THREE, 10000))],
-        "packs": [EnvPackBinding(slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin", answers_ref="a.json")],
+        "packs": [
+            EnvPackBinding(
+                slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin", answers_ref="a.json"
+            )
+        ],
         "credentials_ref": "secret://prod/default/_/k8s-deployer/deployer_token",
     }
     return replace(env, **(filled | changes))
@@ -149,7 +165,14 @@ def test_blank_answers_are_the_defaults():
 
 def test_answers_come_as_texts_numbers_and_lists():
     found = read_answers(
-        {"namespace": 5, "router_replicas": "+3", "oci_insecure_registries": " a:5000, ,b ", "egress_ports": "5432, 9092", "dns_cidrs": ["10.1.2.3"]}, "prod"
+        {
+            "namespace": 5,
+            "router_replicas": "+3",
+            "oci_insecure_registries": " a:5000, ,b ",
+            "egress_ports": "5432, 9092",
+            "dns_cidrs": ["10.1.2.3"],
+        },
+        "prod",
     )
     assert (found.namespace, found.router_replicas) == ("5", 3)
     assert found.oci_insecure_registries == ("a:5000", "b")
@@ -163,16 +186,37 @@ def test_answers_come_as_texts_numbers_and_lists():
 def test_twelve_objects_and_two_for_each_present_revision():
     objects = rendered(environment())
     assert len(objects) == 12 + 2 * 3
-    assert [ref_of(o).kind for o in objects[:12]] == ["Namespace", "ConfigMap", "ConfigMap", "Deployment", "Service", "PodDisruptionBudget", *["NetworkPolicy"] * 6]
+    assert [ref_of(o).kind for o in objects[:12]] == [
+        "Namespace",
+        "ConfigMap",
+        "ConfigMap",
+        "Deployment",
+        "Service",
+        "PodDisruptionBudget",
+        *["NetworkPolicy"] * 6,
+    ]
     assert [o["metadata"]["name"] for o in objects[12:14]] == [f"gtc-worker-{ONE.lower()}"] * 2
-    for lifecycle, count in (("warming", 14), ("ready", 14), ("draining", 14), ("staged", 12), ("failed", 12), ("inactive", 12), ("archived", 12)):
-        alone = environment(revisions=[revision(ONE, lifecycle=lifecycle)], bundles=[deployment(revisions=(ONE,))], traffic_splits=[])
+    for lifecycle, count in (
+        ("warming", 14),
+        ("ready", 14),
+        ("draining", 14),
+        ("staged", 12),
+        ("failed", 12),
+        ("inactive", 12),
+        ("archived", 12),
+    ):
+        alone = environment(
+            revisions=[revision(ONE, lifecycle=lifecycle)], bundles=[deployment(revisions=(ONE,))], traffic_splits=[]
+        )
         assert len(rendered(alone)) == count, lifecycle
 
 
 def test_every_object_carries_environment_and_store():
     for thing in rendered(environment()):
-        assert labels_of(thing).items() >= {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: "s-0123456789abcdef"}.items()
+        assert (
+            labels_of(thing).items()
+            >= {names.MANAGED_BY: "greentic", names.ENV: "prod", names.STORE: "s-0123456789abcdef"}.items()
+        )
 
 
 def test_the_same_input_gives_the_same_objects():
@@ -181,23 +225,34 @@ def test_the_same_input_gives_the_same_objects():
 
 def test_pods_meet_the_restricted_profile_and_get_no_token():
     objects = rendered(environment(), secrets_bound=True, dev_secrets="QT1i")
-    assert named(objects, "Namespace", "gtc-prod")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert (
+        named(objects, "Namespace", "gtc-prod")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        == "restricted"
+    )
     workloads = [o for o in objects if o["kind"] == "Deployment"]
     assert len(workloads) == 4
     for thing in workloads:
         pod = template(thing)["spec"]
         assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
         assert "initContainers" not in pod and len(pod["containers"]) == 1
-        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["seccompProfile"] == {
+            "type": "RuntimeDefault"
+        }
         container = pod["containers"][0]
         assert container["image"] == DEFAULT_IMAGE and "command" not in container
-        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
         assert all(set(v) & {"emptyDir", "configMap", "secret"} for v in pod["volumes"])
 
 
 def test_a_pod_has_time_to_drain():
-    slow = environment(revisions=[revision(ONE, drain_seconds=120)], bundles=[deployment(revisions=(ONE,))], traffic_splits=[])
+    slow = environment(
+        revisions=[revision(ONE, drain_seconds=120)], bundles=[deployment(revisions=(ONE,))], traffic_splits=[]
+    )
     objects = rendered(slow, {"drain_delay_seconds": 7})
     worker = template(named(objects, "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]
     assert worker["terminationGracePeriodSeconds"] >= 7 + 120
@@ -224,31 +279,56 @@ def test_answers_reach_the_pods():
     pod = template(named(objects, "Deployment", "gtc-router"))["spec"]
     variables = {e["name"]: e.get("value", e.get("valueFrom")) for e in pod["containers"][0]["env"]}
     mounted = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
-    assert pod["imagePullSecrets"] == [{"name": "reg-a"}, {"name": "reg-b"}] and pod["containers"][0]["imagePullPolicy"] == "Never"
+    assert (
+        pod["imagePullSecrets"] == [{"name": "reg-a"}, {"name": "reg-b"}]
+        and pod["containers"][0]["imagePullPolicy"] == "Never"
+    )
     assert variables["GREENTIC_RUNNER_REDIS_URL"] == {"secretKeyRef": {"name": "redis", "key": "url"}}
-    assert variables["GREENTIC_INGRESS_TOKENS"].startswith(mounted["ingress-tokens"]) and variables["GREENTIC_SECRETS_DIR"] == mounted["secrets"]
-    assert variables["GREENTIC_TRUST_ANCHOR"].startswith(mounted["trust"]) and variables["GREENTIC_OCI_INSECURE_REGISTRIES"] == "r:5000"
+    assert (
+        variables["GREENTIC_INGRESS_TOKENS"].startswith(mounted["ingress-tokens"])
+        and variables["GREENTIC_SECRETS_DIR"] == mounted["secrets"]
+    )
+    assert (
+        variables["GREENTIC_TRUST_ANCHOR"].startswith(mounted["trust"])
+        and variables["GREENTIC_OCI_INSECURE_REGISTRIES"] == "r:5000"
+    )
     assert variables["DOCKER_CONFIG"] == mounted["registry"] and variables["GREENTIC_TRUST_LOOPBACK"] == "off"
     assert "--cloudflared" not in pod["containers"][0]["args"]
     worker = template(named(objects, "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]
-    assert worker["containers"][0]["args"][3:] == ["--cloudflared", "on", "--cloudflared-binary", "/usr/local/bin/cloudflared"]
+    assert worker["containers"][0]["args"][3:] == [
+        "--cloudflared",
+        "on",
+        "--cloudflared-binary",
+        "/usr/local/bin/cloudflared",
+    ]
     assert named(objects, "Service", "gtc-router")["spec"]["type"] == "LoadBalancer"
 
 
 def test_ports_name_their_protocol():
     for thing in rendered(environment()):
         ports = thing["spec"].get("ports", []) if thing["kind"] == "Service" else []
-        ports += [p for c in template(thing)["spec"]["containers"] for p in c["ports"]] if thing["kind"] == "Deployment" else []
+        ports += (
+            [p for c in template(thing)["spec"]["containers"] for p in c["ports"]]
+            if thing["kind"] == "Deployment"
+            else []
+        )
         assert all(p["protocol"] == "TCP" for p in ports)
 
 
 def test_an_id_that_is_no_legal_label_still_gives_legal_objects():
     odd = "x" * 80
     env = environment(
-        environment_id=".odd.", host_config=HostConfig(env_id=".odd."), revisions=[revision(ONE, bundle_id=odd)], bundles=[deployment(bundle_id=odd, revisions=(ONE,))], traffic_splits=[]
+        environment_id=".odd.",
+        host_config=HostConfig(env_id=".odd."),
+        revisions=[revision(ONE, bundle_id=odd)],
+        bundles=[deployment(bundle_id=odd, revisions=(ONE,))],
+        traffic_splits=[],
     )
     for thing in rendered(env):
-        for value in [*labels_of(thing).values(), *(template(thing)["metadata"]["labels"].values() if thing["kind"] == "Deployment" else [])]:
+        for value in [
+            *labels_of(thing).values(),
+            *(template(thing)["metadata"]["labels"].values() if thing["kind"] == "Deployment" else []),
+        ]:
             assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value)
     worker = template(named(rendered(env), "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]["containers"][0]
     assert {e["name"]: e.get("value") for e in worker["env"]}["GREENTIC_BUNDLE_ID"] == odd
@@ -261,7 +341,9 @@ def test_pods_get_what_they_need_and_no_more():
     document = json.loads(named(rendered(environment()), "ConfigMap", "gtc-env-store")["data"]["environment.json"])
     assert [r["revision_id"] for r in document["revisions"]] == [ONE, TWO, THREE]
     assert "credentials_ref" not in document and document["packs"] == []
-    assert [r["bundle_source_uri"] for r in document["revisions"]] == [r.bundle_source_uri for r in environment().revisions[:3]]
+    assert [r["bundle_source_uri"] for r in document["revisions"]] == [
+        r.bundle_source_uri for r in environment().revisions[:3]
+    ]
     validate(msgspec.convert(document, Environment))
 
 
@@ -271,7 +353,11 @@ def test_a_routed_revision_is_given_to_pods_whatever_its_state():
 
 
 def checksums(env: Environment) -> dict[str, str]:
-    return {o["metadata"]["name"]: template(o)["metadata"]["annotations"][names.CHECKSUM] for o in rendered(env) if o["kind"] == "Deployment"}
+    return {
+        o["metadata"]["name"]: template(o)["metadata"]["annotations"][names.CHECKSUM]
+        for o in rendered(env)
+        if o["kind"] == "Deployment"
+    }
 
 
 def changed(before: Environment, after: Environment) -> set[str]:
@@ -280,40 +366,67 @@ def changed(before: Environment, after: Environment) -> set[str]:
 
 
 def test_new_weights_roll_the_router_and_no_worker():
-    after = environment(traffic_splits=[split(DEPLOYMENT, "bot", (ONE, 5000), (TWO, 5000)), split(OTHER, "faq", (THREE, 10000))])
+    after = environment(
+        traffic_splits=[split(DEPLOYMENT, "bot", (ONE, 5000), (TWO, 5000)), split(OTHER, "faq", (THREE, 10000))]
+    )
     assert changed(environment(), after) == {"gtc-router"}
 
 
 def test_a_new_idle_revision_rolls_nobody():
-    before = environment(revisions=[r for r in environment().revisions if r.revision_id != TWO], bundles=[deployment(revisions=(ONE,)), deployment(OTHER, "faq", (THREE,))])
+    before = environment(
+        revisions=[r for r in environment().revisions if r.revision_id != TWO],
+        bundles=[deployment(revisions=(ONE,)), deployment(OTHER, "faq", (THREE,))],
+    )
     assert changed(before, environment()) == set()
 
 
 def test_times_authors_and_states_roll_nobody():
     noise = environment(
         revisions=[replace(r, warmed_at="2026-02-02T00:00:00Z") for r in environment().revisions],
-        traffic_splits=[replace(s, updated_by="x", idempotency_key="y", updated_at="2026-03-03T00:00:00Z") for s in environment().traffic_splits],
+        traffic_splits=[
+            replace(s, updated_by="x", idempotency_key="y", updated_at="2026-03-03T00:00:00Z")
+            for s in environment().traffic_splits
+        ],
         name="another name",
     )
     assert changed(environment(), noise) == set()
 
 
 def test_a_revocation_list_is_reached_even_with_nothing_to_pull():
-    env = environment(revisions=[replace(r, bundle_source_uri=None) for r in environment().revisions], revocation=Revocation(required=True, list_ref="https://lists.example.com:8443/r.json"))
+    env = environment(
+        revisions=[replace(r, bundle_source_uri=None) for r in environment().revisions],
+        revocation=Revocation(required=True, list_ref="https://lists.example.com:8443/r.json"),
+    )
     ports = {p["port"] for p in policy(rendered(env), "gtc-allow-router-egress")["egress"][0]["ports"]}
     assert ports == {443, 8443}
 
 
-@given(st.recursive(st.text(max_size=3), lambda v: st.dictionaries(st.sampled_from(["name", "usage", "health", "seal", "updated_at", "x"]), v, min_size=1, max_size=2), max_leaves=4))
+@given(
+    st.recursive(
+        st.text(max_size=3),
+        lambda v: st.dictionaries(
+            st.sampled_from(["name", "usage", "health", "seal", "updated_at", "x"]), v, min_size=1, max_size=2
+        ),
+        max_leaves=4,
+    )
+)
 def test_whatever_changes_in_overrides_rolls(value):
     """Keys that mean nothing in our records mean something in an operator's own."""
-    with_it = [replace(deployment(revisions=(ONE, TWO)), config_overrides={"name": {"usage": value}}), deployment(OTHER, "faq", (THREE,))]
-    without = [replace(deployment(revisions=(ONE, TWO)), config_overrides={"name": {"usage": [value]}}), deployment(OTHER, "faq", (THREE,))]
+    with_it = [
+        replace(deployment(revisions=(ONE, TWO)), config_overrides={"name": {"usage": value}}),
+        deployment(OTHER, "faq", (THREE,)),
+    ]
+    without = [
+        replace(deployment(revisions=(ONE, TWO)), config_overrides={"name": {"usage": [value]}}),
+        deployment(OTHER, "faq", (THREE,)),
+    ]
     assert view(for_router(environment(bundles=with_it))) != view(for_router(environment(bundles=without)))
 
 
 def test_a_router_waits_as_long_as_the_slowest_of_its_revisions():
-    slow = environment(revisions=[replace(r, drain_seconds=90) if r.revision_id == ONE else r for r in environment().revisions])
+    slow = environment(
+        revisions=[replace(r, drain_seconds=90) if r.revision_id == ONE else r for r in environment().revisions]
+    )
     pod = template(named(rendered(slow), "Deployment", "gtc-router"))["spec"]
     assert {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}["GREENTIC_FINISH_SECONDS"] == "90"
     assert pod["terminationGracePeriodSeconds"] >= 90
@@ -321,12 +434,22 @@ def test_a_router_waits_as_long_as_the_slowest_of_its_revisions():
 
 def test_callers_find_their_conversation_unless_routers_share_a_store():
     assert named(rendered(environment()), "Service", "gtc-router")["spec"]["sessionAffinity"] == "ClientIP"
-    assert named(rendered(environment(), {"redis_secret": "redis"}), "Service", "gtc-router")["spec"]["sessionAffinity"] == "None"
+    assert (
+        named(rendered(environment(), {"redis_secret": "redis"}), "Service", "gtc-router")["spec"]["sessionAffinity"]
+        == "None"
+    )
 
 
 def test_new_overrides_roll_the_router_and_the_workers_of_that_deployment():
-    bundles = [replace(deployment(revisions=(ONE, TWO)), config_overrides={"pack": {"greeting": "hi"}}), deployment(OTHER, "faq", (THREE,))]
-    assert changed(environment(), environment(bundles=bundles)) == {"gtc-router", f"gtc-worker-{ONE.lower()}", f"gtc-worker-{TWO.lower()}"}
+    bundles = [
+        replace(deployment(revisions=(ONE, TWO)), config_overrides={"pack": {"greeting": "hi"}}),
+        deployment(OTHER, "faq", (THREE,)),
+    ]
+    assert changed(environment(), environment(bundles=bundles)) == {
+        "gtc-router",
+        f"gtc-worker-{ONE.lower()}",
+        f"gtc-worker-{TWO.lower()}",
+    }
 
 
 def test_a_worker_sees_its_own_revision_with_all_the_traffic():
@@ -339,20 +462,29 @@ def test_a_worker_sees_its_own_revision_with_all_the_traffic():
 
 def test_an_idle_revision_of_a_worker_takes_the_place_of_its_siblings():
     seen = with_own_revision(environment(), TWO)
-    assert {s.deployment_id: [e.revision_id for e in s.entries] for s in seen.traffic_splits} == {OTHER: [THREE], DEPLOYMENT: [TWO]}
+    assert {s.deployment_id: [e.revision_id for e in s.entries] for s in seen.traffic_splits} == {
+        OTHER: [THREE],
+        DEPLOYMENT: [TWO],
+    }
     assert with_own_revision(environment(), ONE) == environment()
 
 
 @settings(max_examples=50)
 @given(st.sets(st.sampled_from([ONE, TWO, THREE])), st.sampled_from(["ready", "warming", "failed", "archived"]))
 def test_what_is_not_routed_is_never_in_a_routers_view(gone, lifecycle):
-    env = environment(revisions=[replace(r, lifecycle=lifecycle) if r.revision_id in gone else r for r in environment().revisions])
+    env = environment(
+        revisions=[replace(r, lifecycle=lifecycle) if r.revision_id in gone else r for r in environment().revisions]
+    )
     assert {r["revision_id"] for r in view(for_router(env))["revisions"]} <= {ONE, THREE}
 
 
 def test_threat_oversized_environment_is_refused_before_anything_is_applied():
     many = [revision(f"{i:026d}") for i in range(1, 3500)]
-    env = environment(revisions=many, bundles=[deployment(revisions=tuple(r.revision_id for r in many)), deployment(OTHER, "faq")], traffic_splits=[split(DEPLOYMENT, "bot", (many[0].revision_id, 10000))])
+    env = environment(
+        revisions=many,
+        bundles=[deployment(revisions=tuple(r.revision_id for r in many)), deployment(OTHER, "faq")],
+        traffic_splits=[split(DEPLOYMENT, "bot", (many[0].revision_id, 10000))],
+    )
     with pytest.raises(Conflict) as refused:
         rendered(env)
     assert str(MAX_DATA) in str(refused.value) and "gtc-env-store" in str(refused.value)
@@ -370,10 +502,21 @@ def test_threat_secret_leak_nothing_rendered_holds_a_credential():
 
 
 def test_development_secrets_are_one_more_object_and_roll_pods_by_hash():
-    plain, known = rendered(environment(), secrets_bound=True), rendered(environment(), secrets_bound=True, dev_secrets="QT1i")
+    plain, known = (
+        rendered(environment(), secrets_bound=True),
+        rendered(environment(), secrets_bound=True, dev_secrets="QT1i"),
+    )
     assert len(plain) == len(rendered(environment())) + 1
-    assert ref_of(known[12]).name == names.DEV_SECRETS and known[12]["data"] == {".dev.secrets.env": "QT1i"} and "data" not in plain[12]
-    hashes = {o["metadata"]["name"]: template(o)["metadata"]["annotations"][names.DEV_STORE_HASH] for o in plain if o["kind"] == "Deployment"}
+    assert (
+        ref_of(known[12]).name == names.DEV_SECRETS
+        and known[12]["data"] == {".dev.secrets.env": "QT1i"}
+        and "data" not in plain[12]
+    )
+    hashes = {
+        o["metadata"]["name"]: template(o)["metadata"]["annotations"][names.DEV_STORE_HASH]
+        for o in plain
+        if o["kind"] == "Deployment"
+    }
     assert set(hashes.values()) == {"80852ffca8497a651fbbecfbfe9d086df79e3fbfa5cde7fa331402478e545996"}
     router = named(known, "Deployment", "gtc-router")
     assert template(router)["metadata"]["annotations"][names.DEV_STORE_HASH] == hashlib.sha256(b"QT1i").hexdigest()
@@ -403,8 +546,13 @@ def test_ways_out_are_as_narrow_as_sources_and_answers():
     rule = policy(told, "gtc-allow-worker-egress")["egress"][0]
     assert rule == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 443}]}
     more = policy(told, "gtc-allow-worker-egress")["egress"][1]
-    assert more == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}, {"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 6379}]}
-    assert policy(rendered(environment(), {"redis_secret": "redis"}), "gtc-allow-router-egress")["egress"][1]["ports"] == [{"protocol": "TCP", "port": 6379}]
+    assert more == {
+        "to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}, {"namespaceSelector": {}}],
+        "ports": [{"protocol": "TCP", "port": 6379}],
+    }
+    assert policy(rendered(environment(), {"redis_secret": "redis"}), "gtc-allow-router-egress")["egress"][1][
+        "ports"
+    ] == [{"protocol": "TCP", "port": 6379}]
     assert policy(rendered(environment(), {"egress": "open"}), "gtc-allow-worker-egress")["egress"] == [{}]
 
 
@@ -448,7 +596,13 @@ def test_binding_tells_what_is_wrong_with_answers_and_binds(author):
 
     def bind(verb, text: str):
         (root / "answers.json").write_text(text)
-        payload = env_packs.EnvPackBindingPayload(environment_id=author.env_id, slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin", answers_ref="answers.json")
+        payload = env_packs.EnvPackBindingPayload(
+            environment_id=author.env_id,
+            slot="deployer",
+            kind="greentic.deployer.k8s@1.0.0",
+            pack_ref="builtin",
+            answers_ref="answers.json",
+        )
         return verb(author.context, payload)
 
     assert "unknown answer key `surprise`" in bind(env_packs.add, '{"surprise": 1}')["warnings"][0]

@@ -12,7 +12,11 @@ from greentic.ground.errors import SpecViolation
 from greentic.model.environment import Environment, HostConfig, Revision, RouteBinding, new_environment
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=8)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
 FUTURE_KEYS = st.dictionaries(st.text("xyz_", min_size=3, max_size=9).map(lambda k: f"future_{k}"), JSON, max_size=3)
 
 
@@ -35,7 +39,11 @@ def test_optional_scalars_are_omitted_and_null_is_accepted():
     raw["host_config"]["region"] = None
     written = json.loads(pretty(from_json(Environment, raw)))
     assert "credentials_ref" not in written and "region" not in written["host_config"]
-    assert written["revocation"] == {"required": False} and written["retention"] == {} and written["health"] == {"state": "unknown"}
+    assert (
+        written["revocation"] == {"required": False}
+        and written["retention"] == {}
+        and written["health"] == {"state": "unknown"}
+    )
 
 
 def test_written_form():

@@ -23,7 +23,9 @@ def test_env_ids_that_are_refused(bad):
     assert error.value.message.startswith("env_id: ")
 
 
-@pytest.mark.parametrize("bad", ["", " ", ".", "..", "a/b", "a\\b", "C:", "a\0b", "a\x7f", "a\x85", "x" * 201, "é" * 101, "\ud800"])
+@pytest.mark.parametrize(
+    "bad", ["", " ", ".", "..", "a/b", "a\\b", "C:", "a\0b", "a\x7f", "a\x85", "x" * 201, "é" * 101, "\ud800"]
+)
 def test_threat_id_traversal_segments(bad):
     assert not ids.is_safe_segment(bad) or not bad.strip()
     with pytest.raises(InvalidArgument):

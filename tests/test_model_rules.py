@@ -148,7 +148,13 @@ def test_what_is_legal():
 
 @pytest.mark.parametrize(
     "overrides",
-    [{f"p{i}": {} for i in range(33)}, {"": {}}, {"p": {f"k{i}": 1 for i in range(65)}}, {"p": {"": 1}}, {"p": {"k": "x" * 16384}}],
+    [
+        {f"p{i}": {} for i in range(33)},
+        {"": {}},
+        {"p": {f"k{i}": 1 for i in range(65)}},
+        {"p": {"": 1}},
+        {"p": {"k": "x" * 16384}},
+    ],
 )
 def test_override_limits(overrides):
     with pytest.raises(SpecViolation, match="config_overrides"):
@@ -252,7 +258,9 @@ def test_one_step_back_and_no_further():
     assert "=" not in third.previous_split_ref
 
 
-@pytest.mark.parametrize("token", [None, "", "inline:/x", "inline://%%%", "inline://" + base64.urlsafe_b64encode(b"{").decode()])
+@pytest.mark.parametrize(
+    "token", [None, "", "inline:/x", "inline://%%%", "inline://" + base64.urlsafe_b64encode(b"{").decode()]
+)
 def test_tokens_that_hold_nothing(token):
     assert traffic.unstash(token) is None
 
@@ -297,10 +305,14 @@ def test_a_runtime_configuration_is_checked_before_the_disk(change, text):
         projection.check_runtime_config(from_json(projection.RuntimeConfig, raw), "prod")
 
 
-@pytest.mark.parametrize(("blocks", "text"), [([5000], "sum to 5000"), ([5000, 5000], "twice"), ([5000, 5000, "b"], "more than one")])
+@pytest.mark.parametrize(
+    ("blocks", "text"), [([5000], "sum to 5000"), ([5000, 5000], "twice"), ([5000, 5000, "b"], "more than one")]
+)
 def test_deployments_of_a_runtime_configuration(blocks, text):
     base = {"deployment_id": DEP, "revision_id": REV, "bundle_id": "bot"}
-    rows = [base | {"weight_bps": w} if isinstance(w, int) else base | {"weight_bps": 0, "bundle_id": w} for w in blocks]
+    rows = [
+        base | {"weight_bps": w} if isinstance(w, int) else base | {"weight_bps": 0, "bundle_id": w} for w in blocks
+    ]
     raw = {"schema": projection.RUNTIME_CONFIG_SCHEMA, "env_id": "prod", "revisions": rows}
     with pytest.raises(SpecViolation, match=text):
         projection.check_deployments(from_json(projection.RuntimeConfig, raw))
@@ -312,7 +324,11 @@ def test_deployments_of_a_runtime_configuration(blocks, text):
 def routed(**bindings: tuple[list[str], list[str]]) -> Environment:
     names = {"a": DEP, "b": DEP2}
     rows = [
-        deployment(names[n], bundle_id=n, route_binding={"hosts": h, "path_prefixes": p, "tenant_selector": {"tenant": n, "team": "t"}})
+        deployment(
+            names[n],
+            bundle_id=n,
+            route_binding={"hosts": h, "path_prefixes": p, "tenant_selector": {"tenant": n, "team": "t"}},
+        )
         for n, (h, p) in bindings.items()
     ]
     return env(bundles=rows, revisions=[], traffic_splits=[])
@@ -349,7 +365,14 @@ def test_overlaps_and_unreachable_bindings():
     assert routes.overlaps(routed(a=(["g"], []), b=(["h"], []))) == []
     good = routed(a=(["h", "*.h"], ["/"])).bundles[0].route_binding
     assert routes.unreachable_reason(good) is None
-    for hosts, prefixes in ((["http://h"], []), (["*.h"], []), ([""], []), (["h:80"], []), (["["], []), ([], ["/a b", "/x?y"])):
+    for hosts, prefixes in (
+        (["http://h"], []),
+        (["*.h"], []),
+        ([""], []),
+        (["h:80"], []),
+        (["["], []),
+        ([], ["/a b", "/x?y"]),
+    ):
         assert routes.unreachable_reason(routed(a=(hosts, prefixes)).bundles[0].route_binding)
     assert routes.unreachable_reason(routed(a=(["[::1]"], ["//a"])).bundles[0].route_binding) is None
 
@@ -375,7 +398,12 @@ def test_public_urls_and_addresses_that_are_accepted():
         with pytest.raises(ValueError):
             split_listen_addr(bad)
     assert host_without_port("[::1") == "[::1"
-    assert is_loopback("127.9.9.9") and is_loopback("::ffff:127.0.0.1") and not is_loopback("10.0.0.1") and not is_loopback("x")
+    assert (
+        is_loopback("127.9.9.9")
+        and is_loopback("::ffff:127.0.0.1")
+        and not is_loopback("10.0.0.1")
+        and not is_loopback("x")
+    )
 
 
 def test_descriptors_and_references():
@@ -414,7 +442,10 @@ def test_policy_versions_never_restart():
 
 
 def test_locks_sort_by_component_and_refuse_a_stem_twice():
-    lock = make_lock(REV, {"providers/m/b.gtpack": "d2", "packs/z.gtpack": "d1", "packs/a/y.gtpack": "d0", "packs/a.x/w.gtpack": "d3"})
+    lock = make_lock(
+        REV,
+        {"providers/m/b.gtpack": "d2", "packs/z.gtpack": "d1", "packs/a/y.gtpack": "d0", "packs/a.x/w.gtpack": "d3"},
+    )
     assert [p.pack_id for p in lock.packs] == ["y", "w", "z", "b"]
     with pytest.raises(InvalidArgument, match="same pack id `a`"):
         make_lock(REV, {"packs/a.gtpack": "1", "providers/x/a.gtpack": "2"})
@@ -425,9 +456,18 @@ def test_locks_sort_by_component_and_refuse_a_stem_twice():
     assert diverging_packs([replace(listed[0], digest="other")], lock) == ["b"]
 
 
-@pytest.mark.parametrize(("change", "text"), [({"schema": "x"}, "discriminator"), ({"revision_id": REV2}, "is for revision"), ({"packs": []}, "no pinned packs")])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"schema": "x"}, "discriminator"),
+        ({"revision_id": REV2}, "is for revision"),
+        ({"packs": []}, "no pinned packs"),
+    ],
+)
 def test_locks_that_are_refused(change, text):
-    lock = PackListLock(schema="greentic.pack-list-lock.v1", revision_id=REV, packs=[LockedPack(pack_id="p", path="x", digest="d")])
+    lock = PackListLock(
+        schema="greentic.pack-list-lock.v1", revision_id=REV, packs=[LockedPack(pack_id="p", path="x", digest="d")]
+    )
     check_lock(lock, REV)
     with pytest.raises(SpecViolation, match=text):
         check_lock(replace(lock, **change), REV)
@@ -446,7 +486,9 @@ GOOD_INPUT = {"schema": "greentic.pack-config-input.v1", "pack_id": "p", "env_id
 )  # fmt: skip
 def test_pack_config_inputs_that_are_refused(change, text):
     with pytest.raises(InvalidArgument, match=text):
-        pack_config("p.json", GOOD_INPUT | change, env_id="prod", bundle_id="bot", revision_id=REV, known_packs={"p", "r"})
+        pack_config(
+            "p.json", GOOD_INPUT | change, env_id="prod", bundle_id="bot", revision_id=REV, known_packs={"p", "r"}
+        )
 
 
 def test_pack_config():

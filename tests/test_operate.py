@@ -28,7 +28,12 @@ def test_update_sets_and_clears_host_fields(context, author):
     env.update(context, env.EnvCreatePayload(environment_id=E, name="N", region="eu", listen_addr="0.0.0.0:9000"))
     shown = env.update(context, env.EnvCreatePayload(environment_id=E, name="N", clear=["region"]))
     assert shown["region"] is None and shown["listen_addr"] == "0.0.0.0:9000"
-    for payload in ({"clear": ["env_id"]}, {"clear": ["region"], "region": "x"}, {"listen_addr": "x"}, {"public_base_url": "x"}):
+    for payload in (
+        {"clear": ["env_id"]},
+        {"clear": ["region"], "region": "x"},
+        {"listen_addr": "x"},
+        {"public_base_url": "x"},
+    ):
         with pytest.raises(InvalidArgument):
             env.update(context, env.EnvCreatePayload(environment_id=E, name="N", **payload))
 
@@ -38,7 +43,9 @@ def test_list_keeps_broken_environments_apart(context, author, store):
     (store.root / "broken").mkdir()
     (store.root / "broken" / "environment.json").write_text("{")
     listed = env.list_all(context)
-    assert [e["environment_id"] for e in listed["environments"]] == [E] and listed["broken"][0]["environment_id"] == "broken"
+    assert [e["environment_id"] for e in listed["environments"]] == [E] and listed["broken"][0][
+        "environment_id"
+    ] == "broken"
     told = env_doctor.doctor(context, "broken")
     assert told["validate"]["status"] == "error"
     with pytest.raises(NotFound):
@@ -54,7 +61,11 @@ def test_destroy_keeps_a_copy_and_refuses_live_traffic(context, author, store, h
         env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
     retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle=dep))
     told = env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
-    assert not store.exists(E) and (Path(str(told["backup"])) / "environment.json").is_file() and env.list_all(context) == {"environments": []}
+    assert (
+        not store.exists(E)
+        and (Path(str(told["backup"])) / "environment.json").is_file()
+        and env.list_all(context) == {"environments": []}
+    )
     with pytest.raises(NotFound):
         env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
 
@@ -66,11 +77,15 @@ def test_init_creates_heals_and_migrates(context, store):
     assert (healed["outcome"], healed["added_slots"]) == ("healed", ["state"])
     store.paths(E).root.rename(store.root / "dev")
     text = (store.root / "dev" / "environment.json").read_text().replace('"local"', '"dev"')
-    (store.root / "dev" / "environment.json").write_text(text.replace('"packs": [', '"credentials_ref": "secret://dev/x", "packs": [', 1))
+    (store.root / "dev" / "environment.json").write_text(
+        text.replace('"packs": [', '"credentials_ref": "secret://dev/x", "packs": [', 1)
+    )
     check = env_init.MigrateDevPayload(target="local", check=True)
     assert env_init.migrate_dev(context, check)["clean"] is False
     assert env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True))["applied"] is True
-    assert store.load("local").credentials_ref == "secret://local/x" and store.runtime("local").environment_id == "local"
+    assert (
+        store.load("local").credentials_ref == "secret://local/x" and store.runtime("local").environment_id == "local"
+    )
     assert env_init.migrate_dev(context, check)["clean"] is True
     with pytest.raises(InvalidArgument):
         env_init.migrate_dev(context, env_init.MigrateDevPayload(target="dev", check=True))
@@ -84,8 +99,15 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
     author.create()
     author.deployed(hello)
     author.add("again", ("/",))
-    env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="state", kind="greentic.deployer.k8s@9.0.0", pack_ref="x"))
-    env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="sessions", kind="my.own@1.0.0", pack_ref="x"))
+    env_packs.add(
+        context,
+        env_packs.EnvPackBindingPayload(
+            environment_id=E, slot="state", kind="greentic.deployer.k8s@9.0.0", pack_ref="x"
+        ),
+    )
+    env_packs.add(
+        context, env_packs.EnvPackBindingPayload(environment_id=E, slot="sessions", kind="my.own@1.0.0", pack_ref="x")
+    )
     (store.paths(E).revisions / "01JTKW5B4W4Q5Y1CQW93F7S5ZZ").mkdir()
     told = env_doctor.doctor(context, E)
     assert {f["kind"] for f in told["findings"]} == {"route-overlap", "not-pullable", "orphan-files", "load-warning"}
@@ -146,10 +168,18 @@ def test_staging_pins_alone_is_recorded_but_never_ready(context, author, store):
     dep = author.add()
     base = {"environment_id": E, "deployment_id": dep}
     pack = {"pack_id": "p", "version": "1.0.0", "digest": "sha256:" + "a" * 64}
-    rev = str(revisions.stage(context, read(revisions.RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument))["revision_id"])
+    rev = str(
+        revisions.stage(context, read(revisions.RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument))[
+            "revision_id"
+        ]
+    )
     with pytest.raises(Conflict, match="recorded without its bundle"):
         author.warm(rev)
-    for change in ({"pack_list_lock_ref": "revisions/x/pack-list.lock"}, {"bundle_digest": "sha256:AA"}, {"pack_list": [pack | {"version": "x"}]}):
+    for change in (
+        {"pack_list_lock_ref": "revisions/x/pack-list.lock"},
+        {"bundle_digest": "sha256:AA"},
+        {"pack_list": [pack | {"version": "x"}]},
+    ):
         with pytest.raises(InvalidArgument):
             revisions.stage(context, read(revisions.RevisionStagePayload, base | change, InvalidArgument))
 
@@ -162,7 +192,9 @@ def test_retention_deletes_old_files_and_keeps_the_records(context, author, stor
     staged = [author.stage(dep, hello) for _ in range(3)]
     for rev in staged:
         revisions.archive(context, author.transition(rev))
-    assert [store.paths(E).revision(r).exists() for r in staged] == [False, False, True] and len(store.load(E).revisions) == 3
+    assert [store.paths(E).revision(r).exists() for r in staged] == [False, False, True] and len(
+        store.load(E).revisions
+    ) == 3
 
 
 def test_bundles_removed_and_retired_keep_their_signed_history(context, author, store, hello):
@@ -176,18 +208,34 @@ def test_bundles_removed_and_retired_keep_their_signed_history(context, author, 
     assert again["state"] == "absent"
     author.add()
     assert store.load(E).bundles[0].revenue_policy_ref.endswith("/v2.json.sig")
-    bundles.add(context, bundles.BundleAddPayload(environment_id=E, bundle_id="demo", customer_id="two", route_binding=bundles.RouteBindingPayload()))
+    bundles.add(
+        context,
+        bundles.BundleAddPayload(
+            environment_id=E, bundle_id="demo", customer_id="two", route_binding=bundles.RouteBindingPayload()
+        ),
+    )
     with pytest.raises(InvalidArgument, match="ambiguous"):
         retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo"))
-    env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin"))
+    env_packs.add(
+        context,
+        env_packs.EnvPackBindingPayload(
+            environment_id=E, slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin"
+        ),
+    )
     with pytest.raises(Conflict, match="cannot tear down"):
         retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo", customer_id="two"))
-    retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo", customer_id="two", store_only=True))
+    retire.retire(
+        context, retire.BundleRetirePayload(environment_id=E, bundle="demo", customer_id="two", store_only=True)
+    )
 
 
 def test_bundles_that_nobody_could_reach_or_pay_for(context, author):
     author.create()
-    for change in ({"hosts": ["*.x"]}, {"prefixes": ("/a b",)}, {"revenue_share": [bundles.SharePayload(party_id="a", basis_points=-1)]}):
+    for change in (
+        {"hosts": ["*.x"]},
+        {"prefixes": ("/a b",)},
+        {"revenue_share": [bundles.SharePayload(party_id="a", basis_points=-1)]},
+    ):
         with pytest.raises(InvalidArgument):
             author.add(**change)
     with pytest.raises(InvalidArgument):
@@ -230,7 +278,12 @@ def test_traffic_refusals(context, author, hello):
     with pytest.raises(GreenticError, match="twice"):
         author.route(dep, (rev, 5000), (rev, 5000), key="x")
     for entry in ({"weight_bps": -1}, {"weight_percent": -1}):
-        payload = {"environment_id": E, "deployment_id": dep, "entries": [{"revision_id": rev} | entry], "idempotency_key": "z"}
+        payload = {
+            "environment_id": E,
+            "deployment_id": dep,
+            "entries": [{"revision_id": rev} | entry],
+            "idempotency_key": "z",
+        }
         with pytest.raises(InvalidArgument):
             traffic.set_traffic(context, read(traffic.TrafficSetPayload, payload, InvalidArgument))
 
@@ -239,7 +292,9 @@ def test_env_packs_refuse_other_slots(context, author):
     author.create()
     for slot, kind in (("messaging", "a.b@1.0.0"), ("state", "nonsense")):
         with pytest.raises(InvalidArgument):
-            env_packs.add(context, env_packs.EnvPackBindingPayload(environment_id=E, slot=slot, kind=kind, pack_ref="x"))
+            env_packs.add(
+                context, env_packs.EnvPackBindingPayload(environment_id=E, slot=slot, kind=kind, pack_ref="x")
+            )
     with pytest.raises(InvalidArgument):
         config.show(context, config.ConfigShowFilter(environment_id=E, slot="nope"))
 
@@ -279,11 +334,23 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
     wanted = manifest(
         hello,
         environment={"id": LOCAL_ENV, "name": "Named", "region": "eu", "public_base_url": "https://x.example"},
-        packs=[{"slot": "revocation", "kind": "a.b@1.0.0", "pack_ref": "p", "answers": {"k": 1}}, {"slot": "state", "kind": "a.c@1.0.0", "pack_ref": "p", "answers_ref": "answers.json"}],
+        packs=[
+            {"slot": "revocation", "kind": "a.b@1.0.0", "pack_ref": "p", "answers": {"k": 1}},
+            {"slot": "state", "kind": "a.c@1.0.0", "pack_ref": "p", "answers_ref": "answers.json"},
+        ],
         extensions=[{"kind": "e.x@1.0.0", "pack_ref": "p"}],
         bundles=[
-            {"bundle_id": "one", "bundle_source_uri": f"file://{hello}", "status": "paused", "revenue_share": [{"party_id": "a", "basis_points": 10000}]},
-            {"bundle_id": "two", "route_binding": {"path_prefixes": ["/two"]}, "revisions": [{"name": n, "bundle_path": str(hello)} for n in ("x", "y", "z")]},
+            {
+                "bundle_id": "one",
+                "bundle_source_uri": f"file://{hello}",
+                "status": "paused",
+                "revenue_share": [{"party_id": "a", "basis_points": 10000}],
+            },
+            {
+                "bundle_id": "two",
+                "route_binding": {"path_prefixes": ["/two"]},
+                "revisions": [{"name": n, "bundle_path": str(hello)} for n in ("x", "y", "z")],
+            },
         ],
     )
     options = env_apply.ApplyOptions(base=tmp_path)
@@ -294,7 +361,11 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
     done = env_apply.apply(context, wanted, options)
     assert done["verify"] == {"checked": 3, "failures": []}
     document = store.load(LOCAL_ENV)
-    assert document.name == "Named" and document.bundles[0].status == "paused" and document.extensions[0].kind == "e.x@1.0.0"
+    assert (
+        document.name == "Named"
+        and document.bundles[0].status == "paused"
+        and document.extensions[0].kind == "e.x@1.0.0"
+    )
     assert sorted(e.weight_bps for e in document.split(document.bundles[1].deployment_id).entries) == [3333, 3333, 3334]
     again = env_apply.apply(context, wanted, options)
     assert again["changed"] == 0
@@ -304,7 +375,9 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
                   "route_binding": {"hosts": ["h"]}, "revenue_share": [{"party_id": "b", "basis_points": 10000}]}],
     )  # fmt: skip
     report = env_apply.apply(context, changed, options)
-    assert report["verify"]["failures"] == [] and store.load(LOCAL_ENV).bundles[0].revenue_policy_ref.endswith("v2.json.sig")
+    assert report["verify"]["failures"] == [] and store.load(LOCAL_ENV).bundles[0].revenue_policy_ref.endswith(
+        "v2.json.sig"
+    )
 
 
 @pytest.mark.parametrize(
@@ -370,7 +443,12 @@ def test_bundles_that_cannot_be_built(tmp_path):
     source.mkdir()
     with pytest.raises(NotFound, match="bundle.yaml"):
         build_bundle(source, tmp_path / "o")
-    for text, reason in (("bundle_name: x", "bundle_id"), ("bundle_id: a/b", "path part"), ("bundle_id: [", "YAML"), ("bundle_id: ok", "has no packs")):
+    for text, reason in (
+        ("bundle_name: x", "bundle_id"),
+        ("bundle_id: a/b", "path part"),
+        ("bundle_id: [", "YAML"),
+        ("bundle_id: ok", "has no packs"),
+    ):
         (source / "bundle.yaml").write_text(text)
         with pytest.raises(InvalidArgument, match=reason):
             build_bundle(source, tmp_path / "o")
@@ -389,7 +467,9 @@ def test_packs_with_assets_and_links(tmp_path):
     data, built = build_pack(pack)
     (tmp_path / "x.gtpack").write_bytes(data)
     told = inspect_pack(tmp_path / "x.gtpack")
-    assert built.pack_id == "a.b" and told["warnings"] == [] and [e["path"] for e in told["entries"]][1] == "assets/x.json"
+    assert (
+        built.pack_id == "a.b" and told["warnings"] == [] and [e["path"] for e in told["entries"]][1] == "assets/x.json"
+    )
     (pack / "assets" / "l").symlink_to("x.json")
     with pytest.raises(InvalidArgument, match="is a link"):
         build_pack(pack)

@@ -25,7 +25,13 @@ from greentic.store.environments import EnvironmentStore
 def conformance(script: str, *words: str) -> None:
     if not (SHARED / "conformance").is_dir():
         pytest.skip("needs the recorded behaviour beside the project (../shared/conformance)")
-    done = subprocess.run([sys.executable, str(SHARED / "conformance" / script), *words], capture_output=True, text=True, cwd=ROOT, timeout=600)
+    done = subprocess.run(
+        [sys.executable, str(SHARED / "conformance" / script), *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,7 +51,14 @@ def test_the_worker_does_what_was_recorded():
 
 @pytest.mark.conformance
 def test_flows_answer_as_recorded():
-    conformance("boot.py", "--author", str(PROGRAMS / "gtc"), "--worker", str(PROGRAMS / "greentic-start"), str(SHARED / "conformance" / "flow-cases.json"))
+    conformance(
+        "boot.py",
+        "--author",
+        str(PROGRAMS / "gtc"),
+        "--worker",
+        str(PROGRAMS / "greentic-start"),
+        str(SHARED / "conformance" / "flow-cases.json"),
+    )
 
 
 @pytest.mark.conformance
@@ -70,32 +83,54 @@ def test_every_verb_explains_itself_with_an_example():
 def test_the_readme_tells_command_lines_that_exist():
     """Each command of the README is known to the program, with every flag that it uses."""
     text = (ROOT / "README.md").read_text()
-    commands = [line.strip().removeprefix("$ ") for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.S) for line in block.splitlines()]
+    commands = [
+        line.strip().removeprefix("$ ")
+        for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+    ]
     commands = [c.partition(" #")[0] for c in commands if c.startswith(("gtc ", "greentic-start ", "$ gtc"))]
     assert len(commands) >= 10
     for command in commands:
         words = command.split()
         names = [w for w in words[1:] if not w.startswith("-") and "=" not in w][: 3 if words[1] == "op" else 2]
         if words[0] == "greentic-start":
-            shown = subprocess.run([str(PROGRAMS / "greentic-start"), "start", "--help"], capture_output=True, text=True)
+            shown = subprocess.run(
+                [str(PROGRAMS / "greentic-start"), "start", "--help"], capture_output=True, text=True
+            )
         elif words[1] == "op" and names[1] == "deploy":
             shown = gtc("op", "deploy", "--help")
         else:
             shown = gtc(*names, "--help")
         assert shown.returncode == 0, command
         for flag in re.findall(r"(?<=\s)--[a-z-]+", command):
-            assert flag in shown.stdout or flag in ("--answers", "--output", "--store-root", "--schema"), f"{flag} of `{command}`"
+            assert flag in shown.stdout or flag in ("--answers", "--output", "--store-root", "--schema"), (
+                f"{flag} of `{command}`"
+            )
     listed = set(re.findall(r"^\| `([a-z-]+)` \| ([a-z, -]+) \|", text, re.M))
-    assert listed == {(n, ", ".join(v.verb for v in op_table.VERBS if v.noun == n)) for n in op_table.nouns() if n != "deploy"}
+    assert listed == {
+        (n, ", ".join(v.verb for v in op_table.VERBS if v.noun == n)) for n in op_table.nouns() if n != "deploy"
+    }
 
 
 def test_words_flags_and_files_make_the_same_payload(tmp_path):
     store = ["--store-root", str(tmp_path / "s")]
     (tmp_path / "a.yaml").write_text("environment_id: prod\nname: From a file\nsurprise: 1\n")
-    made = json.loads(gtc("op", *store, "--answers", str(tmp_path / "a.yaml"), "env", "create", "name=Laid over").stdout)
+    made = json.loads(
+        gtc("op", *store, "--answers", str(tmp_path / "a.yaml"), "env", "create", "name=Laid over").stdout
+    )
     assert made["result"]["name"] == "Laid over" and "surprise" in made["result"]["warnings"][0]
     gtc("op", *store, "trust-root", "bootstrap", "prod")
-    added = gtc("op", "bundles", "add", "prod", "bundle_id=b", "customer_id=c", 'route_binding={"path_prefixes":["/a"]}', "route_binding.hosts=[\"h\"]", *store)
+    added = gtc(
+        "op",
+        "bundles",
+        "add",
+        "prod",
+        "bundle_id=b",
+        "customer_id=c",
+        'route_binding={"path_prefixes":["/a"]}',
+        'route_binding.hosts=["h"]',
+        *store,
+    )
     assert json.loads(added.stdout)["result"]["hosts"] == ["h"]
     for words, code in (
         (["env", "show"], 2), (["env", "show", "a", "b"], 2), (["traffic", "set", "prod", "x=1.5", "--deployment", "d"], 1), (["bundles", "add", "prod", "nope=1"], 1),
@@ -240,7 +275,9 @@ def test_threat_drain_race_no_request_is_lost(tmp_path, real, hello):
 def test_a_wrong_bundle_is_refused_and_nothing_is_left(tmp_path, distributor, real, hello, change):
     root, url = distributor
     data = hello.read_bytes()
-    served = {"flip": data[:99] + bytes([data[99] ^ 1]) + data[100:], "append": data + b"x", "cut": data[:-1]}.get(change)
+    served = {"flip": data[:99] + bytes([data[99] ^ 1]) + data[100:], "append": data + b"x", "cut": data[:-1]}.get(
+        change
+    )
     if served is not None:
         (root / "b").write_bytes(served)
     _, rev = real.deployed(hello, f"{url}/b")
@@ -325,7 +362,13 @@ def test_a_stale_projection_does_not_suppress_the_pull(tmp_path, real, hello):
 
 @pytest.mark.e2e
 def test_wrong_command_lines_of_the_worker_exit_with_1():
-    for words in (["nonsense"], ["start", "--nope"], ["start", "--verbose", "--quiet"], ["start", "--bundle", "x"], ["start", "--env", "../x"]):
+    for words in (
+        ["nonsense"],
+        ["start", "--nope"],
+        ["start", "--verbose", "--quiet"],
+        ["start", "--bundle", "x"],
+        ["start", "--env", "../x"],
+    ):
         done = subprocess.run([str(PROGRAMS / "greentic-start"), *words], capture_output=True, text=True)
         assert done.returncode == 1 and done.stderr.startswith("Error: "), words
     assert subprocess.run([str(PROGRAMS / "greentic-start"), "--version"], capture_output=True).returncode == 0
@@ -341,14 +384,20 @@ def test_the_demo(tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports.append(str(free.getsockname()[1]))
     environ = {k: v for k, v in os.environ.items()} | {"WORKER_PORT": ports[0], "DISTRIBUTOR_PORT": ports[1]}
-    run = lambda *words: subprocess.run([str(ROOT / "demo.sh"), *words], capture_output=True, text=True, env=environ, timeout=300)
+    run = lambda *words: subprocess.run(
+        [str(ROOT / "demo.sh"), *words], capture_output=True, text=True, env=environ, timeout=300
+    )
     if any((ROOT / ".demo" / f"{name}.pid").exists() for name in ("worker", "distributor")):
         pytest.skip("a demo is running; stop it with ./demo.sh host-stop")
     pulled = run("host-pull")
     try:
         assert pulled.returncode == 0, pulled.stdout + pulled.stderr
         assert "serving 1 revision(s) for env `local`" in pulled.stdout and '"text":"HI!"' in pulled.stdout
-        busy = subprocess.run([str(PROGRAMS / "gtc"), "distributor", "serve", str(tmp_path), "--port", ports[1]], capture_output=True, text=True)
+        busy = subprocess.run(
+            [str(PROGRAMS / "gtc"), "distributor", "serve", str(tmp_path), "--port", ports[1]],
+            capture_output=True,
+            text=True,
+        )
         assert busy.returncode == 1 and "cannot listen" in busy.stderr
     finally:
         stopped = run("host-stop")

@@ -36,7 +36,12 @@ KEY = bytes(range(32))
 
 @pytest.mark.parametrize(
     ("option", "environ", "found"),
-    [(None, {}, "local"), ("prod", {"GREENTIC_ENV": "x"}, "prod"), (None, {"GREENTIC_ENV": "x"}, "x"), ("dev", {}, "local")],
+    [
+        (None, {}, "local"),
+        ("prod", {"GREENTIC_ENV": "x"}, "prod"),
+        (None, {"GREENTIC_ENV": "x"}, "x"),
+        ("dev", {}, "local"),
+    ],
 )
 def test_environment_ids(option, environ, found):
     assert settings.env_id(option, environ).value == found
@@ -61,10 +66,21 @@ def test_bind_addresses(listen, environ, found, warned):
 
 
 def test_other_settings():
-    assert settings.own_revision({"GREENTIC_REVISION_ID": " abc "}) == "ABC" and settings.own_revision({"GREENTIC_REVISION_ID": " "}) is None
-    assert [settings.drain_delay({"GREENTIC_DRAIN_DELAY_SECONDS": v}) for v in ("2", "-1", "x", "9999")] == [2.0, 0.0, 0.0, 600.0]
+    assert (
+        settings.own_revision({"GREENTIC_REVISION_ID": " abc "}) == "ABC"
+        and settings.own_revision({"GREENTIC_REVISION_ID": " "}) is None
+    )
+    assert [settings.drain_delay({"GREENTIC_DRAIN_DELAY_SECONDS": v}) for v in ("2", "-1", "x", "9999")] == [
+        2.0,
+        0.0,
+        0.0,
+        600.0,
+    ]
     assert settings.bearer_gate({}) and not settings.bearer_gate({"GREENTIC_GENERIC_INGRESS_AUTH": "Off"})
-    assert list(settings.candidate_ports(8080, strict=True)) == [8080] and len(settings.candidate_ports(8080, strict=False)) == 11
+    assert (
+        list(settings.candidate_ports(8080, strict=True)) == [8080]
+        and len(settings.candidate_ports(8080, strict=False)) == 11
+    )
 
 
 def test_a_busy_port_moves_on_or_fails_in_strict_mode():
@@ -143,7 +159,17 @@ def test_cookies_that_are_ignored():
     assert dispatcher(Choice(REV, 0, False), Choice(REV2, 10000, False)).pinned(text, "t", 1001) is None
     assert Dispatcher("prod", DEP, [Choice(REV, 1, False)], generation=3, key=bytes(32)).pinned(text, "t", 1001) is None
     body, _, mac = text.partition(".")
-    for damaged in (None, "", "x", body, f"{body}.{mac}x", f"x{body}.{mac}", "a" * 5000, "é.é", dispatch.make_cookie(None, KEY)):
+    for damaged in (
+        None,
+        "",
+        "x",
+        body,
+        f"{body}.{mac}x",
+        f"x{body}.{mac}",
+        "a" * 5000,
+        "é.é",
+        dispatch.make_cookie(None, KEY),
+    ):
         assert good.pinned(damaged, "t", 1001) is None
     assert dispatch.cookie_named("a=1; b=2;c", "b") == "2" and dispatch.cookie_named("", "b") is None
 
@@ -165,7 +191,10 @@ def test_activities():
     assert activity_of({"text": "x", "more": 1}) == ({"text": "x"}, "messaging")
     assert activity_of({"text": "x", "metadata": {}}) == ({"text": "x", "metadata": {}}, "messaging")
     assert activity_of({"text": 5}) == ({"text": 5}, None) and activity_of(None) == (None, None)
-    assert invoke_activity({"a": 1}) == ({"metadata": {"a": 1}}, "messaging") and invoke_activity({"text": "x"}) == ({"text": "x"}, "messaging")
+    assert invoke_activity({"a": 1}) == ({"metadata": {"a": 1}}, "messaging") and invoke_activity({"text": "x"}) == (
+        {"text": "x"},
+        "messaging",
+    )
     assert [r["payload"] for r in replies([1, 2], "t")] == [1, 2]
 
 
@@ -177,12 +206,25 @@ def test_flow_selection():
     assert select([header("a"), header("b", "event")], "p", "messaging", "t") == "a"
     assert select([header("a", entry=False), header("b"), header("c", provider=True)], "p", "messaging", "t") == "b"
     assert select([header("a", "event", "q"), header("b", "event")], "p", None, "t") == "b"
-    for flows, kind in (([header("a"), header("b")], "messaging"), ([], "messaging"), ([header("a", entry=False)], None)):
+    for flows, kind in (
+        ([header("a"), header("b")], "messaging"),
+        ([], "messaging"),
+        ([header("a", entry=False)], None),
+    ):
         with pytest.raises(NoFlow):
             select(flows, "p", kind, "t")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"tenant":{},"worker_id":"w"}', b'{"tenant":{"env":"e","tenant":1,"tenant_id":"t"},"worker_id":"w"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"tenant":{},"worker_id":"w"}',
+        b'{"tenant":{"env":"e","tenant":1,"tenant_id":"t"},"worker_id":"w"}',
+    ],
+)
 def test_worker_requests_that_are_refused(body):
     with pytest.raises(invoke.InvalidRequest):
         invoke.read_request(body)
@@ -224,7 +266,11 @@ def test_tokens_are_read_and_checked(store, author):
     path = paths.root / "ingress-tokens.json"
     path.write_text(json.dumps({"schema": "greentic.ingress-tokens.v1", "tokens": [{"sha256": TOKEN.sha256}]}))
     assert BearerGate(load_tokens(paths), enabled=True).configured
-    for text in ("{", '{"schema":"x","tokens":[]}', '{"schema":"greentic.ingress-tokens.v1","tokens":[{"sha256":"X"}]}'):
+    for text in (
+        "{",
+        '{"schema":"x","tokens":[]}',
+        '{"schema":"greentic.ingress-tokens.v1","tokens":[{"sha256":"X"}]}',
+    ):
         path.write_text(text)
         with pytest.raises(BootError):
             load_tokens(paths)
@@ -247,10 +293,14 @@ def app(tmp_path, hello, author):
 
 def call(app: WorkerApp, method: str, path: str, *chunks: bytes, peer: str = "127.0.0.1", **headers: str):
     sent: list[dict[str, object]] = []
-    body = [{"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks or [b""])]
+    body = [
+        {"type": "http.request", "body": c, "more_body": i < len(chunks) - 1} for i, c in enumerate(chunks or [b""])
+    ]
     names = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
     if chunks and b"content-length" not in dict(names):
-        names.append((b"transfer-encoding", b"chunked") if len(chunks) > 1 else (b"content-length", str(len(chunks[0])).encode()))
+        names.append(
+            (b"transfer-encoding", b"chunked") if len(chunks) > 1 else (b"content-length", str(len(chunks[0])).encode())
+        )
 
     async def receive():
         return body.pop(0) if body else {"type": "http.disconnect"}
@@ -258,13 +308,18 @@ def call(app: WorkerApp, method: str, path: str, *chunks: bytes, peer: str = "12
     async def send(message):
         sent.append(message)
 
-    asyncio.run(app({"type": "http", "method": method, "path": path, "headers": names, "client": (peer, 1)}, receive, send))
+    asyncio.run(
+        app({"type": "http", "method": method, "path": path, "headers": names, "client": (peer, 1)}, receive, send)
+    )
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
 def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
     code, headers, body = call(app, "POST", "/x", b'{"text":"hi"}')
-    assert code == 200 and msgspec.json.decode(body)[0]["payload"]["metadata"]["error_message"] == "flow main has no start node"
+    assert (
+        code == 200
+        and msgspec.json.decode(body)[0]["payload"]["metadata"]["error_message"] == "flow main has no start node"
+    )
     kept = headers[b"set-cookie"].decode().partition(";")[0]
     assert b"set-cookie" not in call(app, "POST", "/x", b"1", cookie=kept)[1]
     assert b"set-cookie" in call(app, "POST", "/x", b"1", cookie="_gt_rev_x=1")[1]
@@ -301,7 +356,18 @@ def test_threat_unauthenticated_invoke_strangers(app):
     assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401
     assert call(app, "POST", "/", b"1", peer=stranger, x_forwarded_for="127.0.0.1", forwarded="for=127.0.0.1")[0] == 401
     assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret")[0] == 200
-    assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret", x_greentic_messaging_endpoint_id="nope")[0] == 200
+    assert (
+        call(
+            app,
+            "POST",
+            "/",
+            b"1",
+            peer=stranger,
+            authorization="Bearer secret",
+            x_greentic_messaging_endpoint_id="nope",
+        )[0]
+        == 200
+    )
     assert call(app, "POST", "/workers/invoke", b"{}", peer=stranger)[0] == 403
     assert call(app, "GET", "/healthz", peer=stranger)[0] == 200
 
@@ -352,7 +418,11 @@ def test_a_mounted_configmap_is_a_seed(tmp_path):
     (target / "environment.json").write_text("old")
     (target / "stays").write_text("s")
     assert copy_seed(seed, target) == 2
-    assert (target / "environment.json").read_text() == "{}" and (target / "stays").exists() and not (target / "outside").exists()
+    assert (
+        (target / "environment.json").read_text() == "{}"
+        and (target / "stays").exists()
+        and not (target / "outside").exists()
+    )
     assert (target / "environment.json").stat().st_mode & 0o777 == 0o600
 
 
@@ -362,7 +432,12 @@ def test_seeds_that_are_refused(tmp_path):
     (tmp_path / "seed" / "f").write_text("x")
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "f").symlink_to("/etc/passwd")
-    for seed, env_dir, text in (("absent", "env", "does not exist"), ("empty", "env", "no files to seed"), ("seed", "seed", "overlap"), ("seed", "env", "is a link")):
+    for seed, env_dir, text in (
+        ("absent", "env", "does not exist"),
+        ("empty", "env", "no files to seed"),
+        ("seed", "seed", "overlap"),
+        ("seed", "env", "is a link"),
+    ):
         with pytest.raises(BootError, match=text):
             copy_seed(tmp_path / seed, tmp_path / env_dir)
 

@@ -98,7 +98,10 @@ def test_a_line_cut_short_does_not_swallow_the_next(tmp_path):
 
 def test_listing_tells_good_from_broken(store, author):
     author.create()
-    for name, text in {"broken": "{", "other": pretty(new_environment("x", "x", HostConfig(env_id="x"))).decode()}.items():
+    for name, text in {
+        "broken": "{",
+        "other": pretty(new_environment("x", "x", HostConfig(env_id="x"))).decode(),
+    }.items():
         (store.root / name).mkdir()
         (store.root / name / "environment.json").write_text(text)
     (store.root / "no document").mkdir()
@@ -137,7 +140,13 @@ def test_documents_that_do_not_load(store, author, monkeypatch):
 def test_the_runtime_document(store, author):
     author.create()
     assert store.runtime("local") is None
-    good = {"schema": "greentic.environment-runtime.v1", "environment_id": "local", "generated_at": "2026-01-01T00:00:00Z", "generated_by": "a.b@1.0.0", "generation": 1}
+    good = {
+        "schema": "greentic.environment-runtime.v1",
+        "environment_id": "local",
+        "generated_at": "2026-01-01T00:00:00Z",
+        "generated_by": "a.b@1.0.0",
+        "generation": 1,
+    }
     for change, text in (({"schema": "x"}, "discriminator"), ({"environment_id": "x"}, "mismatch")):
         store.paths("local").runtime.write_text(json.dumps(good | change))
         with pytest.raises(StoreError, match=text):
@@ -175,7 +184,11 @@ def test_homes(monkeypatch, tmp_path):
 def test_threat_two_writers_loser_fails_with_conflict(store, author):
     author.create()
     impatient = EnvironmentStore(store.root, clock=FakeClock(), random=CountingRandom(), lock_wait_seconds=0.05)
-    with store.transaction("local"), pytest.raises(Conflict, match="held by another process"), impatient.transaction("local"):
+    with (
+        store.transaction("local"),
+        pytest.raises(Conflict, match="held by another process"),
+        impatient.transaction("local"),
+    ):
         raise AssertionError("two writers at once")
 
 
@@ -236,11 +249,19 @@ def scenarios() -> dict[str, object]:
 
     def share(author: Author, context: Context, names: dict[str, str]) -> None:
         payload = bundles.BundleUpdatePayload(
-            environment_id="local", deployment_id=names["dep"], revenue_share=[bundles.SharePayload(party_id="acme", basis_points=10_000)]
+            environment_id="local",
+            deployment_id=names["dep"],
+            revenue_share=[bundles.SharePayload(party_id="acme", basis_points=10_000)],
         )
         bundles.update(context, payload)
 
-    return {"traffic set": traffic_set, "stage": stage, "archive": archive, "bundles remove": retire_files, "bundles update": share}
+    return {
+        "traffic set": traffic_set,
+        "stage": stage,
+        "archive": archive,
+        "bundles remove": retire_files,
+        "bundles update": share,
+    }
 
 
 def authored(root: Path, bundle: Path) -> tuple[Author, dict[str, str]]:
@@ -250,7 +271,15 @@ def authored(root: Path, bundle: Path) -> tuple[Author, dict[str, str]]:
     gone = author.add("gone", ("/gone",))
     dead = author.stage(gone, bundle)
     revisions.archive(author.context, author.transition(dead))
-    return author, {"dep": dep, "rev": rev, "rev2": rev2, "rev3": rev3, "gone": gone, "dead": dead, "bundle": str(bundle)}
+    return author, {
+        "dep": dep,
+        "rev": rev,
+        "rev2": rev2,
+        "rev3": rev3,
+        "gone": gone,
+        "dead": dead,
+        "bundle": str(bundle),
+    }
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -277,19 +306,31 @@ def test_threat_torn_store_dies_at_every_change(tmp_path, hello, name, torn, rec
         changed = store.paths("local").environment.read_bytes() != before
         with store.transaction("local") as transaction:
             transaction.refresh_projection(after)
-        lines = author.audit() if not torn else [json.loads(x) for x in store.paths("local").audit.read_text().splitlines() if x.endswith("}")]
+        lines = (
+            author.audit()
+            if not torn
+            else [json.loads(x) for x in store.paths("local").audit.read_text().splitlines() if x.endswith("}")]
+        )
         events = {x["event_id"]: x for x in lines if x["schema"] == EVENT_SCHEMA}
         intents = [x["event_id"] for x in lines if x["schema"] == INTENT_SCHEMA]
         assert all(i in events for i in intents), f"an intent without an event after dying at {disk.changes[-1]}"
         last = events[intents[-1]] if intents and intents[-1] in events else None
         if changed:
-            assert last is not None and last["result"]["outcome"] == "ok", f"a lost change after dying at {disk.changes[-1]}"
-        assert not [p for p in store.paths("local").revisions.iterdir() if p.name.startswith(".staging") or p.name.endswith(".bak")]
+            assert last is not None and last["result"]["outcome"] == "ok", (
+                f"a lost change after dying at {disk.changes[-1]}"
+            )
+        assert not [
+            p
+            for p in store.paths("local").revisions.iterdir()
+            if p.name.startswith(".staging") or p.name.endswith(".bak")
+        ]
         assert not list(store.paths("local").root.glob(".*.tmp"))
         for revision in after.revisions:
             if revision.lifecycle != "archived":
                 verified_packs(store.paths("local"), revision)
-        step_again = {"traffic set": lambda: Author(author.context).route(names["dep"], (names["rev2"], 10_000), key="new")}.get(name)
+        step_again = {
+            "traffic set": lambda: Author(author.context).route(names["dep"], (names["rev2"], 10_000), key="new")
+        }.get(name)
         if step_again:
             step_again()
             assert store.load("local").split(names["dep"]).entries[0].revision_id == names["rev2"]
@@ -502,7 +543,10 @@ def test_revision_directories_are_checked_whole(store, author, hello):
     packs[0].path.write_bytes(b"altered")
     with pytest.raises(RevisionFault, match="does not match pinned digest"):
         verified_packs(paths, record)
-    for damage, text in ((b"{", "config.json"), (b'{"schema":"s","pack_id":"p","revision_id":"01JTKW5B4W4Q5Y1CQW93F7S5VH"}', "is for revision")):
+    for damage, text in (
+        (b"{", "config.json"),
+        (b'{"schema":"s","pack_id":"p","revision_id":"01JTKW5B4W4Q5Y1CQW93F7S5VH"}', "is for revision"),
+    ):
         (paths.root / "config.json").write_bytes(damage)
         with pytest.raises(RevisionFault, match=text):
             read_pack_config(paths, "config.json", rev)
@@ -513,7 +557,12 @@ def test_bundles_that_cannot_be_staged_leave_nothing(store, author, hello, tmp_p
     dep = author.add()
     flipped = bytearray(hello.read_bytes())
     flipped[200] ^= 0xFF
-    for name, data in {"garbage": b"no", "empty": b"", "flipped": bytes(flipped), "cut": hello.read_bytes()[:2000]}.items():
+    for name, data in {
+        "garbage": b"no",
+        "empty": b"",
+        "flipped": bytes(flipped),
+        "cut": hello.read_bytes()[:2000],
+    }.items():
         (tmp_path / name).write_bytes(data)
         try:
             author.stage(dep, tmp_path / name)
@@ -568,7 +617,10 @@ def test_operator_keys(tmp_path, monkeypatch):
 
 def test_concurrent_key_generation_converges(tmp_path):
     found: list[object] = []
-    threads = [threading.Thread(target=lambda i=i: found.append(operator_key.load_or_generate(RealDisk(), _seeded(i)))) for i in range(8)]
+    threads = [
+        threading.Thread(target=lambda i=i: found.append(operator_key.load_or_generate(RealDisk(), _seeded(i))))
+        for i in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -32,7 +32,9 @@ def der(tag: int, body: bytes) -> bytes:
 OID = bytes.fromhex("300506032b6570")
 V1 = der(0x30, bytes.fromhex("020100") + OID + der(4, der(4, SEED)))
 V2 = der(0x30, bytes.fromhex("020101") + OID + der(4, der(4, SEED)) + der(0x81, b"\0" + KEY.public))
-V2_ATTRIBUTES = der(0x30, bytes.fromhex("020101") + OID + der(4, der(4, SEED)) + der(0xA0, b"") + der(0x81, b"\0" + KEY.public))
+V2_ATTRIBUTES = der(
+    0x30, bytes.fromhex("020101") + OID + der(4, der(4, SEED)) + der(0xA0, b"") + der(0x81, b"\0" + KEY.public)
+)
 
 
 def test_what_we_write_the_library_reads():
@@ -75,7 +77,9 @@ def test_any_bytes_as_a_key_are_refused_or_read(data):
         pass
 
 
-@pytest.mark.parametrize("pem", ["", "garbage", "-----BEGIN PUBLIC KEY-----\n%%%\n-----END PUBLIC KEY-----", keys.private_pem(SEED)])
+@pytest.mark.parametrize(
+    "pem", ["", "garbage", "-----BEGIN PUBLIC KEY-----\n%%%\n-----END PUBLIC KEY-----", keys.private_pem(SEED)]
+)
 def test_public_keys_that_are_refused(pem):
     with pytest.raises(keys.KeyFormatError):
         keys.read_public_pem(pem)
@@ -137,7 +141,10 @@ def test_envelopes_that_prove_nothing(change, fault):
 def test_subjects_and_statement_types():
     with pytest.raises(dsse.SubjectMismatch, match="is about"):
         dsse.verify_envelope(envelope(), TRUSTED, "cd" * 32)
-    for payload in (dsse.statement("x", "", "t", {}), msgspec.json.encode(dsse.Statement(dsse.STATEMENT_TYPE, [], "t", {}))):
+    for payload in (
+        dsse.statement("x", "", "t", {}),
+        msgspec.json.encode(dsse.Statement(dsse.STATEMENT_TYPE, [], "t", {})),
+    ):
         with pytest.raises(dsse.SubjectMismatch, match="no sha256"):
             dsse.verify_envelope(dsse.sign(payload, KEY), TRUSTED, HEX)
     with pytest.raises(dsse.MalformedEnvelope, match="statement type"):
@@ -155,7 +162,12 @@ def test_trust_roots():
     left, gone = root.remove_key(trusted, KEY.key_id.upper())
     assert left.keys == [] and gone.key_id == KEY.key_id
     assert root.remove_key(left, "x") == (left, None)
-    for claimed, key, text in (("", pem, "hex string"), ("xyz", pem, "hex string"), ("00", pem, "does not match"), (KEY.key_id, "x", "decode")):
+    for claimed, key, text in (
+        ("", pem, "hex string"),
+        ("xyz", pem, "hex string"),
+        ("00", pem, "does not match"),
+        (KEY.key_id, "x", "decode"),
+    ):
         with pytest.raises(TrustRootError, match=text):
             root.add_key(root.EMPTY, claimed, key)
     for data in (b"{", b'{"schema":"greentic.trust-root.v1"}', b'{"schema":"x","keys":[]}'):

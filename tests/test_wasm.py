@@ -58,7 +58,16 @@ def context(log: list[str] | None = None, grants: Grants = Grants(), caller: Cal
     return HostCall("c", caller, grants, 1e18, lambda source, text: told.append(f"{source}: {text}"))
 
 
-def call(wasm: bytes, value: object, *, host: object = None, card: bool = False, limits=DEFAULT_LIMITS, caller: Caller = CALLER, **more: object) -> object:
+def call(
+    wasm: bytes,
+    value: object,
+    *,
+    host: object = None,
+    card: bool = False,
+    limits=DEFAULT_LIMITS,
+    caller: Caller = CALLER,
+    **more: object,
+) -> object:
     request = ComponentCall("c", "run", value, None, "main", "n", caller, 1, card)
     return invoke_node(loaded(wasm, host), "c", request, context(caller=caller, **more), limits)
 
@@ -74,7 +83,14 @@ RICH = ("record", "rich", {
     "numbers": ("list", "u32"), "inner": INNER, "inners": ("list", INNER), "pair": ("tuple", ["string", "u8"]), "shape": SHAPE, "perms": PERMS,
     "result": ("result", "string", COLOR), "empty": ("result", None, None), "nested": wat.opt(("option", "u64")), "nothing": wat.opt(wat.BYTES),
 })  # fmt: skip
-INNERS = st.fixed_dictionaries({"b": st.booleans(), "c": st.characters(), "maybe": st.none() | st.text(max_size=9), "color": st.sampled_from(["red", "green"])})
+INNERS = st.fixed_dictionaries(
+    {
+        "b": st.booleans(),
+        "c": st.characters(),
+        "maybe": st.none() | st.text(max_size=9),
+        "color": st.sampled_from(["red", "green"]),
+    }
+)
 
 
 def whole(low: int, high: int):
@@ -129,15 +145,33 @@ def test_node_06_gets_the_payload_alone():
     assert call(wat.node_06(), {"a": [1, "x", None, 2.5]}) == {"a": [1, "x", None, 2.5]}
     assert call(wat.node_06(), {"input": {"b": 1}, "config": {"k": 2}, "dropped": 3}) == {"b": 1}
     assert call(wat.node_06(), {"card_source": "inline"}, card=True) == {"card_source": "inline"}
-    assert call(wat.node_06(), "") is None and call(wat.node_06(), '{"json": 1}') == {"json": 1} and call(wat.node_06(), "text") == "text"
+    assert (
+        call(wat.node_06(), "") is None
+        and call(wat.node_06(), '{"json": 1}') == {"json": 1}
+        and call(wat.node_06(), "text") == "text"
+    )
 
 
-@pytest.mark.parametrize(("tenant", "version", "i18n"), [(wat.TENANT_05A, "0.5.0", True), (wat.TENANT_05B, "0.5.0", True), (wat.TENANT_04, "0.4.0", False)])
+@pytest.mark.parametrize(
+    ("tenant", "version", "i18n"),
+    [(wat.TENANT_05A, "0.5.0", True), (wat.TENANT_05B, "0.5.0", True), (wat.TENANT_04, "0.4.0", False)],
+)
 def test_node_05_in_both_tenant_forms_and_04_get_the_envelope(tenant, version, i18n):
     verified = CALLER._replace(user="ann", team="red")
     envelope = call(wat.node_05(tenant, version, i18n=i18n), {"a": 1}, caller=verified)
     assert json.loads(bytes(envelope["payload"])) == {"a": 1} and envelope["op"] == "run"
-    assert envelope["ctx"] == {"env": "local", "tenant": "acme", "tenant_id": "acme", "session_id": "s1", "flow_id": "main", "node_id": "n", "attempt": 1, "provider_id": "provider", "user_id": "ann", "team_id": "red"}
+    assert envelope["ctx"] == {
+        "env": "local",
+        "tenant": "acme",
+        "tenant_id": "acme",
+        "session_id": "s1",
+        "flow_id": "main",
+        "node_id": "n",
+        "attempt": 1,
+        "provider_id": "provider",
+        "user_id": "ann",
+        "team_id": "red",
+    }
     assert call(wat.node_05(tenant, version, i18n=i18n), {"card_spec": 1}, card=True) == {"card_spec": 1}
 
 
@@ -163,7 +197,18 @@ def test_failures_of_a_component_are_values():
     assert refused["error"]["code"] == "COMPONENT_INVOCATION_FAILED" and refused["error"]["message"] == '{"why":"x"}'
 
 
-@pytest.mark.parametrize("payload", [b"\xff", b"\xa1", b"\x9f" * 300, b"\xc1\xfb\x7f\xf8\0\0\0\0\0\0", b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff", b"\xa1\x01\x02", b"\x43abc"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff",
+        b"\xa1",
+        b"\x9f" * 300,
+        b"\xc1\xfb\x7f\xf8\0\0\0\0\0\0",
+        b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\xa1\x01\x02",
+        b"\x43abc",
+    ],
+)
 def test_what_a_component_answers_is_read_or_refused(payload):
     at = f'(data (i32.const 16) "{"".join(f"{chr(92)}{b:02x}" for b in payload)}")'
     wasm = wat.node_06(wat.ok_06("(i32.const 16)", f"(i32.const {len(payload)})"), data=at)
@@ -206,7 +251,9 @@ def test_threat_runaway_component_a_trap_or_deep_recursion_ends_only_its_call():
     component = loaded(wat.trapping())
     request = ComponentCall("c", "run", {}, None, "main", "n", CALLER)
     for _ in range(3):
-        with pytest.raises(FlowFailure, match="component c trapped: wasm trap: wasm `unreachable` instruction executed"):
+        with pytest.raises(
+            FlowFailure, match="component c trapped: wasm trap: wasm `unreachable` instruction executed"
+        ):
             invoke_node(component, "c", request, context(), DEFAULT_LIMITS)
     deep = wat.Function("invoke", {"op": "string", "envelope": wat.ENVELOPE}, wat.RESULT_06, "(call 1 (local.get 0))")
     with pytest.raises(FlowFailure, match="stack"):
@@ -216,8 +263,15 @@ def test_threat_runaway_component_a_trap_or_deep_recursion_ends_only_its_call():
 
 def test_limits_are_read_from_the_environment():
     assert call_limits({}) == DEFAULT_LIMITS
-    assert call_limits({"GREENTIC_COMPONENT_SECONDS": "2.5", "GREENTIC_COMPONENT_MEMORY_MB": "64"})[:2] == (2.5, 64 << 20)
-    for wrong in ({"GREENTIC_COMPONENT_SECONDS": "x"}, {"GREENTIC_COMPONENT_SECONDS": "-1"}, {"GREENTIC_COMPONENT_MEMORY_MB": "99999"}):
+    assert call_limits({"GREENTIC_COMPONENT_SECONDS": "2.5", "GREENTIC_COMPONENT_MEMORY_MB": "64"})[:2] == (
+        2.5,
+        64 << 20,
+    )
+    for wrong in (
+        {"GREENTIC_COMPONENT_SECONDS": "x"},
+        {"GREENTIC_COMPONENT_SECONDS": "-1"},
+        {"GREENTIC_COMPONENT_MEMORY_MB": "99999"},
+    ):
         with pytest.raises(BootError):
             call_limits(wrong)
 
@@ -230,7 +284,10 @@ def test_a_quick_component_is_known_by_its_calls():
     assert pace.quick
     pace.took(1.0)
     assert not pace.quick
-    assert loaded(wat.node_06()).pure and not loaded(wat.node_06(imports={"greentic:state/state-store@1.0.0": [READ]}, body=READS)).pure
+    assert (
+        loaded(wat.node_06()).pure
+        and not loaded(wat.node_06(imports={"greentic:state/state-store@1.0.0": [READ]}, body=READS)).pure
+    )
 
 
 # -- imports --------------------------------------------------------------------------------------------------------
@@ -266,7 +323,11 @@ class ScriptedHttp:
 
 
 def imports(state: SimulatedState | None = None, http_client: object = None, secrets: object = None) -> HostImports:
-    return HostImports(http_client or ScriptedHttp(HttpResponse(200, [], b"")), secrets or SecretFiles(None, {}), state or SimulatedState())
+    return HostImports(
+        http_client or ScriptedHttp(HttpResponse(200, [], b"")),
+        secrets or SecretFiles(None, {}),
+        state or SimulatedState(),
+    )
 
 
 def raw(function: str, interface: str, arguments: list[object], host: HostImports, where: HostCall) -> object:
@@ -282,37 +343,61 @@ def test_state_is_read_through_a_component():
     state = SimulatedState()
     state.set("component:local:acme:_:_", "abc", "value")
     component = loaded(wat.node_06(READS, {STATE: [READ]}, says("abc")), imports(state))
-    answer = component.call(component.entry_point[1], ["run", {"ctx": {}, "flow-id": "", "step-id": "", "component-id": "", "payload-cbor": b"\x00"}], context(), DEFAULT_LIMITS)
+    answer = component.call(
+        component.entry_point[1],
+        ["run", {"ctx": {}, "flow-id": "", "step-id": "", "component-id": "", "payload-cbor": b"\x00"}],
+        context(),
+        DEFAULT_LIMITS,
+    )
     assert answer[1]["output-cbor"] == b'"value"'
     assert component.imports[STATE] == ("read",) and component.unanswered == []
 
 
 def test_state_is_granted_scoped_and_json():
     host, state = imports(state := SimulatedState()), state
-    assert raw("write", STATE, ["k", b'{"a": 1}', None], host, context()) == ("ok", "ok") and raw("read", STATE, ["k", None], host, context()) == ("ok", b'{"a": 1}')
+    assert raw("write", STATE, ["k", b'{"a": 1}', None], host, context()) == ("ok", "ok") and raw(
+        "read", STATE, ["k", None], host, context()
+    ) == ("ok", b'{"a": 1}')
     other = context(caller=CALLER._replace(tenant="else"))
     assert raw("read", STATE, ["k", None], host, other)[1]["code"] == "not_found"
     assert raw("write", STATE, ["k", b"no json", None], host, context())[1]["code"] == "internal"
     withheld = context(grants=Grants(state_read=False, state_write=False))
-    assert [raw(n, STATE, a, host, withheld)[1]["code"] for n, a in (("read", ["k", None]), ("write", ["k", b"1", None]), ("delete", ["k", None]))] == ["denied"] * 3
-    assert raw("delete", STATE, ["k", None], host, context()) == ("ok", "ok") and raw("read", STATE, ["k", None], host, context())[0] == "err"
+    assert [
+        raw(n, STATE, a, host, withheld)[1]["code"]
+        for n, a in (("read", ["k", None]), ("write", ["k", b"1", None]), ("delete", ["k", None]))
+    ] == ["denied"] * 3
+    assert (
+        raw("delete", STATE, ["k", None], host, context()) == ("ok", "ok")
+        and raw("read", STATE, ["k", None], host, context())[0] == "err"
+    )
 
 
 def test_secrets_are_declared_found_or_told_apart(tmp_path):
     (tmp_path / "api_token").write_bytes(b"s3cret\n")
     host = imports(secrets=SecretFiles(None, {"GREENTIC_SECRETS_DIR": str(tmp_path)}))
     granted = context(grants=Grants(secrets=frozenset({"api_token", "gone"})))
-    assert raw("get", SECRETS, ["API-Token"], host, granted) == ("ok", b"s3cret") and raw("get", SECRETS, ["gone"], host, granted) == ("err", "not-found")
+    assert raw("get", SECRETS, ["API-Token"], host, granted) == ("ok", b"s3cret") and raw(
+        "get", SECRETS, ["gone"], host, granted
+    ) == ("err", "not-found")
     log: list[str] = []
-    assert raw("get", SECRETS, ["other"], host, context(log)) == ("err", "denied") and raw("get", SECRETS, [" "], host, context()) == ("err", "invalid-key")
+    assert raw("get", SECRETS, ["other"], host, context(log)) == ("err", "denied") and raw(
+        "get", SECRETS, [" "], host, context()
+    ) == ("err", "invalid-key")
     assert "not declared" in log[0]
-    assert raw("put", "greentic:secrets-store/secrets-store@1.1.0", ["api_token", b"x"], host, granted) is None and (tmp_path / "api_token").read_bytes() == b"s3cret\n"
+    assert (
+        raw("put", "greentic:secrets-store/secrets-store@1.1.0", ["api_token", b"x"], host, granted) is None
+        and (tmp_path / "api_token").read_bytes() == b"s3cret\n"
+    )
     (tmp_path / "gone").mkdir()
     assert raw("get", SECRETS, ["gone"], host, granted) == ("err", "internal")
 
 
 def test_a_secret_error_crosses_the_border():
-    get = wat.Function("get", {"key": "string"}, ("result", wat.opt(wat.BYTES), ("enum", "secrets-error", ["not-found", "denied", "invalid-key", "internal"])))
+    get = wat.Function(
+        "get",
+        {"key": "string"},
+        ("result", wat.opt(wat.BYTES), ("enum", "secrets-error", ["not-found", "denied", "invalid-key", "internal"])),
+    )
     at = wat.payload_offset(get.result)
     body = f"(call $get {KEY} (i32.const {RETURN})) (i32.store8 (i32.const 3000) (i32.load8_u (i32.const {RETURN + at}))) {wat.ok_06('(i32.const 3000)', '(i32.const 1)')}"
     wasm = wat.node_06(body, {SECRETS: [get]}, says("abc"))
@@ -323,10 +408,19 @@ def test_a_secret_error_crosses_the_border():
 def test_development_secrets_are_lines_of_a_file(tmp_path):
     file = tmp_path / ".greentic" / "dev" / ".dev.secrets.env"
     file.parent.mkdir(parents=True)
-    file.write_text("# a comment\nTOKEN='general'\nsecrets://local/acme/_/messaging/token=\"for acme\"\nsecrets://local/else/_/x/token=other\nexport OTHER=1\nnoise\n")
+    file.write_text(
+        "# a comment\nTOKEN='general'\nsecrets://local/acme/_/messaging/token=\"for acme\"\nsecrets://local/else/_/x/token=other\nexport OTHER=1\nnoise\n"
+    )
     found = SecretFiles(tmp_path, {})
-    assert found.get(CALLER, "token") == b"for acme" and found.get(CALLER._replace(tenant="third"), "token") == b"general" and found.get(CALLER, "other") == b"1"
-    assert found.get(CALLER, "nope") is None and SecretFiles(tmp_path, {"GREENTIC_DEV_SECRETS_PATH": str(tmp_path / "none")}).get(CALLER, "token") is None
+    assert (
+        found.get(CALLER, "token") == b"for acme"
+        and found.get(CALLER._replace(tenant="third"), "token") == b"general"
+        and found.get(CALLER, "other") == b"1"
+    )
+    assert (
+        found.get(CALLER, "nope") is None
+        and SecretFiles(tmp_path, {"GREENTIC_DEV_SECRETS_PATH": str(tmp_path / "none")}).get(CALLER, "token") is None
+    )
     assert [canonical_name(n) for n in ("API-Token", "a/b c", "__x__", "é")] == ["api_token", "a_b_c", "x", "secret"]
 
 
@@ -338,24 +432,60 @@ def test_http_answers_and_refusals_are_values():
     answering = ScriptedHttp(HttpResponse(201, [("x", "y")], b"body"))
     log: list[str] = []
     options = {"timeout-ms": 5, "allow-insecure": True, "follow-redirects": None}
-    assert raw("send", HTTP, [REQUEST, options, None], imports(http_client=answering), context(log)) == ("ok", {"status": 201, "headers": [("x", "y")], "body": b"body"})
+    assert raw("send", HTTP, [REQUEST, options, None], imports(http_client=answering), context(log)) == (
+        "ok",
+        {"status": 201, "headers": [("x", "y")], "body": b"body"},
+    )
     assert answering.asked[0][4] == 0.005 and "`allow-insecure` is not supported" in log[0]
-    assert raw("send", "greentic:http/client@1.0.0", [REQUEST, None], imports(http_client=ScriptedHttp(EgressFailed("gone"))), context())[1] == {"code": "unavailable", "message": "gone"}
-    assert raw("send", HTTP, [REQUEST, None, None], imports(http_client=ScriptedHttp(EgressRefused("no"))), context())[1]["code"] == "denied"
-    assert raw("send", HTTP, [REQUEST, None, None], imports(), context(grants=Grants(http=False)))[1]["message"] == "http client disabled by policy"
+    assert raw(
+        "send",
+        "greentic:http/client@1.0.0",
+        [REQUEST, None],
+        imports(http_client=ScriptedHttp(EgressFailed("gone"))),
+        context(),
+    )[1] == {"code": "unavailable", "message": "gone"}
+    assert (
+        raw("send", HTTP, [REQUEST, None, None], imports(http_client=ScriptedHttp(EgressRefused("no"))), context())[1][
+            "code"
+        ]
+        == "denied"
+    )
+    assert (
+        raw("send", HTTP, [REQUEST, None, None], imports(), context(grants=Grants(http=False)))[1]["message"]
+        == "http client disabled by policy"
+    )
     old = "greentic:host/http-v1@1.0.0"
-    assert raw("request", old, ["GET", "http://x/", [("a", "b"), "c: d"], None], imports(http_client=answering), context()) == ("ok", b"body") and answering.asked[-1][2] == [("a", "b"), ("c", "d")]
-    assert raw("request", old, ["GET", "http://x/", [], b""], imports(http_client=ScriptedHttp(EgressFailed("gone"))), context()) == ("err", "unavailable: gone")
+    assert raw(
+        "request", old, ["GET", "http://x/", [("a", "b"), "c: d"], None], imports(http_client=answering), context()
+    ) == ("ok", b"body") and answering.asked[-1][2] == [("a", "b"), ("c", "d")]
+    assert raw(
+        "request",
+        old,
+        ["GET", "http://x/", [], b""],
+        imports(http_client=ScriptedHttp(EgressFailed("gone"))),
+        context(),
+    ) == ("err", "unavailable: gone")
 
 
 def test_the_other_imports():
     log: list[str] = []
     host = imports()
-    assert raw("log", "greentic:telemetry/logger-api@1.0.0", [None, [("k", "v")], None], host, context(log)) == ("ok", "ok") and "k=v" in log[0]
-    assert raw("should-cancel", "greentic:component/control@0.6.0", [], host, context()) is False and raw("get", "greentic:host/kv-v1@1.0.0", ["n", "k"], host, context()) is None
+    assert (
+        raw("log", "greentic:telemetry/logger-api@1.0.0", [None, [("k", "v")], None], host, context(log))
+        == ("ok", "ok")
+        and "k=v" in log[0]
+    )
+    assert (
+        raw("should-cancel", "greentic:component/control@0.6.0", [], host, context()) is False
+        and raw("get", "greentic:host/kv-v1@1.0.0", ["n", "k"], host, context()) is None
+    )
     configured = context()
     configured.config = {"base": "https://x", "n": {"a": 1}}
-    assert [raw("get", "greentic:runtime-config@1.0.0", [k], host, configured) for k in ("base", "n", "z")] == ["https://x", '{"a": 1}', None]
+    assert [raw("get", "greentic:runtime-config@1.0.0", [k], host, configured) for k in ("base", "n", "z")] == [
+        "https://x",
+        '{"a": 1}',
+        None,
+    ]
     with pytest.raises(HostFailure, match="no OAuth broker"):
         raw("get-token", "greentic:oauth-broker/broker-v1@1.0.0", ["x"], host, context())
     assert host.function("unknown:x/y@1.0.0", "z") is None
@@ -392,7 +522,9 @@ def test_components_are_called_from_many_threads_without_mixing_callers():
     def work(tenant: str) -> None:
         for _ in range(300):
             where = context(caller=CALLER._replace(tenant=tenant))
-            answer = component.call(component.entry_point[1], ["run", {"ctx": {}, "payload-cbor": b""}], where, DEFAULT_LIMITS)
+            answer = component.call(
+                component.entry_point[1], ["run", {"ctx": {}, "payload-cbor": b""}], where, DEFAULT_LIMITS
+            )
             if answer[1]["output-cbor"] != json.dumps(tenant * 20).encode():
                 wrong.append(answer)
 
@@ -414,7 +546,9 @@ def test_many_calls_take_no_more_memory():
         "go(2000); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; go(8000)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    done = subprocess.run([sys.executable, "-c", code, os.path.dirname(__file__)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, os.path.dirname(__file__)], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 2048, done.stdout  # KiB; a leak of one argument a call would be 4000
 
 
@@ -423,11 +557,33 @@ def test_many_calls_take_no_more_memory():
 
 def test_egress_policies():
     public, hosts = EgressPolicy(), read_policy("api.example.com, *.foo.org ,127.0.0.1")
-    assert read_policy(None) == public and read_policy("none").mode == "none" and hosts.hosts == ("api.example.com", "*.foo.org", "127.0.0.1")
-    assert refused_host(public, "example.com") is None and "metadata" in refused_host(public, "Metadata.Google.Internal.") and refused_host(EgressPolicy("none"), "x") == "http client disabled by policy"
-    assert [refused_host(hosts, h) is None for h in ("API.example.com", "a.foo.org", "foo.org", "evil.com", "")] == [True, True, False, False, False]
-    assert "not public" in refused_address(public, "10.0.0.1") and "not public" in refused_address(public, "::ffff:127.0.0.1") and refused_address(public, "1.1.1.1") is None
-    assert refused_address(hosts, "10.0.0.1") is None and refused_address(EgressPolicy("unrestricted"), "169.254.169.254") is not None and refused_address(hosts, "fe80::1%eth0") is not None
+    assert (
+        read_policy(None) == public
+        and read_policy("none").mode == "none"
+        and hosts.hosts == ("api.example.com", "*.foo.org", "127.0.0.1")
+    )
+    assert (
+        refused_host(public, "example.com") is None
+        and "metadata" in refused_host(public, "Metadata.Google.Internal.")
+        and refused_host(EgressPolicy("none"), "x") == "http client disabled by policy"
+    )
+    assert [refused_host(hosts, h) is None for h in ("API.example.com", "a.foo.org", "foo.org", "evil.com", "")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (
+        "not public" in refused_address(public, "10.0.0.1")
+        and "not public" in refused_address(public, "::ffff:127.0.0.1")
+        and refused_address(public, "1.1.1.1") is None
+    )
+    assert (
+        refused_address(hosts, "10.0.0.1") is None
+        and refused_address(EgressPolicy("unrestricted"), "169.254.169.254") is not None
+        and refused_address(hosts, "fe80::1%eth0") is not None
+    )
     for wrong in ("http://x", "x/y"):
         with pytest.raises(ValueError):
             read_policy(wrong)
@@ -460,14 +616,30 @@ def test_requests_of_components_go_where_the_policy_lets_them(peer):
     answer = allowed.send("post", f"http://127.0.0.1:{peer}/x?q=1", [("X-Sent", "v"), ("Host", "evil")], b"hi", 5)
     assert (answer.status, answer.body, dict(answer.headers)["x-got"]) == (200, b"HI", "v")
     assert allowed.send("POST", f"http://127.0.0.1:{peer}/moved", [], None, 5).status == 302  # not followed
-    for url, error in ((f"http://localhost:{peer}/", EgressRefused), ("ftp://127.0.0.1/", EgressRefused), ("http://127.0.0.1:1/", EgressFailed), ("http://[", EgressFailed), ("http://127.0.0.1:99999/", EgressFailed)):
+    for url, error in (
+        (f"http://localhost:{peer}/", EgressRefused),
+        ("ftp://127.0.0.1/", EgressRefused),
+        ("http://127.0.0.1:1/", EgressFailed),
+        ("http://[", EgressFailed),
+        ("http://127.0.0.1:99999/", EgressFailed),
+    ):
         with pytest.raises(error):
             allowed.send("GET", url, [], None, 5)
     with pytest.raises(EgressFailed, match="the method is none of"):
         allowed.send("TRACE", "http://127.0.0.1/", [], None, 5)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{}/", "http://0x7f000001:{}/", "http://2130706433:{}/", "http://[::ffff:127.0.0.1]:{}/", "http://169.254.169.254/", "http://localhost:{}/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{}/",
+        "http://0x7f000001:{}/",
+        "http://2130706433:{}/",
+        "http://[::ffff:127.0.0.1]:{}/",
+        "http://169.254.169.254/",
+        "http://localhost:{}/",
+    ],
+)
 def test_threat_ssrf_components_reach_no_private_address_by_any_spelling(peer, url):
     with pytest.raises((EgressRefused, EgressFailed)):
         PolicedHttp(EgressPolicy()).send("POST", url.format(peer), [], b"", 5)
@@ -521,12 +693,17 @@ def test_a_cache_that_others_may_write_is_not_used(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(BootError):
         CompileCache(tmp_path / "link")
-    assert default_directory({"GREENTIC_COMPONENT_CACHE_DIR": "/x"}).as_posix() == "/x" and default_directory({"HOME": "/h"}).as_posix() == "/h/.cache/greentic/components"
+    assert (
+        default_directory({"GREENTIC_COMPONENT_CACHE_DIR": "/x"}).as_posix() == "/x"
+        and default_directory({"HOME": "/h"}).as_posix() == "/h/.cache/greentic/components"
+    )
 
 
 def test_a_home_that_cannot_be_written_costs_only_time():
     cache = CompileCache(default_directory({"HOME": "/proc/nowhere"}))
-    assert cache.load(engine(), wat.node_06(), "c").seconds > 0 and cache.load(engine(), wat.node_06(), "c").seconds == 0
+    assert (
+        cache.load(engine(), wat.node_06(), "c").seconds > 0 and cache.load(engine(), wat.node_06(), "c").seconds == 0
+    )
 
 
 def test_the_cache_is_kept_below_a_size(tmp_path):
@@ -547,7 +724,12 @@ def test_several_processes_compile_a_component_once(tmp_path):
         "import sys, pathlib; from greentic.wasm.compile_cache import CompileCache; from greentic.wasm.engine import engine\n"
         "print(CompileCache(pathlib.Path(sys.argv[2])).load(engine(), pathlib.Path(sys.argv[1]).read_bytes(), 'c').seconds > 0)"
     )
-    started = [subprocess.Popen([sys.executable, "-c", code, str(path), str(tmp_path / "cache")], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path), str(tmp_path / "cache")], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
     assert sorted(p.communicate(timeout=120)[0].strip() for p in started) == ["False", "False", "False", "True"]
 
 

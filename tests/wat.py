@@ -11,7 +11,20 @@ import hashlib
 
 from wasmtime import wat2wasm
 
-SCALARS = {"bool": 1, "u8": 1, "s8": 1, "u16": 2, "s16": 2, "u32": 4, "s32": 4, "f32": 4, "char": 4, "u64": 8, "s64": 8, "f64": 8}
+SCALARS = {
+    "bool": 1,
+    "u8": 1,
+    "s8": 1,
+    "u16": 2,
+    "s16": 2,
+    "u32": 4,
+    "s32": 4,
+    "f32": 4,
+    "char": 4,
+    "u64": 8,
+    "s64": 8,
+    "f64": 8,
+}
 BYTES = ("list", "u8")
 
 
@@ -31,7 +44,7 @@ def layout(t) -> tuple[int, int]:
         return 8, 4
     if t[0] in ("record", "tuple"):
         at, most = 0, 1
-        for item in (t[2].values() if t[0] == "record" else t[1]):
+        for item in t[2].values() if t[0] == "record" else t[1]:
             size, align = layout(item)
             at, most = _align(at, align) + size, max(most, align)
         return _align(at, most), most
@@ -49,7 +62,9 @@ def layout(t) -> tuple[int, int]:
 
 
 def _cases(t):
-    return {"option": lambda: [None, t[1]], "result": lambda: [t[1], t[2]] if t[0] == "result" else []}.get(t[0], lambda: list(t[2].values()))()
+    return {"option": lambda: [None, t[1]], "result": lambda: [t[1], t[2]] if t[0] == "result" else []}.get(
+        t[0], lambda: list(t[2].values())
+    )()
 
 
 def payload_offset(t) -> int:
@@ -114,7 +129,9 @@ class Names:
         if t[0] == "record":
             body = "record " + " ".join(f'(field "{f}" {self.ref(i)})' for f, i in t[2].items())
         elif t[0] == "variant":
-            body = "variant " + " ".join(f'(case "{c}"{"" if i is None else " " + self.ref(i)})' for c, i in t[2].items())
+            body = "variant " + " ".join(
+                f'(case "{c}"{"" if i is None else " " + self.ref(i)})' for c, i in t[2].items()
+            )
         else:
             body = f"{t[0]} " + " ".join(f'"{c}"' for c in t[2])
         plain, shown = f"${self.prefix}{name}-plain", f"${self.prefix}{name}"
@@ -175,7 +192,15 @@ class Function:
 
 def _flat_kinds(t) -> list[str]:
     if isinstance(t, str):
-        return ["i32", "i32"] if t == "string" else ["i64"] if t in ("u64", "s64") else [t] if t in ("f32", "f64") else ["i32"]
+        return (
+            ["i32", "i32"]
+            if t == "string"
+            else ["i64"]
+            if t in ("u64", "s64")
+            else [t]
+            if t in ("f32", "f64")
+            else ["i32"]
+        )
     if t[0] == "list":
         return ["i32", "i32"]
     if t[0] in ("record", "tuple"):
@@ -192,7 +217,13 @@ def _flat_kinds(t) -> list[str]:
     return ["i32", *joined]
 
 
-def component(interface: str, functions: list[Function], imports: dict[str, list[Function]] | None = None, data: str = "", pages: int = 2) -> bytes:
+def component(
+    interface: str,
+    functions: list[Function],
+    imports: dict[str, list[Function]] | None = None,
+    data: str = "",
+    pages: int = 2,
+) -> bytes:
     """A component that exports an interface."""
     return _assemble(text(interface, functions, imports, data, pages))
 
@@ -202,7 +233,13 @@ def _assemble(wat: str) -> bytes:
     return bytes(wat2wasm(wat))
 
 
-def text(interface: str, functions: list[Function], imports: dict[str, list[Function]] | None = None, data: str = "", pages: int = 2) -> str:
+def text(
+    interface: str,
+    functions: list[Function],
+    imports: dict[str, list[Function]] | None = None,
+    data: str = "",
+    pages: int = 2,
+) -> str:
     out = ["(component"]
     lowered: list[tuple[str, Function]] = []
     for number, (name, members) in enumerate((imports or {}).items()):
@@ -228,15 +265,26 @@ def text(interface: str, functions: list[Function], imports: dict[str, list[Func
             f'(core func $low{number} (canon lower (func {host} "{f.name}") (memory (core memory $memory "memory")) '
             f'(realloc (core func $memory "alloc"))))'
         )
-    core_imports = "".join(f'(import "host" "{f.name}" (func ${f.name} {f.core_type(lowered=True)}))' for _, f in lowered)
+    core_imports = "".join(
+        f'(import "host" "{f.name}" (func ${f.name} {f.core_type(lowered=True)}))' for _, f in lowered
+    )
     bodies = "".join(
-        f'(func (export "{f.name}") {f.core_type(lowered=False)} (local $a i32) (local $b i32) (local $n i64) {f.locals_} {f.body})' for f in functions
+        f'(func (export "{f.name}") {f.core_type(lowered=False)} (local $a i32) (local $b i32) (local $n i64) {f.locals_} {f.body})'
+        for f in functions
     )
     out.append(f"""(core module $main (import "memory" "memory" (memory {pages}))
       (import "memory" "alloc" (func $alloc (param i32 i32 i32 i32) (result i32))) {core_imports} {bodies})""")
-    host_instance = "(core instance $host " + " ".join(f'(export "{f.name}" (func $low{i}))' for i, (_, f) in enumerate(lowered)) + ")" if lowered else ""
+    host_instance = (
+        "(core instance $host "
+        + " ".join(f'(export "{f.name}" (func $low{i}))' for i, (_, f) in enumerate(lowered))
+        + ")"
+        if lowered
+        else ""
+    )
     out.append(host_instance)
-    out.append(f'(core instance $main (instantiate $main (with "memory" (instance $memory)) {"(with " + chr(34) + "host" + chr(34) + " (instance $host))" if lowered else ""}))')
+    out.append(
+        f'(core instance $main (instantiate $main (with "memory" (instance $memory)) {"(with " + chr(34) + "host" + chr(34) + " (instance $host))" if lowered else ""}))'
+    )
     plain = Names("p-", False)
     signatures = [_signature(plain, f.parameters, f.result) for f in functions]
     out += plain.lines
@@ -250,9 +298,14 @@ def text(interface: str, functions: list[Function], imports: dict[str, list[Func
     shown = Names("out-", True)
     out_signatures = [_signature(shown, f.parameters, f.result) for f in functions]
     shim = [*inner.lines]
-    shim += [f'(import "f-{f.name}" (func $f{i} {s}))' for i, (f, s) in enumerate(zip(functions, in_signatures, strict=True))]
+    shim += [
+        f'(import "f-{f.name}" (func $f{i} {s}))' for i, (f, s) in enumerate(zip(functions, in_signatures, strict=True))
+    ]
     shim += shown.lines
-    shim += [f'(export "{f.name}" (func $f{i}) (func {s}))' for i, (f, s) in enumerate(zip(functions, out_signatures, strict=True))]
+    shim += [
+        f'(export "{f.name}" (func $f{i}) (func {s}))'
+        for i, (f, s) in enumerate(zip(functions, out_signatures, strict=True))
+    ]
     out.append(f"(component $named {' '.join(shim)})")
     given = [f'(with "type-{name}" (type {plain.known[name]}))' for name in inner.known]
     given += [f'(with "f-{f.name}" (func $f{i}))' for i, f in enumerate(functions)]
@@ -272,8 +325,16 @@ ENVELOPE = ("record", "invocation-envelope", {
     "ctx": TENANT_06, "flow-id": S, "step-id": S, "component-id": S, "attempt": "u32", "payload-cbor": BYTES, "metadata-cbor": opt(BYTES),
 })  # fmt: skip
 ANSWER = ("record", "invocation-result", {"ok": "bool", "output-cbor": BYTES, "output-metadata-cbor": opt(BYTES)})
-ERROR_06 = ("record", "node-error", {"code": S, "message": S, "retryable": "bool", "backoff-ms": opt("u64"), "details": opt(BYTES)})
-ERROR_05 = ("record", "node-error", {"code": S, "message": S, "retryable": "bool", "backoff-ms": opt("u64"), "details": opt(S)})
+ERROR_06 = (
+    "record",
+    "node-error",
+    {"code": S, "message": S, "retryable": "bool", "backoff-ms": opt("u64"), "details": opt(BYTES)},
+)
+ERROR_05 = (
+    "record",
+    "node-error",
+    {"code": S, "message": S, "retryable": "bool", "backoff-ms": opt("u64"), "details": opt(S)},
+)
 TENANT_04 = ("record", "tenant-ctx", {
     "tenant": S, "team": opt(S), "user": opt(S), "trace-id": opt(S), "correlation-id": opt(S), "deadline-unix-ms": opt("u64"), "attempt": "u32",
     "idempotency-key": opt(S),
@@ -355,13 +416,18 @@ def runtime() -> bytes:
     """A component with only `run`, which answers with its input."""
     result = ("record", "run-result", {"output": BYTES, "new-state": BYTES})
     body = f"{store_string(AT, '(local.get 0)', '(local.get 1)')} {store_string(AT + 8, '(local.get 2)', '(local.get 3)')} (i32.const {AT})"
-    return component("greentic:component/component-runtime@0.6.0", [Function("run", {"input": BYTES, "state": BYTES}, result, body)])
+    return component(
+        "greentic:component/component-runtime@0.6.0", [Function("run", {"input": BYTES, "state": BYTES}, result, body)]
+    )
 
 
 def provider() -> bytes:
     """A provider whose `invoke` answers with the JSON that it was given."""
     body = f"{store_string(AT, '(local.get 2)', '(local.get 3)')} (i32.const {AT})"
-    return component("greentic:provider-schema-core/schema-core-api@1.0.0", [Function("invoke", {"op": S, "input-json": BYTES}, BYTES, body)])
+    return component(
+        "greentic:provider-schema-core/schema-core-api@1.0.0",
+        [Function("invoke", {"op": S, "input-json": BYTES}, BYTES, body)],
+    )
 
 
 def identity(t) -> bytes:
@@ -376,7 +442,9 @@ def spinning() -> bytes:
 
 def busy(iterations: int) -> bytes:
     """A node that counts down before it echoes."""
-    return node_06(f"(local.set $n (i64.const {iterations})) (loop $l (local.set $n (i64.sub (local.get $n) (i64.const 1))) (br_if $l (i64.ne (local.get $n) (i64.const 0)))) {ok_06(*payload_06())}")
+    return node_06(
+        f"(local.set $n (i64.const {iterations})) (loop $l (local.set $n (i64.sub (local.get $n) (i64.const 1))) (br_if $l (i64.ne (local.get $n) (i64.const 0)))) {ok_06(*payload_06())}"
+    )
 
 
 def trapping() -> bytes:
@@ -385,7 +453,9 @@ def trapping() -> bytes:
 
 def hungry() -> bytes:
     """Allocates until it gets no more, then traps."""
-    return node_06("(loop $more (br_if $more (i32.ne (memory.grow (i32.const 64)) (i32.const -1)))) unreachable", pages=2)
+    return node_06(
+        "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 64)) (i32.const -1)))) unreachable", pages=2
+    )
 
 
 def sha256(data: bytes) -> str:

@@ -34,7 +34,10 @@ def world(kubectl: Kubectl, tmp_path: Path, request: pytest.FixtureRequest) -> I
     made = World(kubectl, tmp_path)
     yield made
     if getattr(request.node, "failed", False):
-        for words in (("get", "pods,deployments,networkpolicies", "-o", "wide"), ("get", "events", "--sort-by=.lastTimestamp")):
+        for words in (
+            ("get", "pods,deployments,networkpolicies", "-o", "wide"),
+            ("get", "events", "--sort-by=.lastTimestamp"),
+        ):
             print(kubectl.run("-n", made.namespace, *words, check=False))
         print(made.logs("router"), made.logs("worker"))
     kubectl.delete_namespace(made.namespace)

@@ -33,8 +33,14 @@ def expired_certificate() -> dict[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "late")])
     now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(7)
-    certificate = builder.not_valid_before(now - datetime.timedelta(days=9)).not_valid_after(now - datetime.timedelta(days=2)).sign(key, hashes.SHA256())
+    builder = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(7)
+    )
+    certificate = (
+        builder.not_valid_before(now - datetime.timedelta(days=9))
+        .not_valid_after(now - datetime.timedelta(days=2))
+        .sign(key, hashes.SHA256())
+    )
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return {
         "client-certificate-data": base64.b64encode(certificate.public_bytes(serialization.Encoding.PEM)).decode(), "client-key-data": base64.b64encode(pem).decode(),
@@ -77,13 +83,21 @@ def test_forbidden_for_one_kind_stops_before_workloads_and_the_next_run_finishes
     world.author(runtime_image=PAUSE)
     world.ready()
     read = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list"]}]
-    write = [{"apiGroups": ["", "apps", "policy"], "resources": ["configmaps", "secrets", "services", "deployments", "poddisruptionbudgets"], "verbs": ["create", "patch"]}]
+    write = [
+        {
+            "apiGroups": ["", "apps", "policy"],
+            "resources": ["configmaps", "secrets", "services", "deployments", "poddisruptionbudgets"],
+            "verbs": ["create", "patch"],
+        }
+    ]
     limited = restricted(world, read + write, tmp_path)
     told = world.reconcile("--no-wait", environ=limited).error
     report = told["report"]
     assert "forbidden" in told["message"] and "credentials requirements" in told["hint"]
     assert {f["kind"] for f in report["failed"]} == {"NetworkPolicy"} and len(report["failed"]) == 6
-    assert {c["kind"] for c in report["created"]} == {"ConfigMap"} and [n["kind"] for n in report["left_alone"]] == ["Namespace"]
+    assert {c["kind"] for c in report["created"]} == {"ConfigMap"} and [n["kind"] for n in report["left_alone"]] == [
+        "Namespace"
+    ]
     assert "Deployment" in {n["kind"] for n in report["not_attempted"]}
     assert world.get("deployment", "gtc-router") is None
     finished = world.reconcile("--no-wait").result
@@ -117,11 +131,19 @@ def _serve_denial(world: World, tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(8)
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    builder = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(8)
+    )
+    builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(
+        now + datetime.timedelta(days=1)
+    )
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False).add_extension(
+        x509.BasicConstraints(ca=True, path_length=None), critical=True
+    )
     pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
     server = """
 import http.server, json, ssl
 class Denier(http.server.BaseHTTPRequestHandler):
@@ -145,7 +167,14 @@ server.serve_forever()
     }  # fmt: skip
     world.kubectl.run("create", "namespace", n, check=False)
     # the labels that the deployer will give it, so that the webhook is asked from the first Service on
-    world.kubectl.run("label", "namespace", n, f"greentic.ai/env={world.env_id}", "app.kubernetes.io/managed-by=greentic", f"greentic.ai/store={store_of(world)}")
+    world.kubectl.run(
+        "label",
+        "namespace",
+        n,
+        f"greentic.ai/env={world.env_id}",
+        "app.kubernetes.io/managed-by=greentic",
+        f"greentic.ai/store={store_of(world)}",
+    )
     world.kubectl.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "denier", "namespace": n}, "data": {"server.py": server, "tls.crt": pem, "tls.key": secret}},
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "denier", "namespace": n, "labels": labels},
@@ -161,7 +190,14 @@ server.serve_forever()
         "namespaceSelector": {"matchLabels": {"greentic.ai/env": world.env_id}},
         "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"]}],
     }  # fmt: skip
-    world.kubectl.apply({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": world.env_id}, "webhooks": [hook]})
+    world.kubectl.apply(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": world.env_id},
+            "webhooks": [hook],
+        }
+    )
 
 
 def store_of(world: World) -> str:
@@ -186,9 +222,16 @@ class Faulty:
             fault = self.plan.pop(0) if self.plan and request.method == "PATCH" else ""
             self.failed += bool(fault)
         if fault == "429":
-            return httpx2.Response(429, headers={"retry-after": "1"}, json={"kind": "Status", "message": "too many requests", "code": 429}, request=request)
+            return httpx2.Response(
+                429,
+                headers={"retry-after": "1"},
+                json={"kind": "Status", "message": "too many requests", "code": 429},
+                request=request,
+            )
         if fault == "500":
-            return httpx2.Response(500, json={"kind": "Status", "message": "etcdserver: leader changed", "code": 500}, request=request)
+            return httpx2.Response(
+                500, json={"kind": "Status", "message": "etcdserver: leader changed", "code": 500}, request=request
+            )
         if fault == "reset":
             raise httpx2.ReadError("connection reset", request=request)
         answer = self._inner.handle_request(request)
@@ -201,7 +244,9 @@ class Faulty:
         self._inner.close()
 
 
-@pytest.mark.parametrize("plan", [["429"] * 3, ["500", "reset"], ["lost"] * 3, ["429", "lost", "reset", "500"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "plan", [["429"] * 3, ["500", "reset"], ["lost"] * 3, ["429", "lost", "reset", "500"]], ids=" ".join
+)
 def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, monkeypatch):
     from greentic.cluster.api_server import ApiServer
     from greentic.cluster.apply import Rules, reconcile
@@ -219,7 +264,15 @@ def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, mon
     connection = connect(None)
     faulty = Faulty(connection.client._transport, list(plan))
     connection.client._transport = faulty
-    outcome = reconcile(ApiServer(connection), render(deployer.desired), world.namespace, deployer.owner, Rules(), store.random, lambda text: None)
+    outcome = reconcile(
+        ApiServer(connection),
+        render(deployer.desired),
+        world.namespace,
+        deployer.owner,
+        Rules(),
+        store.random,
+        lambda text: None,
+    )
     assert outcome.failures == [] and len(outcome.applied) == 14
     assert faulty.failed == len(plan)
     assert world.reconcile("--no-wait").result["writes"] == 0
@@ -236,7 +289,9 @@ def test_patience_ends(world: World, monkeypatch):
     connection.client._transport = faulty
     began = time.monotonic()
     with pytest.raises(ApiRefused, match="leader changed"):
-        ApiServer(connection, patience=2).apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}, force=False)
+        ApiServer(connection, patience=2).apply(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}}, force=False
+        )
     assert faulty.failed > 2 and time.monotonic() - began < 30
     assert ApiServer(connect(None)).get(Ref("ConfigMap", "a", "default")) is None
 

@@ -19,7 +19,9 @@ def context_of(kubectl: Kubectl) -> str:
 def bound(world: World) -> dict:
     world.author(runtime_image=PAUSE)
     world.ready()
-    return world.op("credentials", "bootstrap", world.env_id, "--admin-profile", context_of(world.kubectl), "--bind").result
+    return world.op(
+        "credentials", "bootstrap", world.env_id, "--admin-profile", context_of(world.kubectl), "--bind"
+    ).result
 
 
 def bearer(world: World) -> str:
@@ -42,7 +44,11 @@ def test_binding_makes_an_account_that_may_do_its_work_and_nothing_else(world: W
     told = bound(world)
     assert told["bound"] is True and told["expires_at"]
     assert told["credentials_ref"] == f"secret://{world.env_id}/default/_/k8s-deployer/deployer_token"
-    for kind, name in (("serviceaccount", "greentic-deployer"), ("role", "greentic-deployer-min"), ("rolebinding", "greentic-deployer-min")):
+    for kind, name in (
+        ("serviceaccount", "greentic-deployer"),
+        ("role", "greentic-deployer-min"),
+        ("rolebinding", "greentic-deployer-min"),
+    ):
         assert world.get(kind, name)
     checked = world.op("credentials", "requirements", world.env_id).result
     assert checked["result"] == "pass" and checked["missing_capabilities"] == [], checked
@@ -51,14 +57,19 @@ def test_binding_makes_an_account_that_may_do_its_work_and_nothing_else(world: W
     may = lambda *words: world.kubectl.run("auth", "can-i", *words, who, check=False).strip()
     assert may("get", "deployments", "-n", world.namespace) == "yes"
     assert may("create", "namespaces") == "no" and may("get", "deployments", "-n", "default") == "no"
-    assert may("create", "pods", "-n", world.namespace) == "no" and may("create", "pods/exec", "-n", world.namespace) == "no"
+    assert (
+        may("create", "pods", "-n", world.namespace) == "no"
+        and may("create", "pods/exec", "-n", world.namespace) == "no"
+    )
 
 
 def test_a_bound_identity_reconciles_without_the_namespace(world: World):
     bound(world)
     report = world.reconcile("--no-wait").result
     assert report["identity"] == "bound" and report["applied_count"] == 13
-    assert {a["kind"] for a in report["applied"]} >= {"Deployment", "NetworkPolicy"} and "Namespace" not in {a["kind"] for a in report["applied"]}
+    assert {a["kind"] for a in report["applied"]} >= {"Deployment", "NetworkPolicy"} and "Namespace" not in {
+        a["kind"] for a in report["applied"]
+    }
     assert world.reconcile("--no-wait").result["writes"] == 0
     assert world.op("env", "diff", world.env_id).code == 0
     # the token is found in the cluster where this machine has none
@@ -100,8 +111,15 @@ def test_in_a_cluster_the_pods_own_account_is_used(world: World, tmp_path):
     host, port = raw["clusters"][0]["cluster"]["server"].removeprefix("https://").split(":")
     place = "/var/run/secrets/kubernetes.io/serviceaccount"
     script = f"mount -t tmpfs none /run && mkdir -p {place} && mount --bind {account} {place} && exec {GTC} op env reconcile {world.env_id} --no-wait"
-    environ = {"HOME": str(world.home), "PATH": "/usr/sbin:/usr/bin:/bin", "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
+    environ = {
+        "HOME": str(world.home),
+        "PATH": "/usr/sbin:/usr/bin:/bin",
+        "KUBERNETES_SERVICE_HOST": host,
+        "KUBERNETES_SERVICE_PORT": port,
+    }
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], env=environ, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)["result"]
     assert report["identity"] == "ambient" and report["applied_count"] == 13
@@ -126,7 +144,9 @@ def test_threat_secret_leak_no_token_in_any_output_or_pod(world: World):
     token = bearer(world)
     (world.store / world.env_id / ".greentic/dev").mkdir(parents=True)
     (world.store / world.env_id / ".greentic/dev/.dev.secrets.env").write_text("API_KEY=planted-secret\n")
-    world.op("env-packs", "add", world.env_id, "slot=secrets", "kind=greentic.secrets.dev-store@0.1.0", "pack_ref=builtin").result  # noqa: B018
+    world.op(
+        "env-packs", "add", world.env_id, "slot=secrets", "kind=greentic.secrets.dev-store@0.1.0", "pack_ref=builtin"
+    ).result
     for words in (
         ("env", "render", world.env_id), ("env", "diff", world.env_id), ("env", "reconcile", world.env_id, "--no-wait"), ("env", "show", world.env_id), ("env", "doctor", world.env_id),
         ("config", "show", world.env_id), ("credentials", "requirements", world.env_id), ("env", "sweep", world.env_id), ("env", "reconcile", world.env_id, "--no-wait", "--timeout", "0"),
@@ -136,12 +156,22 @@ def test_threat_secret_leak_no_token_in_any_output_or_pod(world: World):
     told = "\n".join(outputs)
     for secret in (token, "planted-secret", base64.b64encode(b"API_KEY=planted-secret\n").decode()):
         assert secret not in told
-    holding = [p.relative_to(world.store).as_posix() for p in world.store.rglob("*") if p.is_file() and token in p.read_text(errors="ignore")]
+    holding = [
+        p.relative_to(world.store).as_posix()
+        for p in world.store.rglob("*")
+        if p.is_file() and token in p.read_text(errors="ignore")
+    ]
     assert holding == [f"{world.env_id}/.greentic/deployer/deployer_token"]
     assert (world.store / holding[0]).stat().st_mode & 0o077 == 0
     things = world.kubectl.get("-n", world.namespace, "secrets,configmaps,deployments,pods")["items"]
     encoded = base64.b64encode(token.encode()).decode()
     carrying = [t["metadata"]["name"] for t in things if token in json.dumps(t) or encoded in json.dumps(t)]
     assert carrying == ["greentic-deployer-identity"]
-    mounted = {v["secret"]["secretName"] for t in things if t["kind"] == "Deployment" for v in t["spec"]["template"]["spec"]["volumes"] if "secret" in v}
+    mounted = {
+        v["secret"]["secretName"]
+        for t in things
+        if t["kind"] == "Deployment"
+        for v in t["spec"]["template"]["spec"]["volumes"]
+        if "secret" in v
+    }
     assert mounted == {"gtc-session-key", "gtc-dev-secrets"}

@@ -31,19 +31,26 @@ def test_pods_pull_from_a_pod_and_answer(world: World, outside):
         assert "serving 1 revision(s) for env" in world.logs(component)
     code, body = outside.post(f"http://gtc-router.{world.namespace}.svc.cluster.local:8080/", "hello")
     assert code == 200 and json.loads(body)[0]["payload"]["text"] == "HELLO!"
-    invoke = {"version": "1.0.0", "tenant": {"env": world.env_id, "tenant": "default", "tenant_id": "default", "attempt": 0}, "worker_id": "hello", "payload": {"text": "m3"}}
+    invoke = {
+        "version": "1.0.0",
+        "tenant": {"env": world.env_id, "tenant": "default", "tenant_id": "default", "attempt": 0},
+        "worker_id": "hello",
+        "payload": {"text": "m3"},
+    }
     with world.kubectl.forward(world.namespace, f"deployment/{world.worker(revision)}") as url:
         for probe in ("/healthz", "/readyz", "/livez", "/status"):
             with urllib.request.urlopen(url + probe, timeout=10) as answer:
                 assert answer.status == 200
-        request = urllib.request.Request(f"{url}/workers/invoke", json.dumps(invoke).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{url}/workers/invoke", json.dumps(invoke).encode(), {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert "M3" in answer.read().decode()
 
 
 def test_pods_have_no_token_and_a_read_only_root(world: World):
     revision = routed(world)
-    world.reconcile("--timeout", "120").result  # noqa: B018
+    world.reconcile("--timeout", "120").result
     script = """
 import json, os, pathlib
 out = {"token": os.path.exists("/var/run/secrets/kubernetes.io/serviceaccount"), "uid": os.getuid()}
@@ -55,13 +62,31 @@ out["capabilities"] = [l.split()[1] for l in open("/proc/self/status") if l.star
 out["services"] = [k for k in os.environ if k.startswith("GTC_ROUTER")]
 print(json.dumps(out))
 """
-    told = json.loads(world.kubectl.run("-n", world.namespace, "exec", "-i", f"deploy/{world.worker(revision)}", "--", "/usr/local/bin/python3", "-", stdin=script))
-    assert told == {"token": False, "uid": 65532, "root": "Read-only file system", "capabilities": "0000000000000000", "services": []}
+    told = json.loads(
+        world.kubectl.run(
+            "-n",
+            world.namespace,
+            "exec",
+            "-i",
+            f"deploy/{world.worker(revision)}",
+            "--",
+            "/usr/local/bin/python3",
+            "-",
+            stdin=script,
+        )
+    )
+    assert told == {
+        "token": False,
+        "uid": 65532,
+        "root": "Read-only file system",
+        "capabilities": "0000000000000000",
+        "services": [],
+    }
 
 
 def test_threat_unauthenticated_invoke_and_network_policies(world: World, outside):
     revision = routed(world)
-    world.reconcile("--timeout", "120").result  # noqa: B018
+    world.reconcile("--timeout", "120").result
     n = world.namespace
     code, _ = outside.post(f"http://gtc-router.{n}.svc.cluster.local:8080/workers/invoke")
     assert code == 403
@@ -77,7 +102,10 @@ for host, port in (a.split(":") for a in sys.argv[1:]):
         out[f"{host}:{port}"] = "closed"
 print(json.dumps(out))
 """
-    assert json.loads(outside.python(probe, f"{worker}:8080", f"{router}:8080")) == {f"{worker}:8080": "closed", f"{router}:8080": "open"}
+    assert json.loads(outside.python(probe, f"{worker}:8080", f"{router}:8080")) == {
+        f"{worker}:8080": "closed",
+        f"{router}:8080": "open",
+    }
     server = world.kubectl.get("-n", n, "pods", "-l", "app=bundle-server")["items"][0]["status"]["podIP"]
     words = ["-n", n, "exec", "-i", f"deploy/{world.worker(revision)}", "--", "/usr/local/bin/python3", "-"]
     told = json.loads(world.kubectl.run(*words, f"{server}:8080", "169.254.169.254:80", "198.51.100.7:22", stdin=probe))
@@ -96,7 +124,7 @@ def test_a_worker_is_ready_only_if_its_own_idle_revision_loads(world: World):
 
 def test_traffic_moves_with_no_request_lost(world: World, outside):
     first = routed(world)
-    world.reconcile("--timeout", "120").result  # noqa: B018
+    world.reconcile("--timeout", "120").result
     url = f"http://gtc-router.{world.namespace}.svc.cluster.local:8080/"
     assert outside.post(url)[0] == 200
     load = outside.start(LOAD, url)
@@ -104,26 +132,33 @@ def test_traffic_moves_with_no_request_lost(world: World, outside):
     fresh = second(world, 100)
     report = world.reconcile("--timeout", "180").result
     assert {c["name"] for c in report["changed"]} >= {"gtc-router", "gtc-env-store"}
-    until("the old routers to be gone", lambda: len(world.pods("router")) == 2 and all("deletionTimestamp" not in p["metadata"] for p in all_routers(world)))
+    until(
+        "the old routers to be gone",
+        lambda: (
+            len(world.pods("router")) == 2 and all("deletionTimestamp" not in p["metadata"] for p in all_routers(world))
+        ),
+    )
     out, err = load.communicate("", timeout=60)
     told = json.loads(out)
     assert told["failures"] == [], (told, err)
     assert told["seen"]["HI!"] > 50 and told["seen"]["HI!v2"] > 0, told
     assert all(json.loads(outside.post(url)[1])[0]["payload"]["text"] == "HI!v2" for _ in range(5))
-    world.op("revisions", "archive", world.env_id, f"revision_id={first}").result  # noqa: B018
+    world.op("revisions", "archive", world.env_id, f"revision_id={first}").result
     assert world.reconcile("--timeout", "120").result["pruned_count"] == 2
     assert fresh
 
 
 def all_routers(world: World) -> list[dict]:
-    return (world.kubectl.get("-n", world.namespace, "pods", "-l", "app.kubernetes.io/component=router") or {"items": []})["items"]
+    return (
+        world.kubectl.get("-n", world.namespace, "pods", "-l", "app.kubernetes.io/component=router") or {"items": []}
+    )["items"]
 
 
 def test_weights_are_followed_and_callers_stay_whichever_router_answers(world: World, outside):
     first = routed(world)
     other = second(world, None)
     world.route({first: 50, other: 50})
-    world.reconcile("--timeout", "120").result  # noqa: B018
+    world.reconcile("--timeout", "120").result
     script = """
 import collections, http.client, json, sys
 hosts = sys.argv[1:]
@@ -155,7 +190,9 @@ def test_a_bundle_with_another_digest_is_refused_and_the_reason_told(world: Worl
     tampered = f"http://bundle-server.{world.namespace}.svc.cluster.local:8080/hello" + "v2.gtbundle"
     world.ready(good, tampered)
     told = world.reconcile("--timeout", "120").error
-    assert told["kind"] == "conflict" and "did not become ready" in told["message"] and "does not match" in told["message"]
+    assert (
+        told["kind"] == "conflict" and "did not become ready" in told["message"] and "does not match" in told["message"]
+    )
     assert told["report"]["applied_count"] == 14
 
 
@@ -169,7 +206,7 @@ def test_an_image_that_cannot_be_had_is_told_early(world: World):
 def test_a_pod_that_fits_nowhere_is_told(world: World, kubectl):
     world.author()
     world.ready()
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     node = kubectl.get("nodes")["items"][0]["metadata"]["name"]
     kubectl.run("cordon", node)
     try:
@@ -184,10 +221,16 @@ def test_the_warm_gate_blocks_and_archiving_takes_the_pair_away(world: World):
     world.author(runtime_image=PAUSE)
     revision = world.ready(weight=None)
     assert world.reconcile("--no-wait").result["applied_count"] == 14
-    late = world.op("env", "apply-revision", world.env_id, revision, environ={"GREENTIC_K8S_WARM_READY_TIMEOUT_SECS": "5"}).error
-    assert late["kind"] == "conflict" and "did not become ready" in late["message"] and "observedGeneration" in late["message"]
+    late = world.op(
+        "env", "apply-revision", world.env_id, revision, environ={"GREENTIC_K8S_WARM_READY_TIMEOUT_SECS": "5"}
+    ).error
+    assert (
+        late["kind"] == "conflict"
+        and "did not become ready" in late["message"]
+        and "observedGeneration" in late["message"]
+    )
     assert world.get("deployment", world.worker(revision))
-    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result  # noqa: B018
+    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result
     gone = world.op("env", "apply-revision", world.env_id, revision).result
     assert gone["action"] == "archived"
     assert world.get("deployment", world.worker(revision)) is None and world.get("deployment", "gtc-router")
@@ -195,10 +238,15 @@ def test_the_warm_gate_blocks_and_archiving_takes_the_pair_away(world: World):
 
 def test_warm_with_a_rollout_says_ready_only_when_it_runs(world: World):
     routed(world)
-    world.reconcile("--timeout", "120").result  # noqa: B018
+    world.reconcile("--timeout", "120").result
     bundle = world.bundle("v2")
     good = world.stage(bundle, f"http://bundle-server.{world.namespace}.svc.cluster.local:8080/{bundle.name}")
-    assert world.op("revisions", "warm", world.env_id, f"revision_id={good}", "--rollout", "--timeout", "120").result["lifecycle"] == "ready"
+    assert (
+        world.op("revisions", "warm", world.env_id, f"revision_id={good}", "--rollout", "--timeout", "120").result[
+            "lifecycle"
+        ]
+        == "ready"
+    )
     assert world.get("deployment", world.worker(good))["status"]["availableReplicas"] == 1
     bad = world.stage(bundle, f"http://bundle-server.{world.namespace}.svc.cluster.local:8080/hello.gtbundle")
     told = world.op("revisions", "warm", world.env_id, f"revision_id={bad}", "--rollout", "--timeout", "120").error
@@ -213,9 +261,17 @@ def test_callers_need_a_token_where_one_is_configured(world: World, outside):
 
     tokens = {"schema": "greentic.ingress-tokens.v1", "tokens": [{"sha256": hashlib.sha256(b"let-me-in").hexdigest()}]}
     world.kubectl.run("create", "namespace", world.namespace)
-    world.kubectl.run("-n", world.namespace, "create", "secret", "generic", "tokens", f"--from-literal=ingress-tokens.json={json.dumps(tokens)}")
+    world.kubectl.run(
+        "-n",
+        world.namespace,
+        "create",
+        "secret",
+        "generic",
+        "tokens",
+        f"--from-literal=ingress-tokens.json={json.dumps(tokens)}",
+    )
     routed(world, ingress_tokens_secret="tokens")
-    world.reconcile("--timeout", "120").result  # noqa: B018
+    world.reconcile("--timeout", "120").result
     url = f"http://gtc-router.{world.namespace}.svc.cluster.local:8080/"
     assert outside.post(url)[0] == 401
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -233,7 +289,9 @@ def test_components_read_their_secrets_from_the_development_store(world: World):
     store = world.store / world.env_id / ".greentic/dev"
     store.mkdir(parents=True)
     (store / ".dev.secrets.env").write_text("API_KEY=planted-secret\n")
-    world.op("env-packs", "add", world.env_id, "slot=secrets", "kind=greentic.secrets.dev-store@0.1.0", "pack_ref=builtin").result  # noqa: B018
+    world.op(
+        "env-packs", "add", world.env_id, "slot=secrets", "kind=greentic.secrets.dev-store@0.1.0", "pack_ref=builtin"
+    ).result
     report = world.reconcile("--timeout", "120")
     assert report.result["applied_count"] == 15 and "planted-secret" not in report.out
     words = ["-n", world.namespace, "exec", "-i", "deploy/gtc-router", "--", "/usr/local/bin/python3", "-"]
@@ -249,8 +307,13 @@ def test_a_pod_that_is_stopped_while_it_boots_goes_at_once(world: World, kubectl
     """The bundle's server does not exist, so that the worker keeps trying; it must not sit out its grace period."""
     world.author()
     world.ready(world.bundle(), "http://10.255.255.1:81/never.gtbundle")
-    world.reconcile("--no-wait").result  # noqa: B018
-    name = until("a router that boots", lambda: next((p["metadata"]["name"] for p in world.pods("router") if p["status"].get("phase") == "Running"), None))
+    world.reconcile("--no-wait").result
+    name = until(
+        "a router that boots",
+        lambda: next(
+            (p["metadata"]["name"] for p in world.pods("router") if p["status"].get("phase") == "Running"), None
+        ),
+    )
     grace = world.get("pod", str(name))["spec"]["terminationGracePeriodSeconds"]
     kubectl.run("-n", world.namespace, "delete", "pod", str(name), "--wait=false")
     until("the pod to go", lambda: world.get("pod", str(name)) is None, grace / 2)

@@ -18,15 +18,21 @@ def test_fourteen_then_no_write_then_twelve_and_two(world: World):
     worker = world.worker(revision)
     assert world.get("deployment", "gtc-router") and world.get("deployment", worker) and world.get("service", worker)
     again = world.reconcile("--no-wait").result
-    assert (again["applied_count"], again["pruned_count"], again["writes"], again["created"], again["changed"]) == (14, 0, 0, [], [])
+    assert (again["applied_count"], again["pruned_count"], again["writes"], again["created"], again["changed"]) == (
+        14,
+        0,
+        0,
+        [],
+        [],
+    )
     assert again["requests"] <= 10
     # traffic moves to a second revision, so that the first may be archived
     second = world.ready()
-    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result  # noqa: B018
+    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result
     last = world.reconcile("--no-wait").result
     assert (last["applied_count"], last["pruned_count"]) == (14, 2)
     assert world.get("deployment", worker) is None and world.get("service", worker) is None
-    world.op("bundles", "retire", world.env_id, "hello", "--store-only").result  # noqa: B018
+    world.op("bundles", "retire", world.env_id, "hello", "--store-only").result
     bare = world.reconcile("--no-wait").result
     assert (bare["applied_count"], bare["pruned_count"]) == (12, 2)
     assert world.get("deployment", world.worker(second)) is None and world.get("deployment", "gtc-router")
@@ -37,7 +43,7 @@ def test_archiving_the_only_revision_leaves_twelve(world: World):
     world.author(runtime_image=PAUSE)
     revision = world.ready(weight=None)
     assert world.reconcile("--no-wait").result["applied_count"] == 14
-    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result  # noqa: B018
+    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result
     gone = world.reconcile("--no-wait").result
     assert (gone["applied_count"], gone["pruned_count"]) == (12, 2)
     assert {p["kind"] for p in gone["pruned"]} == {"Deployment", "Service"}
@@ -49,21 +55,27 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would(world: World):
     fresh = world.reconcile("--dry-run")
     assert fresh.code == 2 and len(fresh.result["changes"]) == 14
     assert world.kubectl.get("namespace", world.namespace) is None
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     same = world.op("env", "diff", world.env_id)
     assert same.code == 0 and same.result["in_sync"] is True
     world.answer(router_replicas=3, runtime_image=PAUSE)
     changed = world.op("env", "diff", world.env_id)
     assert changed.code == 2
-    assert [(c["name"], [(f["field"], f["before"], f["after"]) for f in c["fields"]]) for c in changed.result["changes"]] == [("gtc-router", [(".spec.replicas", 2, 3)])]
-    world.reconcile("--no-wait").result  # noqa: B018
+    assert [
+        (c["name"], [(f["field"], f["before"], f["after"]) for f in c["fields"]]) for c in changed.result["changes"]
+    ] == [("gtc-router", [(".spec.replicas", 2, 3)])]
+    world.reconcile("--no-wait").result
     assert world.get("deployment", "gtc-router")["spec"]["replicas"] == 3
     assert world.op("env", "diff", world.env_id).code == 0
 
 
 DRIFT = [
     ("deployment", "gtc-router", {"spec": {"replicas": 4}}),
-    ("deployment", "gtc-router", {"spec": {"template": {"spec": {"containers": [{"name": "router", "image": "stranger:1"}]}}}}),
+    (
+        "deployment",
+        "gtc-router",
+        {"spec": {"template": {"spec": {"containers": [{"name": "router", "image": "stranger:1"}]}}}},
+    ),
     ("service", "gtc-router", {"spec": {"selector": {"app.kubernetes.io/component": "other"}}}),
     ("networkpolicy", "gtc-default-deny", {"spec": {"policyTypes": ["Ingress"]}}),
     ("configmap", "gtc-env-store", {"data": {"environment.json": "{}"}}),
@@ -75,15 +87,21 @@ DRIFT = [
 def test_threat_false_convergence_drift_is_seen_named_and_taken_back(world: World, kind, name, patch):
     world.author(runtime_image=PAUSE)
     world.ready()
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     how = "strategic" if kind == "deployment" else "merge"
-    world.kubectl.run("-n", world.namespace, "patch", kind, name, "--type", how, "--field-manager=stranger", "-p", json.dumps(patch))
+    world.kubectl.run(
+        "-n", world.namespace, "patch", kind, name, "--type", how, "--field-manager=stranger", "-p", json.dumps(patch)
+    )
     told = world.op("env", "diff", world.env_id)
     assert told.code == 2 and not told.result["in_sync"]
     assert [c["name"] for c in told.result["changes"]] == [name]
     assert {c["manager"] for c in told.result["conflicts"]} == {"stranger"}
     refused = world.reconcile("--no-wait").error
-    assert refused["kind"] == "conflict" and "`stranger`" in refused["message"] and "nothing was applied" in refused["message"]
+    assert (
+        refused["kind"] == "conflict"
+        and "`stranger`" in refused["message"]
+        and "nothing was applied" in refused["message"]
+    )
     taken = world.reconcile("--no-wait", "--force").result
     assert [c["name"] for c in taken["changed"]] == [name]
     assert world.op("env", "diff", world.env_id).code == 0
@@ -92,7 +110,7 @@ def test_threat_false_convergence_drift_is_seen_named_and_taken_back(world: Worl
 def test_what_others_add_and_manage_is_left_alone(world: World):
     world.author(runtime_image=PAUSE)
     world.ready()
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     world.kubectl.run("-n", world.namespace, "annotate", "service", "gtc-router", "example.com/note=theirs")
     world.kubectl.run("-n", world.namespace, "label", "deployment", "gtc-router", "team=a")
     assert world.reconcile("--no-wait").result["writes"] == 0
@@ -117,12 +135,27 @@ def test_a_strangers_object_under_our_name_needs_adopting(world: World):
 def test_threat_prune_strangers_others_objects_survive(world: World, kubectl, tmp_path):
     world.author(runtime_image=PAUSE)
     revision = world.ready(weight=None)
-    world.reconcile("--no-wait").result  # noqa: B018
-    labels = {"app.kubernetes.io/managed-by": "greentic", "greentic.ai/env": world.env_id, "app.kubernetes.io/component": "worker"}
-    strangers = {"plain": {}, "unclaimed": labels, "other-store": labels | {"greentic.ai/store": "s-ffffffffffffffff"}, "other-env": labels | {"greentic.ai/env": "dev"}}
+    world.reconcile("--no-wait").result
+    labels = {
+        "app.kubernetes.io/managed-by": "greentic",
+        "greentic.ai/env": world.env_id,
+        "app.kubernetes.io/component": "worker",
+    }
+    strangers = {
+        "plain": {},
+        "unclaimed": labels,
+        "other-store": labels | {"greentic.ai/store": "s-ffffffffffffffff"},
+        "other-env": labels | {"greentic.ai/env": "dev"},
+    }
     for name, given in strangers.items():
-        kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": world.namespace, "labels": given}})
-    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result  # noqa: B018
+        kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": world.namespace, "labels": given},
+            }
+        )
+    world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result
     report = world.reconcile("--no-wait").result
     assert {p["name"] for p in report["pruned"]} == {world.worker(revision)}
     assert [u["name"] for u in report["unattributed"]] == ["unclaimed"]
@@ -133,7 +166,7 @@ def test_orphans_of_a_lost_store_are_found(world: World):
     """A revision that the store no longer knows at all: its pair is an orphan, found by label and store."""
     world.author(runtime_image=PAUSE)
     revision = world.ready(weight=None)
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     document = world.store / world.env_id / "environment.json"
     lost = json.loads(document.read_text())
     lost["revisions"], lost["bundles"][0]["current_revisions"] = [], []
@@ -148,7 +181,7 @@ def test_orphans_of_a_lost_store_are_found(world: World):
 def test_two_stores_with_the_same_environment_do_not_fight(world: World, kubectl, tmp_path):
     world.author(runtime_image=PAUSE)
     world.ready()
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     (tmp_path / "two").mkdir()
     second = World(kubectl, tmp_path / "two", world.env_id).author(runtime_image=PAUSE)
     second.ready()
@@ -171,29 +204,53 @@ def test_two_reconciles_at_once_end_with_everything_applied(world: World):
 def test_an_immutable_field_is_named_and_recreated_only_if_asked(world: World, kubectl):
     world.author(runtime_image=PAUSE)
     world.ready()
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     router = world.get("deployment", "gtc-router")
     kubectl.run("-n", world.namespace, "delete", "deployment", "gtc-router", "--wait=true")
     labels = router["metadata"]["labels"]
-    spec = {"selector": {"matchLabels": {"app": "old"}}, "template": {"metadata": {"labels": {"app": "old"} | labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}
-    kubectl.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gtc-router", "namespace": world.namespace, "labels": labels}, "spec": spec})
+    spec = {
+        "selector": {"matchLabels": {"app": "old"}},
+        "template": {
+            "metadata": {"labels": {"app": "old"} | labels},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        },
+    }
+    kubectl.apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "gtc-router", "namespace": world.namespace, "labels": labels},
+            "spec": spec,
+        }
+    )
     failed = world.reconcile("--no-wait", "--force").error
     assert "immutable" in failed["message"] and "--recreate" in failed["hint"]
     assert [f["name"] for f in failed["report"]["failed"]] == ["gtc-router"]
     assert world.reconcile("--no-wait", "--force", "--recreate").result["applied_count"] == 14
-    until("the router's selector", lambda: (world.get("deployment", "gtc-router") or {}).get("spec", {}).get("selector") == router["spec"]["selector"])
+    until(
+        "the router's selector",
+        lambda: (
+            (world.get("deployment", "gtc-router") or {}).get("spec", {}).get("selector") == router["spec"]["selector"]
+        ),
+    )
 
 
 def test_a_namespace_on_its_way_out_is_told_before_anything_is_applied(world: World, kubectl):
     world.author(runtime_image=PAUSE)
     world.ready()
     kubectl.run("create", "namespace", world.namespace)
-    holder = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "held", "namespace": world.namespace, "finalizers": ["example.com/hold"]}}
+    holder = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "held", "namespace": world.namespace, "finalizers": ["example.com/hold"]},
+    }
     kubectl.apply(holder)
     kubectl.run("delete", "namespace", world.namespace, "--wait=false")
     told = world.reconcile("--no-wait").error
     assert "is being deleted" in told["message"] and "nothing was applied" in told["message"]
-    kubectl.run("-n", world.namespace, "patch", "configmap", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    kubectl.run(
+        "-n", world.namespace, "patch", "configmap", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
+    )
     until("the namespace to go", lambda: kubectl.get("namespace", world.namespace) is None)
     assert world.reconcile("--no-wait").result["applied_count"] == 14
 
@@ -201,20 +258,24 @@ def test_a_namespace_on_its_way_out_is_told_before_anything_is_applied(world: Wo
 def test_an_environment_is_destroyed_with_all_that_it_made(world: World, kubectl):
     world.author(runtime_image=PAUSE)
     world.ready()
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     assert "still routes traffic" in world.op("env", "destroy", world.env_id, "--confirm").error["message"]
-    world.op("bundles", "retire", world.env_id, "hello", "--store-only").result  # noqa: B018
+    world.op("bundles", "retire", world.env_id, "hello", "--store-only").result
     kubectl.run("-n", world.namespace, "create", "configmap", "theirs", "--from-literal=a=1")
     gone = world.op("env", "destroy", world.env_id, "--confirm").result
     assert gone["cluster"]["removed_count"] >= 14
-    left = kubectl.get("-n", world.namespace, "configmaps,deployments,services,networkpolicies,poddisruptionbudgets,secrets")["items"]
-    assert {i["metadata"]["name"] for i in left if not i["metadata"]["name"].startswith(("kube-root-ca", "default-token"))} == {"theirs"}
+    left = kubectl.get(
+        "-n", world.namespace, "configmaps,deployments,services,networkpolicies,poddisruptionbudgets,secrets"
+    )["items"]
+    assert {
+        i["metadata"]["name"] for i in left if not i["metadata"]["name"].startswith(("kube-root-ca", "default-token"))
+    } == {"theirs"}
     assert not (world.store / world.env_id).exists()
 
 
 def test_a_namespace_goes_only_where_that_is_asked_for(world: World, kubectl):
     world.author(runtime_image=PAUSE)
-    world.reconcile("--no-wait").result  # noqa: B018
+    world.reconcile("--no-wait").result
     removed = world.op("env", "destroy", world.env_id, "--confirm", "--namespace").result["cluster"]["removed"]
     assert "Namespace" in {r["kind"] for r in removed}
     assert kubectl.get("namespace", world.namespace) is None
@@ -224,7 +285,7 @@ def test_the_written_yaml_is_what_a_reconcile_applies(world: World, kubectl, tmp
     """GitOps: kubectl applies the rendered files with our manager's name, and a reconcile then finds nothing to do but its key."""
     world.author(runtime_image=PAUSE)
     world.ready()
-    world.op("env", "render", world.env_id, "--output", tmp_path / "yaml").result  # noqa: B018
+    world.op("env", "render", world.env_id, "--output", tmp_path / "yaml").result
     served = kubectl.run("api-versions").split()
     for path in (tmp_path / "yaml").glob("*.yaml"):
         if "policy/v1" not in served:

@@ -21,7 +21,9 @@ def registry_image(tmp_path_factory) -> str:
     sys.path.insert(0, str(PROJECT / "image"))
     from oci_layout import Layer, write_layout
 
-    binary = Path(shutil.which("docker-registry") or pytest.fail("docker-registry is missing: apt-get install docker-registry"))
+    binary = Path(
+        shutil.which("docker-registry") or pytest.fail("docker-registry is missing: apt-get install docker-registry")
+    )
     root = tmp_path_factory.mktemp("registry")
     target = root / "files/usr/bin/docker-registry"
     target.parent.mkdir(parents=True)
@@ -34,8 +36,19 @@ def registry_image(tmp_path_factory) -> str:
         shutil.copyfile(Path(place).resolve(), library)
         library.chmod(0o755)
     archive = root / "registry.tar"
-    write_layout(archive, "greentic.lab/registry:1", [Layer.of_tree(root / "files")], entrypoint=["/usr/bin/docker-registry"], user="65532")
-    subprocess.run([PROJECT / "lab/run.sh", "load", archive], check=True, capture_output=True, env={"CLUSTER": "lab", "PATH": "/usr/bin:/bin:/usr/sbin", "HOME": str(Path.home())})
+    write_layout(
+        archive,
+        "greentic.lab/registry:1",
+        [Layer.of_tree(root / "files")],
+        entrypoint=["/usr/bin/docker-registry"],
+        user="65532",
+    )
+    subprocess.run(
+        [PROJECT / "lab/run.sh", "load", archive],
+        check=True,
+        capture_output=True,
+        env={"CLUSTER": "lab", "PATH": "/usr/bin:/bin:/usr/sbin", "HOME": str(Path.home())},
+    )
     return "greentic.lab/registry:1"
 
 
@@ -45,7 +58,11 @@ def test_pods_pull_over_oci(world: World, registry_image: str):
     world.author(oci_insecure_registries=[host])
     config = "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: /var/lib/registry}}\nhttp: {addr: ':5000'}\n"
     labels = {"app": "registry"}
-    command = {"command": ["/usr/bin/docker-registry", "serve", "/etc/registry/config.yml"]} if LAB else {"args": ["/etc/registry/config.yml"]}
+    command = (
+        {"command": ["/usr/bin/docker-registry", "serve", "/etc/registry/config.yml"]}
+        if LAB
+        else {"args": ["/etc/registry/config.yml"]}
+    )
     container = {
         "name": "registry", "image": registry_image, "imagePullPolicy": "Never" if LAB else "IfNotPresent", **command,
         "volumeMounts": [{"name": "config", "mountPath": "/etc/registry"}, {"name": "data", "mountPath": "/var/lib/registry"}],
@@ -68,7 +85,13 @@ def test_pods_pull_over_oci(world: World, registry_image: str):
     bundle = world.bundle()
     with world.kubectl.forward(n, "pod/registry", 5000) as url:
         here = url.removeprefix("http://")
-        told = world.gtc("bundle", "publish", bundle, f"oci://{here}/bots/hello:1", environ={"GREENTIC_OCI_INSECURE_REGISTRIES": here}).result
+        told = world.gtc(
+            "bundle",
+            "publish",
+            bundle,
+            f"oci://{here}/bots/hello:1",
+            environ={"GREENTIC_OCI_INSECURE_REGISTRIES": here},
+        ).result
     revision = world.ready(bundle, told["bundle_source_uri"].replace(here, host))
     report = world.reconcile("--timeout", "180").result
     assert set(report["ready"]) == {"gtc-router", world.worker(revision)}

@@ -18,7 +18,10 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 GTC = PROJECT / ".venv/bin/gtc"
 IMAGE = os.environ.get("GREENTIC_TEST_IMAGE", "greentic.local/worker:dev")
-PAUSE = os.environ.get("GREENTIC_TEST_PAUSE_IMAGE", "greentic.lab/pause:1" if os.environ.get("CLUSTER", "lab") == "lab" else "registry.k8s.io/pause:3.9")
+PAUSE = os.environ.get(
+    "GREENTIC_TEST_PAUSE_IMAGE",
+    "greentic.lab/pause:1" if os.environ.get("CLUSTER", "lab") == "lab" else "registry.k8s.io/pause:3.9",
+)
 """An image whose pods run and never become ready."""
 PYTHON = "/usr/local/bin/python3"
 LAB = os.environ.get("CLUSTER", "lab") == "lab"
@@ -60,16 +63,33 @@ class Kubectl:
         self.environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
 
     def run(self, *words: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
-        done = subprocess.run(["kubectl", *words], env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            ["kubectl", *words],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
         assert not check or done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
         return done.stdout
 
     def get(self, *words: str) -> dict | None:
-        done = subprocess.run(["kubectl", "get", *words, "-o", "json"], env=self.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["kubectl", "get", *words, "-o", "json"], env=self.environment, capture_output=True, text=True, check=False
+        )
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def apply(self, *things: dict, manager: str = "kubectl-client-side-apply") -> None:
-        self.run("apply", "--field-manager", manager, "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(things)}))
+        self.run(
+            "apply",
+            "--field-manager",
+            manager,
+            "-f",
+            "-",
+            stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(things)}),
+        )
 
     @contextlib.contextmanager
     def forward(self, namespace: str, target: str, port: int = 8080) -> Iterator[str]:
@@ -78,7 +98,9 @@ class Kubectl:
             free.bind(("127.0.0.1", 0))
             local = free.getsockname()[1]
         words = ["kubectl", "-n", namespace, "port-forward", target, f"{local}:{port}"]
-        process = subprocess.Popen(words, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            words, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -90,7 +112,10 @@ class Kubectl:
 
     def delete_namespace(self, name: str) -> None:
         """Delete a namespace of a test; its name is used by no other, so nobody waits until it is gone."""
-        for words in (("deployments,replicasets", "--wait=false"), ("pods", "--grace-period=0", "--force", "--wait=false")):
+        for words in (
+            ("deployments,replicasets", "--wait=false"),
+            ("pods", "--grace-period=0", "--force", "--wait=false"),
+        ):
             self.run("-n", name, "delete", words[0], "--all", "--ignore-not-found", *words[1:], check=False)
         self.run("delete", "namespace", name, "--ignore-not-found", "--wait=false", check=False)
 
@@ -111,7 +136,9 @@ class World:
 
     def gtc(self, *words: str | Path, environ: dict[str, str] | None = None) -> Reply:
         given = {**self.environ, **(environ or {})}
-        return Reply(subprocess.run([GTC, *map(str, words)], env=given, capture_output=True, text=True, timeout=400, check=False))
+        return Reply(
+            subprocess.run([GTC, *map(str, words)], env=given, capture_output=True, text=True, timeout=400, check=False)
+        )
 
     def op(self, *words: str | Path, environ: dict[str, str] | None = None) -> Reply:
         return self.gtc("op", *words, environ=environ)
@@ -121,17 +148,25 @@ class World:
 
     def author(self, **answers: object) -> World:
         """The environment with its deployer bound and one deployment at `/`."""
-        self.op("env", "create", self.env_id, "--name", self.env_id).result  # noqa: B018
-        self.op("trust-root", "bootstrap", self.env_id).result  # noqa: B018
+        self.op("env", "create", self.env_id, "--name", self.env_id).result
+        self.op("trust-root", "bootstrap", self.env_id).result
         self.answer(**answers)
         kind = "kind=greentic.deployer.k8s@1.0.0"
-        self.op("env-packs", "add", self.env_id, "slot=deployer", kind, "pack_ref=builtin", "answers_ref=answers.json").result  # noqa: B018
-        added = self.op("bundles", "add", self.env_id, "bundle_id=hello", "customer_id=acme", 'route_binding.path_prefixes=["/"]').result
+        self.op(
+            "env-packs", "add", self.env_id, "slot=deployer", kind, "pack_ref=builtin", "answers_ref=answers.json"
+        ).result
+        added = self.op(
+            "bundles", "add", self.env_id, "bundle_id=hello", "customer_id=acme", 'route_binding.path_prefixes=["/"]'
+        ).result
         self.deployment = added["deployment_id"]
         return self
 
     def answer(self, **answers: object) -> None:
-        told = {"runtime_image": IMAGE, "image_pull_policy": "Never" if LAB else "IfNotPresent", "drain_delay_seconds": 3} | answers
+        told = {
+            "runtime_image": IMAGE,
+            "image_pull_policy": "Never" if LAB else "IfNotPresent",
+            "drain_delay_seconds": 3,
+        } | answers
         (self.store / self.env_id / "answers.json").write_text(json.dumps(told))
 
     def bundle(self, reply: str = "") -> Path:
@@ -144,7 +179,7 @@ class World:
             assert f"!{reply}" in text
             flow.write_text(text)
         target = self.home / f"hello{reply}.gtbundle"
-        self.gtc("bundle", "build", source, "--out", target).result  # noqa: B018
+        self.gtc("bundle", "build", source, "--out", target).result
         return target
 
     def stage(self, bundle: Path, uri: str | None = None) -> str:
@@ -154,7 +189,7 @@ class World:
     def ready(self, bundle: Path | None = None, uri: str | None = None, weight: int | None = 100) -> str:
         """A staged, warmed and, unless `weight` is none, routed revision."""
         revision = self.stage(bundle or self.bundle(), uri)
-        self.op("revisions", "warm", self.env_id, f"revision_id={revision}").result  # noqa: B018
+        self.op("revisions", "warm", self.env_id, f"revision_id={revision}").result
         if weight is not None:
             self.route({revision: weight})
         return revision
@@ -162,7 +197,9 @@ class World:
     def route(self, weights: dict[str, int]) -> None:
         entries = [f"{r}={w}" for r, w in weights.items()]
         key = secrets.token_hex(4)
-        self.op("traffic", "set", self.env_id, *entries, "--deployment", self.deployment, "--idempotency-key", key).result  # noqa: B018
+        self.op(
+            "traffic", "set", self.env_id, *entries, "--deployment", self.deployment, "--idempotency-key", key
+        ).result
 
     # -- in the cluster ---------------------------------------------------------------------------------------------
 
@@ -205,12 +242,16 @@ class World:
         return [p for p in found["items"] if "deletionTimestamp" not in p["metadata"]]
 
     def logs(self, component: str) -> str:
-        return self.kubectl.run("-n", self.namespace, "logs", "-l", f"app.kubernetes.io/component={component}", "--tail=-1", check=False)
+        return self.kubectl.run(
+            "-n", self.namespace, "logs", "-l", f"app.kubernetes.io/component={component}", "--tail=-1", check=False
+        )
 
     def post(self, target: str, text: str = "hi", path: str = "/") -> str:
         """Ask through a port of this machine; the peer that the pod sees is its own loopback."""
         with self.kubectl.forward(self.namespace, target) as url:
-            request = urllib.request.Request(url + path, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"})
+            request = urllib.request.Request(
+                url + path, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
+            )
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.read().decode()
 
@@ -225,9 +266,23 @@ class Outside:
         kubectl.run("create", "namespace", self.namespace)
         pod = {
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "client", "image": IMAGE, "imagePullPolicy": "Never" if LAB else "IfNotPresent", "command": [PYTHON, "-c", "import signal; signal.pause()"]}],
+            "containers": [
+                {
+                    "name": "client",
+                    "image": IMAGE,
+                    "imagePullPolicy": "Never" if LAB else "IfNotPresent",
+                    "command": [PYTHON, "-c", "import signal; signal.pause()"],
+                }
+            ],
         }
-        kubectl.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client", "namespace": self.namespace}, "spec": pod})
+        kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "client", "namespace": self.namespace},
+                "spec": pod,
+            }
+        )
         kubectl.run("-n", self.namespace, "wait", "--for=condition=Ready", "pod/client", "--timeout=90s")
 
     def python(self, script: str, *arguments: str) -> str:
@@ -237,7 +292,14 @@ class Outside:
     def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
         """Run a script that goes on; its input is closed to end it."""
         words = ["kubectl", "-n", self.namespace, "exec", "-i", "client", "--", PYTHON, "-c", script, *arguments]
-        return subprocess.Popen(words, env=self.kubectl.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            words,
+            env=self.kubectl.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def post(self, url: str, text: str = "hi") -> tuple[int, str]:
         """One request, tried again while the Service is not programmed yet."""

@@ -1,8 +1,16 @@
-"""Time and chance behind seams, so that tests can hold both still."""
+"""Time and chance: the one hand that asks the machine for either.
+
+Rules:
+1. Nobody else calls `time`, `random` or `os.urandom` (`tests/test_one_hand.py`).
+2. What decides takes a moment as a value, or a `Clock` and a `Random`, so that tests can hold both still. `CLOCK` and `RANDOM` are the
+   machine's, for the edges.
+3. Waits and deadlines go by `monotonic`, which no change of the date moves; only what people or other machines read is a date.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import time
 from typing import Protocol
 
@@ -24,6 +32,10 @@ class Random(Protocol):
         """`count` unpredictable bytes."""
         ...
 
+    def fraction(self) -> float:
+        """A number from 0 up to but not 1, for spreading load; no secret."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -43,6 +55,23 @@ class SystemRandom:
 
     def octets(self, count: int) -> bytes:
         return os.urandom(count)
+
+    def fraction(self) -> float:
+        return random.random()  # noqa: S311  spreads load, is no secret
+
+
+CLOCK: Clock = SystemClock()
+RANDOM: Random = SystemRandom()
+
+
+def unix_seconds(clock: Clock = CLOCK) -> int:
+    """Whole seconds since 1970-01-01T00:00:00Z."""
+    return clock.now_ns() // 1_000_000_000
+
+
+def cpu_seconds() -> float:
+    """Seconds that this thread has computed."""
+    return time.thread_time()
 
 
 def timestamp(now_ns: int) -> str:

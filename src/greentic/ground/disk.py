@@ -1,18 +1,28 @@
-"""The disk behind a seam: the few operations that the store's promises rest on.
+"""The disk behind a seam: the one hand that makes a change last.
 
-Tests replace it by one that dies before the n-th operation, so every crash point can be tried. Reading goes to the file
-system directly: it changes nothing.
+Rules:
+1. Nobody else calls `fsync`, `fdatasync` or `os.replace`, or renames a file to its place (`tests/test_one_hand.py`).
+2. A file comes to its place whole: a temporary file in the same directory, its bytes on stable storage, a rename, the directory's names
+   on stable storage. `replace_file` leaves both syncs out where losing the newest write after a power cut is fine.
+3. A file system that cannot sync a directory or has no hard links is done without them, and told.
+4. Reading goes to the file system directly: it changes nothing.
+
+Tests replace the `Disk` by one that dies before the n-th operation, so every crash point can be tried.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.errors import IoError
+from greentic.ground.optional import done_without
 
 
 class Disk(Protocol):
@@ -60,20 +70,18 @@ class RealDisk:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(fd)
+            sync_file(fd)
 
     def append(self, path: Path, data: bytes) -> None:
-        import fcntl
-
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            exclusive(fd)
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a line that a kill cut short stays one damaged line, it does not swallow the next
             while data:
                 data = data[os.write(fd, data) :]
-            os.fdatasync(fd)
+            sync_data(fd)
         finally:
             os.close(fd)
 
@@ -83,8 +91,10 @@ class RealDisk:
     def link(self, source: Path, target: Path) -> None:
         try:
             os.link(source, target, follow_symlinks=False)
-        except (PermissionError, NotImplementedError):
-            # some file systems have no hard links
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError) as error:
+            done_without("hard links", error)
             self.write_new(target, source.read_bytes())
 
     def remove(self, path: Path) -> None:
@@ -95,22 +105,75 @@ class RealDisk:
             shutil.rmtree(path)
 
     def sync_directory(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(path)
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Make or replace a file that is old or new, never half, without the store's durability. Raises `OSError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def sync_file(fd: int) -> None:
+    """Put an open file's bytes and its size on stable storage. Raises `OSError`."""
+    os.fsync(fd)
+
+
+def sync_data(fd: int) -> None:
+    """The same without the times of the file, where the system knows the difference. Raises `OSError`."""
+    getattr(os, "fdatasync", os.fsync)(fd)  # macOS has no fdatasync
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names in a directory on stable storage; some network and virtual file systems cannot. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise
+        done_without("the sync of directories", f"{path}: {error.strerror}")
+    finally:
+        os.close(fd)
+
+
+def exclusive(fd: int) -> None:
+    """Take the exclusive lock on an open file, waiting for it; a file system without locks is done without."""
+    _locked(fd, 0)
+
+
+def try_exclusive(fd: int) -> bool:
+    """Whether the exclusive lock on an open file or directory could be taken at once."""
+    return _locked(fd, fcntl.LOCK_NB)
+
+
+def _locked(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+        done_without("file locks", f"{error.strerror}; two programs at once are not kept apart")
+    return True
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = False) -> None:
+    """Make or replace a file that is old or new, never half; with `durable` it is new also after a power cut. Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "wb") as file:
             file.write(data)
+            if durable:
+                file.flush()
+                sync_file(fd)
         temporary.replace(path)
+        if durable:
+            sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def place(source: Path, target: Path) -> None:
+    """Rename a finished file or directory to its place, durably. Raises `OSError`."""
+    source.rename(target)
+    sync_directory(target.parent)
 
 
 def io_error(path: Path | str, error: OSError) -> IoError:

@@ -8,14 +8,13 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from greentic.ground.clock import Clock
-from greentic.ground.disk import Disk, io_error
+from greentic.ground.disk import Disk, io_error, try_exclusive
 from greentic.ground.errors import Conflict
 
 WAIT_SECONDS = 60.0
@@ -32,7 +31,7 @@ def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = WAIT_SEC
         raise io_error(path, error) from error
     try:
         deadline = clock.monotonic() + wait_seconds
-        while not try_lock(fd):
+        while not try_exclusive(fd):
             if clock.monotonic() >= deadline:
                 raise Conflict(
                     f"environment lock `{path}` is held by another process for more than {wait_seconds:g} s",
@@ -42,12 +41,3 @@ def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = WAIT_SEC
         yield
     finally:
         os.close(fd)
-
-
-def try_lock(fd: int) -> bool:
-    """Whether the exclusive lock on an open file or directory could be taken at once."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

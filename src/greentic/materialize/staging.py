@@ -16,10 +16,9 @@ from typing import BinaryIO, NamedTuple
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
-from greentic.ground.disk import Disk
+from greentic.ground.disk import Disk, try_exclusive
 from greentic.ground.documents import pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
-from greentic.ground.lock import try_lock
 from greentic.materialize.unpack import Progress, unpack
 from greentic.model.revision_files import PackListLock, make_lock, pack_config
 from greentic.pack.archive import PackArchive
@@ -54,7 +53,7 @@ class StagingArea:
         self._disk.make_directory(self._paths.revisions)
         self._disk.make_directory(self.directory, 0o700)
         self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try_lock(self._fd)
+        try_exclusive(self._fd)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from greentic.ground.disk import Disk
-from greentic.ground.lock import try_lock
+from greentic.ground.disk import Disk, try_exclusive
 from greentic.store.layout import EnvPaths
 
 STAGING_PREFIX = ".staging-"
@@ -42,6 +41,6 @@ def _abandoned(directory: Path) -> bool:
     except OSError:
         return False
     try:
-        return try_lock(fd)
+        return try_exclusive(fd)
     finally:
         os.close(fd)

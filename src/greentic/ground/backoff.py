@@ -1,0 +1,56 @@
+"""Patience: how often something is tried again, and how long is waited between.
+
+Rules:
+1. Each pause is twice as long as the one before, up to the longest; a random part of it, so that many never come back at one moment.
+2. A pause is never shorter than what the other side asked for, and what it may ask for is bounded.
+3. Patience ends after so many tries without progress, or when the time is over, whichever comes first; a pause that would end
+   behind the end is not begun.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from greentic.ground.clock import Clock, Random
+
+
+class Backoff(NamedTuple):
+    """How long to wait between tries, in seconds."""
+
+    first: float = 0.25
+    longest: float = 20.0
+    jitter: bool = True
+    longest_asked: float = 60.0
+    """The longest wait that another side may ask for."""
+
+    def pause(self, tried: int, random: Random, asked: float = 0.0) -> float:
+        """Seconds to wait after the `tried`-th try in a row (from 1) that brought nothing."""
+        whole: float = min(self.first * 2 ** min(max(tried, 1) - 1, 30), self.longest)
+        part = whole * (0.5 + random.fraction() / 2) if self.jitter else whole
+        return max(part, min(asked, self.longest_asked))
+
+
+class Patience:
+    """One question's patience: counts tries, knows the end."""
+
+    def __init__(self, backoff: Backoff, tries: int, seconds: float, clock: Clock, random: Random) -> None:
+        self._backoff, self._tries, self._clock, self._random = backoff, tries, clock, random
+        self.ends = clock.monotonic() + seconds
+        self.tried = 0
+
+    def progressed(self) -> None:
+        """Something came: count the tries anew."""
+        self.tried = 0
+
+    def left(self) -> float:
+        """Seconds until patience ends; never negative."""
+        return max(self.ends - self._clock.monotonic(), 0.0)
+
+    def wait(self, asked: float = 0.0) -> bool:
+        """Wait before the next try; False, at once, if there is none."""
+        self.tried += 1
+        pause = self._backoff.pause(self.tried, self._random, asked)
+        if self.tried >= self._tries or pause > self.left():
+            return False
+        self._clock.sleep(pause)
+        return True
