@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,9 @@ from greentic.author.bundle_build import build_bundle
 from greentic.operate import bundles, env, revisions, traffic, trust_root
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
+from greentic.telemetry.log import OperatorLog
+from greentic.worker.boot import Booted, from_nothing
+from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from simulators import CountingRandom, FakeClock
@@ -203,6 +207,13 @@ class Author:
 @pytest.fixture
 def author(context: Context) -> Author:
     return Author(context)
+
+
+def booted(store: EnvironmentStore, env_id: str = "local", **settings: object) -> Booted:
+    """Provision an environment as a worker does at its first boot, with the variables of the test and `settings` over them."""
+    told = read_settings(StartOptions(env_id, store.root), os.environ)._replace(**settings)
+    log = OperatorLog(store.paths(env_id).root / "logs", store.clock, stderr=io.StringIO())
+    return from_nothing(store, told, store.load(env_id), log)
 
 
 def gtc(*words: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -302,8 +302,6 @@ class Stage:
             "b",
             pack.digest,
             None,
-            10000,
-            False,
             (pack,),
             flow_index((pack,)),
             RevisionComponents((pack,), self.runtime),

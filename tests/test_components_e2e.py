@@ -262,7 +262,7 @@ def test_a_worker_without_components_does_not_load_the_host(tmp_path, author, he
     author.deployed(hello)
     code = (
         "import sys; from greentic.store.environments import EnvironmentStore; from pathlib import Path; from greentic.worker.boot import boot; from greentic.worker.settings import StartOptions\n"
-        "boot(StartOptions('local', Path(sys.argv[1])))\n"
+        "boot(StartOptions('local', Path(sys.argv[1])), {})\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('wasmtime', 'redis', 'cbor2', 'cryptography', 'yaml', 'rich', 'lightkube')))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(author.context.store.root)], capture_output=True, text=True)

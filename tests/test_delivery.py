@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
-from conftest import PROGRAMS, Author, gtc, make_bundle, make_pack, need
+from conftest import PROGRAMS, Author, booted, gtc, make_bundle, make_pack, need
+from greentic.activate.activation import Activation
 from greentic.author import bundle_publish
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
@@ -48,9 +49,8 @@ from greentic.operate import delivery, revisions, trust_root
 from greentic.registry.login import Credentials, credentials_for
 from greentic.registry.reference import mapped, parse
 from greentic.store.environments import EnvironmentStore
-from greentic.telemetry.log import OperatorLog
 from greentic.trust.keys import key_id, read_public_pem
-from greentic.worker.boot import _from_archive, provision, turn_services
+from greentic.worker.boot import _from_archive
 from simulators import Answer, FakeClock, SimulatedDistributor
 from test_flow import node
 
@@ -75,11 +75,9 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def boot(author: Author, anchor: Path | None = None):
+def boot(author: Author, anchor: Path | None = None) -> Activation:
     """Provision as a worker does, with a real clock."""
-    store = EnvironmentStore(author.context.store.root)
-    log = OperatorLog(store.paths("local").root / "logs", store.clock, stderr=io.StringIO())
-    return provision(store, store.load("local"), log, turn_services(store, "local", log), anchor)
+    return booted(EnvironmentStore(author.context.store.root), trust_anchor=anchor).activation
 
 
 def cause(error: pytest.ExceptionInfo[BootError]) -> BaseException:
@@ -1010,7 +1008,7 @@ def test_threat_archive_escape_an_archive_is_no_more_trusted_than_a_server(spoil
     os.environ["GREENTIC_BUNDLE_CACHE_DIR"] = str(tmp_path / "podcache")
     try:
         with pytest.raises(BootError):
-            _from_archive(evil_tar, store.paths("local"))
+            _from_archive(evil_tar, store.paths("local"), cache_directory())
     finally:
         del os.environ["GREENTIC_BUNDLE_CACHE_DIR"]
         os.environ.pop("GREENTIC_OFFLINE", None)

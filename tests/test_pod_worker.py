@@ -12,17 +12,17 @@ import time
 
 import pytest
 
-from greentic.activate.activation import SHARED_KEY, signing_key
 from greentic.ground.errors import BootError
 from greentic.ingress.auth import TOKENS_VARIABLE, load_tokens
-from greentic.materialize.serving_plan import as_seen, policy, wanted_revisions
+from greentic.materialize.serving_plan import Scope, as_seen, serving_plan, wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
+from greentic.worker.session_key import signing_key
 from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
 
 
 def wanted(env, own: str | None, *, alone: bool = False) -> list[str]:
-    return [r.revision_id for r in wanted_revisions(as_seen(env, own, alone=alone))]
+    return [r.revision_id for r in wanted_revisions(as_seen(env, Scope(own, alone)))]
 
 
 def test_a_worker_wants_its_own_revision_even_while_it_is_idle():
@@ -36,27 +36,28 @@ def test_a_worker_in_its_own_scope_wants_nothing_else():
     assert wanted(environment(), ONE, alone=True) == [ONE]
     assert wanted(environment(revisions=[revision(TWO, lifecycle="draining")]), TWO, alone=True) == [TWO]
     with pytest.raises(BootError, match="is not in environment"):
-        as_seen(environment(), "00000000000000000000000099", alone=True)
+        as_seen(environment(), Scope("00000000000000000000000099", alone=True))
 
 
 def test_a_failure_of_its_own_revision_is_fatal_for_a_worker():
-    seen = as_seen(environment(), TWO, alone=True)
-    assert policy(seen, TWO).own_deployment == DEPLOYMENT
+    plan = serving_plan(environment(), Scope(TWO, alone=True), {}, {})
+    assert plan.own_deployment == DEPLOYMENT and plan.is_fatal(DEPLOYMENT)
 
 
-def test_workers_share_a_key_where_they_are_given_one(tmp_path, monkeypatch):
+def test_workers_share_a_key_where_they_are_given_one(tmp_path):
     store = EnvironmentStore(tmp_path / "store")
     shared = tmp_path / "key"
-    monkeypatch.setenv(SHARED_KEY, str(shared))
     for name in ("a", "b"):
         (tmp_path / "store" / name).mkdir(parents=True)
-    own = [signing_key(store.paths(name), store) for name in ("a", "b")]
+    own = [signing_key(store.paths(name).signing_key, shared, store.random) for name in ("a", "b")]
     assert own[0] != own[1]
     shared.write_bytes(bytes(range(32)))
-    assert {signing_key(store.paths(name), store) for name in ("a", "b")} == {bytes(range(32))}
+    assert {signing_key(store.paths(name).signing_key, shared, store.random) for name in ("a", "b")} == {
+        bytes(range(32))
+    }
     shared.write_bytes(b"short")
     with pytest.raises(BootError, match="5 bytes"):
-        signing_key(store.paths("a"), store)
+        signing_key(store.paths("a").signing_key, shared, store.random)
 
 
 def test_tokens_that_are_named_must_be_there(tmp_path, monkeypatch):

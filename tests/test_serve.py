@@ -12,22 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import booted
 from greentic.activate import dispatch
-from greentic.activate.activation import signing_key
 from greentic.activate.dispatch import Choice, Dispatcher
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
-from greentic.ground.errors import BootError
+from greentic.ground.documents import replace
+from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.ingress import invoke
 from greentic.ingress.app import MAX_BODY, WorkerApp
 from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
+from greentic.materialize.placed import LocatedPack
 from greentic.materialize.seed import copy_seed
-from greentic.materialize.serving_plan import policy, wanted_revisions
+from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan, wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
 from greentic.worker import settings
-from greentic.worker.boot import provision, turn_services
 from greentic.worker.server import banner, bind
+from greentic.worker.session_key import signing_key
 from simulators import CountingRandom, FakeClock
 from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, env, revision, split
 
@@ -108,14 +110,44 @@ def test_only_routed_revisions_of_active_deployments_are_wanted():
     assert [r.revision_id for r in wanted_revisions(two_deployments(status="paused"))] == [REV, REV2]
 
 
-def test_whose_failure_is_fatal():
-    document = two_deployments()
-    first, sibling, foreign = document.revisions
-    own = policy(document, REV)
-    assert own.is_fatal(first) and own.is_fatal(sibling) and not own.is_fatal(foreign)
-    assert all(policy(document, None).is_fatal(r) for r in document.revisions)
-    unknown = policy(document, "01JTKW5B4W4Q5Y1CQW93F7S5ZZ")
-    assert unknown.is_fatal(foreign) and "names no routed revision" in unknown.warning
+def located(*revisions) -> dict[str, tuple[LocatedPack, ...]]:
+    return {r: (LocatedPack("p", Path("/p"), "sha256:0"),) for r in revisions}
+
+
+def sourced(document):
+    return replace(document, revisions=[replace(r, bundle_source_uri="https://x/y") for r in document.revisions])
+
+
+def test_the_plan_says_for_every_revision_what_is_to_be_done():
+    document = sourced(two_deployments())
+    plan = serving_plan(document, Scope(), {}, located(REV))
+    assert set(plan.keep) == {REV} and [r.revision_id for r in plan.pull] == [REV2, REV3] and not plan.unavailable
+    refusal = UntrustedBundle("revoked")
+    plan = serving_plan(document, Scope(), {REV2: refusal}, {})
+    assert [r.revision_id for r in plan.pull] == [REV3]  # the sibling of what is refused is not worth fetching
+    assert plan.unavailable == {DEP: Fault("refused", REV2, refusal)} and not plan.unavailable[DEP].passing
+
+
+def test_what_has_no_source_is_absent():
+    plan = serving_plan(two_deployments(), Scope(), {}, located(REV, REV2))
+    assert plan.unavailable[DEP2].reason == "absent" and not plan.pull
+    assert ends_boot(plan, plan.unavailable, served=0) is None  # no other boot would find it either
+
+
+def test_whose_failure_ends_a_boot():
+    document = sourced(two_deployments())
+    one, two = (Fault("unreachable", r, BootError("away")) for r in (REV, REV3))
+
+    def ending(scope: Scope, faults: dict[str, Fault], served: int = 1) -> Fault | None:
+        return ends_boot(serving_plan(document, scope, {}, {}), faults, served)
+
+    own = Scope(own_revision=REV)
+    assert ending(own, {DEP: one}) == one and ending(own, {DEP2: two}) is None
+    assert ending(Scope(require_all=True), {DEP2: two}) == two
+    assert ending(Scope(), {DEP2: two}) is None and ending(Scope(), {DEP2: two}, served=0) == two
+    unknown = Scope(own_revision="01JTKW5B4W4Q5Y1CQW93F7S5ZZ")
+    assert ending(unknown, {DEP2: two}) == two
+    assert "names no routed revision" in str(serving_plan(document, unknown, {}, {}).warning)
 
 
 # -- dispatch -------------------------------------------------------------------------------------------------------
@@ -177,11 +209,13 @@ def test_cookies_that_are_ignored():
 def test_the_signing_key_is_made_once_and_checked(store, author):
     author.create()
     paths = store.paths("local")
-    key = signing_key(paths, store)
-    assert signing_key(paths, store) == key and paths.signing_key.stat().st_mode & 0o777 == 0o600
+    key = signing_key(paths.signing_key, None, store.random)
+    assert (
+        signing_key(paths.signing_key, None, store.random) == key and paths.signing_key.stat().st_mode & 0o777 == 0o600
+    )
     paths.signing_key.write_bytes(b"short")
     with pytest.raises(BootError, match="expected 32"):
-        signing_key(paths, store)
+        signing_key(paths.signing_key, None, store.random)
 
 
 # -- activities -----------------------------------------------------------------------------------------------------
@@ -285,10 +319,8 @@ def app(tmp_path, hello, author):
     author.deployed(hello)
     author.deployed(hello, bundle_id="other", prefixes=("/other",))
     store: EnvironmentStore = author.context.store
-    log = OperatorLog(tmp_path / "logs", FakeClock())
-    services = turn_services(store, "local", log)
-    activation = provision(store, store.load("local"), log, services)
-    return WorkerApp(activation, "127.0.0.1:1", BearerGate([TOKEN], enabled=True), log, services)
+    worker = booted(store)
+    return WorkerApp(worker.activation, "127.0.0.1:1", BearerGate([TOKEN], enabled=True), worker.log, worker.services)
 
 
 def call(app: WorkerApp, method: str, path: str, *chunks: bytes, peer: str = "127.0.0.1", **headers: str):

@@ -1,15 +1,18 @@
 """What a worker serves at one moment: routes, dispatchers and loaded revisions, made once and swapped whole (spec: worker 5).
 
 Rules:
-1. Only active deployments with all their routed revisions on the disk take part; the projection on the disk says the same.
-2. Any revision that does not load fails the whole activation: at boot the process ends.
+1. An activation is never changed, only replaced. Who answers a request holds on to the one that it started with.
+2. It is made from parts that are shared by content: a revision whose packs and configuration are the same is not loaded again, and a
+   change of weights loads nothing.
+3. A deployment takes part whole: if one revision of its split does not load, the deployment is unavailable, and only it.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
+
+import msgspec
 
 from greentic.activate.dispatch import Choice, Dispatcher
 from greentic.activate.turn import ActiveRevision, flow_index
@@ -17,65 +20,111 @@ from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.placed import LocatedPack, read_pack_config
+from greentic.materialize.serving_plan import Fault, wanted_revisions
 from greentic.model.environment import Environment, Revision
-from greentic.model.projection import RuntimeConfig, check_deployments, check_runtime_config
 from greentic.model.routes import Route, route_table
 from greentic.pack.load import load_packs
 from greentic.pack.signature import SignaturePolicy
-from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
-from greentic.worker.settings import given_file
 
-SIGNING_KEY_BYTES = 32
-SHARED_KEY = "GREENTIC_SIGNING_KEY_FILE"
-"""Names a file with the key that several workers share, so that a caller stays on its revision whichever of them answers."""
+Packs = Mapping[str, tuple[LocatedPack, ...]]
+"""By revision, where its packs are, their digests verified."""
+
+
+class Loader(NamedTuple):
+    """What loading a revision needs beside its packs."""
+
+    paths: EnvPaths
+    runtime: ComponentRuntime
+    policy: SignaturePolicy
 
 
 class Activation(NamedTuple):
-    """Everything that answering needs; never changed, only replaced."""
+    """Everything that answering needs (rule 1)."""
 
     env: Environment
     routes: list[Route]
     dispatchers: dict[str, Dispatcher]
     revisions: dict[str, ActiveRevision]
-    skipped: dict[str, str]
+    unavailable: Mapping[str, Fault]
     """Deployments that are not served, and why."""
     endpoints: dict[str, frozenset[str]]
     """The bundles that each messaging endpoint is linked to."""
     protections: JsonObject = {}
-    """What guarded the boot, for `/status`."""
+    """What guarded the way here, for `/status`."""
 
 
-def activate(
-    store: EnvironmentStore,
-    env: Environment,
-    config: RuntimeConfig | None,
-    packs: dict[str, list[LocatedPack]],
-    skipped: dict[str, str],
-    runtime: ComponentRuntime,
-    policy: SignaturePolicy,
-) -> Activation:
-    """Load what the projection names. Raises `BootError` with the cause."""
-    if config is not None:
-        check_runtime_config(config, env.environment_id)
-        check_deployments(config)
-    key = signing_key(store.paths(env.environment_id), store)
+class Loaded(NamedTuple):
+    """What of an environment could be loaded."""
+
+    revisions: dict[str, ActiveRevision]
+    failed: dict[str, Fault]
+    """By deployment."""
+
+
+def load_revisions(
+    env: Environment, wanted: Iterable[Revision], packs: Packs, loader: Loader, parts: Mapping[str, ActiveRevision]
+) -> Loaded:
+    """Load what is wanted, taking what is among `parts` (by content) from there (rules 2 and 3)."""
     revisions: dict[str, ActiveRevision] = {}
-    choices: dict[str, list[Choice]] = {}
-    known = {r.revision_id: r for r in env.revisions}
-    for block in config.revisions if config else []:
-        revision = known[block.revision_id]
+    failed: dict[str, Fault] = {}
+    for revision in wanted:
+        if revision.deployment_id in failed:
+            continue
         try:
-            loaded = tuple(load_packs(packs[block.revision_id], policy))
-            components = RevisionComponents(loaded, runtime, published_config(store, env, revision))
+            revisions[revision.revision_id] = load_revision(
+                env, revision, packs[revision.revision_id], loader, parts.get
+            )
         except GreenticError as error:
-            raise BootError(f"loading revision `{block.revision_id}`") from error
-        draining = revision.lifecycle == "draining"
-        revisions[block.revision_id] = ActiveRevision(
-            block.revision_id, block.deployment_id, block.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
-            block.weight_bps, draining, loaded, flow_index(loaded), components,
-        )  # fmt: skip
-        choices.setdefault(block.deployment_id, []).append(Choice(block.revision_id, block.weight_bps, draining))
+            wrapped = BootError(f"loading revision `{revision.revision_id}`")
+            wrapped.__cause__ = error
+            failed[revision.deployment_id] = Fault("broken", revision.revision_id, wrapped)
+    return Loaded({i: r for i, r in revisions.items() if r.deployment_id not in failed}, failed)
+
+
+def load_revision(
+    env: Environment,
+    revision: Revision,
+    packs: tuple[LocatedPack, ...],
+    loader: Loader,
+    part: Callable[[str], ActiveRevision | None] = lambda content: None,
+) -> ActiveRevision:
+    """One revision, loaded, or the same one as before. Raises the typed error of what does not load."""
+    config = published_config(loader.paths, env, revision)
+    content = content_of(revision, packs, config)
+    known = part(content)
+    if known is not None:
+        return known
+    loaded = tuple(load_packs(list(packs), loader.policy))
+    return ActiveRevision(
+        revision.revision_id, revision.deployment_id, revision.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
+        loaded, flow_index(loaded), RevisionComponents(loaded, loader.runtime, config), content,
+    )  # fmt: skip
+
+
+def content_of(revision: Revision, packs: tuple[LocatedPack, ...], config: dict[str, dict[str, object]]) -> str:
+    """What makes two loaded revisions interchangeable (rule 2), as a key."""
+    pinned = [(p.pack_id, p.digest, str(p.path)) for p in packs]
+    named = (
+        revision.revision_id,
+        revision.deployment_id,
+        revision.bundle_id,
+        revision.bundle_digest,
+        revision.bundle_source_uri,
+    )
+    return msgspec.json.encode([named, pinned, config], order="deterministic").decode()
+
+
+def activate(env: Environment, loaded: Loaded, unavailable: Mapping[str, Fault], key: bytes) -> Activation:
+    """The activation of what was loaded. `key` signs the affinity cookies. Raises `SpecViolation` for splits that make no sense."""
+    choices: dict[str, list[Choice]] = {}
+    for revision in wanted_revisions(env):
+        split = env.split(revision.deployment_id)
+        if revision.revision_id not in loaded.revisions or split is None:
+            continue
+        weight = next(e.weight_bps for e in split.entries if e.revision_id == revision.revision_id)
+        choice = Choice(revision.revision_id, weight, revision.lifecycle == "draining")
+        choices.setdefault(revision.deployment_id, []).append(choice)
     dispatchers = {
         deployment_id: Dispatcher(
             env.environment_id, deployment_id, found, generation=_generation(env, deployment_id), key=key
@@ -83,14 +132,15 @@ def activate(
         for deployment_id, found in choices.items()
     }
     endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
-    return Activation(env, route_table(env), dispatchers, revisions, skipped, endpoints)
+    faults = {**unavailable, **loaded.failed}
+    return Activation(env, route_table(env), dispatchers, loaded.revisions, faults, endpoints)
 
 
-def published_config(store: EnvironmentStore, env: Environment, revision: Revision) -> dict[str, dict[str, object]]:
+def published_config(paths: EnvPaths, env: Environment, revision: Revision) -> dict[str, dict[str, object]]:
     """What components read as configuration, by pack: that of the revision, with the overrides of its deployment on top."""
     found: dict[str, dict[str, object]] = {}
     for ref in revision.pack_config_refs:
-        config = read_pack_config(store.paths(env.environment_id), ref, revision.revision_id)
+        config = read_pack_config(paths, ref, revision.revision_id)
         found[config.pack_id] = dict(config.non_secret)
     deployment = env.deployment(revision.deployment_id)
     for pack_id, overrides in (deployment.config_overrides or {}).items() if deployment else ():
@@ -101,33 +151,3 @@ def published_config(store: EnvironmentStore, env: Environment, revision: Revisi
 def _generation(env: Environment, deployment_id: str) -> int:
     split = env.split(deployment_id)
     return 0 if split is None else split.generation
-
-
-def signing_key(paths: EnvPaths, store: EnvironmentStore) -> bytes:
-    """The key of the affinity cookies: the one that this worker shares with others, else its own, made at the first boot.
-
-    Raises `BootError` for a file of another length.
-    """
-    shared = given_file(os.environ, SHARED_KEY)
-    path = shared if shared is not None and shared.exists() else paths.signing_key
-    try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        key = store.random.octets(SIGNING_KEY_BYTES)
-        _write_key(path, key)
-    except OSError as error:
-        raise BootError(f"cannot read `{path}`: {error.strerror}") from error
-    if len(key) != SIGNING_KEY_BYTES:
-        raise BootError(f"`{path}` has {len(key)} bytes, expected {SIGNING_KEY_BYTES}; delete it to regenerate it")
-    return key
-
-
-def _write_key(path: Path, key: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(key)
-        temporary.replace(path)
-    except OSError as error:
-        raise BootError(f"cannot write `{path}`: {error.strerror}") from error

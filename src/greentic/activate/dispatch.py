@@ -46,7 +46,8 @@ class Dispatcher:
     def __init__(self, env_id: str, deployment_id: str, choices: list[Choice], *, generation: int, key: bytes) -> None:
         self.env_id, self.deployment_id, self.generation = env_id, deployment_id, generation
         self._key = key
-        self._weights = {c.revision_id: c.weight_bps for c in choices}
+        self.weights = {c.revision_id: c.weight_bps for c in choices}
+        """Basis points by revision."""
         drawable = [c for c in choices if c.weight_bps > 0 and not c.draining]
         self._revisions = [c.revision_id for c in drawable]
         self._bounds: list[int] = []
@@ -74,7 +75,7 @@ class Dispatcher:
             self.generation,
         ):
             return None
-        return found.r if found.x > now and self._weights.get(found.r, 0) > 0 else None
+        return found.r if found.x > now and self.weights.get(found.r, 0) > 0 else None
 
     def set_cookie(self, revision_id: str, tenant: str, now: int) -> str:
         """The `Set-Cookie` value that keeps a caller on its revision; signed anew once a second."""

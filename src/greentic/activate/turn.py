@@ -47,11 +47,11 @@ class ActiveRevision(NamedTuple):
     bundle_id: str
     digest: str
     source: str | None
-    weight_bps: int
-    draining: bool
     packs: tuple[LoadedPack, ...]
     flows: tuple[tuple[FlowHeader, LoadedFlow], ...]
     components: ComponentsOf
+    content: str = ""
+    """What it was loaded from; two with the same are interchangeable."""
 
     @property
     def never_waits(self) -> bool:

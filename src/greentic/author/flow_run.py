@@ -81,7 +81,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         logged: list[str] = []
         runtime = ComponentRuntime(None, state, lambda source, text: logged.append(f"{source}: {text}"))
         revision = ActiveRevision(
-            "local", "local", "local", pack.digest, None, 10000, False, (pack,), flow_index((pack,)),
+            "local", "local", "local", pack.digest, None, (pack,), flow_index((pack,)),
             RevisionComponents((pack,), runtime),
         )  # fmt: skip
         services = TurnServices(

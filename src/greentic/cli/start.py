@@ -71,10 +71,11 @@ def run(argv: list[str]) -> None:
         arguments.trust_anchor,
         arguments.archive,
     )
+    from greentic.ground.variables import environment
     from greentic.worker.boot import boot
     from greentic.worker.server import serve
 
-    booted = boot(options)
+    booted = boot(options, environment())
     gc.freeze()
     gc.enable()
     serve(booted, options)

@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -58,7 +58,7 @@ class Obtained(NamedTuple):
     """What was moved for it; nothing if it was there."""
 
 
-def cache_directory(environ: dict[str, str] | None = None) -> Path | None:
+def cache_directory(environ: Mapping[str, str] | None = None) -> Path | None:
     """`GREENTIC_BUNDLE_CACHE_DIR`, else `bundles` below the user's cache; nothing without a home, or for `off`."""
     found = os.environ if environ is None else environ
     told = found.get(VARIABLE)
@@ -68,7 +68,7 @@ def cache_directory(environ: dict[str, str] | None = None) -> Path | None:
     return None if base is None else base / "bundles"
 
 
-def max_bytes(environ: dict[str, str] | None = None) -> int:
+def max_bytes(environ: Mapping[str, str] | None = None) -> int:
     """How large the cache may be. Raises `InvalidArgument`."""
     text = (os.environ if environ is None else environ).get(SIZE_VARIABLE, "").strip()
     if not text:

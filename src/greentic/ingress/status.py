@@ -17,7 +17,7 @@ def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonO
             "revision_id": r.revision_id,
             "deployment_id": r.deployment_id,
             "bundle_id": r.bundle_id,
-            "weight_bps": r.weight_bps,
+            "weight_bps": activation.dispatchers[r.deployment_id].weights[r.revision_id],
             "bundle_digest": r.digest,
             "bundle_source_uri": r.source,
             "packs": [
@@ -54,5 +54,5 @@ def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonO
         "triggers": [],
         "revisions": revisions,
         "protections": activation.protections,
-        "skipped_deployments": dict(activation.skipped),
+        "skipped_deployments": {deployment: fault.text for deployment, fault in activation.unavailable.items()},
     }

@@ -7,11 +7,12 @@ links followed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from greentic.ground.documents import from_json, parse
-from greentic.ground.errors import SpecViolation, StoreError
+from greentic.ground.errors import GreenticError, SpecViolation, StoreError
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
 from greentic.model.ids import is_contained_ref
 from greentic.model.revision_files import PackConfig, PackListLock, check_lock, diverging_packs, lock_ref
@@ -86,6 +87,28 @@ def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
     for config_ref in revision.pack_config_refs:
         read_pack_config(paths, config_ref, revision.revision_id)
     return packs
+
+
+def survey(
+    paths: EnvPaths, wanted: Iterable[Revision], at_hand: Mapping[str, tuple[LocatedPack, ...]]
+) -> dict[str, tuple[LocatedPack, ...] | GreenticError]:
+    """What the disk holds of each wanted revision: its packs, or why they are not usable. What is `at_hand` is not read again."""
+    found: dict[str, tuple[LocatedPack, ...] | GreenticError] = {}
+    for revision in wanted:
+        packs = at_hand.get(revision.revision_id)
+        if packs is not None and not diverging_digests(revision, packs):
+            found[revision.revision_id] = packs
+            continue
+        try:
+            found[revision.revision_id] = tuple(verified_packs(paths, revision))
+        except GreenticError as fault:
+            found[revision.revision_id] = fault
+    return found
+
+
+def diverging_digests(revision: Revision, packs: tuple[LocatedPack, ...]) -> bool:
+    """Whether packs at hand are not exactly those that the revision pins."""
+    return {(p.pack_id, p.digest) for p in packs} != {(p.pack_id, p.digest) for p in revision.pack_list}
 
 
 def read_pack_config(paths: EnvPaths, ref: str, revision_id: str) -> PackConfig:

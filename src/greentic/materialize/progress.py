@@ -4,61 +4,65 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from greentic.distribute.fetch import Fetched
+from greentic.ground.clock import CLOCK
+from greentic.materialize.pull import Moved
+from greentic.model.environment import Revision
 from greentic.telemetry.log import OperatorLog
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
-Fetching = Callable[[int, int | None], None]
 _EVERY_SECONDS = 5.0
 
 
-class PullView(Protocol):
-    """Tells how pulling goes."""
-
-    def start(self, name: str) -> Fetching:
-        """A callback for one bundle: bytes so far, bytes announced. May be called from any thread."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class LogView:
-    """A line every few seconds."""
+class LoggedPull:
+    """Tells the log: a line when a download begins, and one every few seconds."""
 
     def __init__(self, log: OperatorLog) -> None:
         self._log = log
 
-    def start(self, name: str) -> Fetching:
-        self._log.info("pull", f"pulling {name}", show=True)
-        told = time.monotonic()
+    def pulling(self, reference: str) -> Moved:
+        self._log.info("pull", f"pulling {reference}", show=True)
+        told = CLOCK.monotonic()
 
-        def progress(done: int, total: int | None) -> None:
+        def moved(done: int, total: int | None) -> None:
             nonlocal told
-            if time.monotonic() - told >= _EVERY_SECONDS:
-                told = time.monotonic()
+            if CLOCK.monotonic() - told >= _EVERY_SECONDS:
+                told = CLOCK.monotonic()
                 of = "" if total is None else f" of {total / 2**20:.1f} MiB"
-                self._log.info("pull", f"pulling {name}: {done / 2**20:.1f} MiB{of}", show=True)
+                self._log.info("pull", f"pulling {reference}: {done / 2**20:.1f} MiB{of}", show=True)
 
-        return progress
+        return moved
+
+    def passed_over(self, revision: Revision, reference: str, why: str) -> None:
+        self._log.warn("pull", f"`{reference}` does not have the bundle of revision `{revision.revision_id}`: {why}")
+
+    def here_already(self, revision: Revision) -> None:
+        self._log.info("pull", f"revision `{revision.revision_id}`: the bundle was here already", show=True)
+
+    def resumed(self, revision: Revision, fetched: Fetched) -> None:
+        self._log.info(
+            "pull",
+            f"resumed {revision.bundle_source_uri}: {fetched.moved} bytes fetched, {fetched.resumed} of {fetched.size} were here",
+            show=True,
+        )
 
     def close(self) -> None:
-        pass
+        """Nothing is left open."""
 
 
-class BarView:
-    """A bar for each bundle."""
+class ShownPull(LoggedPull):
+    """Tells the log what happens, and draws a bar for each download."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: OperatorLog) -> None:
+        super().__init__(log)
         self._lock = threading.Lock()
         self._bars: RichProgress | None = None
 
-    def start(self, name: str) -> Fetching:
+    def pulling(self, reference: str) -> Moved:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
         with self._lock:
@@ -70,17 +74,16 @@ class BarView:
                     console=Console(stderr=True),
                 )  # fmt: skip
                 self._bars.start()
-            bars, task = self._bars, self._bars.add_task(name, total=None)
-        return lambda done, total: _update(bars, task, done, total)
+            bars, task = self._bars, self._bars.add_task(reference, total=None)
+        return lambda done, total: bars.update(task, completed=done, total=total)
 
     def close(self) -> None:
+        """Stop drawing."""
         if self._bars is not None:
             self._bars.stop()
+            self._bars = None
 
 
-def _update(bars: RichProgress, task: TaskID, done: int, total: int | None) -> None:
-    bars.update(task, completed=done, total=total)
-
-
-def pull_view(log: OperatorLog) -> PullView:
-    return BarView() if sys.stderr.isatty() else LogView(log)
+def pull_events(log: OperatorLog) -> LoggedPull:
+    """Bars at a terminal, lines elsewhere."""
+    return ShownPull(log) if sys.stderr.isatty() else LoggedPull(log)

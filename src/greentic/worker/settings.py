@@ -12,12 +12,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from greentic.ground.errors import BootError, InvalidArgument
+from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory, max_bytes
+from greentic.distribute.fetch import FetchLimits, fetch_limits
+from greentic.ground import variables
+from greentic.ground.errors import BootError, GreenticError, InvalidArgument
+from greentic.materialize.serving_plan import Scope
 from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
+from greentic.store.layout import default_store_root
 
 OLD_NAME = "dev"
 MORE_PORTS = 10
@@ -47,6 +52,70 @@ class StartOptions(NamedTuple):
         if self.trust_anchor is not None:
             words += ["--trust-anchor", str(self.trust_anchor)]
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
+
+
+class SessionSettings(NamedTuple):
+    """Where conversations wait, and for how long."""
+
+    redis_url: str = ""
+    namespace: str = ""
+    """The prefix of their keys in Redis; empty for the environment's own."""
+    wait_seconds: int | None = 86_400
+    shared_directory: Path | None = None
+    """Where the processes of one worker keep them."""
+
+
+class Settings(NamedTuple):
+    """What a boot is told, read once; nothing on the way reads a variable."""
+
+    env_id: str
+    store_root: Path
+    warnings: tuple[str, ...] = ()
+    level: Literal["debug", "info", "warn"] = "info"
+    seed: Path | None = None
+    archive: Path | None = None
+    scope: Scope = Scope()
+    trust_anchor: Path | None = None
+    allow_rollback: bool = False
+    pack_signatures: SignaturePolicy = SignaturePolicy()
+    signing_key_file: Path | None = None
+    sessions: SessionSettings = SessionSettings()
+    cache_directory: Path | None = None
+    cache_bytes: int = DEFAULT_MAX_BYTES
+    fetch: FetchLimits = FetchLimits()
+    offline: bool = False
+
+
+def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
+    """All that a boot is told. Raises `BootError` for what makes no sense."""
+    try:
+        told = env_id(options.env, environ)
+        sessions = SessionSettings(
+            variables.text("GREENTIC_RUNNER_REDIS_URL", environ),
+            variables.text("GREENTIC_RUNNER_SESSION_NAMESPACE", environ),
+            wait_seconds(environ),
+            variables.path("GREENTIC_SHARED_SESSIONS", environ),
+        )
+        return Settings(
+            env_id=told.value,
+            store_root=options.store_root or default_store_root(),
+            warnings=told.warnings,
+            level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
+            seed=variables.path("GREENTIC_SEED_DIR", environ),
+            archive=options.archive,
+            scope=Scope(own_revision(environ), own_scope(environ), require_all=True),
+            trust_anchor=options.trust_anchor or variables.path("GREENTIC_TRUST_ANCHOR", environ),
+            allow_rollback=variables.switch("GREENTIC_ALLOW_ROLLBACK", environ),
+            pack_signatures=signature_policy(environ),
+            signing_key_file=variables.path("GREENTIC_SIGNING_KEY_FILE", environ),
+            sessions=sessions,
+            cache_directory=cache_directory(environ),
+            cache_bytes=max_bytes(environ),
+            fetch=fetch_limits(environ),
+            offline=options.archive is not None or variables.switch("GREENTIC_OFFLINE", environ),
+        )
+    except (ValueError, GreenticError) as error:
+        raise error if isinstance(error, BootError) else BootError(str(error)) from None
 
 
 class Told(NamedTuple):

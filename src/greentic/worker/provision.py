@@ -1,0 +1,157 @@
+"""From an environment document to an activation: the one pipeline of boot and swap, values handed down (spec: worker 2).
+
+    Environment + Trusted ► ServingPlan ► Obtained ► Loaded ► Activation
+
+Rules:
+1. Nothing here decides by itself: what to pull is the plan's, whom to trust is the policy's, whose failure ends a boot is the plan's.
+2. What the worker has is not had again: revisions that are served are neither hashed nor loaded another time.
+3. The projection on the disk is that of the very document that was provisioned, without the deployments that are not served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from greentic.activate.activation import Activation, Loader, activate, load_revisions
+from greentic.activate.turn import ActiveRevision
+from greentic.distribute.bundle_cache import BundleCache, open_cache
+from greentic.ground.errors import BootError, GreenticError, SpecViolation
+from greentic.materialize.placed import LocatedPack, survey
+from greentic.materialize.progress import pull_events
+from greentic.materialize.pull import Means, Obtained, pull
+from greentic.materialize.retained import needed_digests
+from greentic.materialize.sandbox import forbid_core_files
+from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan, wanted_revisions
+from greentic.materialize.trusted import establish, protections
+from greentic.model.environment import Environment, Revision
+from greentic.store.environments import EnvironmentStore
+from greentic.telemetry.log import OperatorLog
+from greentic.worker.settings import Settings
+
+
+class Bench(NamedTuple):
+    """What provisioning works with, made once for a worker."""
+
+    store: EnvironmentStore
+    settings: Settings
+    log: OperatorLog
+    loader: Loader
+    cookie_key: bytes
+
+
+def provision(bench: Bench, env: Environment, serving: Activation | None = None) -> Activation:
+    """The activation of one document; `serving` is what runs now. Raises `BootError` for a failure that ends a boot."""
+    store, settings, log = bench.store, bench.settings, bench.log
+    paths = store.paths(env.environment_id)
+    with store.transaction(env.environment_id):
+        pass  # entering the lock repairs what a killed process left
+    trust = establish(env, paths, log, settings.trust_anchor, allow_rollback=settings.allow_rollback)
+    wanted = wanted_revisions(env)
+    refused: dict[str, GreenticError] = {}
+    for revision in wanted:
+        try:
+            trust.check(revision, log)
+        except GreenticError as error:
+            refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", error)
+    plan = serving_plan(env, settings.scope, refused, survey(paths, wanted, _at_hand(serving)))
+    if plan.warning:
+        log.warn("pull", plan.warning)
+    cache = open_cache(settings.cache_directory)
+    obtained = _pulled(bench, plan, cache, trust.delivery.mirrors)
+    faults = {**plan.unavailable, **_unreachable(plan, obtained)}
+    served = [r for r in wanted_revisions(plan.env) if r.deployment_id not in faults]
+    _raise_if(ends_boot(plan, faults, len(served)))
+    parts: Mapping[str, ActiveRevision] = {r.content: r for r in serving.revisions.values()} if serving else {}
+    loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, bench.loader, parts)
+    faults |= loaded.failed
+    _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
+    _tell(log, plan.env, faults)
+    _project(store, plan.env, frozenset(faults))
+    if obtained.packs:
+        _make_room(bench, cache)
+        log.info(
+            "pull",
+            f"materialized {len(obtained.packs)} revision(s) from bundle sources for env `{env.environment_id}` "
+            f"({len(faults)} foreign revision(s) skipped)",
+        )
+    try:
+        activation = activate(plan.env, loaded, faults, bench.cookie_key)
+    except SpecViolation as error:
+        raise BootError(f"activating environment `{env.environment_id}`") from error
+    return activation._replace(protections=protections(trust, [obtained.guard, forbid_core_files()]))
+
+
+def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]]:
+    """The packs of what is served, whose digests were verified when they were loaded (rule 2)."""
+    return {} if serving is None else {i: tuple(p.place for p in r.packs) for i, r in serving.revisions.items()}
+
+
+def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
+    events = pull_events(bench.log)
+    try:
+        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.offline))
+    finally:
+        events.close()
+
+
+def _unreachable(plan: ServingPlan, obtained: Obtained) -> dict[str, Fault]:
+    by_id = {r.revision_id: r for r in plan.pull}
+    return {by_id[i].deployment_id: Fault("unreachable", i, error) for i, error in obtained.failed.items()}
+
+
+def _raise_if(fault: Fault | None) -> None:
+    if fault is not None:
+        raise fault.error
+
+
+def _tell(log: OperatorLog, env: Environment, faults: Mapping[str, Fault]) -> None:
+    """Say which deployments are not served, each with its reason and what to do."""
+    for deployment_id, fault in faults.items():
+        revision = env.revision(fault.revision_id)
+        log.error("trust" if fault.reason == "refused" else "pull", _told(env, deployment_id, fault, revision))
+
+
+def _told(env: Environment, deployment_id: str, fault: Fault, revision: Revision | None) -> str:
+    if fault.reason == "refused":
+        return f"deployment `{deployment_id}` is NOT served by this process: {fault.text}"
+    if fault.reason == "absent":
+        return (
+            f"deployment `{deployment_id}` is QUARANTINED and will not serve: revision `{fault.revision_id}` has no "
+            f"bundle_source_uri and is not on this disk ({fault.text}); stage it with a source, or run "
+            f"`gtc op env repair {env.environment_id} --apply`"
+        )
+    bundle, source = (revision.bundle_id, revision.bundle_source_uri) if revision else ("?", "?")
+    return (
+        f"revision `{fault.revision_id}` of bundle `{bundle}`, deployment `{deployment_id}`, from {source} FAILED to materialize "
+        f"and is NOT served by this process: {fault.text}; it belongs to another unit"
+    )
+
+
+def _project(store: EnvironmentStore, env: Environment, unavailable: frozenset[str]) -> None:
+    """Write the projection of the document (rule 3). Raises `BootError`."""
+    try:
+        with store.transaction(env.environment_id) as transaction:
+            transaction.refresh_projection(env, skipped=unavailable)
+    except GreenticError as error:
+        raise BootError(f"re-projecting runtime-config for env `{env.environment_id}`") from error
+
+
+def _make_room(bench: Bench, cache: BundleCache | None) -> None:
+    """Keep the cache below its size; a worker does not fail because it could not tidy up."""
+    if cache is None:
+        return
+    try:
+        gone = cache.prune(bench.settings.cache_bytes, lambda: needed_digests(bench.store))
+    except (OSError, GreenticError) as error:
+        bench.log.warn("cache", f"`{cache.directory}` was not pruned: {error}")
+        return
+    if gone:
+        size = sum(entry.size for entry in gone)
+        bench.log.info("cache", f"dropped {len(gone)} bundle(s) that nothing needs, {size} bytes")
+
+
+def _because(text: str, cause: GreenticError) -> BootError:
+    error = BootError(text)
+    error.__cause__ = cause
+    return error

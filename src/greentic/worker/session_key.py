@@ -1,0 +1,34 @@
+"""The key of the affinity cookies: the one that a worker shares with others, else its own, made at its first boot.
+
+Rules:
+1. A file that is named must hold a whole key, or be absent; then it is made there, for the others.
+2. The key is 32 bytes and readable by nobody else. One of another length is refused: half a key would throw every caller back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from greentic.ground.clock import Random
+from greentic.ground.disk import replace_file
+from greentic.ground.errors import BootError
+
+SIGNING_KEY_BYTES = 32
+
+
+def signing_key(own: Path, shared: Path | None, random: Random) -> bytes:
+    """The key. Raises `BootError` for a file of another length, or one that can be neither read nor made."""
+    path = shared if shared is not None and shared.exists() else own
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        key = random.octets(SIGNING_KEY_BYTES)
+        try:
+            replace_file(path, key, 0o600)
+        except OSError as error:
+            raise BootError(f"cannot write `{path}`: {error.strerror}") from error
+    except OSError as error:
+        raise BootError(f"cannot read `{path}`: {error.strerror}") from error
+    if len(key) != SIGNING_KEY_BYTES:
+        raise BootError(f"`{path}` has {len(key)} bytes, expected {SIGNING_KEY_BYTES}; delete it to regenerate it")
+    return key
