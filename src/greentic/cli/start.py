@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import signal
@@ -48,13 +49,16 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except GreenticError as error:
-        print(report(error), file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
+            sys.stderr.write(report(error) + "\n")
+            sys.stderr.flush()
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
 
 
 def run(argv: list[str]) -> None:
+    claim_standard_streams()
     arguments = _parse(argv)
     # The first process of a container ignores this signal unless it says otherwise; a boot may be left at any point.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
@@ -79,6 +83,18 @@ def run(argv: list[str]) -> None:
     gc.freeze()
     gc.enable()
     serve(booted, options)
+
+
+def claim_standard_streams() -> None:
+    """Give closed standard descriptors a place, so that no file or socket of ours gets their number and is written to as if."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
 
 
 class _Parser(argparse.ArgumentParser):

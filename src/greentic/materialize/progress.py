@@ -86,4 +86,4 @@ class ShownPull(LoggedPull):
 
 def pull_events(log: OperatorLog) -> LoggedPull:
     """Bars at a terminal, lines elsewhere."""
-    return ShownPull(log) if sys.stderr.isatty() else LoggedPull(log)
+    return ShownPull(log) if sys.stderr is not None and sys.stderr.isatty() else LoggedPull(log)

@@ -14,11 +14,11 @@ import os
 import stat
 from pathlib import Path
 
+from greentic.ground.disk import replace_file
 from greentic.ground.errors import BootError
 
 MAX_FILES = 1000
 MAX_FILE_BYTES = 64 << 20
-_PREFIX = ".seedtmp."
 
 
 def copy_seed(seed: Path, env_dir: Path) -> int:
@@ -63,12 +63,4 @@ def _copy(source: Path, target: Path) -> None:
     if target.is_symlink():
         raise BootError(f"`{target}` is a link; a seed is not written through links")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{_PREFIX}{os.getpid()}.{target.name}")
-    fd = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR
-    )
-    with os.fdopen(fd, "wb") as file:
-        file.write(source.read_bytes())
-        file.flush()
-        os.fsync(fd)
-    temporary.replace(target)
+    replace_file(target, source.read_bytes(), stat.S_IRUSR | stat.S_IWUSR, durable=True)

@@ -1,14 +1,21 @@
-"""The worker's log: a line a record into `operator.log`, and what people must see on stderr (spec: worker 1.7)."""
+"""The worker's log: a line a record into `operator.log`, and what people must see on stderr (spec: worker 1.7).
+
+Rules:
+1. A record is one line in the file; warnings and errors, and progress where asked, are on stderr too.
+2. A worker serves without a voice: a line that cannot be written (a full disk, a reader that is gone, a closed stream, a directory that
+   may not be written) is dropped and counted, never an error. What is missing is told once, wherever it still can be.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from pathlib import Path
 from typing import Literal, TextIO
 
 from greentic.ground.clock import Clock, timestamp
-from greentic.ground.errors import BootError
+from greentic.ground.optional import done_without
 
 Level = Literal["Debug", "Info", "Warn", "Error"]
 MAX_FRAMES = 5
@@ -28,21 +35,24 @@ class OperatorLog:
     def __init__(self, directory: Path, clock: Clock, *, level: Level = "Info", stderr: TextIO | None = None) -> None:
         self._clock, self._level = clock, _RANK[level]
         self._stderr = stderr if stderr is not None else sys.stderr
+        self.dropped = 0
+        """Lines that the file did not take."""
         self._file = self._open(directory)
 
-    def _open(self, directory: Path) -> TextIO:
-        tried = directory
+    def _open(self, directory: Path) -> TextIO | None:
         for place in (directory, Path("logs")):
             try:
                 place.mkdir(parents=True, exist_ok=True)
                 file = (place / "operator.log").open("a", encoding="utf-8", buffering=1)
             except OSError as error:
-                tried, reason = place, error.strerror
+                reason = error.strerror
                 continue
             if place != directory:
-                print(f"unable to write operator.log at {directory}; falling back to {place}", file=self._stderr)
+                say(self._stderr, f"unable to write operator.log at {directory}; falling back to {place}\n")
             return file
-        raise BootError(f"unable to open operator log at {tried}: {reason}")
+        done_without("operator.log", f"{directory}: {reason}")
+        say(self._stderr, f"unable to write operator.log at {directory}: {reason}; going on without it\n")
+        return None
 
     def info(self, module: str, message: str, *, show: bool = False) -> None:
         self._write("Info", module, message, show)
@@ -57,10 +67,25 @@ class OperatorLog:
         if _RANK[level] < self._level:
             return
         line = f"{timestamp(self._clock.now_ns())} [{level}] greentic.{module} - {' '.join(message.splitlines())}\n"
-        self._file.write(line)
+        if self._file is not None and not say(self._file, line):
+            self.dropped += 1
         if show:
-            self._stderr.write(line)
-            self._stderr.flush()
+            say(self._stderr, line)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+
+def say(stream: TextIO | None, text: str) -> bool:
+    """Write and flush, if that is possible at all; whether it was (rule 2)."""
+    if stream is None:
+        return False
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:  # full, no reader, closed
+        done_without(f"writing to {getattr(stream, 'name', 'a stream')}", error)
+        return False
+    return True

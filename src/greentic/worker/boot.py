@@ -17,6 +17,7 @@ from greentic.activate.turn import TurnServices
 from greentic.components.runtime import ComponentRuntime
 from greentic.distribute.bundle_cache import open_cache
 from greentic.ground.errors import BootError, GreenticError, NotFound
+from greentic.ground.optional import on_lack
 from greentic.materialize.seed import copy_seed
 from greentic.model.environment import Environment
 from greentic.model.ids import LOCAL_ENV
@@ -67,6 +68,7 @@ def boot(options: StartOptions, environ: Mapping[str, str]) -> Booted:
     log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level])
     for warning in settings.warnings:
         log.warn("start", warning)
+    on_lack(lambda text: log.warn("start", text))
     return from_nothing(store, settings, env, log)
 
 

@@ -1,0 +1,130 @@
+"""What is optional is told once and done without (threats: optional-fatal)."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Author, booted
+from greentic.ground import disk, optional
+from greentic.ground.disk import RealDisk, replace_file, sync_directory, try_exclusive
+from greentic.telemetry.log import OperatorLog, say
+from simulators import FakeClock
+
+
+@pytest.fixture(autouse=True)
+def nothing_noted():
+    optional.forget()
+    yield
+    optional.forget()
+
+
+def refusing(number: int):
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_a_lack_is_told_once_and_kept():
+    told: list[str] = []
+    optional.done_without("hard links", "no")
+    optional.on_lack(told.append)
+    optional.done_without("hard links", "still no")
+    optional.done_without("file locks", "none")
+    assert told == ["done without hard links: no", "done without file locks: none"]
+    assert optional.lacking() == tuple(told)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
+def test_threat_optional_fatal_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    with (tmp_path / "f").open("wb") as file:
+        assert try_exclusive(file.fileno())
+    assert [text.split(":")[0] for text in optional.lacking()] == ["done without file locks"]
+
+
+def test_a_lock_that_another_holds_is_no_lack(tmp_path):
+    with (tmp_path / "f").open("wb") as one, (tmp_path / "f").open("wb") as two:
+        assert try_exclusive(one.fileno()) and not try_exclusive(two.fileno())
+    assert not optional.lacking()
+
+
+def test_threat_optional_fatal_a_directory_that_cannot_be_synced(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL))
+    sync_directory(tmp_path)
+    assert "the sync of directories" in optional.lacking()[0]
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):  # a broken disk is no lack
+        sync_directory(tmp_path)
+
+
+def test_threat_optional_fatal_no_hard_links(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"x")
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    RealDisk().link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"x" and "hard links" in optional.lacking()[0]
+    with pytest.raises(FileExistsError):
+        RealDisk().link(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_platform_without_fdatasync_appends_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "fdatasync", raising=False)
+    RealDisk().append(tmp_path / "log", b"line\n")
+    assert (tmp_path / "log").read_bytes() == b"line\n"
+
+
+def test_a_replaced_file_is_durable_only_where_its_directory_was_synced_after_the_rename(tmp_path, monkeypatch):
+    order: list[str] = []
+    real_fsync, real_replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("sync"), real_fsync(fd)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("rename"), real_replace(self, to))[1])
+    replace_file(tmp_path / "f", b"x", durable=True)
+    assert order == ["sync", "rename", "sync"]  # the bytes, the name, the directory
+    order.clear()
+    disk.place(tmp_path / "f", tmp_path / "g")
+    assert order == ["sync"] and not list(tmp_path.glob(".f*"))
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_threat_optional_fatal_a_log_that_takes_nothing(tmp_path):
+    stderr = Full()
+    log = OperatorLog(tmp_path, FakeClock(), stderr=stderr)
+    log.warn("m", "not heard")  # and not an error
+    closed = io.StringIO()
+    closed.close()
+    assert not say(stderr, "x") and not say(closed, "x") and not say(None, "x")
+    assert "not heard" in (tmp_path / "operator.log").read_text()
+
+
+def test_threat_optional_fatal_a_worker_without_home_cache_or_log(author: Author, hello, monkeypatch):
+    author.create()
+    author.deployed(hello)
+    store = author.context.store
+    logs = store.paths("local").root / "logs"
+    logs.write_text("in the way")
+    monkeypatch.delenv("HOME")
+    assert len(booted(store, cache_directory=None).activation.revisions) == 1
+
+
+@pytest.mark.e2e
+def test_closed_standard_descriptors_are_given_to_nobody(tmp_path):
+    program = (
+        "import os, sys; from greentic.cli.start import claim_standard_streams; claim_standard_streams();"
+        "fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT); os.write(fd, str(fd).encode())"
+    )
+    for closed in ("<&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        out = tmp_path / "number"
+        subprocess.run(["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, program, str(out)], check=True)
+        assert int(out.read_text()) > 2
