@@ -13,7 +13,7 @@ import time
 import pytest
 
 from greentic.ground.errors import BootError
-from greentic.ingress.auth import TOKENS_VARIABLE, load_tokens
+from greentic.ingress.auth import load_tokens
 from greentic.materialize.serving_plan import Scope, as_seen, serving_plan, wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
@@ -60,16 +60,15 @@ def test_workers_share_a_key_where_they_are_given_one(tmp_path):
         signing_key(store.paths("a").signing_key, shared, store.random)
 
 
-def test_tokens_that_are_named_must_be_there(tmp_path, monkeypatch):
+def test_tokens_that_are_named_must_be_there(tmp_path):
     paths = EnvPaths(tmp_path)
-    assert load_tokens(paths) == []
+    assert load_tokens(paths) is None
     named = tmp_path / "mounted.json"
-    monkeypatch.setenv(TOKENS_VARIABLE, str(named))
     with pytest.raises(BootError, match="is not there"):
-        load_tokens(paths)
+        load_tokens(paths, named)
     digest = hashlib.sha256(b"t").hexdigest()
     named.write_text(json.dumps({"schema": "greentic.ingress-tokens.v1", "tokens": [{"sha256": digest}]}))
-    assert [t.sha256 for t in load_tokens(paths)] == [digest]
+    assert [t.sha256 for t in load_tokens(paths, named) or []] == [digest]
 
 
 @pytest.mark.e2e

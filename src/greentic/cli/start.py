@@ -79,10 +79,10 @@ def run(argv: list[str]) -> None:
     from greentic.worker.boot import boot
     from greentic.worker.server import serve
 
-    booted = boot(options, environment())
+    booted = boot(options, environ := environment())
     gc.freeze()
     gc.enable()
-    serve(booted, options)
+    serve(booted, options, environ)
 
 
 def claim_standard_streams() -> None:

@@ -86,6 +86,17 @@ def timestamp(now_ns: int) -> str:
     return f"{text}.{digits}Z"
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(seconds: int) -> bytes:
+    """A moment as HTTP fields write it (RFC 9110, 5.6.7), whatever the locale."""
+    at = time.gmtime(seconds)
+    day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
+    return f"{day}, {at.tm_mday:02d} {month} {at.tm_year} {at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} GMT".encode()
+
+
 def compact_stamp(now_ns: int) -> str:
     """`YYYYmmddTHHMMSS.fffffffffZ` in UTC, the stamp of backup files (spec: env-store-and-op 1.4)."""
     seconds, nanos = divmod(now_ns, 1_000_000_000)

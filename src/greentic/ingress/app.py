@@ -1,4 +1,4 @@
-"""The HTTP surface of a worker (spec: worker 4), as an ASGI application.
+"""The HTTP surface of a worker (spec: worker 4): what a request is answered.
 
 The order of decisions is the order of the spec's table: preflight, probes, `/workers/invoke`, deployment, body, endpoint,
 revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to the log, not to the caller.
@@ -7,9 +7,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Awaitable, Callable
-from random import random
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 import msgspec
@@ -21,8 +19,10 @@ from greentic.flow.activity import Activity, activity_of, invoke_activity, repli
 from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.select import NoFlow
-from greentic.ground.clock import Clock, timestamp
+from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ingress.auth import BearerGate
+from greentic.ingress.front import Answer
+from greentic.ingress.http1 import Headers, Incoming
 from greentic.ingress.identity import (
     SESSION_BYTES,
     SESSION_COOKIE,
@@ -33,19 +33,11 @@ from greentic.ingress.identity import (
 )
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.ingress.status import status
+from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.ingress.turn_pool import TurnPool
-from greentic.model.hosts import is_loopback
 from greentic.model.routes import Route, find_route, find_tenant
 from greentic.sessions.conversation import Identity
 from greentic.telemetry.log import OperatorLog, traceback_of
-
-MAX_BODY = 1 << 20
-"""Bytes of a request body."""
-
-Message = dict[str, object]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 _CORS: Headers = [
     (b"access-control-allow-origin", b"*"),
@@ -60,15 +52,22 @@ _READY = frozenset({"/readyz", "/healthz", "/health"})
 _ENDPOINT_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
+def is_probe(path: str) -> bool:
+    """Whether a path is one that a kubelet or balancer asks."""
+    return path in _LIVE or path in _READY
+
+
 class Refused(Exception):
     """A request that ends with a plain text."""
 
-    def __init__(self, code: int, text: str, *, cors: bool = True) -> None:
+    def __init__(self, code: int, text: str, *, cors: bool = True, extra: Headers | None = None) -> None:
         super().__init__(text)
-        self.code, self.text, self.cors = code, text, cors
+        self.code, self.text, self.cors, self.extra = code, text, cors, extra or []
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
+    """An answer before it is dressed for the wire."""
+
     code: int
     body: bytes
     kind: tuple[bytes, bytes] = _JSON
@@ -88,13 +87,20 @@ class Request(NamedTuple):
 
     method: str
     path: str
-    headers: dict[bytes, bytes]
+    fields: dict[bytes, bytes]
+    body: bytes | None
+    """None for one that is larger than may be."""
     trusted: bool
-    receive: Receive
 
     def header(self, name: bytes) -> str | None:
-        value = self.headers.get(name)
+        value = self.fields.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def whole_body(self, *, cors: bool = True) -> bytes:
+        """The body. Raises `Refused` for one that is too large."""
+        if self.body is None:
+            raise Refused(413, "request body exceeds the size limit", cors=cors)
+        return self.body
 
 
 class WorkerApp:
@@ -107,9 +113,9 @@ class WorkerApp:
         gate: BearerGate,
         log: OperatorLog,
         services: TurnServices,
+        peers: TrustedPeers,
         *,
         shared_sessions: bool = False,
-        trust_loopback: bool = True,
     ) -> None:
         self.activation = activation
         self.listen_addr = listen_addr
@@ -118,68 +124,61 @@ class WorkerApp:
         self._gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
         self._clock: Clock = services.clock
         self._local = services.conversations.values.local
-        self._trusted: dict[str, bool] = {}
-        self._trust_loopback = trust_loopback
+        self._peers = peers
 
-    async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
-        """The ASGI entry point."""
-        if scope["type"] != "http":
-            return
-        request = self._request(scope, receive)
+    def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
+        """Answer a request, at once where that is possible."""
+        head = incoming.head
+        request = Request(head.method, head.path, head.fields, incoming.body, self._peers.trusts(peer, head.fields))
         try:
-            answer = await self._answer(request)
-        except Refused as refused:
-            answer = Answer(refused.code, refused.text.encode(), _TEXT, cors=refused.cors)
+            found = self._answer(request)
         except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does
-            self._log.error("serve", f"{request.method} {request.path}: {traceback_of(error)}")
-            answer = Answer(500, b"internal error", _TEXT)
-        headers = [answer.kind, (b"content-length", b"%d" % len(answer.body)), *answer.extra]
-        if answer.code == 204:
-            headers = list(answer.extra)
-        if answer.cors:
-            headers += _CORS
-        if self.draining:
-            headers.append((b"connection", b"close"))  # so that callers take their next connection elsewhere
-        await send({"type": "http.response.start", "status": answer.code, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
+            return self._dressed(self._failed(request, error))
+        return self._dressed(found) if isinstance(found, Reply) else self._later(request, found)
 
-    def _request(self, scope: dict[str, object], receive: Receive) -> Request:
-        client = scope.get("client")
-        peer = str(client[0]) if isinstance(client, tuple | list) and client else ""
-        trusted = self._trusted.get(peer)
-        if trusted is None:
-            if len(self._trusted) > 4096:
-                self._trusted.clear()
-            trusted = self._trusted[peer] = self._trust_loopback and is_loopback(peer)
-        headers: dict[bytes, bytes] = dict(scope["headers"])  # type: ignore[call-overload]
-        return Request(str(scope["method"]), str(scope["path"]), headers, trusted, receive)
+    async def _later(self, request: Request, running: Coroutine[object, object, Reply]) -> Answer:
+        try:
+            return self._dressed(await running)
+        except Exception as error:  # noqa: BLE001  as above
+            return self._dressed(self._failed(request, error))
 
-    async def _answer(self, request: Request) -> Answer:
+    def _failed(self, request: Request, error: Exception) -> Reply:
+        if isinstance(error, Refused):
+            return Reply(error.code, error.text.encode(), _TEXT, error.extra, error.cors)
+        self._log.error("serve", f"{request.method} {request.path}: {traceback_of(error)}")
+        return Reply(500, b"internal error", _TEXT)
+
+    def _dressed(self, reply: Reply) -> Answer:
+        headers = list(reply.extra) if reply.code == 204 else [reply.kind, *reply.extra]
+        return Answer(reply.code, reply.body, headers + _CORS if reply.cors else headers)
+
+    def _answer(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
         path = request.path
         if request.method == "OPTIONS":
             if path == _INVOKE:
                 raise Refused(405, "cross-origin requests are not permitted on this path", cors=False)
-            return Answer(204, b"", extra=[(b"access-control-max-age", b"86400")])
+            return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
-            return Answer(200, b"ok", _TEXT)
+            return Reply(200, b"ok", _TEXT)
         if path in _READY:
-            return Answer(503, b"draining", _TEXT) if self.draining else Answer(200, b"ok", _TEXT)
+            return Reply(503, b"draining", _TEXT) if self.draining else Reply(200, b"ok", _TEXT)
         if path == "/status":
-            return Answer(200, msgspec.json.encode(status(self.activation, self.listen_addr, draining=self.draining)))
+            told = msgspec.json.encode(status(self.activation, self.listen_addr, draining=self.draining))
+            return Reply(200, told, cors=b"origin" not in request.fields)  # for operators, not for pages of others
         if path == _INVOKE:
-            return await self._invoke(request)
-        return await self._generic(request)
+            return self._invoke(request)
+        return self._generic(request)
 
     # -- the generic route ------------------------------------------------------------------------------------------
 
-    async def _generic(self, request: Request) -> Answer:
+    def _generic(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
         activation = self.activation
         route = find_route(activation.routes, request.header(b"host") or "", request.path)
         if route is None:
             raise Refused(404, "no deployment is bound to this host and path")
-        body = await _read_body(request)
+        body = request.whole_body()
         _admit_endpoint(activation, route, request)
-        now = int(time.time())
+        now = unix_seconds(self._clock)
         revision, cookie = self._pick(activation, route, request.header(b"cookie"), now)
         if request.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress")
@@ -192,11 +191,14 @@ class WorkerApp:
         if _is_deep(body, value):
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels")
         seen = self._identity(request, value)
-        served = await self._turn(activation, route, revision, activity_of(value), seen.identity)
-        extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
-        if seen.private and served.turn.parked:
-            extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
-        return Answer(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
+
+        def replied(served: Served) -> Reply:
+            extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
+            if seen.private and served.turn.parked:
+                extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
+            return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
+
+        return self._turn(activation, route, revision, activity_of(value), seen.identity, replied)
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
@@ -227,16 +229,22 @@ class WorkerApp:
     def _draw(
         self, activation: Activation, route: Route, dispatcher: Dispatcher, now: int
     ) -> tuple[ActiveRevision, str]:
-        revision_id = dispatcher.draw(random())  # noqa: S311  a load balancer's choice, not a secret
+        revision_id = dispatcher.draw(self._services.random.fraction())
         if revision_id is None:
             self._log.warn("serve", f"deployment `{route.deployment_id}`: every revision is draining or has no weight")
             raise Refused(500, "revision dispatch failed")
         return activation.revisions[revision_id], dispatcher.set_cookie(revision_id, route.tenant, now)
 
-    async def _turn(
-        self, activation: Activation, route: Route, drawn: ActiveRevision, activity: Activity, identity: Identity
-    ) -> Served:
-        """Run a turn beside the loop, on the revision that was drawn or on the one where the session waits."""
+    def _turn(
+        self,
+        activation: Activation,
+        route: Route,
+        drawn: ActiveRevision,
+        activity: Activity,
+        identity: Identity,
+        replied: Callable[[Served], Reply],
+    ) -> Reply | Coroutine[object, object, Reply]:
+        """Run a turn, on the revision that was drawn or on the one where the session waits; on the loop, else beside it."""
 
         def work(*, at_once: bool = False) -> Served:
             revision, services = drawn, self._services
@@ -247,26 +255,32 @@ class WorkerApp:
             found = turn(revision, activity, route.tenant, route.team, identity, services, at_once=at_once)
             return Served(revision, found)
 
+        async def beside() -> Reply:
+            try:
+                return replied(await self.pool.run(work))
+            except (NoFlow, FlowFailure) as error:
+                raise self._no_flow(drawn, error) from None
+
         try:
             if self._local:
                 with contextlib.suppress(NotAtOnce):
-                    return work(at_once=True)
-            return await self.pool.run(work)
-        except NoFlow as error:
-            self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
-            raise Refused(500, "flow execution failed") from None
-        except FlowFailure as error:
-            self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
-            raise Refused(500, "flow execution failed") from None
+                    return replied(work(at_once=True))
+        except (NoFlow, FlowFailure) as error:
+            raise self._no_flow(drawn, error) from None
+        return beside()
+
+    def _no_flow(self, drawn: ActiveRevision, error: Exception) -> Refused:
+        self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
+        return Refused(500, "flow execution failed")
 
     # -- invoke -----------------------------------------------------------------------------------------------------
 
-    async def _invoke(self, request: Request) -> Answer:
+    def _invoke(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
         if not request.trusted:
             raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
         if request.method != "POST":
             raise Refused(405, "worker invoke requires POST", cors=False)
-        body = await _read_body(request, cors=False)
+        body = request.whole_body(cors=False)
         try:
             wanted = read_request(body)
         except InvalidRequest as error:
@@ -278,40 +292,15 @@ class WorkerApp:
         route = find_tenant(activation.routes, tenant_of(wanted))
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
-        revision, _ = self._pick(activation, route, None, int(time.time()))
+        revision, _ = self._pick(activation, route, None, unix_seconds(self._clock))
         user = wanted.tenant.get("user_id")
         identity = Identity(wanted.session_id, user if isinstance(user, str) else None)
-        served = await self._turn(activation, route, revision, invoke_activity(wanted.payload), identity)
-        answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
-        return Answer(200, msgspec.json.encode(answer), cors=False)
 
+        def replied(served: Served) -> Reply:
+            answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
+            return Reply(200, msgspec.json.encode(answer), cors=False)
 
-async def _read_body(request: Request, *, cors: bool = True) -> bytes:
-    """The whole body, refused as soon as it is known to be too large."""
-    announced = request.headers.get(b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > MAX_BODY:
-        raise Refused(413, "request body exceeds the size limit", cors=cors)
-    if announced is None and b"transfer-encoding" not in request.headers:
-        return b""
-    first = await request.receive()
-    body = first.get("body", b"")
-    if isinstance(body, bytes) and not first.get("more_body") and len(body) <= MAX_BODY:
-        return body
-    parts = [body]
-    size = len(body) if isinstance(body, bytes) else 0
-    message = first
-    while message.get("more_body"):
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "the request body could not be read", cors=cors)
-        part = message.get("body", b"")
-        parts.append(part)
-        size += len(part) if isinstance(part, bytes) else 0
-        if size > MAX_BODY:
-            break
-    if size > MAX_BODY:
-        raise Refused(413, "request body exceeds the size limit", cors=cors)
-    return b"".join(p for p in parts if isinstance(p, bytes))
+        return self._turn(activation, route, revision, invoke_activity(wanted.payload), identity, replied)
 
 
 def _is_deep(body: bytes, value: object) -> bool:

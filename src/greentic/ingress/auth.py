@@ -1,24 +1,25 @@
-"""Who may drive a worker over HTTP (spec: worker 4.7, 4.9).
+"""Who may drive a worker over HTTP (spec: worker 4.9; threats: fail-open-gate). Pure but for reading the file.
 
 Rules:
-1. A loopback peer is trusted; what a proxy header claims about the peer is never believed.
-2. Others need a bearer token where a credential is configured for the bundle; without one the route is open, which the
-   worker says at boot.
-3. Tokens are kept as SHA-256, compared in constant time, and may expire.
+1. Without a file of tokens the gate is open to everybody, which the worker says at boot.
+2. With one it is closed, for every bundle: one that no token names is closed to all, and a list that is empty lets nobody in.
+3. A token for one bundle opens that bundle; one without a bundle opens all. Tokens are kept as SHA-256, compared in constant time, and
+   may expire.
+4. A token for a bundle that is not there is told: it is more likely a misspelt name than a plan.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from greentic.ground.errors import BootError
 from greentic.store.layout import EnvPaths
-from greentic.worker.settings import given_file
 
 TOKENS_FILE = "ingress-tokens.json"
 TOKENS_VARIABLE = "GREENTIC_INGRESS_TOKENS"
@@ -40,19 +41,18 @@ class IngressTokens(msgspec.Struct, frozen=True):
     tokens: list[IngressToken]
 
 
-def load_tokens(paths: EnvPaths) -> list[IngressToken]:
-    """The tokens of the file that `GREENTIC_INGRESS_TOKENS` names, else of `<environment>/ingress-tokens.json`.
+def load_tokens(paths: EnvPaths, named: Path | None = None) -> list[IngressToken] | None:
+    """The tokens of the file `named`, else of `<environment>/ingress-tokens.json`; nothing if there is no such file.
 
-    None if there is no such file in the environment; a named one must be there. Raises `BootError`.
+    A named one must be there. Raises `BootError`.
     """
-    named = given_file(os.environ, TOKENS_VARIABLE)
     path = named or paths.root / TOKENS_FILE
     try:
         document = msgspec.json.decode(path.read_bytes(), type=IngressTokens)
     except FileNotFoundError:
         if named is not None:
             raise BootError(f"`{named}` is not there; {TOKENS_VARIABLE} names it") from None
-        return []
+        return None
     except (OSError, msgspec.DecodeError) as error:
         raise BootError(f"`{path}` does not load: {error}") from None
     if document.schema != TOKENS_SCHEMA:
@@ -66,27 +66,30 @@ def load_tokens(paths: EnvPaths) -> list[IngressToken]:
 class BearerGate:
     """Decides about a peer that is not trusted."""
 
-    def __init__(self, tokens: list[IngressToken], *, enabled: bool) -> None:
+    def __init__(self, tokens: list[IngressToken] | None, *, enabled: bool) -> None:
         self._tokens, self._enabled = tokens, enabled
 
     @property
     def configured(self) -> bool:
-        return self._enabled and bool(self._tokens)
+        """Whether strangers are asked for anything."""
+        return self._enabled and self._tokens is not None
+
+    def unknown(self, bundle_ids: Iterable[str]) -> list[str]:
+        """The bundles that tokens name and that are not there (rule 4)."""
+        named = {t.bundle_id for t in self._tokens or [] if t.bundle_id is not None}
+        return sorted(named - set(bundle_ids))
 
     def check(self, authorization: str | None, bundle_id: str, now: int) -> Verdict:
-        """Whether the request may go on (rules 2 and 3)."""
-        if not self._enabled:
-            return "pass"
-        candidates = [t for t in self._tokens if t.bundle_id in (None, bundle_id)]
-        if not candidates:
+        """Whether the request may go on (rules 1 to 3)."""
+        if not self._enabled or self._tokens is None:
             return "pass"
         scheme, _, token = (authorization or "").partition(" ")
         digest = (
             hashlib.sha256(token.strip().encode(errors="replace")).hexdigest() if scheme.lower() == "bearer" else ""
         )
         accepted = False
-        for candidate in candidates:
+        for candidate in self._tokens:
             same = hmac.compare_digest(digest, candidate.sha256)
             alive = candidate.expires_at is None or candidate.expires_at > now
-            accepted = accepted or (same and alive)
+            accepted = accepted or (same and alive and candidate.bundle_id in (None, bundle_id))
         return "pass" if accepted else "unauthorized"

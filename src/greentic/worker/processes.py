@@ -18,19 +18,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import NamedTuple
 
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
-from greentic.worker.settings import drain_delay, finish_seconds
+from greentic.worker.settings import IngressSettings, Settings
 
 SOCKET_FD, READY_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD"
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
 """How long a process may take to stop after its drain delay; longer than it gives itself."""
-MAX_PROCESSES = 64
 MAX_BACKOFF = 30.0
 STABLE_SECONDS = 30.0
 """A process that lived this long counts as well again."""
@@ -49,21 +49,10 @@ class Inherited(NamedTuple):
             os.close(self.ready_fd)
 
 
-def worker_count(option: int | None, environ: Mapping[str, str]) -> int:
-    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one. Raises `BootError`."""
-    text = str(option) if option is not None else environ.get("GREENTIC_WORKERS", "").strip() or "1"
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PROCESSES:
-        raise BootError(f"the number of worker processes is `{text}`, expected 1 to {MAX_PROCESSES}")
-    return int(text)
-
-
 def inherited(environ: Mapping[str, str]) -> Inherited | None:
     """The socket that the first process bound, if this is one of those that it started."""
-    told = environ.get(SOCKET_FD)
-    if told is None:
-        return None
-    ready = environ.get(READY_FD)
-    return Inherited(socket.socket(fileno=int(told)), None if ready is None else int(ready))
+    told, ready = variables.count(SOCKET_FD, environ), variables.count(READY_FD, environ)
+    return None if told is None else Inherited(socket.socket(fileno=told), ready)
 
 
 class _Process:
@@ -80,7 +69,7 @@ class _Process:
         """Start it. Raises `OSError` when the system has no room for another process."""
         self.close()
         self.process, self.ready_fd = self._start()
-        self.began, self.restart_at = time.monotonic(), None
+        self.began, self.restart_at = CLOCK.monotonic(), None
 
     def close(self) -> None:
         if self.ready_fd >= 0:
@@ -96,27 +85,37 @@ class _Process:
 
 
 def supervise(
-    bound: socket.socket, count: int, arguments: list[str], serving: Callable[[], None], told: Callable[[str], None]
+    bound: socket.socket,
+    settings: Settings,
+    arguments: list[str],
+    environ: Mapping[str, str],
+    serving: Callable[[], None],
+    told: Callable[[str], None],
 ) -> None:
-    """Run `count` processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
+    """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
     directory = tempfile.mkdtemp(prefix="greentic-sessions-")
+    given = {**environ, "GREENTIC_SHARED_SESSIONS": directory, "GREENTIC_WORKERS": "1"}
+    given.pop("GREENTIC_SEED_DIR", None)
+    if settings.offline:
+        given["GREENTIC_OFFLINE"] = "1"
     stopping: list[str] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.append("ctrl_c" if number == signal.SIGINT else "sigterm")
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     processes: list[_Process] = []
     try:
-        for _ in range(count):
-            process = _Process(lambda: _spawn(bound, arguments, directory))
+        for _ in range(settings.ingress.workers):
+            process = _Process(lambda: _spawn(bound, arguments, given))
             process.begin()
             processes.append(process)
         _await_ready(processes, stopping)
         if not stopping:
             serving()
         while not stopping:
-            now = time.monotonic()
+            now = CLOCK.monotonic()
             for process in processes:
                 code = process.ended()
                 if code is not None and process.restart_at is None:
@@ -130,25 +129,18 @@ def supervise(
                     except OSError as error:
                         process.later(now)
                         told(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
-            time.sleep(0.1)
+            CLOCK.sleep(0.1)
         told(f"runtime shutdown requested via {stopping[0]}")
     finally:
-        _stop(processes, stopping)
+        _stop(processes, stopping, settings.ingress)
         for number, handler in previous.items():
             signal.signal(number, handler)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _spawn(bound: socket.socket, arguments: list[str], directory: str) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(bound: socket.socket, arguments: list[str], given: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
     reading, writing = os.pipe()
-    environment = {
-        **os.environ,
-        SOCKET_FD: str(bound.fileno()),
-        READY_FD: str(writing),
-        "GREENTIC_SHARED_SESSIONS": directory,
-        "GREENTIC_WORKERS": "1",
-    }
-    environment.pop("GREENTIC_SEED_DIR", None)
+    environment = {**given, SOCKET_FD: str(bound.fileno()), READY_FD: str(writing)}
     words = [sys.executable, "-m", "greentic.cli.start", *arguments]
     try:
         process = subprocess.Popen(
@@ -163,7 +155,7 @@ def _spawn(bound: socket.socket, arguments: list[str], directory: str) -> tuple[
 
 
 def _await_ready(processes: list[_Process], stopping: list[str]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = CLOCK.monotonic() + READY_SECONDS
     for process in processes:
         while not stopping:
             readable, _, _ = select.select([process.ready_fd], [], [], 0.1)
@@ -171,18 +163,18 @@ def _await_ready(processes: list[_Process], stopping: list[str]) -> None:
                 if not os.read(process.ready_fd, 1):
                     raise BootError(f"a worker process ended with {process.process.wait()} before it served")
                 break
-            if time.monotonic() > deadline:
+            if CLOCK.monotonic() > deadline:
                 raise BootError(f"a worker process did not serve within {READY_SECONDS:g} s")
 
 
-def _stop(processes: list[_Process], stopping: list[str]) -> None:
+def _stop(processes: list[_Process], stopping: list[str], ingress: IngressSettings) -> None:
     for process in processes:
         if process.ended() is None:
             process.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + drain_delay(os.environ) + STOP_SECONDS + finish_seconds(os.environ, 0)
+    deadline = CLOCK.monotonic() + ingress.drain_delay + STOP_SECONDS + ingress.finish_seconds
     for process in processes:
         while process.ended() is None:
-            time.sleep(0.02)
-            if len(stopping) > 1 or time.monotonic() > deadline:  # a second signal ends everything at once
+            CLOCK.sleep(0.02)
+            if len(stopping) > 1 or CLOCK.monotonic() > deadline:  # a second signal ends everything at once
                 process.process.kill()
         process.close()

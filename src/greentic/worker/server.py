@@ -1,44 +1,36 @@
-"""Binding, serving and draining (spec: worker 4.1, 4.14).
+"""Binding, serving and stopping (spec: worker 4.1, 4.14).
 
 Rules:
-1. The socket is bound before the server starts, so that a busy port is known, and said, before the banner.
+1. The socket is bound before anything serves, so that a busy port is known, and said, before the banner.
 2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then closes the door, finishes
    what runs and exits with 0. A second signal ends it at once.
+3. SIGHUP asks the worker to look at its environment again; it never ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import signal
 import socket
-from collections.abc import Callable
-from types import FrameType
+import sys
+from collections.abc import Callable, Mapping
 
 from greentic.ground.errors import BootError
-from greentic.ingress.app import WorkerApp
+from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import BearerGate, load_tokens
-from greentic.model.hosts import join_listen_addr
+from greentic.ingress.front import Front, places
+from greentic.ingress.trusted_peer import TrustedPeers
+from greentic.model.hosts import host_without_port, join_listen_addr
+from greentic.telemetry.log import OperatorLog, say
 from greentic.worker.boot import Booted
-from greentic.worker.processes import inherited, supervise, worker_count
-from greentic.worker.settings import (
-    StartOptions,
-    bearer_gate,
-    bind_address,
-    candidate_ports,
-    drain_delay,
-    finish_seconds,
-    shared_sessions,
-    strict_port,
-    trusts_loopback,
-)
+from greentic.worker.processes import inherited, supervise
+from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 
 BACKLOG = 1024
 ACCEPT_AT_ONCE = 2
 """Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
-GRACE_SECONDS = 30
-"""How long running requests may take after the door is closed."""
+MANY_FILES = 65_536
 
 
 def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str]]:
@@ -65,11 +57,14 @@ def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str
     raise BootError(f"no available port found in range {ports.start}-{ports.stop - 1}")
 
 
-def serve(booted: Booted, options: StartOptions) -> None:
+def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> None:
     """Serve until a signal, in this process or in several. Raises `BootError` if the socket cannot be bound."""
-    activation, log = booted.activation, booted.log
-    given = inherited(os.environ)
-    bound = given.socket if given is not None else _bound(booted, options)
+    activation, log, ingress = booted.activation, booted.log, booted.bench.settings.ingress
+    given = inherited(environ)
+    gate = BearerGate(
+        load_tokens(booted.store.paths(activation.env.environment_id), ingress.tokens_file), enabled=ingress.bearer_gate
+    )
+    bound = given.socket if given is not None else _bound(booted, gate)
     address = bound.getsockname()
     listen = join_listen_addr(str(address[0]), int(address[1]))
 
@@ -77,62 +72,111 @@ def serve(booted: Booted, options: StartOptions) -> None:
         line = banner(activation.env.environment_id, len(activation.revisions), len(activation.dispatchers), listen)
         log.info("start", f"revision ingress listening on http://{listen}")
         log.info("start", line)
-        print(f"\n{line}. Press Ctrl+C to stop.", flush=True)
+        say(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
     if given is not None:
-        _run(booted, bound, listen, given.ready)
+        _run(booted, gate, bound, listen, given.ready)
         return
-    count = worker_count(options.workers, os.environ)
-    if count == 1:
-        _run(booted, bound, listen, serving)
+    if ingress.workers == 1:
+        _run(booted, gate, bound, listen, serving)
     else:
-        supervise(bound, count, options.arguments(), serving, lambda text: log.info("start", text, show=True))
+        told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
+        supervise(bound, booted.bench.settings, options.arguments(), environ, serving, told)
 
 
-def _bound(booted: Booted, options: StartOptions) -> socket.socket:
+def _bound(booted: Booted, gate: BearerGate) -> socket.socket:
     """The socket that the worker listens on, with what is to be said about it."""
-    activation, log = booted.activation, booted.log
-    told = bind_address(activation.env.host_config.listen_addr, os.environ)
+    activation, log, ingress = booted.activation, booted.log, booted.bench.settings.ingress
+    told = bind_address(activation.env.host_config.listen_addr, ingress.gateway)
     for warning in told.warnings:
         log.warn("start", warning)
     host, _, port = told.value.rpartition(":")
-    bound, warnings = bind(host.strip("[]"), int(port), strict=strict_port(options.strict_port, os.environ))
+    bound, warnings = bind(host.strip("[]"), int(port), strict=ingress.strict_port)
     for warning in warnings:
         log.warn("start", warning)
-    tokens = load_tokens(booted.store.paths(activation.env.environment_id))
-    open_to_all = not BearerGate(tokens, enabled=bearer_gate(os.environ)).configured
-    if open_to_all and activation.revisions and host.strip("[]") not in ("127.0.0.1", "::1"):
+    for bundle_id in gate.unknown(d.bundle_id for d in activation.env.bundles):
+        log.warn(
+            "start", f"an ingress token is for bundle `{bundle_id}`, which is not in this environment; it opens nothing"
+        )
+    if not gate.configured and activation.revisions and host.strip("[]") not in ("127.0.0.1", "::1"):
         log.info(
             "start", "no ingress token is configured: anyone who reaches this address can drive the worker", show=True
         )
     return bound
 
 
-def _run(booted: Booted, bound: socket.socket, listen: str, serving: Callable[[], None]) -> None:
+def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, serving: Callable[[], None]) -> None:
     """Serve in this process."""
-    import uvicorn
-
-    activation, log = booted.activation, booted.log
-    gate = BearerGate(load_tokens(booted.store.paths(activation.env.environment_id)), enabled=bearer_gate(os.environ))
+    activation, ingress = booted.activation, booted.bench.settings.ingress
+    peers = TrustedPeers(_own_hosts(booted, listen), trust_loopback=ingress.trust_loopback)
     app = WorkerApp(
-        activation,
-        listen,
-        gate,
-        log,
-        booted.services,
-        shared_sessions=shared_sessions(os.environ),
-        trust_loopback=trusts_loopback(os.environ),
+        activation, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions
     )
-    config = uvicorn.Config(
-        app, http="httptools", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
-        proxy_headers=False, server_header=False, date_header=False, backlog=ACCEPT_AT_ONCE,
-        timeout_graceful_shutdown=finish_seconds(os.environ, GRACE_SECONDS), timeout_keep_alive=75,
-    )  # fmt: skip
-    server = _server(
-        uvicorn.Server, config, app, drain_delay(os.environ), lambda line: log.info("start", line), serving
-    )
-    server.run(sockets=[bound])
+    front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
+    asyncio.run(_serve(booted, app, front, bound, serving))
     app.pool.stop()
+
+
+async def _serve(
+    booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, serving: Callable[[], None]
+) -> None:
+    """Accept until a signal says to stop, then stop as rule 2 says."""
+    log, ingress = booted.log, booted.bench.settings.ingress
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(
+        lambda _, context: log.error("serve", str(context.get("exception") or context["message"]))
+    )
+    stop, at_once = asyncio.Event(), asyncio.Event()
+
+    def asked(name: str) -> None:
+        if app.draining:
+            stop.set()
+            at_once.set()
+            return
+        app.draining = front.draining = True
+        log.info("start", f"runtime shutdown requested via {name}")
+        loop.call_later(ingress.drain_delay, stop.set)
+
+    loop.add_signal_handler(signal.SIGTERM, asked, "sigterm")
+    loop.add_signal_handler(signal.SIGINT, asked, "ctrl_c")
+    loop.add_signal_handler(signal.SIGHUP, _look_again, log)
+    server = await loop.create_server(front.connection, sock=bound, backlog=ACCEPT_AT_ONCE)
+    bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
+    front.start()
+    serving()
+    await stop.wait()
+    server.close()
+    closing = asyncio.ensure_future(front.close(ingress.finish_seconds))
+    await asyncio.wait({closing, asyncio.ensure_future(at_once.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if closing.done() and (cut := closing.result()):
+        log.warn(
+            "start", f"{cut} connection(s) were cut: their requests did not end within {ingress.finish_seconds:g} s"
+        )
+
+
+def _look_again(log: OperatorLog) -> None:
+    log.info("start", "SIGHUP: heard")
+
+
+def _own_hosts(booted: Booted, listen: str) -> set[str]:
+    """The names that a trusted caller may use for this worker: its address, what it routes, its public name, what is allowed."""
+    env = booted.activation.env
+    public = (env.host_config.public_base_url or "").partition("://")[2].partition("/")[0]
+    hosts = {host_without_port(listen), *booted.bench.settings.ingress.allowed_hosts}
+    hosts |= {host for route in booted.activation.routes for host in route.hosts}
+    return hosts | ({host_without_port(public)} if public else set())
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may, and tell how many those are."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return MANY_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:
@@ -145,34 +189,3 @@ def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:
         f"no bundles attached to env `{env_id}` — serving probes only on http://{listen} "
         "(attach a bundle with `gtc op bundles add`)"
     )
-
-
-def _server(  # type: ignore[no-untyped-def]  # noqa: ANN202
-    base: type, config: object, app: WorkerApp, delay: float, told: Callable[[str], None], serving: Callable[[], None]
-):
-    """A server of the library that drains as rule 2 says."""
-
-    class DrainingServer(base):  # type: ignore[misc]
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            if app.draining:
-                self.force_exit = True
-                self.should_exit = True
-                return
-            app.draining = True
-            name = "ctrl_c" if sig == signal.SIGINT else "sigterm"
-            told(f"runtime shutdown requested via {name}")
-            if delay:
-                asyncio.get_running_loop().call_later(delay, self._close)
-            else:
-                self._close()
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            for listening in sockets or []:
-                listening.listen(BACKLOG)  # the library lets no more wait than it accepts at once
-            serving()
-
-        def _close(self) -> None:
-            self.should_exit = True
-
-    return DrainingServer(config)

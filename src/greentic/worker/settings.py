@@ -1,10 +1,11 @@
-"""What a worker is told by arguments, environment variables and the environment document (spec: worker 1, 4.1).
+"""What a worker is told by arguments and environment variables, read once and handed on as values (spec: worker 1, 4.1).
 
-Rules, each a pure function of values:
+Rules:
 1. Environment id: `--env`, else `GREENTIC_ENV`, else `local`; the old name `dev` means `local`.
 2. Bind address, later wins: 127.0.0.1:8080, the document's `listen_addr`, `GREENTIC_GATEWAY_LISTEN_ADDR`,
-   `GREENTIC_GATEWAY_PORT`, `PORT`. A value that makes no sense is warned about and ignored.
+   `GREENTIC_GATEWAY_PORT`, `PORT`. An address that makes no sense is warned about and ignored, as by the existing worker.
 3. The port that was asked for, or one of the next ten; in strict mode that port or none.
+4. Any other variable that makes no sense ends the boot, with its name, what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from greentic.store.layout import default_store_root
 
 OLD_NAME = "dev"
 MORE_PORTS = 10
-_YES = frozenset({"1", "true", "yes", "on"})
-_NO = frozenset({"off", "false", "0", "no", "disabled"})
+MAX_PROCESSES = 64
+MAX_DELAY = 600.0
+FINISH_SECONDS = 30.0
+"""How long running requests may take after the door is closed."""
 
 
 class StartOptions(NamedTuple):
@@ -54,6 +57,40 @@ class StartOptions(NamedTuple):
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
+class Told(NamedTuple):
+    """A value with the warnings that went with finding it."""
+
+    value: str
+    warnings: tuple[str, ...] = ()
+
+
+class Gateway(NamedTuple):
+    """What the variables say of the address to listen on, as it was written (rule 2)."""
+
+    listen: str = ""
+    gateway_port: str = ""
+    port: str = ""
+
+
+class IngressSettings(NamedTuple):
+    """Where a worker listens, and who may ask what."""
+
+    gateway: Gateway = Gateway()
+    strict_port: bool = False
+    workers: int = 1
+    max_connections: int = 4096
+    bearer_gate: bool = True
+    tokens_file: Path | None = None
+    trust_loopback: bool = True
+    """Off where a proxy beside the worker connects from there for everybody."""
+    allowed_hosts: tuple[str, ...] = ()
+    shared_sessions: bool = False
+    """Whether strangers share one session."""
+    drain_delay: float = 0.0
+    """Seconds between turning unready and closing the door, for load balancers to notice."""
+    finish_seconds: float = FINISH_SECONDS
+
+
 class SessionSettings(NamedTuple):
     """Where conversations wait, and for how long."""
 
@@ -61,12 +98,13 @@ class SessionSettings(NamedTuple):
     namespace: str = ""
     """The prefix of their keys in Redis; empty for the environment's own."""
     wait_seconds: int | None = 86_400
+    """None means for good."""
     shared_directory: Path | None = None
     """Where the processes of one worker keep them."""
 
 
 class Settings(NamedTuple):
-    """What a boot is told, read once; nothing on the way reads a variable."""
+    """All that a worker is told; nothing further in reads a variable."""
 
     env_id: str
     store_root: Path
@@ -79,6 +117,7 @@ class Settings(NamedTuple):
     allow_rollback: bool = False
     pack_signatures: SignaturePolicy = SignaturePolicy()
     signing_key_file: Path | None = None
+    ingress: IngressSettings = IngressSettings()
     sessions: SessionSettings = SessionSettings()
     cache_directory: Path | None = None
     cache_bytes: int = DEFAULT_MAX_BYTES
@@ -87,15 +126,9 @@ class Settings(NamedTuple):
 
 
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
-    """All that a boot is told. Raises `BootError` for what makes no sense."""
+    """All that a worker is told. Raises `BootError` for what makes no sense (rule 4)."""
     try:
         told = env_id(options.env, environ)
-        sessions = SessionSettings(
-            variables.text("GREENTIC_RUNNER_REDIS_URL", environ),
-            variables.text("GREENTIC_RUNNER_SESSION_NAMESPACE", environ),
-            wait_seconds(environ),
-            variables.path("GREENTIC_SHARED_SESSIONS", environ),
-        )
         return Settings(
             env_id=told.value,
             store_root=options.store_root or default_store_root(),
@@ -103,12 +136,13 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
             seed=variables.path("GREENTIC_SEED_DIR", environ),
             archive=options.archive,
-            scope=Scope(own_revision(environ), own_scope(environ), require_all=True),
+            scope=read_scope(environ),
             trust_anchor=options.trust_anchor or variables.path("GREENTIC_TRUST_ANCHOR", environ),
             allow_rollback=variables.switch("GREENTIC_ALLOW_ROLLBACK", environ),
-            pack_signatures=signature_policy(environ),
+            pack_signatures=_pack_signatures(environ),
             signing_key_file=variables.path("GREENTIC_SIGNING_KEY_FILE", environ),
-            sessions=sessions,
+            ingress=_ingress(options, environ),
+            sessions=_sessions(environ),
             cache_directory=cache_directory(environ),
             cache_bytes=max_bytes(environ),
             fetch=fetch_limits(environ),
@@ -118,56 +152,48 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
         raise error if isinstance(error, BootError) else BootError(str(error)) from None
 
 
-class Told(NamedTuple):
-    """A value with the warnings that went with finding it."""
-
-    value: str
-    warnings: tuple[str, ...] = ()
-
-
 def env_id(option: str | None, environ: Mapping[str, str]) -> Told:
     """Which environment to serve (rule 1). Raises `ValueError` where the old name is switched off."""
-    text = option or environ.get("GREENTIC_ENV") or LOCAL_ENV
+    text = option or variables.text("GREENTIC_ENV", environ) or LOCAL_ENV
     if text != OLD_NAME:
         return Told(text)
-    if environ.get("GREENTIC_DISABLE_DEV_ALIAS", "").strip().lower() in _YES:
+    if variables.switch("GREENTIC_DISABLE_DEV_ALIAS", environ):
         raise ValueError("the environment name `dev` is no longer accepted; use `local`")
     return Told(LOCAL_ENV, ("the environment name `dev` is old; serving `local`",))
 
 
-def own_revision(environ: Mapping[str, str]) -> str | None:
-    """The revision that this worker is for, in upper case; blank counts as unset."""
-    return environ.get("GREENTIC_REVISION_ID", "").strip().upper() or None
+def read_scope(environ: Mapping[str, str]) -> Scope:
+    """Which revision a worker is for. Blank counts as unset, and ids are compared in upper case."""
+    scope = variables.text("GREENTIC_REVISION_SCOPE", environ).lower()
+    if scope not in ("", "own"):
+        raise InvalidArgument(f"GREENTIC_REVISION_SCOPE=`{scope[:60]}`: expected `own`, or nothing")
+    own = variables.text("GREENTIC_REVISION_ID", environ).upper() or None
+    return Scope(own, scope == "own", require_all=True)
 
 
-def own_scope(environ: Mapping[str, str]) -> bool:
-    """Whether this worker serves its own revision and nothing else."""
-    return environ.get("GREENTIC_REVISION_SCOPE", "").strip().lower() == "own"
+def read_gateway(environ: Mapping[str, str]) -> Gateway:
+    return Gateway(
+        *(variables.text(n, environ) for n in ("GREENTIC_GATEWAY_LISTEN_ADDR", "GREENTIC_GATEWAY_PORT", "PORT"))
+    )
 
 
-def given_file(environ: Mapping[str, str], variable: str) -> Path | None:
-    """A file that a variable names, such as one mounted from a Secret."""
-    text = environ.get(variable, "").strip()
-    return Path(text) if text else None
-
-
-def bind_address(listen_addr: str | None, environ: Mapping[str, str]) -> Told:
+def bind_address(listen_addr: str | None, gateway: Gateway) -> Told:
     """Where to listen (rule 2)."""
     warnings: list[str] = []
     host, port = split_listen_addr(DEFAULT_LISTEN)
     if listen_addr:
         host, port = split_listen_addr(listen_addr)
-    gateway = environ.get("GREENTIC_GATEWAY_LISTEN_ADDR", "").strip()
-    if gateway:
+    if gateway.listen:
         try:
-            host, port = split_listen_addr(gateway)
+            host, port = split_listen_addr(gateway.listen)
         except ValueError:
             try:
-                host = str(ipaddress.ip_address(gateway.strip("[]")))
+                host = str(ipaddress.ip_address(gateway.listen.strip("[]")))
             except ValueError:
-                warnings.append(f"GREENTIC_GATEWAY_LISTEN_ADDR=`{gateway}` is neither ip:port nor an ip; ignored")
-    for variable in ("GREENTIC_GATEWAY_PORT", "PORT"):
-        text = environ.get(variable, "").strip()
+                warnings.append(
+                    f"GREENTIC_GATEWAY_LISTEN_ADDR=`{gateway.listen}` is neither ip:port nor an ip; ignored"
+                )
+    for variable, text in (("GREENTIC_GATEWAY_PORT", gateway.gateway_port), ("PORT", gateway.port)):
         if not text:
             continue
         if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
@@ -182,55 +208,51 @@ def candidate_ports(port: int, *, strict: bool) -> range:
     return range(port, port + 1 if strict or not port else min(port + MORE_PORTS, 65535) + 1)
 
 
-def strict_port(option: bool, environ: Mapping[str, str]) -> bool:
-    return option or environ.get("GREENTIC_STRICT_PORT", "").strip().lower() in _YES
+def _ingress(options: StartOptions, environ: Mapping[str, str]) -> IngressSettings:
+    anonymous = variables.text("GREENTIC_ANONYMOUS_SESSIONS", environ).lower()
+    if anonymous not in ("", "private", "shared"):
+        raise InvalidArgument(f"GREENTIC_ANONYMOUS_SESSIONS=`{anonymous[:60]}`: expected `private` or `shared`")
+    finish = variables.seconds("GREENTIC_FINISH_SECONDS", environ, most=3600)
+    return IngressSettings(
+        gateway=read_gateway(environ),
+        strict_port=options.strict_port or variables.switch("GREENTIC_STRICT_PORT", environ),
+        workers=_workers(options.workers, environ),
+        max_connections=variables.count("GREENTIC_MAX_CONNECTIONS", environ, least=1, most=1_000_000) or 4096,
+        bearer_gate=variables.switch("GREENTIC_GENERIC_INGRESS_AUTH", environ, default=True),
+        tokens_file=variables.path("GREENTIC_INGRESS_TOKENS", environ),
+        trust_loopback=variables.switch("GREENTIC_TRUST_LOOPBACK", environ, default=True),
+        allowed_hosts=tuple(variables.listed("GREENTIC_ALLOWED_HOSTS", environ)),
+        shared_sessions=anonymous == "shared",
+        drain_delay=variables.seconds("GREENTIC_DRAIN_DELAY_SECONDS", environ, most=MAX_DELAY) or 0.0,
+        finish_seconds=FINISH_SECONDS if finish is None else finish,
+    )
 
 
-def bearer_gate(environ: Mapping[str, str]) -> bool:
-    """Whether the bearer gate is on at all."""
-    return environ.get("GREENTIC_GENERIC_INGRESS_AUTH", "").strip().lower() not in _NO
+def _workers(option: int | None, environ: Mapping[str, str]) -> int:
+    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one."""
+    if option is None:
+        return variables.count("GREENTIC_WORKERS", environ, least=1, most=MAX_PROCESSES) or 1
+    if not 1 <= option <= MAX_PROCESSES:
+        raise InvalidArgument(f"--workers {option}: expected 1 to {MAX_PROCESSES}")
+    return option
 
 
-def allow_rollback(environ: Mapping[str, str]) -> bool:
-    """Whether an older document than one that was seen is accepted."""
-    return environ.get("GREENTIC_ALLOW_ROLLBACK", "").strip().lower() in _YES
+def _sessions(environ: Mapping[str, str]) -> SessionSettings:
+    wait = variables.count("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", environ)
+    return SessionSettings(
+        variables.text("GREENTIC_RUNNER_REDIS_URL", environ),
+        variables.text("GREENTIC_RUNNER_SESSION_NAMESPACE", environ),
+        86_400 if wait is None else wait or None,
+        variables.path("GREENTIC_SHARED_SESSIONS", environ),
+    )
 
 
-def drain_delay(environ: Mapping[str, str]) -> float:
-    """Seconds between turning unready and closing the door, for load balancers to notice."""
+def _pack_signatures(environ: Mapping[str, str]) -> SignaturePolicy:
+    """What is asked of the signatures of packs."""
+    policy, signers = (
+        variables.text(n, environ) or None for n in ("GREENTIC_PACK_SIGNATURES", "GREENTIC_PACK_SIGNERS")
+    )
     try:
-        return min(max(float(environ.get("GREENTIC_DRAIN_DELAY_SECONDS", "0")), 0.0), 600.0)
-    except ValueError:
-        return 0.0
-
-
-def wait_seconds(environ: Mapping[str, str]) -> int | None:
-    """How long a conversation waits for its next message; none means for good. Raises `BootError`."""
-    text = environ.get("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "").strip() or "86400"
-    if not text.isascii() or not text.isdigit():
-        raise BootError(f"GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS=`{text}` is no number of seconds (0: for good)")
-    return int(text) or None
-
-
-def shared_sessions(environ: Mapping[str, str]) -> bool:
-    """Whether strangers share one session."""
-    return environ.get("GREENTIC_ANONYMOUS_SESSIONS", "").strip().lower() == "shared"
-
-
-def trusts_loopback(environ: Mapping[str, str]) -> bool:
-    """Whether a loopback peer is trusted. Off where a proxy beside the worker connects from there for everybody."""
-    return environ.get("GREENTIC_TRUST_LOOPBACK", "").strip().lower() not in _NO
-
-
-def finish_seconds(environ: Mapping[str, str], default: int) -> int:
-    """How long running requests may take once the door is closed."""
-    text = environ.get("GREENTIC_FINISH_SECONDS", "").strip()
-    return min(int(text), 3600) if text.isascii() and text.isdigit() else default
-
-
-def signature_policy(environ: Mapping[str, str]) -> SignaturePolicy:
-    """What is asked of the signatures of packs. Raises `BootError`."""
-    try:
-        return read_signature_policy(environ.get("GREENTIC_PACK_SIGNATURES"), environ.get("GREENTIC_PACK_SIGNERS"))
+        return read_signature_policy(policy, signers)
     except InvalidArgument as error:
         raise BootError(f"GREENTIC_PACK_SIGNATURES, GREENTIC_PACK_SIGNERS: {error.message}") from None

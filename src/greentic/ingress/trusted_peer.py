@@ -1,0 +1,64 @@
+"""Whether a peer may say who it speaks for (spec: worker 4.7; threats: browser-on-loopback, unauthenticated-invoke). Pure.
+
+Rules:
+1. Only a loopback peer can be trusted at all, and none where that is switched off.
+2. Loopback is not enough. A web page in a browser on this machine connects from there too, and so does a proxy or tunnel beside the
+   worker. So the `Host` must be one of ours (a loopback name or address, the address that we listen on, a host that the environment
+   routes, or one that the operator allows), the `Origin` must be absent or one of those, and the browser must not say that the
+   request came from another site.
+3. A request that a proxy passed on (`Forwarded`, `X-Forwarded-*`, `Via`, and what tunnels add) is nobody special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from greentic.model.hosts import is_loopback
+
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", ""})
+_PASSED_ON = (
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via", b"cf-connecting-ip", b"cf-ray",
+    b"true-client-ip", b"x-envoy-external-address",
+)  # fmt: skip
+_MANY = 4096
+
+
+class TrustedPeers:
+    """Decides about requests; what it was asked before it need not think about again."""
+
+    def __init__(self, hosts: Iterable[str], *, trust_loopback: bool) -> None:
+        """`hosts` are names and addresses beside the loopback ones, without ports."""
+        self._hosts = _LOCAL_NAMES | {host.lower().strip("[]") for host in hosts}
+        self._trust_loopback = trust_loopback
+        self._known: dict[tuple[str, bytes, bytes, bytes], bool] = {}
+
+    def trusts(self, peer: str, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether the sender of a request is trusted. `peer` is its address, `fields` have names in lower case."""
+        if not self._trust_loopback:
+            return False
+        asked = (peer, fields.get(b"host", b""), fields.get(b"origin", b""), fields.get(b"sec-fetch-site", b""))
+        answer = self._known.get(asked)
+        if answer is None:
+            if len(self._known) >= _MANY:
+                self._known.clear()
+            answer = self._known[asked] = self._judge(*asked)
+        return answer and not any(name in fields for name in _PASSED_ON)
+
+    def _judge(self, peer: str, host: bytes, origin: bytes, site: bytes) -> bool:
+        if not is_loopback(peer) or not self._is_ours(_name(host)):
+            return False
+        if origin and not self._is_ours(_name(origin.partition(b"://")[2] or b"?")):
+            return False
+        return site.lower() not in (b"cross-site", b"same-site")
+
+    def _is_ours(self, name: str) -> bool:
+        return name in self._hosts or (name[:4] == "127." and is_loopback(name))
+
+
+def _name(authority: bytes) -> str:
+    """The host of an authority, without its port and brackets; nothing that could pass for one if it is none."""
+    text = authority.decode("latin-1").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    name, _, port = text.partition(":")
+    return name.rstrip(".") if not port or port.isdigit() else "?"

@@ -1,0 +1,299 @@
+"""Connections against a real socket: deadlines, counts, order, and how they end. Time is the test's, not the machine's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from greentic.ingress import front as front_module
+from greentic.ingress.front import Answer, Front, Places, places
+from greentic.ingress.http1 import MAX_BODY, Incoming
+from greentic.ingress.trusted_peer import TrustedPeers
+from simulators import FakeClock
+
+GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+class Site:
+    """A front with a handler that the test steers."""
+
+    def __init__(self, limit: Places) -> None:
+        self.gate = asyncio.Event()
+        self.asked: list[str] = []
+        self.cancelled = self.running = 0
+        self.front = Front(self.handle, limit, lambda path: path == "/livez")
+        self.address = ("", 0)
+
+    def handle(self, incoming: Incoming, peer: str) -> Answer | Awaitable[Answer]:
+        self.asked.append(incoming.head.path)
+        answer = Answer(200 if incoming.body is not None else 413, incoming.body or b"-", [])
+        return self.later(answer) if incoming.head.path == "/slow" else answer
+
+    async def later(self, answer: Answer) -> Answer:
+        self.running += 1
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return answer
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(*self.address)
+
+    async def ask(self, data: bytes) -> bytes:
+        """What a connection of its own answers to some bytes, until it is closed."""
+        reader, writer = await self.open()
+        writer.write(data)
+        return await reader.read()
+
+
+@asynccontextmanager
+async def site(limit: Places | None = None) -> AsyncIterator[Site]:
+    made = Site(limit or Places(100, 8))
+    server = await asyncio.get_running_loop().create_server(made.front.connection, "127.0.0.1", 0)
+    made.address = server.sockets[0].getsockname()
+    try:
+        yield made
+    finally:
+        server.close()
+        await made.front.close(0)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+@pytest.fixture
+def clock(monkeypatch) -> FakeClock:
+    made = FakeClock()
+    monkeypatch.setattr(front_module, "CLOCK", made)
+    return made
+
+
+async def seen(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_a_kept_connection_is_answered_in_order():
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(GET.replace(b"/x", b"/slow") + GET + GET.replace(b"Host", b"Connection: close\r\nHost"))
+            await seen(lambda: made.asked == ["/slow"])
+            made.gate.set()
+            answers = await reader.read()
+            assert answers.count(b"HTTP/1.1 200 OK") == 3 and answers.count(b"connection: close") == 1
+            assert made.asked == ["/slow", "/x", "/x"]
+            writer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("sent", "what"),
+    [(b"GET /x HT", b"head"), (b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc", b"body")],
+)
+def test_threat_slow_peer_what_does_not_come_in_time_is_a_408(clock, sent, what):
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(sent)
+            await seen(lambda: any(c.half_sent for c in made.front.connections))
+            clock.sleep(9)
+            made.front._sweep()
+            assert made.front.connections
+            clock.sleep(40)
+            made.front._sweep()
+            text = await reader.read()
+            assert text.startswith(b"HTTP/1.1 408") and b"the request's " + what in text and not made.asked
+            writer.close()
+
+    run(scenario)
+
+
+def test_threat_slow_peer_silence_ends_a_connection_but_not_before_a_balancer_does(clock):
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n")
+            clock.sleep(65)
+            made.front._sweep()
+            assert made.front.connections
+            clock.sleep(15)
+            made.front._sweep()
+            assert (await reader.read()).endswith(b"-")  # the rest of the answer, then the end
+            silent, other = await made.open()
+            await seen(lambda: bool(made.front.connections))
+            clock.sleep(16)
+            made.front._sweep()
+            assert await silent.read() == b""
+            writer.close()
+            other.close()
+
+    run(scenario)
+
+
+def test_threat_slow_peer_probes_are_answered_when_places_run_out():
+    async def scenario() -> None:
+        async with site(Places(4, 4)) as made:
+            busy = [await made.open() for _ in range(4)]
+            for _, writer in busy:
+                writer.write(GET.replace(b"/x", b"/slow"))
+            await seen(lambda: made.asked.count("/slow") == 4)
+            assert (await made.ask(GET.replace(b"/x", b"/livez"))).startswith(b"HTTP/1.1 200")
+            assert (await made.ask(GET)).startswith(b"HTTP/1.1 503")
+            assert made.asked.count("/x") == 0
+            made.gate.set()
+            for reader, writer in busy:
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+                writer.close()
+
+    run(scenario)
+
+
+def test_threat_slow_peer_idle_connections_make_room_oldest_first():
+    async def scenario() -> None:
+        async with site(Places(3, 2)) as made:
+            idle = [await made.open() for _ in range(3)]
+            await seen(lambda: len(made.front.connections) == 3)
+            assert (await made.ask(GET.replace(b"Host", b"Connection: close\r\nHost"))).startswith(b"HTTP/1.1 200")
+            with pytest.raises(ConnectionError):
+                if await idle[0][0].read() == b"":
+                    raise ConnectionResetError
+            idle[1][1].write(GET)
+            assert (await idle[1][0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            half, writer = await made.open()
+            writer.write(b"GET /")
+            await seen(lambda: made.front.refused >= 1)
+            for _, other in [*idle, (half, writer)]:
+                other.close()
+
+    run(scenario)
+
+
+def test_threat_slow_peer_who_does_not_read_is_cut(clock):
+    async def scenario() -> None:
+        async with site() as made:
+            big = b"x" * 4096
+            made.front.handler = lambda incoming, peer: Answer(200, big * 1024, [])
+            reader, writer = await made.open()
+            writer.write(GET * 40)
+            await seen(lambda: any(c.busy for c in made.front.connections))
+            clock.sleep(31)
+            made.front._sweep()
+            await seen(lambda: not made.front.connections)
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_caller_who_leaves_gives_its_request_up():
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(GET.replace(b"/x", b"/slow"))
+            await seen(lambda: made.running == 1)
+            writer.transport.abort()
+            await seen(lambda: made.cancelled == 1)
+            assert not made.front.connections
+
+    run(scenario)
+
+
+def test_a_body_that_ends_before_it_is_whole_is_a_400():
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+            writer.write_eof()
+            assert (await reader.read()).startswith(b"HTTP/1.1 400") and not made.asked
+            writer.close()
+
+    run(scenario)
+
+
+def test_too_large_a_body_is_answered_while_it_still_comes():
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY + 1) + b"x" * 70_000)
+            text = await reader.readuntil(b"\r\n\r\n")
+            assert text.startswith(b"HTTP/1.1 413") and b"connection: close" in text
+            writer.close()
+
+    run(scenario)
+
+
+def test_threat_drain_race_stopping_lets_running_requests_end_and_says_close():
+    async def scenario() -> None:
+        async with site() as made:
+            slow, busy = await made.open()
+            busy.write(GET.replace(b"/x", b"/slow"))
+            kept, idle = await made.open()
+            idle.write(GET)
+            await kept.readuntil(b"\r\n\r\n-")
+            await seen(lambda: "/slow" in made.asked)
+            closing = asyncio.ensure_future(made.front.close(20))
+            assert await kept.read() == b""  # an idle one is closed at once
+            made.gate.set()
+            text = await slow.read()
+            assert text.startswith(b"HTTP/1.1 200") and b"connection: close" in text
+            assert await closing == 0
+            busy.close()
+            idle.close()
+
+    run(scenario)
+
+
+def test_a_request_that_does_not_end_is_cut_after_its_time():
+    async def scenario() -> None:
+        async with site() as made:
+            _, writer = await made.open()
+            writer.write(GET.replace(b"/x", b"/slow"))
+            await seen(lambda: made.running == 1)
+            assert await made.front.close(0.01) == 1
+            await seen(lambda: made.cancelled == 1)
+            writer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("wanted", "files"), [(4096, 1 << 20), (4096, 1024), (4096, 128), (4096, 60), (1, 1024)])
+def test_there_are_fewer_places_than_files(wanted, files):
+    found = places(wanted, files)
+    assert (
+        4 <= found.full <= max(wanted, 4)
+        and found.reserved >= 2
+        and (found.full + found.reserved < files or files < 64)
+    )
+
+
+# -- who is trusted ---------------------------------------------------------------------------------------------------
+
+OURS = TrustedPeers(("10.0.0.5", "bot.example"), trust_loopback=True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "trusted"),
+    [
+        ("127.0.0.1", {b"host": b"127.0.0.1:8080"}, True), ("127.0.0.9", {b"host": b"localhost"}, True), ("::1", {b"host": b"[::1]:8080"}, True),
+        ("::ffff:127.0.0.1", {b"host": b"LOCALHOST:1"}, True), ("127.0.0.1", {}, True), ("127.0.0.1", {b"host": b"bot.example"}, True),
+        ("127.0.0.1", {b"host": b"localhost", b"origin": b"http://localhost:3000"}, True), ("127.0.0.1", {b"host": b"localhost", b"sec-fetch-site": b"same-origin"}, True),
+        ("10.0.0.9", {b"host": b"localhost"}, False), ("127.0.0.1", {b"host": b"evil.example"}, False), ("127.0.0.1", {b"host": b"127.evil.example"}, False),
+        ("127.0.0.1", {b"host": b"localhost.evil.example"}, False), ("127.0.0.1", {b"host": b"localhost:evil"}, False),
+        ("127.0.0.1", {b"host": b"localhost", b"origin": b"https://evil.example"}, False), ("127.0.0.1", {b"host": b"localhost", b"origin": b"null"}, False),
+        ("127.0.0.1", {b"host": b"localhost", b"origin": b"http://localhost@evil.example"}, False), ("127.0.0.1", {b"host": b"localhost", b"sec-fetch-site": b"cross-site"}, False),
+        ("127.0.0.1", {b"host": b"localhost", b"forwarded": b"for=1.2.3.4"}, False), ("127.0.0.1", {b"host": b"localhost", b"x-forwarded-for": b"127.0.0.1"}, False),
+        ("127.0.0.1", {b"host": b"localhost", b"cf-ray": b"1"}, False), ("", {b"host": b"localhost"}, False),
+    ],
+)  # fmt: skip
+def test_threat_browser_on_loopback_is_nobody_special(peer, fields, trusted):
+    assert OURS.trusts(peer, fields) is trusted
+    assert OURS.trusts(peer, fields) is trusted  # the same the second time
+    assert not TrustedPeers((), trust_loopback=False).trusts(peer, fields)
