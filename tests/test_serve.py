@@ -9,12 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from conftest import booted
-from greentic.activate import dispatch
-from greentic.activate.dispatch import Choice, Dispatcher
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.documents import replace
@@ -161,62 +157,6 @@ def test_whose_failure_ends_a_boot():
     unknown = Scope(own_revision="01JTKW5B4W4Q5Y1CQW93F7S5ZZ")
     assert ending(unknown, {DEP2: two}) == two
     assert "names no routed revision" in str(serving_plan(document, unknown, {}, {}).warning)
-
-
-# -- dispatch -------------------------------------------------------------------------------------------------------
-
-
-def dispatcher(*choices: Choice, generation: int = 3) -> Dispatcher:
-    return Dispatcher("prod", DEP, list(choices), generation=generation, key=KEY)
-
-
-@given(st.floats(0, 1, exclude_max=True))
-def test_weight_zero_and_draining_are_never_drawn(number):
-    found = dispatcher(Choice(REV, 0, False), Choice(REV2, 5000, True), Choice(REV3, 5000, False)).draw(number)
-    assert found == REV3
-
-
-def test_draws_follow_weights():
-    two = dispatcher(Choice(REV, 2500, False), Choice(REV2, 7500, False))
-    assert [two.draw(n) for n in (0.0, 0.2499, 0.25, 0.9999)] == [REV, REV, REV2, REV2]
-    assert dispatcher().draw(0.5) is None
-
-
-def cookie(text: str) -> str:
-    return text.partition("=")[2].partition(";")[0]
-
-
-@given(st.permutations([REV, REV2, REV3]), st.integers(0, 3599))
-def test_a_cookie_never_flips_a_client_back(order, later):
-    choices = [Choice(r, w, False) for r, w in zip(order, (1, 2, 9997), strict=True)]
-    first = dispatcher(*choices)
-    set_cookie = first.set_cookie(order[0], "t", 1000)
-    assert set_cookie == first.set_cookie(order[0], "t", 1000) and "HttpOnly" in set_cookie
-    assert dispatcher(*reversed(choices)).pinned(cookie(set_cookie), "t", 1000 + later) == order[0]
-
-
-def test_cookies_that_are_ignored():
-    good = dispatcher(Choice(REV, 5000, False), Choice(REV2, 5000, False))
-    text = cookie(good.set_cookie(REV, "t", 1000))
-    assert good.pinned(text, "t", 1001) == REV
-    assert good.pinned(text, "other", 1001) is None and good.pinned(text, "t", 1000 + 3600) is None
-    assert dispatcher(Choice(REV, 1, False), generation=4).pinned(text, "t", 1001) is None
-    assert dispatcher(Choice(REV, 0, False), Choice(REV2, 10000, False)).pinned(text, "t", 1001) is None
-    assert Dispatcher("prod", DEP, [Choice(REV, 1, False)], generation=3, key=bytes(32)).pinned(text, "t", 1001) is None
-    body, _, mac = text.partition(".")
-    for damaged in (
-        None,
-        "",
-        "x",
-        body,
-        f"{body}.{mac}x",
-        f"x{body}.{mac}",
-        "a" * 5000,
-        "é.é",
-        dispatch.make_cookie(None, KEY),
-    ):
-        assert good.pinned(damaged, "t", 1001) is None
-    assert dispatch.cookie_named("a=1; b=2;c", "b") == "2" and dispatch.cookie_named("", "b") is None
 
 
 def test_the_signing_key_is_made_once_and_checked(store, author):
@@ -371,6 +311,7 @@ def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
     kept = headers[b"set-cookie"].decode().partition(";")[0]
     assert b"set-cookie" not in call(app, "POST", "/x", b"1", cookie=kept)[1]
     assert b"set-cookie" in call(app, "POST", "/x", b"1", cookie="_gt_rev_x=1")[1]
+    assert b"set-cookie" not in call(app, "POST", "/x", b"1", x_greentic_session="s")[1]
 
 
 @pytest.mark.parametrize(

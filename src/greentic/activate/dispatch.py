@@ -1,9 +1,13 @@
 """Which revision of a deployment serves a request (spec: worker 4.7). Pure but for the numbers it is given.
 
-Rules, first hit wins:
-1. A valid affinity cookie: its signature fits, it is for this environment, tenant and deployment, of the current
-   generation, not expired, and its revision still has weight. Anything else about a cookie is ignored, never an error.
-2. A draw by weight, without draining revisions and weights of zero.
+Rules:
+1. A client has a key: the session that a trusted caller names, else what its affinity cookie holds, else a new random one that a
+   cookie carries from then on. The revision follows from key and weights (`model/rendezvous`), the same in every replica.
+2. The cookie holds the key, not the answer. So it survives changes of weights, new generations and restarts, and a client only moves
+   when it must. It is not signed: a key that a client makes up belongs to some revision with weight as much as any other.
+3. New clients never get a draining revision; those who are on it stay.
+4. A cookie of the form that other workers write is still understood: if it is signed with our key, for this environment, tenant,
+   deployment and generation, not expired, and its revision has weight, the client stays there, with a key that belongs there.
 """
 
 from __future__ import annotations
@@ -12,13 +16,20 @@ import base64
 import binascii
 import hashlib
 import hmac
-from bisect import bisect_right
 from typing import NamedTuple
 
 import msgspec
 
+from greentic.ground.clock import Random
+from greentic.model.rendezvous import chosen
+
 COOKIE_PREFIX = "_gt_rev_"
-COOKIE_SECONDS = 3600
+COOKIE_SECONDS = 30 * 86_400
+KEY_BYTES = 16
+_KEY_MARK = "k."
+_KEY_CHARS = 22
+_MINTED = 256
+"""How many keys are tried for one that belongs to a wanted revision."""
 
 
 class Choice(NamedTuple):
@@ -40,6 +51,14 @@ class Affinity(msgspec.Struct, frozen=True):
     x: int
 
 
+class Client(NamedTuple):
+    """Who asks, as far as choosing a revision goes."""
+
+    key: bytes
+    cookie: bool = False
+    """Whether its key is new, so that a cookie must carry it."""
+
+
 class Dispatcher:
     """The revisions of one deployment."""
 
@@ -48,26 +67,53 @@ class Dispatcher:
         self._key = key
         self.weights = {c.revision_id: c.weight_bps for c in choices}
         """Basis points by revision."""
-        drawable = [c for c in choices if c.weight_bps > 0 and not c.draining]
-        self._revisions = [c.revision_id for c in drawable]
-        self._bounds: list[int] = []
-        total = 0
-        for choice in drawable:
-            total += choice.weight_bps
-            self._bounds.append(total)
-        self._total = total
+        self._all = [(c.revision_id, c.weight_bps) for c in choices if c.weight_bps > 0]
+        self._open = [(c.revision_id, c.weight_bps) for c in choices if c.weight_bps > 0 and not c.draining]
         self.cookie_name = f"{COOKIE_PREFIX}{deployment_id}"
-        self._cached: dict[tuple[str, str], tuple[int, str]] = {}
 
-    def draw(self, number: float) -> str | None:
-        """The revision for a random number in [0, 1); nothing if none may be drawn."""
-        if not self._revisions:
-            return None
-        return self._revisions[min(bisect_right(self._bounds, number * self._total), len(self._revisions) - 1)]
+    @property
+    def open(self) -> bool:
+        """Whether anything may be chosen at all; what follows asks for that."""
+        return bool(self._open)
 
-    def pinned(self, cookie: str | None, tenant: str, now: int) -> str | None:
-        """The revision that a cookie holds on to, if it is valid (rule 1)."""
-        found = None if cookie is None else read_cookie(cookie, self._key)
+    def of_session(self, session: str) -> str:
+        """The revision of a named session."""
+        return self._choose(session.encode("utf-8", "surrogatepass"), self._open)
+
+    def of_cookie(self, cookie: str | None, tenant: str, now: int, random: Random) -> tuple[str, Client]:
+        """The revision of a caller with or without a cookie (rules 1 to 4)."""
+        if cookie is not None:
+            key = read_key(cookie)
+            if key is not None:
+                return self._choose(key, self._all), Client(key)
+            held = self._held(cookie, tenant, now)
+            if held is not None:
+                return held, self._new_client(held, random)
+        drawn = self._choose(random.octets(KEY_BYTES), self._open)
+        return drawn, self._new_client(drawn, random)
+
+    def _choose(self, client: bytes, among: list[tuple[str, int]]) -> str:
+        found = chosen(self.deployment_id, client, among)
+        assert found is not None, "nothing is open"  # whoever asks looked at `open`
+        return found
+
+    def set_cookie(self, client: Client) -> str:
+        """The `Set-Cookie` value that lets a client keep its key."""
+        value = _KEY_MARK + _b64(client.key)
+        return f"{self.cookie_name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
+
+    def _new_client(self, revision_id: str, random: Random) -> Client:
+        """A client whose key belongs to a revision, also when draining ones count again (rule 3)."""
+        key = random.octets(KEY_BYTES)
+        for _ in range(_MINTED):
+            if chosen(self.deployment_id, key, self._all) == revision_id:
+                return Client(key, cookie=True)
+            key = hashlib.blake2b(key, digest_size=KEY_BYTES).digest()
+        return Client(key)  # a share of almost nothing; without a cookie the next request is drawn anew
+
+    def _held(self, cookie: str, tenant: str, now: int) -> str | None:
+        """The revision that a cookie of the other form holds on to (rule 4)."""
+        found = read_cookie(cookie, self._key)
         if found is None or (found.e, found.t, found.d, found.g) != (
             self.env_id,
             tenant,
@@ -77,15 +123,17 @@ class Dispatcher:
             return None
         return found.r if found.x > now and self.weights.get(found.r, 0) > 0 else None
 
-    def set_cookie(self, revision_id: str, tenant: str, now: int) -> str:
-        """The `Set-Cookie` value that keeps a caller on its revision; signed anew once a second."""
-        cached = self._cached.get((revision_id, tenant))
-        if cached is not None and cached[0] == now:
-            return cached[1]
-        affinity = Affinity(self.env_id, tenant, self.deployment_id, revision_id, self.generation, now + COOKIE_SECONDS)
-        value = f"{self.cookie_name}={make_cookie(affinity, self._key)}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
-        self._cached[revision_id, tenant] = (now, value)
-        return value
+
+def read_key(cookie: str) -> bytes | None:
+    """The key that a cookie holds, if it is of our form."""
+    text = cookie.removeprefix(_KEY_MARK)
+    if len(text) != _KEY_CHARS or len(cookie) != _KEY_CHARS + len(_KEY_MARK) or not text.isascii():
+        return None
+    try:
+        key = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if len(key) == KEY_BYTES else None
 
 
 def make_cookie(affinity: Affinity, key: bytes) -> str:

@@ -49,6 +49,8 @@ _JSON = (b"content-type", b"application/json")
 _INVOKE = "/workers/invoke"
 _LIVE = frozenset({"/livez"})
 _READY = frozenset({"/readyz", "/healthz", "/health"})
+RETRY_SECONDS = 5
+"""What callers of a deployment that is not available are told to wait."""
 _ENDPOINT_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
@@ -179,7 +181,7 @@ class WorkerApp:
         body = request.whole_body()
         _admit_endpoint(activation, route, request)
         now = unix_seconds(self._clock)
-        revision, cookie = self._pick(activation, route, request.header(b"cookie"), now)
+        dispatcher = self._dispatcher(activation, route)
         if request.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress")
         if not request.trusted and self._gate.check(request.header(b"authorization"), route.bundle_id, now) != "pass":
@@ -191,6 +193,7 @@ class WorkerApp:
         if _is_deep(body, value):
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels")
         seen = self._identity(request, value)
+        revision, cookie = self._pick(activation, route, dispatcher, request, seen, now)
 
         def replied(served: Served) -> Reply:
             extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
@@ -212,28 +215,37 @@ class WorkerApp:
         cookie = None if cookies is None else cookie_named(cookies, SESSION_COOKIE)
         return stranger_identity(cookie, self._services.random.octets(SESSION_BYTES), shared=self._shared)
 
-    def _pick(
-        self, activation: Activation, route: Route, cookies: str | None, now: int
-    ) -> tuple[ActiveRevision, str | None]:
-        """The revision of a request, and the cookie that keeps the caller there if it was drawn."""
-        dispatcher = activation.dispatchers.get(route.deployment_id)
-        if dispatcher is None:
-            self._log.warn("serve", f"deployment `{route.deployment_id}` has no revision that can be served")
-            raise Refused(500, "revision dispatch failed")
-        if cookies is not None:
-            pinned = dispatcher.pinned(cookie_named(cookies, dispatcher.cookie_name), route.tenant, now)
-            if pinned is not None:
-                return activation.revisions[pinned], None
-        return self._draw(activation, route, dispatcher, now)
+    def _dispatcher(self, activation: Activation, route: Route) -> Dispatcher:
+        """Who chooses for a deployment. Raises `Refused` where nobody answers for it, for now or at all."""
+        found = activation.dispatchers.get(route.deployment_id)
+        if found is not None and found.open:
+            return found
+        if found is None and route.deployment_id in activation.unavailable:
+            text = "this deployment is not available at the moment"
+            raise Refused(503, text, extra=[(b"retry-after", b"%d" % RETRY_SECONDS)])
+        why = (
+            "has no revision that can be served"
+            if found is None
+            else "has only revisions that are draining or without weight"
+        )
+        self._log.warn("serve", f"deployment `{route.deployment_id}` {why}")
+        raise Refused(500, "revision dispatch failed")
 
-    def _draw(
-        self, activation: Activation, route: Route, dispatcher: Dispatcher, now: int
-    ) -> tuple[ActiveRevision, str]:
-        revision_id = dispatcher.draw(self._services.random.fraction())
-        if revision_id is None:
-            self._log.warn("serve", f"deployment `{route.deployment_id}`: every revision is draining or has no weight")
-            raise Refused(500, "revision dispatch failed")
-        return activation.revisions[revision_id], dispatcher.set_cookie(revision_id, route.tenant, now)
+    def _pick(
+        self, activation: Activation, route: Route, dispatcher: Dispatcher, request: Request, seen: Seen, now: int
+    ) -> tuple[ActiveRevision, str | None]:
+        """The revision of a request, and the cookie that carries a new client's key."""
+        named = request.header(b"x-greentic-revision") if request.trusted else None
+        if named is not None:
+            if named.upper() not in dispatcher.weights:
+                raise Refused(404, "this deployment does not serve the revision that was named")
+            return activation.revisions[named.upper()], None
+        if seen.identity.session is not None and not seen.private:
+            return activation.revisions[dispatcher.of_session(seen.identity.session)], None
+        cookies = request.header(b"cookie")
+        cookie = None if cookies is None else cookie_named(cookies, dispatcher.cookie_name)
+        found, client = dispatcher.of_cookie(cookie, route.tenant, now, self._services.random)
+        return activation.revisions[found], dispatcher.set_cookie(client) if client.cookie else None
 
     def _turn(
         self,
@@ -292,15 +304,16 @@ class WorkerApp:
         route = find_tenant(activation.routes, tenant_of(wanted))
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
-        revision, _ = self._pick(activation, route, None, unix_seconds(self._clock))
         user = wanted.tenant.get("user_id")
-        identity = Identity(wanted.session_id, user if isinstance(user, str) else None)
+        seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
+        dispatcher = self._dispatcher(activation, route)
+        revision, _ = self._pick(activation, route, dispatcher, request, seen, unix_seconds(self._clock))
 
         def replied(served: Served) -> Reply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
             return Reply(200, msgspec.json.encode(answer), cors=False)
 
-        return self._turn(activation, route, revision, invoke_activity(wanted.payload), identity, replied)
+        return self._turn(activation, route, revision, invoke_activity(wanted.payload), seen.identity, replied)
 
 
 def _is_deep(body: bytes, value: object) -> bool:
