@@ -19,6 +19,7 @@ from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted, from_nothing
+from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -213,7 +214,7 @@ def booted(store: EnvironmentStore, env_id: str = "local", **settings: object) -
     """Provision an environment as a worker does at its first boot, with the variables of the test and `settings` over them."""
     told = read_settings(StartOptions(env_id, store.root), os.environ)._replace(**settings)
     log = OperatorLog(store.paths(env_id).root / "logs", store.clock, stderr=io.StringIO())
-    return from_nothing(store, told, store.load(env_id), log)
+    return from_nothing(store, told, read_candidate(store, told), log)
 
 
 def gtc(*words: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -108,7 +108,8 @@ def test_threat_optional_fatal_a_log_that_takes_nothing(tmp_path):
     assert "not heard" in (tmp_path / "operator.log").read_text()
 
 
-def test_threat_optional_fatal_a_worker_without_home_cache_or_log(author: Author, hello, monkeypatch):
+def test_threat_optional_fatal_a_worker_without_home_cache_or_log(author: Author, hello, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     author.create()
     author.deployed(hello)
     store = author.context.store

@@ -76,11 +76,8 @@ def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
     seed = tmp_path / "seed"
     seed.mkdir()
     environ = {**os.environ, "HOME": str(tmp_path), "GREENTIC_SEED_DIR": str(seed)}
-    program = "import sys, threading; from greentic.materialize import seed; seed.copy_seed = lambda a, b: (print('booting', flush=True), threading.Event().wait()); from greentic.cli.start import run; run(['start', '--env', 'x'])"
-    slow = program.replace(
-        "from greentic.cli", "import greentic.worker.boot as boot; boot.copy_seed = seed.copy_seed; from greentic.cli"
-    )
-    process = subprocess.Popen([sys.executable, "-c", slow], env=environ, stdout=subprocess.PIPE, text=True)
+    program = "import sys, threading; from greentic.worker import candidate; candidate.read_seed = lambda a, b: (print('booting', flush=True), threading.Event().wait()); from greentic.cli.start import run; run(['start', '--env', 'x'])"
+    process = subprocess.Popen([sys.executable, "-c", program], env=environ, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "booting\n"
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)

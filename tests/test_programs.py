@@ -160,11 +160,11 @@ def test_a_verb_loads_only_what_it_needs(tmp_path):
 class Worker:
     """A running `greentic-start`."""
 
-    def __init__(self, store: Path, tmp_path: Path, **environ: str) -> None:
+    def __init__(self, store: Path, tmp_path: Path, *words: str, **environ: str) -> None:
         self.out = tmp_path / f"worker-{time.monotonic_ns()}.log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith("GREENTIC_")}
         self.process = subprocess.Popen(
-            [str(PROGRAMS / "greentic-start"), "start", "--env", "local", "--store-root", str(store)],
+            [str(PROGRAMS / "greentic-start"), "start", "--env", "local", "--store-root", str(store), *words],
             env=clean | {"GREENTIC_GATEWAY_LISTEN_ADDR": "127.0.0.1:0"} | environ, stdout=self.out.open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -315,12 +315,13 @@ def test_a_foreign_failure_is_skipped_and_told(tmp_path, distributor, real, hell
     foreign, _ = real.deployed(hello, f"{url}/missing", bundle_id="other", prefixes=("/other",))
     real.strip()
     before = real.context.store.paths("local").environment.read_bytes()
-    assert Worker(tmp_path / "store", tmp_path, GREENTIC_BUNDLE_CACHE_DIR="off").ends() == 1
+    strict = Worker(tmp_path / "store", tmp_path, "--require", "all", GREENTIC_BUNDLE_CACHE_DIR="off")
+    assert strict.ends() == 1  # as recorded of a worker that is for no revision
     worker = Worker(tmp_path / "store", tmp_path, GREENTIC_REVISION_ID=own.lower(), GREENTIC_BUNDLE_CACHE_DIR="off")
     port = worker.port()
     status = json.loads(ask(port, "GET", "/status")[1])
     assert status["deployments_routed"] == 1 and foreign in status["skipped_deployments"]
-    assert ask(port, "POST", "/other", b"1")[0] == 500 and ask(port, "POST", "/", b"1")[0] == 200
+    assert ask(port, "POST", "/other", b"1")[0] == 503 and ask(port, "POST", "/", b"1")[0] == 200
     assert worker.stop() == 0
     projected = json.loads(real.context.store.paths("local").runtime_config.read_text())
     assert [r["revision_id"] for r in projected["revisions"]] == [own]

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from conftest import booted
+from greentic.activate.lease import Serving
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.documents import replace
@@ -22,7 +23,7 @@ from greentic.ingress.front import Answer
 from greentic.ingress.http1 import MAX_BODY, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.placed import LocatedPack
-from greentic.materialize.seed import copy_seed
+from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan, wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
@@ -275,7 +276,9 @@ def app(tmp_path, hello, author):
     store: EnvironmentStore = author.context.store
     worker = booted(store)
     gate, peers = BearerGate([TOKEN], enabled=True), TrustedPeers((), trust_loopback=True)
-    return WorkerApp(worker.activation, "127.0.0.1:1", gate, worker.log, worker.services, peers)
+    return WorkerApp(
+        Serving(worker.activation, worker.store.clock), "127.0.0.1:1", gate, worker.log, worker.services, peers
+    )
 
 
 def call(app: WorkerApp, method: str, path: str, *chunks: bytes, peer: str = "127.0.0.1", **headers: str):
@@ -364,7 +367,7 @@ def test_threat_unauthenticated_invoke_strangers(app):
 def test_threat_unauthenticated_invoke_a_loopback_peer_is_nobody_special_where_a_proxy_runs_beside(app):
     assert call(app, "POST", "/", b"1")[0] == 200
     peers = TrustedPeers((), trust_loopback=False)
-    behind = WorkerApp(app.activation, "127.0.0.1:1", app._gate, app._log, app._services, peers)
+    behind = WorkerApp(app.serving, "127.0.0.1:1", app._gate, app._log, app._services, peers)
     assert call(behind, "POST", "/", b"1")[0] == 401
     assert call(behind, "POST", "/", b"1", authorization="Bearer secret")[0] == 200
     assert call(behind, "POST", "/workers/invoke", b"{}", authorization="Bearer secret")[0] == 403
@@ -379,9 +382,9 @@ def test_probes_and_draining(app):
 
 
 def test_a_deployment_that_is_not_served(app):
-    app.activation = app.activation._replace(dispatchers={})
+    app.serving.activation = app.serving.activation._replace(dispatchers={})
     assert call(app, "POST", "/", b"1")[2] == b"revision dispatch failed"
-    app.activation = app.activation._replace(routes=[])
+    app.serving.activation = app.serving.activation._replace(routes=[])
     assert call(app, "POST", "/", b"1")[2] == b"no deployment is bound to this host and path"
 
 
@@ -400,7 +403,7 @@ def test_a_mounted_configmap_is_a_seed(tmp_path):
     target.mkdir()
     (target / "environment.json").write_text("old")
     (target / "stays").write_text("s")
-    assert copy_seed(seed, target) == 2
+    assert place_seed(read_seed(seed, target), target) == 2
     assert (
         (target / "environment.json").read_text() == "{}"
         and (target / "stays").exists()
@@ -422,7 +425,7 @@ def test_seeds_that_are_refused(tmp_path):
         ("seed", "env", "is a link"),
     ):
         with pytest.raises(BootError, match=text):
-            copy_seed(tmp_path / seed, tmp_path / env_dir)
+            place_seed(read_seed(tmp_path / seed, tmp_path / env_dir), tmp_path / env_dir)
 
 
 def test_the_log_falls_back_and_warnings_reach_stderr(tmp_path, capsys, monkeypatch):

@@ -115,8 +115,13 @@ def content_of(revision: Revision, packs: tuple[LocatedPack, ...], config: dict[
     return msgspec.json.encode([named, pinned, config], order="deterministic").decode()
 
 
-def activate(env: Environment, loaded: Loaded, unavailable: Mapping[str, Fault], key: bytes) -> Activation:
-    """The activation of what was loaded. `key` signs the affinity cookies. Raises `SpecViolation` for splits that make no sense."""
+def activate(
+    env: Environment, loaded: Loaded, unavailable: Mapping[str, Fault], key: bytes, before: Activation | None = None
+) -> Activation:
+    """The activation of what was loaded. `key` signs cookies of the old form.
+
+    A deployment that is unavailable now and was served `before` goes on as it was; its fault is told all the same.
+    """
     choices: dict[str, list[Choice]] = {}
     for revision in wanted_revisions(env):
         split = env.split(revision.deployment_id)
@@ -131,9 +136,16 @@ def activate(env: Environment, loaded: Loaded, unavailable: Mapping[str, Fault],
         )
         for deployment_id, found in choices.items()
     }
-    endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
     faults = {**unavailable, **loaded.failed}
-    return Activation(env, route_table(env), dispatchers, loaded.revisions, faults, endpoints)
+    revisions = dict(loaded.revisions)
+    bound = {d.deployment_id for d in env.bundles if d.status == "active"}
+    for deployment_id in faults.keys() & bound if before is not None else ():
+        old = before.dispatchers.get(deployment_id) if before is not None else None
+        if before is not None and old is not None:
+            dispatchers[deployment_id] = old
+            revisions |= {i: before.revisions[i] for i in old.weights}
+    endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
+    return Activation(env, route_table(env), dispatchers, revisions, faults, endpoints)
 
 
 def published_config(paths: EnvPaths, env: Environment, revision: Revision) -> dict[str, dict[str, object]]:

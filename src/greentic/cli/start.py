@@ -74,6 +74,7 @@ def run(argv: list[str]) -> None:
         arguments.workers,
         arguments.trust_anchor,
         arguments.archive,
+        arguments.require == "all",
     )
     from greentic.ground.variables import environment
     from greentic.worker.boot import boot
@@ -114,7 +115,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="greentic-start",
         usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
-        " [--workers N] [--strict-port] [--verbose | --quiet]",
+        " [--workers N] [--require all] [--strict-port] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog="example:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,6 +128,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--trust-anchor", type=Path, metavar="FILE", help="keys that must have sealed environment.json")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that serve (default: 1)")
+    parser.add_argument(
+        "--require", choices=("any", "all"), default="any", help="all: end the boot if any deployment cannot be served"
+    )
     parser.add_argument("--strict-port", action="store_true", help="fail if the port is taken")
     parser.add_argument("--version", action="store_true", help="print the version")
     noise = parser.add_mutually_exclusive_group()

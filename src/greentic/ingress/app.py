@@ -14,6 +14,7 @@ import msgspec
 
 from greentic.activate.activation import Activation
 from greentic.activate.dispatch import Dispatcher, cookie_named
+from greentic.activate.lease import Serving
 from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.bounds import MAX_DEPTH, too_deep
@@ -106,11 +107,11 @@ class Request(NamedTuple):
 
 
 class WorkerApp:
-    """Answers requests from the current activation, which may be replaced at any time."""
+    """Answers requests from what is served, which may be swapped at any time."""
 
     def __init__(
         self,
-        activation: Activation,
+        serving: Serving,
         listen_addr: str,
         gate: BearerGate,
         log: OperatorLog,
@@ -119,7 +120,7 @@ class WorkerApp:
         *,
         shared_sessions: bool = False,
     ) -> None:
-        self.activation = activation
+        self.serving = serving
         self.listen_addr = listen_addr
         self.draining = False
         self.pool = TurnPool()
@@ -165,7 +166,7 @@ class WorkerApp:
         if path in _READY:
             return Reply(503, b"draining", _TEXT) if self.draining else Reply(200, b"ok", _TEXT)
         if path == "/status":
-            told = msgspec.json.encode(status(self.activation, self.listen_addr, draining=self.draining))
+            told = msgspec.json.encode(status(self.serving, self.listen_addr, draining=self.draining))
             return Reply(200, told, cors=b"origin" not in request.fields)  # for operators, not for pages of others
         if path == _INVOKE:
             return self._invoke(request)
@@ -174,7 +175,7 @@ class WorkerApp:
     # -- the generic route ------------------------------------------------------------------------------------------
 
     def _generic(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
-        activation = self.activation
+        activation = self.serving.activation
         route = find_route(activation.routes, request.header(b"host") or "", request.path)
         if route is None:
             raise Refused(404, "no deployment is bound to this host and path")
@@ -201,7 +202,7 @@ class WorkerApp:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
             return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
 
-        return self._turn(activation, route, revision, activity_of(value), seen.identity, replied)
+        return self._turn(route, revision, activity_of(value), seen.identity, replied)
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
@@ -220,7 +221,8 @@ class WorkerApp:
         found = activation.dispatchers.get(route.deployment_id)
         if found is not None and found.open:
             return found
-        if found is None and route.deployment_id in activation.unavailable:
+        fault = activation.unavailable.get(route.deployment_id)
+        if found is None and fault is not None and fault.reason != "absent":  # what is absent comes by no waiting
             text = "this deployment is not available at the moment"
             raise Refused(503, text, extra=[(b"retry-after", b"%d" % RETRY_SECONDS)])
         why = (
@@ -249,7 +251,6 @@ class WorkerApp:
 
     def _turn(
         self,
-        activation: Activation,
         route: Route,
         drawn: ActiveRevision,
         activity: Activity,
@@ -262,9 +263,10 @@ class WorkerApp:
             revision, services = drawn, self._services
             if not drawn.never_waits:
                 pinned = services.conversations.pinned(route.deployment_id, route.tenant, identity)
-                if pinned is not None and pinned in activation.revisions:
-                    revision = activation.revisions[pinned]
-            found = turn(revision, activity, route.tenant, route.team, identity, services, at_once=at_once)
+                held = None if pinned is None else self.serving.find(pinned)
+                revision = revision if held is None else held
+            with self.serving.lease(revision):
+                found = turn(revision, activity, route.tenant, route.team, identity, services, at_once=at_once)
             return Served(revision, found)
 
         async def beside() -> Reply:
@@ -300,7 +302,7 @@ class WorkerApp:
         if _is_deep(body, wanted.payload):
             text = f"invalid HostWorkerRequest body: nested deeper than {MAX_DEPTH} levels"
             raise Refused(400, text, cors=False)
-        activation = self.activation
+        activation = self.serving.activation
         route = find_tenant(activation.routes, tenant_of(wanted))
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
@@ -313,7 +315,7 @@ class WorkerApp:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
             return Reply(200, msgspec.json.encode(answer), cors=False)
 
-        return self._turn(activation, route, revision, invoke_activity(wanted.payload), seen.identity, replied)
+        return self._turn(route, revision, invoke_activity(wanted.payload), seen.identity, replied)
 
 
 def _is_deep(body: bytes, value: object) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from greentic import __version__
-from greentic.activate.activation import Activation
+from greentic.activate.lease import Serving
 from greentic.ground.documents import Json, JsonObject
+from greentic.ground.optional import lacking
+from greentic.materialize.serving_plan import Fault
+from greentic.telemetry.counts import BOUNDS
 
 _SIGNAL: JsonObject = {"last_ok_at": None, "last_error_at": None, "last_error": None}
 
 
-def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonObject:
+def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
     """The status document: the fields of the spec, and a row per revision."""
+    activation = serving.activation
     active = sum(d.status == "active" for d in activation.env.bundles)
     revisions: list[Json] = [
         {
@@ -20,6 +24,7 @@ def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonO
             "weight_bps": activation.dispatchers[r.deployment_id].weights[r.revision_id],
             "bundle_digest": r.digest,
             "bundle_source_uri": r.source,
+            "counts": _counts(serving, r.revision_id),
             "packs": [
                 {
                     "pack_id": p.pack_id,
@@ -54,5 +59,33 @@ def status(activation: Activation, listen_addr: str, *, draining: bool) -> JsonO
         "triggers": [],
         "revisions": revisions,
         "protections": activation.protections,
+        "unavailable": [_fault(deployment, fault) for deployment, fault in activation.unavailable.items()],
+        "draining_revisions": [
+            {"revision_id": revision_id, "counts": _counts(serving, revision_id)} for revision_id in serving.draining
+        ],
+        "following": serving.following,
+        "lacking": list[Json](lacking()),
         "skipped_deployments": {deployment: fault.text for deployment, fault in activation.unavailable.items()},
+    }
+
+
+def _counts(serving: Serving, revision_id: str) -> JsonObject:
+    """What happened to the turns of a revision; the histogram with its upper bounds in seconds."""
+    found = serving.of(revision_id).snapshot()
+    return {
+        "turns": found.turns,
+        "failures": dict[str, Json](found.failures),
+        "in_flight": found.in_flight,
+        "parked": found.parked,
+        "seconds": round(found.seconds, 6),
+        "latency": {"bounds": list[Json](BOUNDS), "counts": list[Json](found.buckets)},
+    }
+
+
+def _fault(deployment_id: str, fault: Fault) -> JsonObject:
+    return {
+        "deployment_id": deployment_id,
+        "revision_id": fault.revision_id,
+        "reason": fault.reason,
+        "error": fault.text,
     }

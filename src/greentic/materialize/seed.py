@@ -4,7 +4,8 @@ Rules:
 1. Every regular file of the seed is copied over the environment directory, the seed wins; what is only there stays.
 2. Links in the seed are followed only inside the seed (a mounted ConfigMap is made of them), links at the destination are
    refused.
-3. A seed that is missing, empty, or inside its destination is an error: an empty mount must not look like an empty
+3. A seed is read whole first, and placed only after its document was checked: one that is refused changes nothing.
+4. A seed that is missing, empty, or inside its destination is an error: an empty mount must not look like an empty
    environment.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from greentic.ground.disk import replace_file
 from greentic.ground.errors import BootError
@@ -21,19 +23,44 @@ MAX_FILES = 1000
 MAX_FILE_BYTES = 64 << 20
 
 
-def copy_seed(seed: Path, env_dir: Path) -> int:
-    """Copy the seed over the environment directory; returns how many files. Raises `BootError`."""
+class Seed(NamedTuple):
+    """The files of a seed, read but not placed."""
+
+    files: tuple[tuple[Path, bytes], ...]
+    """Relative names and contents."""
+
+    def file(self, name: str) -> bytes | None:
+        return next((data for relative, data in self.files if relative == Path(name)), None)
+
+
+def read_seed(seed: Path, env_dir: Path) -> Seed:
+    """Read the seed for an environment directory. Raises `BootError`."""
     if not seed.is_dir():
         raise BootError(f"GREENTIC_SEED_DIR points to a path that does not exist or is unreadable: `{seed}`")
     source, target = seed.resolve(), env_dir.resolve()
     if source == target or source.is_relative_to(target) or target.is_relative_to(source):
         raise BootError(f"GREENTIC_SEED_DIR `{seed}` and the environment directory `{env_dir}` overlap")
-    files = _files(source)
+    try:
+        files = [(relative, _read(path)) for relative, path in _files(source)]
+    except OSError as error:
+        raise BootError(f"GREENTIC_SEED_DIR `{seed}` cannot be read: {error.strerror}") from error
     if not files:
         raise BootError(f"GREENTIC_SEED_DIR `{seed}` contained no files to seed (empty or partial mount?)")
-    for relative, path in files:
-        _copy(path, env_dir / relative)
-    return len(files)
+    return Seed(tuple(files))
+
+
+def place_seed(seed: Seed, env_dir: Path) -> int:
+    """Copy what was read over the environment directory; returns how many files. Raises `BootError`."""
+    for relative, data in seed.files:
+        target = env_dir / relative
+        if target.is_symlink():
+            raise BootError(f"`{target}` is a link; a seed is not written through links")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, data, stat.S_IRUSR | stat.S_IWUSR, durable=True)
+        except OSError as error:
+            raise BootError(f"`{target}` cannot be written: {error.strerror}") from error
+    return len(seed.files)
 
 
 def _files(seed: Path) -> list[tuple[Path, Path]]:
@@ -57,10 +84,9 @@ def _files(seed: Path) -> list[tuple[Path, Path]]:
     return sorted(found)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.stat().st_size > MAX_FILE_BYTES:
-        raise BootError(f"seed file `{source}` is larger than {MAX_FILE_BYTES} bytes")
-    if target.is_symlink():
-        raise BootError(f"`{target}` is a link; a seed is not written through links")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, source.read_bytes(), stat.S_IRUSR | stat.S_IWUSR, durable=True)
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise BootError(f"seed file `{path}` is larger than {MAX_FILE_BYTES} bytes")
+    return data

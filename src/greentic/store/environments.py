@@ -80,24 +80,11 @@ class EnvironmentStore:
 
     def load(self, env_id: str) -> Environment:
         """The validated environment. Raises `NotFound` or `StoreError`."""
-        env = self.load_unchecked(env_id)
-        path = self.paths(env_id).environment
-        try:
-            validate(env)
-        except SpecViolation as error:
-            raise StoreError(
-                str(error),
-                hint=f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{path.parent / 'backups'}`",
-            ) from None
-        return env
+        return _valid(self.load_unchecked(env_id), self.paths(env_id).environment)
 
     def load_unchecked(self, env_id: str) -> Environment:
         """The environment as it parses, without the rules across fields; for the doctor."""
-        path = self.existing(env_id).environment
-        env = read_document(path, Environment)
-        if env.environment_id != env_id:
-            raise StoreError(f"environment_id mismatch: file is `{env_id}`, value is `{env.environment_id}`")
-        return env
+        return _of(read_document(self.existing(env_id).environment, Environment), env_id)
 
     def survey(self) -> tuple[list[Environment], list[Broken]]:
         """Every environment that loads, and every directory with a document that does not, both sorted by id."""
@@ -201,6 +188,30 @@ class Transaction:
         return config
 
 
+def environment_of(data: bytes, path: Path, env_id: str) -> Environment:
+    """The validated environment in some bytes; `path` is what errors call it. Raises `StoreError`."""
+    if len(data) > MAX_DOCUMENT:
+        raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
+    return _valid(_of(document_of(data, path, Environment), env_id), path)
+
+
+def _of(env: Environment, env_id: str) -> Environment:
+    if env.environment_id != env_id:
+        raise StoreError(f"environment_id mismatch: file is `{env_id}`, value is `{env.environment_id}`")
+    return env
+
+
+def _valid(env: Environment, path: Path) -> Environment:
+    try:
+        validate(env)
+    except SpecViolation as error:
+        raise StoreError(
+            str(error),
+            hint=f"`gtc op env doctor {env.environment_id}` examines it; backups of the document are in `{path.parent / 'backups'}`",
+        ) from None
+    return env
+
+
 def read_document(path: Path, form: type[_D]) -> _D:
     """Parse a store document. Raises `StoreError` that names the file and the place."""
     try:
@@ -209,6 +220,11 @@ def read_document(path: Path, form: type[_D]) -> _D:
         data = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
+    return document_of(data, path, form)
+
+
+def document_of(data: bytes, path: Path, form: type[_D]) -> _D:
+    """The document in some bytes. Raises `StoreError` that names the file and the place."""
     try:
         return from_json(form, parse(data))
     except ValueError as error:

@@ -16,15 +16,14 @@ from greentic.activate.activation import Activation, Loader
 from greentic.activate.turn import TurnServices
 from greentic.components.runtime import ComponentRuntime
 from greentic.distribute.bundle_cache import open_cache
-from greentic.ground.errors import BootError, GreenticError, NotFound
+from greentic.ground.errors import BootError, GreenticError
 from greentic.ground.optional import on_lack
-from greentic.materialize.seed import copy_seed
-from greentic.model.environment import Environment
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import Level, OperatorLog
+from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.provision import Bench, provision
 from greentic.worker.services import turn_services
 from greentic.worker.session_key import signing_key
@@ -37,6 +36,8 @@ class Booted(NamedTuple):
     """A worker that is ready to bind."""
 
     bench: Bench
+    digest: str
+    """Of the candidate that is served."""
     activation: Activation
     services: TurnServices
 
@@ -57,32 +58,30 @@ def boot(options: StartOptions, environ: Mapping[str, str]) -> Booted:
         paths = store.paths(settings.env_id)
     except GreenticError as error:
         raise BootError(str(error)) from None
-    if settings.seed is not None:
-        copy_seed(settings.seed, paths.root)
     if settings.archive is not None:
         _from_archive(settings.archive, paths, settings.cache_directory)
     if settings.env_id == LOCAL_ENV and not paths.environment.exists():
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
-    env = _load(store, settings.env_id)
+    candidate = read_candidate(store, settings)
     log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level])
     for warning in settings.warnings:
         log.warn("start", warning)
     on_lack(lambda text: log.warn("start", text))
-    return from_nothing(store, settings, env, log)
+    return from_nothing(store, settings, candidate, log)
 
 
-def from_nothing(store: EnvironmentStore, settings: Settings, env: Environment, log: OperatorLog) -> Booted:
+def from_nothing(store: EnvironmentStore, settings: Settings, candidate: Candidate, log: OperatorLog) -> Booted:
     """Provision one environment document for the first time. Raises `BootError`; the projection is gone then."""
-    paths = store.paths(env.environment_id)
+    paths = store.paths(settings.env_id)
     try:
-        services = turn_services(env.environment_id, settings.sessions, log, store.clock, store.random)
+        services = turn_services(settings.env_id, settings.sessions, log, store.clock, store.random)
         runtime = ComponentRuntime(
             paths.root, services.state, lambda source, text: log.info("component", f"{source}: {text}")
         )
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key)
-        return Booted(bench, provision(bench, env), services)
+        return Booted(bench, candidate.digest, provision(bench, candidate), services)
     except BaseException:
         with contextlib.suppress(OSError):
             paths.runtime_config.unlink(missing_ok=True)
@@ -97,13 +96,3 @@ def _from_archive(archive: Path, paths: EnvPaths, directory: Path | None) -> Non
     if cache is None:
         raise BootError("booting from a file needs a directory for bundles: set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
     import_archive(archive, paths, cache)
-
-
-def _load(store: EnvironmentStore, name: str) -> Environment:
-    try:
-        return store.load(name)
-    except NotFound as error:
-        missing = NotFound(f"environment `{name}` not found in `{store.root}`", hint=error.hint)
-        raise BootError(f"loading environment `{name}` for bundle-less boot") from missing
-    except GreenticError as error:
-        raise BootError(f"loading environment `{name}` for bundle-less boot") from error

@@ -6,6 +6,7 @@ Rules:
 1. Nothing here decides by itself: what to pull is the plan's, whom to trust is the policy's, whose failure ends a boot is the plan's.
 2. What the worker has is not had again: revisions that are served are neither hashed nor loaded another time.
 3. The projection on the disk is that of the very document that was provisioned, without the deployments that are not served.
+4. While something serves, a deployment whose new revisions cannot be had goes on with the old ones, unless trust refuses those now.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from greentic.materialize.pull import Means, Obtained, pull
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan, wanted_revisions
-from greentic.materialize.trusted import establish, protections
+from greentic.materialize.trusted import Trust, establish, protections
 from greentic.model.environment import Environment, Revision
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
+from greentic.worker.candidate import Candidate
 from greentic.worker.settings import Settings
 
 
@@ -40,13 +42,18 @@ class Bench(NamedTuple):
     cookie_key: bytes
 
 
-def provision(bench: Bench, env: Environment, serving: Activation | None = None) -> Activation:
-    """The activation of one document; `serving` is what runs now. Raises `BootError` for a failure that ends a boot."""
-    store, settings, log = bench.store, bench.settings, bench.log
+def provision(bench: Bench, candidate: Candidate, serving: Activation | None = None) -> Activation:
+    """The activation of one document; `serving` is what runs now, if anything does.
+
+    Raises `BootError` for a document that is refused, and at a boot for a failure that ends it. Nothing is changed by a document
+    that is refused. While something serves, the failure of a deployment leaves that deployment as it was (rule 4).
+    """
+    store, settings, log, env = bench.store, bench.settings, bench.log, candidate.env
     paths = store.paths(env.environment_id)
+    trust = establish(env, paths, log, settings.trust_anchor, allow_rollback=settings.allow_rollback)
+    candidate.adopt(store)
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
-    trust = establish(env, paths, log, settings.trust_anchor, allow_rollback=settings.allow_rollback)
     wanted = wanted_revisions(env)
     refused: dict[str, GreenticError] = {}
     for revision in wanted:
@@ -61,11 +68,13 @@ def provision(bench: Bench, env: Environment, serving: Activation | None = None)
     obtained = _pulled(bench, plan, cache, trust.delivery.mirrors)
     faults = {**plan.unavailable, **_unreachable(plan, obtained)}
     served = [r for r in wanted_revisions(plan.env) if r.deployment_id not in faults]
-    _raise_if(ends_boot(plan, faults, len(served)))
+    if serving is None:
+        _raise_if(ends_boot(plan, faults, len(served)))
     parts: Mapping[str, ActiveRevision] = {r.content: r for r in serving.revisions.values()} if serving else {}
     loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, bench.loader, parts)
     faults |= loaded.failed
-    _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
+    if serving is None:
+        _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
     _tell(log, plan.env, faults)
     _project(store, plan.env, frozenset(faults))
     if obtained.packs:
@@ -76,10 +85,27 @@ def provision(bench: Bench, env: Environment, serving: Activation | None = None)
             f"({len(faults)} foreign revision(s) skipped)",
         )
     try:
-        activation = activate(plan.env, loaded, faults, bench.cookie_key)
+        activation = activate(plan.env, loaded, faults, bench.cookie_key, _still_good(serving, trust, log))
     except SpecViolation as error:
         raise BootError(f"activating environment `{env.environment_id}`") from error
     return activation._replace(protections=protections(trust, [obtained.guard, forbid_core_files()]))
+
+
+def _still_good(serving: Activation | None, trust: Trust, log: OperatorLog) -> Activation | None:
+    """What serves, without the deployments of which a revision is refused by now (rule 4)."""
+    if serving is None:
+        return None
+    kept = {}
+    for deployment_id, dispatcher in serving.dispatchers.items():
+        recorded = [serving.env.revision(revision_id) for revision_id in dispatcher.weights]
+        try:
+            for revision in recorded:
+                if revision is not None:
+                    trust.check(revision, log)
+        except GreenticError:
+            continue
+        kept[deployment_id] = dispatcher
+    return serving._replace(dispatchers=kept)
 
 
 def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]]:

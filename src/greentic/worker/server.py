@@ -14,23 +14,35 @@ import errno
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 
+from greentic.activate.activation import Activation
+from greentic.activate.lease import Serving
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import BearerGate, load_tokens
 from greentic.ingress.front import Front, places
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.hosts import host_without_port, join_listen_addr
-from greentic.telemetry.log import OperatorLog, say
+from greentic.telemetry.log import say
 from greentic.worker.boot import Booted
+from greentic.worker.candidate import DOCUMENT, read_candidate
+from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.processes import inherited, supervise
+from greentic.worker.provision import provision
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
+from greentic.worker.together import SharedDirectory
+from greentic.worker.watch import DirectoryWatch
 
 BACKLOG = 1024
 ACCEPT_AT_ONCE = 2
 """Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
 MANY_FILES = 65_536
+SWAP_SECONDS = 30.0
+WATCHED = frozenset({DOCUMENT, "..data", "trust-root.json"})
+"""Names whose change is worth a look: the document, and the link that a mounted ConfigMap swaps."""
 
 
 def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str]]:
@@ -105,21 +117,18 @@ def _bound(booted: Booted, gate: BearerGate) -> socket.socket:
     return bound
 
 
-def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, serving: Callable[[], None]) -> None:
+def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, ready: Callable[[], None]) -> None:
     """Serve in this process."""
     activation, ingress = booted.activation, booted.bench.settings.ingress
     peers = TrustedPeers(_own_hosts(booted, listen), trust_loopback=ingress.trust_loopback)
-    app = WorkerApp(
-        activation, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions
-    )
+    serving = Serving(activation, booted.store.clock)
+    app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    asyncio.run(_serve(booted, app, front, bound, serving))
+    asyncio.run(_serve(booted, app, front, bound, ready))
     app.pool.stop()
 
 
-async def _serve(
-    booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, serving: Callable[[], None]
-) -> None:
+async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, ready: Callable[[], None]) -> None:
     """Accept until a signal says to stop, then stop as rule 2 says."""
     log, ingress = booted.log, booted.bench.settings.ingress
     loop = asyncio.get_running_loop()
@@ -139,12 +148,15 @@ async def _serve(
 
     loop.add_signal_handler(signal.SIGTERM, asked, "sigterm")
     loop.add_signal_handler(signal.SIGINT, asked, "ctrl_c")
-    loop.add_signal_handler(signal.SIGHUP, _look_again, log)
     server = await loop.create_server(front.connection, sock=bound, backlog=ACCEPT_AT_ONCE)
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
-    serving()
+    follower = _follower(booted, app.serving, loop)
+    loop.add_signal_handler(signal.SIGHUP, follower.wake)
+    ready()
+    follower.start()
     await stop.wait()
+    follower.stop()
     server.close()
     closing = asyncio.ensure_future(front.close(ingress.finish_seconds))
     await asyncio.wait({closing, asyncio.ensure_future(at_once.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,8 +166,31 @@ async def _serve(
         )
 
 
-def _look_again(log: OperatorLog) -> None:
-    log.info("start", "SIGHUP: heard")
+def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop) -> Follower:
+    """What keeps this process serving what its environment says. Swaps happen on the loop."""
+    bench, store, settings = booted.bench, booted.store, booted.bench.settings
+
+    def swap(new: Activation) -> None:
+        done = threading.Event()
+
+        def flip() -> None:
+            serving.swap(new)
+            done.set()
+
+        loop.call_soon_threadsafe(flip)
+        done.wait(SWAP_SECONDS)
+
+    def tell(state: JsonObject) -> None:
+        serving.following = state
+
+    steps = Steps(
+        lambda: read_candidate(store, settings), lambda found: provision(bench, found, serving.activation), swap, tell
+    )
+    directories = [store.paths(settings.env_id).root, *([settings.seed] if settings.seed is not None else [])]
+    watch = DirectoryWatch(directories, WATCHED)
+    shared = settings.sessions.shared_directory
+    together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
+    return Follower(steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together)
 
 
 def _own_hosts(booted: Booted, listen: str) -> set[str]:

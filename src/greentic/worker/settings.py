@@ -44,6 +44,8 @@ class StartOptions(NamedTuple):
     trust_anchor: Path | None = None
     archive: Path | None = None
     """An exported environment to boot from, without a network."""
+    require_all: bool = False
+    """Whether the failure of any deployment ends the boot."""
 
     def arguments(self) -> list[str]:
         """The command line of another process of the same worker."""
@@ -54,6 +56,8 @@ class StartOptions(NamedTuple):
             words += ["--store-root", str(self.store_root)]
         if self.trust_anchor is not None:
             words += ["--trust-anchor", str(self.trust_anchor)]
+        if self.require_all:
+            words += ["--require", "all"]
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
@@ -136,7 +140,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
             seed=variables.path("GREENTIC_SEED_DIR", environ),
             archive=options.archive,
-            scope=read_scope(environ),
+            scope=read_scope(options, environ),
             trust_anchor=options.trust_anchor or variables.path("GREENTIC_TRUST_ANCHOR", environ),
             allow_rollback=variables.switch("GREENTIC_ALLOW_ROLLBACK", environ),
             pack_signatures=_pack_signatures(environ),
@@ -162,13 +166,13 @@ def env_id(option: str | None, environ: Mapping[str, str]) -> Told:
     return Told(LOCAL_ENV, ("the environment name `dev` is old; serving `local`",))
 
 
-def read_scope(environ: Mapping[str, str]) -> Scope:
+def read_scope(options: StartOptions, environ: Mapping[str, str]) -> Scope:
     """Which revision a worker is for. Blank counts as unset, and ids are compared in upper case."""
     scope = variables.text("GREENTIC_REVISION_SCOPE", environ).lower()
     if scope not in ("", "own"):
         raise InvalidArgument(f"GREENTIC_REVISION_SCOPE=`{scope[:60]}`: expected `own`, or nothing")
     own = variables.text("GREENTIC_REVISION_ID", environ).upper() or None
-    return Scope(own, scope == "own", require_all=True)
+    return Scope(own, scope == "own", options.require_all)
 
 
 def read_gateway(environ: Mapping[str, str]) -> Gateway:

@@ -1,0 +1,140 @@
+"""What is served now, what was before, and who still holds on to it (threats: drain-race).
+
+Rules:
+1. A request holds the activation that it started with, and leases the revision that answers it until its turn ended.
+2. A swap flips one name. Revisions that are in the new activation go on as they are; the others drain.
+3. A draining revision takes no new conversations, but those that wait on it, until its last lease is given back and nobody waits on it
+   any more, or its drain window is over, whichever comes first; never before its last lease.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from greentic.activate.activation import Activation
+from greentic.activate.turn import ActiveRevision
+from greentic.flow.graph import NotAtOnce
+from greentic.ground.clock import Clock
+from greentic.ground.documents import JsonObject
+from greentic.telemetry.counts import Counts, Kind
+
+REMEMBERED = 256
+"""Revisions that are no longer served and whose counts are kept."""
+
+
+class Draining(NamedTuple):
+    """A revision that was swapped out."""
+
+    revision: ActiveRevision
+    until: float
+    """When its drain window is over, by the monotonic clock."""
+
+
+class Lease:
+    """One turn on one revision; tell it how the turn ended."""
+
+    __slots__ = ("counts", "failure", "void")
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        self.failure: Kind | None = None
+        self.void = False
+        """Whether the turn was given up without a trace, to be made again."""
+
+
+class Serving:
+    """The activation that answers, and the revisions that drain. Swaps come from one thread, turns from any."""
+
+    def __init__(self, activation: Activation, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.activation = activation
+        self.draining: dict[str, Draining] = {}
+        self.counts: dict[str, Counts] = {}
+        self.swaps = 0
+        self.following: JsonObject | None = None
+        """How following the environment goes, for `/status`."""
+
+    def swap(self, new: Activation) -> None:
+        """Serve `new` from now on (rule 2)."""
+        old, self.activation = self.activation, new
+        self.swaps += 1
+        for revision_id, revision in old.revisions.items():
+            if revision_id not in new.revisions:
+                window = self._window(old, revision_id)
+                self.draining[revision_id] = Draining(revision, self._clock.monotonic() + window)
+        for revision_id in new.revisions:
+            self.draining.pop(revision_id, None)
+        self.sweep()
+
+    def find(self, revision_id: str) -> ActiveRevision | None:
+        """A revision that serves, or that drains and is still there for who waits on it."""
+        found = self.activation.revisions.get(revision_id)
+        if found is None and revision_id in self.draining:
+            self.sweep()
+            held = self.draining.get(revision_id)
+            found = None if held is None else held.revision
+        return found
+
+    @contextmanager
+    def lease(self, revision: ActiveRevision) -> Iterator[Lease]:
+        """Hold a revision while a turn runs on it, and count how the turn ended."""
+        with self._lock:
+            counts = self._of(revision.revision_id)
+            counts.in_flight += 1
+        lease, began = Lease(counts), self._clock.monotonic()
+        try:
+            yield lease
+        except NotAtOnce:
+            lease.void = True
+            raise
+        except BaseException:
+            lease.failure = lease.failure or "flow"
+            raise
+        finally:
+            seconds = self._clock.monotonic() - began
+            with self._lock:
+                counts.in_flight -= 1
+                if not lease.void:
+                    counts.ended(seconds, lease.failure)
+            if revision.revision_id in self.draining:
+                self.sweep()
+
+    def of(self, revision_id: str) -> Counts:
+        """The counts of a revision."""
+        with self._lock:
+            return self._of(revision_id)
+
+    def _of(self, revision_id: str) -> Counts:
+        found = self.counts.get(revision_id)
+        if found is None:
+            found = self.counts[revision_id] = Counts()
+            if len(self.counts) > REMEMBERED + len(self.activation.revisions) + len(self.draining):
+                self._forget_oldest()
+        return found
+
+    def sweep(self) -> list[str]:
+        """Let go of draining revisions that nobody needs (rule 3); which those are."""
+        now = self._clock.monotonic()
+        with self._lock:
+            gone = [
+                revision_id
+                for revision_id, held in self.draining.items()
+                if not (counts := self._of(revision_id)).in_flight and (not counts.parked or now >= held.until)
+            ]
+            for revision_id in gone:
+                del self.draining[revision_id]
+        return gone
+
+    def _window(self, activation: Activation, revision_id: str) -> float:
+        recorded = activation.env.revision(revision_id)
+        return float(recorded.drain_seconds) if recorded is not None else 0.0
+
+    def _forget_oldest(self) -> None:
+        for revision_id in self.counts:
+            if revision_id not in self.activation.revisions and revision_id not in self.draining:
+                del self.counts[revision_id]
+                return

@@ -1,0 +1,60 @@
+"""A document that a worker may come to serve: read, but nothing acted on yet (threats: refused-import).
+
+Rules:
+1. It comes from the seed directory where there is one, else from the store. It is parsed and validated, and must be of the environment
+   that this worker serves.
+2. What the seed brings is placed in the store only by `adopt`, which whoever checked the document calls.
+3. Two candidates with the same digest are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from greentic.ground.errors import BootError, GreenticError, NotFound
+from greentic.materialize.seed import Seed, place_seed, read_seed
+from greentic.model.environment import Environment
+from greentic.store.environments import EnvironmentStore, environment_of
+from greentic.worker.settings import Settings
+
+DOCUMENT = "environment.json"
+
+
+class Candidate(NamedTuple):
+    """A document, with where it came from."""
+
+    env: Environment
+    digest: str
+    seed: Seed | None
+
+    def adopt(self, store: EnvironmentStore) -> None:
+        """Place what the seed brought (rule 2). Raises `BootError`."""
+        if self.seed is not None:
+            place_seed(self.seed, store.paths(self.env.environment_id).root)
+
+
+def read_candidate(store: EnvironmentStore, settings: Settings) -> Candidate:
+    """The document that is there now (rule 1). Raises `BootError`, whose cause is the reason."""
+    name = settings.env_id
+    paths = store.paths(name)
+    context = f"loading environment `{name}` for bundle-less boot"
+    seed = None if settings.seed is None else read_seed(settings.seed, paths.root)
+    try:
+        data = None if seed is None else seed.file(DOCUMENT)
+        if data is None:
+            seed_digest = b"" if seed is None else b"".join(content for _, content in seed.files)
+            path = store.existing(name).environment
+            data = path.read_bytes()
+            env = environment_of(data, path, name)
+        else:
+            seed_digest = b""
+            env = environment_of(data, paths.environment, name)
+    except NotFound as error:
+        missing = NotFound(f"environment `{name}` not found in `{store.root}`", hint=error.hint)
+        raise BootError(context) from missing
+    except OSError as error:
+        raise BootError(f"{context}: `{paths.environment}`: {error.strerror}") from error
+    except GreenticError as error:
+        raise BootError(context) from error
+    return Candidate(env, hashlib.sha256(data + seed_digest).hexdigest(), seed)

@@ -1,0 +1,178 @@
+"""A living worker: it follows its environment (spec: worker 4.13, and better: it pulls).
+
+Rules:
+1. When the store, the seed or a signal says that there may be something new, the document is read, checked and provisioned beside what
+   serves, then swapped in with one step. Nothing of what serves is touched before.
+2. Any failure leaves the old set serving, is told in the log and in `/status`, and is tried again, later each time. So is a deployment
+   that could not be had, while the others are served.
+3. The same document is not provisioned twice, unless something is to be tried again.
+4. The processes of one worker flip together: each waits a while until the others have prepared the same document.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from greentic.activate.activation import Activation
+from greentic.ground.backoff import Backoff
+from greentic.ground.clock import Clock, Random, timestamp
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import GreenticError, SpecViolation
+from greentic.model.delivery import delivery_of
+from greentic.model.environment import Environment
+from greentic.telemetry.log import OperatorLog, traceback_of
+from greentic.worker.candidate import Candidate
+from greentic.worker.watch import POLL_SECONDS, Watch
+
+AGAIN = Backoff(first=1.0, longest=60.0)
+
+
+class Together(Protocol):
+    """The processes of one worker."""
+
+    def agree(self, digest: str) -> None:
+        """Say that this process has prepared a document, and wait a while until all have."""
+        ...
+
+
+class Alone:
+    """One process waits for nobody."""
+
+    def agree(self, digest: str) -> None:
+        pass
+
+
+class Steps(NamedTuple):
+    """What following does, each from the follower's own thread."""
+
+    read: Callable[[], Candidate]
+    provision: Callable[[Candidate], Activation]
+    """Raises `GreenticError`."""
+    swap: Callable[[Activation], None]
+    tell: Callable[[JsonObject], None]
+    """Told the state for `/status`."""
+
+
+class Follower:
+    """Follows in a thread of its own until it is stopped."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        watch: Watch,
+        serving: Activation,
+        digest: str,
+        log: OperatorLog,
+        clock: Clock,
+        random: Random,
+        together: Together,
+    ) -> None:
+        self._steps, self._watch, self._log, self._clock, self._random = steps, watch, log, clock, random
+        self._together = together
+        self._applied = self._wanted = digest
+        self._desired = self._serving = _generation(serving.env)
+        self._error: str | None = None
+        self._since: int | None = None
+        self._tried = 0
+        self._next: float | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._look_again_for(serving)
+        self._told()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now; what failed is tried again."""
+        self._next = self._clock.monotonic()
+        self._watch.wake()
+
+    def stop(self) -> None:
+        """End following; a provisioning that runs is left behind."""
+        self._stopping = True
+        self._watch.wake()
+
+    def look(self) -> bool:
+        """Look once; whether anything was swapped in."""
+        try:
+            candidate = self._steps.read()
+            if candidate.digest == self._applied and not self._due():
+                return False
+            self._wanted, self._desired = candidate.digest, _generation(candidate.env)
+            new = self._steps.provision(candidate)
+        except GreenticError as error:
+            self._failed(_text(error))
+            return False
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a new document, the old one serves on
+            self._failed(traceback_of(error))
+            return False
+        self._together.agree(candidate.digest)
+        self._steps.swap(new)
+        if candidate.digest != self._applied:
+            self._tried = 0
+        self._applied, self._serving, self._error, self._since = candidate.digest, self._desired, None, None
+        self._look_again_for(new)
+        self._log.info(
+            "follow", f"serving generation {self._serving} of environment `{new.env.environment_id}`", show=True
+        )
+        self._told()
+        return True
+
+    def _run(self) -> None:
+        while not self._stopping:
+            seconds = POLL_SECONDS if self._next is None else max(self._next - self._clock.monotonic(), 0.0)
+            self._watch.wait(seconds)
+            if not self._stopping:
+                self.look()
+        self._watch.close()
+
+    def _due(self) -> bool:
+        return self._next is not None and self._clock.monotonic() >= self._next
+
+    def _failed(self, text: str) -> None:
+        if text != self._error:
+            self._log.error("follow", f"the new environment is not served, the old one goes on: {text}")
+            self._since = self._clock.now_ns()
+        self._error = text
+        self._plan_next()
+        self._told()
+
+    def _look_again_for(self, activation: Activation) -> None:
+        """Plan another try where a deployment may come by itself."""
+        if any(fault.passing for fault in activation.unavailable.values()):
+            self._plan_next()
+        else:
+            self._tried, self._next = 0, None
+
+    def _plan_next(self) -> None:
+        self._tried += 1
+        self._next = self._clock.monotonic() + AGAIN.pause(self._tried, self._random)
+
+    def _told(self) -> None:
+        left = None if self._next is None else self._next - self._clock.monotonic()
+        self._steps.tell(
+            {
+                "desired": {"generation": self._desired, "digest": self._wanted[:12]},
+                "serving": {"generation": self._serving, "digest": self._applied[:12]},
+                "error": self._error,
+                "since": None if self._since is None else timestamp(self._since),
+                "next_try": None if left is None else timestamp(self._clock.now_ns() + int(left * 1e9)),
+            }
+        )
+
+
+def _generation(env: Environment) -> int:
+    """What counts the changes of a document: the sealed generation, else the sum of those of its splits."""
+    try:
+        sealed = delivery_of(env).generation
+    except SpecViolation:
+        sealed = 0
+    return sealed or sum(split.generation for split in env.traffic_splits)
+
+
+def _text(error: GreenticError) -> str:
+    cause = error.__cause__
+    return f"{error}: {cause}" if isinstance(cause, GreenticError) else str(error)

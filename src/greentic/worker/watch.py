@@ -1,0 +1,93 @@
+"""Being told that files changed: by the file system where it tells, by looking now and then where it does not.
+
+Rules:
+1. What is watched are directories, for a mounted ConfigMap changes by a swap of a link and an editor by a rename.
+2. Being told means that it is worth looking; what changed is for whoever looks. Many changes at once are told once.
+3. A file system that tells nothing (some network and overlay mounts) is looked at every `POLL_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from greentic.ground.optional import done_without
+
+POLL_SECONDS = 15.0
+SETTLE_SECONDS = 0.005
+"""How long after a change another one is waited for, so that one save is one look."""
+
+
+class Watch(Protocol):
+    def wait(self, seconds: float) -> bool:
+        """Wait until something changed or somebody woke us, at most so many seconds; whether anything did."""
+        ...
+
+    def wake(self) -> None:
+        """End the wait of another thread, or the next one."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class DirectoryWatch:
+    """Watches directories for files that appear, change or go; names that begin with a dot or end as logs do are not looked at."""
+
+    def __init__(self, directories: Iterable[Path], names: frozenset[str]) -> None:
+        self._names = names
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._poll = select.poll()
+        self._poll.register(self._reading, select.POLLIN)
+        self._told: object = None
+        try:
+            from inotify_simple import INotify, flags
+        except (ImportError, OSError) as error:
+            done_without("being told of changed files", error)
+            return
+        try:
+            self._inotify = INotify()
+            mask = (
+                flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.CREATE | flags.DELETE | flags.DELETE_SELF
+            )
+            for directory in directories:
+                self._inotify.add_watch(str(directory), mask)
+        except OSError as error:
+            done_without("being told of changed files", f"{error.strerror}; looking every {POLL_SECONDS:g} s")
+            return
+        self._told = self._inotify
+        self._poll.register(self._inotify.fileno(), select.POLLIN)
+
+    def wait(self, seconds: float) -> bool:
+        found = self._ready(min(seconds, POLL_SECONDS))
+        while found and self._ready(SETTLE_SECONDS):
+            pass
+        return found
+
+    def wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # many have called already
+            os.write(self._writing, b"w")
+
+    def close(self) -> None:
+        if self._told is not None:
+            self._inotify.close()
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _ready(self, seconds: float) -> bool:
+        """Wait for anything that is worth a look; drains what was told."""
+        found = False
+        for fd, _ in self._poll.poll(max(int(seconds * 1000), 0)):
+            if fd == self._reading:
+                os.read(fd, 4096)
+                found = True
+            else:
+                found = any(self._counts(event.name) for event in self._inotify.read(timeout=0)) or found
+        return found
+
+    def _counts(self, name: str) -> bool:
+        return not name or name in self._names

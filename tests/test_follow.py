@@ -1,0 +1,357 @@
+"""A living worker: what is new is provisioned beside what serves and swapped in whole; what fails leaves the old serving."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from conftest import Author, booted, make_bundle, make_pack
+from greentic.activate.activation import Activation
+from greentic.activate.lease import Serving
+from greentic.activate.turn import ActiveRevision
+from greentic.ground.documents import replace
+from greentic.ground.errors import BootError
+from greentic.telemetry.counts import BOUNDS, Counts, quantile
+from greentic.worker.boot import Booted
+from greentic.worker.candidate import read_candidate
+from greentic.worker.follow import Alone, Follower, Steps
+from greentic.worker.provision import provision
+from greentic.worker.together import SharedDirectory
+from greentic.worker.watch import DirectoryWatch
+from simulators import CountingRandom, FakeClock
+
+
+class NoWatch:
+    """Nothing tells; the test looks."""
+
+    def wait(self, seconds: float) -> bool:
+        return True
+
+    def wake(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Living:
+    """A worker that was booted, with its follower in the test's hands."""
+
+    def __init__(self, worker: Booted) -> None:
+        self.worker, self.clock = worker, FakeClock()
+        self.serving = Serving(worker.activation, self.clock)
+        self.told: list[dict[str, object]] = []
+        self.swapped: list[Activation] = []
+        store, settings = worker.store, worker.bench.settings
+
+        def swap(new: Activation) -> None:
+            self.serving.swap(new)
+            self.swapped.append(new)
+
+        steps = Steps(
+            lambda: read_candidate(store, settings),
+            lambda found: provision(worker.bench, found, self.serving.activation),
+            swap,
+            self.told.append,
+        )
+        self.follower = Follower(
+            steps, NoWatch(), worker.activation, worker.digest, worker.log, self.clock, CountingRandom(), Alone()
+        )
+
+    def later(self, seconds: float = 120.0) -> bool:
+        self.clock.sleep(seconds)
+        return self.follower.look()
+
+    @property
+    def routes(self) -> list[str]:
+        return sorted(p for r in self.serving.activation.routes for p in r.prefixes)
+
+
+@pytest.fixture
+def living(author: Author, hello) -> Living:
+    author.create()
+    author.deployed(hello, prefixes=("/one",))
+    return Living(booted(author.context.store))
+
+
+def document(author: Author) -> Path:
+    return author.context.store.paths("local").environment
+
+
+def test_new_deployments_appear_and_gone_ones_disappear(living, author, hello):
+    assert not living.follower.look()  # nothing changed, nothing done
+    deployment, _ = author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert (
+        living.follower.look() and living.routes == ["/one", "/two"] and len(living.serving.activation.revisions) == 2
+    )
+    env = author.context.store.load("local")
+    with author.context.store.transaction("local") as transaction:
+        transaction.save(
+            replace(
+                env, bundles=[replace(d, status="paused") if d.deployment_id == deployment else d for d in env.bundles]
+            )
+        )
+    assert living.follower.look() and living.routes == ["/one"] and len(living.serving.activation.revisions) == 1
+    assert living.told[-1]["error"] is None and living.told[-1]["desired"] == living.told[-1]["serving"]
+
+
+def test_a_change_of_weights_loads_nothing(living, author, hello, monkeypatch):
+    (deployment,) = living.serving.activation.dispatchers
+    (first,) = living.serving.activation.revisions
+    second = author.warm(author.stage(deployment, hello))
+    author.route(deployment, (first, 9900), (second, 100), key="a")
+    assert living.follower.look()
+    before = living.serving.activation.revisions
+    monkeypatch.setattr("greentic.activate.activation.load_packs", lambda *_: pytest.fail("a pack was loaded"))
+    monkeypatch.setattr("greentic.materialize.placed.verified_packs", lambda *_: pytest.fail("a pack was hashed"))
+    author.route(deployment, (first, 5000), (second, 5000), key="b")
+    assert living.follower.look()
+    after = living.serving.activation.revisions
+    assert all(after[i] is before[i] for i in (first, second)) and not living.serving.draining
+    assert living.serving.activation.dispatchers[deployment].weights == {first: 5000, second: 5000}
+
+
+def test_a_deployment_that_cannot_be_had_is_one_deployment_and_comes_by_itself(living, author, hello, tmp_path):
+    source = tmp_path / "later.gtbundle"
+    shutil.copy(hello, source)
+    author.deployed(hello, uri=source.as_uri(), bundle_id="two", prefixes=("/two",))
+    source.unlink()
+    shutil.rmtree(
+        author.context.store.paths("local").revisions
+        / sorted(p.name for p in author.context.store.paths("local").revisions.iterdir())[-1]
+    )
+    shutil.rmtree(living.worker.bench.settings.cache_directory, ignore_errors=True)
+    assert living.follower.look()
+    assert living.routes == ["/one", "/two"] and len(living.serving.activation.dispatchers) == 1
+    (fault,) = living.serving.activation.unavailable.values()
+    assert fault.reason == "unreachable" and living.told[-1]["next_try"] is not None
+    assert not living.follower.look()  # not before its time
+    shutil.copy(hello, source)
+    assert (
+        living.later() and len(living.serving.activation.dispatchers) == 2 and not living.serving.activation.unavailable
+    )
+    assert living.told[-1]["next_try"] is None
+
+
+def test_a_new_revision_that_cannot_be_had_leaves_the_old_one_serving(living, author, hello, tmp_path):
+    (deployment,) = living.serving.activation.dispatchers
+    (first,) = living.serving.activation.revisions
+    source = tmp_path / "later.gtbundle"
+    shutil.copy(hello, source)
+    second = author.warm(author.stage(deployment, hello, source.as_uri()))
+    author.route(deployment, (second, 10_000), key="b")
+    source.unlink()
+    shutil.rmtree(author.context.store.paths("local").revision(second))
+    shutil.rmtree(living.worker.bench.settings.cache_directory, ignore_errors=True)
+    living.follower.look()
+    assert living.serving.activation.dispatchers[deployment].weights == {first: 10_000}
+    assert living.serving.activation.unavailable[deployment].revision_id == second
+    shutil.copy(hello, source)
+    assert living.later() and living.serving.activation.dispatchers[deployment].weights == {second: 10_000}
+    assert first not in living.serving.draining  # nobody held it
+
+
+@pytest.mark.parametrize("damage", ["cut", "other environment", "empty", "no file", "rule broken"])
+def test_a_document_that_is_refused_changes_nothing_and_the_next_good_one_heals(living, author, hello, damage):
+    path = document(author)
+    good = path.read_bytes()
+    value = json.loads(good)
+    before = living.serving.activation
+    if damage == "no file":
+        path.unlink()
+    elif damage == "other environment":
+        path.write_text(json.dumps(value | {"environment_id": "other"}))
+    elif damage == "rule broken":
+        value["traffic_splits"][0]["entries"][0]["weight_bps"] = 1
+        path.write_text(json.dumps(value))
+    else:
+        path.write_bytes(good[: len(good) // 2] if damage == "cut" else b"")
+    projection = author.context.store.paths("local").runtime_config.read_bytes()
+    assert not living.follower.look() and living.serving.activation is before
+    assert living.told[-1]["error"] and living.told[-1]["since"]
+    assert author.context.store.paths("local").runtime_config.read_bytes() == projection
+    path.write_bytes(good)
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert living.later() and living.routes == ["/one", "/two"] and living.told[-1]["error"] is None
+
+
+def test_twenty_documents_in_a_row_leave_the_last_one_serving(living, author, hello):
+    for number in range(20):
+        author.deployed(hello, bundle_id=f"b{number}", prefixes=(f"/b{number}",))
+    assert living.follower.look() and len(living.swapped) == 1 and len(living.routes) == 21
+
+
+def test_a_pack_that_does_not_load_is_one_deployment(living, author, tmp_path):
+    bad = make_bundle(tmp_path, {name: make_pack("p", {}) for name in ("a", "b")})  # two packs of one name do not load
+    deployment = author.add("bad", ("/bad",))
+    revision = author.stage(deployment, bad)
+    env = author.context.store.load("local")
+    with author.context.store.transaction("local") as transaction:
+        transaction.save(
+            replace(
+                env,
+                revisions=[replace(r, lifecycle="ready") if r.revision_id == revision else r for r in env.revisions],
+            )
+        )
+    author.route(deployment, (revision, 10_000), key="bad")
+    living.follower.look()
+    assert (
+        living.serving.activation.unavailable[deployment].reason == "broken"
+        and len(living.serving.activation.dispatchers) == 1
+    )
+
+
+def test_a_seed_that_is_refused_is_not_placed(author, hello, tmp_path):
+    author.create()
+    author.deployed(hello, uri=hello.as_uri())
+    good = document(author).read_bytes()
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    (seed / "environment.json").write_bytes(good)
+    worker = booted(author.context.store, seed=seed)
+    living = Living(worker)
+    (seed / "environment.json").write_text('{"schema": "x"}')
+    assert not living.follower.look() and document(author).read_bytes() == good
+    (seed / "environment.json").write_bytes(good.replace(b'"name": "local"', b'"name": "new"'))
+    assert living.later() and b'"new"' in document(author).read_bytes()
+
+
+def test_what_nobody_can_serve_ends_a_boot_and_takes_the_projection_away(author, hello, tmp_path):
+    author.create()
+    gone = tmp_path / "gone.gtbundle"
+    shutil.copy(hello, gone)
+    author.deployed(hello, uri=gone.as_uri())
+    gone.unlink()
+    paths = author.context.store.paths("local")
+    shutil.rmtree(paths.revisions)
+    assert paths.runtime_config.exists()
+    with pytest.raises(BootError, match="fetching bundle"):
+        booted(author.context.store, cache_directory=None)
+    assert not paths.runtime_config.exists()
+
+
+# -- leases -----------------------------------------------------------------------------------------------------------
+
+
+def revision(name: str) -> ActiveRevision:
+    return ActiveRevision(name, "D", "b", "", None, (), (), None)  # type: ignore[arg-type]
+
+
+def serving(living: Living, *names: str) -> Activation:
+    env = living.serving.activation.env
+    template = env.revisions[0]
+    recorded = [replace(template, revision_id=n, drain_seconds=30) for n in names]
+    return living.serving.activation._replace(
+        env=replace(env, revisions=recorded), dispatchers={}, revisions={n: revision(n) for n in names}
+    )
+
+
+def test_threat_drain_race_a_swapped_out_revision_lives_until_its_last_lease(living):
+    clock = FakeClock()
+    now = Serving(serving(living, "A"), clock)
+    held = now.activation.revisions["A"]
+    with now.lease(held):
+        now.swap(serving(living, "B"))
+        clock.sleep(1000)  # its window is long over, and still a turn runs on it
+        assert now.find("A") is held and "A" in now.draining
+    assert now.find("A") is None and not now.draining
+    assert now.of("A").snapshot().turns == 1 and now.of("A").snapshot().in_flight == 0
+
+
+def test_a_revision_that_somebody_waits_on_drains_for_its_window(living):
+    clock = FakeClock()
+    now = Serving(serving(living, "A"), clock)
+    now.of("A").parked = 1
+    now.swap(serving(living, "B"))
+    clock.sleep(29)
+    assert now.find("A") is not None
+    clock.sleep(2)
+    assert now.find("A") is None
+
+
+def test_a_revision_that_comes_back_no_longer_drains(living):
+    now = Serving(serving(living, "A"), FakeClock())
+    now.of("A").parked = 1
+    now.swap(serving(living, "B"))
+    now.swap(serving(living, "A", "B"))
+    assert not now.draining and now.swaps == 2
+
+
+def test_counts_say_how_turns_ended(living):
+    clock = FakeClock()
+    now = Serving(serving(living, "A"), clock)
+    for seconds, failure in ((0.002, None), (0.2, "flow"), (60.0, "busy")):
+        with now.lease(now.activation.revisions["A"]) as lease:
+            clock.sleep(seconds)
+            lease.failure = failure
+    with pytest.raises(RuntimeError), now.lease(now.activation.revisions["A"]):
+        raise RuntimeError
+    found = now.of("A").snapshot()
+    assert (
+        found.turns == 4
+        and found.failures == {"flow": 2, "busy": 1}
+        and sum(found.buckets) == 4
+        and found.buckets[-1] == 1
+    )
+    assert quantile(found.buckets, 0.5) == 0.0025 and quantile(found.buckets, 0.99) == float("inf")
+    assert quantile(Counts().snapshot().buckets, 0.5) is None and list(BOUNDS) == sorted(BOUNDS)
+
+
+# -- being told -------------------------------------------------------------------------------------------------------
+
+
+def test_a_watch_tells_of_a_rename_a_link_that_is_swapped_and_a_call(tmp_path):
+    watch = DirectoryWatch([tmp_path], frozenset({"environment.json", "..data"}))
+    assert not watch.wait(0)
+    (tmp_path / "noise.log").write_text("x")
+    assert not watch.wait(0.01)
+    (tmp_path / "new").write_text("x")
+    (tmp_path / "new").rename(tmp_path / "environment.json")
+    assert watch.wait(10)
+    (tmp_path / "..tmp").symlink_to("nowhere")
+    (tmp_path / "..tmp").rename(tmp_path / "..data")
+    assert watch.wait(10) and not watch.wait(0)
+    watch.wake()
+    assert watch.wait(10)
+    watch.close()
+
+
+def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
+    watch = DirectoryWatch([tmp_path / "absent"], frozenset())
+    assert not watch.wait(0)
+    watch.wake()
+    assert watch.wait(10)
+    watch.close()
+
+
+def test_processes_flip_together(tmp_path):
+    clock = FakeClock()
+    one = SharedDirectory(tmp_path, clock, "old")
+    other = tmp_path / "prepared" / "1"  # a process that lives
+    other.write_text("old")
+    began = clock.monotonic()
+    one.agree("new")
+    assert clock.monotonic() - began >= 5  # waited its patience for the other
+    other.write_text("new")
+    began = clock.monotonic()
+    one.agree("new")
+    assert clock.monotonic() - began < 1
+    other.rename(tmp_path / "prepared" / "4194304")  # no such process can be
+    one.agree("newer")
+    assert clock.monotonic() - began < 1
+
+
+def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
+    path = document(author)
+    watch = DirectoryWatch([path.parent], frozenset({"environment.json"}))
+    done = threading.Event()
+    living.follower._watch = watch
+    living.follower._steps = living.follower._steps._replace(swap=lambda new: (living.serving.swap(new), done.set()))
+    living.follower.start()
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert done.wait(30)
+    living.follower.stop()
+    living.follower._thread.join(30)
+    assert not living.follower._thread.is_alive()
