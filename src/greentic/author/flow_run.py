@@ -24,8 +24,8 @@ from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.materialize.placed import LocatedPack, file_digest
 from greentic.pack.load import LoadedPack, load_pack
 from greentic.sessions.conversation import Conversations, Identity
+from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MemoryStore
 
 TENANT = "default"
 

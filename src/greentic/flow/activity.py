@@ -38,10 +38,10 @@ def invoke_activity(payload: object) -> Activity:
     return Activity({"metadata": payload} if isinstance(payload, dict) else payload, "messaging")
 
 
-def failure_payload(flow_id: str, message: str) -> dict[str, object]:
+def failure_payload(flow_id: str, message: str, text: str = APOLOGY) -> dict[str, object]:
     """What a failed flow answers (rule 2)."""
     return {
-        "text": APOLOGY,
+        "text": text,
         "metadata": {"error_kind": "flow_execution_failed", "error_message": message, "flow_id": flow_id},
     }
 

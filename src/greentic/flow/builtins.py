@@ -16,11 +16,11 @@ from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context
-from greentic.flow.graph import FlowFailure
 from greentic.flow.nodes import NodePlan
 from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
 from greentic.flow.results import Jump, Result, interpret, redirects
 from greentic.flow.state import Map, NodeOutput
+from greentic.ground.errors import FlowFailure
 
 _ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
 
