@@ -18,11 +18,12 @@ from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
+from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.materialize.placed import LocatedPack, file_digest
-from greentic.pack.load import LoadedPack, load_pack
+from greentic.pack.load import LoadedPack, headers, load_pack
 from greentic.sessions.conversation import Conversations, Identity
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
@@ -111,7 +112,8 @@ def lint(paths: list[Path]) -> JsonObject:
             rows.append({"path": str(path), "findings": [*_lint_source(path)]})
         else:
             with opened_pack(path) as pack:
-                rows.append({"path": str(path), "findings": [*pack.warnings]})
+                told = unanswerable(headers([pack]), pack.manifest_id)
+                rows.append({"path": str(path), "findings": [*pack.warnings, *told]})
     return {
         "checked": rows,
         "findings": sum(len(r["findings"]) for r in rows if isinstance(r, dict) and isinstance(r["findings"], list)),

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
+from greentic.ground.errors import FlowFailure
+from greentic.ground.values import in_range
 
 MAX_DEPTH = 64
 """How deeply blocks and subexpressions may nest."""
@@ -283,8 +285,8 @@ def _single(kind: str, text: str) -> Expression:
         return Literal({"true": True, "false": False, "null": None}[text])
     if _NUMBER.match(text):
         try:
-            return Literal(msgspec.json.decode(text))
-        except msgspec.DecodeError:
+            return Literal(in_range(msgspec.json.decode(text)))
+        except (msgspec.DecodeError, FlowFailure):
             raise TemplateError(f"`{text[:40]}` is no number") from None
     return _lookup(text)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from greentic.ground.values import in_range
+
 APOLOGY = "Sorry — something went wrong while handling that. Please try again."
 
 
@@ -23,7 +25,8 @@ class Activity(NamedTuple):
 
 
 def activity_of(body: object) -> Activity:
-    """The activity of a request body on the generic route (rule 1)."""
+    """The activity of a request body on the generic route (rule 1). Raises `FlowFailure` for a number beyond all ranges."""
+    body = in_range(body)
     if isinstance(body, dict) and isinstance(body.get("text"), str):
         if "metadata" not in body:
             return Activity({"text": body["text"]}, "messaging")
@@ -35,6 +38,7 @@ def invoke_activity(payload: object) -> Activity:
     """The activity of a `/workers/invoke` payload: text is a message, any other object becomes metadata."""
     if isinstance(payload, dict) and isinstance(payload.get("text"), str):
         return activity_of(payload)
+    payload = in_range(payload)
     return Activity({"metadata": payload} if isinstance(payload, dict) else payload, "messaging")
 
 

@@ -110,7 +110,7 @@ def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     plan = _flow(run.ports, snapshot.next_flow or snapshot.flow_id, run.pack_id)
     state = snapshot.state
     state.entry = {} if payload is None else payload
-    state.egress = []
+    state.egress, state.taken = [], False
     if snapshot.awaiting_submit:
         state.answering, state.answers = snapshot.next_node, submitted(state.entry)
     return _loop(run._replace(flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
