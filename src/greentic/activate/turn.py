@@ -93,6 +93,8 @@ class Turn(NamedTuple):
 
     output: object
     parked: bool
+    failed: str | None = None
+    """Why the run failed, if it did."""
 
 
 def flow_index(packs: tuple[LoadedPack, ...]) -> tuple[tuple[FlowHeader, LoadedFlow], ...]:
@@ -123,7 +125,7 @@ def turn(
     """
     flow = select(revision.flows, revision.main_pack, activity.flow_type, tenant)
     if flow.failure is not None:
-        return Turn(failure_payload(flow.flow_id, flow.failure), False)
+        return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)
     pack = revision.pack(flow.pack_id)
     if at_once and not pack.at_once:
@@ -230,7 +232,7 @@ def _advance(place: _Place, key: str, waiting: Waiting | None, payload: object, 
         if conversations.failed(key, waiting):
             return _answer(failure, run)._replace(parked=True)
         place.unpin(conversations)
-        return Turn(failure_payload(run.flow_id, str(failure), ENDED), False)
+        return Turn(failure_payload(run.flow_id, str(failure), ENDED), False, str(failure))
 
 
 def _told(make: Callable[[], Outcome]) -> Outcome:
@@ -280,7 +282,7 @@ def _stale(run: Run) -> object:
 
 def _answer(outcome: Outcome | FlowFailure, run: Run) -> Turn:
     if isinstance(outcome, FlowFailure):
-        return Turn(failure_payload(run.flow_id, str(outcome)), False)
+        return Turn(failure_payload(run.flow_id, str(outcome)), False, str(outcome))
     if isinstance(outcome, Completed):
         return Turn(outcome.output, False)
     pending = {

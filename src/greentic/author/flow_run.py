@@ -94,7 +94,8 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
             only = revision._replace(flows=tuple(pair for pair in revision.flows if pair[0].flow_id == flow_id))
             entry = only._replace(flows=tuple((header._replace(entry=True), flow) for header, flow in only.flows))
             answer = turn(entry, activity, TENANT, None, Identity(session="run"), services)
-            turns.append({"output": _json(answer.output), "waiting": answer.parked})
+            row: JsonObject = {"output": _json(answer.output), "waiting": answer.parked}
+            turns.append(row if answer.failed is None else row | {"failed": answer.failed})
         return {
             "pack": pack.manifest_id,
             "flow": flow_id,

@@ -42,9 +42,12 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
         entry = contents.find(pack_path)
         data = contents.image.content(entry) if entry else b""
         row = _pack_row(data)
-        packs.append({"path": pack_path, **row})
         if row["loads"]:
-            loaded.append(_loaded(pack_path, data))
+            try:
+                loaded.append(_loaded(pack_path, data))
+            except GreenticError as error:
+                row = {"loads": False, "error": error.message}
+        packs.append({"path": pack_path, **row})
     files = [e for e in contents.entries if e.kind == "file"]
     return {
         "digest": bundle.digest,
