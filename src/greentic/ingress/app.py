@@ -201,7 +201,7 @@ class WorkerApp:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
             return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
 
-        return self._turn(activation, route, revision, activity_of(value), seen.identity, replied)
+        return self._turn(activation, route, revision, activity_of(value), seen.identity, replied, message_id(request, value))
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
@@ -255,6 +255,7 @@ class WorkerApp:
         activity: Activity,
         identity: Identity,
         replied: Callable[[Served], Reply],
+        named: str | None = None,
     ) -> Reply | Coroutine[object, object, Reply]:
         """Run a turn, on the revision that was drawn or on the one where the session waits; on the loop, else beside it."""
 
@@ -264,7 +265,9 @@ class WorkerApp:
                 pinned = services.conversations.pinned(route.deployment_id, route.tenant, identity)
                 if pinned is not None and pinned in activation.revisions:
                     revision = activation.revisions[pinned]
-            found = turn(revision, activity, route.tenant, route.team, identity, services, at_once=at_once)
+            found = turn(
+                revision, activity, route.tenant, route.team, identity, services, at_once=at_once, message_id=named
+            )
             return Served(revision, found)
 
         async def beside() -> Reply:

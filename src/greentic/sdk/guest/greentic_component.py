@@ -164,8 +164,11 @@ def _head(major: int, number: int) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """The JSON value of some CBOR."""
-    value, at = _read(data, 0)
+    """The JSON value of some CBOR. Raises `ValueError`."""
+    try:
+        value, at = _read(data, 0)
+    except (IndexError, KeyError, TypeError, OverflowError, MemoryError, RecursionError, struct.error):
+        raise ValueError("the payload is no CBOR that JSON has words for") from None
     if at != len(data):
         raise ValueError("there is more behind the value")
     return value
