@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
             return inspect_bundle(arguments.file)
         report = verify_bundle(arguments.file, arguments.digest)
         if arguments.key:
-            from greentic.author.bundle_publish import verify_signature
+            from greentic.author.bundle_sign import verify_signature
 
             report |= verify_signature(arguments.file, str(report["digest"]), arguments.key)
         return report
@@ -96,7 +96,9 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         store = EnvironmentStore(arguments.store_root or default_store_root())
         return export(Context(store), arguments.environment, arguments.out)
-    from greentic.author.bundle_publish import publish_file, revoke, sign_file
+    from greentic.author.bundle_publish import publish_file
+    from greentic.author.bundle_revoke import revoke
+    from greentic.author.bundle_sign import sign_file
     from greentic.ground.clock import SystemClock
 
     if arguments.verb == "sign":

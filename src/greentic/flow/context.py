@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-import time
+import datetime
 
 from greentic.expressions.conditions import Facts
 from greentic.expressions.paths import MISSING
@@ -182,6 +182,6 @@ def _member(entry: object, name: str) -> object:
 
 def _now(now_ns: int) -> Map:
     seconds, milliseconds = divmod(now_ns // 1_000_000, 1000)
-    moment = time.gmtime(seconds)
-    iso = time.strftime("%Y-%m-%dT%H:%M:%S", moment) + f".{milliseconds:03d}Z"
-    return {"iso": iso, "epoch_ms": now_ns // 1_000_000, "date": time.strftime("%Y-%m-%d", moment)}
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    iso = moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{milliseconds:03d}Z"
+    return {"iso": iso, "epoch_ms": now_ns // 1_000_000, "date": moment.strftime("%Y-%m-%d")}

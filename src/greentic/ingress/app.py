@@ -201,7 +201,9 @@ class WorkerApp:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
             return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
 
-        return self._turn(activation, route, revision, activity_of(value), seen.identity, replied, message_id(request, value))
+        return self._turn(
+            activation, route, revision, activity_of(value), seen.identity, replied, message_id(request, value)
+        )
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
