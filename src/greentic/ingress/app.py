@@ -321,6 +321,14 @@ class WorkerApp:
         return self._turn(activation, route, revision, invoke_activity(wanted.payload), seen.identity, replied)
 
 
+def message_id(request: Request, body: object) -> str | None:
+    """What the caller calls its message: `X-Message-Id`, else `Idempotency-Key`, else the `id` of an activity."""
+    told = request.header(b"x-message-id") or request.header(b"idempotency-key")
+    if told is None and isinstance(body, dict) and "text" in body and isinstance(body.get("id"), str):
+        told = body["id"]
+    return told or None
+
+
 def _is_deep(body: bytes, value: object) -> bool:
     """Whether a decoded body is nested too deeply; one with few brackets cannot be."""
     return body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value)
