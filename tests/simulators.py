@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from greentic.expressions.paths import MISSING
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, ProviderCall
 from greentic.ground.disk import RealDisk
-from greentic.ground.errors import FetchError, ServerBusy, Truncated
+from greentic.ground.errors import FetchError, FlowFailure, ServerBusy, Truncated
 
 
 class FakeClock:

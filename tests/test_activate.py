@@ -29,8 +29,15 @@ from greentic.author.pack_sign import sign_pack
 from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of
 from greentic.expressions.paths import MISSING
 from greentic.flow.activity import activity_of
-from greentic.flow.graph import FlowFailure, NotAtOnce
-from greentic.ground.errors import BootError, Conflict, GreenticError, InvalidArgument, MalformedArtifact
+from greentic.ground.errors import (
+    BootError,
+    Conflict,
+    FlowFailure,
+    GreenticError,
+    InvalidArgument,
+    MalformedArtifact,
+    NotAtOnce,
+)
 from greentic.ingress.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
 from greentic.ingress.turn_pool import TurnPool
 from greentic.materialize.placed import LocatedPack, file_digest
@@ -38,8 +45,10 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack, load_packs
 from greentic.pack.signature import CHAIN, SIGNATURE, SignaturePolicy, UntrustedPack, read_signature_policy
 from greentic.sessions.conversation import Conversations, Identity, session_hint
+from greentic.sessions.directory_store import DirectoryStore
+from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MAX_VALUE, DirectoryStore, MemoryStore
+from greentic.sessions.value_store import MAX_VALUE
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
 
@@ -352,7 +361,11 @@ def test_conversations_wait_for_their_own_caller(tmp_path, kind):
     )
     other = Stage(tmp_path, make_pack("p", ASK), values, "R2")
     assert other.turn({"text": "z"}, ann).parked  # what waits on one revision does not go on with another
-    assert stage.turn({"text": "Ann"}, ann).output == [{"text": "hello Ann"}]
+    # ... and is forgotten once the session talks to another: should the first revision come back, nothing is answered by mistake.
+    assert stage.services.conversations.pinned("D", "acme", ann) == "R2"
+    assert stage.turn({"text": "Ann"}, ann).parked and stage.turn({"text": "Ann"}, ann).output == [
+        {"text": "hello Ann"}
+    ]
     assert session_hint(Identity(user="u", endpoint="E"), "t", "f") == "ep=E::t:provider:f:f:u"
 
 
@@ -368,14 +381,14 @@ def test_a_failed_resume_is_answered_and_forgotten(tmp_path):
 
 
 def test_passing_failures_are_tried_again(tmp_path):
-    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("unavailable", "later")}))
+    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("full", "later", retryable=True)}))
     began = stage.clock.monotonic()
     failed = stage.turn({"text": "x"})
-    assert "unavailable" in failed.output["metadata"]["error_message"] and stage.clock.monotonic() - began >= 0.75
+    assert "full" in failed.output["metadata"]["error_message"] and stage.clock.monotonic() - began >= 0.75
     assert sum("trying again" in line for line in stage.log) == 2
-    final = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("bad", "never")}))
+    final = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("unavailable", "never")}))
     assert (
-        final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: bad: never"
+        final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: unavailable: never"
         and final.clock.monotonic() - FakeClock().monotonic() < 0.1
     )
 
@@ -390,7 +403,7 @@ def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
     for flows, components in (
         ({"main": {"nodes": [node("s", "state.set", {"key": "k", "value": 1})]}}, {}),
         (ECHO, {"echo": wat.spinning()}),
-        (ECHO, {"echo": wat.error_06("unavailable", "x")}),
+        (ECHO, {"echo": wat.error_06("unavailable", "x", retryable=True)}),
     ):
         slow = Stage(tmp_path, make_pack("p", flows, components))
         for calls in slow.revision.components._calls.values():
@@ -400,7 +413,7 @@ def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
             slow.turn({"text": "x"}, at_once=True)
     waiting = Stage(tmp_path, make_pack("p", ASK))
     assert waiting.turn({"text": "x"}).parked
-    key = waiting.services.conversations.key("R1", "acme", session_hint(Identity(), "acme", "main"), "p", "main")
+    key = waiting.services.conversations.session("D", "acme", session_hint(Identity(), "acme", "main"))
     held, seen = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -520,9 +533,9 @@ def test_values_are_kept_held_and_end(values):
 
 
 def test_memory_is_bounded_by_what_was_not_used_longest(monkeypatch):
-    from greentic.sessions import value_store
+    from greentic.sessions import memory_store
 
-    monkeypatch.setattr(value_store, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(memory_store, "MAX_ENTRIES", 3)
     store = MemoryStore()
     for name in "abc":
         store.set(name, b"x")
@@ -532,9 +545,9 @@ def test_memory_is_bounded_by_what_was_not_used_longest(monkeypatch):
 
 
 def test_a_directory_is_bounded_too(tmp_path, monkeypatch):
-    from greentic.sessions import value_store
+    from greentic.sessions import directory_store
 
-    monkeypatch.setattr(value_store, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(directory_store, "MAX_ENTRIES", 10)
     store = DirectoryStore(tmp_path / "v")
     for number in range(1000):
         store.set(str(number), b"x")

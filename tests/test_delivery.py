@@ -24,7 +24,7 @@ from securesystemslib.signer import SSlibKey
 
 from conftest import PROGRAMS, Author, booted, gtc, make_bundle, make_pack, need
 from greentic.activate.activation import Activation
-from greentic.author import bundle_publish
+from greentic.author import bundle_publish, bundle_revoke, bundle_sign
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
 from greentic.distribute.fetch import backoff, fetch_into
@@ -646,7 +646,7 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
                 bundle_publish.publish_file(large, f"oci://{registry.name}/bots/app:1", None)
             monkeypatch.setenv("OCI_USERNAME", "worker")
             monkeypatch.setenv("OCI_PASSWORD", "planted-password")
-        bundle_publish.sign_file(large, key_of(author, tmp_path), FakeClock())
+        bundle_sign.sign_file(large, key_of(author, tmp_path), FakeClock())
         first = bundle_publish.publish_file(large, f"oci://{registry.name}/bots/app:1", None)
         again = bundle_publish.publish_file(large, f"oci://{registry.name}/bots/app:1", None)
         assert (
@@ -711,7 +711,7 @@ def bundle(tmp_path, hello) -> Path:
 
 
 def test_a_directory_is_a_place_to_publish_to(bundle, tmp_path, author):
-    bundle_publish.sign_file(bundle, key_of(author, tmp_path), FakeClock())
+    bundle_sign.sign_file(bundle, key_of(author, tmp_path), FakeClock())
     first = bundle_publish.publish_file(bundle, str(tmp_path / "public"), None)
     assert (
         first["uploaded"]
@@ -728,7 +728,7 @@ def test_signatures_are_those_of_the_ecosystem(bundle, tmp_path, author):
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.signer import CryptoSigner
 
-    told = bundle_publish.sign_file(bundle, key_of(author, tmp_path), FakeClock())
+    told = bundle_sign.sign_file(bundle, key_of(author, tmp_path), FakeClock())
     envelope = Envelope.from_dict(json.loads(bundle.with_name("hello.gtbundle.sig").read_text()))
     public = load_pem_public_key((tmp_path / "signer.pub").read_bytes())
     theirs = SSlibKey.from_crypto(public, keyid=str(told["key_id"]))
@@ -743,7 +743,7 @@ def test_signatures_are_those_of_the_ecosystem(bundle, tmp_path, author):
     ours = CryptoSigner(load_pem_private_key((tmp_path / "signer.pem").read_bytes(), None), theirs)
     foreign.sign(ours)
     bundle.with_name("hello.gtbundle.sig").write_text(json.dumps(foreign.to_dict()))
-    assert bundle_publish.verify_signature(bundle, str(told["digest"]), [tmp_path / "signer.pub"])["signed_by"] == [
+    assert bundle_sign.verify_signature(bundle, str(told["digest"]), [tmp_path / "signer.pub"])["signed_by"] == [
         told["key_id"]
     ]
 
@@ -757,10 +757,10 @@ def test_threat_stripped_signature_is_refused_at_stage_and_at_boot(bundle, tmp_p
     uri = f"file://{bundle}"
     with pytest.raises(UntrustedBundle, match="there is no signature"):
         author.stage(deployment, bundle, uri)
-    bundle_publish.sign_file(bundle, key_of(author, tmp_path, "stranger"), FakeClock())
+    bundle_sign.sign_file(bundle, key_of(author, tmp_path, "stranger"), FakeClock())
     with pytest.raises(UntrustedBundle, match="1 signature"):
         author.stage(deployment, bundle, uri)
-    bundle_publish.sign_file(bundle, key, FakeClock())
+    bundle_sign.sign_file(bundle, key, FakeClock())
     revision = author.warm(author.stage(deployment, bundle, uri))
     author.route(deployment, (revision, 10_000))
     author.strip()
@@ -796,7 +796,7 @@ def test_a_threshold_counts_keys_and_not_signatures(bundle, tmp_path, author):
     beside = bundle.with_name("hello.gtbundle.sig")
     envelopes = []
     for name in ("one", "two"):
-        bundle_publish.sign_file(bundle, tmp_path / f"{name}.pem", FakeClock())
+        bundle_sign.sign_file(bundle, tmp_path / f"{name}.pem", FakeClock())
         envelopes.append(json.loads(beside.read_text()))
     twice = envelopes[0] | {"signatures": envelopes[0]["signatures"] * 2}
     beside.write_text(json.dumps(twice))
@@ -875,10 +875,10 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
         boot(author)
     assert "a revocation list is required" in str(cause(error))
     now = EnvironmentStore(tmp_path / "other").clock
-    bundle_publish.revoke(revoked, [], [], "none yet", None, 30, now)
+    bundle_revoke.revoke(revoked, [], [], "none yet", None, 30, now)
     assert boot(author).protections["revocations"]["version"] == 1
     first = revoked.read_bytes()
-    told = bundle_publish.revoke(revoked, [digest], [], "it leaks", None, 30, now)
+    told = bundle_revoke.revoke(revoked, [digest], [], "it leaks", None, 30, now)
     assert told["version"] == 2
     with pytest.raises(BootError) as error:
         boot(author)
@@ -890,15 +890,15 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
     with pytest.raises(BootError):
         boot(author)
     with pytest.raises(InvalidArgument):
-        bundle_publish.revoke(tmp_path / "new", ["sha256:x"], [], "r", None, 1, now)
+        bundle_revoke.revoke(tmp_path / "new", ["sha256:x"], [], "r", None, 1, now)
     with pytest.raises(Conflict, match="no list that this key signed"):
-        bundle_publish.revoke(revoked, [], [], "r", key_of(author, tmp_path), 1, now)
+        bundle_revoke.revoke(revoked, [], [], "r", key_of(author, tmp_path), 1, now)
 
 
 def test_a_list_that_has_ended_is_not_relied_on(hello, tmp_path, author):
     author.create().deployed(hello, f"file://{hello}")
     revoked = tmp_path / "revocations.json"
-    bundle_publish.revoke(
+    bundle_revoke.revoke(
         revoked, [sha256(hello.read_bytes())], [], "old", None, 1, FakeClock(1_000_000_000_000_000_000)
     )
     delivery.set_delivery(
@@ -922,13 +922,13 @@ def test_what_a_revoked_key_signed_counts_as_unsigned(bundle, tmp_path, author):
         author.context,
         delivery.DeliverySetPayload(environment_id="local", signatures="require", revocations=f"file://{revoked}"),
     )
-    told = bundle_publish.sign_file(bundle, key, FakeClock())
+    told = bundle_sign.sign_file(bundle, key, FakeClock())
     author.deployed(bundle, f"file://{bundle}")
     now = EnvironmentStore(tmp_path / "other").clock
-    bundle_publish.revoke(revoked, [], [], "none", None, 30, now)
+    bundle_revoke.revoke(revoked, [], [], "none", None, 30, now)
     author.strip()
     assert len(boot(author).revisions) == 1
-    bundle_publish.revoke(revoked, [], [str(told["key_id"])], "stolen", None, 30, now)
+    bundle_revoke.revoke(revoked, [], [str(told["key_id"])], "stolen", None, 30, now)
     with pytest.raises(BootError) as error:
         boot(author)
     assert isinstance(cause(error), UntrustedBundle)
@@ -940,7 +940,7 @@ def test_what_a_revoked_key_signed_counts_as_unsigned(bundle, tmp_path, author):
 def test_an_exported_environment_boots_without_a_network(large, author, evil, tmp_path, monkeypatch, operator_home):
     author.create()
     revoked = tmp_path / "revocations.json"
-    bundle_publish.revoke(revoked, [], [], "none", None, 30, EnvironmentStore(tmp_path / "other").clock)
+    bundle_revoke.revoke(revoked, [], [], "none", None, 30, EnvironmentStore(tmp_path / "other").clock)
     author.deployed(large, evil.url("honest"))
     delivery.set_delivery(
         author.context,

@@ -17,12 +17,13 @@ from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context, entry_view, submitted, without_action
 from greentic.flow.engine import MAX_CALLS, MAX_STEPS, Completed, Parked, Run, resume, start
 from greentic.flow.envelope import dropped_keys, envelope_of, split_input
-from greentic.flow.graph import FlowFailure, NotAtOnce, read_graph
+from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, ComponentCall, Ports
 from greentic.flow.results import Jump, Respond, interpret
 from greentic.flow.state import NodeOutput, RunState, read_snapshot
+from greentic.ground.errors import FlowFailure, NotAtOnce
 from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState
 
 CALLER = Caller("local", "default", session="s", channel="main", provider="provider")

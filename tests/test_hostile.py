@@ -20,15 +20,16 @@ from greentic.components.secret_files import SecretFiles
 from greentic.expressions.template import compile_value
 from greentic.flow import engine as flow_engine
 from greentic.flow.engine import MAX_STEPS, Exhausted
-from greentic.flow.graph import FlowFailure
 from greentic.flow.results import interpret
-from greentic.ground.errors import MalformedArtifact
+from greentic.ground.errors import FlowFailure, MalformedArtifact
 from greentic.ingress import turn_pool
 from greentic.ingress.turn_pool import TurnPool
 from greentic.net.egress import EgressPolicy, read_policy, refused_address
 from greentic.pack.load import load_pack
+from greentic.sessions.directory_store import DirectoryStore
+from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MAX_WAITING, DirectoryStore, MemoryStore
+from greentic.sessions.value_store import MAX_WAITING
 from greentic.wasm.compile_cache import CompileCache
 from greentic.wasm.component import HostFailure, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, engine

@@ -8,8 +8,8 @@ from greentic.components.runtime import CompileReport, ComponentRuntime, Revisio
 from greentic.materialize.placed import LocatedPack
 from greentic.pack.load import load_packs
 from greentic.pack.signature import read_signature_policy
+from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MemoryStore
 
 
 def check_loadable(located: list[LocatedPack]) -> CompileReport:

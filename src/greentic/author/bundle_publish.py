@@ -1,82 +1,14 @@
-"""`gtc bundle publish|sign|revoke` and what `gtc bundle verify` says of signatures."""
+"""`gtc bundle publish`: a bundle, and the signature beside it, to where workers pull them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
-from greentic import __version__
-from greentic.distribute.publish import SIGNATURE_SUFFIX, Bundle, publish
+from greentic.distribute.publish import Bundle, publish
 from greentic.distribute.signatures import signatures_at
-from greentic.ground.clock import Clock, timestamp
-from greentic.ground.disk import RealDisk, io_error, replace_file
-from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import Conflict, InvalidArgument
-from greentic.model.ids import is_digest
-from greentic.store import operator_key
-from greentic.trust import revocation
-from greentic.trust.bundle_signature import counted, judge, sign_bundle
+from greentic.ground.disk import io_error
+from greentic.ground.documents import JsonObject
 from greentic.trust.gate import pin
-from greentic.trust.keys import KeyFormatError, SigningKey, key_id, read_private_pem, read_public_pem
-
-
-def read_key(path: Path | None) -> SigningKey:
-    """The private key of a file, else the operator's. Raises `InvalidArgument` or `OperatorKeyError`."""
-    if path is None:
-        return operator_key.load(RealDisk())
-    try:
-        return read_private_pem(path.read_text())
-    except OSError as error:
-        raise io_error(path, error) from None
-    except (KeyFormatError, UnicodeDecodeError) as error:
-        raise InvalidArgument(
-            f"`{path}` is no Ed25519 private key: {error}", hint="openssl genpkey -algorithm ed25519 -out key.pem"
-        ) from None
-
-
-def sign_file(path: Path, key_file: Path | None, clock: Clock) -> JsonObject:
-    """Sign a bundle; the signature comes to `<bundle>.sig`, and is verified there."""
-    key = read_key(key_file)
-    try:
-        with path.open("rb") as file, pin(file) as bundle:
-            digest = bundle.digest
-        signature = sign_bundle(
-            path.name,
-            digest.removeprefix("sha256:"),
-            key,
-            builder=f"greentic/{__version__}",
-            at=timestamp(clock.now_ns()),
-        )
-        beside = path.with_name(path.name + SIGNATURE_SUFFIX)
-        replace_file(beside, signature)
-    except OSError as error:
-        raise io_error(Path(error.filename or path), error) from None
-    verdict = judge([beside.read_bytes()], {key.key_id: key.public}, digest.removeprefix("sha256:"), frozenset())
-    if not verdict.keys:
-        beside.unlink(missing_ok=True)
-        raise Conflict(f"the signature of `{path}` does not verify: {'; '.join(verdict.faults)}")
-    return {"path": str(beside), "digest": digest, "key_id": key.key_id}
-
-
-def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
-    """Whether one of the keys signed the bundle. Raises `Conflict`."""
-    trusted: dict[str, bytes] = {}
-    for file in keys:
-        try:
-            public = read_public_pem(file.read_text())
-        except OSError as error:
-            raise io_error(file, error) from None
-        except (KeyFormatError, UnicodeDecodeError) as error:
-            raise InvalidArgument(f"`{file}` is no public key: {error}") from None
-        trusted[key_id(public)] = public
-    verdict = judge(signatures_at(str(path)), trusted, digest.removeprefix("sha256:"), frozenset())
-    why = counted(verdict, [], 1)
-    if why is not None:
-        raise Conflict(
-            f"the signature of `{path}` is not accepted: {why}", hint="do not use it, or ask who publishes it"
-        )
-    return {"signed_by": list[Json](verdict.keys)}
 
 
 def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
@@ -98,45 +30,4 @@ def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
         "size": found.size,
         "uploaded": found.moved,
         "signature": found.signature,
-    }
-
-
-def revoke(
-    file: Path, digests: list[str], keys: list[str], reason: str, key_file: Path | None, days: int, clock: Clock
-) -> JsonObject:
-    """Put bundles and keys on a signed list: made if it is not there, else with the next version."""
-    key = read_key(key_file)
-    now = clock.now_ns() // 1_000_000_000
-    current = revocation.empty(now)
-    try:
-        if file.exists():
-            current = revocation.read_list(file.read_bytes(), {key.key_id: key.public})
-    except OSError as error:
-        raise io_error(file, error) from None
-    except revocation.RevocationError as error:
-        raise Conflict(f"`{file}` is no list that this key signed: {error}") from None
-    for digest in digests:
-        if not is_digest(digest):
-            raise InvalidArgument(f"`{digest}` is not `sha256:` and 64 lower-case hex digits")
-    kept = [d for d in current.digests if d.digest not in digests]
-    kept_keys = [k for k in current.keys if k.key_id not in keys]
-    revoked = msgspec.structs.replace(
-        current,
-        version=current.version + 1,
-        issued_at=now,
-        expires_at=now + days * 86_400,
-        digests=[*kept, *(revocation.RevokedDigest(d, reason) for d in digests)],
-        keys=[*kept_keys, *(revocation.RevokedKey(k.lower(), reason) for k in keys)],
-    )
-    try:
-        replace_file(file, revocation.sign_list(revoked, key))
-    except OSError as error:
-        raise io_error(file, error) from None
-    return {
-        "path": str(file),
-        "version": revoked.version,
-        "expires_at": timestamp(revoked.expires_at * 1_000_000_000),
-        "digests": [d.digest for d in revoked.digests],
-        "keys": [k.key_id for k in revoked.keys],
-        "key_id": key.key_id,
     }

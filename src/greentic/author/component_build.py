@@ -1,13 +1,16 @@
 """The wasm of a component from its source: a `.wasm` as it is, a `.wat` translated, a directory of Python made a component.
 
-Python needs componentize-py (the extra `python-components`), takes seconds and makes about 18 MB; what it made is kept by the
-content of its source, so that building again is quick.
+Rules:
+1. Python needs componentize-py (the extra `python-components`), takes seconds and makes about 18 MB; what it made is kept by the
+   content of its source, so that building again is quick. A person at a terminal is told that it takes a while.
+2. What a tool prints is not its reason. The author is shown the lines of the Python traceback that are about the source, and
+   a mistake that everybody makes gets its own sentence.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from pathlib import Path
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.user_cache import user_cache
+from greentic.ground.variables import environment
 from greentic.pack.components import check_component
 
 WORLD = "python-component"
@@ -84,12 +88,14 @@ def _from_python(directory: Path, component_id: str) -> bytes:
             program, "-d", str(_SDK / "wit"), "-w", WORLD, "componentize", ENTRY.removesuffix(".py"),
             "-p", str(directory.resolve()), "-p", str(_SDK / "guest"), "-o", str(out),
         ]  # fmt: skip
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        # A backtrace of the tool itself would stand where the author's mistake is looked for.
+        more = {"PYTHONDONTWRITEBYTECODE": "1", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
+        _progress(f"building component {component_id} from Python, which takes some seconds …")
         try:
             done = subprocess.run(
                 words,
                 cwd=scratch,
-                env=environment,
+                env={**environment(), **more},
                 capture_output=True,
                 text=True,
                 timeout=TIMEOUT_SECONDS,
@@ -98,11 +104,54 @@ def _from_python(directory: Path, component_id: str) -> bytes:
         except subprocess.TimeoutExpired:
             raise InvalidArgument(f"component {component_id}: building took longer than {TIMEOUT_SECONDS} s") from None
         if done.returncode or not out.is_file():
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise InvalidArgument(f"component {component_id} of `{directory}` does not build: " + " | ".join(said[-6:]))
+            reason, hint = build_failure(done.stderr.strip() or done.stdout.strip())
+            raise InvalidArgument(f"component {component_id} of `{directory}` does not build: {reason}", hint=hint)
         data = out.read_bytes()
     _keep(kept, data)
     return data
+
+
+_EXCEPTION = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)\b")
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_MAX_LINES = 12
+_NODE = "from greentic_component import Node"
+
+
+def build_failure(said: str) -> tuple[str, str | None]:
+    """Why a build from Python failed, out of what the tool printed, and what to do next (rule 2)."""
+    lines = said.splitlines()
+    if re.search(r"has no attribute ['\"`]Node['\"`]|\bNode\b.*(?:not (?:found|defined|exported)|missing)", said):
+        return f"{ENTRY} has no `Node`, by which its operations are found", f"put `{_NODE}, operation` at its top"
+    begin = next((at for at, line in enumerate(lines) if line.lstrip().startswith("Traceback")), None)
+    end = next((at for at in range(len(lines) - 1, -1, -1) if _EXCEPTION.match(lines[at].strip())), None)
+    if begin is not None and end is not None and end >= begin:
+        kept = [line.strip() for line in lines[begin + 1 : end + 1] if line.strip(" ^~")]
+        return " | ".join(_own(kept)[-_MAX_LINES:]), None
+    if end is not None:
+        return lines[end].strip(), None
+    return " | ".join(line.strip() for line in lines[:_MAX_LINES] if line.strip()) or "the tool said nothing", None
+
+
+def _own(lines: list[str]) -> list[str]:
+    """The lines of a traceback from the author's first file on, without the tool's own."""
+    frames = [
+        (at, found) for at, line in enumerate(lines) if (found := _FRAME.search(line)) and _is_source(found["file"])
+    ]
+    if not frames:
+        return lines
+    first, found = frames[0]
+    rest = [lines[first][found.start() :], *lines[first + 1 :]]
+    cause = next((at for at, line in enumerate(rest) if line.startswith("Caused by")), len(rest))
+    return rest[:cause]
+
+
+def _is_source(file: str) -> bool:
+    return file.endswith(".py") and "python3" not in file and not Path(file).name.startswith("componentize_py")
+
+
+def _progress(text: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(text, file=sys.stderr, flush=True)
 
 
 def _digest(directory: Path) -> str:
@@ -119,7 +168,7 @@ def _digest(directory: Path) -> str:
 
 
 def _kept(digest: str) -> Path:
-    base = user_cache(os.environ) or Path(tempfile.gettempdir()) / ".cache" / "greentic"
+    base = user_cache(environment()) or Path(tempfile.gettempdir()) / ".cache" / "greentic"
     return base / "built-components" / f"{digest}.wasm"
 
 

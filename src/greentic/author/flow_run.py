@@ -18,14 +18,15 @@ from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
+from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.materialize.placed import LocatedPack, file_digest
-from greentic.pack.load import LoadedPack, load_pack
+from greentic.pack.load import LoadedPack, headers, load_pack
 from greentic.sessions.conversation import Conversations, Identity
+from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MemoryStore
 
 TENANT = "default"
 
@@ -93,7 +94,8 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
             only = revision._replace(flows=tuple(pair for pair in revision.flows if pair[0].flow_id == flow_id))
             entry = only._replace(flows=tuple((header._replace(entry=True), flow) for header, flow in only.flows))
             answer = turn(entry, activity, TENANT, None, Identity(session="run"), services)
-            turns.append({"output": _json(answer.output), "waiting": answer.parked})
+            row: JsonObject = {"output": _json(answer.output), "waiting": answer.parked}
+            turns.append(row if answer.failed is None else row | {"failed": answer.failed})
         return {
             "pack": pack.manifest_id,
             "flow": flow_id,
@@ -111,7 +113,8 @@ def lint(paths: list[Path]) -> JsonObject:
             rows.append({"path": str(path), "findings": [*_lint_source(path)]})
         else:
             with opened_pack(path) as pack:
-                rows.append({"path": str(path), "findings": [*pack.warnings]})
+                told = unanswerable(headers([pack]), pack.manifest_id)
+                rows.append({"path": str(path), "findings": [*pack.warnings, *told]})
     return {
         "checked": rows,
         "findings": sum(len(r["findings"]) for r in rows if isinstance(r, dict) and isinstance(r["findings"], list)),

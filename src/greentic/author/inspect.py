@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 from greentic.bundle.compression import NAMES
 from greentic.bundle.contents import open_bundle, pack_paths, strict_faults
+from greentic.flow.select import unanswerable
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.materialize.placed import LocatedPack, file_digest
 from greentic.pack.archive import PackArchive
-from greentic.pack.load import LoadedPack, load_pack
+from greentic.pack.load import LoadedPack, headers, load_pack
 from greentic.trust.gate import VerifiedBundle, pin
 
 
@@ -35,10 +37,17 @@ def inspect_bundle(path: Path) -> JsonObject:
 def _bundle(bundle: VerifiedBundle) -> JsonObject:
     contents = open_bundle(bundle)
     packs: list[Json] = []
+    loaded: list[LoadedPack] = []
     for pack_path in pack_paths(contents.entries):
         entry = contents.find(pack_path)
         data = contents.image.content(entry) if entry else b""
-        packs.append({"path": pack_path, **_pack_row(data)})
+        row = _pack_row(data)
+        if row["loads"]:
+            try:
+                loaded.append(_loaded(pack_path, data))
+            except GreenticError as error:
+                row = {"loads": False, "error": error.message}
+        packs.append({"path": pack_path, **row})
     files = [e for e in contents.entries if e.kind == "file"]
     return {
         "digest": bundle.digest,
@@ -47,8 +56,23 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
         "unpacked_bytes": sum(e.size for e in files),
         "strict_faults": list[Json](strict_faults(contents)),
         "packs": packs,
+        "warnings": list[Json](_warnings(loaded)),
         "entries": [{"path": e.path, "kind": e.kind, "size": e.size} for e in contents.entries],
     }
+
+
+def _loaded(path: str, data: bytes) -> LoadedPack:
+    """A pack as a worker loads it, from a file that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
+        place = Path(scratch) / Path(path).name
+        place.write_bytes(data)
+        return load_pack(LocatedPack(place.stem, place, file_digest(place)))
+
+
+def _warnings(packs: list[LoadedPack]) -> list[str]:
+    """What a worker would warn about when it loads these packs together."""
+    told = unanswerable(headers(packs), packs[0].manifest_id) if packs else []
+    return [f"{pack.pack_id}: {text}" for pack in packs for text in pack.warnings] + told
 
 
 def _pack_row(data: bytes) -> JsonObject:
@@ -81,7 +105,13 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
     if broken:
         told = "; ".join(f"{r['path']}: {r['error']}" for r in broken)
         raise InvalidArgument(f"{len(broken)} pack(s) of `{path}` do not load: {told}")
-    return {"verified": True, "digest": report["digest"], "size": report["size"], "packs": rows}
+    return {
+        "verified": True,
+        "digest": report["digest"],
+        "size": report["size"],
+        "packs": rows,
+        "warnings": report["warnings"],
+    }
 
 
 def inspect_pack(path: Path) -> JsonObject:
@@ -109,7 +139,7 @@ def inspect_pack(path: Path) -> JsonObject:
         "version": manifest.version,
         "kind": manifest.kind,
         "publisher": manifest.publisher,
-        "warnings": list[Json](pack.warnings),
+        "warnings": list[Json]([*pack.warnings, *unanswerable(headers([pack]), pack.manifest_id)]),
         "flows": [{"id": f.flow_id, "kind": f.kind, "entry": f.entry, "nodes": len(f.plan.nodes)} for f in pack.flows],
         "signed": pack.signed,
         "components": components,

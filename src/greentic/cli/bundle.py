@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greentic.cli.output import chosen_form, print_failure, print_success
-from greentic.ground.documents import JsonObject
-from greentic.ground.errors import GreenticError
+from greentic.cli.command import answered, command
+from greentic.ground.documents import Json, JsonObject
 
 _EXAMPLES = """examples:
   gtc bundle build ./my-bundle --out my.gtbundle
@@ -20,13 +19,13 @@ _EXAMPLES = """examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="gtc bundle",
-        description="Build, inspect, verify, sign, publish, revoke and export bundles.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    bundle = command(
+        "bundle",
+        "Build, inspect, verify, sign, publish, revoke and export bundles.",
+        _EXAMPLES,
+        "build|inspect|verify|sign|publish|revoke|export",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|inspect|verify|sign|publish|revoke|export")
+    verbs = bundle.verbs
     build = verbs.add_parser("build", help="a bundle from a directory with bundle.yaml and packs/")
     build.add_argument("directory", type=Path, metavar="DIR")
     build.add_argument("--out", type=Path, metavar="FILE", help="default: <bundle directory>.gtbundle")
@@ -60,25 +59,24 @@ def main(argv: list[str]) -> int:
     export.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
     for verb in (sign, revoke):
         verb.add_argument("--key", type=Path, metavar="PEM", help="an Ed25519 private key; default: the operator's")
-    for verb in verbs.choices.values():
-        verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
-    arguments = parser.parse_args(argv)
-    form = chosen_form(arguments.output)
-    try:
-        print_success(form, "bundle", arguments.verb, _run(arguments), _hint(arguments))
-    except GreenticError as error:
-        print_failure(form, "bundle", arguments.verb, error)
-        return 1
-    return 0
+    arguments = bundle.parsed(argv)
+    return answered("bundle", arguments, lambda: _run(arguments), _hint(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> JsonObject:
     if arguments.verb == "build":
         from greentic.author.bundle_build import build_bundle
+        from greentic.author.inspect import inspect_bundle
 
         out = arguments.out or Path(f"{arguments.directory.resolve().name}.gtbundle")
         built = build_bundle(arguments.directory, out)
-        return {"path": str(built.path), "digest": built.digest, "size": built.size, "packs": list(built.packs)}
+        return {
+            "path": str(built.path),
+            "digest": built.digest,
+            "size": built.size,
+            "packs": list[Json](built.packs),
+            "warnings": inspect_bundle(built.path)["warnings"],
+        }
     if arguments.verb in ("inspect", "verify"):
         from greentic.author.inspect import inspect_bundle, verify_bundle
 
@@ -86,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
             return inspect_bundle(arguments.file)
         report = verify_bundle(arguments.file, arguments.digest)
         if arguments.key:
-            from greentic.author.bundle_publish import verify_signature
+            from greentic.author.bundle_sign import verify_signature
 
             report |= verify_signature(arguments.file, str(report["digest"]), arguments.key)
         return report
@@ -98,7 +96,9 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         store = EnvironmentStore(arguments.store_root or default_store_root())
         return export(Context(store), arguments.environment, arguments.out)
-    from greentic.author.bundle_publish import publish_file, revoke, sign_file
+    from greentic.author.bundle_publish import publish_file
+    from greentic.author.bundle_revoke import revoke
+    from greentic.author.bundle_sign import sign_file
     from greentic.ground.clock import SystemClock
 
     if arguments.verb == "sign":

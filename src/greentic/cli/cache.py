@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greentic.cli.output import chosen_form, print_failure, print_success
+from greentic.cli.command import answered, command
 from greentic.ground.documents import JsonObject
-from greentic.ground.errors import GreenticError
 
 _EXAMPLES = """examples:
   gtc cache list
@@ -16,28 +15,16 @@ _EXAMPLES = """examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="gtc cache",
-        description="The bundles that this user's workers share, by content.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|verify|prune")
+    cache = command("cache", "The bundles that this user's workers share, by content.", _EXAMPLES, "list|verify|prune")
+    verbs = cache.verbs
     verbs.add_parser("list", help="what is there, and which revisions need it")
     verbs.add_parser("verify", help="hash everything anew; what is damaged is deleted")
     prune = verbs.add_parser("prune", help="delete what was not used for longest; what a revision needs stays")
     prune.add_argument("--max-bytes", type=int, metavar="N", help="default: GREENTIC_CACHE_MAX_BYTES, else 3 GiB")
     for verb in verbs.choices.values():
         verb.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
-        verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
-    arguments = parser.parse_args(argv)
-    form = chosen_form(arguments.output)
-    try:
-        print_success(form, "cache", arguments.verb, _run(arguments), "")
-    except GreenticError as error:
-        print_failure(form, "cache", arguments.verb, error)
-        return 1
-    return 0
+    arguments = cache.parsed(argv)
+    return answered("cache", arguments, lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> JsonObject:

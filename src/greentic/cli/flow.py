@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from greentic.cli.output import Form, chosen_form, print_failure, print_success
+from greentic.cli.command import command, told
+from greentic.cli.output import Form, print_success
 from greentic.ground.documents import Json, JsonObject, compact
-from greentic.ground.errors import GreenticError
 
 _EXAMPLES = """examples:
   gtc flow run ./my-pack main --input '{"text": "Ada"}'
@@ -19,13 +19,8 @@ _EXAMPLES = """examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="gtc flow",
-        description="Run a flow on the spot, and find what is wrong with it.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="run|lint")
+    flow = command("flow", "Run a flow on the spot, and find what is wrong with it.", _EXAMPLES, "run|lint")
+    verbs = flow.verbs
     run = verbs.add_parser("run", help="run a flow of a pack file or pack directory, and show each step")
     run.add_argument("pack", type=Path, metavar="PACK")
     run.add_argument("flow", metavar="FLOW")
@@ -40,30 +35,25 @@ def main(argv: list[str]) -> int:
         "paths", type=Path, nargs="+", metavar="PATH", help="a .ygtc file, a pack file or a pack directory"
     )
     lint.add_argument("--strict", action="store_true", help="exit with 1 if there is a finding")
-    for verb in (run, lint):
-        verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
-    arguments = parser.parse_args(argv)
-    form = chosen_form(arguments.output)
-    try:
-        if arguments.verb == "run":
-            _run(form, arguments)
-            return 0
-        from greentic.author.flow_run import lint as lint_paths
-
-        found = lint_paths(arguments.paths)
-        print_success(form, "flow", "lint", found, "")
-        return 1 if arguments.strict and found["findings"] else 0
-    except GreenticError as error:
-        print_failure(form, "flow", arguments.verb, error)
-        return 1
+    arguments = flow.parsed(argv)
+    return told("flow", arguments, lambda form: (_run if arguments.verb == "run" else _lint)(form, arguments))
 
 
-def _run(form: Form, arguments: argparse.Namespace) -> None:
+def _lint(form: Form, arguments: argparse.Namespace) -> int:
+    from greentic.author.flow_run import lint
+
+    found = lint(arguments.paths)
+    print_success(form, "flow", "lint", found, "")
+    return 1 if arguments.strict and found["findings"] else 0
+
+
+def _run(form: Form, arguments: argparse.Namespace) -> int:
+    """Run the flow; 1 if one of its turns failed, with the reason on the standard error output."""
     from greentic.author.flow_run import Step, run_flow
 
     steps: list[JsonObject] = []
 
-    def told(step: Step) -> None:
+    def shown(step: Step) -> None:
         row = {"flow": step.flow, "node": step.node, "kind": step.kind, "then": step.then}
         steps.append({**row, "payload": cast(Json, step.payload), "output": cast(Json, step.output)})
         if form == "table":
@@ -72,18 +62,23 @@ def _run(form: Form, arguments: argparse.Namespace) -> None:
                 f"     in   {_short(step.payload)}\n     out  {_short(step.output)}\n     then {step.then}", flush=True
             )
 
-    result = run_flow(arguments.pack, arguments.flow, arguments.input or ["{}"], told)
+    result = run_flow(arguments.pack, arguments.flow, arguments.input or ["{}"], shown)
     if form == "json":
         print_success(form, "flow", "run", {**result, "steps": [*steps]}, "")
-        return
-    turns = result["turns"]
-    for number, answer in enumerate(turns if isinstance(turns, list) else [], 1):
+    rows = result["turns"]
+    turns = rows if isinstance(rows, list) else []
+    failed = [str(row["failed"]) for row in turns if isinstance(row, dict) and "failed" in row]
+    for number, answer in enumerate(turns if form == "table" else [], 1):
         waiting = " (the flow waits for the next message)" if isinstance(answer, dict) and answer["waiting"] else ""
         print(f"\nanswer {number}{waiting}:")
         print(f"  {compact(answer['output'] if isinstance(answer, dict) else answer).decode()}")
-    for kind in ("log", "warnings"):
-        for line in result[kind] if isinstance(result[kind], list) else []:  # type: ignore[union-attr]
+    for kind in ("log", "warnings") if form == "table" or failed else ():
+        lines = result[kind]
+        for line in lines if isinstance(lines, list) else []:
             print(f"{kind.removesuffix('s')}: {line}", file=sys.stderr)
+    for text in failed:
+        print(f"error: the flow failed: {text}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _short(value: object) -> str:

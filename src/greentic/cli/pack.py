@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greentic.cli.output import chosen_form, print_failure, print_success
+from greentic.cli.command import answered, command
 from greentic.ground.documents import JsonObject
-from greentic.ground.errors import GreenticError
 
 _EXAMPLES = """examples:
   gtc pack new ./my-pack
@@ -17,13 +16,8 @@ _EXAMPLES = """examples:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="gtc pack",
-        description="Start, build, sign and inspect packs.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="new|build|sign|inspect")
+    pack = command("pack", "Start, build, sign and inspect packs.", _EXAMPLES, "new|build|sign|inspect")
+    verbs = pack.verbs
     new = verbs.add_parser("new", help="a pack to start from, with a flow and a component in Python")
     new.add_argument("directory", type=Path, metavar="DIR")
     new.add_argument("--id", metavar="ID", help="the pack's id; default: the directory's name")
@@ -38,16 +32,8 @@ def main(argv: list[str]) -> int:
     sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="an Ed25519 private key (PKCS#8)")
     sign.add_argument("--chain", type=Path, metavar="PEM", help="its certificates; default: a self-signed one is made")
     sign.add_argument("--out", type=Path, metavar="FILE", help="default: the pack itself is replaced")
-    for verb in (new, build, sign, inspect):
-        verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
-    arguments = parser.parse_args(argv)
-    form = chosen_form(arguments.output)
-    try:
-        print_success(form, "pack", arguments.verb, _run(arguments), _hint(arguments))
-    except GreenticError as error:
-        print_failure(form, "pack", arguments.verb, error)
-        return 1
-    return 0
+    arguments = pack.parsed(argv)
+    return answered("pack", arguments, lambda: _run(arguments), _hint(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> JsonObject:
@@ -64,6 +50,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         from greentic.ground.clock import SystemClock
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
+    from greentic.author.inspect import inspect_pack
     from greentic.author.pack_build import build_pack
     from greentic.ground.disk import io_error
     from greentic.materialize.placed import file_digest
@@ -82,6 +69,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         "size": len(data),
         "pack_id": manifest.pack_id,
         "version": manifest.version,
+        "warnings": inspect_pack(out)["warnings"],
     }
 
 

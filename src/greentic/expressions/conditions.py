@@ -4,7 +4,7 @@ Rules:
 1. `path OP value`. Operators are tried in the order of `OPERATORS`; the first that occurs anywhere splits the text.
 2. The value is trimmed, of blanks and then of double quotes around it; single quotes belong to it.
 3. `==` compares texts without case; numbers, booleans, lists and objects by their JSON. What is missing equals nothing, so
-   `!=` holds for it. The orderings hold only between numbers; `contains` looks for a part, without case.
+   `!=` holds for it. The orderings hold only between numbers, integers compared whole; `contains` looks for a part, without case.
 4. A path is names joined by dots, members of objects only.
 """
 
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.expressions.paths import MISSING
+from greentic.ground.values import compared
 
 OPERATORS = ("==", "!=", ">=", "<=", ">", "<", " contains ")
 
@@ -57,7 +58,7 @@ def holds(condition: Condition, facts: Facts) -> bool:
         return False
     if operator == "contains":
         return condition.value.lower() in _text(value).lower()
-    left, right = _number(_text(value)), _number(condition.value)
+    left, right = compared(_text(value)), compared(condition.value)
     if left is None or right is None:
         return False
     return {">=": left >= right, "<=": left <= right, ">": left > right, "<": left < right}.get(operator, False)
@@ -78,10 +79,3 @@ def _resolve(path: tuple[str, ...], facts: Facts) -> object:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _number(text: str) -> float | None:
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None

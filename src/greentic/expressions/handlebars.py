@@ -1,35 +1,26 @@
-"""The Handlebars that flows use: interpolation and the builtin block helpers (spec: packs-flows-components 3.6).
+"""Reading the Handlebars that flows use (spec: packs-flows-components 3.6). `handlebars_render` prints what is read here.
 
 Rules:
-1. `{{x}}`, `{{{x}}}` and `{{&x}}` print a value without escaping; `{{! … }}` prints nothing; `\\{{` is two braces.
-2. Blocks are `if`, `unless`, `each` and `with`, with `{{else}}`, `{{else if x}}` and block parameters. Helpers are the
-   comparisons, `and`, `or`, `not`, `len` and `lookup`. There are no others: calling one is an error.
-3. A missing value prints nothing; a name as the index of a list is an error.
-4. A text prints as it is, a number or boolean as JSON, null as nothing, a list as `[a, b]`, an object as `[object]`.
-5. A tag of a block or a comment that stands alone on its line takes the line with it. `~` takes all blanks on its side.
-6. Rendering is bounded in steps and in the size of what it makes.
+1. `{{x}}`, `{{{x}}}` and `{{&x}}` print a value; `{{! … }}` prints nothing; `\\{{` is two braces.
+2. Blocks are `if`, `unless`, `each` and `with`, with `{{else}}`, `{{else if x}}` and block parameters. Helpers are those of
+   `handlebars_helpers`. There are no others: calling one is an error.
+3. A tag of a block or a comment that stands alone on its line takes the line with it. `~` takes all blanks on its side.
+4. Blocks and expressions nest at most `MAX_DEPTH` deep.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
-from greentic.expressions.paths import MISSING, follow
+from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
+from greentic.ground.errors import FlowFailure
+from greentic.ground.values import in_range
 
-MAX_OUTPUT = 1 << 20
-"""Characters that one template may make."""
-MAX_STEPS = 100_000
-"""Tags that one rendering may execute."""
 MAX_DEPTH = 64
 """How deeply blocks and subexpressions may nest."""
-
-
-class TemplateError(ValueError):
-    """A template that cannot be read or rendered; the text says why."""
 
 
 class Literal(NamedTuple):
@@ -80,9 +71,6 @@ _TOKEN = re.compile(
 )
 _LINE_END = re.compile(r"[ \t]*(\r?\n|\Z)")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
-
-
-# -- reading --------------------------------------------------------------------------------------------------------
 
 
 def parse(text: str) -> Template:
@@ -257,7 +245,7 @@ def _call(
     if kind != "word" and (nested or force):
         raise TemplateError("a helper has no name")
     last = at + 1 >= len(tokens) or (nested and tokens[at + 1][0] == "close")
-    if last and not force and not (nested and text in _HELPERS):
+    if last and not force and not (nested and text in HELPERS):
         return _single(kind, text), at + 1
     name = text
     at += 1
@@ -271,7 +259,7 @@ def _call(
         else:
             value, at = _argument(tokens, at, depth)
             arguments.append(value)
-    if name not in _HELPERS and name not in _BLOCKS:
+    if name not in HELPERS and name not in _BLOCKS:
         raise TemplateError(f"helper not defined: `{name}`")
     return Call(name, tuple(arguments), tuple(options)), at
 
@@ -297,8 +285,8 @@ def _single(kind: str, text: str) -> Expression:
         return Literal({"true": True, "false": False, "null": None}[text])
     if _NUMBER.match(text):
         try:
-            return Literal(msgspec.json.decode(text))
-        except msgspec.DecodeError:
+            return Literal(in_range(msgspec.json.decode(text)))
+        except (msgspec.DecodeError, FlowFailure):
             raise TemplateError(f"`{text[:40]}` is no number") from None
     return _lookup(text)
 
@@ -322,123 +310,7 @@ def _lookup(text: str) -> Lookup:
     return Lookup(up, data, tuple(steps), text)
 
 
-# -- rendering ------------------------------------------------------------------------------------------------------
-
-
-class _Scope(NamedTuple):
-    value: object
-    data: dict[str, object]
-    """`@index`, `@key`, `@first`, `@last`."""
-    named: dict[str, object]
-    """Block parameters."""
-
-
-Root = Callable[[str], object]
-"""A value of the outermost scope by name, or `MISSING`."""
-
-
-class MissingValue(Exception):
-    """A printed path leads nowhere, in a rendering that asked to be told."""
-
-
-def render(template: Template, root: Root, *, tell_missing: bool = False) -> str:
-    """The text of a template. Raises `TemplateError`; `MissingValue` if asked to and a printed path leads nowhere."""
-    return _Renderer(root, tell_missing).render(template)
-
-
-class _Renderer:
-    def __init__(self, root: Root, tell_missing: bool) -> None:
-        self._root, self._tell = root, tell_missing
-        self._scopes: list[_Scope] = []
-        self._out: list[str] = []
-        self._size = self._steps = 0
-
-    def render(self, template: Template) -> str:
-        self._parts(template)
-        return "".join(self._out)
-
-    def _write(self, text: str) -> None:
-        self._size += len(text)
-        if self._size > MAX_OUTPUT:
-            raise TemplateError(f"the text is longer than {MAX_OUTPUT} characters")
-        self._out.append(text)
-
-    def _parts(self, parts: Template) -> None:
-        for part in parts:
-            if isinstance(part, str):
-                self._write(part)
-                continue
-            self._steps += 1
-            if self._steps > MAX_STEPS:
-                raise TemplateError(f"more than {MAX_STEPS} steps")
-            if isinstance(part, Print):
-                value = self._value(part.expression)
-                if value is MISSING and self._tell:
-                    raise MissingValue
-                self._write(printed(value))
-            else:
-                self._block(part)
-
-    def _block(self, block: Block) -> None:
-        value = self._value(block.argument)
-        if block.name in ("if", "unless"):
-            zero = any(k == "includeZero" and _truthy(self._value(v)) for k, v in block.options)
-            holds = _truthy(value) or (zero and value == 0 and not isinstance(value, bool))
-            self._parts(block.body if holds == (block.name == "if") else block.otherwise)
-        elif not _truthy(value) and not (block.name == "with" and isinstance(value, int | float)):
-            self._parts(block.otherwise)
-        elif block.name == "with":
-            self._inside(block, value, {}, (value,))
-        elif isinstance(value, list):
-            last = len(value) - 1
-            for index, item in enumerate(value):
-                self._inside(block, item, {"index": index, "first": index == 0, "last": index == last}, (item, index))
-        elif isinstance(value, dict):
-            last = len(value) - 1
-            for index, (key, item) in enumerate(value.items()):
-                data = {"key": key, "index": index, "first": index == 0, "last": index == last}
-                self._inside(block, item, data, (item, key))
-        else:
-            self._parts(block.otherwise)
-
-    def _inside(self, block: Block, value: object, data: dict[str, object], named: tuple[object, ...]) -> None:
-        self._scopes.append(_Scope(value, data, dict(zip(block.parameters, named, strict=False))))
-        self._parts(block.body)
-        self._scopes.pop()
-
-    def _value(self, expression: Expression) -> object:
-        if isinstance(expression, Lookup):
-            return self._lookup(expression)
-        if isinstance(expression, Literal):
-            return expression.value
-        helper = _HELPERS.get(expression.name)
-        if helper is None:
-            raise TemplateError(f"`{expression.name}` is a block; write `{{{{#{expression.name} …}}}}`")
-        return helper([self._value(a) for a in expression.arguments])
-
-    def _lookup(self, path: Lookup) -> object:
-        if path.data:
-            return self._data(path)
-        scopes = self._scopes[: len(self._scopes) - path.up] if path.up <= len(self._scopes) else []
-        if not path.up and path.steps:
-            for scope in reversed(scopes):
-                if path.steps[0] in scope.named:
-                    return walk(scope.named[path.steps[0]], path, 1)
-        if scopes:
-            return walk(scopes[-1].value, path, 0)
-        if not path.steps:
-            return MISSING
-        return walk(self._root(path.steps[0]), path, 1)
-
-    def _data(self, path: Lookup) -> object:
-        if path.steps[:1] == ("root",):
-            return walk(self._root(path.steps[1]), path, 2) if len(path.steps) > 1 else MISSING
-        level = len(self._scopes) - 1 - path.up
-        while level >= 0 and path.steps:
-            if path.steps[0] in self._scopes[level].data:
-                return walk(self._scopes[level].data[path.steps[0]], path, 1)
-            level -= 1
-        return MISSING
+# -- what needs no renderer -----------------------------------------------------------------------------------------
 
 
 Simple = tuple[str | Lookup, ...]
@@ -455,78 +327,3 @@ def simple_parts(template: Template) -> Simple | None:
             return None
         parts.append(expression)
     return tuple(parts)
-
-
-def walk(value: object, path: Lookup, begin: int) -> object:
-    """The value at the end of a path's steps from `begin`. Raises `TemplateError` for a name as the index of a list."""
-    for step in path.steps[begin:]:
-        if isinstance(value, list) and not (step.isascii() and step.isdigit()):
-            raise TemplateError(f"`{path.text}`: `{step}` is no index of a list")
-        value = follow(value, (step,))
-    return value
-
-
-def printed(value: object) -> str:
-    """A value as text (rule 4)."""
-    if isinstance(value, str):
-        return value
-    if value is None or value is MISSING:
-        return ""
-    if isinstance(value, list):
-        return f"[{', '.join(printed(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "[object]"
-    return msgspec.json.encode(value).decode()
-
-
-def _truthy(value: object) -> bool:
-    return value is not MISSING and bool(value)
-
-
-def _compare(test: Callable[[float, float], bool]) -> Callable[[list[object]], object]:
-    def helper(arguments: list[object]) -> object:
-        left, right = _two(arguments)
-        if isinstance(left, str) and isinstance(right, str):
-            return test((left > right) - (left < right), 0)
-        if isinstance(left, int | float) and isinstance(right, int | float):
-            return test(left, right)
-        return False
-
-    return helper
-
-
-def _two(arguments: list[object]) -> tuple[object, object]:
-    if len(arguments) != 2:
-        raise TemplateError(f"a comparison takes two arguments, found {len(arguments)}")
-    return arguments[0], arguments[1]
-
-
-def _equal(arguments: list[object]) -> bool:
-    left, right = _two(arguments)
-    left, right = (None if left is MISSING else left), (None if right is MISSING else right)
-    return left == right and isinstance(left, bool) == isinstance(right, bool)
-
-
-def _length(arguments: list[object]) -> object:
-    value = arguments[0] if arguments else MISSING
-    return len(value) if isinstance(value, str | list | dict) else 0
-
-
-def _index(arguments: list[object]) -> object:
-    container, key = _two(arguments)
-    return follow(container, (key,)) if isinstance(key, str | int) else MISSING
-
-
-_HELPERS: dict[str, Callable[[list[object]], object]] = {
-    "eq": _equal,
-    "ne": lambda a: not _equal(a),
-    "gt": _compare(lambda x, y: x > y),
-    "gte": _compare(lambda x, y: x >= y),
-    "lt": _compare(lambda x, y: x < y),
-    "lte": _compare(lambda x, y: x <= y),
-    "and": lambda a: all(map(_truthy, a)),
-    "or": lambda a: any(map(_truthy, a)),
-    "not": lambda a: not (a and _truthy(a[0])),
-    "len": _length,
-    "lookup": _index,
-}

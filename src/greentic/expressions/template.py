@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from greentic.expressions import handlebars
-from greentic.expressions.handlebars import MissingValue, TemplateError, printed, walk
+from greentic.expressions.handlebars_helpers import TemplateError
+from greentic.expressions.handlebars_render import MAX_OUTPUT, MissingValue, printed, render, walk
 from greentic.expressions.paths import MISSING, Step, follow, parse_path, pointer_steps
-from greentic.flow.graph import FlowFailure
+from greentic.ground.errors import FlowFailure
 
 MAX_VALUE_DEPTH = 100
 
@@ -116,15 +117,15 @@ def _pointed(pointer: str) -> Renderer:
 
 
 def _rendered(template: handlebars.Template, *, tell_missing: bool) -> Renderer:
-    def render(names: Names) -> object:
+    def rendered(names: Names) -> object:
         try:
-            return handlebars.render(template, names.named, tell_missing=tell_missing)
+            return render(template, names.named, tell_missing=tell_missing)
         except MissingValue:
             return ""
         except (TemplateError, ValueError, RecursionError) as error:
             raise FlowFailure(f"template render failed: {error}") from None
 
-    return render
+    return rendered
 
 
 def _joined(parts: handlebars.Simple) -> Renderer:
@@ -135,8 +136,8 @@ def _joined(parts: handlebars.Simple) -> Renderer:
             text = "".join([p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1)) for p in parts])
         except (TemplateError, ValueError, RecursionError) as error:
             raise FlowFailure(f"template render failed: {error}") from None
-        if len(text) > handlebars.MAX_OUTPUT:
-            raise FlowFailure(f"template render failed: more than {handlebars.MAX_OUTPUT} characters")
+        if len(text) > MAX_OUTPUT:
+            raise FlowFailure(f"template render failed: more than {MAX_OUTPUT} characters")
         return text
 
     return render

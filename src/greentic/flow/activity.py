@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from greentic.ground.values import in_range
+
 APOLOGY = "Sorry — something went wrong while handling that. Please try again."
 
 
@@ -23,7 +25,8 @@ class Activity(NamedTuple):
 
 
 def activity_of(body: object) -> Activity:
-    """The activity of a request body on the generic route (rule 1)."""
+    """The activity of a request body on the generic route (rule 1). Raises `FlowFailure` for a number beyond all ranges."""
+    body = in_range(body)
     if isinstance(body, dict) and isinstance(body.get("text"), str):
         if "metadata" not in body:
             return Activity({"text": body["text"]}, "messaging")
@@ -35,13 +38,14 @@ def invoke_activity(payload: object) -> Activity:
     """The activity of a `/workers/invoke` payload: text is a message, any other object becomes metadata."""
     if isinstance(payload, dict) and isinstance(payload.get("text"), str):
         return activity_of(payload)
+    payload = in_range(payload)
     return Activity({"metadata": payload} if isinstance(payload, dict) else payload, "messaging")
 
 
-def failure_payload(flow_id: str, message: str) -> dict[str, object]:
+def failure_payload(flow_id: str, message: str, text: str = APOLOGY) -> dict[str, object]:
     """What a failed flow answers (rule 2)."""
     return {
-        "text": APOLOGY,
+        "text": text,
         "metadata": {"error_kind": "flow_execution_failed", "error_message": message, "flow_id": flow_id},
     }
 

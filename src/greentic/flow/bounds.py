@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from greentic.flow.graph import FlowFailure
+from greentic.ground.errors import FlowFailure
 
 MAX_DEPTH = 128
 MAX_SIZE = 4 << 20

@@ -16,11 +16,12 @@ from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context
-from greentic.flow.graph import FlowFailure
 from greentic.flow.nodes import NodePlan
 from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
 from greentic.flow.results import Jump, Result, interpret, redirects
 from greentic.flow.state import Map, NodeOutput
+from greentic.ground.errors import FlowFailure
+from greentic.ground.values import in_range
 
 _ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
 
@@ -94,7 +95,7 @@ def _component(
         component, operation, inlined_call(given, ports.assets) if card is None else card, config, flow_id, node.id,
         caller, attempt, card is not None,
     )  # fmt: skip
-    value = ports.components.call(call)
+    value = in_range(ports.components.call(call))
     return interpret(component, value, catches_errors=node.routing.catches_errors)
 
 
@@ -108,7 +109,7 @@ def _provider(node: NodePlan, payload: object, context: Context, ports: Ports, c
     if raw.get("in_map") is not None:
         given = compile_value(raw["in_map"], pointers=True).render(_Mapped(context, {"input": given, "result": given}))
     call = ProviderCall(_text(source.get("provider_id")), _text(source.get("provider_type")), operation, given, caller)
-    value = ports.components.call_provider(call)
+    value = in_range(ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         names = _Mapped(context, {"input": given, "result": value})
         value = compile_value(raw["out_map"], pointers=True).render(names)

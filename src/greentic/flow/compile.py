@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import cast
 
+from greentic.ground.values import fault
+
 Map = dict[str, object]
 
 KINDS = {
@@ -68,6 +70,9 @@ def compile_flow(source: object) -> Map:
     """The stored flow (`{schema_version, id, kind, entrypoints, nodes, metadata}`) with ids as texts."""
     if not isinstance(source, dict):
         raise FlowSourceError("a flow is a mapping with `id`, `type` and `nodes`")
+    told = fault(source)
+    if told:
+        raise FlowSourceError(told)
     unknown = sorted(str(k) for k in source if k not in _TOP)
     if unknown:
         raise FlowSourceError(f"unknown key(s) {', '.join(unknown)}")

@@ -6,11 +6,13 @@ Rules:
 2. Submitted fields are the metadata but for `action`, then the envelope but for `metadata` and `text`; the latter win.
 3. `node.<id>` is a node's output; an object also gets `data` (the output) and `errors`.
 4. Everything is made when it is asked for, once for each node.
+5. A message answers one question: once a route was taken that asked for it, the conditions of later nodes see neither its
+   action nor its text. Templates still see the text.
 """
 
 from __future__ import annotations
 
-import time
+import datetime
 
 from greentic.expressions.conditions import Facts
 from greentic.expressions.paths import MISSING
@@ -66,11 +68,16 @@ class Context:
     def facts(self, output: NodeOutput, routing: Routing) -> Facts:
         """What the conditions after a node may ask about."""
 
+        state = self._state
+        entry = without_answer(state.entry) if state.taken else state.entry
+
         def named(name: str) -> object:
-            if name in ("entry", "in", "node"):
+            if name in ("entry", "in"):
+                return entry_view(entry) if state.taken else self.named(name)
+            if name == "node":
                 return self.named(name)
             if name == "response":
-                return response_of(self._state.entry)
+                return response_of(entry)
             return event_of(output, routing) if name == "event" else MISSING
 
         self._cached.pop("node", None)
@@ -119,6 +126,18 @@ def metadata_of(entry: object) -> Map:
     return found if isinstance(found, dict) else {}
 
 
+def without_answer(entry: object) -> object:
+    """The message without its action and its text, which a step has taken (rule 5)."""
+    out = without_action(entry)
+    if not isinstance(out, dict):
+        return out
+    out = {key: value for key, value in out.items() if key != "text"}
+    inner = out.get("input")
+    if isinstance(inner, dict):
+        out["input"] = {key: value for key, value in inner.items() if key != "text"}
+    return out
+
+
 def without_action(entry: object) -> object:
     """The message without the action that was just taken, so that the next card does not take it again."""
     if not isinstance(entry, dict):
@@ -163,6 +182,6 @@ def _member(entry: object, name: str) -> object:
 
 def _now(now_ns: int) -> Map:
     seconds, milliseconds = divmod(now_ns // 1_000_000, 1000)
-    moment = time.gmtime(seconds)
-    iso = time.strftime("%Y-%m-%dT%H:%M:%S", moment) + f".{milliseconds:03d}Z"
-    return {"iso": iso, "epoch_ms": now_ns // 1_000_000, "date": time.strftime("%Y-%m-%d", moment)}
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    iso = moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{milliseconds:03d}Z"
+    return {"iso": iso, "epoch_ms": now_ns // 1_000_000, "date": moment.strftime("%Y-%m-%d")}

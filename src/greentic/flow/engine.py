@@ -8,6 +8,8 @@ Rules:
 4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps at most as often as it
    may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
 5. What a run makes is bounded in size and depth (`flow.bounds`).
+6. A message answers one question: a route that asked for its action or text takes them for the rest of the turn.
+7. What a run did beside answering is remembered (`Budget.acted`): such a run is never made again.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import bounded
 from greentic.flow.builtins import Wait, call_builtin
 from greentic.flow.context import Context, submitted, without_action
-from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.nodes import FlowPlan, NodePlan
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
 from greentic.flow.state import NodeOutput, RunState, Snapshot
+from greentic.ground.errors import FlowFailure, NotAtOnce
 
 MAX_STEPS = 10_000
 """Nodes that one run may execute."""
@@ -33,6 +35,8 @@ MAX_SECONDS = 900.0
 """Time from the start of a run to its answer."""
 MAX_CALLS = 16
 """How deeply `flow.call` may nest."""
+_ACTING = frozenset({"exec", "component", "provider.invoke", "state.set"})
+"""Kinds of nodes that may have an effect. A call that failed is not counted: it says itself whether it may be repeated."""
 SLOT_EXTRACTOR = "ai.greentic.component-slot-extractor"
 
 
@@ -61,6 +65,8 @@ class Budget:
 
     steps: int
     until: float
+    acted: bool = False
+    """Whether a step was done that may have had an effect: a call that came back, a value that was kept."""
 
 
 class Run(NamedTuple):
@@ -75,6 +81,11 @@ class Run(NamedTuple):
     max_steps: int = MAX_STEPS
     budget: Budget | None = None
     """Made when the run begins."""
+
+
+def new_budget(run: Run) -> Budget:
+    """What a run may take, from now."""
+    return Budget(run.max_steps, run.ports.clock.monotonic() + MAX_SECONDS)
 
 
 def start(run: Run, payload: object) -> Outcome:
@@ -99,7 +110,7 @@ def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     plan = _flow(run.ports, snapshot.next_flow or snapshot.flow_id, run.pack_id)
     state = snapshot.state
     state.entry = {} if payload is None else payload
-    state.egress = []
+    state.egress, state.taken = [], False
     if snapshot.awaiting_submit:
         state.answering, state.answers = snapshot.next_node, submitted(state.entry)
     return _loop(run._replace(flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
@@ -128,7 +139,7 @@ def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
     clock = run.ports.clock
     budget = run.budget
     if budget is None:
-        budget = Budget(run.max_steps, clock.monotonic() + MAX_SECONDS)
+        budget = new_budget(run)
         run = run._replace(budget=budget)
     while budget.steps > 0:
         budget.steps -= 1
@@ -155,10 +166,12 @@ def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
             state.egress.append(control.message)
             _traced(run, plan, node, payload, output, "respond")
             return Completed(_output(state, MISSING))
-        following = _following(node, output, context)
+        following, asked = _following(node, output, context)
         if state.answering == node_id:
             state.answering = None
             state.entry = without_action(state.entry)
+            asked = following is not None
+        state.taken = state.taken or asked
         if isinstance(result, Wait):
             if following is None:
                 raise FlowFailure(f"session.wait node {node_id} requires a non-empty route")
@@ -195,7 +208,10 @@ def _execute(
         payload = _with_slots(payload, plan)
     if node.kind == "flow.call":
         return _call_flow(run, payload), payload
-    return call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt, state.entry), payload
+    result = call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt, state.entry)
+    if run.budget is not None and node.kind in _ACTING:
+        run.budget.acted = True
+    return result, payload
 
 
 def _with_slots(payload: object, plan: FlowPlan) -> object:
@@ -222,7 +238,9 @@ def _call_flow(run: Run, payload: object) -> Result:
         raise
     except FlowFailure as failure:
         if run.caller.session is None or run.depth + 1 >= MAX_CALLS:
-            raise FlowFailure(f"flow.call failed for {flow_id}: {failure}") from None
+            raise FlowFailure(
+                f"flow.call failed for {flow_id}: {failure}", retryable=failure.retryable, backoff_ms=failure.backoff_ms
+            ) from None
         return Result(NodeOutput(True, failure_payload(flow_id, str(failure))))
     if isinstance(outcome, Parked):
         raise FlowFailure(f"flow.call cannot pause (flow {flow_id} waiting: {outcome.reason})")
@@ -239,10 +257,10 @@ def _answered(node: NodePlan, output: NodeOutput, state: RunState) -> NodeOutput
     return output._replace(payload={**output.payload, "answers": answers})
 
 
-def _following(node: NodePlan, output: NodeOutput, context: Context) -> str | None:
-    """The node that comes next (rule 1)."""
+def _following(node: NodePlan, output: NodeOutput, context: Context) -> tuple[str | None, bool]:
+    """The node that comes next (rule 1), and whether the message decided it (rule 6)."""
     if not node.routing.routes:
-        return node.routing.next
+        return node.routing.next, False
     facts = context.facts(output, node.routing)
     for route in node.routing.routes:
         if route.to is None:
@@ -250,8 +268,8 @@ def _following(node: NodePlan, output: NodeOutput, context: Context) -> str | No
         if route.event is not None and facts.named("event") != route.event:
             continue
         if route.condition is None or holds(route.condition, facts):
-            return route.to
-    return None
+            return route.to, route.asks_message
+    return None, False
 
 
 def _jump(run: Run, jump: Jump, state: RunState) -> tuple[FlowPlan, str]:

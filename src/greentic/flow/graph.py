@@ -9,15 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from greentic.ground.errors import FlowFailure as FlowFailure
+from greentic.ground.errors import NotAtOnce as NotAtOnce
+
 Map = dict[str, object]
-
-
-class FlowFailure(Exception):
-    """A run that ended with an error; the text is what a caller is told."""
-
-
-class NotAtOnce(Exception):
-    """A run that was to be over in a moment and is not; it had no effect and is to be made again, without hurry."""
 
 
 class Node(NamedTuple):

@@ -24,6 +24,8 @@ class Known(NamedTuple):
 
     component: HasComponent
     flows: frozenset[str]
+    operations: Callable[[str, str | None], frozenset[str] | None] = lambda name, operation: None
+    """What a component says that it offers; nothing if it does not say."""
 
 
 def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
@@ -66,6 +68,15 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
             found.append(f"component '{node.component}' not found in pack")
         if operation is None:
             found.append("no operation is named")
+        offered = None if "{{" in node.component else known.operations(node.component, operation)
+        if operation is not None and "{{" not in operation and offered and operation not in offered:
+            found.append(
+                f"component '{node.component}' offers no operation `{operation}`; it offers {_listed(sorted(offered))}"
+            )
+    if node.kind == "agent" or (node.kind == "remote" and node.component != "approval.call"):
+        found.append(f"{node.component} cannot run here: there is no such runtime")
+    if node.kind == "tool":
+        found.append(f"{node.component} answers with an error: no such server is configured")
     if node.kind in ("flow.call", "flow.goto"):
         flow = _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
         if flow is None or ("{{" not in flow and flow not in known.flows):

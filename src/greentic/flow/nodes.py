@@ -31,6 +31,8 @@ _NATIVE = (
     "var.", "mcp:", "a2a:", "state.get", "state.set", "telco-x.call",
 )  # fmt: skip
 _SETTINGS = ("vars_out", "response_timeout_secs")
+_ANSWERS = frozenset({"metadata", "text"})
+"""Members of a message in which a person answers."""
 ERROR_EVENTS = ("on_error", "on_cancel", "on_timeout")
 SUCCESS_EVENTS = ("on_success", "on_complete", "on_submit")
 
@@ -41,6 +43,12 @@ class Route(NamedTuple):
     condition: Condition | None
     event: str | None
     to: str | None
+
+    @property
+    def asks_message(self) -> bool:
+        """Whether the condition asks for the message's action or text, or for a field that was submitted with them."""
+        path = () if self.condition is None else self.condition.path
+        return path[:1] == ("response",) or (path[:1] in (("entry",), ("in",)) and not _ANSWERS.isdisjoint(path[1:]))
 
 
 class Routing(NamedTuple):
@@ -78,6 +86,8 @@ class FlowPlan(NamedTuple):
 
     graph: FlowGraph
     nodes: dict[str, NodePlan]
+    waits: bool = False
+    """Whether a run may come to wait for a next message."""
 
     @property
     def id(self) -> str:
@@ -86,7 +96,8 @@ class FlowPlan(NamedTuple):
 
 def plan_flow(graph: FlowGraph) -> FlowPlan:
     """Decide everything about a flow that does not depend on a run. Never raises: faults are told when they are met."""
-    return FlowPlan(graph, {node.id: plan_node(node) for node in graph.nodes.values()})
+    nodes = {node.id: plan_node(node) for node in graph.nodes.values()}
+    return FlowPlan(graph, nodes, any(n.kind == "session.wait" or n.routing.parks for n in nodes.values()))
 
 
 def plan_node(node: Node) -> NodePlan:

@@ -2,7 +2,7 @@
 
 Rules, first applicable:
 1. `{ok: false, error: {…}}` and an object with an object `error` and no `result` are failures: a failed output where the
-   node has an error route, else the end of the run.
+   node has an error route, else the end of the run. `retryable` and `backoff_ms` are kept: they decide whether it is tried again.
 2. `greentic_control` with version 1 jumps to another flow or responds and completes; other actions are ignored.
 3. Anything else is the node's output.
 """
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.flow.graph import FlowFailure
 from greentic.flow.state import Map, NodeOutput
+from greentic.ground.errors import FlowFailure
 
 DEFAULT_REDIRECTS = 3
+SAID_IN_WORDS = "COMPONENT_INVOCATION_FAILED"
+"""The code of failures of components whose interface has only a text for them; nobody said whether to try again."""
 
 
 class Jump(NamedTuple):
@@ -44,10 +46,23 @@ def interpret(component: str, value: object, *, catches_errors: bool) -> Result:
     failure = _failure(component, value)
     if failure is not None:
         if not catches_errors:
-            raise FlowFailure(failure)
+            raise _told(failure, value["error"])
         return Result(NodeOutput(False, value, {"error": failure}))
     control = value.get("greentic_control")
     return Result(NodeOutput(True, value), _control(control) if isinstance(control, dict) else None)
+
+
+def _told(text: str, error: object) -> FlowFailure:
+    """The failure with what the component says about trying again, in its fields."""
+    told = error if isinstance(error, dict) else {}
+    if told.get("code") == SAID_IN_WORDS:
+        return FlowFailure(text)
+    retryable, backoff = told.get("retryable"), told.get("backoff_ms")
+    return FlowFailure(
+        text,
+        retryable=retryable if isinstance(retryable, bool) else None,
+        backoff_ms=backoff if isinstance(backoff, int) and not isinstance(backoff, bool) and backoff >= 0 else None,
+    )
 
 
 def _failure(component: str, value: Map) -> str | None:

@@ -28,6 +28,28 @@ class NoFlow(Exception):
 
 
 F = TypeVar("F")
+ASKED: tuple[tuple[str | None, str], ...] = (("messaging", "a message"), (None, "a body that is no message"))
+"""What a request may ask for, and how that is told."""
+
+
+def unanswerable(flows: Sequence[FlowHeader], main_pack: str) -> list[str]:
+    """What every request of a kind will be refused for, known as soon as the packs are."""
+    found: list[str] = []
+    for flow_type, what in ASKED:
+        try:
+            select([(header, header) for header in flows], main_pack, flow_type, "")
+        except NoFlow:
+            of_type = [h for h in flows if flow_type is None or h.kind == flow_type]
+            entries = [h for h in of_type if h.entry and not h.provider]
+            if flow_type is None:
+                why = f"no flow of the first pack `{main_pack}` is an entry"
+            elif len(entries) > 1:
+                listed = ", ".join(f"`{h.flow_id}`" for h in entries[:8]) + (", …" if len(entries) > 8 else "")
+                why = f"flow type {flow_type} is ambiguous, flows {listed} are all entries of it"
+            else:
+                why = f"no flow of type {flow_type} is an entry"
+            found.append(f"{what} cannot be answered: {why}")
+    return found
 
 
 def select(flows: Sequence[tuple[FlowHeader, F]], main_pack: str, flow_type: str | None, tenant: str) -> F:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from greentic.expressions.paths import MISSING
-from greentic.flow.graph import FlowFailure
+from greentic.ground.errors import FlowFailure
 
 Map = dict[str, object]
 
@@ -41,6 +41,9 @@ class RunState:
     answering: str | None = None
     """The node that waited for a submit and now gets its answers."""
     answers: Map = field(default_factory=dict)
+    taken: bool = False
+    """Whether a step of this turn took the message's action or text; later conditions see neither. Not kept: the next
+    message is a new one."""
 
 
 class Snapshot(NamedTuple):

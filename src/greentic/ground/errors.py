@@ -136,3 +136,18 @@ class BootError(GreenticError):
     """A worker cannot start; `__cause__` holds the reason."""
 
     kind, prefix = "boot", ""
+
+
+class FlowFailure(Exception):
+    """A run that ended with an error; the text is what a caller is told.
+
+    `retryable` is what a component said about trying again, nothing if it did not say; `backoff_ms` is how long it asks to wait.
+    """
+
+    def __init__(self, text: str = "", *, retryable: bool | None = None, backoff_ms: int | None = None) -> None:
+        super().__init__(text)
+        self.retryable, self.backoff_ms = retryable, backoff_ms
+
+
+class NotAtOnce(Exception):
+    """A run that was to be over in a moment and is not; it had no effect and is to be made again, without hurry."""

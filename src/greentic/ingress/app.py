@@ -202,7 +202,7 @@ class WorkerApp:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
             return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
 
-        return self._turn(route, revision, activity_of(value), seen.identity, replied)
+        return self._turn(route, revision, activity_of(value), seen.identity, replied, message_id(request, value))
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
@@ -256,6 +256,7 @@ class WorkerApp:
         activity: Activity,
         identity: Identity,
         replied: Callable[[Served], Reply],
+        named: str | None = None,
     ) -> Reply | Coroutine[object, object, Reply]:
         """Run a turn, on the revision that was drawn or on the one where the session waits; on the loop, else beside it."""
 
@@ -266,7 +267,9 @@ class WorkerApp:
                 held = None if pinned is None else self.serving.find(pinned)
                 revision = revision if held is None else held
             with self.serving.lease(revision):
-                found = turn(revision, activity, route.tenant, route.team, identity, services, at_once=at_once)
+                found = turn(
+                    revision, activity, route.tenant, route.team, identity, services, at_once=at_once, message_id=named
+                )
             return Served(revision, found)
 
         async def beside() -> Reply:
@@ -316,6 +319,14 @@ class WorkerApp:
             return Reply(200, msgspec.json.encode(answer), cors=False)
 
         return self._turn(route, revision, invoke_activity(wanted.payload), seen.identity, replied)
+
+
+def message_id(request: Request, body: object) -> str | None:
+    """What the caller calls its message: `X-Message-Id`, else `Idempotency-Key`, else the `id` of an activity."""
+    told = request.header(b"x-message-id") or request.header(b"idempotency-key")
+    if told is None and isinstance(body, dict) and "text" in body and isinstance(body.get("id"), str):
+        told = body["id"]
+    return told or None
 
 
 def _is_deep(body: bytes, value: object) -> bool:

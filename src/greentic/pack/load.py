@@ -10,12 +10,14 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import FlowPlan, plan_flow
+from greentic.flow.select import FlowHeader, unanswerable
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.materialize.placed import LocatedPack
 from greentic.pack.archive import PackArchive
@@ -75,7 +77,19 @@ def load_packs(located: list[LocatedPack], policy: SignaturePolicy = SignaturePo
             )
         seen[pack.manifest_id] = pack.pack_id
         packs.append(pack)
+    if packs:
+        told = unanswerable(headers(packs), packs[0].manifest_id)
+        packs[0] = packs[0]._replace(warnings=(*packs[0].warnings, *told))
     return packs
+
+
+def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
+    """What the choice of a flow goes by, for each flow of some packs."""
+    return [
+        FlowHeader(flow.pack_id, flow.flow_id, flow.kind, flow.entry, pack.provides_messaging)
+        for pack in packs
+        for flow in pack.flows
+    ]
 
 
 def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -> LoadedPack:  # noqa: B008
@@ -93,7 +107,8 @@ def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -
     except GreenticError as error:
         raise type(error)(f"pack `{place.pack_id}` does not load: {error.message}", hint=error.hint) from None
     flows = tuple(_flow(manifest, record) for record in records)
-    known = Known(Resolver(components).has, frozenset(f.flow_id for f in flows))
+    resolver = Resolver(components)
+    known = Known(resolver.has, frozenset(f.flow_id for f in flows), resolver.operations)
     warnings = [*sbom, *signature, *warnings]
     warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
     without_effects = all(node.kind in _WITHOUT_EFFECTS for flow in flows for node in flow.plan.nodes.values())
@@ -127,6 +142,13 @@ class Resolver:
                 same = [c for c in self._ids.values() if c.id.rpartition(".")[2] == last or c.id == last]
                 found = same[0] if len(same) == 1 else None
         return found
+
+    def operations(self, name: str, operation: str | None) -> frozenset[str] | None:
+        """The operations that the manifest of a component lists; nothing if it lists none."""
+        found = self.find(name, operation)
+        listed = None if found is None else found.manifest.get("operations")
+        names = [item.get("name") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        return frozenset(name for name in names if isinstance(name, str)) or None
 
     def has(self, name: str, operation: str | None) -> bool:
         return self.find(name, operation) is not None

@@ -4,22 +4,32 @@ Rules:
 1. A session is what a trusted caller names; else it is `tenant:provider:channel:conversation:user`, with the flow as channel
    and conversation. Callers of this machine that name nothing are one user; strangers get a private session each.
 2. A run waits under its revision, tenant, session, pack and conversation. The next message of the same session resumes it; a
-   completed run leaves nothing.
+   completed run leaves nothing; a failed step leaves the run where it was, until `MAX_FAILURES` in a row.
 3. While a run waits, its session is pinned to the revision that it waits on, whatever the weights say.
+   A pin to a revision that serves no more is forgotten with what waits there: nobody can answer that question any more.
+4. Each question has a mark of its own. A message is applied to the question that stood when it came, or to none.
+5. The answers to the last messages that had an id are kept with the session, a few of them and for some minutes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
-from greentic.flow.graph import FlowFailure
 from greentic.flow.state import Snapshot, read_snapshot
+from greentic.ground.errors import FlowFailure
 from greentic.sessions.value_store import ValueStore
 
 PIN_SECONDS = 7 * 86_400
+MAX_FAILURES = 3
+"""Failures in a row at one question that end a conversation."""
+ANSWER_SECONDS = 600
+"""How long the answer to a message with an id is kept."""
+MAX_ANSWERS = 8
+MAX_ANSWER_BYTES = 256 << 10
+"""How many answers of a session are kept, and how large they may be together."""
 ANYONE = "user"
 """The user of callers who name none."""
 
@@ -34,6 +44,25 @@ class Identity(NamedTuple):
     endpoint: str | None = None
 
 
+class Waiting(NamedTuple):
+    """A run that waits, and the question that it waits at."""
+
+    snapshot: object
+    """As it is stored; `read_waiting` reads it."""
+    reason: str
+    mark: str
+    failures: int
+    """How often answering this question failed, in a row."""
+
+
+class Kept(NamedTuple):
+    """The answer to a message with an id; without an output if it was too large to keep."""
+
+    output: object
+    parked: bool
+    whole: bool
+
+
 class Conversations:
     """The waiting runs of an environment."""
 
@@ -45,20 +74,43 @@ class Conversations:
         user = "sess" + hashlib.sha256(f"{hint}::pack={pack_id}".encode()).digest()[:8].hex()
         return f"{self._namespace}:{revision_id}:{tenant}:{user}:{conversation}"
 
-    def waiting(self, key: str, pack_id: str) -> Snapshot | None:
-        """The run that waits there. Raises `FlowFailure` for one that cannot be read."""
+    def waiting(self, key: str) -> Waiting | None:
+        """What waits there. What cannot be read counts as a question that nobody can answer. Raises `FlowFailure`."""
         found = self.values.get(key)
         if found is None:
             return None
         try:
             document = msgspec.json.decode(found)
-        except msgspec.DecodeError:
-            raise FlowFailure("the waiting conversation cannot be read") from None
-        return read_snapshot(document.get("snapshot") if isinstance(document, dict) else None, pack_id)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            return Waiting(None, "", "", MAX_FAILURES)
+        failures = document.get("failures", 0)
+        return Waiting(
+            document.get("snapshot"),
+            str(document.get("reason", "")),
+            str(document.get("mark", "")),
+            failures if isinstance(failures, int) else MAX_FAILURES,
+        )
 
-    def park(self, key: str, snapshot: Snapshot, reason: str) -> None:
-        document = {"snapshot": snapshot.to_json(), "reason": reason}
-        self.values.set(key, msgspec.json.encode(document), self._seconds)
+    def park(self, key: str, snapshot: Snapshot, reason: str, mark: str) -> None:
+        """Let a run wait at a new question. Raises `FlowFailure` for a state that cannot be kept."""
+        try:
+            stored = snapshot.to_json()
+            data = msgspec.json.encode({"snapshot": stored, "reason": reason, "mark": mark, "failures": 0})
+        except (RecursionError, OverflowError, ValueError, TypeError) as error:
+            raise FlowFailure(f"a value of the flow cannot be kept: {type(error).__name__}") from None
+        self.values.set(key, data, self._seconds)
+
+    def failed(self, key: str, waiting: Waiting) -> bool:
+        """Count a failure at the question, which stays as it was; or end the conversation. Whether it goes on."""
+        if waiting.failures + 1 >= MAX_FAILURES:
+            self.clear(key)
+            return False
+        self.values.set(
+            key, msgspec.json.encode(waiting._replace(failures=waiting.failures + 1)._asdict()), self._seconds
+        )
+        return True
 
     def clear(self, key: str) -> None:
         self.values.delete(key)
@@ -77,9 +129,50 @@ class Conversations:
     def unpin(self, deployment_id: str, tenant: str, identity: Identity) -> None:
         self.values.delete(self._pin(deployment_id, tenant, identity))
 
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def answered(self, session: str, message_id: str) -> Kept | None:
+        """The answer that a message of this id got (rule 5). Raises `FlowFailure`."""
+        for row in self._answers(session):
+            if row.get("id") == message_id:
+                return Kept(row.get("output"), row.get("parked") is True, "output" in row)
+        return None
+
+    def keep_answer(self, session: str, message_id: str, output: object, *, parked: bool) -> None:
+        """Keep an answer for the same message coming again. Raises `FlowFailure`."""
+        row: dict[str, object] = {"id": message_id, "parked": parked}
+        try:
+            size = len(msgspec.json.encode(output))
+        except (RecursionError, OverflowError, ValueError, TypeError) as error:
+            raise FlowFailure(f"a value of the flow cannot be kept: {type(error).__name__}") from None
+        rows = [row | {"output": output} if size <= MAX_ANSWER_BYTES else row, *self._answers(session)][:MAX_ANSWERS]
+        while len(rows) > 1 and sum(len(msgspec.json.encode(r)) for r in rows) > MAX_ANSWER_BYTES:
+            rows.pop()
+        self.values.set(f"{session}:answers", msgspec.json.encode(rows), ANSWER_SECONDS)
+
+    def _answers(self, session: str) -> list[dict[str, object]]:
+        found = self.values.get(f"{session}:answers")
+        try:
+            rows = [] if found is None else msgspec.json.decode(found)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return []
+        return (
+            [cast("dict[str, object]", row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        )
+
+    def session(self, deployment_id: str, tenant: str, hint: str) -> str:
+        """What the messages of one session are held under, whichever revision takes them."""
+        who = hashlib.sha256(hint.encode()).hexdigest()[:32]
+        return f"{self._namespace}:session:{deployment_id}:{tenant}:{who}"
+
     def _pin(self, deployment_id: str, tenant: str, identity: Identity) -> str:
         who = f"{identity.endpoint or ''}|{identity.session or ''}|{identity.user or ''}"
         return f"{self._namespace}:pin:{deployment_id}:{tenant}:{who}"
+
+
+def read_waiting(waiting: Waiting, pack_id: str) -> Snapshot:
+    """The run that waits. Raises `FlowFailure` for one that cannot be read, or of another pack."""
+    return read_snapshot(waiting.snapshot, pack_id)
 
 
 def session_hint(identity: Identity, tenant: str, flow_id: str) -> str:

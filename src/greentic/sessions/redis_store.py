@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from greentic.flow.graph import FlowFailure
-from greentic.ground.errors import BootError
+from greentic.ground.errors import BootError, FlowFailure
 from greentic.sessions.value_store import HoldQueue, check_size, still_held
 
 if TYPE_CHECKING:

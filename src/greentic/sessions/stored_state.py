@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from greentic.expressions.paths import MISSING
+from greentic.ground.values import in_range
 from greentic.sessions.value_store import ValueStore
 
 
@@ -16,7 +17,7 @@ class StoredState:
 
     def get(self, scope: str, key: str) -> object:
         found = self._values.get(f"{self._namespace}:{scope}:{key}")
-        return MISSING if found is None else msgspec.json.decode(found)
+        return MISSING if found is None else in_range(msgspec.json.decode(found))
 
     def set(self, scope: str, key: str, value: object) -> None:
         self._values.set(f"{self._namespace}:{scope}:{key}", msgspec.json.encode(value))

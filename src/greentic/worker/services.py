@@ -13,8 +13,10 @@ from pathlib import Path
 from greentic.activate.turn import TurnServices
 from greentic.ground.clock import Clock, Random
 from greentic.sessions.conversation import Conversations
+from greentic.sessions.directory_store import DirectoryStore
+from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import DirectoryStore, MemoryStore, ValueStore
+from greentic.sessions.value_store import ValueStore
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.settings import SessionSettings
 

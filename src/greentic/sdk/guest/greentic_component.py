@@ -7,11 +7,13 @@
         return {"text": f"Hello, {payload['name']}!"}
 
 A payload and an answer are JSON values. `call` tells for whom the operation runs. A `Failure` is told to the flow with its
-code, where an error route can catch it; any other exception is told as `internal`.
+code, where an error route can catch it, and is tried again only with `retryable=True`. Any other exception is told with the
+code `exception`, an answer that is no JSON value with `internal` and its place; neither is ever tried again.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,11 +42,11 @@ class Call:
 
 
 class Failure(Exception):
-    """What went wrong, for the flow. `retryable` says whether trying again may help."""
+    """What went wrong, for the flow. `retryable` says whether trying again may help, `backoff_ms` after how long."""
 
-    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, code: str, message: str, *, retryable: bool = False, backoff_ms: int | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.retryable = code, message, retryable
+        self.code, self.message, self.retryable, self.backoff_ms = code, message, retryable, backoff_ms
 
 
 def operation(name: str) -> Callable[[Operation], Operation]:
@@ -77,48 +79,79 @@ class Node(exports.Node):
             envelope.attempt,
         )
         try:
-            answer = function(decode(envelope.payload_cbor), call)
+            answer = encode(function(decode(envelope.payload_cbor), call))
         except Failure as failure:
             raise _error(failure) from None
+        except BadValue as error:
+            raise _error(Failure("internal", f"the answer of `{op}` has {error}")) from None
         except Exception as error:
-            raise _error(Failure("internal", f"{type(error).__name__}: {error}")) from None
-        return node.InvocationResult(True, encode(answer), None)
+            raise _error(Failure("exception", f"{type(error).__name__}: {error}")) from None
+        return node.InvocationResult(True, answer, None)
 
 
 def _error(failure: Failure) -> Err:
-    return Err(node.NodeError(failure.code, failure.message, failure.retryable, None, None))
+    code, message = (_whole(str(text)) for text in (failure.code, failure.message))
+    return Err(node.NodeError(code, message, bool(failure.retryable), failure.backoff_ms, None))
+
+
+def _whole(text: str) -> str:
+    """A text that can be written: half a surrogate pair becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+class BadValue(ValueError):
+    """A value that JSON has no word for; the text says what, and where."""
+
+
+MAX_DEPTH = 128
+"""How deep a value may be; flows keep nothing deeper."""
 
 
 def encode(value: Any) -> bytes:
-    """A JSON value as CBOR."""
+    """A JSON value as CBOR. Raises `BadValue`."""
     out = bytearray()
-    _write(value, out)
+    _write(value, out, "", 0)
     return bytes(out)
 
 
-def _write(value: Any, out: bytearray) -> None:
+def _write(value: Any, out: bytearray, place: str, depth: int) -> None:
+    where = f" at {place}" if place else ""
+    if depth > MAX_DEPTH:
+        raise BadValue(f"more than {MAX_DEPTH} levels{where[:80]}")
     if value is None or isinstance(value, bool):
         out.append({None: 0xF6, True: 0xF5, False: 0xF4}[value])
     elif isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 64:
+            raise BadValue(f"an integer{where} that does not fit into 64 bits")
         out += _head(0, value) if value >= 0 else _head(1, -1 - value)
     elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadValue(f"{value}{where}, which is no JSON number")
         out += b"\xfb" + struct.pack(">d", value)
     elif isinstance(value, str):
-        data = value.encode()
+        try:
+            data = value.encode()
+        except UnicodeEncodeError:
+            raise BadValue(f"half a surrogate pair{where}, which is no text") from None
         out += _head(3, len(data)) + data
     elif isinstance(value, bytes):
         out += _head(2, len(value)) + value
     elif isinstance(value, dict):
         out += _head(5, len(value))
         for key, item in value.items():
-            _write(str(key), out)
-            _write(item, out)
+            if not isinstance(key, (str, int)) or isinstance(key, bool):
+                raise BadValue(f"a {type(key).__name__} as a name{where}, which is no text")
+            _write(str(key), out, place, depth)
+            _write(item, out, f"{place}.{key}", depth + 1)
     elif isinstance(value, (list, tuple)):
         out += _head(4, len(value))
-        for item in value:
-            _write(item, out)
+        for index, item in enumerate(value):
+            _write(item, out, f"{place}[{index}]", depth + 1)
+    elif type(value).__name__ == "coroutine":
+        value.close()
+        raise BadValue("a coroutine instead of a value: operations are plain functions, not `async def`")
     else:
-        raise TypeError(f"{type(value).__name__} is no JSON value")
+        raise BadValue(f"a {type(value).__name__}{where}, which is no JSON value")
 
 
 def _head(major: int, number: int) -> bytes:
@@ -131,8 +164,11 @@ def _head(major: int, number: int) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """The JSON value of some CBOR."""
-    value, at = _read(data, 0)
+    """The JSON value of some CBOR. Raises `ValueError`."""
+    try:
+        value, at = _read(data, 0)
+    except (IndexError, KeyError, TypeError, OverflowError, MemoryError, RecursionError, struct.error):
+        raise ValueError("the payload is no CBOR that JSON has words for") from None
     if at != len(data):
         raise ValueError("there is more behind the value")
     return value
@@ -168,7 +204,7 @@ def _read(data: bytes, at: int) -> tuple[Any, int]:
             key, at = _read(data, at)
             members[key], at = _read(data, at)
         return members, at
-    return _read(data, at)  # a tag says nothing that JSON has a word for
+    raise ValueError(f"the tag {number} is not known: nothing that JSON has a word for")
 
 
 def _simple(data: bytes, at: int, info: int) -> tuple[Any, int]:

@@ -1,0 +1,56 @@
+"""`gtc bundle revoke`: bundles and keys on a signed list that workers refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from greentic.author.bundle_sign import read_key
+from greentic.ground.clock import Clock, timestamp
+from greentic.ground.disk import io_error, replace_file
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.model.ids import is_digest
+from greentic.trust import revocation
+
+
+def revoke(
+    file: Path, digests: list[str], keys: list[str], reason: str, key_file: Path | None, days: int, clock: Clock
+) -> JsonObject:
+    """Put bundles and keys on a signed list: made if it is not there, else with the next version."""
+    key = read_key(key_file)
+    now = clock.now_ns() // 1_000_000_000
+    current = revocation.empty(now)
+    try:
+        if file.exists():
+            current = revocation.read_list(file.read_bytes(), {key.key_id: key.public})
+    except OSError as error:
+        raise io_error(file, error) from None
+    except revocation.RevocationError as error:
+        raise Conflict(f"`{file}` is no list that this key signed: {error}") from None
+    for digest in digests:
+        if not is_digest(digest):
+            raise InvalidArgument(f"`{digest}` is not `sha256:` and 64 lower-case hex digits")
+    kept = [d for d in current.digests if d.digest not in digests]
+    kept_keys = [k for k in current.keys if k.key_id not in keys]
+    revoked = msgspec.structs.replace(
+        current,
+        version=current.version + 1,
+        issued_at=now,
+        expires_at=now + days * 86_400,
+        digests=[*kept, *(revocation.RevokedDigest(d, reason) for d in digests)],
+        keys=[*kept_keys, *(revocation.RevokedKey(k.lower(), reason) for k in keys)],
+    )
+    try:
+        replace_file(file, revocation.sign_list(revoked, key))
+    except OSError as error:
+        raise io_error(file, error) from None
+    return {
+        "path": str(file),
+        "version": revoked.version,
+        "expires_at": timestamp(revoked.expires_at * 1_000_000_000),
+        "digests": [d.digest for d in revoked.digests],
+        "keys": [k.key_id for k in revoked.keys],
+        "key_id": key.key_id,
+    }

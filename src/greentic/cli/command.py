@@ -1,0 +1,63 @@
+"""What the commands `gtc bundle`, `pack`, `flow` and `cache` share: a parser with verbs, the form of the answer, the exit.
+
+Rules:
+1. Every verb takes `--output`; without it a terminal gets a table and a program JSON.
+2. A typed error is told on the standard error output, and the exit is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from greentic.cli.output import Form, chosen_form, print_failure, print_success
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import GreenticError
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+class Command(NamedTuple):
+    """One noun of the command line."""
+
+    noun: str
+    parser: argparse.ArgumentParser
+    verbs: Verbs
+
+    def parsed(self, argv: list[str]) -> argparse.Namespace:
+        """The arguments, `--output` added to every verb (rule 1)."""
+        for verb in self.verbs.choices.values():
+            verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
+        return self.parser.parse_args(argv)
+
+
+def command(noun: str, description: str, examples: str, verbs: str) -> Command:
+    """A noun whose verbs are `verbs`, joined by `|`."""
+    parser = argparse.ArgumentParser(
+        prog=f"gtc {noun}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return Command(noun, parser, parser.add_subparsers(dest="verb", required=True, metavar=verbs))
+
+
+def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonObject], hint: str = "") -> int:
+    """Do the work of a verb and print its result; the exit code."""
+
+    def printed(form: Form) -> int:
+        print_success(form, noun, arguments.verb, work(), hint)
+        return 0
+
+    return told(noun, arguments, printed)
+
+
+def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) -> int:
+    """The same for a verb that prints by itself, in the form that it is given."""
+    form = chosen_form(arguments.output)
+    try:
+        return work(form)
+    except GreenticError as error:
+        print_failure(form, noun, arguments.verb, error)
+        return 1

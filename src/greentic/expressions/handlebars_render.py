@@ -1,0 +1,161 @@
+"""Rendering a template that `handlebars` read (spec: packs-flows-components 3.6).
+
+Rules:
+1. Nothing is escaped. A missing value prints nothing; a name as the index of a list is an error.
+2. A text prints as it is, a number or boolean as JSON, null as nothing, a list as `[a, b]`, an object as `[object]`.
+3. Rendering is bounded in steps and in the size of what it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from greentic.expressions.handlebars import Block, Expression, Literal, Lookup, Print, Template
+from greentic.expressions.handlebars_helpers import HELPERS, TemplateError, truthy
+from greentic.expressions.paths import MISSING, follow
+
+MAX_OUTPUT = 1 << 20
+"""Characters that one template may make."""
+MAX_STEPS = 100_000
+"""Tags that one rendering may execute."""
+
+
+class _Scope(NamedTuple):
+    value: object
+    data: dict[str, object]
+    """`@index`, `@key`, `@first`, `@last`."""
+    named: dict[str, object]
+    """Block parameters."""
+
+
+Root = Callable[[str], object]
+"""A value of the outermost scope by name, or `MISSING`."""
+
+
+class MissingValue(Exception):
+    """A printed path leads nowhere, in a rendering that asked to be told."""
+
+
+def render(template: Template, root: Root, *, tell_missing: bool = False) -> str:
+    """The text of a template. Raises `TemplateError`; `MissingValue` if asked to and a printed path leads nowhere."""
+    return _Renderer(root, tell_missing).render(template)
+
+
+class _Renderer:
+    def __init__(self, root: Root, tell_missing: bool) -> None:
+        self._root, self._tell = root, tell_missing
+        self._scopes: list[_Scope] = []
+        self._out: list[str] = []
+        self._size = self._steps = 0
+
+    def render(self, template: Template) -> str:
+        self._parts(template)
+        return "".join(self._out)
+
+    def _write(self, text: str) -> None:
+        self._size += len(text)
+        if self._size > MAX_OUTPUT:
+            raise TemplateError(f"the text is longer than {MAX_OUTPUT} characters")
+        self._out.append(text)
+
+    def _parts(self, parts: Template) -> None:
+        for part in parts:
+            if isinstance(part, str):
+                self._write(part)
+                continue
+            self._steps += 1
+            if self._steps > MAX_STEPS:
+                raise TemplateError(f"more than {MAX_STEPS} steps")
+            if isinstance(part, Print):
+                value = self._value(part.expression)
+                if value is MISSING and self._tell:
+                    raise MissingValue
+                self._write(printed(value))
+            else:
+                self._block(part)
+
+    def _block(self, block: Block) -> None:
+        value = self._value(block.argument)
+        if block.name in ("if", "unless"):
+            zero = any(k == "includeZero" and truthy(self._value(v)) for k, v in block.options)
+            holds = truthy(value) or (zero and value == 0 and not isinstance(value, bool))
+            self._parts(block.body if holds == (block.name == "if") else block.otherwise)
+        elif not truthy(value) and not (block.name == "with" and isinstance(value, int | float)):
+            self._parts(block.otherwise)
+        elif block.name == "with":
+            self._inside(block, value, {}, (value,))
+        elif isinstance(value, list):
+            last = len(value) - 1
+            for index, item in enumerate(value):
+                self._inside(block, item, {"index": index, "first": index == 0, "last": index == last}, (item, index))
+        elif isinstance(value, dict):
+            last = len(value) - 1
+            for index, (key, item) in enumerate(value.items()):
+                data = {"key": key, "index": index, "first": index == 0, "last": index == last}
+                self._inside(block, item, data, (item, key))
+        else:
+            self._parts(block.otherwise)
+
+    def _inside(self, block: Block, value: object, data: dict[str, object], named: tuple[object, ...]) -> None:
+        self._scopes.append(_Scope(value, data, dict(zip(block.parameters, named, strict=False))))
+        self._parts(block.body)
+        self._scopes.pop()
+
+    def _value(self, expression: Expression) -> object:
+        if isinstance(expression, Lookup):
+            return self._lookup(expression)
+        if isinstance(expression, Literal):
+            return expression.value
+        helper = HELPERS.get(expression.name)
+        if helper is None:
+            raise TemplateError(f"`{expression.name}` is a block; write `{{{{#{expression.name} …}}}}`")
+        return helper([self._value(a) for a in expression.arguments])
+
+    def _lookup(self, path: Lookup) -> object:
+        if path.data:
+            return self._data(path)
+        scopes = self._scopes[: len(self._scopes) - path.up] if path.up <= len(self._scopes) else []
+        if not path.up and path.steps:
+            for scope in reversed(scopes):
+                if path.steps[0] in scope.named:
+                    return walk(scope.named[path.steps[0]], path, 1)
+        if scopes:
+            return walk(scopes[-1].value, path, 0)
+        if not path.steps:
+            return MISSING
+        return walk(self._root(path.steps[0]), path, 1)
+
+    def _data(self, path: Lookup) -> object:
+        if path.steps[:1] == ("root",):
+            return walk(self._root(path.steps[1]), path, 2) if len(path.steps) > 1 else MISSING
+        level = len(self._scopes) - 1 - path.up
+        while level >= 0 and path.steps:
+            if path.steps[0] in self._scopes[level].data:
+                return walk(self._scopes[level].data[path.steps[0]], path, 1)
+            level -= 1
+        return MISSING
+
+
+def walk(value: object, path: Lookup, begin: int) -> object:
+    """The value at the end of a path's steps from `begin`. Raises `TemplateError` for a name as the index of a list."""
+    for step in path.steps[begin:]:
+        if isinstance(value, list) and not (step.isascii() and step.isdigit()):
+            raise TemplateError(f"`{path.text}`: `{step}` is no index of a list")
+        value = follow(value, (step,))
+    return value
+
+
+def printed(value: object) -> str:
+    """A value as text (rule 4)."""
+    if isinstance(value, str):
+        return value
+    if value is None or value is MISSING:
+        return ""
+    if isinstance(value, list):
+        return f"[{', '.join(printed(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "[object]"
+    return msgspec.json.encode(value).decode()

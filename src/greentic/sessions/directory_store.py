@@ -1,0 +1,121 @@
+"""Conversations and state in a private directory, which the processes of one worker share (rules: `value_store`).
+
+Rules:
+1. A value is a file that is replaced whole, its end of life in front. It is not synced: the directory dies with its worker.
+2. A hold is a lock of the file system on one of `_STRIPES` files, so that it ends with the process that has it.
+3. What a killed process left half written is removed after a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from greentic.ground.clock import CLOCK, Clock
+from greentic.ground.disk import replace_file, try_exclusive
+from greentic.ground.errors import FlowFailure
+from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, HoldQueue, check_size, still_held
+
+_STRIPES = 1024
+_PARTIAL = ".tmp"
+"""How the name of a file ends that is being written."""
+_END = struct.Struct("<d")
+
+
+class DirectoryStore:
+    """Values of the processes of one worker, as files of a private directory."""
+
+    local = True
+
+    def __init__(self, directory: Path, clock: Clock = CLOCK) -> None:
+        self._directory, self._queue, self._clock = directory, HoldQueue(), clock
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sets = 0
+
+    def _now(self) -> float:
+        return self._clock.now_ns() / 1e9
+
+    def _path(self, key: str) -> Path:
+        return self._directory / hashlib.sha256(key.encode()).hexdigest()
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            data = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+        if len(data) < _END.size:
+            return None  # cut short by a full disk
+        (end,) = _END.unpack_from(data)
+        if end and self._now() >= end:
+            self.delete(key)
+            return None
+        return data[_END.size :]
+
+    def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
+        check_size(value)
+        end = 0.0 if seconds is None else self._now() + seconds
+        try:
+            replace_file(self._path(key), _END.pack(end) + value, 0o600)
+        except OSError as error:
+            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+        self._sets += 1
+        if self._sets % 1000 == 0:
+            self._prune()
+
+    def delete(self, key: str) -> bool:
+        try:
+            self._path(key).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+        return True
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        with self._lock_file(key) as file:
+            with self._queue.waiting(key):
+                self._await(file)
+            yield
+
+    def _await(self, file: BinaryIO) -> None:
+        """Take the lock. The system has no waiting with an end, so it is asked again and again, less and less often."""
+        deadline, pause = self._clock.monotonic() + HOLD_SECONDS, 0.001
+        while not try_exclusive(file.fileno()):
+            if self._clock.monotonic() >= deadline:
+                raise still_held()
+            self._clock.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+
+    def hold_at_once(self, key: str) -> AbstractContextManager[object] | None:
+        file = self._lock_file(key)
+        if try_exclusive(file.fileno()):
+            return file
+        file.close()
+        return None
+
+    def _lock_file(self, key: str) -> BinaryIO:
+        stripe = int.from_bytes(hashlib.sha256(key.encode()).digest()[:2], "big") % _STRIPES
+        return (self._directory / f".lock-{stripe}").open("ab")
+
+    def _prune(self) -> None:
+        entries: list[tuple[float, int, Path]] = []
+        for path in self._directory.iterdir():
+            with suppress(OSError):
+                found = path.stat()
+                if path.name.endswith(_PARTIAL) and self._now() - found.st_mtime > 60:
+                    path.unlink()  # of a process that died while it wrote
+                elif not path.name.startswith("."):
+                    entries.append((found.st_mtime, found.st_size, path))
+        total, count = sum(size for _, size, _ in entries), len(entries)
+        for _, size, path in sorted(entries):
+            if total <= MAX_BYTES and count <= MAX_ENTRIES:
+                break
+            path.unlink(missing_ok=True)
+            total, count = total - size, count - 1

@@ -1,0 +1,342 @@
+"""A message is applied to the state that it was sent for, once; a failure takes nothing away."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import wat
+from conftest import make_pack
+from greentic.activate.turn import ENDED, STALE, may_repeat
+from greentic.flow.engine import Completed, Parked, Run, new_budget, resume, start
+from greentic.flow.graph import read_graph
+from greentic.flow.nodes import plan_flow
+from greentic.flow.ports import Caller, Ports
+from greentic.flow.results import interpret
+from greentic.ground.errors import FlowFailure
+from greentic.sessions.conversation import (
+    ANSWER_SECONDS,
+    MAX_ANSWER_BYTES,
+    MAX_ANSWERS,
+    MAX_FAILURES,
+    Conversations,
+    Identity,
+    session_hint,
+)
+from greentic.sessions.directory_store import DirectoryStore
+from greentic.sessions.memory_store import MemoryStore
+from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState
+from test_activate import ASK, ECHO, Stage
+from test_flow import node, to, when
+
+ANN = Identity(session="ann")
+
+
+# -- one message answers one question -------------------------------------------------------------------------------
+
+
+def card(name: str, condition: str, following: str) -> dict[str, object]:
+    return node(name, "emit.response", {"text": name}, when({"condition": condition, "to": following}))
+
+
+def play(nodes: list[dict[str, object]], *messages: object, components: SimulatedComponents | None = None):
+    """The outcomes of a conversation with one flow."""
+    calls = components or SimulatedComponents({})
+    ports = Ports(
+        {"main": plan_flow(read_graph("main", {"nodes": nodes}))},
+        calls,
+        SimulatedAssets(),
+        SimulatedState(),
+        FakeClock(),
+    )
+    run = Run("p", "main", Caller("e", "t", session="s"), ports)
+    outcome = None
+    for message in messages:
+        outcome = resume(run, outcome.snapshot, message) if isinstance(outcome, Parked) else start(run, message)
+        yield outcome
+
+
+CLICK = {"text": "", "metadata": {"action": "next"}}
+INNER = {"input": {"text": "next", "metadata": {"action": "next"}}}
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("response.action == next", CLICK),
+        ("response.text == next", {"text": "next"}),
+        ("response.text contains NEX", {"text": "go next"}),
+        ("entry.metadata.action == next", CLICK),
+        ("in.text == next", {"text": "next"}),
+        ("entry.input.text == next", INNER),
+        ("response.action == next", INNER),
+        ("entry.input.metadata.action == next", INNER),
+    ],
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_threat_replayed_message_goes_through_one_card(condition, message, waits):
+    nodes = [card("one", condition, "two"), card("two", condition, "three"), card("three", condition, "paid")]
+    nodes.append(node("paid", "emit.response", {"text": "PAID"}))
+    *_, outcome = play(nodes, *([{"text": "hi"}] if waits else []), message)
+    assert isinstance(outcome, Parked) and outcome.snapshot.next_node == "two"
+    assert [said["text"] for said in outcome.output] == (["one", "two"])
+
+
+def test_a_taken_text_can_still_be_printed_and_the_next_message_is_a_new_one():
+    nodes = [
+        card("one", "response.text contains tea", "two"),
+        node(
+            "two",
+            "emit.response",
+            {"text": "you said {{entry.text}}"},
+            when({"condition": "response.text contains tea", "to": "end"}),
+        ),
+        node("end", "emit.response", {"text": "end"}),
+    ]
+    first, second = play(nodes, {"text": "tea"}, {"text": "tea again"})
+    assert [said["text"] for said in first.output] == ["one", "you said tea"] and isinstance(second, Completed)
+
+
+def test_what_asks_for_no_message_takes_nothing():
+    nodes = [
+        node("one", "emit.response", {"kind": "a"}, when({"condition": "kind == a", "to": "two"})),
+        card("two", "response.action == next", "end"),
+        node("end", "emit.response", {"text": "end"}),
+    ]
+    (outcome,) = play(nodes, CLICK)
+    assert isinstance(outcome, Completed)
+
+
+# -- two messages at once -------------------------------------------------------------------------------------------
+
+
+class Gate(MemoryStore):
+    """A store that tells when a turn waits for another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = threading.Semaphore(0)
+
+    def hold(self, key: str):
+        self.came.release()
+        return super().hold(key)
+
+
+def both_at_once(stage: Stage, values: Gate, messages: list[object], **more: object) -> list[object]:
+    """The answers of messages that all came before any of them was taken."""
+    session = stage.services.conversations.session("D", "acme", session_hint(ANN, "acme", "main"))
+    answers: list[object] = []
+
+    def say(message: object) -> None:
+        answers.append(stage.turn(message, ANN, **more))
+
+    threads = [threading.Thread(target=say, args=(message,)) for message in messages]
+    with MemoryStore.hold(values, session):
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            values.came.acquire()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def test_threat_replayed_message_of_a_double_click_advances_once(tmp_path):
+    values = Gate()
+    stage = Stage(tmp_path, make_pack("p", ASK), values)
+    assert stage.turn({"text": "hi"}, ANN).parked
+    outputs = [a.output for a in both_at_once(stage, values, [{"text": "Ann"}] * 2)]
+    assert outputs.count([{"text": "hello Ann"}]) == 1
+    assert [o["text"] for o in outputs if isinstance(o, dict)] == [STALE]
+    assert stage.turn({"text": "again"}, ANN).parked  # only now a new one starts
+
+
+def test_threat_replayed_message_of_two_first_messages_starts_once(tmp_path):
+    values = Gate()
+    stage = Stage(tmp_path, make_pack("p", ASK), values)
+    outputs = [a.output for a in both_at_once(stage, values, [{"text": "hi"}] * 2)]
+    assert sorted(o.get("status", o.get("text")) for o in outputs) == sorted(["pending", STALE])
+
+
+def test_a_message_for_an_earlier_question_does_not_answer_the_next(tmp_path):
+    twice = {
+        "main": {
+            "nodes": [
+                node("w", "session.wait", "first", to("v")),
+                node("v", "session.wait", "second", to("end")),
+                node("end", "emit.response", {"text": "{{entry.text}}"}),
+            ]
+        }
+    }
+    values = Gate()
+    stage = Stage(tmp_path, make_pack("p", twice), values)
+    stage.turn({"text": "hi"}, ANN)
+    outputs = [a.output for a in both_at_once(stage, values, [{"text": "a"}, {"text": "b"}])]
+    assert sorted(o.get("reason", o.get("text")) for o in outputs) == sorted(["second", STALE])
+    assert stage.turn({"text": "c"}, ANN).output == [{"text": "c"}]
+
+
+def test_threat_replayed_message_with_an_id_gets_the_same_answer(tmp_path):
+    for values in (MemoryStore(), DirectoryStore(tmp_path / "v")):
+        stage = Stage(tmp_path, make_pack("p", ASK), values)
+        first = stage.turn({"text": "hi"}, ANN, message_id="1")
+        assert first.parked and stage.turn({"text": "hi"}, ANN, message_id="1") == first
+        done = stage.turn({"text": "Ann"}, ANN, message_id="2")
+        assert done.output == [{"text": "hello Ann"}]
+        for _ in range(3):
+            assert stage.turn({"text": "Ann"}, ANN, message_id="2") == done
+        assert stage.turn({"text": "Ann"}, Identity(session="bob"), message_id="2").parked  # ids are of one session
+        # another process, another revision: the same session
+        other = Stage(tmp_path, make_pack("p", ASK), values, "R2")
+        assert other.turn({"text": "Ann"}, ANN, message_id="2") == done
+
+
+def test_answers_are_kept_for_some_minutes_few_and_small(tmp_path):
+    class Clocked(MemoryStore):
+        def __init__(self, clock: FakeClock) -> None:
+            super().__init__(clock)
+
+    clock = FakeClock()
+    values = Clocked(clock)
+    conversations = Conversations(values, "s")
+    for number in range(MAX_ANSWERS + 3):
+        conversations.keep_answer("k", str(number), {"n": number}, parked=False)
+    assert conversations.answered("k", "2") is None and conversations.answered("k", "3").output == {"n": 3}
+    conversations.keep_answer("k", "big", "x" * MAX_ANSWER_BYTES, parked=True)
+    kept = conversations.answered("k", "big")
+    assert not kept.whole and kept.parked and kept.output is None  # known, though not whole
+    for number in range(4):
+        conversations.keep_answer("k", f"half{number}", "x" * (MAX_ANSWER_BYTES // 3), parked=False)
+    assert len(values.get("k:answers")) <= MAX_ANSWER_BYTES + 200
+    clock.sleep(ANSWER_SECONDS)
+    assert conversations.answered("k", "half3") is None
+    with pytest.raises(FlowFailure):
+        conversations.keep_answer("k", "odd", {"n": object()}, parked=False)
+
+
+def test_a_flow_that_never_waits_answers_a_repeated_id_once(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))
+    first = stage.turn({"text": "a"}, ANN, message_id="x" * 5000)
+    assert stage.turn({"text": "b"}, ANN, message_id="x" * 5000) == first
+    assert stage.turn({"text": "b"}, ANN, message_id="x" * 4999).output == {"text": "b"}
+    assert stage.turn({"text": "b"}, ANN).output == {"text": "b"}
+
+
+# -- failures -------------------------------------------------------------------------------------------------------
+
+FAILS = {
+    "main": {
+        "nodes": [
+            node("w", "session.wait", "the amount", to("pay")),
+            node("pay", "component.exec", {"component": "bank", "operation": "pay", "input": {"a": "{{entry.text}}"}}),
+        ]
+    }
+}
+
+
+def test_threat_failure_forgets_nothing_until_three_in_a_row(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", FAILS, {"bank": wat.error_06("offline", "no answer")}))
+    key = stage.services.conversations.key("R1", "acme", session_hint(ANN, "acme", "main"), "p", "main")
+    stage.turn({"text": "hi"}, ANN)
+    before = stage.services.conversations.waiting(key)
+    for number in range(1, MAX_FAILURES):
+        failed = stage.turn({"text": "12"}, ANN)
+        after = stage.services.conversations.waiting(key)
+        assert (
+            failed.parked and failed.output["metadata"]["error_message"] == "component bank failed: offline: no answer"
+        )
+        assert (
+            after == before._replace(failures=number) and stage.services.conversations.pinned("D", "acme", ANN) == "R1"
+        )
+    last = stage.turn({"text": "12"}, ANN)
+    assert not last.parked and last.output["text"] == ENDED and "offline" in last.output["metadata"]["error_message"]
+    assert stage.values.get(key) is None and stage.services.conversations.pinned("D", "acme", ANN) is None
+    assert stage.turn({"text": "hi"}, ANN).output["reason"] == "the amount"
+
+
+def test_what_cannot_be_read_ends_at_once(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ASK))
+    key = stage.services.conversations.key("R1", "acme", session_hint(ANN, "acme", "main"), "p", "main")
+    for damaged in (
+        b"{damaged",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b"[" * 5000,
+        b'{"snapshot": {"pack_id": "p"}, "failures": "x"}',
+    ):
+        stage.values.set(key, damaged)
+        told = stage.turn({"text": "q"}, ANN)
+        assert "cannot be read" in told.output["metadata"]["error_message"], damaged
+        if stage.values.get(key) is not None:  # a snapshot that lacks something is a failure as any other
+            stage.services.conversations.clear(key)
+        assert stage.turn({"text": "q"}, ANN).parked
+        stage.services.conversations.clear(key)
+
+
+@pytest.mark.parametrize(
+    ("error", "repeated"),
+    [
+        ({"code": "x", "message": "internal unavailable transient timeout", "retryable": False}, False),
+        ({"code": "x", "message": "m", "retryable": True, "backoff_ms": 5000}, True),
+        ({"code": "unavailable", "message": "m"}, True),
+        ({"code": "x", "message": "m"}, False),
+        ({"code": "x", "message": "m", "retryable": "yes"}, False),
+        ({"code": "COMPONENT_INVOCATION_FAILED", "message": "timeout", "retryable": False}, True),
+    ],
+)
+def test_a_field_decides_before_words(error, repeated):
+    calls = SimulatedComponents({"bank": lambda call: {"ok": False, "error": error}})
+    flow = plan_flow(read_graph("main", {"nodes": [FAILS["main"]["nodes"][1]]}))
+    ports = Ports({"main": flow}, calls, SimulatedAssets(), None, FakeClock())
+    run = Run("p", "main", Caller("e", "t"), ports)
+    run = run._replace(budget=new_budget(run))
+    with pytest.raises(FlowFailure) as failure:
+        start(run, {})
+    assert may_repeat(failure.value, run) is repeated
+    assert failure.value.backoff_ms == error.get("backoff_ms")
+
+
+def test_threat_failure_forgets_no_effect_a_run_that_did_something_is_not_made_again():
+    told = {"ok": False, "error": {"code": "later", "message": "m", "retryable": True}}
+    for first in (
+        node("a", "component.exec", {"component": "mail", "operation": "send"}, to("pay")),
+        node("a", "state.set", {"key": "k", "value": 1}, to("pay")),
+    ):
+        calls = SimulatedComponents({"bank": lambda call: told, "mail": lambda call: {"sent": True}})
+        flow = plan_flow(read_graph("main", {"nodes": [first, FAILS["main"]["nodes"][1]]}))
+        run = Run(
+            "p",
+            "main",
+            Caller("e", "t"),
+            Ports({"main": flow}, calls, SimulatedAssets(), SimulatedState(), FakeClock()),
+        )
+        run = run._replace(budget=new_budget(run))
+        with pytest.raises(FlowFailure) as failure:
+            start(run, {})
+        assert failure.value.retryable and not may_repeat(failure.value, run)
+
+
+def test_the_pause_is_the_one_that_was_asked_for_and_bounded(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.error_06("full", "m", retryable=True)}))
+    began = stage.clock.monotonic()
+    stage.turn({"text": "x"})  # this component asks for 250 ms
+    assert 0.75 <= stage.clock.monotonic() - began <= 1.6
+
+
+def test_a_question_of_a_revision_that_is_gone_swallows_nothing(tmp_path):
+    values = MemoryStore()
+    old = Stage(tmp_path, make_pack("p", ASK), values, "R1")
+    assert old.turn({"text": "hi"}, ANN).parked
+    for flows, components in ((ASK, {}), (ECHO, {"echo": wat.node_06()})):
+        new = Stage(tmp_path, make_pack("p", flows, components), values, "R2")
+        new.turn({"text": "hello"}, ANN)
+        again = old.turn({"text": "something new"}, ANN)  # rolled back
+        assert again.output["response"] == [{"text": "name?"}]
+
+
+def test_interpret_keeps_what_a_component_says():
+    with pytest.raises(FlowFailure) as failure:
+        interpret("c", {"error": {"code": "x", "retryable": True, "backoff_ms": -1}}, catches_errors=False)
+    assert failure.value.retryable is True and failure.value.backoff_ms is None
