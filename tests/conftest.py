@@ -175,8 +175,10 @@ class Author:
         revisions.warm(self.context, self.transition(revision))
         return revision
 
-    def transition(self, revision: str, key: str | None = None) -> revisions.RevisionWarmPayload:
-        return revisions.RevisionWarmPayload(environment_id=self.env_id, revision_id=revision, idempotency_key=key)
+    def transition(self, revision: str, key: str | None = None) -> revisions.RevisionTransitionPayload:
+        return revisions.RevisionTransitionPayload(
+            environment_id=self.env_id, revision_id=revision, idempotency_key=key
+        )
 
     def route(self, deployment: str, *weights: tuple[str, int], key: str = "k") -> dict[str, object]:
         payload = traffic.TrafficSetPayload(

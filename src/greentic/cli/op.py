@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from greentic.cli import op_table
-from greentic.cli.op_table import ENV, Flag, Verb
 from greentic.cli.output import chosen_form, print_failure, print_success
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.operate.verb import ENV, Flag, Verb
 
 _GLOBAL_VALUES = ("--store-root", "--answers", "--output")
 _GLOBAL_SWITCHES = ("--schema",)
@@ -88,7 +88,8 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     form = _load(verb.payload) if verb.payload else None
     words = arguments.pop("words")
     flags = {k: v for k, v in arguments.items() if v not in (None, False, [])}
-    settings = {k: flags.pop(k) for k in _settings(verb) if k in flags}
+    options_form = _load(verb.options) if verb.options else None
+    settings = {k: flags.pop(k) for k in getattr(options_form, "_fields", ()) if k in flags}
     try:
         given = op_payload.inline(verb, form, words, _named(verb, flags))  # type: ignore[arg-type]
     except op_payload.UsageError as error:
@@ -124,11 +125,9 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
         payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
     else:
         payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
-    if verb.verb == "apply" and verb.noun == "env":
-        from greentic.release.env_apply import ApplyOptions
-
+    if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
-        return function(context, payload, ApplyOptions(**settings))  # type: ignore[no-any-return, arg-type]
+        return function(context, payload, options_form(**settings))  # type: ignore[no-any-return]
     result: JsonObject = function(context, payload)
     unknown = unknown_keys(form, whole)
     if unknown:
@@ -142,18 +141,13 @@ def _all_optional(verb: Verb) -> bool:
     return verb.noun == "env" and verb.verb == "init"
 
 
-def _settings(verb: Verb) -> tuple[str, ...]:
-    """Flags that steer the verb and are no part of its payload."""
-    return ("dry_run", "check", "updated_by") if (verb.noun, verb.verb) == ("env", "apply") else ()
-
-
 def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
     """Values of flags by payload field; flags that share a field go by their own name."""
     by_name = {_attribute(f): f for f in verb.flags}
     out: dict[str, object] = {}
     for attribute, value in flags.items():
         flag = by_name[attribute]
-        if flag.field in ("yes", "non_interactive"):
+        if not flag.field:
             continue
         out[flag.name if flag.field == "config_overrides" else flag.field] = value
     return out

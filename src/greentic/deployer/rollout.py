@@ -11,6 +11,10 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
+import msgspec
+
 from greentic.cluster.apply import Rules
 from greentic.cluster.wait import RolloutFailed
 from greentic.deployer.binding import Deployer, resolve
@@ -26,9 +30,10 @@ from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
 from greentic.model.pod_view import is_present
+from greentic.operate import revisions
 from greentic.operate.change import Context, Done, checked_key, run
 from greentic.operate.payload import Payload, Ulid
-from greentic.operate.revisions import RevisionWarmPayload, find, gate, summary
+from greentic.operate.revisions import RevisionTransitionPayload, find, gate, summary
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 
@@ -47,6 +52,13 @@ class ApplyTrafficPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     deployment_id: Ulid
     kind: KindText = None
+
+
+class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
+    schema_title: ClassVar[str] = "RevisionTransitionPayload"
+
+    rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
+    timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
 
 
 def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObject:
@@ -94,7 +106,12 @@ def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> JsonObject:
     )
 
 
-def warm_with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObject:
+def warm(context: Context, payload: RevisionWarmPayload) -> JsonObject:
+    """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to."""
+    return _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
+
+
+def _with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObject:
     """staged, warming, the pair healthy in the cluster, ready (rule 2)."""
     env_id = check_env_id(payload.environment_id)
     revision_id = check_ulid(payload.revision_id, field="revision_id")

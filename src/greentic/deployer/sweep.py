@@ -12,12 +12,12 @@ Rules:
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 
 from greentic.cluster.apply import await_gone, delete_own
-from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployer.reconcile import KindText, alone
 from greentic.ground.documents import JsonObject
@@ -27,6 +27,7 @@ from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, met
 from greentic.k8s.plan import Deletion, deletion_of, is_ours, may_delete
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
+from greentic.operate import env
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
@@ -76,6 +77,26 @@ def _sweep(context: Context, env_id: str, payload: SweepPayload) -> JsonObject:
         "removed": refs_json(removed),
         **{verdict: refs_json(refs) for verdict, refs in found.items()},
     }
+
+
+class EnvDestroyPayload(env.DestroyPayload, frozen=True, kw_only=True):
+    schema_title: ClassVar[str] = "DestroyPayload"
+
+    namespace: Annotated[bool, msgspec.Meta(description="delete the namespace in the cluster, too")] = False
+    store_only: Annotated[bool, msgspec.Meta(description="leave what runs in a cluster")] = False
+
+
+def destroy(context: Context, payload: EnvDestroyPayload) -> JsonObject:
+    """Delete what runs in the cluster, if one is bound, then take the environment out of the store.
+
+    Refused while traffic is routed: clear or archive first.
+    """
+    found = env.destroyable(context, payload)
+    from_cluster = None
+    if not payload.store_only and is_kubernetes(found.binding("deployer")):
+        from_cluster = destroy_cluster_objects(context, found.environment_id, namespace=payload.namespace)
+    result = env.destroy(context, payload)
+    return result if from_cluster is None else result | {"cluster": from_cluster}
 
 
 def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -> JsonObject:

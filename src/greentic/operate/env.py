@@ -163,24 +163,24 @@ def set_public_url(context: Context, payload: SetPublicUrlPayload) -> JsonObject
 class DestroyPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     confirm: bool = False
-    namespace: Annotated[bool, msgspec.Meta(description="delete the namespace in the cluster, too")] = False
-    store_only: Annotated[bool, msgspec.Meta(description="leave what runs in a cluster")] = False
 
 
-def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
-    """Delete what runs in the cluster, then take the environment out of the store; its directory stays under `.destroyed/`.
-
-    Refused while traffic is routed: clear or archive first.
-    """
+def destroyable(context: Context, payload: DestroyPayload) -> Environment:
+    """The environment, if it may be destroyed: confirmed, and no traffic is routed. Raises `InvalidArgument`, `NotFound`, `Conflict`."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     if not payload.confirm:
         raise InvalidArgument("destroy requires --confirm", hint=f"gtc op env destroy {env_id} --confirm")
-    store = context.store
-    if not store.exists(env_id):
+    if not context.store.exists(env_id):
         raise NotFound(f"environment `{env_id}`")
-    env = store.load(env_id)
+    env = context.store.load(env_id)
     _check_unrouted(env)
-    from_cluster = None if payload.store_only else _destroy_cluster(context, env, payload.namespace)
+    return env
+
+
+def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
+    """Take the environment out of the store; its directory stays under `.destroyed/`. What runs in a cluster is the deployer's."""
+    store = context.store
+    env_id = destroyable(context, payload).environment_id
     kept = store.root / DESTROYED / f"{env_id}.{compact_stamp(context.clock.now_ns())}"
     change = Change(env_id, "env", "destroy", {"environment_id": env_id})
 
@@ -194,7 +194,7 @@ def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
         store.disk.make_directory(kept.parent)
         store.disk.rename(transaction.paths.root, kept)
         store.disk.sync_directory(store.root)
-    return result if from_cluster is None else result | {"cluster": from_cluster}
+    return result
 
 
 def _check_unrouted(env: Environment) -> None:
@@ -204,13 +204,3 @@ def _check_unrouted(env: Environment) -> None:
             f"env `{env.environment_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
             hint="gtc op bundles retire, or bundles update status=archived and traffic clear, for each of them",
         )
-
-
-def _destroy_cluster(context: Context, env: Environment, namespace: bool) -> JsonObject | None:
-    """What a Kubernetes deployer made is deleted; its client is loaded only where one is bound."""
-    binding = env.binding("deployer")
-    if binding is None or not binding.kind.startswith("greentic.deployer.k8s@"):
-        return None
-    from greentic.deployer.sweep import destroy_cluster_objects
-
-    return destroy_cluster_objects(context, env.environment_id, namespace=namespace)

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from greentic.ground.documents import Json, JsonObject, from_json, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
 from greentic.model.descriptors import N_PER_ENV_SLOTS, SLOTS, split_descriptor
 from greentic.model.environment import Environment, EnvPackBinding, Slot
 from greentic.model.ids import check_env_id
@@ -62,8 +62,7 @@ def add(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
         transaction.save(replace(env, packs=[*env.packs, binding]))
         return Done(summary(env.environment_id, binding), Generations(None, binding.generation))
 
-    done = _run(context, payload.environment_id, "add", payload.slot, payload.kind, payload.idempotency_key, action)
-    return _with_warning(context, payload.environment_id, binding, done)
+    return _run(context, payload.environment_id, "add", payload.slot, payload.kind, payload.idempotency_key, action)
 
 
 def update(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
@@ -82,8 +81,7 @@ def update(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
         transaction.save(_with(env, binding))
         return Done(summary(env.environment_id, binding), Generations(old.generation, binding.generation))
 
-    done = _run(context, payload.environment_id, "update", payload.slot, payload.kind, payload.idempotency_key, action)
-    return _with_warning(context, payload.environment_id, fresh, done)
+    return _run(context, payload.environment_id, "update", payload.slot, payload.kind, payload.idempotency_key, action)
 
 
 def remove(context: Context, payload: EnvPackRemovePayload) -> JsonObject:
@@ -138,19 +136,6 @@ def checked_binding(slot: str, kind: str, pack_ref: str, answers_ref: str | None
 
 def _binding(payload: EnvPackBindingPayload) -> EnvPackBinding:
     return checked_binding(payload.slot, payload.kind, payload.pack_ref, payload.answers_ref)
-
-
-def _with_warning(context: Context, env_id: str, binding: EnvPackBinding, done: JsonObject) -> JsonObject:
-    """The reply, with what is wrong with a deployer's answers: binding may come before the file, rendering may not."""
-    if binding.answers_ref is None or not binding.kind.startswith("greentic.deployer.k8s@"):
-        return done
-    from greentic.deployer.binding import resolve
-
-    try:
-        resolve(context, env_id, None, live=False)
-    except GreenticError as error:
-        return done | {"warnings": [error.message]}
-    return done
 
 
 def _check_slot(slot: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO, ClassVar, cast
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 
@@ -75,13 +75,6 @@ class RevisionTransitionPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     revision_id: Ulid
     idempotency_key: Key | None = None
-
-
-class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
-    schema_title: ClassVar[str] = "RevisionTransitionPayload"
-
-    rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
-    timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
 
 
 def summary(revision: Revision) -> JsonObject:
@@ -314,15 +307,8 @@ def _numbered(context: Context, env: Environment, revision: Revision) -> Revisio
     return replace(revision, sequence=last + 1, created_at=now, staged_at=now)
 
 
-def warm(context: Context, payload: RevisionWarmPayload) -> JsonObject:
-    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed.
-
-    With `rollout` it also has to run in the cluster that the environment is bound to.
-    """
-    if payload.rollout:
-        from greentic.deployer.rollout import warm_with_rollout
-
-        return warm_with_rollout(context, payload)
+def warm(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed."""
     return _transition(context, payload, "warm", "ready")
 
 

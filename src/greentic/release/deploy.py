@@ -96,7 +96,7 @@ def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> 
     env_id = payload.environment_id
     revision_id = str(revisions.stage(context, payload)["revision_id"])
     try:
-        revisions.warm(context, revisions.RevisionWarmPayload(environment_id=env_id, revision_id=revision_id))
+        revisions.warm(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
     except GreenticError:
         abandon(context, env_id, revision_id)
         raise
