@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from greentic.cli import op_table
-from greentic.cli.output import chosen_form, print_failure, print_success
+from greentic.cli.output import chosen_form, inert, print_failure, print_success
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.operate.verb import ENV, Flag, Verb
@@ -163,11 +163,12 @@ def _deploy_defaults(raw: JsonObject) -> None:
 
 
 def _context(options: Globals) -> object:
+    from greentic.cli.live_view import fitting_view
     from greentic.operate.change import Context
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
 
-    return Context(EnvironmentStore(options.store_root or default_store_root()))
+    return Context(EnvironmentStore(options.store_root or default_store_root()), fitting_view())
 
 
 def _load(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  the table names functions and payloads alike
@@ -274,7 +275,7 @@ def _hint(verb: Verb, result: JsonObject) -> str:
 
 def _usage(message: str, verb: Verb | None = None) -> int:
     name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
-    print(f"error: {message}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    print(f"error: {inert(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
     return 2
 
 

@@ -150,6 +150,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             parser.error(
                 f"--{flag} starts a single bundle without an environment, which this worker does not do; use --env"
             )
+    for flag in ("cloudflared", "ngrok", "gtunnel"):
+        if getattr(arguments, flag) not in (None, "off"):
+            parser.error(
+                f"--{flag} {getattr(arguments, flag)}: this worker opens no tunnel; run {flag} beside it, or say off"
+            )
     return arguments
 
 

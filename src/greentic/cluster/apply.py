@@ -13,12 +13,12 @@ Rules:
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from greentic.ground.clock import Random
+from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
@@ -30,7 +30,8 @@ PARALLEL = 16
 """Requests at once."""
 SESSION_KEY_BYTES = 32
 DELETE_TRIES = 5
-GONE_SECONDS = 180.0
+GONE_SECONDS, GONE_TRIES = 180.0, 1 << 30  # the time alone counts
+_GONE = Backoff(first=0.2, longest=2.0)
 PHASES: tuple[tuple[str, frozenset[str]], ...] = (
     ("namespace", frozenset({"Namespace"})),
     (
@@ -304,18 +305,15 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
     raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
 
 
-def await_gone(cluster: Cluster, ref: Ref) -> None:
+def await_gone(cluster: Cluster, ref: Ref, clock: Clock = CLOCK) -> None:
     """Wait until a deleted object is gone. Raises `Conflict` if something holds it."""
-    ends = time.monotonic() + GONE_SECONDS
-    pause = 0.2
+    patience = Patience(_GONE, GONE_TRIES, GONE_SECONDS, clock, RANDOM)
     while cluster.get(ref) is not None:
-        if time.monotonic() > ends:
+        if not patience.wait():
             raise Conflict(
                 f"{ref} is being deleted and does not go within {GONE_SECONDS:g} s",
                 hint="a finalizer may hold it: kubectl get -o yaml",
             )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 2.0)
 
 
 def explained(item: Item, error: ApiRefused) -> ApiRefused:

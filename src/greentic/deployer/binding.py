@@ -10,9 +10,9 @@ Rules:
 from __future__ import annotations
 
 import base64
-import os
 from typing import NamedTuple
 
+from greentic.ground import variables
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
@@ -99,7 +99,7 @@ def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> D
 
 
 def _store_id(paths: EnvPaths) -> str:
-    told = os.environ.get(STORE_ID, "").strip()
+    told = variables.text(STORE_ID)
     return label_value(told) if told else store_identity(paths.root)
 
 

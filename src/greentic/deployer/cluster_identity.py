@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from typing import Literal, NamedTuple
 
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
+from greentic.ground import variables
 from greentic.ground.disk import replace_file
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
@@ -48,7 +48,7 @@ def credentials_ref(env_id: str) -> str:
 
 def variable_of(ref: str) -> str:
     """The environment variable that may hold a referenced token: `GREENTIC_SECRET_` and the path in capitals."""
-    return "GREENTIC_SECRET_" + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
+    return variables.SECRET_PREFIX + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
 
 
 def reach(context: Context, deployer: Deployer) -> Reached:
@@ -66,7 +66,7 @@ def reach(context: Context, deployer: Deployer) -> Reached:
 def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
     """The bound token, as far as this machine has one that has not ended at `now` (Unix seconds)."""
     ref = env.credentials_ref or ""
-    told = os.environ.get(variable_of(ref), "").strip()
+    told = variables.environment().get(variable_of(ref), "").strip()
     if told:
         return told
     if ref != credentials_ref(env.environment_id):
@@ -98,7 +98,7 @@ def keep_token(paths: EnvPaths, token: str) -> None:
     """Keep the bound token on this machine, readable by its owner only."""
     path = paths.root / TOKEN_FILE
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    replace_file(path, token.encode(), 0o600)
+    replace_file(path, token.encode(), 0o600, durable=True)
 
 
 def _token(paths: EnvPaths, env: Environment, deployer: Deployer, now: int) -> str:

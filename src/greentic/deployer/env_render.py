@@ -3,6 +3,7 @@
 Rules for a directory:
 1. One file an object, `<NN>-<kind>-<name>.yaml`, all serialised before the first is written.
 2. Other YAML files with a number in front are of an older rendering and are deleted; further YAML files are listed, not touched.
+3. Texts are quoted where any reader could take them for something else (`1e3`, `0x10`, `no`); what is not ASCII is written out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from greentic.model.ids import check_env_id
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
+_WORD = re.compile(
+    r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z/][A-Za-z0-9 _./@-]*[A-Za-z0-9/]\Z", re.IGNORECASE
+)
+"""Texts that no reader of YAML takes for a number, a date, a truth or nothing."""
 _NUMBERED = re.compile(r"\d+-.*\.yaml\Z")
 
 
@@ -42,6 +47,8 @@ def render_objects(context: Context, payload: EnvRenderPayload) -> JsonObject:
         "object_count": len(objects),
         "answers_ref": deployer.answers_ref,
     }
+    if warnings := deployer.answers.warnings():
+        told["warnings"] = list[Json](warnings)
     if payload.output is None:
         return told | {"manifests": cast("list[Json]", objects)}
     return told | write_files(objects, Path(payload.output))
@@ -83,14 +90,14 @@ def file_name(index: int, thing: JsonObject) -> str:
 
 
 def yaml_of(thing: JsonObject) -> str:
+    """An object as YAML that means the same to readers of YAML 1.1, 1.2 and what lies between (rule 3)."""
     import yaml
 
-    return yaml.dump(
-        thing, Dumper=_dumper(), sort_keys=True, default_flow_style=False, allow_unicode=True, width=10_000
-    )
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        pass
 
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if _WORD.match(value) else "'")
 
-def _dumper() -> type:
-    import yaml
-
-    return getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    Dumper.add_representer(str, text)
+    return yaml.dump(thing, Dumper=Dumper, sort_keys=True, default_flow_style=False, allow_unicode=False, width=10_000)

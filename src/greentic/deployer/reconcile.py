@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,10 +31,13 @@ from greentic.cluster.apply import (
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import Reached, reach
-from greentic.deployer.rollout_view import view_of_wait
+from greentic.deployer.rollout_view import RolloutView
+from greentic.ground import variables
+from greentic.ground.disk import try_exclusive
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
+from greentic.k8s.answers import RECORDED_IMAGE
 from greentic.k8s.objects import ApiRefused, Cluster, Ref, refs_json
 from greentic.k8s.ownership import FieldChange
 from greentic.k8s.plan import Item, Plan, make_plan
@@ -83,8 +85,7 @@ def wait_seconds(told: int | None) -> int:
         if told < 1:
             raise InvalidArgument(f"timeout: {told} is no number of seconds")
         return told
-    text = os.environ.get(TIMEOUT_VARIABLE, "").strip()
-    return int(text) if text.isascii() and text.isdigit() and int(text) else DEFAULT_SECONDS
+    return variables.count(TIMEOUT_VARIABLE, least=1, most=86_400) or DEFAULT_SECONDS
 
 
 def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> JsonObject:
@@ -95,14 +96,24 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Jso
     with nullcontext() if payload.dry_run else alone(context, env_id):
         # read once nobody else writes, so that an older document never wins
         deployer = resolve(context, env_id, payload.kind, live=True)
-        objects = render(deployer.desired)
+        objects = applicable(deployer)
         reached = reach(context, deployer)
         if payload.dry_run:
             report = _told(deployer, reached, _dry(reached, objects, deployer, rules))
         else:
             report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
-    lost = unpullable(deployer.env)
-    return report | {"warnings": list[Json](lost)} if lost else report
+    warnings = [*deployer.answers.warnings(), *unpullable(deployer.env)]
+    return report | {"warnings": list[Json](warnings)} if warnings else report
+
+
+def applicable(deployer: Deployer) -> list[JsonObject]:
+    """The objects as they may be applied. Raises `Conflict` if nobody said which image to run."""
+    if deployer.answers.runtime_image == RECORDED_IMAGE:
+        raise Conflict(
+            f"environment `{deployer.env.environment_id}` does not say which image its pods run, and there is no default",
+            hint="build the worker's image, push it to your registry, and answer runtime_image with its digest (docs/cloud.md)",
+        )
+    return render(deployer.desired)
 
 
 def unpullable(env: Environment) -> list[str]:
@@ -134,7 +145,7 @@ def apply_objects(
 ) -> JsonObject:
     """Reconcile these objects and report; with `seconds`, wait for their health. Raises `Conflict` with the report so far."""
     env_id, namespace = deployer.env.environment_id, deployer.answers.namespace
-    view = view_of_wait()
+    view = context.view
     wanted = for_identity(objects, reached)
     report: JsonObject = {}
     try:
@@ -146,7 +157,7 @@ def apply_objects(
         _check(outcome, report)
         if seconds is not None:
             healthy = {ref: thing for ref, thing in outcome.objects.items() if ref.kind == "Deployment"}
-            wait_healthy(reached.cluster, namespace, names.owner_selector(env_id), healthy, seconds, view)
+            wait_healthy(reached.cluster, namespace, names.owner_selector(env_id), healthy, seconds, RolloutView(view))
             report["ready"] = list[Json](sorted(ref.name for ref in healthy))
     except GreenticError as error:
         error.report = report or None
@@ -226,13 +237,11 @@ def alone(context: Context, env_id: str) -> Iterator[None]:
     path = context.store.existing(env_id).root / ".reconcile.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_exclusive(fd):
             raise Conflict(
                 f"another reconcile of environment `{env_id}` is running",
                 hint="wait for it; what is left is done by the next one",
-            ) from None
+            )
         yield
     finally:
         os.close(fd)

@@ -19,13 +19,13 @@ from greentic.cluster.apply import Rules
 from greentic.cluster.wait import RolloutFailed
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import Reached, reach
-from greentic.deployer.reconcile import KindText, Timeout, alone, apply_objects, wait_seconds
+from greentic.deployer.reconcile import KindText, Timeout, alone, applicable, apply_objects, wait_seconds
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.k8s.names import ENV_STORE, worker_name
 from greentic.k8s.objects import ref_of
-from greentic.k8s.render import render, worker_pair
+from greentic.k8s.render import worker_pair
 from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
@@ -88,7 +88,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObjec
 def _apply_pair(
     context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
 ) -> JsonObject:
-    objects = render(deployer.desired)  # what does not fit the cluster is told before anything is applied
+    objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
     pair = worker_pair(deployer.desired, revision)
     if is_present(revision):
         read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]

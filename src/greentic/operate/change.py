@@ -17,6 +17,7 @@ from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AuditError, GreenticError, InvalidArgument, SpecViolation, StoreError
 from greentic.model.ids import mint_ulid
+from greentic.operate.view import QUIET, View
 from greentic.store.audit import NO_GENERATIONS, Change, Generations, outcome_of
 from greentic.store.environments import EnvironmentStore, Transaction
 from greentic.store.ledger import fingerprint
@@ -43,6 +44,7 @@ class Context(NamedTuple):
     """What verbs work with."""
 
     store: EnvironmentStore
+    view: View = QUIET
 
     @property
     def clock(self) -> Clock:
