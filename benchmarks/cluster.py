@@ -62,7 +62,7 @@ def make_store(root: Path, revisions: int) -> None:
             route_binding=bundles.RouteBindingPayload(path_prefixes=["/"]),
         ),
     )
-    deployment = str(added["deployment_id"])
+    deployment = added.deployment_id
     stage(
         context,
         RevisionStagePayload(

@@ -665,7 +665,7 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
                 environment_id="local", deployment_id=deployment, bundle_source_uri=first["bundle_source_uri"]
             ),
         )
-        revision = author.warm(str(staged["revision_id"]))
+        revision = author.warm(staged.revision_id)
         author.route(deployment, (revision, 10_000))
         assert author.context.store.load("local").revisions[0].bundle_digest == first["bundle_digest"]
         author.strip()

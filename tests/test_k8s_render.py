@@ -775,5 +775,5 @@ def test_binding_tells_what_is_wrong_with_answers_and_binds(author):
         )
         return verb(author.context, payload)
 
-    assert "unknown answer key `surprise`" in bind(binding.add, '{"surprise": 1}')["warnings"][0]
-    assert "warnings" not in bind(binding.update, "{}")
+    assert "unknown answer key `surprise`" in bind(binding.add, '{"surprise": 1}').warnings[0]
+    assert bind(binding.update, "{}").warnings is msgspec.UNSET

@@ -16,6 +16,7 @@ from greentic.cli import op_table
 from greentic.cli.output import chosen_form, inert, print_failure, print_success
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Flag, Verb
 
 _GLOBAL_VALUES = ("--store-root", "--answers", "--output")
@@ -120,15 +121,15 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     function = _load(verb.call)
     context = _context(options)
     if form is None:
-        return function(context, *(str(raw[p]) for p in verb.positionals))  # type: ignore[no-any-return]
+        return reply_object(function(context, *(str(raw[p]) for p in verb.positionals)))
     if options.answers is not None:
         payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
     else:
         payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
-        return function(context, payload, options_form(**settings))  # type: ignore[no-any-return]
-    result: JsonObject = function(context, payload)
+        return reply_object(function(context, payload, options_form(**settings)))
+    result = reply_object(function(context, payload))
     unknown = unknown_keys(form, whole)
     if unknown:
         warnings = result.get("warnings")

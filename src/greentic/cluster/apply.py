@@ -22,7 +22,7 @@ from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
-from greentic.k8s.objects import KINDS, ApiRefused, Cluster, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
 
@@ -351,10 +351,6 @@ def _stripped(thing: JsonObject) -> JsonObject:
     }
     body = {k: v for k, v in thing.items() if k not in ("metadata", "apiVersion", "status")}
     return {**body, "metadata": metadata, "ours": applied_fields(thing)}
-
-
-def conflict_json(ref: Ref, conflict: FieldConflict) -> JsonObject:
-    return {**ref.json(), "manager": conflict.manager, "field": conflict.field}
 
 
 assert set(_LISTED) < set(KINDS)

@@ -13,7 +13,7 @@ import base64
 from typing import NamedTuple
 
 from greentic.ground import variables
-from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.documents import Json, parse, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
@@ -25,6 +25,7 @@ from greentic.model.ids import is_contained_ref
 from greentic.model.pod_view import for_pods
 from greentic.operate import env_packs
 from greentic.operate.change import Context
+from greentic.operate.env_packs import BindingSummary
 from greentic.store.layout import EnvPaths
 from greentic.store.seal import resealed
 
@@ -53,24 +54,24 @@ def is_kubernetes(binding: EnvPackBinding | None) -> bool:
     return binding is not None and binding.kind.startswith(f"{KUBERNETES}@")
 
 
-def add(context: Context, payload: env_packs.EnvPackBindingPayload) -> JsonObject:
+def add(context: Context, payload: env_packs.EnvPackBindingPayload) -> BindingSummary:
     """Bind a free slot, and tell what is wrong with a deployer's answers."""
     return _with_warning(context, payload, env_packs.add(context, payload))
 
 
-def update(context: Context, payload: env_packs.EnvPackBindingPayload) -> JsonObject:
+def update(context: Context, payload: env_packs.EnvPackBindingPayload) -> BindingSummary:
     """Bind a bound slot to something else, and tell what is wrong with a deployer's answers."""
     return _with_warning(context, payload, env_packs.update(context, payload))
 
 
-def _with_warning(context: Context, payload: env_packs.EnvPackBindingPayload, done: JsonObject) -> JsonObject:
+def _with_warning(context: Context, payload: env_packs.EnvPackBindingPayload, done: BindingSummary) -> BindingSummary:
     """The reply with a warning where it is due: binding may come before the file, rendering may not."""
     if payload.answers_ref is None or not payload.kind.startswith(f"{KUBERNETES}@"):
         return done
     try:
         resolve(context, payload.environment_id, None, live=False)
     except GreenticError as error:
-        return done | {"warnings": [error.message]}
+        return replace(done, warnings=[error.message])
     return done
 
 
