@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import tempfile
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.distribute.fetch import fetch_into
-from greentic.ground.documents import JsonObject, compact, pretty, replace
+from greentic.ground.documents import JsonObject, pretty, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import file_digest
@@ -211,11 +211,9 @@ def _artifacts(manifest: EnvManifest, base: Path, scratch: Path) -> dict[tuple[s
 
 def _pulled(uri: str, scratch: Path) -> Path:
     """A bundle that is told by its source alone (rule 3)."""
-    name = compact(uri).hex()[:64]
-    path = scratch / f"{name}.gtbundle"
-    with (scratch / f"{name}.part").open("w+b") as file:
+    path = scratch / f"{hashlib.sha256(uri.encode()).hexdigest()}.gtbundle"
+    with path.open("w+b") as file:
         fetch_into(file, uri)
-    shutil.move(file.name, path)
     return path
 
 
