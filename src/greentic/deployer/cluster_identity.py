@@ -4,7 +4,8 @@ Rules:
 1. Without a `credentials_ref` the ambient identity is used, and nothing is looked up.
 2. With one, the token is taken from the environment variable that the reference names, else from the operator's own file beside
    the environment, else from the Secret in the cluster, read with the ambient identity. That Secret must name this environment.
-3. If none has it, the verb fails. It never falls back to the ambient identity.
+3. A token that has ended is not used, wherever it lies; the next place is asked. If none has one, the verb fails. It never falls back
+   to the ambient identity.
 4. The token is never in a file that pods are given, nor in any output.
 """
 
@@ -67,7 +68,7 @@ def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
     """The bound token, as far as this machine has one that has not ended at `now` (Unix seconds)."""
     ref = env.credentials_ref or ""
     told = variables.environment().get(variable_of(ref), "").strip()
-    if told:
+    if _lives(told, now):
         return told
     if ref != credentials_ref(env.environment_id):
         return None
@@ -76,9 +77,13 @@ def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
             token = file.read(_MAX_TOKEN).decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
-    ends = lifetime(token)
-    # one that has ended may have been rotated from another machine
-    return token if token and (ends is None or ends[1] > now) else None
+    return token if _lives(token, now) else None
+
+
+def _lives(token: str, now: int) -> bool:
+    """Whether there is a token, and it has not ended; one that has may have been rotated from another machine."""
+    life = lifetime(token)
+    return bool(token) and (life is None or life[1] > now)
 
 
 def lifetime(token: str) -> tuple[int, int] | None:
@@ -121,8 +126,8 @@ def _token(paths: EnvPaths, env: Environment, deployer: Deployer, now: int) -> s
         token = base64.b64decode(encoded if isinstance(encoded, str) else "").decode().strip()
     except ValueError:
         token = ""
-    if not token:
-        raise _missing(env, paths, f"{ref}: no key `bearer`")
+    if not _lives(token, now):
+        raise _missing(env, paths, f"{ref}: {'its token has ended' if token else 'no key `bearer`'}")
     return token
 
 
