@@ -18,7 +18,7 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import KEYS, RECORDED_IMAGE, read_answers
-from greentic.k8s.network_policies import Reach, reach
+from greentic.k8s.network_policies import Destinations, destinations
 from greentic.k8s.objects import labels_of, ref_of
 from greentic.k8s.render import MAX_DATA, Desired, render
 from greentic.model.environment import (
@@ -554,17 +554,17 @@ def test_ways_out_are_as_narrow_as_sources_and_answers():
 @pytest.mark.parametrize(
     ("uri", "found"),
     [
-        ("https://bundles.example.com/a", Reach(frozenset({443}))), ("http://bundles.example.com/a", Reach(frozenset({80}))),
-        ("https://bundles.example.com:8443/a", Reach(frozenset({8443}))), ("oci://registry.example.com/acme/bot:1", Reach(frozenset({443}))),
-        ("oci://registry.tools.svc.cluster.local:5000/bot:1", Reach(namespaces=frozenset({"tools"}))), ("http://bundles/a", Reach(namespaces=frozenset({""}))),
-        ("http://bundles.tools.svc/a", Reach(namespaces=frozenset({"tools"}))), ("http://bundles.tools/a", Reach(frozenset({80}))),
-        ("http://10.96.3.4:8090/a", Reach(addresses=frozenset({("10.96.3.4/32", 8090)}))), ("https://[2001:db8::1]/a", Reach(addresses=frozenset({("2001:db8::1/128", 443)}))),
-        ("http://169.254.169.254/a", Reach()), ("http://[::ffff:169.254.169.254]/a", Reach()), ("file:///a", Reach()), ("https://h:99999999/a", Reach()), ("https://[::/a", Reach()),
-        ("oci://plain.example.com/bot:1", Reach(frozenset({80}))),
+        ("https://bundles.example.com/a", Destinations(frozenset({443}))), ("http://bundles.example.com/a", Destinations(frozenset({80}))),
+        ("https://bundles.example.com:8443/a", Destinations(frozenset({8443}))), ("oci://registry.example.com/acme/bot:1", Destinations(frozenset({443}))),
+        ("oci://registry.tools.svc.cluster.local:5000/bot:1", Destinations(namespaces=frozenset({"tools"}))), ("http://bundles/a", Destinations(namespaces=frozenset({""}))),
+        ("http://bundles.tools.svc/a", Destinations(namespaces=frozenset({"tools"}))), ("http://bundles.tools/a", Destinations(frozenset({80}))),
+        ("http://10.96.3.4:8090/a", Destinations(addresses=frozenset({("10.96.3.4/32", 8090)}))), ("https://[2001:db8::1]/a", Destinations(addresses=frozenset({("2001:db8::1/128", 443)}))),
+        ("http://169.254.169.254/a", Destinations()), ("http://[::ffff:169.254.169.254]/a", Destinations()), ("file:///a", Destinations()), ("https://h:99999999/a", Destinations()), ("https://[::/a", Destinations()),
+        ("oci://plain.example.com/bot:1", Destinations(frozenset({80}))),
     ],
 )  # fmt: skip
 def test_what_a_source_asks_for(uri, found):
-    assert reach([uri], ["plain.example.com"]) == found
+    assert destinations([uri], ["plain.example.com"]) == found
 
 
 def open_to(spec: dict, address: str, port: int) -> bool:
@@ -638,7 +638,11 @@ def test_an_address_as_a_source_opens_that_address_and_port_alone():
 
 
 def test_a_service_as_a_source_opens_its_namespace_and_no_other():
-    uris = ["http://bundles.tools.svc.cluster.local:8080/a", "http://here/b", "https://bundles.example.com/c"]
+    uris = [
+        "http://bundles.tools.svc.cluster.local:8080/a",
+        "http://here.gtc-prod.svc/b",
+        "https://bundles.example.com/c",
+    ]
     env = environment(
         revisions=[replace(r, bundle_source_uri=u) for r, u in zip(environment().revisions, uris, strict=False)]
     )

@@ -86,7 +86,7 @@ class Rules(NamedTuple):
     """Delete only these (for one revision); otherwise everything of ours that is not desired."""
 
 
-class Seen(NamedTuple):
+class LiveObjects(NamedTuple):
     """What is in a namespace, and what this identity is to leave alone because it may not see it."""
 
     live: list[JsonObject]
@@ -96,7 +96,7 @@ class Seen(NamedTuple):
         return [thing for thing in desired if ref_of(thing) not in self.hidden]
 
 
-def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> Seen:
+def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> LiveObjects:
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
 
     Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
@@ -115,7 +115,7 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             hidden = frozenset({own_namespace})
         else:
             if found is None:
-                return Seen([])
+                return LiveObjects([])
             _check_staying(namespace, found)
             live.append(found)
     with ThreadPoolExecutor(len(_LISTED) + 1) as pool:
@@ -129,7 +129,7 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             found = cluster.get(ref)
             if found is not None:
                 live.append(found)
-    return Seen(live, hidden)
+    return LiveObjects(live, hidden)
 
 
 def _check_staying(namespace: str, found: JsonObject) -> None:
@@ -141,7 +141,7 @@ def _check_staying(namespace: str, found: JsonObject) -> None:
         )
 
 
-def reconcile(
+def converge(
     cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
 ) -> Outcome:
     """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""

@@ -42,7 +42,7 @@ class WaitView(Protocol):
         ...
 
 
-class _Seen(NamedTuple):
+class _Noticed(NamedTuple):
     kind: str
     type: str
     thing: JsonObject
@@ -90,7 +90,7 @@ class _Wait:
         )
         self._deployments, self._wanted = deployments, wanted
         self._pods: dict[str, JsonObject] = {}
-        self._events: queue.Queue[_Seen] = queue.Queue()
+        self._events: queue.Queue[_Noticed] = queue.Queue()
         self._stopped = threading.Event()
         self._patience: dict[str, float] = {}
         self._lost = ""
@@ -118,7 +118,7 @@ class _Wait:
         finally:
             self._stopped.set()
 
-    def _take(self, seen: _Seen) -> None:
+    def _take(self, seen: _Noticed) -> None:
         if seen.type == "LISTED":
             if seen.kind == "Pod":
                 self._pods_listed = True
@@ -204,16 +204,16 @@ class _Wait:
             try:
                 listed = self._cluster.list(kind, self._namespace, self._selector)
                 failed = 0
-                self._events.put(_Seen(kind, "LISTED", {}))
+                self._events.put(_Noticed(kind, "LISTED", {}))
                 for thing in listed.items:
-                    self._events.put(_Seen(kind, "ADDED", thing))
+                    self._events.put(_Noticed(kind, "ADDED", thing))
                 seconds = min(_WATCH_SECONDS, max(1.0, ends - self._clock()))
                 for event in self._cluster.watch(
                     kind, self._namespace, self._selector, listed.resource_version, seconds
                 ):
                     if self._stopped.is_set():
                         return
-                    self._events.put(_Seen(kind, event.type, event.thing))
+                    self._events.put(_Noticed(kind, event.type, event.thing))
             except (ApiRefused, ClusterUnreachable) as error:
                 self._lost = error.message
                 failed += 1

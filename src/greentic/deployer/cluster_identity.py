@@ -28,7 +28,7 @@ from greentic.model.environment import Environment
 from greentic.operate.change import Context
 from greentic.store.layout import EnvPaths
 
-Identity = Literal["bound", "ambient"]
+AskedAs = Literal["bound", "ambient"]
 TOKEN_FILE = ".greentic/deployer/deployer_token"  # noqa: S105  a path
 TOKEN_PATH = "default/_/k8s-deployer/deployer_token"  # noqa: S105
 _MAX_TOKEN = 1 << 16
@@ -39,7 +39,7 @@ class Reached(NamedTuple):
 
     cluster: Cluster
     api: ApiServer
-    identity: Identity
+    identity: AskedAs
 
 
 def credentials_ref(env_id: str) -> str:

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import Outcome, Rules, reconcile
+from greentic.cluster.apply import Outcome, Rules, converge
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import Reached, reach
@@ -165,7 +165,7 @@ def apply_objects(
     wanted = for_identity(objects, reached)
     report: ReconcileReport | None = None
     try:
-        outcome = reconcile(reached.cluster, wanted, namespace, deployer.owner, rules, context.store.random, view.say)
+        outcome = converge(reached.cluster, wanted, namespace, deployer.owner, rules, context.store.random, view.say)
         report = _report(deployer, reached, outcome)
         _check(outcome)
         if seconds is not None:

@@ -38,7 +38,7 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
-class Reach(NamedTuple):
+class Destinations(NamedTuple):
     """What a set of sources asks for."""
 
     ports: frozenset[int] = frozenset()
@@ -49,7 +49,7 @@ class Reach(NamedTuple):
     """Sources that are plain addresses, as networks of one, with their ports."""
 
 
-def reach(uris: Iterable[str], insecure: Iterable[str] = ()) -> Reach:
+def destinations(uris: Iterable[str], insecure: Iterable[str] = ()) -> Destinations:
     """What pods have to reach for these source URIs; what is no address of a server asks for nothing."""
     ports: set[int] = set()
     namespaces: set[str] = set()
@@ -75,7 +75,7 @@ def reach(uris: Iterable[str], insecure: Iterable[str] = ()) -> Reach:
             continue
         if never_reached(host) is None:
             addresses.add((str(ipaddress.ip_network(address)), port))
-    return Reach(frozenset(ports), frozenset(namespaces), frozenset(addresses))
+    return Destinations(frozenset(ports), frozenset(namespaces), frozenset(addresses))
 
 
 def _namespace(host: str) -> str | None:
@@ -86,7 +86,7 @@ def _namespace(host: str) -> str | None:
     return labels[1] if labels[2:3] == ["svc"] and _NAMESPACE.match(labels[1]) else None
 
 
-def policies(env: Environment, answers: Answers, namespace: str, labels: JsonObject) -> list[JsonObject]:
+def network_policies(env: Environment, answers: Answers, namespace: str, labels: JsonObject) -> list[JsonObject]:
     """The six, in their order."""
     router = names.component_labels(env.environment_id, "router")
     workers = names.component_labels(env.environment_id, "worker")
@@ -159,7 +159,7 @@ def _egress(env: Environment, answers: Answers, pulled: list[Revision]) -> list[
     more = sorted({*answers.egress_ports, *([REDIS] if answers.redis_secret is not None else [])})
     if not uris and not more:
         return []
-    wanted = reach(uris, answers.oci_insecure_registries)
+    wanted = destinations(uris, answers.oci_insecure_registries)
     ports: list[Json] = [_tcp(port) for port in sorted({HTTPS, *wanted.ports})]
     peers = [_opened(cidr) for cidr in answers.egress_cidrs or ("0.0.0.0/0", "::/0")]
     rules: list[Json] = [{"to": peers, "ports": ports}]
@@ -170,7 +170,9 @@ def _egress(env: Environment, answers: Answers, pulled: list[Revision]) -> list[
     for cidr, port in sorted(wanted.addresses):
         rules.append({"to": [_opened(cidr)], "ports": [_tcp(port)]})
     if wanted.namespaces:
-        rules.append({"to": [_namespace_peer(name) for name in sorted(wanted.namespaces)]})
+        # the pods' own namespace needs no label, which old clusters do not set by themselves
+        selected = {"" if name == answers.namespace else name for name in wanted.namespaces}
+        rules.append({"to": [_namespace_peer(name) for name in sorted(selected)]})
     return rules
 
 
