@@ -495,7 +495,7 @@ def test_nothing_that_others_wrote_steers_a_terminal(text):
     assert inert(plain) == plain
 
 
-def test_words_of_a_server_are_shown_and_not_obeyed(capsys):
+def test_words_of_a_server_are_shown_and_not_obeyed(capsys, monkeypatch):
     told = "\x1b]0;owned\x07\x9b2J\u202eevil"
     print_failure("table", "env", "show", Conflict(told, hint=told))
     print_success("table", "env", "show", {told: told, "rows": [{"a": told, told: "b"}]}, told)
@@ -503,6 +503,9 @@ def test_words_of_a_server_are_shown_and_not_obeyed(capsys):
     view.say(told)
     view.show([Row(told, "0/1", "0/1", False, told)])
     view.close()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_success("json", "env", "show", {told: told}, "")
     out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["result"] == {told: told}
     for stream in (out, err):
         assert "owned" in stream and not set(stream) & set("\x1b\x07\x9b\u202e")

@@ -18,7 +18,7 @@ from greentic.ground.reply import reply_json
 from greentic.model.ids import LOCAL_ENV
 from greentic.operate import bundles, config, env, env_doctor, env_init, env_packs, revisions, traffic, trust_root
 from greentic.operate.payload import read
-from greentic.release import deploy, env_apply, retire
+from greentic.release import deploy, env_apply, env_plan, retire
 from greentic.release.env_manifest import EnvManifest
 
 E = "local"
@@ -404,6 +404,66 @@ def test_apply_says_what_it_does_not_have(context, hello):
     with pytest.raises(Conflict, match="the manifest says"):
         bundle = {"bundle_id": "a", "bundle_path": str(hello), "bundle_digest": "sha256:" + "0" * 64}
         env_apply.apply(context, manifest(hello, bundles=[bundle]), env_apply.ApplyOptions())
+
+
+def test_a_plan_asks_no_server_where_the_digest_is_told(context, hello, monkeypatch):
+    digest = str(inspect_bundle(hello)["digest"])
+    bundle = {"bundle_id": "one", "bundle_source_uri": f"file://{hello}", "bundle_digest": digest}
+    fetched: list[str] = []
+
+    def fetch(file, uri, **_):
+        fetched.append(uri)
+        file.write(hello.read_bytes())
+
+    monkeypatch.setattr(env_apply, "fetch_into", fetch)
+    options = env_apply.ApplyOptions()
+    told = env_apply.apply(context, manifest(hello, bundles=[bundle]), options._replace(dry_run=True))
+    assert told.steps[-1].action == "create" and digest[:15] in told.steps[-1].detail and fetched == []
+    done = env_apply.apply(context, manifest(hello, bundles=[bundle]), options)
+    assert done.verify.failures == [] and fetched == []
+    assert env_apply.apply(context, manifest(hello, bundles=[bundle]), options).changed == 0
+    bundle["bundle_digest"] = "sha256:" + "0" * 64
+    with pytest.raises(Conflict, match="bundle_digest"):
+        env_apply.apply(context, manifest(hello, bundles=[bundle]), options)
+    del bundle["bundle_digest"]
+    env_apply.apply(context, manifest(hello, bundles=[bundle]), options._replace(dry_run=True))
+    assert fetched == [f"file://{hello}"]
+
+
+def test_a_plan_is_a_function_of_what_it_is_given(context, hello, monkeypatch):
+    """Nothing is opened on the way from the documents to the steps."""
+    wanted = manifest(hello, bundles=[{"bundle_id": "one", "bundle_path": "not-there.gtbundle", "customer_id": "c"}])
+    around = env_plan.Surroundings(
+        {("not-there.gtbundle", None): env_plan.Artifact("sha256:ab", None)}, {}, {}, None, False
+    )
+
+    def refuse(*_: object, **__: object) -> object:
+        raise AssertionError("a plan reads nothing")
+
+    with monkeypatch.context() as patched:
+        for name in ("open", "read_bytes", "read_text", "is_file", "exists"):
+            patched.setattr(Path, name, refuse)
+        first = env_plan.make_plan(wanted, LOCAL_ENV, None, around, Path("/base"))
+        again = env_plan.make_plan(wanted, LOCAL_ENV, None, around, Path("/base"))
+        lost = env_plan.make_plan(wanted, LOCAL_ENV, None, around._replace(artifacts={}), Path("/base"))
+    assert [s.action for s in first.steps] == ["create", "update", "create"] and first.missing == []
+    assert again == first
+    assert lost.missing == [env_plan.Missing("one", "/base/not-there.gtbundle")]
+
+
+def test_a_recorded_reply_is_read_back_typed_or_refused(context, author, store):
+    author.create()
+    payload = bundles.BundleAddPayload(
+        environment_id=E, bundle_id="b", idempotency_key="k", route_binding=bundles.RouteBindingPayload()
+    )
+    first = bundles.add(context, payload)
+    again = bundles.add(context, payload)
+    assert again == first and isinstance(again, bundles.DeploymentSummary)
+    ledger = store.paths(E).ledger
+    ledger.write_text(ledger.read_text().replace('"current_revision_count"', '"renamed"'))
+    with pytest.raises(GreenticError, match="cannot be read") as refused:
+        bundles.add(context, payload)
+    assert refused.value.hint and len(store.load(E).bundles) == 1
 
 
 def test_trust_root_files_and_both_sources(context, author, tmp_path):

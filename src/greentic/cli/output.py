@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
@@ -33,11 +33,19 @@ def chosen_form(asked: str | None) -> Form:
 
 def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: str) -> None:
     if form == "json":
-        print(compact({"noun": noun, "op": verb, "result": result}, sort=True).decode())
+        print(_line({"noun": noun, "op": verb, "result": result}, sys.stdout))
         return
     show_table(result)
     if hint:
         print(f"\nnext: {inert(hint)}")
+
+
+def _line(envelope: JsonObject, stream: TextIO) -> str:
+    """An envelope as programs read it; at a terminal what would steer it is escaped, which means the same."""
+    text = compact(envelope, sort=True).decode()
+    if not stream.isatty():
+        return text
+    return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
 
 
 def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> None:
@@ -47,7 +55,7 @@ def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> Non
             told["hint"] = error.hint
         if error.report:
             told["report"] = error.report
-        print(compact({"error": told, "noun": noun, "op": verb}, sort=True).decode(), file=sys.stderr)
+        print(_line({"error": told, "noun": noun, "op": verb}, sys.stderr), file=sys.stderr)
         return
     print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
     if error.hint:

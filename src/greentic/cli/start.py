@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from greentic.cli.output import inert
 from greentic.ground.errors import GreenticError
 
 COMMANDS = ("start", "up")
@@ -50,7 +51,7 @@ def main() -> None:
         run(sys.argv[1:])
     except GreenticError as error:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-            sys.stderr.write(report(error) + "\n")
+            sys.stderr.write(inert(report(error)) + "\n")
             sys.stderr.flush()
         raise SystemExit(1) from None
     except KeyboardInterrupt:
