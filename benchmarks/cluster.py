@@ -41,7 +41,7 @@ def possible() -> str | None:
 
 def make_store(root: Path, revisions: int) -> None:
     """A store with an environment of so many ready revisions of one deployment, written as the verbs write it."""
-    from greentic.ground.documents import replace
+    from greentic.ground.documents import pretty, replace
     from greentic.model.environment import EnvPackBinding, HostConfig, new_environment
     from greentic.model.lifecycle import with_current_revisions
     from greentic.operate import bundles, traffic, trust_root
@@ -62,7 +62,7 @@ def make_store(root: Path, revisions: int) -> None:
             route_binding=bundles.RouteBindingPayload(path_prefixes=["/"]),
         ),
     )
-    deployment = str(added["deployment_id"])
+    deployment = added.deployment_id
     stage(
         context,
         RevisionStagePayload(
@@ -82,7 +82,13 @@ def make_store(root: Path, revisions: int) -> None:
             )
             for i in range(revisions)
         ]
-        binding = EnvPackBinding(slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin")
+        answers = pretty(
+            {"runtime_image": f"example.com/worker@sha256:{'0' * 64}"}
+        )  # nothing runs, everything is applied
+        transaction.files.replace(transaction.paths.ref("answers.json"), answers)
+        binding = EnvPackBinding(
+            slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin", answers_ref="answers.json"
+        )
         env = with_current_revisions(replace(env, revisions=made, packs=[binding]), [deployment])
         transaction.save(env)
     entry = {"revision_id": made[0].revision_id, "weight_bps": 10000}

@@ -164,22 +164,24 @@ class Author:
             environment_id=self.env_id, bundle_id=bundle_id, customer_id="acme",
             route_binding=bundles.RouteBindingPayload(path_prefixes=list(prefixes), hosts=list(more.pop("hosts", []))), **more,
         )  # fmt: skip
-        return str(bundles.add(self.context, payload)["deployment_id"])
+        return bundles.add(self.context, payload).deployment_id
 
     def stage(self, deployment: str, bundle: Path, uri: str | None = None, **more: object) -> str:
         payload = revisions.RevisionStagePayload(
             environment_id=self.env_id, deployment_id=deployment, bundle_path=str(bundle), bundle_source_uri=uri, **more
         )
-        return str(revisions.stage(self.context, payload)["revision_id"])
+        return revisions.stage(self.context, payload).revision_id
 
     def warm(self, revision: str) -> str:
         revisions.warm(self.context, self.transition(revision))
         return revision
 
-    def transition(self, revision: str, key: str | None = None) -> revisions.RevisionWarmPayload:
-        return revisions.RevisionWarmPayload(environment_id=self.env_id, revision_id=revision, idempotency_key=key)
+    def transition(self, revision: str, key: str | None = None) -> revisions.RevisionTransitionPayload:
+        return revisions.RevisionTransitionPayload(
+            environment_id=self.env_id, revision_id=revision, idempotency_key=key
+        )
 
-    def route(self, deployment: str, *weights: tuple[str, int], key: str = "k") -> dict[str, object]:
+    def route(self, deployment: str, *weights: tuple[str, int], key: str = "k") -> traffic.SplitSummary:
         payload = traffic.TrafficSetPayload(
             environment_id=self.env_id, deployment_id=deployment, idempotency_key=key,
             entries=[traffic.SplitEntryPayload(revision_id=r, weight_bps=w) for r, w in weights],

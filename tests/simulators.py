@@ -1,14 +1,19 @@
-"""What stands behind the seams in tests: a clock and chance that hold still, a disk that dies, a distributor that lies."""
+"""What stands behind the seams in tests: a clock and chance that hold still, a disk that dies, a distributor that lies,
+a cluster in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from greentic.expressions.paths import MISSING
 from greentic.flow.ports import ComponentCall, ProviderCall
 from greentic.ground.disk import RealDisk
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FetchError, FlowFailure, ServerBusy, Truncated
+from greentic.k8s.names import FIELD_MANAGER
+from greentic.k8s.objects import ApiRefused, Event, Listed, Ref, labels_of, metadata_of, ref_of
 
 
 class FakeClock:
@@ -217,3 +222,79 @@ class SimulatedState:
 
     def delete(self, scope: str, key: str) -> bool:
         return self.values.pop((scope, key), MISSING) is not MISSING
+
+
+class SimulatedCluster:
+    """A `Cluster` in memory: server-side apply with its bookkeeping of one manager, lists by selector, deletions with preconditions.
+
+    `refuse` maps a kind to the text that the server refuses it with. `requests` and `writes` count as the real one does.
+    """
+
+    def __init__(self, refuse: dict[str, str] | None = None) -> None:
+        self.objects: dict[Ref, JsonObject] = {}
+        self.refuse = refuse or {}
+        self.requests = self.writes = self.version = 0
+
+    def versions(self, group: str) -> tuple[str, ...]:
+        return ("v1",)
+
+    def get(self, ref: Ref) -> JsonObject | None:
+        self.requests += 1
+        return copy.deepcopy(self.objects.get(ref))
+
+    def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        self.requests += 1
+        wanted = dict(part.split("=", 1) for part in selector.split(",")) if selector else {}
+        found = [
+            copy.deepcopy(thing)
+            for ref, thing in self.objects.items()
+            if ref.kind == kind and ref.namespace == namespace and wanted.items() <= labels_of(thing).items()
+        ]
+        return Listed(found, str(self.version))
+
+    def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
+        ref = ref_of(thing)
+        self.requests += 1
+        if ref.kind in self.refuse:
+            raise ApiRefused(self.refuse[ref.kind], status=422)
+        old = self.objects.get(ref)
+        made = copy.deepcopy(thing)
+        body = {k: v for k, v in thing.items() if k not in ("apiVersion", "kind")}
+        body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
+        made["metadata"] |= {
+            "uid": metadata_of(old)["uid"] if old else f"uid-{len(self.objects)}",
+            "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": _fields(body)}],
+        }
+        same = old is not None and _without_version(old) == made
+        made["metadata"]["resourceVersion"] = metadata_of(old)["resourceVersion"] if same else str(self.version + 1)
+        if not dry_run:
+            self.writes += 1
+            self.version += not same
+            self.objects[ref] = made
+        return copy.deepcopy(made)
+
+    def create(self, thing: JsonObject) -> JsonObject:
+        return self.apply(thing, force=False)
+
+    def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
+        self.requests += 1
+        self.writes += 1
+        return self.objects.pop(ref, None) is not None
+
+    def watch(self, *_: object) -> Iterator[Event]:
+        return iter(())
+
+    def log(self, *_: object, **__: object) -> str:
+        return ""
+
+    def post(self, path: str, body: JsonObject) -> JsonObject:
+        raise ApiRefused(f"{path}: not simulated", status=404)
+
+
+def _fields(value: object) -> JsonObject:
+    """The ownership tree of a value, every list whole."""
+    return {f"f:{k}": _fields(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def _without_version(thing: JsonObject) -> JsonObject:
+    return {**thing, "metadata": {k: v for k, v in metadata_of(thing).items() if k != "resourceVersion"}}

@@ -665,7 +665,7 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
                 environment_id="local", deployment_id=deployment, bundle_source_uri=first["bundle_source_uri"]
             ),
         )
-        revision = author.warm(str(staged["revision_id"]))
+        revision = author.warm(staged.revision_id)
         author.route(deployment, (revision, 10_000))
         assert author.context.store.load("local").revisions[0].bundle_digest == first["bundle_digest"]
         author.strip()
@@ -947,11 +947,12 @@ def test_an_exported_environment_boots_without_a_network(large, author, evil, tm
         delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}", revocations_required=True),
     )
     out = tmp_path / "all.tar"
-    told = bundle_export.export(author.context, "local", out)
+    told = bundle_export.export(author.context.store, "local", out)
     assert told["bundles"] == [sha256(large.read_bytes())] and sha256(out.read_bytes()) == sha256(
-        (bundle_export.export(author.context, "local", tmp_path / "again.tar"), (tmp_path / "again.tar").read_bytes())[
-            1
-        ]
+        (
+            bundle_export.export(author.context.store, "local", tmp_path / "again.tar"),
+            (tmp_path / "again.tar").read_bytes(),
+        )[1]
     )
     anchor = tmp_path / "anchor.pem"
     anchor.write_text(author.context.store.trust_root("local").keys[0].public_key_pem)
@@ -984,7 +985,7 @@ def test_an_exported_environment_boots_without_a_network(large, author, evil, tm
 def test_threat_archive_escape_an_archive_is_no_more_trusted_than_a_server(spoil, large, author, tmp_path):
     author.create().deployed(large, "http://127.0.0.1:1/x")
     out = tmp_path / "all.tar"
-    bundle_export.export(author.context, "local", out)
+    bundle_export.export(author.context.store, "local", out)
     with tarfile.open(out) as archive:
         members = [(m, archive.extractfile(m).read()) for m in archive.getmembers()]
     evil_tar = tmp_path / "evil.tar"

@@ -7,13 +7,18 @@ import os
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from greentic.cli.live_view import TerminalView
+from greentic.cli.output import inert, print_failure, print_success
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.apply import delete_own
 from greentic.cluster.connect import Connection, connect
@@ -22,6 +27,8 @@ from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
 from greentic.k8s.plan import Deletion, Owner
+from greentic.operate.view import Row
+from simulators import FakeClock
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
 OWNER = Owner("prod", "s-0123456789abcdef")
@@ -41,11 +48,15 @@ class Script:
         return answer
 
 
-def server(*answers: httpx2.Response | Exception, patience: float = 30) -> tuple[ApiServer, Script]:
+def server(
+    *answers: httpx2.Response | Exception, patience: float = 30, clock: FakeClock | None = None
+) -> tuple[ApiServer, Script]:
     script = Script(*answers)
     client = httpx2.Client(transport=httpx2.MockTransport(script), base_url="https://api.example.com")
     return ApiServer(
-        Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"), patience=patience
+        Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"),
+        patience=patience,
+        clock=clock or FakeClock(),
     ), script
 
 
@@ -63,11 +74,6 @@ GROUPS = {
         {"name": "apps", "versions": [{"version": "v1"}]},
     ]
 }
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr("greentic.cluster.api_server.time.sleep", lambda seconds: None)
 
 
 # -- requests -----------------------------------------------------------------------------------------------------------
@@ -145,29 +151,32 @@ def test_what_is_missing_is_nothing_and_deleting_it_is_no_error():
     assert json.loads(script.asked[2].content)["preconditions"] == {"uid": "u", "resourceVersion": "3"}
 
 
-def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names(monkeypatch):
+def test_a_server_that_is_busy_is_asked_again_after_the_time_that_it_names():
     paused: list[float] = []
-    monkeypatch.setattr("greentic.cluster.api_server.time.sleep", paused.append)
+
+    class Clock(FakeClock):
+        def sleep(self, seconds: float) -> None:
+            paused.append(seconds)
+
     busy = httpx2.Response(429, headers={"retry-after": "7"}, json={"message": "busy"})
-    api, script = server(busy, status(503, "starting"), httpx2.ConnectError("refused"), ok(CONFIG_MAP))
+    api, script = server(busy, status(503, "starting"), httpx2.ConnectError("refused"), ok(CONFIG_MAP), clock=Clock())
     api.apply(CONFIG_MAP, force=False)
     assert len(script.asked) == 4 and paused[0] == 7.0 and all(0 < p < 8 * 1.5 for p in paused[1:])
 
 
-def test_a_server_that_never_answered_is_given_up_sooner_than_one_that_is_away(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr("greentic.cluster.api_server.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("greentic.cluster.api_server.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    api, script = server(*[httpx2.ConnectError("refused")] * 1000, patience=60)
+def test_a_server_that_never_answered_is_given_up_sooner_than_one_that_is_away():
+    clock = FakeClock()
+    began = clock.monotonic()
+    api, script = server(*[httpx2.ConnectError("refused")] * 1000, patience=60, clock=clock)
     with pytest.raises(ClusterUnreachable, match="refused"):
         api.apply(CONFIG_MAP, force=False)
-    assert 3 < now[0] <= 10
-    now[0] = 0.0
+    assert 3 < clock.monotonic() - began <= 10
+    began = clock.monotonic()
     script.answers = [ok(CONFIG_MAP), *[httpx2.ConnectError("refused")] * 1000]
     api.apply(CONFIG_MAP, force=False)
     with pytest.raises(ClusterUnreachable):
         api.apply(CONFIG_MAP, force=False)
-    assert 30 < now[0] <= 60
+    assert 30 < clock.monotonic() - began <= 60
 
 
 @pytest.mark.parametrize(
@@ -293,8 +302,8 @@ def test_kubeconfigs_are_merged_and_contexts_found(tmp_path, monkeypatch):
 
 def test_a_bound_token_replaces_every_other_way_to_log_in(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "1", "one", token="mine")))
-    for given, sent in ((None, "Bearer mine"), ("bound", "Bearer bound")):
-        auth = connect(None, given).client.auth
+    for told, sent in ((None, "Bearer mine"), ("bound", "Bearer bound")):
+        auth = connect(None, told).client.auth
         request = next(auth.auth_flow(httpx2.Request("GET", "https://one.example.com")))
         assert request.headers["authorization"] == sent
 
@@ -472,3 +481,31 @@ def test_requests_that_fail_while_waiting_are_not_the_end():
 
     wait_healthy(Flaky({"Deployment": [deployment(**DONE)], "Pod": []}, {}), "n", "x", WANTED, 30, View())
     assert Flaky.failures == 0
+
+
+# -- terminals ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(max_size=60))
+def test_nothing_that_others_wrote_steers_a_terminal(text):
+    shown = inert(text)
+    assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\n\t" for c in shown)
+    assert inert(shown) == shown
+    plain = "".join(c for c in text if c.isprintable() and c != "\\")
+    assert inert(plain) == plain
+
+
+def test_words_of_a_server_are_shown_and_not_obeyed(capsys, monkeypatch):
+    told = "\x1b]0;owned\x07\x9b2J\u202eevil"
+    print_failure("table", "env", "show", Conflict(told, hint=told))
+    print_success("table", "env", "show", {told: told, "rows": [{"a": told, told: "b"}]}, told)
+    view = TerminalView()
+    view.say(told)
+    view.show([Row(told, "0/1", "0/1", False, told)])
+    view.close()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_success("json", "env", "show", {told: told}, "")
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["result"] == {told: told}
+    for stream in (out, err):
+        assert "owned" in stream and not set(stream) & set("\x1b\x07\x9b\u202e")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 
 import msgspec
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from greentic.deployer.env_render import yaml_of
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
-from greentic.k8s.answers import DEFAULT_IMAGE, KEYS, read_answers
-from greentic.k8s.network_policies import reach
+from greentic.k8s.answers import KEYS, RECORDED_IMAGE, read_answers
+from greentic.k8s.network_policies import Destinations, destinations
 from greentic.k8s.objects import labels_of, ref_of
 from greentic.k8s.render import MAX_DATA, Desired, render
 from greentic.model.environment import (
@@ -34,6 +37,7 @@ from greentic.model.environment import (
 )
 from greentic.model.pod_view import for_pods, for_router, for_worker, view, with_own_revision
 from greentic.model.validate import validate
+from greentic.net.egress import METADATA_ADDRESSES, never_reached
 
 TIME = "2026-01-01T00:00:00Z"
 DEPLOYMENT, OTHER = "00000000000000000000000001", "00000000000000000000000002"
@@ -146,7 +150,7 @@ def test_two_directories_are_two_stores(tmp_path):
         ({"namespace": "a" * 64}, "is not a valid RFC 1123 label"), ({"runtime_image": "Upper:1"}, "contains invalid characters"),
         ({"runtime_image": " "}, "contains invalid characters"), ({"router_replicas": 1}, "must be >= 2"), ({"router_replicas": 2.0}, "router_replicas"),
         ({"router_replicas": -3}, "router_replicas"), ({"router_replicas": True}, "router_replicas"), ({"router_replicas": " 3"}, "router_replicas"),
-        ({"router_replicas": [3]}, "router_replicas"), ({"tunnel": "ngrok"}, "is not valid"), ({"oci_insecure_registries": ["a", 5]}, "must be strings"),
+        ({"router_replicas": [3]}, "router_replicas"), ({"tunnel": "ngrok"}, "is not valid"), ({"tunnel": "cloudflared"}, "opens no tunnel"), ({"egress_cidrs": "169.254.169.254/32"}, "no worker asks"), ({"oci_insecure_registries": ["a", 5]}, "must be strings"),
         ({"oci_insecure_registries": 5}, "oci_insecure_registries"), ({"egress_cidrs": "10.0.0.0/99"}, "is no network"), ({"egress_ports": [0]}, "egress_ports"),
         ({"image_pull_policy": "Sometimes"}, "image_pull_policy"), ({"drain_delay_seconds": 601}, "drain_delay_seconds"), ({"redis_secret": "Bad_Name"}, "redis_secret"),
     ],
@@ -160,7 +164,7 @@ def test_answers_that_make_no_sense_are_refused(raw, text):
 def test_blank_answers_are_the_defaults():
     blank = read_answers({key: None if index % 2 else "" for index, key in enumerate(KEYS)}, "prod")
     assert blank == read_answers({}, "prod")
-    assert (blank.namespace, blank.runtime_image, blank.router_replicas) == ("gtc-prod", DEFAULT_IMAGE, 2)
+    assert (blank.namespace, blank.runtime_image, blank.router_replicas) == ("gtc-prod", RECORDED_IMAGE, 2)
 
 
 def test_answers_come_as_texts_numbers_and_lists():
@@ -239,7 +243,7 @@ def test_pods_meet_the_restricted_profile_and_get_no_token():
             "type": "RuntimeDefault"
         }
         container = pod["containers"][0]
-        assert container["image"] == DEFAULT_IMAGE and "command" not in container
+        assert container["image"] == RECORDED_IMAGE and "command" not in container
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -273,7 +277,7 @@ def test_routers_spread_and_never_go_below_their_number():
 def test_answers_reach_the_pods():
     told = {
         "image_pull_policy": "Never", "image_pull_secrets": "reg-a,reg-b", "ingress_tokens_secret": "tokens", "redis_secret": "redis", "secrets_secret": "bot-secrets", "registry_secret": "pull",
-        "trust_anchor_config_map": "anchor", "oci_insecure_registries": ["r:5000"], "tunnel": "cloudflared", "service_type": "LoadBalancer",
+        "trust_anchor_config_map": "anchor", "oci_insecure_registries": ["r:5000"], "tunnel": "off", "service_type": "LoadBalancer",
     }  # fmt: skip
     objects = rendered(environment(), told)
     pod = template(named(objects, "Deployment", "gtc-router"))["spec"]
@@ -293,14 +297,6 @@ def test_answers_reach_the_pods():
         and variables["GREENTIC_OCI_INSECURE_REGISTRIES"] == "r:5000"
     )
     assert variables["DOCKER_CONFIG"] == mounted["registry"] and variables["GREENTIC_TRUST_LOOPBACK"] == "off"
-    assert "--cloudflared" not in pod["containers"][0]["args"]
-    worker = template(named(objects, "Deployment", f"gtc-worker-{ONE.lower()}"))["spec"]
-    assert worker["containers"][0]["args"][3:] == [
-        "--cloudflared",
-        "on",
-        "--cloudflared-binary",
-        "/usr/local/bin/cloudflared",
-    ]
     assert named(objects, "Service", "gtc-router")["spec"]["type"] == "LoadBalancer"
 
 
@@ -541,7 +537,6 @@ def test_ways_out_are_as_narrow_as_sources_and_answers():
     objects = rendered(environment())
     rule = policy(objects, "gtc-allow-router-egress")["egress"][0]
     assert rule["ports"] == [{"protocol": "TCP", "port": 443}]
-    assert rule["to"][0]["ipBlock"] == {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}
     told = rendered(environment(), {"egress_cidrs": "203.0.113.0/24", "egress_ports": [6379]})
     rule = policy(told, "gtc-allow-worker-egress")["egress"][0]
     assert rule == {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"protocol": "TCP", "port": 443}]}
@@ -557,17 +552,195 @@ def test_ways_out_are_as_narrow_as_sources_and_answers():
 
 
 @pytest.mark.parametrize(
-    ("uri", "ports", "inside"),
+    ("uri", "found"),
     [
-        ("https://bundles.example.com/a", {443}, False), ("http://bundles.example.com/a", {80, 443}, False), ("https://bundles.example.com:8443/a", {443, 8443}, False),
-        ("oci://ghcr.io/acme/bot:1", {443}, False), ("oci://registry.tools.svc.cluster.local:5000/bot:1", {443, 5000}, True), ("http://bundles/a", {80, 443}, True),
-        ("http://bundles.tools.svc/a", {80, 443}, True), ("http://bundles.tools/a", {80, 443}, False), ("http://10.96.3.4:8090/a", {443, 8090}, True), ("file:///a", {443}, False), ("https://h:99999999/a", {443}, False),
-        ("oci://plain.example.com/bot:1", {80, 443}, False),
+        ("https://bundles.example.com/a", Destinations(frozenset({443}))), ("http://bundles.example.com/a", Destinations(frozenset({80}))),
+        ("https://bundles.example.com:8443/a", Destinations(frozenset({8443}))), ("oci://registry.example.com/acme/bot:1", Destinations(frozenset({443}))),
+        ("oci://registry.tools.svc.cluster.local:5000/bot:1", Destinations(namespaces=frozenset({"tools"}))), ("http://bundles/a", Destinations(namespaces=frozenset({""}))),
+        ("http://bundles.tools.svc/a", Destinations(namespaces=frozenset({"tools"}))), ("http://bundles.tools/a", Destinations(frozenset({80}))),
+        ("http://10.96.3.4:8090/a", Destinations(addresses=frozenset({("10.96.3.4/32", 8090)}))), ("https://[2001:db8::1]/a", Destinations(addresses=frozenset({("2001:db8::1/128", 443)}))),
+        ("http://169.254.169.254/a", Destinations()), ("http://[::ffff:169.254.169.254]/a", Destinations()), ("file:///a", Destinations()), ("https://h:99999999/a", Destinations()), ("https://[::/a", Destinations()),
+        ("oci://plain.example.com/bot:1", Destinations(frozenset({80}))),
     ],
 )  # fmt: skip
-def test_what_a_source_asks_for(uri, ports, inside):
-    found = reach([uri], ["plain.example.com"])
-    assert (found.ports, found.inside) == (ports, inside)
+def test_what_a_source_asks_for(uri, found):
+    assert destinations([uri], ["plain.example.com"]) == found
+
+
+def open_to(spec: dict, address: str, port: int) -> bool:
+    """Whether a policy lets pods reach an address of no pod."""
+    parsed = ipaddress.ip_address(address)
+
+    def inside(network: str) -> bool:
+        found = ipaddress.ip_network(network)
+        return found.version == parsed.version and parsed in found
+
+    return any(
+        inside(peer["ipBlock"]["cidr"]) and not any(map(inside, peer["ipBlock"].get("except", [])))
+        for rule in spec.get("egress", [])
+        if any(
+            p["port"] == port and p["protocol"] == "TCP" for p in rule.get("ports", [{"port": port, "protocol": "TCP"}])
+        )
+        for peer in rule.get("to", [])
+        if "ipBlock" in peer
+    )
+
+
+ADDRESSES = st.one_of(
+    st.ip_addresses(),
+    st.sampled_from(
+        [
+            *METADATA_ADDRESSES,
+            *map(ipaddress.ip_address, ("169.254.169.254", "fe80::1", "64:ff9b::a9fe:a9fe", "64:ff9b::6464:64c8")),
+        ]
+    ),
+)
+
+
+@given(
+    ADDRESSES,
+    st.sampled_from([[], ["0.0.0.0/0", "::/0"], ["100.64.0.0/10", "fd00::/8", "168.63.0.0/16"]]),
+    st.sampled_from([80, 443, 6379, 5432]),
+)
+def test_threat_lists_disagree_no_policy_opens_what_no_worker_asks(address, cidrs, port):
+    env = environment(
+        revisions=[replace(r, bundle_source_uri="http://bundles.example.com/b") for r in environment().revisions]
+    )
+    objects = rendered(env, {"egress_cidrs": cidrs, "egress_ports": [5432], "redis_secret": "r"})
+    refused = never_reached(str(address)) is not None and not address.is_multicast and not address.is_unspecified
+    for name in ("gtc-allow-worker-egress", "gtc-allow-router-egress"):
+        if refused and (
+            address.version == 4 or address in ipaddress.ip_network("64:ff9b::/96") or not _embeds(address)
+        ):
+            assert not open_to(policy(objects, name), str(address), port)
+        if not refused and not cidrs and port != 443 and address.version == 4:
+            assert open_to(policy(objects, name), str(address), port) is (port in (80, 5432, 6379))
+
+
+def _embeds(address) -> bool:
+    """Whether an address leads to one of IPv4 (6to4, mapped, compatible), which no network of a cluster routes as such."""
+    return any(
+        address in ipaddress.ip_network(n)
+        for n in ("2002::/16", "::/96", "::ffff:0:0:0/96", "::ffff:0:0/96", "64:ff9b:1::/48")
+    )
+
+
+def test_an_address_as_a_source_opens_that_address_and_port_alone():
+    env = environment(
+        revisions=[replace(r, bundle_source_uri="https://203.0.113.5:8443/b") for r in environment().revisions]
+    )
+    rules = policy(rendered(env, {"egress_cidrs": "198.51.100.0/24"}), "gtc-allow-worker-egress")["egress"]
+    assert rules[1:] == [
+        {"to": [{"ipBlock": {"cidr": "203.0.113.5/32"}}], "ports": [{"protocol": "TCP", "port": 8443}]}
+    ]
+    assert rules[0]["ports"] == [{"protocol": "TCP", "port": 443}]
+    assert not any("namespaceSelector" in peer for rule in rules for peer in rule["to"])
+
+
+def test_a_service_as_a_source_opens_its_namespace_and_no_other():
+    uris = [
+        "http://bundles.tools.svc.cluster.local:8080/a",
+        "http://here.gtc-prod.svc/b",
+        "https://bundles.example.com/c",
+    ]
+    env = environment(
+        revisions=[replace(r, bundle_source_uri=u) for r, u in zip(environment().revisions, uris, strict=False)]
+    )
+    for name in ("gtc-allow-worker-egress", "gtc-allow-router-egress"):
+        pods_of = [
+            peer for rule in policy(rendered(env), name)["egress"] for peer in rule["to"] if "ipBlock" not in peer
+        ]
+        assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tools"}}} in pods_of
+        assert {"namespaceSelector": {}} not in pods_of
+    rule = policy(rendered(env), "gtc-allow-worker-egress")["egress"][-1]
+    assert rule["to"][0] == {"podSelector": {}} and "ports" not in rule
+
+
+# -- names of others are inert in every language that they are written into ------------------------------------------
+
+
+HOSTILE = st.one_of(
+    st.text(min_size=1, max_size=40),
+    st.sampled_from(
+        [
+            "1e3",
+            "0x10",
+            "0o7",
+            "no",
+            "~",
+            "12:30:45",
+            "2026-01-01",
+            "$(HOME)",
+            "$$(HOME)",
+            "a: b # c",
+            "- x",
+            "\x1b[2J",
+            "*a",
+            "!!python/object:x",
+            "<b>&",
+            "\u2028",
+            "\ud7ff",
+        ]
+    ),
+)
+
+
+def expanded(text: str, variables: dict[str, str]) -> str:
+    """What the kubelet makes of an argument or a variable's value."""
+    return re.sub(r"\$(\$|\(([^)]*)\)|)", lambda m: "$" if m[1] in ("$", "") else variables.get(m[2], m[0]), text)
+
+
+@given(HOSTILE)
+def test_a_bundles_name_stands_for_itself_in_a_pod(name):
+    env = environment(
+        revisions=[revision(ONE, bundle_id=name)],
+        bundles=[deployment(bundle_id=name, revisions=(ONE,))],
+        traffic_splits=[],
+    )
+    worker = template(named(rendered(env), "Deployment", f"gtc-worker-{ONE.lower()}"))
+    told = {e["name"]: e.get("value") for e in worker["spec"]["containers"][0]["env"]}
+    assert expanded(told["GREENTIC_BUNDLE_ID"], {"HOME": "/expanded"}) == name
+    assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", worker["metadata"]["labels"][names.BUNDLE])
+
+
+@given(HOSTILE, HOSTILE)
+def test_texts_are_texts_to_every_reader_of_yaml(key, value):
+    text = yaml_of({"kind": "ConfigMap", key: value, "metadata": {"labels": {"x": value}}})
+    read = yaml.safe_load(text)
+    assert read[key] == value and read["metadata"]["labels"]["x"] == value
+    assert all(32 <= ord(c) < 127 or c == "\n" for c in text)
+    node = yaml.compose(text)
+    for _, scalar in node.value:
+        if isinstance(scalar, yaml.ScalarNode) and scalar.style is None:
+            assert re.fullmatch(r"[A-Za-z/][A-Za-z0-9 _./@-]*", scalar.value) and scalar.value.lower() not in (
+                "no",
+                "yes",
+                "on",
+                "off",
+                "null",
+                "true",
+                "false",
+            )
+
+
+def test_an_image_that_nobody_answered_is_shown_and_never_applied(author):
+    from greentic.deployer import reconcile
+    from greentic.deployer.binding import resolve
+    from greentic.operate import env_packs
+
+    author.create()
+    payload = env_packs.EnvPackBindingPayload(
+        environment_id=author.env_id, slot="deployer", kind="greentic.deployer.k8s@1.0.0", pack_ref="builtin"
+    )
+    env_packs.add(author.context, payload)
+    deployer = resolve(author.context, author.env_id, None, live=True)
+    with pytest.raises(Conflict, match="does not say which image"):
+        reconcile.applicable(deployer)
+    assert "never applied" in deployer.answers.warnings()[0]
+    answered = deployer._replace(answers=deployer.answers._replace(runtime_image="greentic/worker:1"))
+    assert reconcile.applicable(answered) and "names no digest" in answered.answers.warnings()[0]
+    pinned = answered.answers._replace(runtime_image=f"greentic/worker@sha256:{'0' * 64}")
+    assert pinned.warnings() == []
 
 
 def test_only_routers_reach_workers_and_answers_say_who_reaches_routers():
@@ -589,6 +762,7 @@ def test_dns_goes_to_the_clusters_resolvers_only():
 
 
 def test_binding_tells_what_is_wrong_with_answers_and_binds(author):
+    from greentic.deployer import binding
     from greentic.operate import env_packs
 
     author.create()
@@ -605,5 +779,5 @@ def test_binding_tells_what_is_wrong_with_answers_and_binds(author):
         )
         return verb(author.context, payload)
 
-    assert "unknown answer key `surprise`" in bind(env_packs.add, '{"surprise": 1}')["warnings"][0]
-    assert "warnings" not in bind(env_packs.update, "{}")
+    assert "unknown answer key `surprise`" in bind(binding.add, '{"surprise": 1}').warnings[0]
+    assert bind(binding.update, "{}").warnings is msgspec.UNSET

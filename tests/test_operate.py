@@ -14,10 +14,11 @@ from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.author.pack_build import build_pack
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
+from greentic.ground.reply import reply_json
 from greentic.model.ids import LOCAL_ENV
 from greentic.operate import bundles, config, env, env_doctor, env_init, env_packs, revisions, traffic, trust_root
 from greentic.operate.payload import read
-from greentic.release import deploy, env_apply, retire
+from greentic.release import deploy, env_apply, env_plan, retire
 from greentic.release.env_manifest import EnvManifest
 
 E = "local"
@@ -27,7 +28,7 @@ def test_update_sets_and_clears_host_fields(context, author):
     author.create()
     env.update(context, env.EnvCreatePayload(environment_id=E, name="N", region="eu", listen_addr="0.0.0.0:9000"))
     shown = env.update(context, env.EnvCreatePayload(environment_id=E, name="N", clear=["region"]))
-    assert shown["region"] is None and shown["listen_addr"] == "0.0.0.0:9000"
+    assert shown.region is None and shown.listen_addr == "0.0.0.0:9000"
     for payload in (
         {"clear": ["env_id"]},
         {"clear": ["region"], "region": "x"},
@@ -43,11 +44,9 @@ def test_list_keeps_broken_environments_apart(context, author, store):
     (store.root / "broken").mkdir()
     (store.root / "broken" / "environment.json").write_text("{")
     listed = env.list_all(context)
-    assert [e["environment_id"] for e in listed["environments"]] == [E] and listed["broken"][0][
-        "environment_id"
-    ] == "broken"
+    assert [e.environment_id for e in listed.environments] == [E] and listed.broken[0].environment_id == "broken"
     told = env_doctor.doctor(context, "broken")
-    assert told["validate"]["status"] == "error"
+    assert told.validate.status == "error"
     with pytest.raises(NotFound):
         env_doctor.doctor(context, "nowhere")
 
@@ -63,30 +62,30 @@ def test_destroy_keeps_a_copy_and_refuses_live_traffic(context, author, store, h
     told = env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
     assert (
         not store.exists(E)
-        and (Path(str(told["backup"])) / "environment.json").is_file()
-        and env.list_all(context) == {"environments": []}
+        and (Path(told.backup) / "environment.json").is_file()
+        and env.list_all(context) == env.EnvList(environments=[])
     )
     with pytest.raises(NotFound):
         env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
 
 
 def test_init_creates_heals_and_migrates(context, store):
-    assert env_init.init(context, env_init.EnvInitPayload())["outcome"] == "created"
+    assert env_init.init(context, env_init.EnvInitPayload()).outcome == "created"
     env_packs.remove(context, env_packs.EnvPackRemovePayload(environment_id=E, slot="state"))
     healed = env_init.init(context, env_init.EnvInitPayload())
-    assert (healed["outcome"], healed["added_slots"]) == ("healed", ["state"])
+    assert (healed.outcome, healed.added_slots) == ("healed", ["state"])
     store.paths(E).root.rename(store.root / "dev")
     text = (store.root / "dev" / "environment.json").read_text().replace('"local"', '"dev"')
     (store.root / "dev" / "environment.json").write_text(
         text.replace('"packs": [', '"credentials_ref": "secret://dev/x", "packs": [', 1)
     )
     check = env_init.MigrateDevPayload(target="local", check=True)
-    assert env_init.migrate_dev(context, check)["clean"] is False
-    assert env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True))["applied"] is True
+    assert env_init.migrate_dev(context, check).clean is False
+    assert env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True)).applied is True
     assert (
         store.load("local").credentials_ref == "secret://local/x" and store.runtime("local").environment_id == "local"
     )
-    assert env_init.migrate_dev(context, check)["clean"] is True
+    assert env_init.migrate_dev(context, check).clean is True
     with pytest.raises(InvalidArgument):
         env_init.migrate_dev(context, env_init.MigrateDevPayload(target="dev", check=True))
     (store.root / "dev").mkdir()
@@ -110,9 +109,11 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
     )
     (store.paths(E).revisions / "01JTKW5B4W4Q5Y1CQW93F7S5ZZ").mkdir()
     told = env_doctor.doctor(context, E)
-    assert {f["kind"] for f in told["findings"]} == {"route-overlap", "not-pullable", "orphan-files", "load-warning"}
-    assert told["unknown_kinds"] == ["my.own@1.0.0"] and told["slot_mismatches"][0]["bound_slot"] == "state"
-    assert told["version_skew"] == [{"kind": "greentic.deployer.k8s@9.0.0", "requested": "9.0.0", "supported": "1.0.0"}]
+    assert {f.kind for f in told.findings} == {"route-overlap", "not-pullable", "orphan-files", "load-warning"}
+    assert told.unknown_kinds == ["my.own@1.0.0"] and told.slot_mismatches[0].bound_slot == "state"
+    assert reply_json(told.version_skew) == [
+        {"kind": "greentic.deployer.k8s@9.0.0", "requested": "9.0.0", "supported": "1.0.0"}
+    ]
 
 
 def test_repair_rescales_what_is_left(context, author, store, hello):
@@ -122,11 +123,11 @@ def test_repair_rescales_what_is_left(context, author, store, hello):
     author.route(dep, (kept, 2500), (gone, 7500))
     shutil.rmtree(store.paths(E).revision(gone))
     check = env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, check=True))
-    assert check["repaired"] == 0 and len(check["stale_revisions"]) == 1
-    assert env_doctor.doctor(context, E)["stale_revisions"][0]["revision_id"] == gone
+    assert check.repaired == 0 and len(check.stale_revisions) == 1
+    assert env_doctor.doctor(context, E).stale_revisions[0].revision_id == gone
     with pytest.raises(InvalidArgument):
         env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, check=True, apply=True))
-    assert env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, apply=True))["repaired"] == 1
+    assert env_doctor.repair(context, env_doctor.RepairPayload(environment_id=E, apply=True)).repaired == 1
     document = store.load(E)
     assert [(e.revision_id, e.weight_bps) for e in document.split(dep).entries] == [(kept, 10_000)]
     assert document.revision(gone).lifecycle == "archived" and document.bundles[0].current_revisions == [kept]
@@ -157,7 +158,7 @@ def test_staging_by_source_alone_pulls_and_pins(context, author, store, hello):
     author.create()
     dep = author.add()
     payload = revisions.RevisionStagePayload(environment_id=E, deployment_id=dep, bundle_source_uri=f"file://{hello}")
-    rev = str(revisions.stage(context, payload)["revision_id"])
+    rev = revisions.stage(context, payload).revision_id
     assert store.load(E).revision(rev).bundle_digest == inspect_bundle(hello)["digest"]
     with pytest.raises(GreenticError, match="unsupported bundle reference"):
         revisions.stage(context, msgspec.structs.replace(payload, bundle_source_uri="file:///nope"))
@@ -168,11 +169,9 @@ def test_staging_pins_alone_is_recorded_but_never_ready(context, author, store):
     dep = author.add()
     base = {"environment_id": E, "deployment_id": dep}
     pack = {"pack_id": "p", "version": "1.0.0", "digest": "sha256:" + "a" * 64}
-    rev = str(
-        revisions.stage(context, read(revisions.RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument))[
-            "revision_id"
-        ]
-    )
+    rev = revisions.stage(
+        context, read(revisions.RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument)
+    ).revision_id
     with pytest.raises(Conflict, match="recorded without its bundle"):
         author.warm(rev)
     for change in (
@@ -201,11 +200,11 @@ def test_bundles_removed_and_retired_keep_their_signed_history(context, author, 
     author.create()
     dep, rev = author.deployed(hello)
     told = retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo"))
-    assert told["state"] == "retired" and told["drained"] == [rev] and told["pruned_revision_ids"] == [rev]
+    assert told.state == "retired" and told.drained == [rev] and told.pruned_revision_ids == [rev]
     paths = store.paths(E)
     assert not paths.revision(rev).exists() and (paths.policies("demo", "acme") / "v1.json.sig").is_file()
     again = retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle=dep))
-    assert again["state"] == "absent"
+    assert again.state == "absent"
     author.add()
     assert store.load(E).bundles[0].revenue_policy_ref.endswith("/v2.json.sig")
     bundles.add(
@@ -251,11 +250,11 @@ def test_clear_gives_all_to_a_survivor_or_only_to_nobody_when_retiring(context, 
     with pytest.raises(Conflict, match="is not retiring"):
         traffic.clear(context, traffic.TrafficClearPayload(**base))
     told = traffic.clear(context, traffic.TrafficClearPayload(**base, survivor=rev))
-    assert told["mode"] == "survivor" and told["changed"] is True
+    assert told.mode == "survivor" and told.changed is True
     bundles.update(context, bundles.BundleUpdatePayload(**base, status="archived"))
     assert json.loads(store.paths(E).runtime_config.read_text())["revisions"] == []
-    assert traffic.clear(context, traffic.TrafficClearPayload(**base))["cleared_generation"] == 2
-    assert traffic.clear(context, traffic.TrafficClearPayload(**base))["changed"] is False
+    assert traffic.clear(context, traffic.TrafficClearPayload(**base)).cleared_generation == 2
+    assert traffic.clear(context, traffic.TrafficClearPayload(**base)).changed is False
     assert not store.paths(E).runtime_config.exists()
 
 
@@ -320,7 +319,7 @@ def test_deploy_refusals(context, author, hello):
             deploy.deploy(context, msgspec.structs.replace(payload, **change))
     first = deploy.deploy(context, payload)
     second = deploy.deploy(context, msgspec.structs.replace(payload, config_overrides={"hello": {"k": 1}}))
-    assert second["superseded_revisions"] == [first["revision_id"]]
+    assert second.superseded_revisions == [first.revision_id]
     assert context.store.load(E).bundles[0].config_overrides == {"hello": {"k": 1}}
 
 
@@ -355,11 +354,11 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
     )
     options = env_apply.ApplyOptions(base=tmp_path)
     plan = env_apply.apply(context, wanted, options._replace(dry_run=True))
-    assert not store.exists(LOCAL_ENV) and plan["changed"] == 8
+    assert not store.exists(LOCAL_ENV) and plan.changed == 8
     with pytest.raises(Conflict, match="not converged"):
         env_apply.apply(context, wanted, options._replace(check=True))
     done = env_apply.apply(context, wanted, options)
-    assert done["verify"] == {"checked": 3, "failures": []}
+    assert done.verify == env_apply.Verified(checked=3, failures=[])
     document = store.load(LOCAL_ENV)
     assert (
         document.name == "Named"
@@ -368,16 +367,14 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
     )
     assert sorted(e.weight_bps for e in document.split(document.bundles[1].deployment_id).entries) == [3333, 3333, 3334]
     again = env_apply.apply(context, wanted, options)
-    assert again["changed"] == 0
+    assert again.changed == 0
     changed = manifest(
         hello, extensions=[{"kind": "e.x@1.1.0", "pack_ref": "p"}], packs=[{"slot": "state", "kind": "a.c@2.0.0", "pack_ref": "p"}],
         bundles=[{"bundle_id": "one", "bundle_path": str(hello), "status": "active", "config_overrides": {"hello": {"k": 1}},
                   "route_binding": {"hosts": ["h"]}, "revenue_share": [{"party_id": "b", "basis_points": 10000}]}],
     )  # fmt: skip
     report = env_apply.apply(context, changed, options)
-    assert report["verify"]["failures"] == [] and store.load(LOCAL_ENV).bundles[0].revenue_policy_ref.endswith(
-        "v2.json.sig"
-    )
+    assert report.verify.failures == [] and store.load(LOCAL_ENV).bundles[0].revenue_policy_ref.endswith("v2.json.sig")
 
 
 @pytest.mark.parametrize(
@@ -407,6 +404,66 @@ def test_apply_says_what_it_does_not_have(context, hello):
     with pytest.raises(Conflict, match="the manifest says"):
         bundle = {"bundle_id": "a", "bundle_path": str(hello), "bundle_digest": "sha256:" + "0" * 64}
         env_apply.apply(context, manifest(hello, bundles=[bundle]), env_apply.ApplyOptions())
+
+
+def test_a_plan_asks_no_server_where_the_digest_is_told(context, hello, monkeypatch):
+    digest = str(inspect_bundle(hello)["digest"])
+    bundle = {"bundle_id": "one", "bundle_source_uri": f"file://{hello}", "bundle_digest": digest}
+    fetched: list[str] = []
+
+    def fetch(file, uri, **_):
+        fetched.append(uri)
+        file.write(hello.read_bytes())
+
+    monkeypatch.setattr(env_apply, "fetch_into", fetch)
+    options = env_apply.ApplyOptions()
+    told = env_apply.apply(context, manifest(hello, bundles=[bundle]), options._replace(dry_run=True))
+    assert told.steps[-1].action == "create" and digest[:15] in told.steps[-1].detail and fetched == []
+    done = env_apply.apply(context, manifest(hello, bundles=[bundle]), options)
+    assert done.verify.failures == [] and fetched == []
+    assert env_apply.apply(context, manifest(hello, bundles=[bundle]), options).changed == 0
+    bundle["bundle_digest"] = "sha256:" + "0" * 64
+    with pytest.raises(Conflict, match="bundle_digest"):
+        env_apply.apply(context, manifest(hello, bundles=[bundle]), options)
+    del bundle["bundle_digest"]
+    env_apply.apply(context, manifest(hello, bundles=[bundle]), options._replace(dry_run=True))
+    assert fetched == [f"file://{hello}"]
+
+
+def test_a_plan_is_a_function_of_what_it_is_given(context, hello, monkeypatch):
+    """Nothing is opened on the way from the documents to the steps."""
+    wanted = manifest(hello, bundles=[{"bundle_id": "one", "bundle_path": "not-there.gtbundle", "customer_id": "c"}])
+    around = env_plan.Surroundings(
+        {("not-there.gtbundle", None): env_plan.Artifact("sha256:ab", None)}, {}, {}, None, False
+    )
+
+    def refuse(*_: object, **__: object) -> object:
+        raise AssertionError("a plan reads nothing")
+
+    with monkeypatch.context() as patched:
+        for name in ("open", "read_bytes", "read_text", "is_file", "exists"):
+            patched.setattr(Path, name, refuse)
+        first = env_plan.make_plan(wanted, LOCAL_ENV, None, around, Path("/base"))
+        again = env_plan.make_plan(wanted, LOCAL_ENV, None, around, Path("/base"))
+        lost = env_plan.make_plan(wanted, LOCAL_ENV, None, around._replace(artifacts={}), Path("/base"))
+    assert [s.action for s in first.steps] == ["create", "update", "create"] and first.missing == []
+    assert again == first
+    assert lost.missing == [env_plan.Missing("one", "/base/not-there.gtbundle")]
+
+
+def test_a_recorded_reply_is_read_back_typed_or_refused(context, author, store):
+    author.create()
+    payload = bundles.BundleAddPayload(
+        environment_id=E, bundle_id="b", idempotency_key="k", route_binding=bundles.RouteBindingPayload()
+    )
+    first = bundles.add(context, payload)
+    again = bundles.add(context, payload)
+    assert again == first and isinstance(again, bundles.DeploymentSummary)
+    ledger = store.paths(E).ledger
+    ledger.write_text(ledger.read_text().replace('"current_revision_count"', '"renamed"'))
+    with pytest.raises(GreenticError, match="cannot be read") as refused:
+        bundles.add(context, payload)
+    assert refused.value.hint and len(store.load(E).bundles) == 1
 
 
 def test_trust_root_files_and_both_sources(context, author, tmp_path):
@@ -468,7 +525,9 @@ def test_packs_with_assets_and_links(tmp_path):
     (tmp_path / "x.gtpack").write_bytes(data)
     told = inspect_pack(tmp_path / "x.gtpack")
     assert (
-        built.pack_id == "a.b" and told["warnings"] == [] and [e["path"] for e in told["entries"]][1] == "assets/x.json"
+        built.pack_id == "a.b"
+        and ["a message cannot be answered" in w for w in told["warnings"]] == [True]
+        and [e["path"] for e in told["entries"]][1] == "assets/x.json"
     )
     (pack / "assets" / "l").symlink_to("x.json")
     with pytest.raises(InvalidArgument, match="is a link"):

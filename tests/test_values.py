@@ -36,7 +36,7 @@ from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.select import ASKED, FlowHeader, NoFlow, select, unanswerable
 from greentic.ground.errors import FlowFailure
-from greentic.ground.values import GREATEST, LEAST, compared, fault, in_range
+from greentic.ground.value_range import GREATEST, LEAST, compared, fault, in_range
 from greentic.ingress.identity import stranger_identity
 from greentic.sessions.conversation import Conversations
 from greentic.sessions.memory_store import MemoryStore

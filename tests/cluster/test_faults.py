@@ -249,7 +249,7 @@ class Faulty:
 )
 def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, monkeypatch):
     from greentic.cluster.api_server import ApiServer
-    from greentic.cluster.apply import Rules, reconcile
+    from greentic.cluster.apply import Rules, converge
     from greentic.cluster.connect import connect
     from greentic.deployer.binding import resolve
     from greentic.k8s.render import render
@@ -264,7 +264,7 @@ def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, mon
     connection = connect(None)
     faulty = Faulty(connection.client._transport, list(plan))
     connection.client._transport = faulty
-    outcome = reconcile(
+    outcome = converge(
         ApiServer(connection),
         render(deployer.desired),
         world.namespace,

@@ -90,12 +90,11 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         return report
     if arguments.verb == "export":
         from greentic.materialize.export_archive import export
-        from greentic.operate.change import Context
         from greentic.store.environments import EnvironmentStore
         from greentic.store.layout import default_store_root
 
         store = EnvironmentStore(arguments.store_root or default_store_root())
-        return export(Context(store), arguments.environment, arguments.out)
+        return export(store, arguments.environment, arguments.out)
     from greentic.author.bundle_publish import publish_file
     from greentic.author.bundle_revoke import revoke
     from greentic.author.bundle_sign import sign_file

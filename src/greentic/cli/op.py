@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from greentic.cli import op_table
-from greentic.cli.op_table import ENV, Flag, Verb
-from greentic.cli.output import chosen_form, print_failure, print_success
+from greentic.cli.output import chosen_form, inert, print_failure, print_success
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.ground.reply import reply_object
+from greentic.operate.verb import ENV, Flag, Verb
 
 _GLOBAL_VALUES = ("--store-root", "--answers", "--output")
 _GLOBAL_SWITCHES = ("--schema",)
@@ -88,7 +89,8 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     form = _load(verb.payload) if verb.payload else None
     words = arguments.pop("words")
     flags = {k: v for k, v in arguments.items() if v not in (None, False, [])}
-    settings = {k: flags.pop(k) for k in _settings(verb) if k in flags}
+    options_form = _load(verb.options) if verb.options else None
+    settings = {k: flags.pop(k) for k in getattr(options_form, "_fields", ()) if k in flags}
     try:
         given = op_payload.inline(verb, form, words, _named(verb, flags))  # type: ignore[arg-type]
     except op_payload.UsageError as error:
@@ -119,17 +121,15 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     function = _load(verb.call)
     context = _context(options)
     if form is None:
-        return function(context, *(str(raw[p]) for p in verb.positionals))  # type: ignore[no-any-return]
+        return reply_object(function(context, *(str(raw[p]) for p in verb.positionals)))
     if options.answers is not None:
         payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
     else:
         payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
-    if verb.verb == "apply" and verb.noun == "env":
-        from greentic.release.env_apply import ApplyOptions
-
+    if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
-        return function(context, payload, ApplyOptions(**settings))  # type: ignore[no-any-return, arg-type]
-    result: JsonObject = function(context, payload)
+        return reply_object(function(context, payload, options_form(**settings)))
+    result = reply_object(function(context, payload))
     unknown = unknown_keys(form, whole)
     if unknown:
         warnings = result.get("warnings")
@@ -142,18 +142,13 @@ def _all_optional(verb: Verb) -> bool:
     return verb.noun == "env" and verb.verb == "init"
 
 
-def _settings(verb: Verb) -> tuple[str, ...]:
-    """Flags that steer the verb and are no part of its payload."""
-    return ("dry_run", "check", "updated_by") if (verb.noun, verb.verb) == ("env", "apply") else ()
-
-
 def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
     """Values of flags by payload field; flags that share a field go by their own name."""
     by_name = {_attribute(f): f for f in verb.flags}
     out: dict[str, object] = {}
     for attribute, value in flags.items():
         flag = by_name[attribute]
-        if flag.field in ("yes", "non_interactive"):
+        if not flag.field:
             continue
         out[flag.name if flag.field == "config_overrides" else flag.field] = value
     return out
@@ -169,11 +164,12 @@ def _deploy_defaults(raw: JsonObject) -> None:
 
 
 def _context(options: Globals) -> object:
+    from greentic.cli.live_view import fitting_view
     from greentic.operate.change import Context
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
 
-    return Context(EnvironmentStore(options.store_root or default_store_root()))
+    return Context(EnvironmentStore(options.store_root or default_store_root()), fitting_view())
 
 
 def _load(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  the table names functions and payloads alike
@@ -280,7 +276,7 @@ def _hint(verb: Verb, result: JsonObject) -> str:
 
 def _usage(message: str, verb: Verb | None = None) -> int:
     name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
-    print(f"error: {message}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    print(f"error: {inert(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
     return 2
 
 

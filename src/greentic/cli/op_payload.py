@@ -17,10 +17,10 @@ from typing import Annotated, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from greentic.cli.op_table import Verb
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.operate.payload import Payload
+from greentic.operate.verb import Verb
 
 MAX_ANSWERS = 16 << 20
 

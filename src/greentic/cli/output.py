@@ -1,17 +1,28 @@
 """What programs print: one line of JSON for programs, tables and hints for people (spec: env-store-and-op 3.2).
 
-At a terminal the same result is shown as a table with the next step; `--output json|table` decides otherwise.
+Rules:
+1. At a terminal the same result is shown as a table with the next step; `--output json|table` decides otherwise.
+2. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters are shown, not sent.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
 
 Form = Literal["json", "table"]
+
+
+def inert(text: str) -> str:
+    """A text for a terminal: what would steer it, or turn the direction of reading, is written out (rule 2)."""
+    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u3000" else _written(c) for c in text)
+
+
+def _written(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def chosen_form(asked: str | None) -> Form:
@@ -22,11 +33,19 @@ def chosen_form(asked: str | None) -> Form:
 
 def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: str) -> None:
     if form == "json":
-        print(compact({"noun": noun, "op": verb, "result": result}, sort=True).decode())
+        print(_line({"noun": noun, "op": verb, "result": result}, sys.stdout))
         return
     show_table(result)
     if hint:
-        print(f"\nnext: {hint}")
+        print(f"\nnext: {inert(hint)}")
+
+
+def _line(envelope: JsonObject, stream: TextIO) -> str:
+    """An envelope as programs read it; at a terminal what would steer it is escaped, which means the same."""
+    text = compact(envelope, sort=True).decode()
+    if not stream.isatty():
+        return text
+    return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
 
 
 def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> None:
@@ -36,11 +55,11 @@ def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> Non
             told["hint"] = error.hint
         if error.report:
             told["report"] = error.report
-        print(compact({"error": told, "noun": noun, "op": verb}, sort=True).decode(), file=sys.stderr)
+        print(_line({"error": told, "noun": noun, "op": verb}, sys.stderr), file=sys.stderr)
         return
-    print(f"error ({error.kind}): {error}", file=sys.stderr)
+    print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
     if error.hint:
-        print(f"next: {error.hint}", file=sys.stderr)
+        print(f"next: {inert(error.hint)}", file=sys.stderr)
     if error.report:
         print("\nso far:", file=sys.stderr)
         show_table(error.report)
@@ -59,19 +78,19 @@ def show_table(result: JsonObject) -> None:
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for key, value in plain:
-            table.add_row(Text(key), Text(_cell(value)))
+            table.add_row(Text(inert(key)), Text(inert(_cell(value))))
         console.print(table)
     for key, value in result.items():
         if _is_rows(value) and isinstance(value, list):
             columns = list(dict.fromkeys(k for row in value if isinstance(row, dict) for k in row))
             table = Table(
-                title=Text(key, style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
+                title=Text(inert(key), style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
             )
             for column in columns:
-                table.add_column(column, overflow="fold")
+                table.add_column(Text(inert(column)), overflow="fold")
             for row in value:
                 if isinstance(row, dict):
-                    table.add_row(*(Text(_cell(row.get(c))) for c in columns))
+                    table.add_row(*(Text(inert(_cell(row.get(c)))) for c in columns))
             console.print()
             console.print(table)
 

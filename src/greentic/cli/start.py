@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from greentic.cli.output import inert
 from greentic.ground.errors import GreenticError
 
 COMMANDS = ("start", "up")
@@ -50,7 +51,7 @@ def main() -> None:
         run(sys.argv[1:])
     except GreenticError as error:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-            sys.stderr.write(report(error) + "\n")
+            sys.stderr.write(inert(report(error)) + "\n")
             sys.stderr.flush()
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -153,6 +154,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         if getattr(arguments, flag) is not None:
             parser.error(
                 f"--{flag} starts a single bundle without an environment, which this worker does not do; use --env"
+            )
+    for flag in ("cloudflared", "ngrok", "gtunnel"):
+        if getattr(arguments, flag) not in (None, "off"):
+            parser.error(
+                f"--{flag} {getattr(arguments, flag)}: this worker opens no tunnel; run {flag} beside it, or say off"
             )
     return arguments
 

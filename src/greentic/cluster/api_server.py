@@ -11,15 +11,15 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
-from random import random
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import quote
 
 import msgspec
 
 from greentic.cluster.connect import Connection
+from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.k8s.names import FIELD_MANAGER
 from greentic.k8s.objects import (
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 60.0
 FIRST_PATIENCE_SECONDS = 10.0
 """The same for a server that never answered: it is more likely not there than away for a moment."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0
-MAX_RETRY_AFTER = 30.0
+_BACKOFF = Backoff(first=0.25, longest=8.0, longest_asked=30.0)
+_TRIES = 1 << 30
+"""Time alone ends it: a server that is restarted comes back when it comes back."""
 PAGE = 1000
 MAX_LIST_PAGES = 200
 MAX_LOG_BYTES = 16 << 10
@@ -69,7 +70,8 @@ class How(TypedDict, total=False):
 class ApiServer:
     """A `Cluster` over a connection. `requests` and `writes` count what was sent."""
 
-    def __init__(self, connection: Connection, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, connection: Connection, *, patience: float = PATIENCE_SECONDS, clock: Clock = CLOCK) -> None:
+        self._clock = clock
         self._http, self._connection, self._patience = connection.client, connection, patience
         self._versions: dict[str, tuple[str, ...]] = {}
         self._answered = False
@@ -247,11 +249,11 @@ class ApiServer:
         headers = {"Accept": how.get("accept", _JSON)}
         if body is not None:
             headers["Content-Type"] = how.get("media", _JSON)
-        began = time.monotonic()
-        ends = began + (self._patience if self._answered else min(self._patience, FIRST_PATIENCE_SECONDS))
-        pause = FIRST_PAUSE
+        began = self._clock.monotonic()
+        seconds = self._patience if self._answered else min(self._patience, FIRST_PATIENCE_SECONDS)
+        patience = Patience(_BACKOFF, _TRIES, seconds, self._clock, RANDOM)
         while True:
-            wait: float | None = None
+            asked = 0.0
             failure: ApiRefused | ClusterUnreachable
             self.requests += 1
             try:
@@ -264,19 +266,15 @@ class ApiServer:
                 raise ClusterUnreachable(self._unreachable(error), hint=_LOGIN) from error
             else:
                 if not self._answered:
-                    self._answered, ends = True, began + self._patience
+                    self._answered, patience.ends = True, began + self._patience
                 if answer.status_code < 400:
                     return answer
                 failure = self._refusal(answer, about)
                 if answer.status_code not in _AGAIN or failure.denied:
                     raise failure
-                wait = _retry_after(answer.headers.get("retry-after"))
-            if wait is None:
-                wait = pause * (0.5 + random())  # noqa: S311  spreads clients, is no secret
-                pause = min(pause * 2, LONGEST_PAUSE)
-            if time.monotonic() + wait > ends:
+                asked = _retry_after(answer.headers.get("retry-after"))
+            if not patience.wait(asked):
                 raise failure
-            time.sleep(wait)
 
     def _unreachable(self, error: BaseException) -> str:
         where = f"{self._connection.server} (context `{self._connection.context}`)"
@@ -325,5 +323,6 @@ def _manager(message: str) -> str:
     return parts[1] if len(parts) > 1 else message
 
 
-def _retry_after(text: str | None) -> float | None:
-    return min(float(text), MAX_RETRY_AFTER) if text is not None and text.isascii() and text.isdigit() else None
+def _retry_after(text: str | None) -> float:
+    """The seconds that a server asks to wait; none if it does not say."""
+    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else 0.0

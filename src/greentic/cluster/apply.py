@@ -13,16 +13,16 @@ Rules:
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from greentic.ground.clock import Random
+from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
-from greentic.k8s.objects import KINDS, ApiRefused, Cluster, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
 
@@ -30,7 +30,8 @@ PARALLEL = 16
 """Requests at once."""
 SESSION_KEY_BYTES = 32
 DELETE_TRIES = 5
-GONE_SECONDS = 180.0
+GONE_SECONDS, GONE_TRIES = 180.0, 1 << 30  # the time alone counts
+_GONE = Backoff(first=0.2, longest=2.0)
 PHASES: tuple[tuple[str, frozenset[str]], ...] = (
     ("namespace", frozenset({"Namespace"})),
     (
@@ -85,7 +86,7 @@ class Rules(NamedTuple):
     """Delete only these (for one revision); otherwise everything of ours that is not desired."""
 
 
-class Seen(NamedTuple):
+class LiveObjects(NamedTuple):
     """What is in a namespace, and what this identity is to leave alone because it may not see it."""
 
     live: list[JsonObject]
@@ -95,7 +96,7 @@ class Seen(NamedTuple):
         return [thing for thing in desired if ref_of(thing) not in self.hidden]
 
 
-def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> Seen:
+def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> LiveObjects:
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
 
     Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
@@ -114,7 +115,7 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             hidden = frozenset({own_namespace})
         else:
             if found is None:
-                return Seen([])
+                return LiveObjects([])
             _check_staying(namespace, found)
             live.append(found)
     with ThreadPoolExecutor(len(_LISTED) + 1) as pool:
@@ -128,7 +129,7 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             found = cluster.get(ref)
             if found is not None:
                 live.append(found)
-    return Seen(live, hidden)
+    return LiveObjects(live, hidden)
 
 
 def _check_staying(namespace: str, found: JsonObject) -> None:
@@ -140,7 +141,7 @@ def _check_staying(namespace: str, found: JsonObject) -> None:
         )
 
 
-def reconcile(
+def converge(
     cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
 ) -> Outcome:
     """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""
@@ -304,18 +305,15 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
     raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
 
 
-def await_gone(cluster: Cluster, ref: Ref) -> None:
+def await_gone(cluster: Cluster, ref: Ref, clock: Clock = CLOCK) -> None:
     """Wait until a deleted object is gone. Raises `Conflict` if something holds it."""
-    ends = time.monotonic() + GONE_SECONDS
-    pause = 0.2
+    patience = Patience(_GONE, GONE_TRIES, GONE_SECONDS, clock, RANDOM)
     while cluster.get(ref) is not None:
-        if time.monotonic() > ends:
+        if not patience.wait():
             raise Conflict(
                 f"{ref} is being deleted and does not go within {GONE_SECONDS:g} s",
                 hint="a finalizer may hold it: kubectl get -o yaml",
             )
-        time.sleep(pause)
-        pause = min(pause * 1.5, 2.0)
 
 
 def explained(item: Item, error: ApiRefused) -> ApiRefused:
@@ -353,10 +351,6 @@ def _stripped(thing: JsonObject) -> JsonObject:
     }
     body = {k: v for k, v in thing.items() if k not in ("metadata", "apiVersion", "status")}
     return {**body, "metadata": metadata, "ours": applied_fields(thing)}
-
-
-def conflict_json(ref: Ref, conflict: FieldConflict) -> JsonObject:
-    return {**ref.json(), "manager": conflict.manager, "field": conflict.field}
 
 
 assert set(_LISTED) < set(KINDS)

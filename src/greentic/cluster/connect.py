@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from greentic.ground import variables
 from greentic.k8s.objects import ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | No
     from lightkube.config.kubeconfig import KubeConfig
     from lightkube.core.exceptions import ConfigError
 
-    told = os.environ.get("KUBECONFIG", "")
-    files = [Path(p).expanduser() for p in told.split(os.pathsep) if p] or [Path("~/.kube/config").expanduser()]
+    told = variables.listed("KUBECONFIG", separator=os.pathsep)
+    files = [Path(p).expanduser() for p in told] or [Path("~/.kube/config").expanduser()]
     existing = [f for f in files if f.is_file()]
     tried = f"kubeconfig {', '.join(map(str, files))}"
     try:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from greentic.ground.backoff import Backoff
+from greentic.ground.clock import CLOCK, RANDOM
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
 from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, trouble
@@ -25,6 +26,8 @@ LOG_LINES = 20
 LOG_HEAD = "\nits last lines:\n"
 """What stands before a pod's own words in an error."""
 _WATCH_SECONDS = 60.0
+_AGAIN = Backoff(first=0.5, longest=8.0)
+"""Between two watches that failed."""
 
 
 class RolloutFailed(Conflict):
@@ -39,7 +42,7 @@ class WaitView(Protocol):
         ...
 
 
-class _Seen(NamedTuple):
+class _Noticed(NamedTuple):
     kind: str
     type: str
     thing: JsonObject
@@ -52,7 +55,7 @@ def wait_healthy(
     objects: dict[Ref, JsonObject],
     seconds: float,
     view: WaitView,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = CLOCK.monotonic,
 ) -> None:
     """Return when all Deployments among `objects` are complete. Raises `Conflict` that says which are not, and why."""
     deployments = {ref.name: thing for ref, thing in objects.items() if ref.kind == "Deployment"}
@@ -87,7 +90,7 @@ class _Wait:
         )
         self._deployments, self._wanted = deployments, wanted
         self._pods: dict[str, JsonObject] = {}
-        self._events: queue.Queue[_Seen] = queue.Queue()
+        self._events: queue.Queue[_Noticed] = queue.Queue()
         self._stopped = threading.Event()
         self._patience: dict[str, float] = {}
         self._lost = ""
@@ -115,7 +118,7 @@ class _Wait:
         finally:
             self._stopped.set()
 
-    def _take(self, seen: _Seen) -> None:
+    def _take(self, seen: _Noticed) -> None:
         if seen.type == "LISTED":
             if seen.kind == "Pod":
                 self._pods_listed = True
@@ -196,22 +199,25 @@ class _Wait:
 
     def _watch(self, kind: str, ends: float) -> None:
         """List, then watch, again and again until the wait is over (rules 1 and 3)."""
+        failed = 0
         while not self._stopped.is_set() and self._clock() < ends + 5:
             try:
                 listed = self._cluster.list(kind, self._namespace, self._selector)
-                self._events.put(_Seen(kind, "LISTED", {}))
+                failed = 0
+                self._events.put(_Noticed(kind, "LISTED", {}))
                 for thing in listed.items:
-                    self._events.put(_Seen(kind, "ADDED", thing))
+                    self._events.put(_Noticed(kind, "ADDED", thing))
                 seconds = min(_WATCH_SECONDS, max(1.0, ends - self._clock()))
                 for event in self._cluster.watch(
                     kind, self._namespace, self._selector, listed.resource_version, seconds
                 ):
                     if self._stopped.is_set():
                         return
-                    self._events.put(_Seen(kind, event.type, event.thing))
+                    self._events.put(_Noticed(kind, event.type, event.thing))
             except (ApiRefused, ClusterUnreachable) as error:
                 self._lost = error.message
-                self._stopped.wait(1.0)
+                failed += 1
+                self._stopped.wait(_AGAIN.pause(failed, RANDOM))
 
 
 def _selects(deployment: JsonObject, pod: JsonObject) -> bool:

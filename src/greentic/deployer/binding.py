@@ -10,11 +10,11 @@ Rules:
 from __future__ import annotations
 
 import base64
-import os
 from typing import NamedTuple
 
-from greentic.ground.documents import Json, parse
-from greentic.ground.errors import Conflict, InvalidArgument, SpecViolation
+from greentic.ground import variables
+from greentic.ground.documents import Json, parse, replace
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
 from greentic.k8s.plan import Owner
@@ -23,7 +23,9 @@ from greentic.model.descriptors import split_descriptor, version_tuple
 from greentic.model.environment import Environment, EnvPackBinding
 from greentic.model.ids import is_contained_ref
 from greentic.model.pod_view import for_pods
+from greentic.operate import env_packs
 from greentic.operate.change import Context
+from greentic.operate.env_packs import BindingSummary
 from greentic.store.layout import EnvPaths
 from greentic.store.seal import resealed
 
@@ -45,6 +47,32 @@ class Deployer(NamedTuple):
     answers: Answers
     owner: Owner
     desired: Desired
+
+
+def is_kubernetes(binding: EnvPackBinding | None) -> bool:
+    """Whether a binding of the deployer slot is to the deployer that this room is."""
+    return binding is not None and binding.kind.startswith(f"{KUBERNETES}@")
+
+
+def add(context: Context, payload: env_packs.EnvPackBindingPayload) -> BindingSummary:
+    """Bind a free slot, and tell what is wrong with a deployer's answers."""
+    return _with_warning(context, payload, env_packs.add(context, payload))
+
+
+def update(context: Context, payload: env_packs.EnvPackBindingPayload) -> BindingSummary:
+    """Bind a bound slot to something else, and tell what is wrong with a deployer's answers."""
+    return _with_warning(context, payload, env_packs.update(context, payload))
+
+
+def _with_warning(context: Context, payload: env_packs.EnvPackBindingPayload, done: BindingSummary) -> BindingSummary:
+    """The reply with a warning where it is due: binding may come before the file, rendering may not."""
+    if payload.answers_ref is None or not payload.kind.startswith(f"{KUBERNETES}@"):
+        return done
+    try:
+        resolve(context, payload.environment_id, None, live=False)
+    except GreenticError as error:
+        return replace(done, warnings=[error.message])
+    return done
 
 
 def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> Deployer:
@@ -72,7 +100,7 @@ def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> D
 
 
 def _store_id(paths: EnvPaths) -> str:
-    told = os.environ.get(STORE_ID, "").strip()
+    told = variables.text(STORE_ID)
     return label_value(told) if told else store_identity(paths.root)
 
 

@@ -4,7 +4,8 @@ Rules:
 1. Without a `credentials_ref` the ambient identity is used, and nothing is looked up.
 2. With one, the token is taken from the environment variable that the reference names, else from the operator's own file beside
    the environment, else from the Secret in the cluster, read with the ambient identity. That Secret must name this environment.
-3. If none has it, the verb fails. It never falls back to the ambient identity.
+3. A token that has ended is not used, wherever it lies; the next place is asked. If none has one, the verb fails. It never falls back
+   to the ambient identity.
 4. The token is never in a file that pods are given, nor in any output.
 """
 
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from typing import Literal, NamedTuple
 
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
+from greentic.ground import variables
 from greentic.ground.disk import replace_file
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
@@ -27,7 +28,7 @@ from greentic.model.environment import Environment
 from greentic.operate.change import Context
 from greentic.store.layout import EnvPaths
 
-Identity = Literal["bound", "ambient"]
+AskedAs = Literal["bound", "ambient"]
 TOKEN_FILE = ".greentic/deployer/deployer_token"  # noqa: S105  a path
 TOKEN_PATH = "default/_/k8s-deployer/deployer_token"  # noqa: S105
 _MAX_TOKEN = 1 << 16
@@ -38,7 +39,7 @@ class Reached(NamedTuple):
 
     cluster: Cluster
     api: ApiServer
-    identity: Identity
+    identity: AskedAs
 
 
 def credentials_ref(env_id: str) -> str:
@@ -48,7 +49,7 @@ def credentials_ref(env_id: str) -> str:
 
 def variable_of(ref: str) -> str:
     """The environment variable that may hold a referenced token: `GREENTIC_SECRET_` and the path in capitals."""
-    return "GREENTIC_SECRET_" + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
+    return variables.SECRET_PREFIX + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
 
 
 def reach(context: Context, deployer: Deployer) -> Reached:
@@ -66,8 +67,8 @@ def reach(context: Context, deployer: Deployer) -> Reached:
 def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
     """The bound token, as far as this machine has one that has not ended at `now` (Unix seconds)."""
     ref = env.credentials_ref or ""
-    told = os.environ.get(variable_of(ref), "").strip()
-    if told:
+    told = variables.environment().get(variable_of(ref), "").strip()
+    if _lives(told, now):
         return told
     if ref != credentials_ref(env.environment_id):
         return None
@@ -76,9 +77,13 @@ def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
             token = file.read(_MAX_TOKEN).decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return None
-    ends = lifetime(token)
-    # one that has ended may have been rotated from another machine
-    return token if token and (ends is None or ends[1] > now) else None
+    return token if _lives(token, now) else None
+
+
+def _lives(token: str, now: int) -> bool:
+    """Whether there is a token, and it has not ended; one that has may have been rotated from another machine."""
+    life = lifetime(token)
+    return bool(token) and (life is None or life[1] > now)
 
 
 def lifetime(token: str) -> tuple[int, int] | None:
@@ -98,7 +103,7 @@ def keep_token(paths: EnvPaths, token: str) -> None:
     """Keep the bound token on this machine, readable by its owner only."""
     path = paths.root / TOKEN_FILE
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    replace_file(path, token.encode(), 0o600)
+    replace_file(path, token.encode(), 0o600, durable=True)
 
 
 def _token(paths: EnvPaths, env: Environment, deployer: Deployer, now: int) -> str:
@@ -121,8 +126,8 @@ def _token(paths: EnvPaths, env: Environment, deployer: Deployer, now: int) -> s
         token = base64.b64decode(encoded if isinstance(encoded, str) else "").decode().strip()
     except ValueError:
         token = ""
-    if not token:
-        raise _missing(env, paths, f"{ref}: no key `bearer`")
+    if not _lives(token, now):
+        raise _missing(env, paths, f"{ref}: {'its token has ended' if token else 'no key `bearer`'}")
     return token
 
 

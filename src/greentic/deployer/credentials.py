@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.apply import refuse
@@ -25,8 +26,9 @@ from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import credentials_ref, keep_token, lifetime, local_token, reach
 from greentic.deployer.env_render import yaml_of
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, replace
+from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.reply import Reply
 from greentic.k8s.objects import ApiRefused, member, ref_of
 from greentic.k8s.permissions import ACCOUNT, grants, identity_secret, operations
 from greentic.k8s.plan import fitted, make_plan
@@ -64,21 +66,66 @@ class CredentialsRotatePayload(AdminPayload, frozen=True, kw_only=True):
     if_needed: Annotated[bool, msgspec.Meta(description="only near the end of the token's life")] = False
 
 
+class Capability(Reply, frozen=True, kw_only=True):
+    id: str
+    description: str
+
+
+class CapabilityCheck(Reply, frozen=True, kw_only=True):
+    capability: Capability
+    status: Literal["pass", "fail"]
+    reason: str | UnsetType = UNSET
+
+
+class Requirements(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    deployer_kind: str
+    credentials_ref: str
+    mode: str = "requirements"
+    result: Literal["pass", "fail"]
+    missing_capabilities: list[str]
+    checks: list[CapabilityCheck]
+    last_run_at: str
+
+
+class Bootstrapped(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    deployer_kind: str
+    mode: str = "bootstrap"
+    bound: bool
+    credentials_ref: str | None = None
+    expires_at: str | None = None
+    rules_pack_ref: str | None = None
+    """Where the rules were written, if nothing was bound."""
+    admin_credential_consumed_at: str | None = None
+
+
+class Rotated(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    rotated: bool
+    reason: str | UnsetType = UNSET
+    """Why not."""
+    credentials_ref: str | UnsetType = UNSET
+    expires_at: str | None | UnsetType = UNSET
+    rotate_at: str | None | UnsetType = UNSET
+
+
 class _Minted(NamedTuple):
     token: str
     expires_at: str | None
 
 
-def requirements(context: Context, payload: CredentialsRequirementsPayload) -> JsonObject:
+def requirements(context: Context, payload: CredentialsRequirementsPayload) -> Requirements:
     """Ask the cluster what the identity may do."""
     env_id = check_env_id(payload.environment_id)
     deployer = resolve(context, env_id, None, live=True)
-    if deployer.env.credentials_ref is None:
+    ref = deployer.env.credentials_ref
+    if ref is None:
         raise Conflict(
             f"environment `{env_id}` has no bound credential to examine",
             hint=f"gtc op credentials bootstrap {env_id} admin_profile=CONTEXT bind=true",
         )
-    checks: list[JsonObject] = []
+    checks: list[CapabilityCheck] = []
     api: ApiServer | None = None
     reachable: str | None = None
     try:
@@ -93,17 +140,16 @@ def requirements(context: Context, payload: CredentialsRequirementsPayload) -> J
         ]
     else:
         checks += _reviewed(api, deployer.answers.namespace)
-    missing = [cast(JsonObject, c["capability"])["id"] for c in checks if c["status"] == "fail"]
-    return {
-        "environment_id": env_id,
-        "deployer_kind": deployer.kind,
-        "credentials_ref": deployer.env.credentials_ref,
-        "mode": "requirements",
-        "result": "fail" if missing else "pass",
-        "missing_capabilities": missing,
-        "checks": cast("list[Json]", checks),
-        "last_run_at": timestamp(context.clock.now_ns()),
-    }
+    missing = [c.capability.id for c in checks if c.status == "fail"]
+    return Requirements(
+        environment_id=env_id,
+        deployer_kind=deployer.kind,
+        credentials_ref=ref,
+        result="fail" if missing else "pass",
+        missing_capabilities=missing,
+        checks=checks,
+        last_run_at=timestamp(context.clock.now_ns()),
+    )
 
 
 def _introduce(api: ApiServer) -> None:
@@ -123,9 +169,9 @@ def _introduce(api: ApiServer) -> None:
         raise Conflict("the server does not say who this identity is")
 
 
-def _reviewed(api: ApiServer, namespace: str) -> list[JsonObject]:
+def _reviewed(api: ApiServer, namespace: str) -> list[CapabilityCheck]:
     """One review an operation; if one cannot be had, all fail (rule 1)."""
-    found: list[JsonObject] = []
+    found: list[CapabilityCheck] = []
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     try:
         for operation in operations():
@@ -139,63 +185,42 @@ def _reviewed(api: ApiServer, namespace: str) -> list[JsonObject]:
     return found
 
 
-def _check(name: str, description: str, reason: str | None) -> JsonObject:
-    told: JsonObject = {
-        "capability": {"id": name, "description": description},
-        "status": "pass" if reason is None else "fail",
-    }
-    return told if reason is None else told | {"reason": reason}
+def _check(name: str, description: str, reason: str | None) -> CapabilityCheck:
+    return CapabilityCheck(
+        capability=Capability(id=name, description=description),
+        status="pass" if reason is None else "fail",
+        reason=UNSET if reason is None else reason,
+    )
 
 
-def bootstrap(context: Context, payload: CredentialsBootstrapPayload) -> JsonObject:
+def bootstrap(context: Context, payload: CredentialsBootstrapPayload) -> Bootstrapped:
     """Write the minimal rules; with `bind`, apply them and bind the new account."""
     env_id = check_env_id(payload.environment_id)
     _check_admin(payload.admin_profile)
     deployer = resolve(context, env_id, None, live=True)
-    told: JsonObject = {
-        "environment_id": env_id,
-        "deployer_kind": deployer.kind,
-        "mode": "bootstrap",
-        "bound": payload.bind,
-    }
+    told = Bootstrapped(environment_id=env_id, deployer_kind=deployer.kind, bound=payload.bind)
     change = Change(env_id, "credentials", "bootstrap", {"environment_id": env_id, "bind": payload.bind})
     if not payload.bind:
 
-        def write(transaction: Transaction) -> Done:
+        def write(transaction: Transaction) -> Done[Bootstrapped]:
             _write_rules(deployer, transaction.paths.root / RULES_DIRECTORY)
-            return Done(
-                told
-                | {
-                    "credentials_ref": None,
-                    "expires_at": None,
-                    "rules_pack_ref": RULES_DIRECTORY,
-                    "admin_credential_consumed_at": None,
-                }
-            )
+            return Done(replace(told, rules_pack_ref=RULES_DIRECTORY))
 
         return run(context, change, write)
     minted = _bind(context, deployer, payload.admin_profile)
     ref = credentials_ref(env_id)
 
-    def record(transaction: Transaction) -> Done:
+    def record(transaction: Transaction) -> Done[Bootstrapped]:
         env = transaction.load()
         if env.credentials_ref != ref:
             transaction.save(replace(env, credentials_ref=ref))
         now = timestamp(context.clock.now_ns())
-        return Done(
-            told
-            | {
-                "credentials_ref": ref,
-                "expires_at": minted.expires_at,
-                "rules_pack_ref": None,
-                "admin_credential_consumed_at": now,
-            }
-        )
+        return Done(replace(told, credentials_ref=ref, expires_at=minted.expires_at, admin_credential_consumed_at=now))
 
     return run(context, change, record)
 
 
-def rotate(context: Context, payload: CredentialsRotatePayload) -> JsonObject:
+def rotate(context: Context, payload: CredentialsRotatePayload) -> Rotated:
     """A new token under the old reference."""
     env_id = check_env_id(payload.environment_id)
     _check_admin(payload.admin_profile)
@@ -210,21 +235,18 @@ def rotate(context: Context, payload: CredentialsRotatePayload) -> JsonObject:
         current = local_token(context.store.paths(env_id), deployer.env, now)
         when = None if current is None else renewal(current)
         if when is not None and now < when:
-            return {
-                "environment_id": env_id,
-                "rotated": False,
-                "reason": f"the token is to be renewed at {timestamp(when * 1_000_000_000)}",
-            }
+            later = f"the token is to be renewed at {timestamp(when * 1_000_000_000)}"
+            return Rotated(environment_id=env_id, rotated=False, reason=later)
     minted = _bind(context, deployer, payload.admin_profile)
     when = renewal(minted.token)
     change = Change(env_id, "credentials", "rotate", {"environment_id": env_id})
-    result: JsonObject = {
-        "environment_id": env_id,
-        "rotated": True,
-        "credentials_ref": ref,
-        "expires_at": minted.expires_at,
-        "rotate_at": None if when is None else timestamp(when * 1_000_000_000),
-    }
+    result = Rotated(
+        environment_id=env_id,
+        rotated=True,
+        credentials_ref=ref,
+        expires_at=minted.expires_at,
+        rotate_at=None if when is None else timestamp(when * 1_000_000_000),
+    )
     return run(context, change, lambda transaction: Done(result))
 
 

@@ -3,25 +3,32 @@
 Rules for a directory:
 1. One file an object, `<NN>-<kind>-<name>.yaml`, all serialised before the first is written.
 2. Other YAML files with a number in front are of an older rendering and are deleted; further YAML files are listed, not touched.
+3. Texts are quoted where any reader could take them for something else (`1e3`, `0x10`, `no`); what is not ASCII is written out.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.deployer.binding import resolve
-from greentic.ground.disk import io_error
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.disk import io_error, replace_file
+from greentic.ground.documents import JsonObject, replace
+from greentic.ground.reply import Reply
 from greentic.k8s.objects import ref_of
 from greentic.k8s.render import render
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
+_WORD = re.compile(
+    r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z/][A-Za-z0-9 _./@-]*[A-Za-z0-9/]\Z", re.IGNORECASE
+)
+"""Texts that no reader of YAML takes for a number, a date, a truth or nothing."""
 _NUMBERED = re.compile(r"\d+-.*\.yaml\Z")
 
 
@@ -31,23 +38,55 @@ class EnvRenderPayload(Payload, frozen=True, kw_only=True):
     output: Annotated[str | None, msgspec.Meta(description="a directory to write YAML files to")] = None
 
 
-def render_objects(context: Context, payload: EnvRenderPayload) -> JsonObject:
+class Rendered(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    kind: str
+    """The deployer's descriptor."""
+    object_count: int
+    answers_ref: str | None
+    manifests: list[JsonObject] | UnsetType = UNSET
+    """Where no directory was named: the objects."""
+    output_dir: str | UnsetType = UNSET
+    files: list[str] | UnsetType = UNSET
+    removed_stale_files: list[str] | UnsetType = UNSET
+    unmanaged_files: list[str] | UnsetType = UNSET
+    """YAML files in the directory that no rendering made."""
+    warnings: list[str] | UnsetType = UNSET
+
+
+class Written(NamedTuple):
+    """What became of a directory: file names."""
+
+    files: list[str]
+    removed: list[str]
+    unmanaged: list[str]
+
+
+def render_objects(context: Context, payload: EnvRenderPayload) -> Rendered:
     """The objects, or the files that they were written to."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     deployer = resolve(context, env_id, payload.kind, live=False)
     objects = render(deployer.desired)
-    told: JsonObject = {
-        "environment_id": env_id,
-        "kind": deployer.kind,
-        "object_count": len(objects),
-        "answers_ref": deployer.answers_ref,
-    }
+    told = Rendered(
+        environment_id=env_id,
+        kind=deployer.kind,
+        object_count=len(objects),
+        answers_ref=deployer.answers_ref,
+        warnings=deployer.answers.warnings() or UNSET,
+    )
     if payload.output is None:
-        return told | {"manifests": cast("list[Json]", objects)}
-    return told | write_files(objects, Path(payload.output))
+        return replace(told, manifests=objects)
+    written = write_files(objects, Path(payload.output))
+    return replace(
+        told,
+        output_dir=payload.output,
+        files=written.files,
+        removed_stale_files=written.removed,
+        unmanaged_files=written.unmanaged,
+    )
 
 
-def write_files(objects: list[JsonObject], directory: Path) -> JsonObject:
+def write_files(objects: list[JsonObject], directory: Path) -> Written:
     """Write one YAML file an object; what was written, removed and left alone. Raises `IoError`."""
     files = {file_name(index, thing): yaml_of(thing) for index, thing in enumerate(objects)}
     removed: list[str] = []
@@ -55,9 +94,7 @@ def write_files(objects: list[JsonObject], directory: Path) -> JsonObject:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            temporary = directory / f".{name}.new"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(directory / name)
+            replace_file(directory / name, text.encode())
         for path in sorted(directory.glob("*.yaml")):
             if path.name in files:
                 continue
@@ -68,12 +105,7 @@ def write_files(objects: list[JsonObject], directory: Path) -> JsonObject:
                 foreign.append(path.name)
     except OSError as error:
         raise io_error(Path(error.filename or directory), error) from error
-    return {
-        "output_dir": str(directory),
-        "files": cast("list[Json]", list(files)),
-        "removed_stale_files": cast("list[Json]", removed),
-        "unmanaged_files": cast("list[Json]", foreign),
-    }
+    return Written(list(files), removed, foreign)
 
 
 def file_name(index: int, thing: JsonObject) -> str:
@@ -83,14 +115,14 @@ def file_name(index: int, thing: JsonObject) -> str:
 
 
 def yaml_of(thing: JsonObject) -> str:
+    """An object as YAML that means the same to readers of YAML 1.1, 1.2 and what lies between (rule 3)."""
     import yaml
 
-    return yaml.dump(
-        thing, Dumper=_dumper(), sort_keys=True, default_flow_style=False, allow_unicode=True, width=10_000
-    )
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+        pass
 
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if _WORD.match(value) else "'")
 
-def _dumper() -> type:
-    import yaml
-
-    return getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    Dumper.add_representer(str, text)
+    return yaml.dump(thing, Dumper=Dumper, sort_keys=True, default_flow_style=False, allow_unicode=False, width=10_000)

@@ -11,34 +11,28 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
-from typing import Annotated, NamedTuple, cast
+from contextlib import contextmanager, nullcontext
+from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import (
-    PARALLEL,
-    Outcome,
-    Rules,
-    conflict_json,
-    read_live,
-    reconcile,
-    server_changes,
-)
+from greentic.cluster.apply import Outcome, Rules, converge
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import Reached, reach
-from greentic.deployer.rollout_view import view_of_wait
-from greentic.ground.documents import Json, JsonObject, parse
+from greentic.deployer.dry_run import DryRun, dry_run
+from greentic.deployer.rollout_view import RolloutView
+from greentic.deployer.told import ObjectFailed, ObjectTold, all_told, failed
+from greentic.ground import variables
+from greentic.ground.disk import try_exclusive
+from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.reply import Reply, reply_object
 from greentic.k8s import names
-from greentic.k8s.objects import ApiRefused, Cluster, Ref, refs_json
-from greentic.k8s.ownership import FieldChange
-from greentic.k8s.plan import Item, Plan, make_plan
+from greentic.k8s.answers import RECORDED_IMAGE
 from greentic.k8s.render import render
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
@@ -48,9 +42,6 @@ from greentic.operate.payload import Payload
 from greentic.store.audit import Change, outcome_of
 
 TIMEOUT_VARIABLE = "GREENTIC_K8S_WARM_READY_TIMEOUT_SECS"
-MAX_SHOWN = 200
-MAX_TEXT = 160
-SECRET_KINDS = frozenset({"Secret"})
 
 Timeout = Annotated[
     int | None,
@@ -83,11 +74,37 @@ def wait_seconds(told: int | None) -> int:
         if told < 1:
             raise InvalidArgument(f"timeout: {told} is no number of seconds")
         return told
-    text = os.environ.get(TIMEOUT_VARIABLE, "").strip()
-    return int(text) if text.isascii() and text.isdigit() and int(text) else DEFAULT_SECONDS
+    return variables.count(TIMEOUT_VARIABLE, least=1, most=86_400) or DEFAULT_SECONDS
 
 
-def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> JsonObject:
+class ReconcileReport(Reply, frozen=True, kw_only=True):
+    """What a reconcile did (rule 2)."""
+
+    environment_id: str
+    kind: str
+    """The deployer's descriptor."""
+    answers_ref: str | None
+    identity: str
+    namespace: str
+    applied: list[ObjectTold]
+    applied_count: int
+    created: list[ObjectTold]
+    changed: list[ObjectTold]
+    unchanged_count: int
+    pruned: list[ObjectTold]
+    pruned_count: int
+    left_alone: list[ObjectTold] | UnsetType = UNSET
+    unattributed: list[ObjectTold] | UnsetType = UNSET
+    failed: list[ObjectFailed] | UnsetType = UNSET
+    not_attempted: list[ObjectTold] | UnsetType = UNSET
+    requests: int
+    writes: int
+    ready: list[str] | UnsetType = UNSET
+    """The Deployments that were waited for."""
+    warnings: list[str] | UnsetType = UNSET
+
+
+def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> ReconcileReport | DryRun:
     """Apply, prune and wait; or, as a dry run, only tell."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     seconds = wait_seconds(payload.timeout)
@@ -95,14 +112,24 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Jso
     with nullcontext() if payload.dry_run else alone(context, env_id):
         # read once nobody else writes, so that an older document never wins
         deployer = resolve(context, env_id, payload.kind, live=True)
-        objects = render(deployer.desired)
+        objects = applicable(deployer)
         reached = reach(context, deployer)
+        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env)] or UNSET
         if payload.dry_run:
-            report = _told(deployer, reached, _dry(reached, objects, deployer, rules))
-        else:
-            report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
-    lost = unpullable(deployer.env)
-    return report | {"warnings": list[Json](lost)} if lost else report
+            wanted = for_identity(objects, reached)
+            return replace(dry_run(reached.cluster, reached.identity, wanted, deployer, rules), warnings=warnings)
+        report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
+        return replace(report, warnings=warnings)
+
+
+def applicable(deployer: Deployer) -> list[JsonObject]:
+    """The objects as they may be applied. Raises `Conflict` if nobody said which image to run."""
+    if deployer.answers.runtime_image == RECORDED_IMAGE:
+        raise Conflict(
+            f"environment `{deployer.env.environment_id}` does not say which image its pods run, and there is no default",
+            hint="build the worker's image, push it to your registry, and answer runtime_image with its digest (docs/cloud.md)",
+        )
+    return render(deployer.desired)
 
 
 def unpullable(env: Environment) -> list[str]:
@@ -115,7 +142,7 @@ def unpullable(env: Environment) -> list[str]:
     ]
 
 
-def diff(context: Context, payload: EnvDiffPayload) -> JsonObject:
+def diff(context: Context, payload: EnvDiffPayload) -> ReconcileReport | DryRun:
     """What a reconcile would change."""
     return reconcile_environment(
         context,
@@ -131,25 +158,22 @@ def diff(context: Context, payload: EnvDiffPayload) -> JsonObject:
 
 def apply_objects(
     context: Context, deployer: Deployer, reached: Reached, objects: list[JsonObject], rules: Rules, seconds: int | None
-) -> JsonObject:
+) -> ReconcileReport:
     """Reconcile these objects and report; with `seconds`, wait for their health. Raises `Conflict` with the report so far."""
     env_id, namespace = deployer.env.environment_id, deployer.answers.namespace
-    view = view_of_wait()
+    view = context.view
     wanted = for_identity(objects, reached)
-    report: JsonObject = {}
+    report: ReconcileReport | None = None
     try:
-        outcome = reconcile(reached.cluster, wanted, namespace, deployer.owner, rules, context.store.random, view.say)
-        report = _told(deployer, reached, _report(outcome)) | {
-            "requests": reached.api.requests,
-            "writes": reached.api.writes,
-        }
-        _check(outcome, report)
+        outcome = converge(reached.cluster, wanted, namespace, deployer.owner, rules, context.store.random, view.say)
+        report = _report(deployer, reached, outcome)
+        _check(outcome)
         if seconds is not None:
             healthy = {ref: thing for ref, thing in outcome.objects.items() if ref.kind == "Deployment"}
-            wait_healthy(reached.cluster, namespace, names.owner_selector(env_id), healthy, seconds, view)
-            report["ready"] = list[Json](sorted(ref.name for ref in healthy))
+            wait_healthy(reached.cluster, namespace, names.owner_selector(env_id), healthy, seconds, RolloutView(view))
+            report = replace(report, ready=sorted(ref.name for ref in healthy))
     except GreenticError as error:
-        error.report = report or None
+        error.report = None if report is None else reply_object(report)
         if reached.api.writes:
             _audit(context, env_id, report, error)
         raise
@@ -165,38 +189,31 @@ def for_identity(objects: list[JsonObject], reached: Reached) -> list[JsonObject
     return [o for o in objects if o["kind"] != "Namespace"] if reached.identity == "bound" else objects
 
 
-def _told(deployer: Deployer, reached: Reached, more: JsonObject) -> JsonObject:
-    return {
-        "environment_id": deployer.env.environment_id,
-        "kind": deployer.kind,
-        "answers_ref": deployer.answers_ref,
-        "identity": reached.identity,
-        "namespace": deployer.answers.namespace,
-        **more,
-    }
+def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> ReconcileReport:
+    failures = [failed(f.ref, f.error.message) for f in outcome.failures]
+    return ReconcileReport(
+        environment_id=deployer.env.environment_id,
+        kind=deployer.kind,
+        answers_ref=deployer.answers_ref,
+        identity=reached.identity,
+        namespace=deployer.answers.namespace,
+        applied=all_told(outcome.applied),
+        applied_count=len(outcome.applied),
+        created=all_told(outcome.created),
+        changed=all_told(outcome.changed),
+        unchanged_count=sum(i.action == "unchanged" for i in outcome.plan.items),
+        pruned=all_told(outcome.pruned),
+        pruned_count=len(outcome.pruned),
+        left_alone=all_told(outcome.left_alone) or UNSET,
+        unattributed=all_told(outcome.plan.unattributed) or UNSET,
+        failed=failures or UNSET,
+        not_attempted=all_told(outcome.left) if failures else UNSET,
+        requests=reached.api.requests,
+        writes=reached.api.writes,
+    )
 
 
-def _report(outcome: Outcome) -> JsonObject:
-    report: JsonObject = {
-        "applied": refs_json(outcome.applied),
-        "applied_count": len(outcome.applied),
-        "created": refs_json(outcome.created),
-        "changed": refs_json(outcome.changed),
-        "unchanged_count": sum(i.action == "unchanged" for i in outcome.plan.items),
-        "pruned": refs_json(outcome.pruned),
-        "pruned_count": len(outcome.pruned),
-    }
-    if outcome.left_alone:
-        report["left_alone"] = refs_json(outcome.left_alone)
-    if outcome.plan.unattributed:
-        report["unattributed"] = refs_json(outcome.plan.unattributed)
-    if outcome.failures:
-        report["failed"] = [{**f.ref.json(), "message": f.error.message} for f in outcome.failures]
-        report["not_attempted"] = refs_json(outcome.left)
-    return report
-
-
-def _check(outcome: Outcome, report: JsonObject) -> None:
+def _check(outcome: Outcome) -> None:
     """Raise `Conflict` if anything failed (rule 4)."""
     if not outcome.failures:
         return
@@ -209,9 +226,15 @@ def _check(outcome: Outcome, report: JsonObject) -> None:
     )
 
 
-def _audit(context: Context, env_id: str, report: JsonObject, error: GreenticError | None) -> None:
+def _audit(context: Context, env_id: str, report: ReconcileReport | None, error: GreenticError | None) -> None:
     target: JsonObject = {"environment_id": env_id}
-    target |= {k: report[k] for k in ("namespace", "identity", "applied_count", "pruned_count") if k in report}
+    if report is not None:
+        target |= {
+            "namespace": report.namespace,
+            "identity": report.identity,
+            "applied_count": report.applied_count,
+            "pruned_count": report.pruned_count,
+        }
     change = Change(env_id, "env", "reconcile", target)
     with context.store.transaction(env_id) as transaction:
         event = transaction.audit.intend(change)
@@ -226,121 +249,11 @@ def alone(context: Context, env_id: str) -> Iterator[None]:
     path = context.store.existing(env_id).root / ".reconcile.lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_exclusive(fd):
             raise Conflict(
                 f"another reconcile of environment `{env_id}` is running",
                 hint="wait for it; what is left is done by the next one",
-            ) from None
+            )
         yield
     finally:
         os.close(fd)
-
-
-# -- telling --------------------------------------------------------------------------------------------------------
-
-
-def _dry(reached: Reached, objects: list[JsonObject], deployer: Deployer, rules: Rules) -> JsonObject:
-    wanted = for_identity(objects, reached)
-    seen = read_live(reached.cluster, deployer.answers.namespace, deployer.owner, wanted)
-    plan = make_plan(seen.visible(wanted), seen.live, deployer.owner, adopt=rules.adopt)
-    verdict = _server_side(reached.cluster, plan, rules) if seen.live else Verdict([], frozenset(), frozenset())
-    writes = [i for i in plan.writes if i.ref not in verdict.overridden | verdict.left_alone]
-    in_sync = not (writes or plan.deletions or verdict.refused or plan.refused)
-    return {
-        "dry_run": True,
-        "in_sync": in_sync,
-        "changes_pending": not in_sync,
-        "changes": [_item(i) for i in writes],
-        "unchanged_count": len(plan.items) - len(writes),
-        "deletions": refs_json([d.ref for d in plan.deletions]),
-        "conflicts": [conflict_json(ref, c) for ref, c in plan.conflicts],
-        "not_ours": [{**i.ref.json(), "reason": i.refused} for i in plan.refused],
-        "refused_by_server": cast("list[Json]", verdict.refused),
-        "overridden_by_admission": refs_json(sorted(verdict.overridden)),
-        "left_alone": refs_json(sorted(verdict.left_alone)),
-        "unattributed": refs_json(plan.unattributed),
-    }
-
-
-class Verdict(NamedTuple):
-    """What the server says about a plan (rule 3)."""
-
-    refused: list[JsonObject]
-    """Refusals, and objects that it would change although nothing of ours differs."""
-    overridden: frozenset[Ref]
-    """Objects that differ from what is stated and would stay so, because a webhook says otherwise."""
-    left_alone: frozenset[Ref]
-    """A namespace that this identity may not change."""
-
-
-def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> Verdict:
-    refused: list[JsonObject] = []
-    overridden: set[Ref] = set()
-    left_alone: set[Ref] = set()
-
-    def ask(item: Item) -> None:
-        if item.refused is not None or (item.conflicts and not rules.force):
-            return
-        try:
-            after = server_changes(cluster, item, force=rules.force)
-        except ApiRefused as error:
-            if error.forbidden and item.ref.kind == "Namespace" and item.live is not None:
-                left_alone.add(item.ref)
-            else:
-                refused.append({**item.ref.json(), "message": error.message})
-            return
-        if after is None and item.action == "update":
-            overridden.add(item.ref)
-        elif after is not None and item.action == "unchanged":
-            refused.append(
-                {**item.ref.json(), "message": "the server would change it, although nothing that is ours differs"}
-            )
-
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(ask, plan.items))
-    return Verdict(refused, frozenset(overridden), frozenset(left_alone))
-
-
-def _item(item: Item) -> JsonObject:
-    if item.action == "create":
-        return {**item.ref.json(), "action": "create"}
-    fields = [f for change in item.changes for f in _fields(item.ref, change)]
-    shown: list[Json] = list(fields[:MAX_SHOWN])
-    return {**item.ref.json(), "action": "update", "fields": shown, "field_count": len(fields)}
-
-
-def _fields(ref: Ref, change: FieldChange) -> list[JsonObject]:
-    """A change for people; a JSON document in a text is compared inside, values of Secrets are never shown."""
-    if ref.kind in SECRET_KINDS and change.path.startswith((".data", ".stringData")):
-        return [{"field": change.path, "before": "(secret)" if change.before else None, "after": "(secret)"}]
-    if isinstance(change.before, str) and isinstance(change.after, str) and change.after.startswith("{"):
-        with suppress(ValueError):
-            return [
-                _shown(f"{change.path}{p}", b, a)
-                for p, b, a in inner_changes(parse(change.before), parse(change.after))
-            ]
-    return [_shown(change.path, change.before, change.after)]
-
-
-def _shown(path: str, before: Json, after: Json) -> JsonObject:
-    return {"field": path, "before": _short(before), "after": _short(after)}
-
-
-def _short(value: Json) -> Json:
-    if isinstance(value, str) and len(value) > MAX_TEXT:
-        return f"{value[:MAX_TEXT]}… ({len(value)} characters)"
-    return value
-
-
-def inner_changes(before: Json, after: Json, path: str = "") -> list[tuple[str, Json, Json]]:
-    """The places where two JSON values differ, with both values."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        keys = [*before, *(k for k in after if k not in before)]
-        return [c for k in keys for c in inner_changes(before.get(k), after.get(k), f"{path}.{k}")]
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [
-            c for i, (b, a) in enumerate(zip(before, after, strict=True)) for c in inner_changes(b, a, f"{path}[{i}]")
-        ]
-    return [] if before == after else [(path, before, after)]

@@ -11,24 +11,38 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar, Literal, NoReturn
+
+import msgspec
+
 from greentic.cluster.apply import Rules
 from greentic.cluster.wait import RolloutFailed
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import Reached, reach
-from greentic.deployer.reconcile import KindText, Timeout, alone, apply_objects, wait_seconds
+from greentic.deployer.reconcile import (
+    KindText,
+    ReconcileReport,
+    Timeout,
+    alone,
+    applicable,
+    apply_objects,
+    wait_seconds,
+)
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.ground.reply import Reply
 from greentic.k8s.names import ENV_STORE, worker_name
 from greentic.k8s.objects import ref_of
-from greentic.k8s.render import render, worker_pair
+from greentic.k8s.render import worker_pair
 from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
 from greentic.model.pod_view import is_present
+from greentic.operate import revisions
 from greentic.operate.change import Context, Done, checked_key, run
 from greentic.operate.payload import Payload, Ulid
-from greentic.operate.revisions import RevisionWarmPayload, find, gate, summary
+from greentic.operate.revisions import RevisionSummary, RevisionTransitionPayload, find, gate, summary
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 
@@ -49,7 +63,27 @@ class ApplyTrafficPayload(Payload, frozen=True, kw_only=True):
     kind: KindText = None
 
 
-def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObject:
+class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
+    schema_title: ClassVar[str] = "RevisionTransitionPayload"
+
+    rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
+    timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
+
+
+class RevisionApplied(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    kind: str
+    """The deployer's descriptor."""
+    revision_id: str
+    lifecycle: str
+    action: Literal["warmed", "archived"]
+    worker_name: str
+    answers_ref: str | None
+    identity: str
+    pruned_count: int
+
+
+def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionApplied:
     """Apply or delete the pair of one revision. The namespace is taken to be there."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     revision_id = check_ulid(payload.revision_id, field="revision_id")
@@ -60,23 +94,23 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> JsonObjec
         reached = reach(context, deployer)
         rules = Rules(payload.adopt, payload.force)
         report = _apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
-    return {
-        "environment_id": env_id,
-        "kind": deployer.kind,
-        "revision_id": revision.revision_id,
-        "lifecycle": revision.lifecycle,
-        "action": "warmed" if is_present(revision) else "archived",
-        "worker_name": worker_name(revision.revision_id),
-        "answers_ref": deployer.answers_ref,
-        "identity": reached.identity,
-        "pruned_count": report["pruned_count"],
-    }
+    return RevisionApplied(
+        environment_id=env_id,
+        kind=deployer.kind,
+        revision_id=revision.revision_id,
+        lifecycle=revision.lifecycle,
+        action="warmed" if is_present(revision) else "archived",
+        worker_name=worker_name(revision.revision_id),
+        answers_ref=deployer.answers_ref,
+        identity=reached.identity,
+        pruned_count=report.pruned_count,
+    )
 
 
 def _apply_pair(
     context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
-) -> JsonObject:
-    objects = render(deployer.desired)  # what does not fit the cluster is told before anything is applied
+) -> ReconcileReport:
+    objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
     pair = worker_pair(deployer.desired, revision)
     if is_present(revision):
         read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]
@@ -84,7 +118,7 @@ def _apply_pair(
     return apply_objects(context, deployer, reached, [], rules._replace(scope=frozenset(map(ref_of, pair))), None)
 
 
-def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> JsonObject:
+def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> NoReturn:
     """Refused: weights of this deployer live in the document. Says what to run instead."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     resolve(context, env_id, payload.kind, live=True)
@@ -94,7 +128,12 @@ def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> JsonObject:
     )
 
 
-def warm_with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObject:
+def warm(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:
+    """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to."""
+    return _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
+
+
+def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:
     """staged, warming, the pair healthy in the cluster, ready (rule 2)."""
     env_id = check_env_id(payload.environment_id)
     revision_id = check_ulid(payload.revision_id, field="revision_id")
@@ -121,12 +160,12 @@ def warm_with_rollout(context: Context, payload: RevisionWarmPayload) -> JsonObj
     return _move(context, env_id, revision_id, "ready")
 
 
-def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> JsonObject:
+def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> RevisionSummary:
     """One step of the revision's life, as a change of its own."""
     target: JsonObject = {"revision_id": revision_id, "lifecycle_to": goal}
     change = Change(env_id, "revisions", "warm", target, context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
         revision = find(env, revision_id)
         if goal == "warming":

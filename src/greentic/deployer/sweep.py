@@ -12,21 +12,25 @@ Rules:
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import await_gone, delete_own
-from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployer.reconcile import KindText, alone
+from greentic.deployer.told import ObjectTold, all_told
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, PermissionMissing
+from greentic.ground.reply import Reply
 from greentic.k8s import names
-from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of, refs_json
+from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of
 from greentic.k8s.plan import Deletion, deletion_of, is_ours, may_delete
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
+from greentic.operate import env
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
@@ -40,14 +44,38 @@ class SweepPayload(Payload, frozen=True, kw_only=True):
     apply: Annotated[bool, msgspec.Meta(description="delete the orphans")] = False
 
 
-def sweep(context: Context, payload: SweepPayload) -> JsonObject:
+class Swept(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    namespace: str
+    label_selector: str
+    store_label: str
+    dry_run: bool
+    removed: list[ObjectTold]
+    orphans: list[ObjectTold]
+    kept: list[ObjectTold]
+    unattributed: list[ObjectTold]
+    skipped: list[ObjectTold]
+
+
+class ClusterDestroyed(Reply, frozen=True, kw_only=True):
+    namespace: str
+    removed: list[ObjectTold]
+    removed_count: int
+
+
+class EverythingDestroyed(env.EnvDestroyed, frozen=True, kw_only=True):
+    cluster: ClusterDestroyed | UnsetType = UNSET
+    """What was deleted there, where a cluster was bound."""
+
+
+def sweep(context: Context, payload: SweepPayload) -> Swept:
     """Find, and with `apply` delete, workers of revisions that this store no longer knows."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     with alone(context, env_id) if payload.apply else nullcontext():
         return _sweep(context, env_id, payload)
 
 
-def _sweep(context: Context, env_id: str, payload: SweepPayload) -> JsonObject:
+def _sweep(context: Context, env_id: str, payload: SweepPayload) -> Swept:
     deployer = resolve(context, env_id, payload.kind, live=True)
     namespace, owner = deployer.answers.namespace, deployer.owner
     cluster = reach(context, deployer).cluster
@@ -67,18 +95,43 @@ def _sweep(context: Context, env_id: str, payload: SweepPayload) -> JsonObject:
             orphans.append(deletion_of(thing))
         found[verdict].append(ref_of(thing))
     removed = [d.ref for d in orphans if delete_own(cluster, d, owner)] if payload.apply else []
-    return {
-        "environment_id": env_id,
-        "namespace": namespace,
-        "label_selector": selector,
-        "store_label": owner.store,
-        "dry_run": not payload.apply,
-        "removed": refs_json(removed),
-        **{verdict: refs_json(refs) for verdict, refs in found.items()},
-    }
+    return Swept(
+        environment_id=env_id,
+        namespace=namespace,
+        label_selector=selector,
+        store_label=owner.store,
+        dry_run=not payload.apply,
+        removed=all_told(removed),
+        orphans=all_told(found["orphans"]),
+        kept=all_told(found["kept"]),
+        unattributed=all_told(found["unattributed"]),
+        skipped=all_told(found["skipped"]),
+    )
 
 
-def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -> JsonObject:
+class EnvDestroyPayload(env.DestroyPayload, frozen=True, kw_only=True):
+    schema_title: ClassVar[str] = "DestroyPayload"
+
+    namespace: Annotated[bool, msgspec.Meta(description="delete the namespace in the cluster, too")] = False
+    store_only: Annotated[bool, msgspec.Meta(description="leave what runs in a cluster")] = False
+
+
+def destroy(context: Context, payload: EnvDestroyPayload) -> EverythingDestroyed:
+    """Delete what runs in the cluster, if one is bound, then take the environment out of the store.
+
+    Refused while traffic is routed: clear or archive first.
+    """
+    found = env.destroyable(context, payload)
+    from_cluster: ClusterDestroyed | UnsetType = UNSET
+    if not payload.store_only and is_kubernetes(found.binding("deployer")):
+        from_cluster = destroy_cluster_objects(context, found.environment_id, namespace=payload.namespace)
+    gone = env.destroy(context, payload)
+    return EverythingDestroyed(
+        environment_id=gone.environment_id, destroyed=gone.destroyed, backup=gone.backup, cluster=from_cluster
+    )
+
+
+def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -> ClusterDestroyed:
     """Delete what the Kubernetes deployer made for the environment; with `namespace`, that as well, if it is ours and free."""
     with alone(context, env_id):
         deployer = resolve(context, env_id, None, live=True)
@@ -86,7 +139,7 @@ def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -
         removed = _destroy(cluster, deployer)
         if namespace:
             removed += _destroy_namespace(cluster, deployer)
-    return {"namespace": deployer.answers.namespace, "removed": refs_json(removed), "removed_count": len(removed)}
+    return ClusterDestroyed(namespace=deployer.answers.namespace, removed=all_told(removed), removed_count=len(removed))
 
 
 def _destroy(cluster: Cluster, deployer: Deployer) -> list[Ref]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.expressions.paths import MISSING
-from greentic.ground.values import compared
+from greentic.ground.value_range import compared
 
 OPERATORS = ("==", "!=", ">=", "<=", ">", "<", " contains ")
 

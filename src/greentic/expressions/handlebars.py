@@ -17,7 +17,7 @@ import msgspec
 
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
 from greentic.ground.errors import FlowFailure
-from greentic.ground.values import in_range
+from greentic.ground.value_range import in_range
 
 MAX_DEPTH = 64
 """How deeply blocks and subexpressions may nest."""

@@ -21,7 +21,7 @@ from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
 from greentic.flow.results import Jump, Result, interpret, redirects
 from greentic.flow.state import Map, NodeOutput
 from greentic.ground.errors import FlowFailure
-from greentic.ground.values import in_range
+from greentic.ground.value_range import in_range
 
 _ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
 

@@ -101,6 +101,7 @@ _ROWS = (
     Variable("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "count", "86400", "worker", "how long a conversation waits for its next message; 0: for good"),
     # -- clusters
     Variable("KUBECONFIG", "list", "~/.kube/config", "gtc", "the files that tell of clusters"),
+    Variable("GREENTIC_K8S_WARM_READY_TIMEOUT_SECS", "count", "300", "gtc", "how long to wait for pods to be healthy, if --timeout is not given"),
     Variable("GREENTIC_ENV_ID", "text", "", "inside", "set in pods, for people who look: the environment"),
     Variable("GREENTIC_DEPLOYMENT_ID", "text", "", "inside", "set in pods, for people who look: the deployment"),
     Variable("GREENTIC_BUNDLE_ID", "text", "", "inside", "set in pods, for people who look: the bundle"),

@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple, cast
 
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict
+from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
 
-DEFAULT_IMAGE = "ghcr.io/greenticai/greentic-start-distroless:latest"
+RECORDED_IMAGE = "ghcr.io/greenticai/greentic-start-distroless:latest"
+"""What the existing deployer runs where no image is answered. It is rendered, as it does, and never applied: it is not ours."""
 DEFAULT_DRAIN_SECONDS = 5
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -25,9 +27,9 @@ ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]
 KEYS: dict[str, str] = {
     "kubeconfig_context": "the kubeconfig context to use (default: the current one, else the pod's own account)",
     "namespace": "the namespace (default: derived from the environment's id)",
-    "runtime_image": "the worker's image",
+    "runtime_image": "the worker's image, with its digest; nothing is applied without it",
     "router_replicas": "how many routers, at least 2",
-    "tunnel": "cloudflared, off or none",
+    "tunnel": "off or none: this worker opens no tunnel",
     "oci_insecure_registries": "registries that pods ask over plain http",
     "image_pull_policy": "Always, IfNotPresent or Never (default: the cluster's own rule)",
     "image_pull_secrets": "names of Secrets with registry credentials, in the namespace",
@@ -57,9 +59,8 @@ class Answers(NamedTuple):
 
     namespace: str
     kubeconfig_context: str | None = None
-    runtime_image: str = DEFAULT_IMAGE
+    runtime_image: str = RECORDED_IMAGE
     router_replicas: int = 2
-    tunnel: bool = False
     oci_insecure_registries: tuple[str, ...] = ()
     image_pull_policy: PullPolicy | None = None
     image_pull_secrets: tuple[str, ...] = ()
@@ -77,6 +78,16 @@ class Answers(NamedTuple):
     redis_secret: str | None = None
     trust_anchor_config_map: str | None = None
 
+    def warnings(self) -> list[str]:
+        """What is accepted and may still surprise."""
+        if self.runtime_image == RECORDED_IMAGE:
+            return [
+                f"runtime_image is not answered: `{RECORDED_IMAGE}` is another project's, is only shown and never applied"
+            ]
+        if "@sha256:" in self.runtime_image:
+            return []
+        return [f"runtime_image `{self.runtime_image}` names no digest: what a node pulls for it may change"]
+
 
 def read_answers(raw: Json, env_id: str) -> Answers:
     """The answers. Raises `Conflict` that names the key, what was found and what is accepted."""
@@ -89,15 +100,15 @@ def read_answers(raw: Json, env_id: str) -> Answers:
     namespace = _text(given, "namespace")
     if namespace is not None and not _LABEL.match(namespace):
         raise _invalid(f"namespace `{namespace}` is not a valid RFC 1123 label")
-    image = _text(given, "runtime_image") or DEFAULT_IMAGE
+    image = _text(given, "runtime_image") or RECORDED_IMAGE
     if not _IMAGE.match(image):
         raise _invalid(f"runtime_image `{image}` contains invalid characters")
+    _check_tunnel(_text(given, "tunnel"))
     return Answers(
         namespace=namespace or namespace_of(env_id),
         kubeconfig_context=_text(given, "kubeconfig_context"),
         runtime_image=image,
         router_replicas=_replicas(given.get("router_replicas")),
-        tunnel=_tunnel(_text(given, "tunnel")),
         oci_insecure_registries=_list(given, "oci_insecure_registries"),
         image_pull_policy=cast(
             "PullPolicy | None", _choice(given, "image_pull_policy", ("Always", "IfNotPresent", "Never"))
@@ -110,7 +121,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
             given.get("drain_delay_seconds", DEFAULT_DRAIN_SECONDS), "drain_delay_seconds", 0, 600
         ),
         egress_open=_choice(given, "egress", ("sources", "open")) == "open",
-        egress_cidrs=_networks(given, "egress_cidrs"),
+        egress_cidrs=_reachable(_networks(given, "egress_cidrs")),
         egress_ports=tuple(_number(p, "egress_ports", 1, 65535) for p in _list(given, "egress_ports")),
         dns_cidrs=_networks(given, "dns_cidrs"),
         ingress_namespaces=tuple(_name("ingress_namespaces", n) for n in _list(given, "ingress_namespaces")),
@@ -156,12 +167,22 @@ def _number(value: Json, key: str, least: int, most: int) -> int:
     return text
 
 
-def _tunnel(value: str | None) -> bool:
-    if value in (None, "off", "none"):
-        return False
+def _check_tunnel(value: str | None) -> None:
     if value == "cloudflared":
-        return True
-    raise _invalid(f"tunnel `{value}` is not valid; expected cloudflared, off or none")
+        raise _invalid(
+            "tunnel `cloudflared`: this worker opens no tunnel",
+            "answer off, and run cloudflared as a Deployment of its own that leads to Service gtc-router, port 8080",
+        )
+    if value not in (None, "off", "none"):
+        raise _invalid(f"tunnel `{value}` is not valid; expected off or none")
+
+
+def _reachable(cidrs: tuple[str, ...]) -> tuple[str, ...]:
+    """Networks to open. Raises `Conflict` for one that no worker ever asks."""
+    for cidr in cidrs:
+        if is_excepted(ipaddress.ip_network(cidr)):
+            raise _invalid(f"egress_cidrs: {cidr} is link-local or a metadata service, which no worker asks")
+    return cidrs
 
 
 def _choice(given: JsonObject, key: str, accepted: tuple[str, ...]) -> str | None:

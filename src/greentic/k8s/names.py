@@ -76,9 +76,9 @@ def worker_labels(env_id: str, revision: Revision) -> JsonObject:
         COMPONENT: "worker",
         MANAGED_BY: MANAGER,
         BUNDLE: label_value(revision.bundle_id),
-        DEPLOYMENT: revision.deployment_id,
+        DEPLOYMENT: label_value(revision.deployment_id),
         ENV: label_value(env_id),
-        REVISION: revision.revision_id,
+        REVISION: label_value(revision.revision_id),
     }
 
 

@@ -5,15 +5,19 @@ Rules:
    in place. A closed direction is written by leaving its rules out.
 2. DNS goes to the cluster's resolvers, wherever they run, to caches on the node, and to answered networks.
 3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks.
-4. Pods that pull may reach what bundles come from: pods, where a source names a Service of the cluster, as `<name>` or with
-   `.svc` (policies see the pod's port, so no port is named); any address but the link-local ones, or the answered networks,
-   on the ports that sources name and on 443, where registries redirect to; answered ports, and that of Redis where it is answered,
-   to addresses and pods. `egress: open` opens everything.
+4. Pods that pull may reach what bundles come from. A source that names a Service of the cluster opens the pods of its namespace
+   (policies see the pod's port, so no port is named): `<name>` its own, `<name>.<namespace>.svc` that one. A source that is an
+   address opens this address and its port. Any other opens any address, or the answered networks, on its port and on 443, where
+   registries redirect to. Answered ports, and that of Redis where it is answered, lead to addresses and pods. `egress: open` opens
+   everything.
+5. What no worker ever asks (`net.egress`: link-local, metadata services) is excepted from every network that is opened, and is never
+   opened by itself. There is one list of these, the worker's own.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,53 +25,68 @@ from urllib.parse import urlsplit
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
+from greentic.k8s.excepted import LINK_LOCAL_4, within
 from greentic.k8s.pods import PORT
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
+from greentic.net.egress import never_reached
 
 HTTPS, REDIS = 443, 6379
-LINK_LOCAL = "169.254.0.0/16"
-"""Where caches of DNS listen on a node, and, on other ports, instance metadata."""
 _SCHEMES = {"http": 80, "https": HTTPS, "oci": HTTPS, "repo": HTTPS, "store": HTTPS}
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
-class Reach(NamedTuple):
+class Destinations(NamedTuple):
     """What a set of sources asks for."""
 
-    ports: frozenset[int]
-    inside: bool
-    """Whether some source is a Service of the cluster."""
-    addresses: frozenset[str]
-    """Sources that are plain addresses, which may be those of Services."""
+    ports: frozenset[int] = frozenset()
+    """Of sources that are names outside of the cluster."""
+    namespaces: frozenset[str] = frozenset()
+    """Of sources that are Services of the cluster; the empty text is the pods' own namespace."""
+    addresses: frozenset[tuple[str, int]] = frozenset()
+    """Sources that are plain addresses, as networks of one, with their ports."""
 
 
-def reach(uris: Iterable[str], insecure: Iterable[str] = ()) -> Reach:
-    """What pods have to reach for these source URIs."""
-    ports, inside, addresses = {HTTPS}, False, set()
+def destinations(uris: Iterable[str], insecure: Iterable[str] = ()) -> Destinations:
+    """What pods have to reach for these source URIs; what is no address of a server asks for nothing."""
+    ports: set[int] = set()
+    namespaces: set[str] = set()
+    addresses: set[tuple[str, int]] = set()
     plain = set(insecure)
     for uri in uris:
-        parts = urlsplit(uri)
-        if parts.scheme not in _SCHEMES or not parts.hostname:
-            continue
         try:
-            port = parts.port
+            parts = urlsplit(uri)
+            host, told = parts.hostname, parts.port
         except ValueError:
             continue
-        host = parts.hostname
-        default = 80 if parts.netloc.rpartition("@")[2] in plain else _SCHEMES[parts.scheme]
-        ports.add(port or default)
+        if parts.scheme not in _SCHEMES or not host:
+            continue
+        port = told or (80 if parts.netloc.rpartition("@")[2] in plain else _SCHEMES[parts.scheme])
         try:
-            addresses.add(f"{ipaddress.ip_address(host)}/{32 if '.' in host else 128}")
-            inside = True
+            address = ipaddress.ip_address(host)
         except ValueError:
-            labels = host.split(".")
-            inside = inside or len(labels) == 1 or labels[2:3] == ["svc"]
-    return Reach(frozenset(ports), inside, frozenset(addresses))
+            namespace = _namespace(host)
+            if namespace is None:
+                ports.add(port)
+            else:
+                namespaces.add(namespace)
+            continue
+        if never_reached(host) is None:
+            addresses.add((str(ipaddress.ip_network(address)), port))
+    return Destinations(frozenset(ports), frozenset(namespaces), frozenset(addresses))
 
 
-def policies(env: Environment, answers: Answers, namespace: str, labels: JsonObject) -> list[JsonObject]:
+def _namespace(host: str) -> str | None:
+    """The namespace of a Service's name, empty for the pods' own; nothing if the name is none of the cluster's."""
+    labels = host.removesuffix(".").split(".")
+    if len(labels) == 1:
+        return ""
+    return labels[1] if labels[2:3] == ["svc"] and _NAMESPACE.match(labels[1]) else None
+
+
+def network_policies(env: Environment, answers: Answers, namespace: str, labels: JsonObject) -> list[JsonObject]:
     """The six, in their order."""
     router = names.component_labels(env.environment_id, "router")
     workers = names.component_labels(env.environment_id, "worker")
@@ -118,7 +137,7 @@ def _dns(answers: Answers) -> JsonObject:
         "namespaceSelector": {},
         "podSelector": {"matchExpressions": [{"key": "k8s-app", "operator": "In", "values": names_}]},
     }
-    peers: list[Json] = [resolvers, *_networks([LINK_LOCAL, *answers.dns_cidrs])]
+    peers: list[Json] = [resolvers, *_networks([str(LINK_LOCAL_4), *answers.dns_cidrs])]
     return {"to": peers, "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
@@ -140,22 +159,35 @@ def _egress(env: Environment, answers: Answers, pulled: list[Revision]) -> list[
     more = sorted({*answers.egress_ports, *([REDIS] if answers.redis_secret is not None else [])})
     if not uris and not more:
         return []
-    wanted = reach(uris, answers.oci_insecure_registries)
-    ports: list[Json] = [_tcp(port) for port in sorted(wanted.ports)]
-    peers = _networks(answers.egress_cidrs) or [
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}},
-        {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}},
-    ]
+    wanted = destinations(uris, answers.oci_insecure_registries)
+    ports: list[Json] = [_tcp(port) for port in sorted({HTTPS, *wanted.ports})]
+    peers = [_opened(cidr) for cidr in answers.egress_cidrs or ("0.0.0.0/0", "::/0")]
     rules: list[Json] = [{"to": peers, "ports": ports}]
     if more:
         # some network plugins do not count pods among addresses
         anywhere: list[Json] = [*peers, {"namespaceSelector": {}}]
         rules.append({"to": anywhere, "ports": [_tcp(port) for port in more]})
-    if wanted.inside:
-        inside: list[Json] = [{"namespaceSelector": {}}]
-        inside += [{"ipBlock": {"cidr": address}} for address in sorted(wanted.addresses)]
-        rules.append({"to": inside})
+    for cidr, port in sorted(wanted.addresses):
+        rules.append({"to": [_opened(cidr)], "ports": [_tcp(port)]})
+    if wanted.namespaces:
+        # the pods' own namespace needs no label, which old clusters do not set by themselves
+        selected = {"" if name == answers.namespace else name for name in wanted.namespaces}
+        rules.append({"to": [_namespace_peer(name) for name in sorted(selected)]})
     return rules
+
+
+def _opened(cidr: str) -> Json:
+    """A network to open, without what rule 5 excepts."""
+    network = ipaddress.ip_network(cidr)
+    inside: list[Json] = [str(n) for n in within(network)]
+    block: JsonObject = {"cidr": str(network)}
+    return {"ipBlock": block | {"except": inside} if inside else block}
+
+
+def _namespace_peer(name: str) -> Json:
+    if not name:
+        return {"podSelector": {}}
+    return {"namespaceSelector": {"matchLabels": {_NAMESPACE_LABEL: name}}}
 
 
 def _networks(cidrs: Iterable[str]) -> list[Json]:

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, cast
 
 from greentic.ground.documents import Json, JsonObject
@@ -57,15 +57,6 @@ class Ref(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} `{self.name}`" + (f" in namespace `{self.namespace}`" if self.namespace else "")
-
-    def json(self) -> JsonObject:
-        """The reference as reports list it (spec: kubernetes 3.6)."""
-        kind = KINDS[self.kind]
-        return {"api_version": kind.api_version(), "kind": self.kind, "name": self.name, "namespace": self.namespace}
-
-
-def refs_json(refs: Iterable[Ref]) -> list[Json]:
-    return [ref.json() for ref in refs]
 
 
 def objects_in(value: Json) -> list[JsonObject]:

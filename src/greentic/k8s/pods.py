@@ -85,10 +85,10 @@ def worker(
         "GREENTIC_BUNDLE_DIGEST": revision.bundle_digest,
         "GREENTIC_REVISION_SCOPE": "own",
     }
-    more: list[Json] = [{"name": name, "value": value} for name, value in identity.items()]
+    more: list[Json] = [{"name": name, "value": literal(value)} for name, value in identity.items()]
     pod = _pod(env, answers, "worker", more, dev_store, _finish(revision))
     seen = checksum(for_worker(env, revision.revision_id))
-    selector: JsonObject = {names.REVISION: revision.revision_id}
+    selector: JsonObject = {names.REVISION: names.label_value(revision.revision_id)}
     name = names.worker_name(revision.revision_id)
     return _deployment(name, namespace, own | {names.STORE: store}, 1, selector, own, seen, dev_store, pod)
 
@@ -115,7 +115,7 @@ def service(name: str, namespace: str, labels: JsonObject, selector: JsonObject,
 
 def worker_service(env: Environment, revision: Revision, namespace: str, store: str) -> JsonObject:
     labels = names.worker_labels(env.environment_id, revision) | {names.STORE: store}
-    selector: JsonObject = {names.REVISION: revision.revision_id}
+    selector: JsonObject = {names.REVISION: names.label_value(revision.revision_id)}
     return service(names.worker_name(revision.revision_id), namespace, labels, selector)
 
 
@@ -156,7 +156,7 @@ def _pod(
     container: JsonObject = {
         "name": component,
         "image": answers.runtime_image,
-        "args": _arguments(env.environment_id, answers, component),
+        "args": _arguments(env.environment_id),
         "env": [*_variables(env.environment_id, answers, finish), *mounted, *more],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
@@ -198,11 +198,13 @@ def _probe(path: str, *, period: int, failures: int) -> JsonObject:
     return {"httpGet": get, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures}
 
 
-def _arguments(env_id: str, answers: Answers, component: str) -> list[Json]:
-    words: list[Json] = ["start", "--env", env_id]
-    if answers.tunnel and component == "worker":
-        words += ["--cloudflared", "on", "--cloudflared-binary", "/usr/local/bin/cloudflared"]
-    return words
+def literal(text: str) -> str:
+    """A text that stands for itself among a pod's arguments and variables, where `$(NAME)` is another variable's value."""
+    return text.replace("$", "$$")
+
+
+def _arguments(env_id: str) -> list[Json]:
+    return ["start", "--env", literal(env_id)]
 
 
 def _variables(env_id: str, answers: Answers, finish: int) -> list[Json]:
@@ -221,7 +223,7 @@ def _variables(env_id: str, answers: Answers, finish: int) -> list[Json]:
     }
     if answers.oci_insecure_registries:
         told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(answers.oci_insecure_registries)
-    return [{"name": name, "value": value} for name, value in told.items()]
+    return [{"name": name, "value": literal(value)} for name, value in told.items()]
 
 
 def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json], list[Json]]:

@@ -15,7 +15,7 @@ from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import Answers
-from greentic.k8s.network_policies import policies
+from greentic.k8s.network_policies import network_policies
 from greentic.k8s.plan import SECURITY
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
@@ -88,7 +88,7 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
             "metadata": {"name": names.ROUTER, "namespace": namespace, "labels": labels("router")},
             "spec": {"minAvailable": 1, "selector": {"matchLabels": router_selector}},
         },
-        *policies(env, answers, namespace, labels("network-policy")),
+        *network_policies(env, answers, namespace, labels("network-policy")),
     ]
     if desired.secrets_bound:
         secret: JsonObject = {

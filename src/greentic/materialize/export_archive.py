@@ -23,7 +23,7 @@ from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.ids import check_env_id, is_digest
 from greentic.net.document import read_small
-from greentic.operate.change import Context
+from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
 
@@ -36,11 +36,11 @@ def routed(env: Environment) -> list[Revision]:
     return [by_digest[digest] for digest in sorted(by_digest)]
 
 
-def export(context: Context, env_id: str, out: Path) -> JsonObject:
+def export(store: EnvironmentStore, env_id: str, out: Path) -> JsonObject:
     """Write the archive. Raises `Conflict` for a bundle that cannot be had as it was pinned."""
     env_id = check_env_id(env_id)
-    env = context.store.load(env_id)
-    paths = context.store.paths(env_id)
+    env = store.load(env_id)
+    paths = store.paths(env_id)
     revisions = routed(env)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

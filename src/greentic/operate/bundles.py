@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, replace, to_json
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound
+from greentic.ground.reply import Reply
 from greentic.model.environment import (
     DEPLOYMENT_SCHEMA,
     BundleDeployment,
@@ -92,17 +94,35 @@ class BundleRemovePayload(Payload, frozen=True, kw_only=True):
     idempotency_key: Key | None = None
 
 
-def summary(deployment: BundleDeployment) -> JsonObject:
+class DeploymentSummary(Reply, frozen=True, kw_only=True):
     """What the verbs tell about a deployment."""
-    return {
-        "environment_id": deployment.env_id,
-        "bundle_id": deployment.bundle_id,
-        "deployment_id": deployment.deployment_id,
-        "customer_id": deployment.customer_id,
-        "status": deployment.status,
-        "current_revision_count": len(deployment.current_revisions),
-        "hosts": list[Json](deployment.route_binding.hosts),
-    }
+
+    environment_id: str
+    bundle_id: str
+    deployment_id: str
+    customer_id: str
+    status: str
+    current_revision_count: int
+    hosts: list[str]
+    pruned_revision_ids: list[str] | UnsetType = UNSET
+    """Of `remove`: the revisions that went with it."""
+
+
+class DeploymentList(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    deployments: list[DeploymentSummary]
+
+
+def summary(deployment: BundleDeployment) -> DeploymentSummary:
+    return DeploymentSummary(
+        environment_id=deployment.env_id,
+        bundle_id=deployment.bundle_id,
+        deployment_id=deployment.deployment_id,
+        customer_id=deployment.customer_id,
+        status=deployment.status,
+        current_revision_count=len(deployment.current_revisions),
+        hosts=deployment.route_binding.hosts,
+    )
 
 
 def find(env: Environment, deployment_id: str) -> BundleDeployment:
@@ -150,7 +170,7 @@ def shares_of(payload: list[SharePayload] | None) -> list[RevenueShare]:
     return [RevenueShare(party_id=s.party_id, basis_points=s.basis_points) for s in payload]
 
 
-def add(context: Context, payload: BundleAddPayload) -> JsonObject:
+def add(context: Context, payload: BundleAddPayload) -> DeploymentSummary:
     """Create a deployment: a route and a signed revenue policy. The bundle itself comes with `revisions stage`."""
     env_id = check_env_id(payload.environment_id)
     bundle_id = check_segment(payload.bundle_id, field="bundle_id")
@@ -167,7 +187,7 @@ def add(context: Context, payload: BundleAddPayload) -> JsonObject:
     }
     change = Change(env_id, "bundles", "add", target, key or context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[DeploymentSummary]:
         env = transaction.load()
         if any((d.bundle_id, d.customer_id) == (bundle_id, customer_id) for d in env.bundles):
             raise Conflict(f"bundle `{bundle_id}` for customer `{customer_id}` already deployed in env `{env_id}`")
@@ -189,11 +209,11 @@ def add(context: Context, payload: BundleAddPayload) -> JsonObject:
         transaction.save(replace(env, bundles=[*env.bundles, deployment]))
         return Done(summary(deployment))
 
-    idempotency = Idempotency(key, f"{bundle_id}/{customer_id}", _fingerprint(payload))
+    idempotency = Idempotency(key, f"{bundle_id}/{customer_id}", _fingerprint(payload), DeploymentSummary)
     return run(context, change, action, idempotency=idempotency)
 
 
-def update(context: Context, payload: BundleUpdatePayload) -> JsonObject:
+def update(context: Context, payload: BundleUpdatePayload) -> DeploymentSummary:
     """Replace the given parts of a deployment; a new share writes and signs the next policy version."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
@@ -205,7 +225,7 @@ def update(context: Context, payload: BundleUpdatePayload) -> JsonObject:
         target["config_overrides"] = override_keys(payload.config_overrides)
     change = Change(env_id, "bundles", "update", target, key or context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[DeploymentSummary]:
         env = transaction.load()
         deployment = find(env, deployment_id)
         if payload.status is not None:
@@ -224,28 +244,30 @@ def update(context: Context, payload: BundleUpdatePayload) -> JsonObject:
         transaction.refresh_projection(env)
         return Done(summary(deployment))
 
-    return run(context, change, action, idempotency=Idempotency(key, deployment_id, _fingerprint(payload)))
+    return run(
+        context, change, action, idempotency=Idempotency(key, deployment_id, _fingerprint(payload), DeploymentSummary)
+    )
 
 
-def remove(context: Context, payload: BundleRemovePayload) -> JsonObject:
+def remove(context: Context, payload: BundleRemovePayload) -> DeploymentSummary:
     """Delete a deployment that is no longer live, its archived revisions and their files."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
     change = Change(env_id, "bundles", "remove", {"deployment_id": deployment_id}, key or context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[DeploymentSummary]:
         env = transaction.load()
         deployment = find(env, deployment_id)
         env, pruned = without_deployment(env, deployment)
         transaction.save(env)
         transaction.refresh_projection(env)
         delete_revision_files(transaction, pruned)
-        result = summary(deployment) | {"pruned_revision_ids": list[Json](pruned), "current_revision_count": 0}
+        result = replace(summary(deployment), pruned_revision_ids=pruned, current_revision_count=0)
         told: JsonObject = {"deployment_id": deployment_id, "pruned_revision_ids": list[Json](pruned)}
         return Done(result, target=told)
 
-    return run(context, change, action, idempotency=Idempotency(key, deployment_id, None))
+    return run(context, change, action, idempotency=Idempotency(key, deployment_id, None, DeploymentSummary))
 
 
 def without_deployment(env: Environment, deployment: BundleDeployment) -> tuple[Environment, list[str]]:
@@ -273,9 +295,9 @@ def delete_revision_files(transaction: Transaction, revision_ids: list[str]) -> 
         transaction.store.disk.remove_tree(transaction.paths.revision(revision_id))
 
 
-def list_deployments(context: Context, env_id: str) -> JsonObject:
+def list_deployments(context: Context, env_id: str) -> DeploymentList:
     env = context.store.load(check_env_id(env_id, field="env_id"))
-    return {"environment_id": env.environment_id, "deployments": [summary(d) for d in env.bundles]}
+    return DeploymentList(environment_id=env.environment_id, deployments=[summary(d) for d in env.bundles])
 
 
 def override_keys(overrides: dict[str, dict[str, object]]) -> JsonObject:

@@ -10,39 +10,49 @@ Rules, in this order:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, cast
+
+import msgspec
 
 from greentic.ground.clock import Clock
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AuditError, GreenticError, InvalidArgument, SpecViolation, StoreError
+from greentic.ground.reply import reply_object
 from greentic.model.ids import mint_ulid
+from greentic.operate.view import QUIET, View
 from greentic.store.audit import NO_GENERATIONS, Change, Generations, outcome_of
 from greentic.store.environments import EnvironmentStore, Transaction
 from greentic.store.ledger import fingerprint
 
+R = TypeVar("R")
+"""What a verb answers: a `Reply`."""
 
-class Done(NamedTuple):
+
+class Done(NamedTuple, Generic[R]):
     """What a change gives back."""
 
-    result: JsonObject
+    result: R
     generations: Generations = NO_GENERATIONS
     target: JsonObject | None = None
     """A fuller target for the event than the intent had."""
 
 
-class Idempotency(NamedTuple):
+class Idempotency(NamedTuple, Generic[R]):
     """A caller's key, the thing that it belongs to, and the payload that it stands for."""
 
     key: str | None
     scope: str
     payload: Json
+    form: type[R] | None = None
+    """What a recorded reply is read as; without it, it stays the object that was recorded."""
 
 
 class Context(NamedTuple):
     """What verbs work with."""
 
     store: EnvironmentStore
+    view: View = QUIET
 
     @property
     def clock(self) -> Clock:
@@ -62,12 +72,12 @@ def checked_key(key: str | None) -> str | None:
 def run(
     context: Context,
     change: Change,
-    action: Callable[[Transaction], Done],
+    action: Callable[[Transaction], Done[R]],
     *,
-    idempotency: Idempotency | None = None,
+    idempotency: Idempotency[R] | None = None,
     may_create: bool = False,
     spec_errors: bool = False,
-) -> JsonObject:
+) -> R:
     """Run one change as the rules say and return its result. Raises the typed error of whatever failed."""
     with context.store.transaction(change.env_id, may_create=may_create) as transaction:
         event_id = transaction.audit.intend(change)
@@ -90,18 +100,34 @@ def run(
 
 
 def _with_ledger(
-    transaction: Transaction, change: Change, action: Callable[[Transaction], Done], idempotency: Idempotency | None
-) -> Done:
+    transaction: Transaction,
+    change: Change,
+    action: Callable[[Transaction], Done[R]],
+    idempotency: Idempotency[R] | None,
+) -> Done[R]:
     if idempotency is None or idempotency.key is None:
         return action(transaction)
     print_ = fingerprint(idempotency.payload)
     place = (change.noun, change.verb, idempotency.scope, idempotency.key, print_)
     recorded = transaction.ledger.find(*place)
     if recorded is not None:
-        return Done(recorded)
+        return Done(_read(recorded, idempotency))
     done = action(transaction)
-    transaction.ledger.record(*place, done.result)
+    transaction.ledger.record(*place, reply_object(done.result))
     return done
+
+
+def _read(recorded: JsonObject, idempotency: Idempotency[R]) -> R:
+    """A recorded reply. Raises `StoreError` for one that another version wrote otherwise."""
+    if idempotency.form is None:
+        return cast(R, recorded)
+    try:
+        return msgspec.convert(recorded, idempotency.form)
+    except msgspec.ValidationError as error:
+        raise StoreError(
+            f"the reply that was recorded for idempotency key `{idempotency.key}` cannot be read: {error}",
+            hint="the change was made; use a new key for a new one",
+        ) from None
 
 
 def _recorded(transaction: Transaction, event_id: str, change: Change, error: GreenticError) -> GreenticError:

@@ -6,12 +6,16 @@ import contextlib
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, parse, replace, to_json
+from greentic.ground.documents import Json, parse, replace
 from greentic.ground.errors import InvalidArgument
+from greentic.ground.reply import Reply
 from greentic.model.descriptors import SLOTS
+from greentic.model.environment import EnvPackBinding, HostConfig
 from greentic.model.ids import check_env_id, is_contained_ref
+from greentic.model.projection import EnvironmentRuntime
 from greentic.operate.change import Context, Done, run
 from greentic.operate.env import checked_listen_addr, checked_public_url
 from greentic.operate.payload import NullableText, Payload
@@ -43,7 +47,31 @@ class ConfigSetPayload(Payload, frozen=True, kw_only=True):
     ] = None
 
 
-def show(context: Context, payload: ConfigShowFilter) -> JsonObject:
+class AnswersShown(Reply, frozen=True, kw_only=True):
+    """Whether a binding's answers are there, and their keys; never their values."""
+
+    present: bool
+    keys: list[str] | UnsetType = UNSET
+
+
+class ConfigShown(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    host_config: HostConfig
+    credentials_ref: str | None
+    packs: list[EnvPackBinding]
+    pack_answers: dict[str, AnswersShown]
+    """By slot."""
+    runtime: EnvironmentRuntime | None
+    snapshot_at: str
+
+
+class ConfigSet(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    host_config: HostConfig
+    name: str
+
+
+def show(context: Context, payload: ConfigShowFilter) -> ConfigShown:
     """Host fields, bindings and whether their answers are there."""
     env_id = check_env_id(payload.environment_id)
     if payload.slot is not None and payload.slot not in SLOTS:
@@ -52,29 +80,26 @@ def show(context: Context, payload: ConfigShowFilter) -> JsonObject:
     runtime = context.store.runtime(env_id)
     packs = [b for b in env.packs if payload.slot in (None, b.slot)]
     paths = context.store.paths(env_id)
-    return {
-        "environment_id": env_id,
-        "host_config": to_json(env.host_config),
-        "credentials_ref": env.credentials_ref,
-        "packs": to_json(packs),
-        "pack_answers": {b.slot: _answers(paths, b.answers_ref) for b in packs},
-        "runtime": None if runtime is None else to_json(runtime),
-        "snapshot_at": timestamp(context.clock.now_ns()),
-    }
+    return ConfigShown(
+        environment_id=env_id,
+        host_config=env.host_config,
+        credentials_ref=env.credentials_ref,
+        packs=packs,
+        pack_answers={b.slot: _answers(paths, b.answers_ref) for b in packs},
+        runtime=runtime,
+        snapshot_at=timestamp(context.clock.now_ns()),
+    )
 
 
-def _answers(paths: EnvPaths, ref: str | None) -> Json:
-    if ref is None or not is_contained_ref(ref):
-        return {"present": False}
-    with contextlib.suppress(OSError, ValueError):
-        answers = parse(paths.ref(ref).read_bytes())
-        return (
-            {"present": True, "keys": list[Json](sorted(answers))} if isinstance(answers, dict) else {"present": True}
-        )
-    return {"present": False}
+def _answers(paths: EnvPaths, ref: str | None) -> AnswersShown:
+    if ref is not None and is_contained_ref(ref):
+        with contextlib.suppress(OSError, ValueError):
+            answers = parse(paths.ref(ref).read_bytes())
+            return AnswersShown(present=True, keys=sorted(answers) if isinstance(answers, dict) else UNSET)
+    return AnswersShown(present=False)
 
 
-def set_config(context: Context, payload: ConfigSetPayload) -> JsonObject:
+def set_config(context: Context, payload: ConfigSetPayload) -> ConfigSet:
     """Set the given fields; `env update` can clear them."""
     env_id = check_env_id(payload.environment_id)
     given: dict[str, object] = {
@@ -88,10 +113,10 @@ def set_config(context: Context, payload: ConfigSetPayload) -> JsonObject:
     fields: list[Json] = [*(["name"] if payload.name is not None else []), *host]
     change = Change(env_id, "config", "set", {"fields": fields})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[ConfigSet]:
         env = transaction.load()
         env = replace(env, host_config=replace(env.host_config, **host), name=payload.name or env.name)
         transaction.save(env)
-        return Done({"environment_id": env_id, "host_config": to_json(env.host_config), "name": env.name})
+        return Done(ConfigSet(environment_id=env_id, host_config=env.host_config, name=env.name))
 
     return run(context, change, action)

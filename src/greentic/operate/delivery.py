@@ -60,7 +60,7 @@ def set_delivery(context: Context, payload: DeliverySetPayload) -> JsonObject:
     mirrors = None if payload.mirrors is None else [check_mirror(text) for text in payload.mirrors]
     change = Change(env_id, "delivery", "set", {"signatures": payload.signatures}, context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[JsonObject]:
         env = transaction.load()
         before: Delivery = delivery_of(env)
         policy = check_policy(

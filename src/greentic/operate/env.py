@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import compact_stamp
-from greentic.ground.documents import Json, JsonObject, json_object, replace, to_json
+from greentic.ground.documents import Json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.reply import Reply
 from greentic.model.environment import Environment, HostConfig, new_environment
 from greentic.model.hosts import check_public_base_url, split_listen_addr
 from greentic.model.ids import check_env_id
+from greentic.model.projection import EnvironmentRuntime
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import NullableText, Payload
 from greentic.store.audit import Change
@@ -35,23 +38,64 @@ class EnvCreatePayload(Payload, frozen=True, kw_only=True):
     ] = None
 
 
-def summary(env: Environment) -> JsonObject:
+class EnvSummary(Reply, frozen=True, kw_only=True):
     """What `env create`, `update` and `list` tell about an environment."""
+
+    environment_id: str
+    name: str
+    region: str | None
+    tenant_org_id: str | None
+    pack_count: int
+    bundle_count: int
+    revision_count: int
+    listen_addr: str | UnsetType = UNSET
+    public_base_url: str | UnsetType = UNSET
+
+
+class EnvShown(Reply, frozen=True, kw_only=True):
+    environment: Environment
+    runtime: EnvironmentRuntime | None
+
+
+class BrokenEnv(Reply, frozen=True, kw_only=True):
+    """An environment that does not load, and why."""
+
+    environment_id: str
+    kind: str
+    message: str
+
+
+class EnvList(Reply, frozen=True, kw_only=True):
+    environments: list[EnvSummary]
+    broken: list[BrokenEnv] | UnsetType = UNSET
+    """Those that do not load; never among the others."""
+
+
+class PublicUrlSet(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    host_config: HostConfig
+
+
+class EnvDestroyed(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    destroyed: bool
+    backup: str
+    """Where the directory was moved to."""
+
+
+def summary(env: Environment) -> EnvSummary:
     host = env.host_config
-    out: JsonObject = {
-        "environment_id": env.environment_id,
-        "name": env.name,
-        "region": host.region,
-        "tenant_org_id": host.tenant_org_id,
-        "pack_count": len(env.packs),
-        "bundle_count": len(env.bundles),
-        "revision_count": len(env.revisions),
-    }
-    if host.listen_addr is not None:
-        out["listen_addr"] = host.listen_addr
-    if host.public_base_url is not None:
-        out["public_base_url"] = host.public_base_url
-    return out
+    return EnvSummary(
+        environment_id=env.environment_id,
+        name=env.name,
+        region=host.region,
+        tenant_org_id=host.tenant_org_id,
+        pack_count=len(env.packs),
+        bundle_count=len(env.bundles),
+        revision_count=len(env.revisions),
+        listen_addr=UNSET if host.listen_addr is None else host.listen_addr,
+        public_base_url=UNSET if host.public_base_url is None else host.public_base_url,
+    )
 
 
 def checked_listen_addr(text: str | None) -> str | None:
@@ -75,7 +119,7 @@ def checked_public_url(url: str | None) -> str | None:
         raise InvalidArgument(f"public_base_url: {error.message}") from None
 
 
-def create(context: Context, payload: EnvCreatePayload) -> JsonObject:
+def create(context: Context, payload: EnvCreatePayload) -> EnvSummary:
     """Write a new, empty environment."""
     env_id = check_env_id(payload.environment_id)
     host = HostConfig(
@@ -88,14 +132,14 @@ def create(context: Context, payload: EnvCreatePayload) -> JsonObject:
     env = new_environment(env_id, payload.name, host)
     change = Change(env_id, "env", "create", {"environment_id": env_id})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[EnvSummary]:
         transaction.create(env)
         return Done(summary(env))
 
     return run(context, change, action, may_create=True)
 
 
-def update(context: Context, payload: EnvCreatePayload) -> JsonObject:
+def update(context: Context, payload: EnvCreatePayload) -> EnvSummary:
     """Set the name and the given host fields; `clear` unsets fields."""
     env_id = check_env_id(payload.environment_id)
     given: dict[str, object] = {
@@ -114,7 +158,7 @@ def update(context: Context, payload: EnvCreatePayload) -> JsonObject:
     fields: list[Json] = ["name", *changes]
     change = Change(env_id, "env", "update", {"environment_id": env_id, "fields": fields})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[EnvSummary]:
         env = transaction.load()
         env = replace(env, name=payload.name, host_config=replace(env.host_config, **changes))
         transaction.save(env)
@@ -123,21 +167,17 @@ def update(context: Context, payload: EnvCreatePayload) -> JsonObject:
     return run(context, change, action)
 
 
-def show(context: Context, env_id: str) -> JsonObject:
+def show(context: Context, env_id: str) -> EnvShown:
     """The whole document and `runtime.json`."""
     env_id = check_env_id(env_id, field="env_id")
-    env = context.store.load(env_id)
-    runtime = context.store.runtime(env_id)
-    return {"environment": json_object(env), "runtime": None if runtime is None else to_json(runtime)}
+    return EnvShown(environment=context.store.load(env_id), runtime=context.store.runtime(env_id))
 
 
-def list_all(context: Context) -> JsonObject:
+def list_all(context: Context) -> EnvList:
     """Every environment; those that do not load stand under `broken`, never among the others."""
     good, broken = context.store.survey()
-    out: JsonObject = {"environments": [summary(env) for env in good]}
-    if broken:
-        out["broken"] = [{"environment_id": b.environment_id, "kind": b.kind, "message": b.message} for b in broken]
-    return out
+    lost = [BrokenEnv(environment_id=b.environment_id, kind=b.kind, message=b.message) for b in broken]
+    return EnvList(environments=[summary(env) for env in good], broken=lost or UNSET)
 
 
 class SetPublicUrlPayload(Payload, frozen=True, kw_only=True):
@@ -145,17 +185,17 @@ class SetPublicUrlPayload(Payload, frozen=True, kw_only=True):
     url: str
 
 
-def set_public_url(context: Context, payload: SetPublicUrlPayload) -> JsonObject:
+def set_public_url(context: Context, payload: SetPublicUrlPayload) -> PublicUrlSet:
     """Overwrite the persisted public URL."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     url = checked_public_url(payload.url)
     change = Change(env_id, "env", "set-public-url", {"environment_id": env_id})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[PublicUrlSet]:
         env = transaction.load()
         env = replace(env, host_config=replace(env.host_config, public_base_url=url))
         transaction.save(env)
-        return Done({"environment_id": env_id, "host_config": to_json(env.host_config)})
+        return Done(PublicUrlSet(environment_id=env_id, host_config=env.host_config))
 
     return run(context, change, action)
 
@@ -163,38 +203,38 @@ def set_public_url(context: Context, payload: SetPublicUrlPayload) -> JsonObject
 class DestroyPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     confirm: bool = False
-    namespace: Annotated[bool, msgspec.Meta(description="delete the namespace in the cluster, too")] = False
-    store_only: Annotated[bool, msgspec.Meta(description="leave what runs in a cluster")] = False
 
 
-def destroy(context: Context, payload: DestroyPayload) -> JsonObject:
-    """Delete what runs in the cluster, then take the environment out of the store; its directory stays under `.destroyed/`.
-
-    Refused while traffic is routed: clear or archive first.
-    """
+def destroyable(context: Context, payload: DestroyPayload) -> Environment:
+    """The environment, if it may be destroyed: confirmed, and no traffic is routed. Raises `InvalidArgument`, `NotFound`, `Conflict`."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     if not payload.confirm:
         raise InvalidArgument("destroy requires --confirm", hint=f"gtc op env destroy {env_id} --confirm")
-    store = context.store
-    if not store.exists(env_id):
+    if not context.store.exists(env_id):
         raise NotFound(f"environment `{env_id}`")
-    env = store.load(env_id)
+    env = context.store.load(env_id)
     _check_unrouted(env)
-    from_cluster = None if payload.store_only else _destroy_cluster(context, env, payload.namespace)
+    return env
+
+
+def destroy(context: Context, payload: DestroyPayload) -> EnvDestroyed:
+    """Take the environment out of the store; its directory stays under `.destroyed/`. What runs in a cluster is the deployer's."""
+    store = context.store
+    env_id = destroyable(context, payload).environment_id
     kept = store.root / DESTROYED / f"{env_id}.{compact_stamp(context.clock.now_ns())}"
     change = Change(env_id, "env", "destroy", {"environment_id": env_id})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[EnvDestroyed]:
         _check_unrouted(transaction.load())
         transaction.committed = True
-        return Done({"environment_id": env_id, "destroyed": True, "backup": str(kept)})
+        return Done(EnvDestroyed(environment_id=env_id, destroyed=True, backup=str(kept)))
 
     result = run(context, change, action)
     with store.transaction(env_id) as transaction:
         store.disk.make_directory(kept.parent)
         store.disk.rename(transaction.paths.root, kept)
         store.disk.sync_directory(store.root)
-    return result if from_cluster is None else result | {"cluster": from_cluster}
+    return result
 
 
 def _check_unrouted(env: Environment) -> None:
@@ -204,13 +244,3 @@ def _check_unrouted(env: Environment) -> None:
             f"env `{env.environment_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
             hint="gtc op bundles retire, or bundles update status=archived and traffic clear, for each of them",
         )
-
-
-def _destroy_cluster(context: Context, env: Environment, namespace: bool) -> JsonObject | None:
-    """What a Kubernetes deployer made is deleted; its client is loaded only where one is bound."""
-    binding = env.binding("deployer")
-    if binding is None or not binding.kind.startswith("greentic.deployer.k8s@"):
-        return None
-    from greentic.deployer.sweep import destroy_cluster_objects
-
-    return destroy_cluster_objects(context, env.environment_id, namespace=namespace)

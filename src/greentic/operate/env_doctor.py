@@ -6,14 +6,17 @@ gone out of their splits; on a machine that never had the files (a worker that p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, replace
+from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
+from greentic.ground.reply import Reply
 from greentic.materialize.placed import is_bootable, verified_packs
 from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, version_tuple
-from greentic.model.environment import Environment, ExtensionBinding, Revision
+from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, is_contained_ref
 from greentic.model.lifecycle import with_current_revisions
 from greentic.model.revision_files import lock_ref
@@ -27,33 +30,106 @@ from greentic.store.environments import Transaction
 from greentic.store.layout import EnvPaths
 
 
-class Stale(NamedTuple):
+class StaleRevision(Reply, frozen=True, kw_only=True):
     """A routed revision whose lock file is absent."""
 
-    revision: Revision
-    expected: str
-
-    def summary(self) -> JsonObject:
-        return {
-            "deployment_id": self.revision.deployment_id,
-            "revision_id": self.revision.revision_id,
-            "bundle_id": self.revision.bundle_id,
-            "recorded_pack_list_lock_ref": self.revision.pack_list_lock_ref,
-            "expected_path": self.expected,
-        }
+    deployment_id: str
+    revision_id: str
+    bundle_id: str
+    recorded_pack_list_lock_ref: str
+    expected_path: str
+    detail: str | UnsetType = UNSET
+    fix: str | UnsetType = UNSET
 
 
-def stale_revisions(env: Environment, paths: EnvPaths) -> list[Stale]:
+class Validity(Reply, frozen=True, kw_only=True):
+    """Whether the document loads, and if not, the error's kind and message."""
+
+    status: Literal["ok", "error"]
+    kind: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class Finding(Reply, frozen=True, kw_only=True):
+    kind: str
+    message: str
+    revision_id: str | UnsetType = UNSET
+    fix: str | UnsetType = UNSET
+
+
+class SlotMismatch(Reply, frozen=True, kw_only=True):
+    kind: str
+    bound_slot: str
+    handler_slot: str
+
+
+class VersionSkew(Reply, frozen=True, kw_only=True):
+    kind: str
+    requested: str
+    supported: str
+
+
+class Kinds(Reply, frozen=True, kw_only=True):
+    """What is odd about the kinds that are bound."""
+
+    unknown_kinds: list[str]
+    slot_mismatches: list[SlotMismatch]
+    version_skew: list[VersionSkew]
+
+
+class ExtensionKinds(Kinds, frozen=True, kw_only=True):
+    count: int
+
+
+class Unloadable(Reply, frozen=True, kw_only=True):
+    """What is told of an environment that does not load."""
+
+    environment_id: str
+    validate: Validity
+    backups: list[str]
+    """The newest kept copies of the document, by name."""
+    checked_at: str
+
+
+class Examined(Kinds, frozen=True, kw_only=True):
+    environment_id: str
+    validate: Validity
+    bound_slots: list[str]
+    missing_slots: list[str]
+    extensions: ExtensionKinds
+    stale_revisions: list[StaleRevision]
+    has_runtime: bool
+    checked_at: str
+    findings: list[Finding] | UnsetType = UNSET
+
+
+class Repaired(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    mode: Literal["check", "apply"]
+    stale_revisions: list[StaleRevision]
+    repaired: int
+    detail: str
+
+
+def stale_revisions(env: Environment, paths: EnvPaths) -> list[StaleRevision]:
     routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
-    found: list[Stale] = []
+    found: list[StaleRevision] = []
     for revision in env.revisions:
         ref = revision.pack_list_lock_ref
         if revision.revision_id in routed and is_contained_ref(ref) and not paths.ref(ref).exists():
-            found.append(Stale(revision, str(paths.ref(ref))))
+            found.append(
+                StaleRevision(
+                    deployment_id=revision.deployment_id,
+                    revision_id=revision.revision_id,
+                    bundle_id=revision.bundle_id,
+                    recorded_pack_list_lock_ref=ref,
+                    expected_path=str(paths.ref(ref)),
+                )
+            )
     return found
 
 
-def doctor(context: Context, env_id: str) -> JsonObject:
+def doctor(context: Context, env_id: str) -> Examined | Unloadable:
     """Everything that is wrong, or may be, without changing it."""
     env_id = check_env_id(env_id, field="env_id")
     paths = context.store.paths(env_id)
@@ -63,40 +139,48 @@ def doctor(context: Context, env_id: str) -> JsonObject:
     except NotFound:
         raise
     except GreenticError as error:
-        return {
-            "environment_id": env_id,
-            "validate": {"status": "error", "kind": error.kind, "message": str(error)},
-            "backups": list[Json](p.name for p in sorted(paths.backups.glob("environment.json.*.bak"))[-5:]),
-            "checked_at": checked_at,
-        }
-    findings: list[Json] = [*_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths)]
-    result: JsonObject = {
-        "environment_id": env_id,
-        "validate": {"status": "ok"},
-        "bound_slots": list[Json](b.slot for b in env.packs),
-        "missing_slots": list[Json](s for s in SLOTS if env.binding(s) is None),
-        **_kinds([(b.kind, b.slot) for b in env.packs]),
-        "extensions": _extension_kinds(env.extensions),
-        "stale_revisions": [
-            s.summary()
-            | {
-                "detail": f"traffic is routed to this revision, but `{s.expected}` does not exist",
-                "fix": f"gtc op env repair {env_id} --apply, unless this machine pulls its bundles at boot",
-            }
-            for s in stale_revisions(env, paths)
-        ],
-        "has_runtime": context.store.runtime(env_id) is not None,
-        "checked_at": checked_at,
-    }
-    if findings:
-        result["findings"] = findings
-    return result
+        return Unloadable(
+            environment_id=env_id,
+            validate=Validity(status="error", kind=error.kind, message=str(error)),
+            backups=[p.name for p in sorted(paths.backups.glob("environment.json.*.bak"))[-5:]],
+            checked_at=checked_at,
+        )
+    findings = [*_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths)]
+    stale = [
+        replace(
+            s,
+            detail=f"traffic is routed to this revision, but `{s.expected_path}` does not exist",
+            fix=f"gtc op env repair {env_id} --apply, unless this machine pulls its bundles at boot",
+        )
+        for s in stale_revisions(env, paths)
+    ]
+    kinds = _kinds([(b.kind, b.slot) for b in env.packs])
+    extensions = _kinds([(b.kind, "extension") for b in env.extensions])
+    return Examined(
+        environment_id=env_id,
+        validate=Validity(status="ok"),
+        bound_slots=[b.slot for b in env.packs],
+        missing_slots=[s for s in SLOTS if env.binding(s) is None],
+        unknown_kinds=kinds.unknown_kinds,
+        slot_mismatches=kinds.slot_mismatches,
+        version_skew=kinds.version_skew,
+        extensions=ExtensionKinds(
+            count=len(env.extensions),
+            unknown_kinds=extensions.unknown_kinds,
+            slot_mismatches=extensions.slot_mismatches,
+            version_skew=extensions.version_skew,
+        ),
+        stale_revisions=stale,
+        has_runtime=context.store.runtime(env_id) is not None,
+        checked_at=checked_at,
+        findings=findings or UNSET,
+    )
 
 
-def _load_findings(env: Environment, paths: EnvPaths) -> list[JsonObject]:
+def _load_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
     """What loading the packs of routed revisions says; those that are not on this machine are left to the worker."""
     routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
-    found: list[JsonObject] = []
+    found: list[Finding] = []
     for revision in env.revisions:
         if revision.revision_id not in routed or not paths.ref(lock_ref(revision.revision_id)).is_file():
             continue
@@ -105,21 +189,21 @@ def _load_findings(env: Environment, paths: EnvPaths) -> list[JsonObject]:
         except GreenticError as error:
             fix = "repair the bundle and stage it again: gtc op revisions stage"
             found.append(
-                {"kind": "does-not-load", "revision_id": revision.revision_id, "message": error.message, "fix": fix}
+                Finding(kind="does-not-load", revision_id=revision.revision_id, message=error.message, fix=fix)
             )
             continue
         found += [
-            {"kind": "load-warning", "revision_id": revision.revision_id, "message": f"{pack.pack_id}: {warning}"}
+            Finding(kind="load-warning", revision_id=revision.revision_id, message=f"{pack.pack_id}: {warning}")
             for pack in packs
             for warning in pack.warnings
         ]
     return found
 
 
-def _kinds(bindings: list[tuple[str, str]]) -> JsonObject:
-    unknown: list[Json] = []
-    mismatches: list[Json] = []
-    skew: list[Json] = []
+def _kinds(bindings: list[tuple[str, str]]) -> Kinds:
+    unknown: list[str] = []
+    mismatches: list[SlotMismatch] = []
+    skew: list[VersionSkew] = []
     for kind, slot in bindings:
         path, version = split_descriptor(kind)
         if path not in REGISTERED:
@@ -127,39 +211,37 @@ def _kinds(bindings: list[tuple[str, str]]) -> JsonObject:
             continue
         handler_slot, supported = REGISTERED[path]
         if handler_slot != slot:
-            mismatches.append({"kind": kind, "bound_slot": slot, "handler_slot": handler_slot})
+            mismatches.append(SlotMismatch(kind=kind, bound_slot=slot, handler_slot=handler_slot))
         if version_tuple(version) > version_tuple(supported):
-            skew.append({"kind": kind, "requested": version, "supported": supported})
-    return {"unknown_kinds": unknown, "slot_mismatches": mismatches, "version_skew": skew}
+            skew.append(VersionSkew(kind=kind, requested=version, supported=supported))
+    return Kinds(unknown_kinds=unknown, slot_mismatches=mismatches, version_skew=skew)
 
 
-def _extension_kinds(extensions: list[ExtensionBinding]) -> JsonObject:
-    return {"count": len(extensions), **_kinds([(b.kind, "extension") for b in extensions])}
-
-
-def _route_findings(env: Environment) -> list[JsonObject]:
+def _route_findings(env: Environment) -> list[Finding]:
     return [
-        {
-            "kind": "route-overlap",
-            "message": f"deployments `{first}` and `{second}` both claim `{prefix}` on the same host; the first gets it all",
-        }
+        Finding(
+            kind="route-overlap",
+            message=f"deployments `{first}` and `{second}` both claim `{prefix}` on the same host; the first gets it all",
+        )
         for first, second, prefix in overlaps(env)
     ]
 
 
-def _revision_findings(env: Environment, paths: EnvPaths) -> list[JsonObject]:
+def _revision_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
     routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
-    found: list[JsonObject] = [
-        {
-            "kind": "not-pullable",
-            "message": f"revision `{r.revision_id}` is routed, but a worker that starts empty cannot pull it: it was staged "
+    found = [
+        Finding(
+            kind="not-pullable",
+            message=f"revision `{r.revision_id}` is routed, but a worker that starts empty cannot pull it: it was staged "
             "without its bundle or without a source URI",
-        }
+        )
         for r in env.revisions
         if r.revision_id in routed and not is_bootable(r)
     ]
     known = {r.revision_id for r in env.revisions}
-    found += [{"kind": "orphan-files", "message": f"`{path}` belongs to no revision"} for path in orphans(known, paths)]
+    found += [
+        Finding(kind="orphan-files", message=f"`{path}` belongs to no revision") for path in orphans(known, paths)
+    ]
     return found
 
 
@@ -179,7 +261,7 @@ class RepairPayload(Payload, frozen=True, kw_only=True):
     apply: bool = False
 
 
-def repair(context: Context, payload: RepairPayload) -> JsonObject:
+def repair(context: Context, payload: RepairPayload) -> Repaired:
     """Show (or with `apply`, take away) routes to revisions whose files are gone."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     if payload.check and payload.apply:
@@ -190,11 +272,11 @@ def repair(context: Context, payload: RepairPayload) -> JsonObject:
         return _told(env_id, "check", stale, 0)
     change = Change(env_id, "env", "repair", {"environment_id": env_id})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[Repaired]:
         env = transaction.load()
         stale = stale_revisions(env, paths)
         if stale:
-            env = without_stale(env, {s.revision.revision_id for s in stale})
+            env = without_stale(env, {s.revision_id for s in stale})
             transaction.save(env)
         for path in orphans({r.revision_id for r in env.revisions}, paths):
             context.store.disk.remove_tree(paths.revisions / path.rsplit("/", 1)[-1])
@@ -221,17 +303,11 @@ def without_stale(env: Environment, stale: set[str]) -> Environment:
     return with_current_revisions(env, {r.deployment_id for r in revisions if r.revision_id in stale})
 
 
-def _told(env_id: str, mode: str, stale: list[Stale], repaired: int) -> JsonObject:
+def _told(env_id: str, mode: Literal["check", "apply"], stale: list[StaleRevision], repaired: int) -> Repaired:
     if not stale:
         detail = "no stale revisions; nothing to repair"
     elif repaired:
         detail = f"archived {repaired} revision(s) and took them out of their splits"
     else:
         detail = f"{len(stale)} stale revision(s); run with --apply to archive them"
-    return {
-        "environment_id": env_id,
-        "mode": mode,
-        "stale_revisions": [s.summary() for s in stale],
-        "repaired": repaired,
-        "detail": detail,
-    }
+    return Repaired(environment_id=env_id, mode=mode, stale_revisions=stale, repaired=repaired, detail=detail)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, from_json, json_object, parse, pretty
+from greentic.ground.documents import Json, JsonObject, from_json, json_object, parse, pretty, replace
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.ground.reply import Reply
 from greentic.model.descriptors import DEFAULT_BINDINGS, split_descriptor
 from greentic.model.environment import Environment
 from greentic.model.hosts import DEFAULT_LISTEN
@@ -30,13 +32,24 @@ class EnvInitPayload(Payload, frozen=True, kw_only=True):
     public_url: Annotated[str | None, msgspec.Meta(description="public origin of a new environment")] = None
 
 
-def init(context: Context, payload: EnvInitPayload) -> JsonObject:
+class EnvInitialized(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    bound_slots: list[str]
+    pack_count: int
+    public_base_url: str | None
+    trust_root: JsonObject | None
+    """What was trusted; nothing if there was a trust root already."""
+    outcome: Literal["created", "healed", "untouched"]
+    added_slots: list[str] | UnsetType = UNSET
+
+
+def init(context: Context, payload: EnvInitPayload) -> EnvInitialized:
     """Create the environment `local` with the default bindings and a trust root, or add what is missing."""
     url = checked_public_url(payload.public_url)
     target: JsonObject = {"environment_id": LOCAL_ENV, "public_base_url_applied": url is not None}
     change = Change(LOCAL_ENV, "env", "init", target)
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[EnvInitialized]:
         exists = transaction.paths.environment.exists()
         if exists and url is not None:
             raise InvalidArgument(
@@ -45,7 +58,7 @@ def init(context: Context, payload: EnvInitPayload) -> JsonObject:
             )
         if exists:
             env, added = healed_local(transaction.load())
-            outcome = "healed" if added else "untouched"
+            outcome: Literal["created", "healed", "untouched"] = "healed" if added else "untouched"
             if added:
                 transaction.save(env)
         else:
@@ -53,17 +66,17 @@ def init(context: Context, payload: EnvInitPayload) -> JsonObject:
             transaction.create(env)
         _runtime(context, transaction, env)
         trust = None if transaction.paths.trust_root.exists() else seed(context, transaction)
-        result: JsonObject = {
-            "environment_id": LOCAL_ENV,
-            "bound_slots": list[Json](b.slot for b in env.packs),
-            "pack_count": len(env.packs),
-            "public_base_url": env.host_config.public_base_url,
-            "trust_root": trust,
-            "outcome": outcome,
-        }
-        if added:
-            result["added_slots"] = list[Json](added)
-        return Done(result)
+        return Done(
+            EnvInitialized(
+                environment_id=LOCAL_ENV,
+                bound_slots=[b.slot for b in env.packs],
+                pack_count=len(env.packs),
+                public_base_url=env.host_config.public_base_url,
+                trust_root=trust,
+                outcome=outcome,
+                added_slots=list(added) or UNSET,
+            )
+        )
 
     return run(context, change, action, may_create=True)
 
@@ -98,7 +111,23 @@ class MigrateDevPayload(Payload, frozen=True, kw_only=True):
     apply: bool = False
 
 
-def migrate_dev(context: Context, payload: MigrateDevPayload) -> JsonObject:
+class MigrationFinding(Reply, frozen=True, kw_only=True):
+    kind: str
+    severity: str
+    location: str
+    message: str
+
+
+class DevMigration(Reply, frozen=True, kw_only=True):
+    from_env: str
+    to_env: str
+    clean: bool
+    """Whether nothing is left to migrate."""
+    findings: list[MigrationFinding]
+    applied: bool | UnsetType = UNSET
+
+
+def migrate_dev(context: Context, payload: MigrateDevPayload) -> DevMigration:
     """Rename the environment `dev` of old stores to `target`, documents included; `check` only looks."""
     if payload.check == payload.apply:
         raise InvalidArgument("migrate-dev requires exactly one of --check or --apply")
@@ -109,17 +138,13 @@ def migrate_dev(context: Context, payload: MigrateDevPayload) -> JsonObject:
     old, new = store.paths(OLD_NAME), store.paths(target)
     half_way = new.environment.exists() and _id_in(new.environment.read_bytes()) == OLD_NAME
     pending = old.environment.exists() or half_way
-    findings: list[Json] = []
-    if pending:
-        findings.append(
-            {
-                "kind": "environment-directory",
-                "severity": "warning",
-                "location": str(old.root if old.environment.exists() else new.root),
-                "message": f"environment `{OLD_NAME}` becomes `{target}` with --apply",
-            }
-        )
-    result: JsonObject = {"from_env": OLD_NAME, "to_env": target, "clean": not pending, "findings": findings}
+    finding = MigrationFinding(
+        kind="environment-directory",
+        severity="warning",
+        location=str(old.root if old.environment.exists() else new.root),
+        message=f"environment `{OLD_NAME}` becomes `{target}` with --apply",
+    )
+    result = DevMigration(from_env=OLD_NAME, to_env=target, clean=not pending, findings=[finding] if pending else [])
     if payload.check or not pending:
         return result
     if old.environment.exists():
@@ -130,7 +155,7 @@ def migrate_dev(context: Context, payload: MigrateDevPayload) -> JsonObject:
             store.disk.sync_directory(store.root)
     change = Change(target, "env", "migrate-dev", {"from_env": OLD_NAME, "to_env": target})
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[DevMigration]:
         env = from_json(
             Environment, _renamed(json_object(from_json(Environment, parse(new.environment.read_bytes()))), target)
         )
@@ -141,7 +166,7 @@ def migrate_dev(context: Context, payload: MigrateDevPayload) -> JsonObject:
             raw = parse(runtime.read_bytes())
             if isinstance(raw, dict):
                 transaction.files.replace(runtime, pretty(raw | {"environment_id": target}))
-        return Done(result | {"clean": True, "applied": True})
+        return Done(replace(result, clean=True, applied=True))
 
     return run(context, change, action)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.documents import Json, JsonObject, from_json, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.reply import Reply
 from greentic.model.descriptors import N_PER_ENV_SLOTS, SLOTS, split_descriptor
 from greentic.model.environment import Environment, EnvPackBinding, Slot
 from greentic.model.ids import check_env_id
@@ -37,22 +39,40 @@ class EnvPackRemovePayload(Payload, frozen=True, kw_only=True):
     idempotency_key: Key | None = None
 
 
-def summary(env_id: str, binding: EnvPackBinding) -> JsonObject:
-    return {
-        "environment_id": env_id,
-        "slot": binding.slot,
-        "kind": binding.kind,
-        "pack_ref": binding.pack_ref,
-        "generation": binding.generation,
-        "has_previous": binding.previous_binding_ref is not None,
-    }
+class BindingSummary(Reply, frozen=True, kw_only=True):
+    """What the verbs tell about a binding."""
+
+    environment_id: str
+    slot: str
+    kind: str
+    pack_ref: str
+    generation: int
+    has_previous: bool
+    """Whether it can be rolled back."""
+    warnings: list[str] | UnsetType = UNSET
 
 
-def add(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
+class BindingList(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    bindings: list[BindingSummary]
+
+
+def summary(env_id: str, binding: EnvPackBinding) -> BindingSummary:
+    return BindingSummary(
+        environment_id=env_id,
+        slot=binding.slot,
+        kind=binding.kind,
+        pack_ref=binding.pack_ref,
+        generation=binding.generation,
+        has_previous=binding.previous_binding_ref is not None,
+    )
+
+
+def add(context: Context, payload: EnvPackBindingPayload) -> BindingSummary:
     """Bind a free slot."""
     binding = _binding(payload)
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[BindingSummary]:
         env = transaction.load()
         if env.binding(payload.slot) is not None:
             raise Conflict(
@@ -62,15 +82,14 @@ def add(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
         transaction.save(replace(env, packs=[*env.packs, binding]))
         return Done(summary(env.environment_id, binding), Generations(None, binding.generation))
 
-    done = _run(context, payload.environment_id, "add", payload.slot, payload.kind, payload.idempotency_key, action)
-    return _with_warning(context, payload.environment_id, binding, done)
+    return _run(context, payload.environment_id, "add", payload.slot, payload.kind, payload.idempotency_key, action)
 
 
-def update(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
+def update(context: Context, payload: EnvPackBindingPayload) -> BindingSummary:
     """Bind a bound slot to something else; the old binding is kept for one rollback."""
     fresh = _binding(payload)
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[BindingSummary]:
         env = transaction.load()
         old = _bound(env, payload.slot)
         binding = replace(
@@ -82,14 +101,13 @@ def update(context: Context, payload: EnvPackBindingPayload) -> JsonObject:
         transaction.save(_with(env, binding))
         return Done(summary(env.environment_id, binding), Generations(old.generation, binding.generation))
 
-    done = _run(context, payload.environment_id, "update", payload.slot, payload.kind, payload.idempotency_key, action)
-    return _with_warning(context, payload.environment_id, fresh, done)
+    return _run(context, payload.environment_id, "update", payload.slot, payload.kind, payload.idempotency_key, action)
 
 
-def remove(context: Context, payload: EnvPackRemovePayload) -> JsonObject:
+def remove(context: Context, payload: EnvPackRemovePayload) -> BindingSummary:
     _check_slot(payload.slot)
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[BindingSummary]:
         env = transaction.load()
         old = _bound(env, payload.slot)
         transaction.save(replace(env, packs=[b for b in env.packs if b.slot != payload.slot]))
@@ -98,11 +116,11 @@ def remove(context: Context, payload: EnvPackRemovePayload) -> JsonObject:
     return _run(context, payload.environment_id, "remove", payload.slot, None, payload.idempotency_key, action)
 
 
-def rollback(context: Context, payload: EnvPackRemovePayload) -> JsonObject:
+def rollback(context: Context, payload: EnvPackRemovePayload) -> BindingSummary:
     """Back to the binding before the current one; once."""
     _check_slot(payload.slot)
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[BindingSummary]:
         env = transaction.load()
         current = _bound(env, payload.slot)
         stashed = unstash(current.previous_binding_ref)
@@ -121,9 +139,9 @@ def rollback(context: Context, payload: EnvPackRemovePayload) -> JsonObject:
     return _run(context, payload.environment_id, "rollback", payload.slot, None, payload.idempotency_key, action)
 
 
-def list_bindings(context: Context, env_id: str) -> JsonObject:
+def list_bindings(context: Context, env_id: str) -> BindingList:
     env = context.store.load(check_env_id(env_id, field="env_id"))
-    return {"environment_id": env.environment_id, "bindings": [summary(env.environment_id, b) for b in env.packs]}
+    return BindingList(environment_id=env.environment_id, bindings=[summary(env.environment_id, b) for b in env.packs])
 
 
 def checked_binding(slot: str, kind: str, pack_ref: str, answers_ref: str | None) -> EnvPackBinding:
@@ -138,19 +156,6 @@ def checked_binding(slot: str, kind: str, pack_ref: str, answers_ref: str | None
 
 def _binding(payload: EnvPackBindingPayload) -> EnvPackBinding:
     return checked_binding(payload.slot, payload.kind, payload.pack_ref, payload.answers_ref)
-
-
-def _with_warning(context: Context, env_id: str, binding: EnvPackBinding, done: JsonObject) -> JsonObject:
-    """The reply, with what is wrong with a deployer's answers: binding may come before the file, rendering may not."""
-    if binding.answers_ref is None or not binding.kind.startswith("greentic.deployer.k8s@"):
-        return done
-    from greentic.deployer.binding import resolve
-
-    try:
-        resolve(context, env_id, None, live=False)
-    except GreenticError as error:
-        return done | {"warnings": [error.message]}
-    return done
 
 
 def _check_slot(slot: str) -> None:
@@ -180,8 +185,8 @@ def _run(
     slot: str,
     kind: str | None,
     key_text: str | None,
-    action: Callable[[Transaction], Done],
-) -> JsonObject:
+    action: Callable[[Transaction], Done[BindingSummary]],
+) -> BindingSummary:
     env_id = check_env_id(env_text)
     key = checked_key(key_text)
     target: JsonObject = {"slot": slot} if kind is None else {"slot": slot, "kind": kind}
@@ -190,5 +195,5 @@ def _run(
         context,
         Change(env_id, "env-packs", verb, target, key or context.mint()),
         action,
-        idempotency=Idempotency(key, slot, payload),
+        idempotency=Idempotency(key, slot, payload, BindingSummary),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO, ClassVar, cast
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 
@@ -20,6 +20,7 @@ from greentic.ground.clock import timestamp
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
+from greentic.ground.reply import Reply
 from greentic.materialize.placed import verified_packs
 from greentic.materialize.staging import Staged, StagingArea, copy_private, place
 from greentic.model.delivery import (
@@ -77,21 +78,30 @@ class RevisionTransitionPayload(Payload, frozen=True, kw_only=True):
     idempotency_key: Key | None = None
 
 
-class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
-    schema_title: ClassVar[str] = "RevisionTransitionPayload"
+class RevisionSummary(Reply, frozen=True, kw_only=True):
+    """What the verbs tell about a revision."""
 
-    rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
-    timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
+    revision_id: str
+    deployment_id: str
+    bundle_id: str
+    sequence: int
+    """Its place among the deployment's revisions, from 1."""
+    lifecycle: str
 
 
-def summary(revision: Revision) -> JsonObject:
-    return {
-        "revision_id": revision.revision_id,
-        "deployment_id": revision.deployment_id,
-        "bundle_id": revision.bundle_id,
-        "sequence": revision.sequence,
-        "lifecycle": revision.lifecycle,
-    }
+class RevisionList(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    revisions: list[RevisionSummary]
+
+
+def summary(revision: Revision) -> RevisionSummary:
+    return RevisionSummary(
+        revision_id=revision.revision_id,
+        deployment_id=revision.deployment_id,
+        bundle_id=revision.bundle_id,
+        sequence=revision.sequence,
+        lifecycle=revision.lifecycle,
+    )
 
 
 def find(env: Environment, revision_id: str) -> Revision:
@@ -104,7 +114,7 @@ def find(env: Environment, revision_id: str) -> Revision:
     return revision
 
 
-def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
+def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
     """Record a new revision: with a bundle (from `bundle_path`, or pulled from `bundle_source_uri`), or by its pins alone."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
@@ -134,7 +144,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
         except GreenticError as error:
             prepared = error
 
-        def action(transaction: Transaction) -> Done:
+        def action(transaction: Transaction) -> Done[RevisionSummary]:
             current = transaction.load()
             find_deployment(current, deployment_id)
             if isinstance(prepared, GreenticError):
@@ -152,7 +162,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> JsonObject:
 
         digest = prepared.bundle_digest if isinstance(prepared, Revision) else None
         print_: JsonObject = {"digest": digest, "uri": payload.bundle_source_uri, "drain": payload.drain_seconds}
-        return run(context, change, action, idempotency=Idempotency(key, deployment_id, print_))
+        return run(context, change, action, idempotency=Idempotency(key, deployment_id, print_, RevisionSummary))
 
 
 def _with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:
@@ -314,34 +324,27 @@ def _numbered(context: Context, env: Environment, revision: Revision) -> Revisio
     return replace(revision, sequence=last + 1, created_at=now, staged_at=now)
 
 
-def warm(context: Context, payload: RevisionWarmPayload) -> JsonObject:
-    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed.
-
-    With `rollout` it also has to run in the cluster that the environment is bound to.
-    """
-    if payload.rollout:
-        from greentic.deployer.rollout import warm_with_rollout
-
-        return warm_with_rollout(context, payload)
+def warm(context: Context, payload: RevisionTransitionPayload) -> RevisionSummary:
+    """staged to ready, if the revision's packs are there, are what was pinned, and load; else it becomes failed."""
     return _transition(context, payload, "warm", "ready")
 
 
-def drain(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+def drain(context: Context, payload: RevisionTransitionPayload) -> RevisionSummary:
     """ready to draining: no new sessions; what runs may end."""
     return _transition(context, payload, "drain", "draining")
 
 
-def archive(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+def archive(context: Context, payload: RevisionTransitionPayload) -> RevisionSummary:
     """To archived, from wherever it is, unless traffic still names it."""
     return _transition(context, payload, "archive", "archived")
 
 
-def retry(context: Context, payload: RevisionTransitionPayload) -> JsonObject:
+def retry(context: Context, payload: RevisionTransitionPayload) -> RevisionSummary:
     """failed back to staged, for another warm."""
     return _transition(context, payload, "retry", "staged")
 
 
-def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb, goal: str) -> JsonObject:
+def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb, goal: str) -> RevisionSummary:
     env_id = check_env_id(payload.environment_id)
     revision_id = check_ulid(payload.revision_id, field="revision_id")
     key = checked_key(payload.idempotency_key)
@@ -352,7 +355,7 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
         # A missing revision is told before anything is logged, as other programs do.
         _compile_ahead(context, find(context.store.load(env_id), revision_id))
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
         revision = find(env, revision_id)
         state, moved = walk(revision, verb)
@@ -369,7 +372,7 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
             _retain(transaction, env, revision.deployment_id)
         return Done(summary(replace(revision, lifecycle=state)))
 
-    return run(context, change, action, idempotency=Idempotency(key, revision_id, None))
+    return run(context, change, action, idempotency=Idempotency(key, revision_id, None, RevisionSummary))
 
 
 def _compile_ahead(context: Context, revision: Revision) -> None:
@@ -402,6 +405,6 @@ def _retain(transaction: Transaction, env: Environment, deployment_id: str) -> N
         transaction.store.disk.remove_tree(transaction.paths.revision(old.revision_id))
 
 
-def list_revisions(context: Context, env_id: str) -> JsonObject:
+def list_revisions(context: Context, env_id: str) -> RevisionList:
     env = context.store.load(check_env_id(env_id, field="env_id"))
-    return {"environment_id": env.environment_id, "revisions": [summary(r) for r in env.revisions]}
+    return RevisionList(environment_id=env.environment_id, revisions=[summary(r) for r in env.revisions])

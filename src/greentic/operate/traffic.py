@@ -6,13 +6,15 @@ log), then under the lock: deployment, revisions again, idempotency, readiness, 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, from_json, replace
+from greentic.ground.documents import Json, from_json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.reply import Reply
 from greentic.model.environment import Environment, SplitEntry, TrafficSplit
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.traffic import check_weights, next_split, put_split, same_entries, unstash, without_split
@@ -55,18 +57,48 @@ class TrafficClearPayload(Payload, frozen=True, kw_only=True):
     updated_by: str = DEFAULT_OPERATOR
 
 
-def summary(split: TrafficSplit) -> JsonObject:
-    return {
-        "environment_id": split.env_id,
-        "deployment_id": split.deployment_id,
-        "bundle_id": split.bundle_id,
-        "generation": split.generation,
-        "entries": [{"revision_id": e.revision_id, "weight_bps": e.weight_bps} for e in split.entries],
-        "has_previous": split.previous_split_ref is not None,
-    }
+class EntrySummary(Reply, frozen=True, kw_only=True):
+    revision_id: str
+    weight_bps: int
+    """Of 10,000."""
 
 
-def set_traffic(context: Context, payload: TrafficSetPayload) -> JsonObject:
+class SplitSummary(Reply, frozen=True, kw_only=True):
+    """What the verbs tell about a deployment's split."""
+
+    environment_id: str
+    deployment_id: str
+    bundle_id: str
+    generation: int
+    entries: list[EntrySummary]
+    has_previous: bool
+    """Whether it can be rolled back."""
+
+
+class TrafficCleared(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    deployment_id: str
+    mode: Literal["survivor", "cleared"]
+    changed: bool
+    survivor: str | UnsetType = UNSET
+    split: SplitSummary | UnsetType = UNSET
+    """With a survivor: what routes everything to it."""
+    cleared_generation: int | None | UnsetType = UNSET
+    """Without one: the split that went away, if there was any."""
+
+
+def summary(split: TrafficSplit) -> SplitSummary:
+    return SplitSummary(
+        environment_id=split.env_id,
+        deployment_id=split.deployment_id,
+        bundle_id=split.bundle_id,
+        generation=split.generation,
+        entries=[EntrySummary(revision_id=e.revision_id, weight_bps=e.weight_bps) for e in split.entries],
+        has_previous=split.previous_split_ref is not None,
+    )
+
+
+def set_traffic(context: Context, payload: TrafficSetPayload) -> SplitSummary:
     """Replace the deployment's split. The same key and entries again change nothing."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
@@ -75,7 +107,7 @@ def set_traffic(context: Context, payload: TrafficSetPayload) -> JsonObject:
     _check_revisions(context.store.load(env_id), deployment_id, entries)
     change = Change(env_id, "traffic", "set", {"deployment_id": deployment_id}, key)
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[SplitSummary]:
         env = transaction.load()
         deployment = find_deployment(env, deployment_id)
         _check_revisions(env, deployment_id, entries)
@@ -107,23 +139,25 @@ def set_traffic(context: Context, payload: TrafficSetPayload) -> JsonObject:
         return Done(summary(split), Generations(previous, split.generation))
 
     weights: list[Json] = [[e.revision_id, e.weight_bps] for e in sorted(entries, key=lambda e: e.revision_id)]
-    return run(context, change, action, idempotency=Idempotency(key, deployment_id, weights), spec_errors=True)
+    return run(
+        context, change, action, idempotency=Idempotency(key, deployment_id, weights, SplitSummary), spec_errors=True
+    )
 
 
-def show(context: Context, payload: TrafficShowPayload) -> JsonObject:
+def show(context: Context, payload: TrafficShowPayload) -> SplitSummary:
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     return summary(_split(context.store.load(env_id), deployment_id))
 
 
-def rollback(context: Context, payload: TrafficShowPayload) -> JsonObject:
+def rollback(context: Context, payload: TrafficShowPayload) -> SplitSummary:
     """One step back, to the split before the current one, if its revisions are still ready."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
     change = Change(env_id, "traffic", "rollback", {"deployment_id": deployment_id}, key or context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[SplitSummary]:
         env = transaction.load()
         current = _split(env, deployment_id)
         stashed = unstash(current.previous_split_ref)
@@ -146,10 +180,12 @@ def rollback(context: Context, payload: TrafficShowPayload) -> JsonObject:
         transaction.refresh_projection(env)
         return Done(summary(restored), Generations(current.generation, restored.generation))
 
-    return run(context, change, action, idempotency=Idempotency(key, deployment_id, None), spec_errors=True)
+    return run(
+        context, change, action, idempotency=Idempotency(key, deployment_id, None, SplitSummary), spec_errors=True
+    )
 
 
-def clear(context: Context, payload: TrafficClearPayload) -> JsonObject:
+def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:
     """Give everything to one survivor, or take a retiring deployment's split away."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
@@ -167,16 +203,20 @@ def clear(context: Context, payload: TrafficClearPayload) -> JsonObject:
                 updated_by=payload.updated_by,
             ),
         )
-        changed = before is None or before.generation != split["generation"]
-        return {
-            "environment_id": env_id, "deployment_id": deployment_id, "mode": "survivor", "survivor": survivor,
-            "changed": changed, "split": split,
-        }  # fmt: skip
+        changed = before is None or before.generation != split.generation
+        return TrafficCleared(
+            environment_id=env_id,
+            deployment_id=deployment_id,
+            mode="survivor",
+            survivor=survivor,
+            changed=changed,
+            split=split,
+        )
     change = Change(
         env_id, "traffic", "clear", {"deployment_id": deployment_id, "survivor": None}, key or context.mint()
     )
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[TrafficCleared]:
         env = transaction.load()
         deployment = find_deployment(env, deployment_id)
         current = env.split(deployment_id)
@@ -190,13 +230,19 @@ def clear(context: Context, payload: TrafficClearPayload) -> JsonObject:
             env = without_split(env, deployment_id)
             transaction.save(env)
         transaction.refresh_projection(env)
-        result: JsonObject = {
-            "environment_id": env_id, "deployment_id": deployment_id, "mode": "cleared", "changed": current is not None,
-            "cleared_generation": None if current is None else current.generation,
-        }  # fmt: skip
-        return Done(result, Generations(None if current is None else current.generation, None))
+        gone = None if current is None else current.generation
+        result = TrafficCleared(
+            environment_id=env_id,
+            deployment_id=deployment_id,
+            mode="cleared",
+            changed=current is not None,
+            cleared_generation=gone,
+        )
+        return Done(result, Generations(gone, None))
 
-    return run(context, change, action, idempotency=Idempotency(key, deployment_id, None), spec_errors=True)
+    return run(
+        context, change, action, idempotency=Idempotency(key, deployment_id, None, TrafficCleared), spec_errors=True
+    )
 
 
 def _split(env: Environment, deployment_id: str) -> TrafficSplit:

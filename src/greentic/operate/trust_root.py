@@ -84,12 +84,12 @@ def add(context: Context, payload: TrustRootAddPayload) -> JsonObject:
         env_id, "trust-root", "add", {"key_id": payload.key_id, "public_key_pem": pem}, key or context.mint()
     )
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[JsonObject]:
         root = add_key(context.store.trust_root(env_id), payload.key_id, pem)
         transaction.save_trust_root(root)
         return Done({"environment_id": env_id, "added_key_id": payload.key_id, "trusted_key_count": len(root.keys)})
 
-    idempotency = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem})
+    idempotency: Idempotency[JsonObject] = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem})
     return run(context, change, action, idempotency=idempotency, may_create=True)
 
 
@@ -99,7 +99,7 @@ def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
     key = checked_key(payload.idempotency_key)
     change = Change(env_id, "trust-root", "remove", {"key_id": payload.key_id}, key or context.mint())
 
-    def action(transaction: Transaction) -> Done:
+    def action(transaction: Transaction) -> Done[JsonObject]:
         before: TrustRoot = context.store.trust_root(env_id)
         root, gone = remove_key(before, payload.key_id)
         if gone is not None:

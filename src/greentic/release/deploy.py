@@ -11,8 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
+from greentic.ground.reply import Reply
 from greentic.model.environment import BundleDeployment, Environment
 from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment
 from greentic.operate import bundles, revisions, traffic
@@ -43,7 +43,19 @@ class BundleDeployPayload(Payload, frozen=True, kw_only=True):
     revenue_share: list[SharePayload] | None = None
 
 
-def deploy(context: Context, payload: BundleDeployPayload) -> JsonObject:
+class Deployed(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    bundle_id: str
+    deployment_id: str
+    revision_id: str
+    reused_deployment: bool
+    superseded_revisions: list[str]
+    """What took the traffic before."""
+    traffic: str = "100% (10000 bps)"
+    status: str = "routed"
+
+
+def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     """Bring a bundle into service under 100 % of its deployment's traffic."""
     env_id = check_env_id(payload.environment_id)
     bundle_id = check_segment(payload.bundle_id, field="bundle_id")
@@ -94,9 +106,9 @@ def deploy(context: Context, payload: BundleDeployPayload) -> JsonObject:
 def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> str:
     """Stage and warm a bundle; a revision that does not warm is archived. Returns its id."""
     env_id = payload.environment_id
-    revision_id = str(revisions.stage(context, payload)["revision_id"])
+    revision_id = revisions.stage(context, payload).revision_id
     try:
-        revisions.warm(context, revisions.RevisionWarmPayload(environment_id=env_id, revision_id=revision_id))
+        revisions.warm(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
     except GreenticError:
         abandon(context, env_id, revision_id)
         raise
@@ -135,7 +147,7 @@ def _add(context: Context, payload: BundleDeployPayload, env_id: str, customer_i
             config_overrides=payload.config_overrides,
         ),
     )
-    return str(added["deployment_id"])
+    return added.deployment_id
 
 
 def _check_selector(binding: RouteBindingPayload | None) -> None:
@@ -157,7 +169,7 @@ def _check_binding(payload: BundleDeployPayload, deployment: BundleDeployment) -
         )
 
 
-def _already(env: Environment, deployment: BundleDeployment, key: str | None) -> JsonObject | None:
+def _already(env: Environment, deployment: BundleDeployment, key: str | None) -> Deployed | None:
     split = env.split(deployment.deployment_id)
     if key is None or split is None or split.idempotency_key != key or len(split.entries) != 1:
         return None
@@ -168,14 +180,12 @@ def _already(env: Environment, deployment: BundleDeployment, key: str | None) ->
 
 def _result(
     env_id: str, bundle_id: str, deployment_id: str, revision_id: str, reused: bool, superseded: list[str]
-) -> JsonObject:
-    return {
-        "environment_id": env_id,
-        "bundle_id": bundle_id,
-        "deployment_id": deployment_id,
-        "revision_id": revision_id,
-        "reused_deployment": reused,
-        "superseded_revisions": list[Json](r for r in superseded if r != revision_id),
-        "traffic": "100% (10000 bps)",
-        "status": "routed",
-    }
+) -> Deployed:
+    return Deployed(
+        environment_id=env_id,
+        bundle_id=bundle_id,
+        deployment_id=deployment_id,
+        revision_id=revision_id,
+        reused_deployment=reused,
+        superseded_revisions=[r for r in superseded if r != revision_id],
+    )

@@ -6,12 +6,12 @@ is idempotent; a run that was interrupted is run again.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.ground.reply import Reply
 from greentic.model.descriptors import split_descriptor
 from greentic.model.environment import BundleDeployment, Environment
 from greentic.model.ids import check_env_id
@@ -31,13 +31,43 @@ class BundleRetirePayload(Payload, frozen=True, kw_only=True):
     idempotency_key: Key | None = None
 
 
-def retire(context: Context, payload: BundleRetirePayload) -> JsonObject:
+class HookResult(Reply, frozen=True, kw_only=True):
+    """What became of a revision beside the store; a local store has nothing there to tear down."""
+
+    revision_id: str
+    result: str = "done"
+
+
+class Absent(Reply, frozen=True, kw_only=True):
+    """There was nothing to retire."""
+
+    environment_id: str
+    bundle: str
+    state: Literal["absent"] = "absent"
+
+
+class Retired(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    deployment_id: str
+    bundle_id: str
+    customer_id: str
+    state: Literal["retired"] = "retired"
+    marked_retiring: bool
+    split_cleared: bool
+    drained: list[str]
+    drain_hook: list[HookResult]
+    archived: list[str]
+    teardown: list[HookResult]
+    pruned_revision_ids: list[str]
+
+
+def retire(context: Context, payload: BundleRetirePayload) -> Retired | Absent:
     """Retire a deployment; one that is not there is `absent`, which is no error."""
     env_id = check_env_id(payload.environment_id)
     env = context.store.load(env_id)
     deployment = _find(env, payload)
     if deployment is None:
-        return {"environment_id": env_id, "bundle": payload.bundle, "state": "absent"}
+        return Absent(environment_id=env_id, bundle=payload.bundle)
     _check_deployer(env, payload)
     deployment_id = deployment.deployment_id
     marked = deployment.status != "archived"
@@ -55,25 +85,19 @@ def retire(context: Context, payload: BundleRetirePayload) -> JsonObject:
     for revision_id in archived:
         revisions.archive(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
     removed = bundles.remove(context, bundles.BundleRemovePayload(environment_id=env_id, deployment_id=deployment_id))
-    return {
-        "environment_id": env_id,
-        "deployment_id": deployment_id,
-        "bundle_id": deployment.bundle_id,
-        "customer_id": deployment.customer_id,
-        "state": "retired",
-        "marked_retiring": marked,
-        "split_cleared": cleared["changed"],
-        "drained": list[Json](drained),
-        "drain_hook": [_hook(r) for r in drained],
-        "archived": list[Json](archived),
-        "teardown": [_hook(r) for r in archived],
-        "pruned_revision_ids": removed["pruned_revision_ids"],
-    }
-
-
-def _hook(revision_id: str) -> JsonObject:
-    """A local store has nothing beside it to tear down."""
-    return {"revision_id": revision_id, "result": "done"}
+    return Retired(
+        environment_id=env_id,
+        deployment_id=deployment_id,
+        bundle_id=deployment.bundle_id,
+        customer_id=deployment.customer_id,
+        marked_retiring=marked,
+        split_cleared=cleared.changed,
+        drained=drained,
+        drain_hook=[HookResult(revision_id=r) for r in drained],
+        archived=archived,
+        teardown=[HookResult(revision_id=r) for r in archived],
+        pruned_revision_ids=removed.pruned_revision_ids or [],
+    )
 
 
 def _find(env: Environment, payload: BundleRetirePayload) -> BundleDeployment | None:

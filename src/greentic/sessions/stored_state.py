@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from greentic.expressions.paths import MISSING
-from greentic.ground.values import in_range
+from greentic.ground.value_range import in_range
 from greentic.sessions.value_store import ValueStore
 
 

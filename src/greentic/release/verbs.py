@@ -1,0 +1,38 @@
+"""The verbs that carry out many changes as one wish."""
+
+from __future__ import annotations
+
+from greentic.operate.verb import ENV, KEY, UPDATED_BY, Flag, Verb
+
+_A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
+
+VERBS: tuple[Verb, ...] = (
+    Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
+         "make an environment what one file says", "gtc op env apply --answers env.yaml --dry-run", positionals=(),
+         options=f"{_A}:ApplyOptions",
+         flags=(Flag("--dry-run", "dry_run", "only show the plan", switch=True),
+                Flag("--check", "check", "fail if anything is to do", switch=True),
+                Flag("--yes", "", "accepted for scripts; nothing is asked", switch=True),
+                Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
+    Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
+         "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
+         positionals=(ENV, "bundle"),
+         flags=(Flag("--customer", "customer_id", "whose deployment", "ID"),
+                Flag("--store-only", "store_only", "leave what a deployer runs", switch=True),
+                Flag("--force-drain", "force_drain", "do not wait for sessions", switch=True), KEY)),
+    Verb("deploy", "run", f"{_D}:deploy", f"{_D}:BundleDeployPayload",
+         "add, stage, warm and route a bundle in one call", "gtc op deploy --bundle bot.gtbundle --path-prefix /",
+         positionals=(),
+         flags=(Flag("--bundle", "bundle_path", "the .gtbundle", "FILE"), Flag("--env", ENV, "environment (local)", "ID"),
+                Flag("--bundle-id", "bundle_id", "default: the file's stem", "ID"),
+                Flag("--customer-id", "customer_id", "who is billed", "ID"), KEY,
+                Flag("--source-uri", "bundle_source_uri", "where workers pull it", "URI"),
+                Flag("--path-prefix", "route_binding.path_prefixes", "route this prefix", "PREFIX", repeat=True),
+                Flag("--host", "route_binding.hosts", "route this host", "HOST", repeat=True),
+                Flag("--tenant", "route_binding.tenant_selector.tenant", "tenant", "ID"),
+                Flag("--team", "route_binding.tenant_selector.team", "team", "ID"),
+                Flag("--config-override", "config_overrides", "a text for a pack", "PACK:KEY=VALUE", repeat=True),
+                Flag("--config-override-json", "config_overrides", "JSON for a pack", "PACK:KEY=JSON", repeat=True),
+                Flag("--config-overrides-from", "config_overrides", "a JSON file of them", "FILE")),
+         hint="greentic-start start --env {environment_id}"),
+)  # fmt: skip

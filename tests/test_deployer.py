@@ -1,0 +1,225 @@
+"""The deployer's verbs over a simulated cluster: what they answer, and what must never be seen, sent or used."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Author
+from greentic.cli.changes_view import show_changes
+from greentic.cli.output import print_failure, print_success
+from greentic.deployer import binding, cluster_identity, reconcile, rollout, sweep
+from greentic.deployer.cluster_identity import Reached
+from greentic.deployer.dry_run import DryRun
+from greentic.ground.documents import replace
+from greentic.ground.errors import Conflict
+from greentic.ground.reply import reply_object
+from greentic.k8s import names
+from greentic.k8s.objects import Ref
+from greentic.operate import env, env_packs, revisions
+from simulators import SimulatedCluster
+
+E = "local"
+IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
+SECRET = "planted-value-of-a-secret"
+
+
+@pytest.fixture
+def bound(author: Author, hello: Path) -> Author:
+    """An environment with a routed revision that pods can pull, bound to a cluster and to development secrets."""
+    author.create()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle")
+    root = author.context.store.paths(E).root
+    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE}))
+    (root / ".greentic" / "dev").mkdir(parents=True)
+    (root / ".greentic" / "dev" / ".dev.secrets.env").write_text(f"TOKEN={SECRET}\n")
+    for slot, kind, ref in (
+        ("deployer", "greentic.deployer.k8s@1.0.0", "answers.json"),
+        ("secrets", "greentic.secrets.dev-store@1.0.0", None),
+    ):
+        payload = env_packs.EnvPackBindingPayload(
+            environment_id=E, slot=slot, kind=kind, pack_ref="builtin", answers_ref=ref
+        )
+        binding.add(author.context, payload)
+    return author
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> SimulatedCluster:
+    found = SimulatedCluster()
+    for module in (reconcile, rollout, sweep):
+        monkeypatch.setattr(module, "reach", lambda context, deployer: Reached(found, found, "ambient"))
+    return found
+
+
+def reconciled(author: Author, **how: object) -> reconcile.ReconcileReport | DryRun:
+    payload = reconcile.EnvReconcilePayload(environment_id=E, no_wait=True, **how)
+    return reconcile.reconcile_environment(author.context, payload)
+
+
+def test_threat_false_convergence_a_second_reconcile_writes_nothing(bound, cluster):
+    first = reconciled(bound)
+    assert first.applied_count == 15 and len(first.created) == 15 and first.writes == 16
+    again = reconciled(bound)
+    assert (again.created, again.changed, again.pruned, again.writes - first.writes) == ([], [], [], 0)
+    assert again.applied == first.applied and again.unchanged_count == 15
+    told = reconciled(bound, dry_run=True)
+    assert told.in_sync and told.changes == [] and reply_object(told)["dry_run"] is True
+
+
+def test_a_reconcile_names_what_the_image_or_a_source_lacks(bound, cluster):
+    root = bound.context.store.paths(E).root
+    (root / "answers.json").write_text(json.dumps({"runtime_image": "registry.example.com/worker:1"}))
+    assert "names no digest" in reconciled(bound).warnings[0]
+    (root / "answers.json").write_text("{}")
+    writes = cluster.writes
+    with pytest.raises(Conflict, match="does not say which image"):
+        reconciled(bound)
+    assert cluster.writes == writes
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_threat_secret_leak_a_dry_run_never_shows_the_value_of_a_secret(bound, cluster, capsys, refused):
+    """Neither the one that is there nor the one that would come, in no form, not even where the server repeats it."""
+    new = base64.b64encode(f"TOKEN={SECRET}\n".encode()).decode()
+    reconciled(bound)
+    ref = Ref("Secret", names.DEV_SECRETS, "gtc-local")
+    old = base64.b64encode(b"TOKEN=the-one-before\n").decode()
+    before = cluster.objects[ref]
+    before["data"] = {".dev.secrets.env": old}
+    before["stringData"] = {"more": "the-one-before"}
+    if refused:
+        cluster.refuse = {"Secret": f"admission webhook denied the request: data is {new}"}
+    told = reconciled(bound, dry_run=True)
+    assert not told.in_sync and "(secret)" in json.dumps(reply_object(told))
+    print_success("json", "env", "diff", reply_object(told), "")
+    print_success("table", "env", "diff", reply_object(told), "")
+    show_changes(reply_object(told))
+    shown = "".join(capsys.readouterr())
+    assert names.DEV_SECRETS in shown
+    assert not [text for text in (SECRET, new, old, "the-one-before") if text in shown]
+
+
+def test_a_failed_reconcile_reports_what_was_done_and_holds_no_secret(bound, cluster, capsys):
+    cluster.refuse = {"Service": "no services today"}
+    with pytest.raises(Conflict, match="no services today") as failed:
+        reconciled(bound)
+    report = failed.value.report
+    assert {f["kind"] for f in report["failed"]} == {"Service"} and report["not_attempted"]
+    print_failure("json", "env", "reconcile", failed.value)
+    print_failure("table", "env", "reconcile", failed.value)
+    assert SECRET not in "".join(capsys.readouterr())
+    assert bound.audit()[-1]["verb"] == "reconcile"
+
+
+def test_one_revision_is_applied_alone_and_told(bound, cluster):
+    reconciled(bound)
+    revision = bound.context.store.load(E).revisions[0]
+    payload = rollout.ApplyRevisionPayload(environment_id=E, revision_id=revision.revision_id, no_wait=True)
+    told = rollout.apply_revision(bound.context, payload)
+    assert (told.action, told.worker_name, told.identity) == (
+        "warmed",
+        names.worker_name(revision.revision_id),
+        "ambient",
+    )
+    assert told.pruned_count == 0
+
+
+def test_threat_prune_strangers_a_sweep_deletes_orphans_of_this_store_alone(bound, cluster):
+    reconciled(bound)
+    orphan = Ref("Deployment", "gtc-worker-orphan", "gtc-local")
+    known = next(t for r, t in cluster.objects.items() if r.kind == "Deployment" and "worker" in r.name)
+    for name, store in (("gtc-worker-orphan", None), ("gtc-worker-stranger", "s-of-somebody-else")):
+        thing = json.loads(json.dumps(known))
+        thing["metadata"] |= {"name": name, "uid": name}
+        thing["metadata"]["labels"][names.REVISION] = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+        if store:
+            thing["metadata"]["labels"][names.STORE] = store
+        cluster.objects[Ref("Deployment", name, "gtc-local")] = thing
+    looked = sweep.sweep(bound.context, sweep.SweepPayload(environment_id=E))
+    assert looked.dry_run and [o.name for o in looked.orphans] == [orphan.name] and orphan in cluster.objects
+    assert [o.name for o in looked.skipped] == ["gtc-worker-stranger"]
+    done = sweep.sweep(bound.context, sweep.SweepPayload(environment_id=E, apply=True))
+    assert [o.name for o in done.removed] == [orphan.name] and orphan not in cluster.objects
+    assert Ref("Deployment", "gtc-worker-stranger", "gtc-local") in cluster.objects
+
+
+def test_destroying_takes_the_cluster_first_and_the_plain_verb_asks_none(bound, cluster, monkeypatch):
+    reconciled(bound)
+    document = bound.context.store.load(E)
+    with bound.context.store.transaction(E) as transaction:
+        transaction.save(replace(document, traffic_splits=[]))
+    told = sweep.destroy(bound.context, sweep.EnvDestroyPayload(environment_id=E, confirm=True))
+    left = {r.kind for r in cluster.objects}
+    assert told.cluster.removed_count >= 13 and left <= {"Namespace", "Secret"} and not bound.context.store.exists(E)
+    asked = cluster.requests
+    Author(bound.context, "other").create()
+    assert env.destroy(bound.context, env.DestroyPayload(environment_id="other", confirm=True)).destroyed
+    assert cluster.requests == asked
+
+
+def test_a_rollout_belongs_to_the_deployer_and_the_plain_warm_asks_no_cluster(bound, cluster):
+    document = bound.context.store.load(E)
+    staged = bound.stage(document.bundles[0].deployment_id, _bundle(bound))
+    plain = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=staged))
+    assert plain.lifecycle == "ready" and cluster.requests == 0
+    again = bound.stage(document.bundles[0].deployment_id, _bundle(bound))
+    transition = revisions.RevisionTransitionPayload(environment_id=E, revision_id=again)
+    assert revisions.warm(bound.context, transition).lifecycle == "ready" and cluster.requests == 0
+
+
+def _bundle(author: Author) -> Path:
+    revision = author.context.store.load(E).revisions[0]
+    return author.context.store.paths(E).revision(revision.revision_id) / "bundle.gtbundle"
+
+
+# -- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def token(ends: int) -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"iat": 1, "exp": ends}).encode()).decode().rstrip("=")
+    return f"e30.{claims}.c2ln"
+
+
+@pytest.mark.parametrize("place", ["variable", "file", "cluster"])
+def test_a_token_that_ended_is_not_used_wherever_it_lies(bound, monkeypatch, place):
+    """It is not sent anywhere; the next place is asked, and if none has one that lives, the verb fails."""
+    store = bound.context.store
+    now = store.clock.now_ns() // 1_000_000_000
+    ref = cluster_identity.credentials_ref(E)
+    with store.transaction(E) as transaction:
+        transaction.save(replace(transaction.load(), credentials_ref=ref))
+    ended, alive = token(now - 1), token(now + 3600)
+    sent: list[str | None] = []
+    secrets: dict[str, str] = {}
+
+    class Api:
+        def __init__(self, connection: str | None) -> None:
+            sent.append(connection)
+
+        def get(self, ref: Ref) -> dict | None:
+            data = {k: base64.b64encode(v.encode()).decode() for k, v in secrets.items()}
+            return {"metadata": {"labels": {names.ENV: E}}, "data": data} if data else None
+
+    monkeypatch.setattr(cluster_identity, "ApiServer", Api)
+    monkeypatch.setattr(cluster_identity, "connect", lambda context, told=None: told)
+
+    def lay(where: str, what: str) -> None:
+        if where == "variable":
+            monkeypatch.setenv(cluster_identity.variable_of(ref), what)
+        elif where == "file":
+            cluster_identity.keep_token(store.paths(E), what)
+        else:
+            secrets["bearer"] = what
+
+    lay(place, ended)
+    deployer = binding.resolve(bound.context, E, None, live=True)
+    with pytest.raises(Conflict, match="nowhere to be found") as missing:
+        cluster_identity.reach(bound.context, deployer)
+    assert ended not in sent and ended not in str(missing.value)
+    lay("cluster", alive)
+    cluster_identity.reach(bound.context, deployer)
+    assert sent[-1] == alive and ended not in sent

@@ -1,0 +1,142 @@
+"""The house: no circles, rooms and files of a size, names that mean one thing, and that everything says what it is for.
+
+What the linter's contracts hold (floors, who may import what) is in `pyproject.toml`; that every room stands in them is held here.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "greentic"
+BESIDE = ("sdk",)
+"""What runs inside components, and is no room."""
+FILES = [p for p in sorted(SOURCE.rglob("*.py")) if p.relative_to(SOURCE).parts[0] not in BESIDE]
+ROOMS = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").is_file() and p.name not in BESIDE)
+
+MAX_ROOM, MAX_FILE = 2_400, 500
+LARGER_ROOMS = {"operate": (2_900, "the verbs' tables and typed replies; what examines (env_doctor) is to leave next")}
+LARGER_FILES: dict[str, tuple[int, str]] = {}
+SAME_NAMES = {
+    "__init__.py": "opens a room",
+    "delivery.py": "the rule in model/, the verb in operate/",
+    "traffic.py": "the rule in model/, the verb in operate/",
+    "verbs.py": "each room's rows of the table of verbs",
+    "engine.py": "flow/ runs a graph, wasm/ holds the engine that runs components",
+}
+CIRCLES = {
+    frozenset(
+        f"greentic.{name}"
+        for name in (
+            "distribute.http_source",
+            "distribute.oci_source",
+            "distribute.source",
+            "net.request",
+            "registry.client",
+        )
+    )
+}
+"""Still there, and named; who opens one takes it out."""
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("greentic", include_external_packages=False, cache_dir=None)
+
+
+def circles(imports: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Sets of modules that import each other, directly or through others (Tarjan)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: set[frozenset[str]] = set()
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in sorted(imports.get(module, ())):
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            members = set()
+            while True:
+                members.add(stack.pop())
+                if module in members:
+                    break
+            if len(members) > 1:
+                found.add(frozenset(members))
+
+    for module in sorted(imports):
+        if module not in index:
+            visit(module)
+    return found
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {frozenset("abc")}
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == set()
+
+
+def test_no_modules_import_each_other_not_even_inside_functions(graph):
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    found = circles(imports)
+    assert found <= CIRCLES, [sorted(circle) for circle in found - CIRCLES]
+    assert found >= CIRCLES, "a circle is gone: take it out of the list"
+
+
+def test_rooms_and_files_have_a_size():
+    rooms = {room: sum(lines(p) for p in FILES if p.relative_to(SOURCE).parts[0] == room) for room in ROOMS}
+    assert {r: n for r, n in rooms.items() if n > LARGER_ROOMS.get(r, (MAX_ROOM,))[0]} == {}
+    files = {str(p.relative_to(SOURCE)): lines(p) for p in FILES}
+    assert {f: n for f, n in files.items() if n > LARGER_FILES.get(f, (MAX_FILE,))[0]} == {}
+    for name in LARGER_FILES:
+        assert files.get(name, 0) > MAX_FILE, f"{name} is of a size now: take it out of the list"
+    for name in LARGER_ROOMS:
+        assert rooms.get(name, 0) > MAX_ROOM, f"{name}/ is of a size now: take it out of the list"
+
+
+def test_a_file_name_stands_twice_only_for_the_same_noun():
+    places = defaultdict(list)
+    for path in FILES:
+        places[path.name].append(path.parent.name)
+    assert {name: rooms for name, rooms in places.items() if len(rooms) > 1 and name not in SAME_NAMES} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_module_opens_with_what_it_is_for(path):
+    told = ast.get_docstring(ast.parse(path.read_text()))
+    assert told and not told.startswith("To be told") and len(told) >= 20
+
+
+def test_every_room_stands_in_every_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(c for c in contracts if c["type"] == "layers")
+    listed = {word.strip("()") for row in layers["layers"] for word in row.replace("|", " ").split()}
+    everything = {f"greentic.{room}" for room in ROOMS} | {"greentic.api"}
+    assert listed == everything
+    owners = {
+        "lightkube": {"cluster"},
+        "wasmtime": {"wasm", "components"},
+        "redis": {"sessions"},
+        "rich": {"cli"},
+    }
+    for package, rooms in owners.items():
+        held = [
+            c
+            for c in contracts
+            if c["type"] == "forbidden" and package in c["forbidden_modules"] and c["name"].startswith("Only")
+        ]
+        assert [set(c["source_modules"]) for c in held] == [everything - {f"greentic.{r}" for r in rooms}], package
