@@ -1,4 +1,4 @@
-.PHONY: setup check test bench image cluster-up cluster-test cluster-down
+.PHONY: setup check docs test bench image cluster-up cluster-test cluster-down
 
 setup:
 	@scripts/setup.sh --dev
@@ -14,6 +14,10 @@ test: check
 	rm -f .coverage .coverage.*
 	.venv/bin/python -m pytest -rs --cov --cov-report=
 	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
+
+# What is printed from tables.
+docs: setup
+	.venv/bin/python scripts/variables_page.py --write
 
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup
