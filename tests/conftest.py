@@ -40,6 +40,15 @@ def need(program: str, package: str) -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    top = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    top.mkdir(mode=0o700, exist_ok=True)
+    return top
+
+
 @pytest.fixture
 def fixtures() -> Path:
     path = SHARED / "fixtures"

@@ -1,0 +1,58 @@
+"""What went wrong for people who do this job, case by case, where the cases lie beside the project (../shared/field).
+
+Each case is a program that ends with 0 if we behave rightly. `STILL_WRONG` lists what is not mended yet; it may only get shorter.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import PROGRAMS, SHARED
+
+FIELD = SHARED / "field"
+CASES = sorted(path.parent for path in FIELD.glob("*/*/try.py"))
+LONGEST = 600
+"""Seconds after which a case hangs; none takes a tenth of it."""
+
+STILL_WRONG: frozenset[str] = frozenset()
+
+
+@pytest.mark.skipif(not CASES, reason="needs the cases of the field beside the project (../shared/field)")
+def test_the_cases_of_the_field_are_here() -> None:
+    assert not STILL_WRONG - {f"{case.parent.name}/{case.name}" for case in CASES}
+
+
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    wrong = pytest.mark.xfail(strict=True, reason="not mended yet; take it out of STILL_WRONG when it is")
+    return [wrong] if name in STILL_WRONG else []
+
+
+@pytest.mark.field
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=(name := f"{case.parent.name}/{case.name}"), marks=_marks(name)) for case in CASES]
+)
+def test_what_went_wrong_for_people_goes_right(case: Path, shared_directory: Path, tmp_path: Path) -> None:
+    leases, field = shared_directory / "ports", shared_directory / "field"
+    leases.mkdir(exist_ok=True)
+    field.mkdir(exist_ok=True)
+    scratch = field / f"{case.parent.name}-{case.name}"  # what the cases compile and build is kept beside it, for all
+    environ = dict(os.environ) | {
+        "GTC": str(PROGRAMS / "gtc"),
+        "START": str(PROGRAMS / "greentic-start"),
+        "TMPDIR": str(tmp_path),
+        "FIELD_DIR": str(scratch),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "field_case.py"), str(case / "try.py"), str(leases)],
+        env=environ, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST, check=False,
+    )  # fmt: skip
+    told = done.stdout.strip()
+    if done.returncode and told.rpartition("\n")[2].startswith("needs "):
+        pytest.skip(told.rpartition("\n")[2])
+    assert done.returncode == 0, told[-4000:]
