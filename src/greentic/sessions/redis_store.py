@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from greentic.flow.graph import FlowFailure
 from greentic.ground.errors import BootError
+from greentic.ground.extras import need
 from greentic.sessions.value_store import HoldQueue, check_size, still_held
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         """Connects, so that a wrong address is told at boot. Raises `BootError`."""
+        need("redis", "keeping conversations in Redis")
         import redis
 
         self._errors = (redis.RedisError, OSError)
