@@ -35,6 +35,7 @@ mutants: setup
 # What is printed from tables.
 docs: setup
 	.venv/bin/python scripts/variables_page.py --write
+	.venv/bin/python scripts/threats_page.py --write
 
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup
