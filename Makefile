@@ -25,7 +25,7 @@ floors:
 # PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`.
 test: check
 	rm -f .coverage .coverage.*
-	.venv/bin/python -m pytest -n auto -rs --durations=10 --cov --cov-report= $(PYTEST)
+	.venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)
 	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
 
 # Whether the tests would notice: changes one thing of a module at a time. See docs/mutants.md. MUTANTS='trust store' chooses rooms or modules.
@@ -36,6 +36,7 @@ mutants: setup
 docs: setup
 	.venv/bin/python scripts/variables_page.py --write
 	.venv/bin/python scripts/threats_page.py --write
+	.venv/bin/python kit/mutants.py page --write
 
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup
