@@ -155,7 +155,12 @@ def _measure(tree: Path, files: tuple[str, ...]) -> dict[str, float]:
         if not {child.tag for child in case} & {"failure", "error", "skipped"}
     ]
     seconds = {f"{case.get('file')}::{case.get('name')}": float(case.get("time") or 0) for case in cases}
-    return {test: taken for test, taken in seconds.items() if taken <= SLOWEST}
+    quick = {test: taken for test, taken in seconds.items() if taken <= SLOWEST}
+    if not quick:
+        raise SystemExit(
+            f"none of the tests in {', '.join(files)} passes quickly on the code as it is, so no mutant can be judged"
+        )
+    return quick
 
 
 def _record(tree: Path, files: tuple[str, ...]) -> Path:

@@ -62,9 +62,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter and session.config.getoption("--known-skips") and session.exitstatus == 0:
-        if any(BESIDE not in line for line in _skips(reporter)):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if not reporter or session.exitstatus or not session.config.getoption("--known-skips"):
+        return
+    if any(BESIDE not in line for line in _skips(reporter)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _skips(reporter: pytest.TerminalReporter) -> list[str]:

@@ -55,7 +55,7 @@ def test_the_tutorial_works_line_by_line(tmp_path):
     script = "set -euo pipefail\n" + "".join(
         f"{body}\necho '== {n}'\n" for n, (kind, body) in enumerate(blocks) if kind == "sh"
     )
-    environ = {k: v for k, v in os.environ.items()} | {
+    environ = dict(os.environ.items()) | {
         "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(Path.home() / ".cache"),
     }

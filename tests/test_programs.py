@@ -388,7 +388,7 @@ def test_the_demo(tmp_path):
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports.append(str(free.getsockname()[1]))
-    environ = {k: v for k, v in os.environ.items()} | {"WORKER_PORT": ports[0], "DISTRIBUTOR_PORT": ports[1]}
+    environ = dict(os.environ.items()) | {"WORKER_PORT": ports[0], "DISTRIBUTOR_PORT": ports[1]}
     run = lambda *words: subprocess.run(
         [str(ROOT / "demo.sh"), *words], capture_output=True, text=True, env=environ, timeout=300
     )
