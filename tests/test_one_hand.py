@@ -17,7 +17,6 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "greentic"
 CLOCK, VARIABLES, DISK = "ground/clock.py", "ground/variables.py", "ground/disk.py or ground/lock.py"
 
 OFFENDERS: dict[str, frozenset[str]] = {
-    "activate/activation.py": frozenset({"Path.replace", "os.environ"}),
     "activate/warm.py": frozenset({"os.environ"}),
     "author/bundle_build.py": frozenset({"Path.replace", "os.fsync"}),
     "author/component_build.py": frozenset({"os.environ"}),
@@ -43,13 +42,8 @@ OFFENDERS: dict[str, frozenset[str]] = {
     "distribute/serve_directory.py": frozenset({"time.monotonic", "time.sleep"}),
     "distribute/signatures.py": frozenset({"os.environ"}),
     "flow/context.py": frozenset({"time.gmtime", "time.strftime"}),
-    "ingress/app.py": frozenset({"random.random", "time.time"}),
-    "ingress/auth.py": frozenset({"os.environ"}),
     "ingress/turn_pool.py": frozenset({"time.monotonic"}),
     "materialize/export_archive.py": frozenset({"Path.replace"}),
-    "materialize/progress.py": frozenset({"time.monotonic"}),
-    "materialize/pull.py": frozenset({"os.environ"}),
-    "materialize/seed.py": frozenset({"Path.replace", "os.fsync"}),
     "materialize/staging.py": frozenset({"os.fsync"}),
     "materialize/trusted.py": frozenset({"time.time"}),
     "net/dial.py": frozenset({"os.environ"}),
@@ -62,9 +56,6 @@ OFFENDERS: dict[str, frozenset[str]] = {
     "store/operator_key.py": frozenset({"os.environ", "os.urandom"}),
     "wasm/compile_cache.py": frozenset({"Path.replace", "fcntl.flock", "os.environ", "os.fsync", "time.monotonic"}),
     "wasm/engine.py": frozenset({"os.environ", "time.sleep"}),
-    "worker/boot.py": frozenset({"os.environ"}),
-    "worker/processes.py": frozenset({"os.environ", "time.monotonic", "time.sleep"}),
-    "worker/server.py": frozenset({"os.environ"}),
 }
 
 

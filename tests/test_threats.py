@@ -14,15 +14,11 @@ import threats_page as table
 
 OWED: frozenset[str] = frozenset(
     {
-        "body-lost",
-        "browser-on-loopback",
         "credential-origin",
         "expansion",
-        "fail-open-gate",
         "failure-forgets",
         "lists-disagree",
         "no-way-back",
-        "optional-fatal",
         "pinned-subset",
         "poisoned-document",
         "refused-import",
@@ -30,7 +26,6 @@ OWED: frozenset[str] = frozenset(
         "secret-before-validation",
         "signature-purpose",
         "state-beside",
-        "unbounded-head",
         "waiting-component",
     }
 )
