@@ -22,7 +22,6 @@ LONGEST = 600
 
 STILL_WRONG: frozenset[str] = frozenset(
     {
-        "delivery/01-h2c-upgrade-body-lost",
         "delivery/02-redirect-401-gets-credentials",
         "delivery/03-chunked-cut-is-mismatch",
         "delivery/04-range-refused-for-ever",
@@ -32,12 +31,9 @@ STILL_WRONG: frozenset[str] = frozenset(
         "delivery/10-docker-auth-wrapped",
         "delivery/12-home-of-somebody-else",
         "delivery/14-drip-past-total-limit",
-        "delivery/17-split-cookie-headers",
         "delivery/18-proxy-variables",
         "delivery/22-signed-address-in-status",
         "delivery/25-fsgroup-setgid",
-        "delivery/28-slow-request-heads",
-        "delivery/34-log-cannot-be-written",
         "flows/03-no-message-can-be-answered-and-nobody-says-so",
         "flows/05-javascript-components-refused",
         "flows/08-python-answer-no-json",
@@ -49,14 +45,11 @@ STILL_WRONG: frozenset[str] = frozenset(
         "flows/16-double-submit",
         "flows/22-python-build-errors-hidden-by-RUST_BACKTRACE",
         "security/archive-drops-revocations",
-        "security/bearer-gate-open-for-other-bundles",
         "security/bundle-bricks-environment",
         "security/component-memory-has-no-total",
         "security/damaged-packs-end-in-tracebacks",
         "security/deep-paths-take-gigabytes",
-        "security/host-of-a-request-is-ambiguous",
         "security/hostile-servers-end-the-boot",
-        "security/idle-connections-for-ever",
         "security/k8s-address-source-opens-cluster",
         "security/k8s-egress-opens-metadata",
         "security/ledger-ignores-half-the-payload",
@@ -65,7 +58,6 @@ STILL_WRONG: frozenset[str] = frozenset(
         "security/private-key-in-audit-log",
         "security/redirect-into-loopback",
         "security/registry-password-to-any-registry",
-        "security/request-head-without-limit",
         "security/required-signature-by-anybody",
         "security/revoked-key-still-seals",
         "security/rollback-by-deleting-a-file",
@@ -74,7 +66,6 @@ STILL_WRONG: frozenset[str] = frozenset(
         "security/status-shows-credentials",
         "security/wasi-http-reaches-metadata",
         "security/wasi-sleep-wedges-worker",
-        "security/web-pages-drive-loopback-workers",
     }
 )
 
