@@ -1,19 +1,42 @@
-.PHONY: setup check test bench image cluster-up cluster-test cluster-down
+CODE = src tests benchmarks lab image kit demo scripts
+
+.PHONY: setup check style types types-of-tests floors docs test mutants bench image cluster-up cluster-test cluster-down
 
 setup:
 	@scripts/setup.sh --dev
 
 check: setup
-	.venv/bin/ruff check src tests benchmarks lab image kit
-	.venv/bin/ruff format --check -q src tests benchmarks lab image kit
+	@$(MAKE) --no-print-directory -j 4 style types types-of-tests floors
+
+style:
+	.venv/bin/ruff check -q $(CODE)
+	.venv/bin/ruff format --check -q $(CODE)
+
+types:
 	.venv/bin/mypy
+
+types-of-tests:
+	.venv/bin/mypy --config-file tests/mypy.ini
+
+floors:
 	.venv/bin/lint-imports
 
-# Everything that must hold: style, types, the floors of the house, tests, coverage of the floors that hold the rules.
+# Everything that must hold: style, types, the floors of the house, tests in several processes, coverage of the floors that hold the rules.
+# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`.
 test: check
 	rm -f .coverage .coverage.*
-	.venv/bin/python -m pytest -rs --cov --cov-report=
+	.venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)
 	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
+
+# Whether the tests would notice: changes one thing of a module at a time. See docs/mutants.md. MUTANTS='trust store' chooses rooms or modules.
+mutants: setup
+	.venv/bin/python kit/mutants.py run $(MUTANTS)
+
+# What is printed from tables.
+docs: setup
+	.venv/bin/python scripts/variables_page.py --write
+	.venv/bin/python scripts/threats_page.py --write
+	.venv/bin/python kit/mutants.py page --write
 
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup
@@ -28,7 +51,7 @@ cluster-up: image
 	lab/run.sh up
 
 cluster-test: cluster-up
-	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -rs --durations=5
+	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -rs --durations=5 $(PYTEST)
 
 cluster-down:
 	lab/run.sh down

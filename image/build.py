@@ -89,10 +89,10 @@ def _interpreter(root: Path) -> None:
 
 
 def _packages(root: Path) -> None:
-    """What the worker needs: the project and, without extras, what it requires."""
+    """What the worker needs: the project and what it requires with the extra `worker`."""
     site = root / PREFIX / "lib" / VERSION / "site-packages"
     site.mkdir(parents=True)
-    for distribution in required("greentic"):
+    for distribution in required("greentic", "worker"):
         if distribution.metadata["Name"].lower() == "greentic":
             shutil.copytree(PROJECT / "src/greentic", site / "greentic", ignore=shutil.ignore_patterns("__pycache__"))
             metadata = site / f"greentic-{distribution.version}.dist-info"
@@ -119,8 +119,8 @@ def _packages(root: Path) -> None:
             target.chmod(0o755 if source.suffix == ".so" else 0o644)
 
 
-def required(name: str) -> list[importlib.metadata.Distribution]:
-    """The distribution `name` and all that it requires on this machine, without extras."""
+def required(name: str, extra: str) -> list[importlib.metadata.Distribution]:
+    """The distribution `name` and all that it requires on this machine with one of its extras; of the others it takes none."""
     from packaging.requirements import Requirement
 
     found: dict[str, importlib.metadata.Distribution] = {}
@@ -132,7 +132,7 @@ def required(name: str) -> list[importlib.metadata.Distribution]:
         found[wanted] = distribution = importlib.metadata.distribution(wanted)
         for line in distribution.requires or []:
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra if wanted == name else ""}):
                 pending.append(requirement.name)
     return [found[key] for key in sorted(found)]
 

@@ -4,11 +4,12 @@
 #   scripts/setup.sh --dev    what the tests need too
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [ -L .venv ]; then exit 0; fi  # a linked one belongs to another tree: installing here would make that tree run this one's code
 lock=requirements.lock
 [ "${1:-}" = "--dev" ] && lock=requirements-dev.lock
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: python3 3.11 or newer is needed, found $("$python" --version)" >&2; exit 1; }
-stamp=$(cat pyproject.toml requirements.lock requirements-dev.lock | sha256sum | cut -d' ' -f1)
+stamp=$(cat pyproject.toml requirements.lock requirements-dev.lock src/greentic/__init__.py | sha256sum | cut -d' ' -f1)
 for done in .venv/.ready-requirements-dev.lock ".venv/.ready-$lock"; do
   if [ -x .venv/bin/python ] && [ "$(cat "$done" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
 done

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +35,52 @@ settings.load_profile("project")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 PROGRAMS = Path(sys.executable).parent
+LONG = ("conformance", "e2e", "field")
+"""Marks of tests that start programs. They begin first, so that no process of the run ends with a long one alone."""
+BESIDE = "beside the project"
+"""What the reason of a skip says if it is one that the gate knows: what lies beside the project adds tests, and takes none away."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(item.get_closest_marker(mark) for mark in LONG))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half of what the tests do is waiting for programs and deadlines, so there are more processes than cores."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """With `--known-skips`, a skip for any other reason than what lies beside the project fails the run (`.ci/run`)."""
+    unknown = [line for line in _skips(terminalreporter) if BESIDE not in line]
+    if unknown and config.getoption("--known-skips"):
+        terminalreporter.section("skipped for a reason that the gate does not know", red=True)
+        for line in unknown:
+            terminalreporter.line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not reporter or session.exitstatus or not session.config.getoption("--known-skips"):
+        return
+    if any(BESIDE not in line for line in _skips(reporter)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _skips(reporter: pytest.TerminalReporter) -> list[str]:
+    """Test and reason of each that was skipped."""
+    reports = reporter.stats.get("skipped", [])
+    return [
+        f"{report.nodeid}: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
+        for report in reports
+    ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--known-skips", action="store_true", help=f"fail if a test is skipped that needs nothing {BESIDE}"
+    )
 
 
 def need(program: str, package: str) -> str:
@@ -39,6 +89,15 @@ def need(program: str, package: str) -> str:
     if found is None:
         pytest.skip(f"needs `{program}` (Debian package {package})")
     return found
+
+
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    top = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    top.mkdir(mode=0o700, exist_ok=True)
+    return top
 
 
 @pytest.fixture
@@ -69,16 +128,45 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shouting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_components(shared_directory: Path) -> Path:
+    """Where components that were built from Python are kept by content, for all tests and processes of this run."""
+    directory = shared_directory / "built-components"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shouting(shared_directory: Path, built_components: Path) -> Path:
     """The example bundle with a component, built once."""
-    out = tmp_path_factory.mktemp("bundle") / "shouting.gtbundle"
-    build_bundle(ROOT / "examples" / "hello-bundle", out)
+    out = shared_directory / "shouting.gtbundle"
+    with once(shared_directory / "shouting.lock"), pytest.MonkeyPatch.context() as patch:
+        if not out.exists():
+            patch.setenv("HOME", str(_home(shared_directory / "builder", built_components)))
+            build_bundle(ROOT / "examples" / "hello-bundle", out.with_suffix(".new"))
+            out.with_suffix(".new").rename(out)
     return out
+
+
+@contextlib.contextmanager
+def once(lock: Path) -> Iterator[None]:
+    """One process of the run at a time."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _home(home: Path, built_components: Path) -> Path:
+    """A home whose kept builds are those of the run."""
+    cache = home / ".cache" / "greentic"
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "built-components").exists():
+        (cache / "built-components").symlink_to(built_components)
+    return home
 
 
 def make_pack(
     pack_id: str,
-    flows: dict[str, object],
+    flows: dict[str, dict[str, object]],
     components: dict[str, bytes] | None = None,
     assets: dict[str, bytes] | None = None,
     **manifest: object,
@@ -127,10 +215,9 @@ def make_bundle(directory: Path, packs: dict[str, bytes]) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def operator_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of its own for every test; nothing of the machine's environment leaks in."""
-    home = tmp_path / "home"
-    home.mkdir()
+def operator_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_components: Path) -> Path:
+    """A home of its own for every test; nothing of the machine's environment leaks in. Builds of components are kept for the whole run."""
+    home = _home(tmp_path / "home", built_components)
     for name in list(os.environ):
         if name.startswith(("GREENTIC_", "GTC_")) or name in ("PORT", "USERPROFILE"):
             monkeypatch.delenv(name)
@@ -159,14 +246,16 @@ class Author:
         trust_root.bootstrap(self.context, trust_root.TrustRootBootstrapPayload(environment_id=self.env_id))
         return self
 
-    def add(self, bundle_id: str = "demo", prefixes: tuple[str, ...] = ("/",), **more: object) -> str:
+    def add(
+        self, bundle_id: str = "demo", prefixes: tuple[str, ...] = ("/",), hosts: Iterable[str] = (), **more: Any
+    ) -> str:
         payload = bundles.BundleAddPayload(
             environment_id=self.env_id, bundle_id=bundle_id, customer_id="acme",
-            route_binding=bundles.RouteBindingPayload(path_prefixes=list(prefixes), hosts=list(more.pop("hosts", []))), **more,
+            route_binding=bundles.RouteBindingPayload(path_prefixes=list(prefixes), hosts=list(hosts)), **more,
         )  # fmt: skip
         return bundles.add(self.context, payload).deployment_id
 
-    def stage(self, deployment: str, bundle: Path, uri: str | None = None, **more: object) -> str:
+    def stage(self, deployment: str, bundle: Path, uri: str | None = None, **more: Any) -> str:
         payload = revisions.RevisionStagePayload(
             environment_id=self.env_id, deployment_id=deployment, bundle_path=str(bundle), bundle_source_uri=uri, **more
         )
@@ -212,14 +301,14 @@ def author(context: Context) -> Author:
     return Author(context)
 
 
-def booted(store: EnvironmentStore, env_id: str = "local", **settings: object) -> Booted:
+def booted(store: EnvironmentStore, env_id: str = "local", **settings: Any) -> Booted:
     """Provision an environment as a worker does at its first boot, with the variables of the test and `settings` over them."""
     told = read_settings(StartOptions(env_id, store.root), os.environ)._replace(**settings)
     log = OperatorLog(store.paths(env_id).root / "logs", store.clock, stderr=io.StringIO())
     return from_nothing(store, told, read_candidate(store, told), log)
 
 
-def gtc(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+def gtc(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the operator's program."""
     return subprocess.run(
         [str(PROGRAMS / "gtc"), *words],

@@ -187,7 +187,8 @@ class SimulatedComponents:
     """Components as Python functions of a call, and providers likewise."""
 
     def __init__(self, components: dict[str, Callable[..., object]]) -> None:
-        self.components, self.providers = components, {}
+        self.components = components
+        self.providers: dict[str, Callable[..., object]] = {}
         self.calls: list[object] = []
 
     def call(self, call: ComponentCall) -> object:
@@ -197,7 +198,7 @@ class SimulatedComponents:
         return self.components[call.component](call)
 
     def call_provider(self, call: ProviderCall) -> object:
-        return self.providers[call.provider_type](call)
+        return self.providers[call.provider_type or ""](call)
 
 
 class SimulatedAssets:

@@ -41,6 +41,7 @@ def post(port: int, body: object, **headers: str) -> tuple[object, dict[str, str
     return data[0]["payload"], told
 
 
+@pytest.mark.xdist_group("builds")  # one build of a component at a time: each is kept for the next
 @pytest.mark.e2e
 def test_the_tutorial_works_line_by_line(tmp_path):
     """Every `sh` block of docs/tutorial.md runs in one shell, and what the `text` block behind it promises is printed."""
@@ -54,9 +55,9 @@ def test_the_tutorial_works_line_by_line(tmp_path):
     script = "set -euo pipefail\n" + "".join(
         f"{body}\necho '== {n}'\n" for n, (kind, body) in enumerate(blocks) if kind == "sh"
     )
-    environ = {k: v for k, v in os.environ.items()} | {
+    environ = dict(os.environ.items()) | {
         "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
-        "XDG_CACHE_HOME": str(Path.home().parent / "tutorial-cache"),
+        "XDG_CACHE_HOME": str(Path.home() / ".cache"),
     }
     try:
         done = subprocess.run(
@@ -83,6 +84,7 @@ def test_the_tutorial_works_line_by_line(tmp_path):
     assert checked >= 12
 
 
+@pytest.mark.xdist_group("builds")
 @pytest.mark.e2e
 def test_both_examples_are_built_and_answer(tmp_path):
     receipt = build_bundle(ROOT / "examples" / "receipt-bundle", tmp_path / "receipt.gtbundle")
@@ -117,6 +119,7 @@ def test_both_examples_are_built_and_answer(tmp_path):
         assert json.loads(gtc("flow", "lint", str(ROOT / "examples" / pack)).stdout)["result"]["findings"] == 0
 
 
+@pytest.mark.xdist_group("builds")
 @pytest.mark.e2e
 def test_the_command_lines_of_authoring(tmp_path):
     assert json.loads(gtc("pack", "new", str(tmp_path / "p")).stdout)["result"]["pack_id"] == "p"

@@ -480,17 +480,20 @@ def test_trust_root_files_and_both_sources(context, author, tmp_path):
 # -- building -------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_is_the_same_twice_and_inspected(shouting, tmp_path, fixtures):
+def test_a_bundle_is_the_same_twice_and_inspected(shouting, tmp_path):
     hello = shouting
     built = build_bundle(Path(__file__).parent.parent / "examples" / "hello-bundle", tmp_path / "again.gtbundle")
     assert built.path.read_bytes() == hello.read_bytes() and built.packs == ["packs/hello.gtpack"]
     assert verify_bundle(hello, built.digest)["verified"] is True and inspect_bundle(hello)["strict_faults"] == []
     with pytest.raises(Conflict, match="expected"):
         verify_bundle(hello, "sha256:" + "0" * 64)
-    with pytest.raises(InvalidArgument, match="3 pack\\(s\\).*not a ZIP archive"):
-        verify_bundle(fixtures / "provider-packs-bundle.gtbundle", None)
     with pytest.raises(InvalidArgument):
         inspect_bundle(tmp_path)
+
+
+def test_packs_that_are_no_archives_are_counted_and_named(fixtures):
+    with pytest.raises(InvalidArgument, match="3 pack\\(s\\).*not a ZIP archive"):
+        verify_bundle(fixtures / "provider-packs-bundle.gtbundle", None)
 
 
 def test_bundles_that_cannot_be_built(tmp_path):
@@ -526,7 +529,7 @@ def test_packs_with_assets_and_links(tmp_path):
     told = inspect_pack(tmp_path / "x.gtpack")
     assert (
         built.pack_id == "a.b"
-        and ["a message cannot be answered" in w for w in told["warnings"]] == [True]
+        and any("a message cannot be answered" in w for w in told["warnings"])
         and [e["path"] for e in told["entries"]][1] == "assets/x.json"
     )
     (pack / "assets" / "l").symlink_to("x.json")

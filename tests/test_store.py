@@ -340,7 +340,7 @@ def test_threat_torn_store_dies_at_every_change(tmp_path, hello, name, torn, rec
 
 def test_threat_torn_store_materialize_recovers_what_was_moved_aside(store, author, hello):
     author.create()
-    dep, rev = author.deployed(hello)
+    _dep, rev = author.deployed(hello)
     paths = store.paths("local")
     tried = 0
     for die_at in range(1, 30):
@@ -513,7 +513,7 @@ def test_a_damaged_ledger_says_so_and_a_long_one_is_cut(store, author, hello, mo
 
 def test_revision_directories_are_checked_whole(store, author, hello):
     author.create()
-    dep, rev = author.deployed(hello)
+    _dep, rev = author.deployed(hello)
     paths, record = store.paths("local"), store.load("local").revision(rev)
     packs = verified_packs(paths, record)
     assert [p.pack_id for p in packs] == ["hello"]

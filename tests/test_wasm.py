@@ -312,7 +312,7 @@ def says(text: str) -> str:
 
 
 class ScriptedHttp:
-    def __init__(self, answer: object) -> None:
+    def __init__(self, answer: HttpResponse | Exception) -> None:
         self.answer, self.asked = answer, []
 
     def send(self, *request: object) -> HttpResponse:

@@ -105,7 +105,8 @@ class Names:
     """Types by name in one scope of the text, each defined before it is used."""
 
     def __init__(self, prefix: str, export: bool, known: dict[str, str] | None = None) -> None:
-        self.prefix, self.export, self.lines, self.known = prefix, export, [], dict(known or {})
+        self.prefix, self.export, self.known = prefix, export, dict(known or {})
+        self.lines: list[str] = []
 
     def ref(self, t) -> str:
         if isinstance(t, str):
@@ -244,8 +245,8 @@ def text(
     lowered: list[tuple[str, Function]] = []
     for number, (name, members) in enumerate((imports or {}).items()):
         scope = _InstanceType(f"i{number}-", True)
-        signatures = [(f, _signature(scope, f.parameters, f.result)) for f in members]
-        exports = " ".join(f'(export "{f.name}" (func {s}))' for f, s in signatures)
+        offered = [(f, _signature(scope, f.parameters, f.result)) for f in members]
+        exports = " ".join(f'(export "{f.name}" (func {s}))' for f, s in offered)
         out.append(f"(type $import{number} (instance {' '.join(scope.lines)} {exports}))")
         out.append(f'(import "{name}" (instance $host{number} (type $import{number})))')
         lowered += [(f"$host{number}", f) for f in members]

@@ -1,3 +1,3 @@
 """greentic: digital workers that start empty, pull a pinned bundle, verify it and serve it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

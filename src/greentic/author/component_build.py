@@ -19,6 +19,7 @@ from pathlib import Path
 
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
+from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
 from greentic.ground.variables import environment
 from greentic.pack.components import check_component
@@ -61,6 +62,7 @@ def _read(path: Path, component_id: str) -> bytes:
 
 
 def _from_text(path: Path, text: bytes) -> bytes:
+    need("wasmtime", f"reading {path.name}")
     from wasmtime import WasmtimeError, wat2wasm
 
     try:

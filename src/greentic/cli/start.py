@@ -12,30 +12,11 @@ from pathlib import Path
 
 from greentic.cli.output import inert
 from greentic.ground.errors import GreenticError
+from greentic.ground.variables import table
 
 COMMANDS = ("start", "up")
 _DESCRIPTION = """Boot a worker that starts empty: all it needs is environment.json. It pulls the bundles that traffic is
 routed to, refuses any whose sha256 is not the pinned one, and serves them over HTTP.
-
-environment variables:
-  GREENTIC_ENV                    environment id, if --env is not given (default: local)
-  GREENTIC_GATEWAY_LISTEN_ADDR    ip:port or ip to listen on; GREENTIC_GATEWAY_PORT and PORT override the port
-  GREENTIC_SEED_DIR               a directory that holds environment.json, such as a mounted ConfigMap
-  GREENTIC_REVISION_ID            the revision that this worker is for: loaded even while nothing is routed to it, and
-                                  failures of other deployments are skipped; GREENTIC_REVISION_SCOPE=own: nothing else is served
-  GREENTIC_SIGNING_KEY_FILE       the key of the affinity cookies that several workers share
-  GREENTIC_INGRESS_TOKENS         the file of bearer tokens, if not <environment>/ingress-tokens.json
-  GREENTIC_STRICT_PORT            1: never use another port than the one asked for
-  GREENTIC_DRAIN_DELAY_SECONDS    keep serving this long after SIGTERM, unready
-  GREENTIC_FINISH_SECONDS         how long running requests may take after that (default: 30)
-  GREENTIC_TRUST_LOOPBACK         off: a loopback peer is nobody special, as where a proxy runs beside the worker
-  GREENTIC_TRUST_ANCHOR           a file with keys, if --trust-anchor is not given
-  GREENTIC_FETCH_IDLE_SECONDS, GREENTIC_FETCH_TOTAL_SECONDS, GREENTIC_FETCH_MAX_BYTES  limits of one download
-  GREENTIC_OCI_INSECURE_REGISTRIES  registries that are asked over plain http
-  GREENTIC_WORKERS                processes that serve, if --workers is not given
-  GREENTIC_RUNNER_REDIS_URL       keep waiting conversations and state in Redis instead of memory
-  GREENTIC_HTTP_EGRESS            where components may send requests: public (default), none, unrestricted, or hosts
-  GREENTIC_PACK_SIGNATURES        ignore, warn (default) or require; GREENTIC_PACK_SIGNERS lists the allowed keys
 """
 _IGNORED = (
     "--tenant", "--team", "--cloudflared", "--cloudflared-binary", "--ngrok", "--ngrok-binary", "--gtunnel",
@@ -118,7 +99,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
         " [--workers N] [--require all] [--strict-port] [--verbose | --quiet]",
         description=_DESCRIPTION,
-        epilog="example:\n  greentic-start start --env prod",
+        epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

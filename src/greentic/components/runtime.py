@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
 from greentic.ground.errors import BootError
+from greentic.ground.extras import need
 from greentic.net.egress import EgressPolicy, read_policy
 from greentic.pack.archive import PackArchive
 from greentic.pack.components import PackComponent
@@ -119,6 +120,7 @@ class _Made:
     """What is made once the first component is loaded."""
 
     def __init__(self, env_directory: Path | None, state: StateStore, cache_directory: Path | None) -> None:
+        need("wasmtime", "running components")
         from greentic.components.calls import ReadyComponent
         from greentic.components.host import HostImports
         from greentic.components.http_client import PolicedHttp

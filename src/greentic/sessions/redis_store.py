@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from greentic.ground.errors import BootError, FlowFailure
+from greentic.ground.extras import need
 from greentic.sessions.value_store import HoldQueue, check_size, still_held
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         """Connects, so that a wrong address is told at boot. Raises `BootError`."""
+        need("redis", "keeping conversations in Redis")
         import redis
 
         self._errors = (redis.RedisError, OSError)

@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""`make docs`: print docs/variables.md from the table that the programs read (greentic/ground/variables.py).
+
+scripts/variables_page.py [--write]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from greentic.ground import variables
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "variables.md"
+BEFORE = """# Environment variables
+
+Every variable that the programs read; printed from the table in `src/greentic/ground/variables.py` by `make docs`, so change it there.
+Blank counts as unset. A value that makes no sense ends the program with the variable's name, what was expected and what was found.
+`worker` is `greentic-start`, `gtc` the operator's program. Switches take `1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`.
+
+"""
+AFTER = f"""
+Variables that begin with `{variables.SECRET_PREFIX}` hold tokens that references name: the rest of the name is the path of the reference in
+capitals.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return BEFORE + variables.markdown() + AFTER
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        PAGE.write_text(page())
+    else:
+        sys.stdout.write(page())

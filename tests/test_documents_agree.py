@@ -1,0 +1,34 @@
+"""What is printed from tables agrees with them: the page of variables and the help of the worker."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+
+from conftest import PROGRAMS, ROOT
+from greentic.ground import variables
+
+
+def test_the_page_of_variables_is_printed_from_the_table() -> None:
+    page = runpy.run_path(str(ROOT / "scripts" / "variables_page.py"))["page"]()
+    assert (ROOT / "docs" / "variables.md").read_text() == page, "run `make docs`"
+
+
+def test_the_help_of_the_worker_names_its_variables_and_no_others() -> None:
+    told = subprocess.run([PROGRAMS / "greentic-start", "--help"], capture_output=True, text=True, check=True).stdout
+    named = set(re.findall(r"^  ([A-Z][A-Z_]+) ", told, re.MULTILINE))
+    assert named == {row.name for row in variables.TABLE.values() if row.reader in ("worker", "both")}
+
+
+def test_every_variable_that_the_documents_name_is_one() -> None:
+    known = set(variables.TABLE)
+    for path in sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]):
+        for name in re.findall(r"\b(?:GREENTIC|GTC)_[A-Z0-9_]*[A-Z0-9]\b", path.read_text()):
+            whole = (
+                name in known
+                or name.startswith(variables.SECRET_PREFIX)
+                or name in ("GREENTIC_SECRET", "GREENTIC_TEST_IMAGE")
+            )
+            prefix = any(other.startswith(f"{name}_") for other in known)  # as in GREENTIC_FETCH_…
+            assert whole or prefix, f"{path.name} names {name}, which nothing reads"

@@ -1,0 +1,65 @@
+"""The changes that the mutants' lane makes: each is one change, compiles, and is known again; the lane's map names what exists."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "kit"))
+import mutants
+import mutations
+
+
+@pytest.mark.parametrize(
+    ("source", "changed"),
+    [
+        ("x = a < b", ["x = (a <= b)"]),
+        ("x = a is None", ["x = (a is not None)"]),
+        ("x = a and not b", ["x = (a or not b)", "x = a and (b)"]),
+        ("x = 7", ["x = (8)"]),
+        ("x = True", ["x = (False)"]),
+        ("x = a + 1", ["x = (a - 1)", "x = a + (2)"]),
+        ("def f():\n    return a", ["def f():\n    return None"]),
+        ("f(x)\n", ["pass\n"]),
+        ("raise X('text', 3)", ["pass"]),
+        ("if a:\n    x\nelif b:\n    y", ["if not a:\n    x\nelif b:\n    y", "if a:\n    x\nelif not b:\n    y"]),
+        ("ä = 'ü'; x = 1", ["ä = 'ü'; x = (2)"]),
+        ("x = 'text' + y", []),
+        ("x: Literal[1] = y", []),
+        ("class S(Struct, frozen=True):\n    pass", []),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    x = 1", []),
+    ],
+)
+def test_one_thing_is_changed(source: str, changed: list[str]) -> None:
+    made = [ast.unparse(ast.parse(mutant.source)) for mutant in mutations.mutants(source)]
+    assert made == [ast.unparse(ast.parse(text)) for text in changed]
+
+
+def test_the_same_change_twice_has_two_names() -> None:
+    keys = [mutant.key for mutant in mutations.mutants("def f():\n    g(1)\n    g(1)")]
+    assert len(keys) == 4 and len(set(keys)) == 4 and all(key.startswith("f: ") for key in keys)
+
+
+@pytest.mark.parametrize("room", mutants.LANES)
+def test_every_mutant_of_our_rooms_compiles_and_has_a_name_of_its_own(room: str) -> None:
+    for name in mutants.modules([room]):
+        source = (mutants.SOURCE / name).read_text()
+        made = mutations.mutants(source)
+        assert len({mutant.key for mutant in made}) == len(made)
+        for mutant in made[:: max(1, len(made) // 20)]:
+            compile(mutant.source, name, "exec")
+            assert mutant.source != source
+
+
+def test_the_lane_names_modules_and_tests_that_exist() -> None:
+    assert set(mutants.MORE) <= set(mutants.modules([]))
+    for file in {file for files in (*mutants.LANES.values(), *mutants.MORE.values()) for file in files}:
+        assert (ROOT / "tests" / file).is_file(), file
+
+
+def test_the_page_of_mutants_is_printed_from_what_was_found() -> None:
+    assert mutants.PAGE.read_text() == mutants.page(), "run `make docs`"

@@ -1,0 +1,139 @@
+"""One hand for each thing: who may ask the clock, chance, the environment's variables, and who may make a change of the disk last.
+
+The linter of imports sees no calls, so this reads the syntax tree. Names are followed through `import … as` and `from … import`.
+`OFFENDERS` lists what still goes past a hand; it may only get shorter: who no longer offends must leave it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "greentic"
+
+CLOCK, VARIABLES, DISK = "ground/clock.py", "ground/variables.py", "ground/disk.py or ground/lock.py"
+
+OFFENDERS: dict[str, frozenset[str]] = {
+    "activate/warm.py": frozenset({"os.environ"}),
+    "author/bundle_build.py": frozenset({"Path.replace", "os.fsync"}),
+    "components/calls.py": frozenset({"time.monotonic"}),
+    "components/host.py": frozenset({"time.monotonic"}),
+    "components/http_client.py": frozenset({"time.monotonic"}),
+    "components/runtime.py": frozenset({"os.environ"}),
+    "components/secret_files.py": frozenset({"os.environ"}),
+    "distribute/bundle_cache.py": frozenset({"Path.rename", "fcntl.flock", "os.environ", "os.fsync", "time.time"}),
+    "distribute/fetch.py": frozenset({"os.fdatasync", "os.fsync"}),
+    "distribute/http_source.py": frozenset({"os.environ"}),
+    "distribute/journal.py": frozenset({"Path.replace"}),
+    "distribute/oci_source.py": frozenset({"os.environ"}),
+    "distribute/publish.py": frozenset({"Path.replace", "os.environ", "os.fsync"}),
+    "distribute/serve_directory.py": frozenset({"time.monotonic", "time.sleep"}),
+    "distribute/signatures.py": frozenset({"os.environ"}),
+    "ingress/turn_pool.py": frozenset({"time.monotonic"}),
+    "materialize/export_archive.py": frozenset({"Path.replace"}),
+    "materialize/staging.py": frozenset({"os.fsync"}),
+    "materialize/trusted.py": frozenset({"time.time"}),
+    "net/dial.py": frozenset({"os.environ"}),
+    "net/request.py": frozenset({"os.environ", "time.time"}),
+    "registry/client.py": frozenset({"os.environ"}),
+    "store/audit.py": frozenset({"os.environ"}),
+    "store/layout.py": frozenset({"os.environ"}),
+    "store/operator_key.py": frozenset({"os.environ", "os.urandom"}),
+    "wasm/compile_cache.py": frozenset({"Path.replace", "fcntl.flock", "os.environ", "os.fsync", "time.monotonic"}),
+    "wasm/engine.py": frozenset({"os.environ", "time.sleep"}),
+}
+
+
+def hand_of(name: str) -> str | None:
+    """Whose business a dotted name is, none if anybody's."""
+    first = name.split(".")[0]
+    if first in ("time", "random", "secrets") or name in ("os.urandom", "os.getrandom", "uuid.uuid1", "uuid.uuid4"):
+        return CLOCK
+    if name.startswith(("os.environ", "os.getenv", "os.putenv", "os.unsetenv")):
+        return VARIABLES
+    if name in ("os.fsync", "os.fdatasync", "os.sync", "os.replace", "os.rename", "os.renames", "shutil.move"):
+        return DISK
+    return DISK if name in ("fcntl.flock", "fcntl.lockf", "fcntl.fcntl") else None
+
+
+def past(text: str) -> Iterator[tuple[int, str, str]]:
+    """Line, hand and what is used of each place that belongs to a hand."""
+    tree = ast.parse(text)
+    imported: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                imported[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                imported[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and (name := _dotted(node, imported)) and (hand := hand_of(name)):
+            yield node.lineno, hand, name
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("replace", "rename")
+        ):
+            # One argument: of a path. Text is replaced with two, a date and a struct with keywords, the seam renames with two.
+            of_module = _dotted(node.func, imported) is not None
+            if len(node.args) == 1 and not node.keywords and not of_module:
+                yield node.lineno, DISK, f"Path.{node.func.attr}"
+
+
+def _dotted(node: ast.expr, imported: dict[str, str]) -> str | None:
+    """`module.member` of a use of something imported; a bare module that is only handed on counts by its members alone."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        module = imported.get(node.value.id)
+        return f"{module}.{node.attr}" if module else None
+    if isinstance(node, ast.Name):
+        found = imported.get(node.id)
+        return found if found and "." in found else None
+    return None
+
+
+def modules() -> list[str]:
+    found = (path.relative_to(SOURCE) for path in sorted(SOURCE.rglob("*.py")))
+    return [path.as_posix() for path in found if path.parts[0] != "sdk"]  # what is there runs inside components
+
+
+@pytest.mark.parametrize("module", modules())
+def test_nobody_goes_past_the_one_hand(module: str) -> None:
+    places = [place for place in past((SOURCE / module).read_text()) if module not in place[1].split(" or ")]
+    allowed = OFFENDERS.get(module, frozenset())
+    told = [f"{module}:{line}: {name} belongs to {hand}" for line, hand, name in places if name not in allowed]
+    assert not told, "\n".join(told)
+    mended = allowed - {name for _, _, name in places}
+    assert not mended, f"{module} no longer uses {', '.join(sorted(mended))}: take it out of OFFENDERS"
+
+
+def test_every_offender_is_a_module() -> None:
+    assert not set(OFFENDERS) - set(modules())
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("import time\ntime.time()", ["time.time"]),
+        ("import time as t\nt.sleep(1)", ["time.sleep"]),
+        ("from time import monotonic as now\nnow()", ["time.monotonic"]),
+        ("import random\nrandom.random()", ["random.random"]),
+        ("def f(random):\n    random.octets(1)", []),
+        ("import secrets\nsecrets.token_hex()", ["secrets.token_hex"]),
+        ("from os import environ\nenviron['X']", ["os.environ"]),
+        ("import os\nos.getenv('X')", ["os.getenv"]),
+        ("def f():\n    import os\n    os.fdatasync(1)", ["os.fdatasync"]),
+        ("import fcntl\nfcntl.flock(1, fcntl.LOCK_EX)", ["fcntl.flock"]),
+        ("path.replace(other)", ["Path.replace"]),
+        ("path.rename(other)", ["Path.rename"]),
+        ("text.replace('a', 'b')\nwhen.replace(tzinfo=None)\ndisk.rename(a, b)", []),
+        ("import copy\ncopy.replace(x)", []),
+    ],
+)
+def test_each_way_past_is_seen(text: str, used: list[str]) -> None:
+    assert [name for _, _, name in past(text)] == used

@@ -1,0 +1,59 @@
+"""The table of threats: every row has a rule that lives somewhere and tests that hold it; every test of a threat has its row.
+
+`OWED` lists the rows without a test; it may only get shorter.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import threats_page as table
+
+OWED: frozenset[str] = frozenset(
+    {
+        "credential-origin",
+        "expansion",
+        "failure-forgets",
+        "lists-disagree",
+        "no-way-back",
+        "pinned-subset",
+        "poisoned-document",
+        "refused-import",
+        "replayed-message",
+        "secret-before-validation",
+        "signature-purpose",
+        "state-beside",
+        "waiting-component",
+    }
+)
+
+
+def test_the_page_of_threats_is_printed_from_its_table() -> None:
+    assert table.PAGE.read_text() == table.page(), "run `make docs`"
+
+
+def test_every_row_has_a_test() -> None:
+    without = {row.name for row in table.ROWS if not table.tests_of(row.name)}
+    assert not without - OWED, f"no test is named after {sorted(without - OWED)}"
+    assert not OWED - without, f"take {sorted(OWED - without)} out of OWED"
+
+
+def test_every_test_of_a_threat_has_its_row() -> None:
+    held = {test for row in table.ROWS for test in table.tests_of(row.name)}
+    assert not table.threat_tests() - held
+
+
+def test_every_rule_lives_where_the_table_says() -> None:
+    for row in (*table.ROWS, *table.KINDS):
+        for name in row.where.split():
+            assert (ROOT / "src" / "greentic" / name).exists(), f"{row.name}: there is no {name}"
+
+
+def test_every_kind_has_rows_that_exist() -> None:
+    names = {row.name for row in table.ROWS}
+    assert [kind.number for kind in table.KINDS] == list(range(1, len(table.KINDS) + 1))
+    for kind in table.KINDS:
+        assert kind.rows and not set(kind.rows.split()) - names, kind.name
