@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from greentic.net.egress import METADATA_ADDRESSES
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from greentic.net.addresses import NEVER, Network
 
 LINK_LOCAL_4, LINK_LOCAL_6 = ipaddress.IPv4Network("169.254.0.0/16"), ipaddress.IPv6Network("fe80::/10")
 """The first is where caches of DNS listen on a node, and, on other ports, instance metadata."""
@@ -19,7 +17,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def _networks() -> tuple[Network, ...]:
-    own: list[Network] = [LINK_LOCAL_4, LINK_LOCAL_6, *map(ipaddress.ip_network, METADATA_ADDRESSES)]
+    own = dict.fromkeys(NEVER)
     translated = [
         ipaddress.IPv6Network((int(_NAT64.network_address) + int(n.network_address), 96 + n.prefixlen))
         for n in own

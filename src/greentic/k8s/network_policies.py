@@ -30,7 +30,7 @@ from greentic.k8s.pods import PORT
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
-from greentic.net.egress import never_reached
+from greentic.net.addresses import never_reached
 
 HTTPS, REDIS = 443, 6379
 _SCHEMES = {"http": 80, "https": HTTPS, "oci": HTTPS, "repo": HTTPS, "store": HTTPS}
