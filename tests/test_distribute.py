@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.serve_directory import DirectoryServer, Span, parse_range
-from greentic.distribute.source import check_address, check_host_name, source_for
+from greentic.distribute.source import source_for
 from greentic.ground.errors import FetchError, GreenticError, TooLarge, Truncated
+from greentic.net.addresses import check_address, check_host_name
 from simulators import Answer, FakeClock, SimulatedDistributor
 
 BIG = random.Random(7).randbytes(5_000_001)

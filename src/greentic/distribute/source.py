@@ -12,8 +12,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from greentic.ground.errors import FetchError, InvalidArgument
-from greentic.net.egress import METADATA_NAMES, never_reached
+from greentic.ground.errors import FetchError
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
 _REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
@@ -108,20 +107,3 @@ class _FileBody:
 
     def close(self) -> None:
         self._file.close()
-
-
-def check_address(host: str, address: str) -> None:
-    """Raise `FetchError` for an address that no bundle may come from (rule 3)."""
-    refused = never_reached(address)
-    if refused is not None:
-        raise FetchError(
-            f"`{host}`: {refused}; bundles never come from there", hint="use the distributor's own address"
-        )
-
-
-def check_host_name(host: str) -> None:
-    """Raise `FetchError` for a name of a metadata service, or for a host that is none."""
-    if not host:
-        raise InvalidArgument("the bundle reference has no host")
-    if host.rstrip(".").lower() in METADATA_NAMES:
-        raise FetchError(f"`{host}` is a metadata service; bundles never come from there")

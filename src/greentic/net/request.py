@@ -18,8 +18,8 @@ from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from greentic import __version__
-from greentic.distribute.source import check_address, check_host_name
 from greentic.ground.errors import FetchError, ServerBusy
+from greentic.net.addresses import check_address, check_host_name
 from greentic.net.dial import IDLE_SECONDS, connection, reason
 
 OFFLINE = "GREENTIC_OFFLINE"
