@@ -18,7 +18,9 @@ from pathlib import Path
 from measure import BIN, MIB, Row, answers, author, distributor, free_port, paired, quiet, spread, timed
 
 from greentic.author.bundle_publish import publish_file
-from greentic.distribute.fetch import ATTEMPTS, backoff, fetch_into
+from greentic.distribute.fetch import fetch_into
+from greentic.ground.backoff import Backoff
+from greentic.net.terms import TRIES
 from greentic.trust.gate import digest_of
 
 OBTAIN = (
@@ -213,6 +215,9 @@ class _Chance:
     def octets(self, count: int) -> bytes:
         return self._random.randbytes(count)
 
+    def fraction(self) -> float:
+        return self._random.random()
+
 
 def storm(*, jitter: bool, seed: int = 1) -> tuple[float, int, int, int]:
     """Seconds to the last ready worker, retries, restarted workers, most requests that the server refused in one second.
@@ -236,12 +241,12 @@ def storm(*, jitter: bool, seed: int = 1) -> tuple[float, int, int, int]:
             last = max(last, end)
             continue
         refused[int(now)] = refused.get(int(now), 0) + 1
-        if attempt >= ATTEMPTS:
+        if attempt >= TRIES:
             restarts += 1
             heapq.heappush(events, (now + RESTART, worker, 1))
             continue
         retries += 1
-        heapq.heappush(events, (now + backoff(attempt, ASKED, chance, jitter=jitter), worker, attempt + 1))
+        heapq.heappush(events, (now + Backoff(jitter=jitter).pause(attempt, chance, ASKED), worker, attempt + 1))
     return last, retries, restarts, max(refused.values())
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.serve_directory import DirectoryServer, Span, parse_range
-from greentic.distribute.source import source_for
+from greentic.distribute.sources import source_for
 from greentic.ground.errors import FetchError, GreenticError, TooLarge, Truncated
 from greentic.net.addresses import check_address, check_host_name
 from simulators import Answer, FakeClock, SimulatedDistributor
@@ -199,7 +199,11 @@ def test_plain_chunked_and_redirected_bodies(tmp_path):
     [
         (head("302 Found", "Location: ftp://x/y"), "redirect to unsupported"), (head("302 Found", "Location: /b"), "more than 5 redirects"),
         (head("302 Found", "Location: http://169.254.169.254/"), "metadata service"), (head("404 Not Found"), "http status: 404"),
-        (head("206 Partial", "Content-Length: 2", body=b"bo"), "http status: 206"), (head("200 OK", "Content-Encoding: gzip", body=b"x"), "content coding `gzip`"),
+        (head("206 Partial", "Content-Length: 2", body=b"bo"), "http status: 206"),
+        (head("200 OK", "Content-Length: 1", "Content-Length: 2", body=b"x"), "announces the lengths 1, 2"), (head("200 OK", "Content-Length: +1", body=b"x"), "announces the lengths"),
+        (head("200 OK", "Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), "transfer coding `gzip, chunked`"), (head("302 Found"), "does not say where to"),
+        (head("302 Found", "Location: http://[::1"), "cannot be read"), (head("200 OK", *["X: y"] * 200), "download bundle reference"), (head("200 OK", "X: " + "y" * (1 << 19)), "download bundle reference"),
+        (head("103 Early Hints") * 40, "answers before the answer"),
         (b"nonsense\r\n\r\n", "download bundle reference"), (b"", "download bundle reference"), (head("200 OK", "Content-Length: 9", body=b"bo"), "ended after 2 bytes"),
         (head("200 OK", "Transfer-Encoding: chunked", body=b"4\r\nbo"), "connection ended"), (head("200 OK", "Transfer-Encoding: chunked", body=b"zz\r\n"), "connection ended"),
     ],

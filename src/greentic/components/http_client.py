@@ -17,8 +17,9 @@ import time
 from urllib.parse import urlsplit
 
 from greentic.components.host import EgressFailed, EgressRefused, HttpResponse
-from greentic.net.dial import CONNECT_SECONDS, connection, reason
+from greentic.net.dial import connection, reason
 from greentic.net.egress import EgressPolicy, refused_address, refused_host
+from greentic.net.terms import CONNECT_SECONDS
 
 MAX_RESPONSE = 4 << 20
 """Bytes of an answer's body."""

@@ -5,25 +5,29 @@ Rules:
 2. An entry is hashed again when a process first uses it. One that is not what its name says is deleted and fetched.
 3. Of several processes that want the same bundle one downloads; the others wait and use it.
 4. A partial download stands below `partial/` with its journal, and is never looked at as an entry. What was received and
-   does not match is deleted; if it came in parts, everything is fetched once more, for the mixture may be at fault.
+   does not match is deleted.
 5. Above a size, the entries that were not used for longest go, but none that a caller says it needs.
-6. The directory belongs to this user alone. One that cannot be made means that there is no cache, which costs time only.
+6. Where the disk is full, the same make room before a download is given up, old partial downloads first.
+7. The directory belongs to this user alone. One that cannot be made means that there is no cache, which costs time only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from greentic.distribute.fetch import Fetched
 from greentic.distribute.journal import Journal
+from greentic.ground import variables
+from greentic.ground.clock import unix_seconds
+from greentic.ground.disk import exclusive, place, sync_directory, sync_file, try_exclusive
 from greentic.ground.errors import DigestMismatch, InvalidArgument
+from greentic.ground.optional import done_without
 from greentic.ground.user_cache import user_cache
 from greentic.model.ids import is_digest
 from greentic.trust.gate import digest_of
@@ -34,6 +38,8 @@ DEFAULT_MAX_BYTES = 3 << 30
 PARTIAL_DAYS = 7
 _BLOCK = 1 << 20
 
+Needed = Callable[[], frozenset[str]]
+"""Which digests must stay."""
 Download = Callable[[BinaryIO, Journal], Fetched]
 """Fetches the bundle into a file that may hold a part of it."""
 
@@ -60,8 +66,8 @@ class Obtained(NamedTuple):
 
 def cache_directory(environ: Mapping[str, str] | None = None) -> Path | None:
     """`GREENTIC_BUNDLE_CACHE_DIR`, else `bundles` below the user's cache; nothing without a home, or for `off`."""
-    found = os.environ if environ is None else environ
-    told = found.get(VARIABLE)
+    found = variables.environment() if environ is None else environ
+    told = variables.text(VARIABLE, found)
     if told:
         return None if told == "off" else Path(told)
     base = user_cache(found)
@@ -70,21 +76,18 @@ def cache_directory(environ: Mapping[str, str] | None = None) -> Path | None:
 
 def max_bytes(environ: Mapping[str, str] | None = None) -> int:
     """How large the cache may be. Raises `InvalidArgument`."""
-    text = (os.environ if environ is None else environ).get(SIZE_VARIABLE, "").strip()
-    if not text:
-        return DEFAULT_MAX_BYTES
-    if not text.isascii() or not text.isdigit():
-        raise InvalidArgument(f"{SIZE_VARIABLE}=`{text}` is no number of bytes")
-    return int(text)
+    told = variables.count(SIZE_VARIABLE, environ)
+    return DEFAULT_MAX_BYTES if told is None else told
 
 
 def open_cache(directory: Path | None) -> BundleCache | None:
-    """The cache, or nothing where it cannot be (rule 6)."""
+    """The cache, or nothing where it cannot be (rule 7)."""
     if directory is None:
         return None
     try:
         return BundleCache(directory)
-    except OSError:
+    except OSError as error:
+        done_without("the cache of bundles", error)
         return None
 
 
@@ -111,8 +114,11 @@ class BundleCache:
         name = digest.removeprefix("sha256:")
         return self.directory / "sha256" / name[:2] / name[2:]
 
-    def obtain(self, digest: str, download: Download) -> Obtained:
-        """The bundle, from here or downloaded now. Raises what `download` raises, and `DigestMismatch`."""
+    def obtain(self, digest: str, download: Download, needed: Needed | None = None) -> Obtained:
+        """The bundle, from here or downloaded now. Raises what `download` raises, `DigestMismatch` and `OSError`.
+
+        With `needed`, a full disk costs what is not needed its place (rule 6).
+        """
         there = self.find(digest)
         if there is not None:
             return there
@@ -120,7 +126,7 @@ class BundleCache:
             there = self.find(digest)
             if there is not None:
                 return there
-            return self._download(digest, download)
+            return self._download(digest, download, needed)
 
     def find(self, digest: str) -> Obtained | None:
         """The bundle if it is here and what its name says (rule 2)."""
@@ -132,7 +138,10 @@ class BundleCache:
         status = os.fstat(file.fileno())
         seen = (status.st_dev, status.st_ino, status.st_mtime_ns)
         if seen not in _verified:
-            actual = digest_of(file)[0]
+            try:
+                actual = digest_of(file)[0]
+            except OSError:  # a damaged disk
+                actual = ""
             if actual != digest:
                 file.close()
                 path.unlink(missing_ok=True)
@@ -158,48 +167,41 @@ class BundleCache:
                 file.write(block)
                 size += len(block)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
             return Fetched(f"sha256:{hasher.hexdigest()}", size, size, 0)
 
         self.obtain(digest, copy).file.close()
         return True
 
-    def _download(self, digest: str, download: Download) -> Obtained:
+    def _download(self, digest: str, download: Download, needed: Needed | None) -> Obtained:
         name = digest.removeprefix("sha256:")
         partial = self.directory / "partial" / name
         journal = Journal(partial.with_name(f"{name}.json"), partial)
-        moved = 0
-        for last in (False, True):
-            if journal.load() is None:
-                journal.clear()
-                partial.unlink(missing_ok=True)
-            fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "r+b") as file:
-                fetched = download(file, journal)
-            moved += fetched.moved
-            if fetched.digest == digest:
-                break
+        try:
+            fetched = _into(partial, journal, download)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or needed is None or not self._free(digest, needed):
+                raise
+            fetched = _into(partial, journal, download)
+        if fetched.digest != digest:
             journal.clear()
             partial.unlink(missing_ok=True)
-            if last or fetched.whole:
-                raise DigestMismatch(f"the bytes are `{fetched.digest}`, expected `{digest}`", actual=fetched.digest)
+            raise DigestMismatch(f"the bytes are `{fetched.digest}`, expected `{digest}`", actual=fetched.digest)
         partial.chmod(0o400)
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial.rename(target)
+        place(partial, target)
+        sync_directory(target.parent.parent)
         journal.clear()
-        for directory in (target.parent, target.parent.parent):
-            _sync(directory)
         opened = target.open("rb", buffering=0)
         status = os.fstat(opened.fileno())
         _verified.add((status.st_dev, status.st_ino, status.st_mtime_ns))
-        told = fetched._replace(moved=moved)
-        return Obtained(opened, target, digest, fetched.size, told)
+        return Obtained(opened, target, digest, fetched.size, fetched)
 
     @contextlib.contextmanager
     def _locked(self, digest: str) -> Iterator[None]:
         with (self.directory / "locks" / digest.removeprefix("sha256:")).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            exclusive(file.fileno())
             yield
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ class BundleCache:
                     gone.append(entry.digest)
         return gone
 
-    def prune(self, limit: int, needed: Callable[[], frozenset[str]]) -> list[Entry]:
+    def prune(self, limit: int, needed: Needed) -> list[Entry]:
         """Delete what was not used for longest until the rest fits, but nothing that is needed; what went.
 
         `needed` is asked only if something has to go.
@@ -248,24 +250,35 @@ class BundleCache:
             self.path(entry.digest).unlink(missing_ok=True)
             total -= entry.size
             gone.append(entry)
-        self._drop_old_partials()
+        self._drop_partials(PARTIAL_DAYS * 86_400)
         return gone
 
-    def _drop_old_partials(self) -> None:
-        """A download that nobody went on with for a week is given up, unless somebody is at it."""
+    def _free(self, digest: str, needed: Needed) -> bool:
+        """Give up everything that is not needed, for a download that has no room; whether that freed anything."""
+        gone = self._drop_partials(0, but=digest)
+        return bool(self.prune(0, needed)) or gone
+
+    def _drop_partials(self, seconds: int, but: str = "") -> bool:
+        """Give up downloads that nobody went on with for so long, unless somebody is at it; whether there were any."""
+        found = False
         for digest, _ in self.partials():
             name = digest.removeprefix("sha256:")
             path = self.directory / "partial" / name
+            if digest == but:
+                continue
             with contextlib.suppress(OSError), (self.directory / "locks" / name).open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - path.stat().st_mtime > PARTIAL_DAYS * 86_400:
+                if try_exclusive(lock.fileno()) and unix_seconds() - path.stat().st_mtime >= seconds:
                     path.unlink()
                     path.with_name(f"{name}.json").unlink(missing_ok=True)
+                    found = True
+        return found
 
 
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _into(partial: Path, journal: Journal, download: Download) -> Fetched:
+    """Download into the partial file, from where its journal says that it is."""
+    if journal.load() is None:
+        journal.clear()
+        partial.unlink(missing_ok=True)
+    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "r+b") as file:
+        return download(file, journal)

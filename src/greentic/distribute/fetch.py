@@ -6,12 +6,16 @@ Rules:
 3. What was received is kept: after a cut connection, or with a journal after a killed process, only the rest is asked for.
    A source that cannot give a part, or gives one of another file, starts over.
 4. Too large, too slow, cut short and busy are different errors; what may pass by itself is tried again, later each time and
-   never all at the same moment, as long as there is progress or attempts are left.
+   never all at the same moment, as long as there is progress or attempts are left (`net/terms`).
 5. A large bundle that comes slowly is fetched over several connections, if the source can give parts.
+6. There is always a way back. Before giving up with a part kept, the whole is asked for once; bytes that are not the wanted ones
+   are dropped, after one try with everything from one answer if they were a mixture; room on the disk is asked for before a byte is.
+7. One deadline ends it all: names, connections, tokens, manifests, heads and bodies, however slowly they drip.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Mapping
@@ -21,16 +25,18 @@ from typing import BinaryIO, NamedTuple
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.parallel import Helpers
 from greentic.distribute.ranges import Ranges
-from greentic.distribute.source import Body, Source, source_for
-from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
-from greentic.ground.errors import FetchError, InvalidArgument, PartRefused, ServerBusy, TooLarge, Truncated
+from greentic.distribute.source import Body, Source
+from greentic.distribute.sources import source_for
+from greentic.ground import variables
+from greentic.ground.backoff import Backoff
+from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.disk import sync_data, sync_file
+from greentic.ground.errors import DigestMismatch, FetchError, GreenticError, PartRefused, TooLarge
+from greentic.net.addresses import shown
+from greentic.net.terms import TRIES, Terms, asked_to_wait, may_pass, patience, terms_of
 
 MAX_BUNDLE_BYTES = 4 << 30
 TOTAL_SECONDS = 3600.0
-ATTEMPTS = 5
-"""Tries without any progress."""
-BACKOFF_SECONDS = 0.25
-MAX_BACKOFF_SECONDS = 20.0
 _BLOCK = 1 << 20
 _BLOCKS = 6
 _SYNC_EVERY = 32 << 20
@@ -49,31 +55,24 @@ class Fetched(NamedTuple):
     """Bytes that were received for it now."""
     resumed: int
     """Bytes that were there already."""
-    whole: bool = True
-    """Whether all of it came in one answer, so that no mixture can be at fault for a wrong digest."""
 
 
 class FetchLimits(NamedTuple):
     bundle_bytes: int = MAX_BUNDLE_BYTES
     total_seconds: float = TOTAL_SECONDS
-    attempts: int = ATTEMPTS
+    tries: int = TRIES
+    """Tries without any progress."""
     jitter: bool = True
 
 
 def fetch_limits(environ: Mapping[str, str]) -> FetchLimits:
     """The limits, as `GREENTIC_FETCH_TOTAL_SECONDS` and `GREENTIC_FETCH_MAX_BYTES` change them. Raises `InvalidArgument`."""
     limits = FetchLimits()
-    seconds, size = environ.get("GREENTIC_FETCH_TOTAL_SECONDS"), environ.get("GREENTIC_FETCH_MAX_BYTES")
-    try:
-        if seconds:
-            limits = limits._replace(total_seconds=float(seconds))
-        if size:
-            limits = limits._replace(bundle_bytes=min(int(size), MAX_BUNDLE_BYTES))
-    except ValueError:
-        raise InvalidArgument(
-            f"GREENTIC_FETCH_TOTAL_SECONDS=`{seconds}` and GREENTIC_FETCH_MAX_BYTES=`{size}` must be numbers"
-        ) from None
-    return limits
+    seconds = variables.seconds("GREENTIC_FETCH_TOTAL_SECONDS", environ, least=0.001)
+    size = variables.count("GREENTIC_FETCH_MAX_BYTES", environ, least=1)
+    return limits._replace(
+        total_seconds=seconds or limits.total_seconds, bundle_bytes=min(size or MAX_BUNDLE_BYTES, MAX_BUNDLE_BYTES)
+    )
 
 
 def fetch_into(
@@ -81,6 +80,8 @@ def fetch_into(
     reference: str,
     *,
     source: Source | None = None,
+    wanted: str | None = None,
+    mirror: bool = False,
     limits: FetchLimits = FetchLimits(),  # noqa: B008  an immutable value
     progress: Told | None = None,
     clock: Clock | None = None,
@@ -89,30 +90,18 @@ def fetch_into(
 ) -> Fetched:
     """Fetch `reference` into `file`, a private file open for writing; empty, unless `journal` tells what is in it.
 
-    Raises `FetchError` or its kinds.
+    `wanted` is the digest that the bytes must have, if it is known; `mirror` says that another address is the bundle's own.
+    Raises `FetchError` or its kinds, `DigestMismatch` for other bytes than the wanted ones, which are dropped, and `OSError`.
     """
+    terms = terms_of(variables.environment(), clock or CLOCK, random or RANDOM)
+    terms = terms._replace(
+        total=limits.total_seconds, tries=limits.tries, backoff=Backoff(jitter=limits.jitter)
+    ).begun()
     text = reference
     if source is None:
-        source, text = source_for(reference)
-    download = _Download(
-        file, source, text, limits, progress, clock or SystemClock(), random or SystemRandom(), journal
-    )
-    return download.run()
-
-
-def may_pass(error: FetchError) -> bool:
-    """Whether trying again could help: cut connections and servers that are overloaded, not refusals."""
-    return isinstance(error, Truncated | ServerBusy) or isinstance(error.__cause__, OSError)
-
-
-def backoff(attempt: int, asked: float, random: Random, *, jitter: bool) -> float:
-    """Seconds before the next try: twice as long each time, a random part of it, and never less than the server asks."""
-    longest: float = min(BACKOFF_SECONDS * 2 ** min(attempt - 1, 20), MAX_BACKOFF_SECONDS)
-    if not jitter:
-        return max(longest, asked)
-    share = int.from_bytes(random.octets(2), "big") / 65535
-    # What the server asked for is spread too: those who were told the same moment must not all come then.
-    return asked + share * max(longest, asked / 2)
+        # One patience for the whole download: what is asked on the way is asked once a try.
+        source, text = source_for(reference, terms._replace(tries=1), mirror=mirror)
+    return _Download(file, source, text, limits, terms, wanted, progress, journal).run()
 
 
 class _Download:
@@ -122,68 +111,89 @@ class _Download:
         source: Source,
         reference: str,
         limits: FetchLimits,
+        terms: Terms,
+        wanted: str | None,
         progress: Told | None,
-        clock: Clock,
-        random: Random,
         journal: Journal | None,
     ) -> None:
         self._file, self._source, self._reference, self._limits = file, source, reference, limits
-        self._progress, self._clock, self._random, self._journal = progress, clock, random, journal
-        self._deadline = clock.monotonic() + limits.total_seconds
+        self._terms, self._clock, self._wanted = terms, terms.clock, wanted
+        self._progress, self._journal = progress, journal
+        self._shown = shown(reference)
+        self._name = hashlib.sha256(reference.encode(errors="replace")).hexdigest()
         self.done, self.total, self._validator = Ranges(), None, None
         self._moved = self._answers = 0
-        self._expected: str | None = None
+        self._told_digest: str | None = None
         self._hasher, self._hashed = hashlib.sha256(), 0
         before = journal.load() if journal is not None else None
         if before is not None:
             self.done, self.total = before.done, before.total
-            self._validator = before.validator if before.reference == reference else None
+            self._validator = before.validator if before.reference == self._name else None
         self._resumed = self.done.covered
+        if not self._resumed:
+            file.truncate(0)  # what another source left here is nobody's
 
     def run(self) -> Fetched:
-        best, attempt = self.done.covered, 0
+        self._receive()
+        digest = self._digest()
+        expected = self._wanted or self._told_digest
+        if expected not in (None, digest) and (self._answers > 1 or self._resumed) and self._terms.left():
+            self._start_over()  # a mixture of several answers may be at fault
+            self._receive()
+            digest = self._digest()
+            expected = self._wanted or self._told_digest
+        if expected not in (None, digest):
+            self._drop()
+            if self._wanted is None:
+                raise FetchError(f"digest mismatch for `{self._shown}`: expected layer {expected}, got {digest}")
+            raise DigestMismatch(f"the bytes are `{digest}`, expected `{expected}`", actual=digest)
+        sync_file(self._file.fileno())
+        return Fetched(digest, self.done.covered, self._moved, self._resumed)
+
+    def _receive(self) -> None:
+        """Ask until everything is here. Raises `FetchError`."""
+        held, best, whole = patience(self._terms), self.done.covered, False
         while self.total is None or self.done.first_gap(self.total) is not None:
             try:
-                self._advance()
+                self._advance(whole)
                 if self.total is None:
                     self.total = self.done.covered  # the end came without an announcement
-            except TooLarge:
-                raise
-            except FetchError as error:
+            except GreenticError as error:
                 self._note()
-                attempt = 1 if self.done.covered > best else attempt + 1
-                best = max(best, self.done.covered)
-                if attempt >= self._limits.attempts or not may_pass(error) or self._clock.monotonic() >= self._deadline:
+                if not isinstance(error, FetchError) or isinstance(error, TooLarge):
                     raise
-                asked = error.retry_after if isinstance(error, ServerBusy) else 0.0
-                self._clock.sleep(backoff(attempt, asked, self._random, jitter=self._limits.jitter))
-        return self._finish()
+                if self.done.covered > best:
+                    held.progressed()
+                    best = self.done.covered
+                if may_pass(error) and held.wait(asked_to_wait(error)):
+                    continue
+                if whole or not self.done.covered or not self._terms.left():
+                    raise
+                whole = True  # what is kept stays until the whole begins to come
 
-    def _advance(self) -> None:
-        """Open the source at the first gap and read until its end. Raises `FetchError`."""
+    def _advance(self, whole: bool) -> None:
+        """Open the source at the first gap, or for the whole, and read until its end. Raises `FetchError`."""
         gap = self.done.first_gap(self.total)
         if gap is None:
             return
-        start, end = gap
+        start, end = (0, -1) if whole else gap
         try:
-            body = self._source.open(self._reference, start, self._validator)
+            body = self._source.open(self._reference, start, self._validator if start else None)
         except PartRefused:
-            self._start_over()
             body = self._source.open(self._reference)
-            start, end = 0, -1
         try:
             if start and body.offset == start and self._is_another(body):
                 # The pinned digest would catch another file, but only after all of it had come.
                 body.close()
-                self._start_over()
                 body = self._source.open(self._reference)
-            if body.offset != start:
+            if body.offset != start or whole:
                 self._start_over()
                 end = -1
             self._check_size(body.total)
+            self._check_room(body.total)
             self.total, self._validator = body.total, body.validator
             self._answers += 1
-            self._expected = body.digest
+            self._told_digest = body.digest
             if body.offset == 0 and body.length is not None and body.length <= _BLOCK and not self.done.covered:
                 self._small(body)
             else:
@@ -200,6 +210,12 @@ class _Download:
         self.done, self.total, self._validator = Ranges(), None, None
         self._hasher, self._hashed, self._resumed, self._answers = hashlib.sha256(), 0, 0, 0
         self._file.truncate(0)
+
+    def _drop(self) -> None:
+        """Leave nothing of what came."""
+        self._start_over()
+        if self._journal is not None:
+            self._journal.clear()
 
     def _stream(self, body: Body, start: int, end: int | None) -> None:
         """Read from `start` to `end`, or to where somebody else has been; hash what follows what is hashed."""
@@ -229,7 +245,7 @@ class _Download:
                     self._moved += filled
                     unsynced, unnoted = unsynced + filled, unnoted + filled
                     if unsynced >= _SYNC_EVERY:  # keep the disk busy while the network is
-                        writing.submit(os.fdatasync, fd)
+                        writing.submit(sync_data, fd)
                         unsynced = 0
                     if body.resumable and end is not None:
                         end = helpers.help(position, end)
@@ -261,18 +277,18 @@ class _Download:
             if not count:
                 break
             filled += count
-            if self._clock.monotonic() > self._deadline:
+            if not self._terms.left():
                 raise FetchError(
-                    f"read downloaded bundle body {self._reference}: not done after {self._limits.total_seconds:g} s"
+                    f"read downloaded bundle body {self._shown}: not done after {self._limits.total_seconds:g} s"
                 )
         return filled
 
     def _small(self, body: Body) -> None:
         """A bundle of one block needs no threads."""
         buffer = memoryview(bytearray(_BLOCK + 1))
-        filled = 0
-        while filled < len(buffer) and (count := body.read_into(buffer[filled:])):
-            filled += count
+        filled = self._fill(body, buffer)
+        if body.length is not None and filled < body.length:
+            filled += self._fill(body, buffer[filled:])  # tells why it ended
         self._check_size(filled)
         if filled > _BLOCK:
             raise self._too_large(filled)
@@ -283,25 +299,16 @@ class _Download:
         if self._progress is not None:
             self._progress(filled, filled)
 
-    def _finish(self) -> Fetched:
-        size = self.done.covered
-        buffer = bytearray(_BLOCK)
-        view = memoryview(buffer)
-        fd = self._file.fileno()
+    def _digest(self) -> str:
+        """The digest of the file; what was not hashed while it came is hashed now."""
+        size, fd = self.done.covered, self._file.fileno()
+        view = memoryview(bytearray(_BLOCK))
         while self._hashed < size and (
             count := os.preadv(fd, [view[: min(_BLOCK, size - self._hashed)]], self._hashed)
         ):
             self._hasher.update(view[:count])
             self._hashed += count
-        os.fsync(fd)
-        digest = f"sha256:{self._hasher.hexdigest()}"
-        if self._expected not in (None, digest):
-            self._file.truncate(0)
-            if self._journal is not None:
-                self._journal.clear()
-            raise FetchError(f"digest mismatch for `{self._reference}`: expected layer {self._expected}, got {digest}")
-        whole = self._answers <= 1 and not self._resumed
-        return Fetched(digest, size, self._moved, self._resumed, whole)
+        return f"sha256:{self._hasher.hexdigest()}"
 
     @staticmethod
     def _settle(entry: tuple[memoryview, Future[None] | None, Future[None], int]) -> memoryview:
@@ -313,14 +320,22 @@ class _Download:
 
     def _note(self) -> None:
         if self._journal is not None and self.done.covered:
-            self._journal.save(Progress(self.done, self.total, self._validator, self._reference))
+            self._journal.save(Progress(self.done, self.total, self._validator, self._name))
 
     def _check_size(self, size: int | None) -> None:
         if size is not None and size > self._limits.bundle_bytes:
             raise self._too_large(size)
 
+    def _check_room(self, total: int | None) -> None:
+        """Raise `OSError` before a byte is received that would have no room."""
+        if total is None:
+            return
+        status = os.fstatvfs(self._file.fileno())
+        if total - self.done.covered > status.f_bavail * status.f_frsize:
+            raise OSError(errno.ENOSPC, f"No space left for a bundle of {total} bytes")
+
     def _too_large(self, size: int) -> TooLarge:
-        return TooLarge(f"bundle {self._reference} has {size} bytes or more, the limit is {self._limits.bundle_bytes}")
+        return TooLarge(f"bundle {self._shown} has {size} bytes or more, the limit is {self._limits.bundle_bytes}")
 
 
 def _write(fd: int, data: memoryview, offset: int) -> None:

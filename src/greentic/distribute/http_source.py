@@ -4,30 +4,36 @@ Rules:
 1. A GET without credentials and cookies; what comes is the file.
 2. A part is asked for with Range, and with If-Range where there is a strong validator. It is believed only if the answer says
    206, begins where it was asked to, and is of the same whole. Any other answer is the whole file from its beginning.
-3. A body that ends before its announced length is `Truncated`, which is not a wrong body.
+3. A refusal of a request for a part is `PartRefused`, whatever its number: the whole may still be given.
+4. A body that ends before its announced length is `Truncated`, which is not a wrong body. So is a chunked one without its last chunk.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import re
 
 from greentic.distribute.source import Body
 from greentic.ground.errors import FetchError, PartRefused, Truncated
+from greentic.net.addresses import shown
 from greentic.net.dial import reason
-from greentic.net.request import Answer, check_status, idle_seconds, send
+from greentic.net.request import Answer, check_status, send
+from greentic.net.terms import Terms
 
 _READ = 1 << 18
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z", re.ASCII)
+_NOT_ABOUT_PARTS = (404, 408, 410, 425, 429)
+"""Refusals that a request for the whole would get as well."""
 
 
 class HttpSource:
     """Opens `http://` and `https://` references."""
 
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+
     def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
-        headers = range_headers(offset, validator, end)
-        answer = send(reference, reference, headers=headers)
+        answer = send(reference, reference, self._terms, headers=range_headers(offset, validator, end))
         return body_of(answer, reference, offset, end)
 
 
@@ -39,37 +45,37 @@ def range_headers(offset: int, validator: str | None, end: int | None) -> dict[s
     return headers if validator is None else headers | {"If-Range": validator}
 
 
-def body_of(answer: Answer, shown: str, offset: int, end: int | None) -> HttpBody:
+def body_of(answer: Answer, reference: str, offset: int, end: int | None) -> HttpBody:
     """The body of an answer to a request for a part or for the whole. Raises `FetchError`."""
     partial = bool(offset) or end is not None
-    if partial and answer.status == 416:
+    status = answer.status
+    if partial and ((400 <= status < 500 and status not in _NOT_ABOUT_PARTS) or status in (501, 505)):
         answer.close()
-        raise PartRefused(f"download bundle reference {shown}: the server has no bytes from {offset}")
-    check_status(answer, shown, *((200, 206) if partial else (200,)))
-    coding = (answer.headers.get("Content-Encoding") or "identity").lower()
-    if coding != "identity":
-        answer.close()
-        raise FetchError(f"download bundle reference {shown}: unexpected content coding `{coding}`")
-    return HttpBody(answer, shown, offset)
+        raise PartRefused(
+            f"download bundle reference {shown(reference)}: http status: {status} to a request for the bytes from {offset}"
+        )
+    check_status(answer, reference, *((200, 206) if partial else (200,)))
+    return HttpBody(answer, shown(reference), offset)
 
 
 class HttpBody:
     """The bytes of one answer as they arrive."""
 
-    def __init__(self, answer: Answer, shown: str, offset: int) -> None:
-        self._answer, self._shown = answer, shown
+    def __init__(self, answer: Answer, told: str, offset: int) -> None:
+        self._answer, self._shown = answer, told
         self._received = 0
+        self._broken: FetchError | None = None
         self.digest: str | None = None
-        headers = answer.headers
-        self.validator = _strong(headers.get("ETag"))
+        self.validator = _strong(answer.one("ETag"))
         self.length: int | None = answer.body.length
         if answer.status == 206:
-            found = _CONTENT_RANGE.match((headers.get("Content-Range") or "").strip())
+            stated = answer.one("Content-Range")
+            found = _CONTENT_RANGE.match(stated)
             first, last, total = (int(g) for g in found.groups()) if found else (-1, -1, -1)
             if first != offset or last < first or total <= last or self.length not in (None, last - first + 1):
                 answer.close()
                 raise PartRefused(
-                    f"download bundle reference {shown}: the server answered `{headers.get('Content-Range')}` to a request "
+                    f"download bundle reference {told}: the server answered `{stated[:80]}` to a request "
                     f"for the bytes from {offset}"
                 )
             self.offset, self.resumable = offset, True
@@ -77,25 +83,27 @@ class HttpBody:
             self.length = last - first + 1
         else:
             self.offset, self.total = 0, self.length
-            self.resumable = (headers.get("Accept-Ranges") or "").strip().lower() == "bytes" and self.length is not None
+            self.resumable = answer.one("Accept-Ranges").lower() == "bytes" and self.length is not None
 
     def read_into(self, buffer: memoryview) -> int:
+        if self._broken is not None:
+            raise self._broken
         try:
             # One read of the socket: `readinto` would wait until the buffer is full, however slowly it drips.
             data = self._answer.body.read1(min(len(buffer), _READ))
-        except http.client.IncompleteRead as error:
-            raise self._truncated() from error
+        except (http.client.IncompleteRead, ConnectionError) as error:
+            self._broken = self._truncated()
+            raise self._broken from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, ConnectionError):
-                raise self._truncated() from error
-            raise FetchError(
-                f"read downloaded bundle body {self._shown}: {reason(error, idle_seconds(os.environ))}"
-            ) from error
+            why = reason(error, self._answer.terms.idle)
+            self._broken = FetchError(f"read downloaded bundle body {self._shown}: {why}")
+            raise self._broken from error
         count = len(data)
         buffer[:count] = data
         self._received += count
         if not count and self.length is not None and self._received < self.length:
-            raise self._truncated()
+            self._broken = self._truncated()
+            raise self._broken
         return count
 
     def _truncated(self) -> Truncated:
@@ -108,7 +116,6 @@ class HttpBody:
         self._answer.close()
 
 
-def _strong(etag: str | None) -> str | None:
+def _strong(etag: str) -> str | None:
     """A validator that vouches for every byte; a weak one does not."""
-    text = (etag or "").strip()
-    return text if len(text) > 2 and text.startswith('"') and text.endswith('"') and len(text) <= 256 else None
+    return etag if len(etag) > 2 and etag.startswith('"') and etag.endswith('"') and len(etag) <= 256 else None

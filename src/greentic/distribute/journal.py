@@ -4,18 +4,19 @@ Rules:
 1. A journal belongs to a digest and a partial file. It never says that a file is whole: that is what the digest is for.
 2. It is written by rename and may lag behind the file; what it does not list is fetched again.
 3. One that does not parse, or does not fit its file, counts as none.
+4. Addresses may be signed, so none stands in it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from greentic.distribute.ranges import Ranges, read_ranges
+from greentic.ground.disk import replace_file
 
 MAX_JOURNAL = 1 << 20
 
@@ -28,6 +29,7 @@ class Progress(NamedTuple):
     validator: str | None
     """The validator of the server that the bytes came from; another mirror's does not fit it."""
     reference: str
+    """Whom the validator is of: a name for the address that does not tell it."""
 
 
 class Journal:
@@ -45,11 +47,17 @@ class Journal:
             done = read_ranges(raw["done"])
             total, validator = raw["total"], raw["validator"]
             size = self._partial.stat().st_size
-        except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError):
+        except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
             return None
         if not done.within(size) or (total is not None and (type(total) is not int or not done.within(total))):
             return None
-        return Progress(done, total, validator if isinstance(validator, str) else None, str(raw.get("reference", "")))
+        reference = raw.get("reference")
+        return Progress(
+            done,
+            total,
+            validator if isinstance(validator, str) else None,
+            reference if isinstance(reference, str) else "",
+        )
 
     def save(self, progress: Progress) -> None:
         """A journal that cannot be written costs a later download its head start, not this one its life."""
@@ -59,10 +67,8 @@ class Journal:
             "validator": progress.validator,
             "reference": progress.reference,
         }
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         with contextlib.suppress(OSError):
-            temporary.write_bytes(msgspec.json.encode(document))
-            temporary.replace(self._path)
+            replace_file(self._path, msgspec.json.encode(document), 0o600)
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)

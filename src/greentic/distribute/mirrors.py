@@ -3,8 +3,10 @@
 Rules:
 1. A mirror is a template: `{sha256}` becomes the 64 hex digits, `{digest}` all of `sha256:…`, `{name}` the last part of the
    bundle's own address. It may be of any scheme that a bundle may come from.
-2. They are tried in order; the next one when one refuses, lies or is gone. What was received from one serves the next.
+2. They are tried in order; the next one when one refuses, lies or is gone. What an honest one sent serves the next; what one sent that
+   is not the bundle is dropped before.
 3. If none has it, the error tells what each said.
+4. A mirror is written down without credentials.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from greentic.ground.errors import FetchError, InvalidArgument, TooLarge
+from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
+from greentic.net.addresses import check_authored, shown
 
 _PLACE = re.compile(r"\{([^}]*)\}")
 _KNOWN = ("sha256", "digest", "name")
@@ -26,6 +29,7 @@ T = TypeVar("T")
 def check_mirror(template: str) -> str:
     """The template, or `InvalidArgument`."""
     text = template.strip()
+    check_authored(text, "the mirror")
     unknown = [name for name in _PLACE.findall(text) if name not in _KNOWN]
     if unknown:
         raise InvalidArgument(f"mirror `{text}`: unknown `{{{unknown[0]}}}`; there are {', '.join(_KNOWN)}")
@@ -38,7 +42,10 @@ def check_mirror(template: str) -> str:
 
 def references(uri: str, digest: str, mirrors: Sequence[str]) -> list[str]:
     """Every reference of a bundle, in the order of trying, each once."""
-    path = urlsplit(uri).path if "://" in uri else uri
+    try:
+        path = urlsplit(uri).path if "://" in uri else uri
+    except ValueError:  # nobody can be asked by it, but the mirrors can
+        path = ""
     values = {
         "sha256": digest.removeprefix("sha256:"),
         "digest": digest,
@@ -49,16 +56,17 @@ def references(uri: str, digest: str, mirrors: Sequence[str]) -> list[str]:
 
 
 def first_of(found: Sequence[str], fetch: Callable[[str], T], told: Callable[[str, str], None]) -> T:
-    """What the first reference gives that works. `told` hears of each that did not. Raises `FetchError`."""
+    """What the first reference gives that works, bytes compared: `fetch` raises for the wrong ones.
+
+    `told` hears of each that did not. Raises what a single one raised, else `FetchError`.
+    """
     failures: list[str] = []
     for reference in found:
         try:
             return fetch(reference)
-        except TooLarge:
-            raise
-        except FetchError as error:
+        except GreenticError as error:
             if len(found) == 1:
                 raise
-            failures.append(error.message)
-            told(reference, error.message)
+            failures.append(f"{shown(reference)}: {error.message}")
+            told(shown(reference), error.message)
     raise FetchError(f"none of {len(found)} sources has the bundle: " + "; ".join(failures))

@@ -14,7 +14,7 @@ import threading
 from greentic.distribute.ranges import Ranges
 from greentic.distribute.source import Source
 from greentic.ground.clock import Clock
-from greentic.ground.errors import FetchError
+from greentic.ground.errors import GreenticError
 
 CONNECTIONS = 4
 """In all, the first one included."""
@@ -82,7 +82,7 @@ class Helpers:
             start, end = segment
             try:
                 whole = self._fetch(start, end)
-            except (FetchError, OSError):
+            except (GreenticError, OSError):
                 return  # the front, or the next attempt, finds the gap
             if not whole:
                 return

@@ -47,7 +47,7 @@ class Ranges(NamedTuple):
 
 def read_ranges(raw: Iterable[object]) -> Ranges:
     """Ranges as they were stored. Raises `ValueError` for anything that is none."""
-    found = Ranges()
+    found: list[Span] = []
     last = -1
     for item in raw:
         if not isinstance(item, list) or len(item) != 2 or not all(type(n) is int and n >= 0 for n in item):
@@ -55,5 +55,5 @@ def read_ranges(raw: Iterable[object]) -> Ranges:
         if item[0] <= last or item[1] <= item[0]:
             raise ValueError("ranges are sorted and apart")
         last = item[1]
-        found = found.add(item[0], item[1])
-    return found
+        found.append((item[0], item[1]))
+    return Ranges(tuple(found))

@@ -1,21 +1,14 @@
-"""References to bundles and the seam behind which they are opened (spec: worker 3.1).
+"""The seam behind which references to bundles are opened (spec: worker 3.1).
 
 Rules:
-1. A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried.
-2. A source only brings bytes. Whether they are the right ones is decided by the digest, never by where they came from.
-3. Link-local and metadata addresses are refused wherever they turn up: in the reference, behind a name, in a redirect.
+1. A source only brings bytes. Whether they are the right ones is decided by the digest, never by where they came from.
+2. It asks once for what it is asked for; who downloads is patient.
+3. An error of a body sticks: once a read has failed, every later read of that body fails in the same way.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Protocol
-
-from greentic.ground.errors import FetchError
-
-EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
-_REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
 
 
 class Body(Protocol):
@@ -45,65 +38,5 @@ class Source(Protocol):
     """Something that opens references."""
 
     def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
-        """The bytes from `offset`, up to `end` (not included) if it is told. Raises `FetchError`."""
+        """The bytes from `offset`, up to `end` (not included) if it is told. Raises `FetchError`; `PartRefused` for a part alone."""
         ...
-
-
-def source_for(reference: str) -> tuple[Source, str]:
-    """The source of a reference, and the reference without blanks around it. Raises `FetchError` or its like."""
-    text = reference.strip()
-    if not text:
-        raise FetchError("bundle reference cannot be empty")
-    if text.startswith(("http://", "https://")):
-        from greentic.distribute.http_source import HttpSource
-
-        return HttpSource(), text
-    if text.startswith(_REGISTRY_SCHEMES):
-        from greentic.distribute.oci_source import OciSource
-
-        return OciSource(), text
-    if text.startswith("file://"):
-        path = Path(text.removeprefix("file://"))
-        if path.exists():
-            return FileSource(), str(path)
-        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")
-    if "://" not in text and Path(text).exists():
-        return FileSource(), text
-    raise FetchError(f"unsupported bundle reference {text}; {EXPECTED}")
-
-
-class FileSource:
-    """Bundles on this machine's disk."""
-
-    def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
-        path = Path(reference)
-        if path.is_dir():
-            raise FetchError(f"{path} is a directory; a .gtbundle archive file is required for worker materialization")
-        if not path.is_file():
-            raise FetchError(f"{path} is not a regular file")
-        return _FileBody(path, offset)
-
-
-class _FileBody:
-    def __init__(self, path: Path, offset: int) -> None:
-        try:
-            self._file = path.open("rb", buffering=0)
-            status = os.fstat(self._file.fileno())
-            self._file.seek(offset)
-        except OSError as error:
-            raise FetchError(f"read bundle {path}: {error.strerror}") from error
-        self.total: int | None = status.st_size
-        self.offset = offset
-        self.length: int | None = max(status.st_size - offset, 0)
-        self.validator: str | None = f'"{status.st_ino:x}-{status.st_mtime_ns:x}"'
-        self.resumable = True
-        self.digest: str | None = None
-
-    def read_into(self, buffer: memoryview) -> int:
-        try:
-            return self._file.readinto(buffer) or 0
-        except OSError as error:
-            raise FetchError(f"read bundle {self._file.name}: {error.strerror}") from error
-
-    def close(self) -> None:
-        self._file.close()

@@ -2,7 +2,8 @@
 
 Rules:
 1. Each pause is twice as long as the one before, up to the longest; a random part of it, so that many never come back at one moment.
-2. A pause is never shorter than what the other side asked for, and what it may ask for is bounded.
+2. A pause is never shorter than what the other side asked for, and what it may ask for is bounded. That is spread as well: those who
+   were told the same moment must not all come then.
 3. Patience ends after so many tries without progress, or when the time is over, whichever comes first; a pause that would end
    behind the end is not begun.
 """
@@ -26,8 +27,11 @@ class Backoff(NamedTuple):
     def pause(self, tried: int, random: Random, asked: float = 0.0) -> float:
         """Seconds to wait after the `tried`-th try in a row (from 1) that brought nothing."""
         whole: float = min(self.first * 2 ** min(max(tried, 1) - 1, 30), self.longest)
-        part = whole * (0.5 + random.fraction() / 2) if self.jitter else whole
-        return max(part, min(asked, self.longest_asked))
+        told = max(min(asked, self.longest_asked), 0.0)
+        if not self.jitter:
+            return max(whole, told)
+        share = random.fraction()
+        return max(whole * (0.5 + share / 2), told + share * max(whole, told / 2) if told else 0.0)
 
 
 class Patience:

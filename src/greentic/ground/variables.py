@@ -115,6 +115,7 @@ _ROWS = (
     Variable("USERNAME", "text", "", "gtc", "the same, where USER is unset"),
     Variable("HTTP_PROXY", "address", "", "both", "a proxy for http addresses (also in lower case)"),
     Variable("HTTPS_PROXY", "address", "", "both", "a proxy for https addresses (also in lower case)"),
+    Variable("ALL_PROXY", "address", "", "both", "a proxy for both, where theirs is unset (also in lower case)"),
     Variable("NO_PROXY", "list", "", "both", "hosts that are asked without a proxy (also in lower case)"),
 )  # fmt: skip
 
@@ -129,6 +130,12 @@ def text(name: str, environ: Mapping[str, str] | None = None) -> str:
     """The value without surrounding blanks, empty if unset. Raises `KeyError` for a name that is not in the table."""
     row = TABLE[name]
     return (os.environ if environ is None else environ).get(row.name, "").strip()
+
+
+def either(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """The same for a variable that is written in both cases; the lower one wins, as in the programs that it is shared with."""
+    row = TABLE[name]
+    return (os.environ if environ is None else environ).get(row.name.lower(), "").strip() or text(name, environ)
 
 
 def switch(name: str, environ: Mapping[str, str] | None = None, *, default: bool = False) -> bool:

@@ -99,7 +99,9 @@ def _bundle(env: Environment, paths: EnvPaths, revision: Revision) -> BinaryIO:
             raise Conflict(f"the bundle of revision `{revision.revision_id}` is not here, and has no source")
         found = references(uri, digest, delivery_of(env).mirrors)
         return first_of(
-            found, lambda reference: fetch_into(file, reference, journal=journal), lambda reference, why: None
+            found,
+            lambda reference: fetch_into(file, reference, wanted=digest, mirror=reference != uri, journal=journal),
+            lambda reference, why: None,
         )
 
     return cache.obtain(digest, download).file

@@ -18,12 +18,14 @@ from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
 from greentic.materialize.placed import LocatedPack, RevisionFault
+from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import restrict_writes
 from greentic.materialize.serving_plan import ServingPlan
 from greentic.materialize.staging import StagingArea, place
 from greentic.model.environment import Environment, Revision
 from greentic.model.ids import is_digest
 from greentic.model.revision_files import diverging_packs, lock_ref
+from greentic.net.addresses import shown
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.gate import VerifiedBundle, admit, mismatch
 
@@ -101,8 +103,8 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
     uri, store = revision.bundle_source_uri or "", means.store
     paths = store.paths(env.environment_id)
     deployment = env.deployment(revision.deployment_id)
-    fetching = f"fetching bundle `{uri}` for revision `{revision.revision_id}`"
-    materializing = f"materializing revision `{revision.revision_id}` from bundle `{uri}`"
+    fetching = f"fetching bundle `{shown(uri)}` for revision `{revision.revision_id}`"
+    materializing = f"materializing revision `{revision.revision_id}` from bundle `{shown(uri)}`"
     step = fetching
     try:
         if deployment is None:
@@ -141,18 +143,20 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
 def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revision) -> VerifiedBundle:
     """The pinned bundle, open and verified, and in the staging area. Raises `FetchError` or `DigestMismatch`."""
     uri, digest = revision.bundle_source_uri or "", revision.bundle_digest
-    found = references(uri, digest, means.mirrors)
+    found, pinned = references(uri, digest, means.mirrors), digest if is_digest(digest) else None
 
     def download(file: BinaryIO, journal: Journal | None) -> Fetched:
         if means.offline:
-            raise FetchError(f"download bundle reference {uri}: this worker runs without a network")
+            raise FetchError(f"download bundle reference {shown(uri)}: this worker runs without a network")
 
         def fetch(reference: str) -> Fetched:
             return fetch_into(
                 file,
                 reference,
+                wanted=pinned,
+                mirror=reference != uri,
                 limits=means.limits,
-                progress=means.events.pulling(reference),
+                progress=means.events.pulling(shown(reference)),
                 clock=means.store.clock,
                 random=means.store.random,
                 journal=journal,
@@ -160,12 +164,12 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
 
         return first_of(found, fetch, lambda reference, why: means.events.passed_over(revision, reference, why))
 
-    if means.cache is None or not is_digest(digest):
-        file = stack.enter_context(area.create_bundle_file())
-        fetched = download(file, None)
-        return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
     try:
-        obtained = means.cache.obtain(digest, download)
+        if means.cache is None or pinned is None:
+            file = stack.enter_context(area.create_bundle_file())
+            fetched = download(file, None)
+            return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
+        obtained = means.cache.obtain(digest, download, lambda: needed_digests(means.store))
     except DigestMismatch as error:
         raise mismatch(error.actual, digest, revision_id=revision.revision_id) from None
     file = stack.enter_context(obtained.file)

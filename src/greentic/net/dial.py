@@ -1,19 +1,34 @@
-"""Connections to addresses that were checked: a name is resolved once, and what was checked is what is connected to."""
+"""Connections to addresses that were checked, and reading from them under a deadline.
+
+Rules:
+1. A name is resolved once, and the address that was checked is the one that is connected to.
+2. Connecting has one limit for all addresses of a host together, looking up its name included.
+3. Every read and write gets what is left of the deadline, however slowly the other side drips.
+4. The head of an answer is bounded in bytes and lines, answers before the answer (1xx) included.
+"""
 
 from __future__ import annotations
 
 import http.client
-import os
+import io
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK
+from greentic.net.terms import CONNECT_SECONDS, IDLE_SECONDS, Terms
 
 if TYPE_CHECKING:
     import ssl
 
-CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 30.0
+MAX_HEAD = 1 << 18
+"""Bytes of all heads of an answer."""
+MAX_INTERIM = 16
+"""Answers before the answer."""
 _RECEIVE_BUFFER = 1 << 21
+_BLOCK = 1 << 16
 
 Check = Callable[[str, str], None]
 """Raises for an address of a host that must not be reached."""
@@ -22,15 +37,21 @@ Check = Callable[[str, str], None]
 def dial(
     host: str, port: int, check: Check, *, connect: float = CONNECT_SECONDS, idle: float = IDLE_SECONDS
 ) -> socket.socket:
-    """A connection to the first address of `host` that answers; every address is checked before any is tried."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    for _, _, _, _, address in found:
+    """A connection to the first address of `host` that answers; every address is checked before any is tried. Raises `OSError`."""
+    ends = CLOCK.monotonic() + connect
+    found = _resolve(host, port, connect)
+    for *_, address in found:
         check(host, str(address[0]))
     error: OSError | None = None
-    for family, kind, protocol, _, address in found:
+    for tried, (family, kind, protocol, _, address) in enumerate(found):
+        left = ends - CLOCK.monotonic()
+        if left <= 0:
+            break
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(connect)
+            connection.settimeout(
+                left / (len(found) - tried)
+            )  # one address that swallows packets leaves the others their part
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             connection.connect(address)
             connection.settimeout(idle)
@@ -40,7 +61,34 @@ def dial(
             error = refused
             continue
         return connection
-    raise error or OSError(f"no address for `{host}`")
+    raise error or TimeoutError(f"no connection to `{host}` within {connect:g} s")
+
+
+_Sockaddr = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+_Found = Sequence[tuple[socket.AddressFamily, socket.SocketKind, int, str, _Sockaddr]]
+
+
+def _resolve(host: str, port: int, seconds: float) -> _Found:
+    """Look up a name. The resolver knows no limit of ours, so it is left behind when it takes too long."""
+    told: list[_Found | BaseException] = []
+
+    def look() -> None:
+        try:
+            told.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except BaseException as error:  # noqa: BLE001  it is raised where somebody waits for it
+            told.append(error)
+
+    thread = threading.Thread(target=look, daemon=True, name="resolve")
+    thread.start()
+    thread.join(seconds)
+    if not told:
+        raise TimeoutError(f"the name `{host}` was not found within {seconds:g} s")
+    found = told[0]
+    if isinstance(found, BaseException):
+        raise found
+    if not found:
+        raise OSError(f"no address for `{host}`")
+    return found
 
 
 class CheckedHttp(http.client.HTTPConnection):
@@ -63,27 +111,28 @@ class CheckedHttps(CheckedHttp):
 
     def connect(self) -> None:
         super().connect()
-        plain = self.sock
-        try:
-            self.sock = tls_context().wrap_socket(plain, server_hostname=self.host)
-        except BaseException:
-            plain.close()
-            raise
+        self.sock = secured(self.sock, self.host, tuple(variables.listed("GREENTIC_CA_FILES")))
 
 
-def tls_context() -> ssl.SSLContext:
-    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of `GREENTIC_CA_FILES` besides."""
+def secured(plain: socket.socket, host: str, authorities: Sequence[str]) -> ssl.SSLSocket:
+    """TLS over a connection, which is closed if that fails. Raises `OSError`."""
+    try:
+        return tls_context(authorities).wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def tls_context(authorities: Sequence[str]) -> ssl.SSLContext:
+    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of the files besides. Raises `OSError`."""
     import ssl
 
     context = ssl.create_default_context()
-    for path in os.environ.get("GREENTIC_CA_FILES", "").split(","):
-        if path.strip():
-            try:
-                context.load_verify_locations(path.strip())
-            except OSError as error:
-                raise OSError(
-                    f"the certificates of GREENTIC_CA_FILES `{path.strip()}` cannot be read: {error}"
-                ) from None
+    for path in authorities:
+        try:
+            context.load_verify_locations(path)
+        except OSError as error:
+            raise OSError(f"the certificates of GREENTIC_CA_FILES `{path}` cannot be read: {error}") from None
     return context
 
 
@@ -102,9 +151,63 @@ def connection(
     return CheckedHttp(host, port or 80, check, connect=connect, idle=idle)
 
 
+class Wire(io.RawIOBase):
+    """The receiving side of a connection: every read has a limit (rule 3), and a head that does not end is none (rule 4)."""
+
+    def __init__(self, connected: socket.socket, terms: Terms) -> None:
+        self._socket, self._terms = connected, terms
+        self._head = MAX_HEAD
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        self._socket.settimeout(self._terms.wait())
+        count = self._socket.recv_into(buffer)
+        if self._head > 0:
+            self._head -= count
+            if self._head <= 0:
+                raise http.client.HTTPException(f"the head of the answer has more than {MAX_HEAD} bytes")
+        return count
+
+    def head_ended(self) -> None:
+        self._head = 0
+
+
+class _Kept(io.BufferedReader):
+    """Stays open when the library is done with one of several answers; the socket is closed by who opened it."""
+
+    def close(self) -> None:
+        pass
+
+
+class _Readable:
+    """What the library asks a socket for."""
+
+    def __init__(self, buffered: io.BufferedReader) -> None:
+        self._buffered = buffered
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return self._buffered
+
+
+def receive(connected: socket.socket, method: str, terms: Terms) -> http.client.HTTPResponse:
+    """The answer to a request that was sent, its body unread; answers before it are skipped. Raises `OSError` or `HTTPException`."""
+    wire = Wire(connected, terms)
+    buffered = _Kept(wire, _BLOCK)
+    for _ in range(MAX_INTERIM):
+        answer = http.client.HTTPResponse(_Readable(buffered), method=method)  # type: ignore[arg-type]
+        answer.begin()
+        if answer.status >= 200 or answer.status == http.client.SWITCHING_PROTOCOLS:
+            wire.head_ended()
+            return answer
+    raise http.client.HTTPException(f"more than {MAX_INTERIM} answers before the answer")
+
+
 def reason(error: Exception, seconds: float = IDLE_SECONDS) -> str:
     """Why a connection failed, in a few words."""
     if isinstance(error, TimeoutError):
-        return f"no answer within {seconds:g} s"
+        told = str(error)
+        return told if told and told != "timed out" and "handshake" not in told else f"no answer within {seconds:g} s"
     text = getattr(error, "strerror", None) or str(error)
     return str(text) or type(error).__name__

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from greentic.ground import variables
 from greentic.ground.errors import FetchError
+from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
+from greentic.net.terms import Terms, patiently, terms_of
 
 
-def read_small(reference: str, limit: int) -> bytes | None:
+def read_small(reference: str, limit: int, terms: Terms | None = None) -> bytes | None:
     """A small document over http, https or from a file; nothing if it is not there. Raises `FetchError`."""
     if not reference.startswith(("http://", "https://")):
         if "://" in reference and not reference.startswith("file://"):
-            raise FetchError(f"`{reference}` is no address of a document; expected https://, http:// or file://")
+            raise FetchError(f"`{shown(reference)}` is no address of a document; expected https://, http:// or file://")
         return _file(Path(reference.removeprefix("file://")), limit)
-    answer = send(reference, reference)
-    if answer.status in (404, 410):
-        answer.close()
-        return None
-    check_status(answer, reference, 200)
-    return read_body(answer, f"`{reference}`", limit)
+
+    def asked(begun: Terms) -> bytes | None:
+        answer = send(reference, reference, begun)
+        if answer.status in (404, 410):
+            answer.close()
+            return None
+        check_status(answer, reference, 200)
+        return read_body(answer, f"`{shown(reference)}`", limit)
+
+    return patiently(asked, terms or terms_of(variables.environment()))
 
 
 def _file(path: Path, limit: int) -> bytes | None:
@@ -28,8 +35,8 @@ def _file(path: Path, limit: int) -> bytes | None:
             data = file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise FetchError(f"`{path}` cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise FetchError(f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > limit:
         raise FetchError(f"`{path}` is larger than {limit} bytes")
     return data

@@ -1,34 +1,48 @@
 """One HTTP request for delivery: redirects, limits and what a server may not do (spec: worker 3.3).
 
 Rules:
-1. Redirects are followed a few times, each target checked like the first; from https never to http.
-2. The address that was checked is the address that is connected to.
-3. Credentials go to the origin that they are for and to no other: a redirect elsewhere loses them.
-4. No content coding: what comes is the file. Connecting and every wait have a limit.
+1. Redirects are followed a few times, each target checked like the first; from https never to http, and never further inside than
+   the answer came from.
+2. The address that was checked is the address that is connected to; through a proxy, which resolves names itself, the host is checked
+   as text.
+3. Credentials go to the origin that they are for and to no other: a redirect elsewhere loses them, and what is asked after it comes
+   from there, not from the address that was written.
+4. No content coding is asked for and none is undone: what comes is the file, whatever a label says of it. The digest decides.
+5. An answer is looked at as a whole: what stands twice must say the same, and lengths are compared with what came.
+6. This asks once; `net/terms.patiently` asks again.
 """
 
 from __future__ import annotations
 
 import email.utils
 import http.client
-import os
-import time
-from collections.abc import Mapping
-from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+import socket
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, NamedTuple
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from greentic import __version__
-from greentic.ground.errors import FetchError, ServerBusy
-from greentic.net.addresses import check_address, check_host_name
-from greentic.net.dial import IDLE_SECONDS, connection, reason
+from greentic.ground.clock import unix_seconds
+from greentic.ground.errors import FetchError, ServerBusy, Truncated
+from greentic.ground.optional import done_without
+from greentic.net.addresses import Reach, check_address, check_host_name, reach, shown
+from greentic.net.dial import dial, reason, receive, secured
+from greentic.net.proxies import Proxy, literal, proxy_for
+from greentic.net.terms import Terms
 
-OFFLINE = "GREENTIC_OFFLINE"
-"""Set: nothing is asked over a network."""
-IDLE = "GREENTIC_FETCH_IDLE_SECONDS"
-"""Says how long to wait for the next byte."""
 MAX_REDIRECTS = 5
 MAX_RETRY_AFTER = 60.0
+MAX_TARGET = 16 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429)
+_PIECE = 1 << 18
+
+
+class Upload(NamedTuple):
+    """A body that is sent from a file, from its beginning."""
+
+    file: BinaryIO
+    size: int
 
 
 class Answer(NamedTuple):
@@ -39,60 +53,91 @@ class Answer(NamedTuple):
     body: http.client.HTTPResponse
     connection: http.client.HTTPConnection
     url: str
+    """Where it came from, after redirects."""
+    reach: Reach = Reach.LOOPBACK
+    """How far inside that is; the innermost of all that answered on the way is not less than this."""
+    terms: Terms = Terms()
 
     def close(self) -> None:
         self.connection.close()
 
+    def one(self, name: str) -> str:
+        """The value of a field that may stand once; empty if it is missing or stands with two values (rule 5)."""
+        found = {value.strip() for value in self.headers.get_all(name, [])}
+        return found.pop() if len(found) == 1 else ""
+
+    def origin(self) -> tuple[str, str, int]:
+        return origin(self.url)
+
 
 def send(
     url: str,
-    shown: str,
+    what: str,
+    terms: Terms,
     *,
     method: str = "GET",
-    headers: dict[str, str] | None = None,
-    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | Upload | None = None,
     authorization: str | None = None,
+    outermost: Reach = Reach.LOOPBACK,
 ) -> Answer:
-    """Send a request and follow redirects. `shown` is what errors call it. Raises `FetchError`."""
-    if os.environ.get(OFFLINE):
-        raise FetchError(f"download bundle reference {shown}: this worker runs without a network ({OFFLINE})")
-    origin = _origin(url)
+    """Send a request and follow redirects. `what` is what errors call it. `outermost` is the reach of who led here. Raises `FetchError`."""
+    terms, told = terms.begun(), f"download bundle reference {shown(what)}"
+    if terms.offline:
+        raise FetchError(f"{told}: this worker runs without a network (GREENTIC_OFFLINE)")
+    first = _parts(url, told)
     for _ in range(MAX_REDIRECTS + 1):
-        secret = authorization if _origin(url) == origin else None
-        answer = _once(url, shown, method, headers or {}, body, secret)
+        parts = _parts(url, told)
+        secret = authorization if _origin(parts) == _origin(first) else None
+        answer = _once(parts, told, terms, method, headers or {}, body, secret, outermost)
         if answer.status not in _REDIRECTS or method not in ("GET", "HEAD"):
             return answer
-        following = urljoin(url, answer.headers.get("Location") or "")
+        outermost = min(outermost, answer.reach)
+        location = answer.one("Location")
         answer.close()
+        if not location:
+            raise FetchError(f"{told}: http status: {answer.status} that does not say where to")
+        try:
+            following = urljoin(url, location)
+        except ValueError:
+            raise FetchError(f"{told}: redirect to an address that cannot be read") from None
         if not following.startswith(("http://", "https://")):
-            raise FetchError(f"download bundle reference {shown}: redirect to unsupported `{following}`")
+            raise FetchError(f"{told}: redirect to unsupported `{shown(following)[:200]}`")
         if url.startswith("https://") and not following.startswith("https://"):
-            raise FetchError(f"download bundle reference {shown}: redirect from https to `{following}`")
+            raise FetchError(f"{told}: redirect from https to `{shown(following)[:200]}`")
         url = following
-    raise FetchError(f"download bundle reference {shown}: more than {MAX_REDIRECTS} redirects")
+    raise FetchError(f"{told}: more than {MAX_REDIRECTS} redirects")
 
 
 def read_body(answer: Answer, what: str, limit: int) -> bytes:
-    """The whole body of an answer, which is closed. Raises `FetchError` that names `what` for one that is too large or cut."""
+    """The whole body of an answer, which is closed. Raises `FetchError` that names `what` for one that is too large, slow or cut."""
+    parts: list[bytes] = []
+    size, announced = 0, answer.body.length
     try:
-        data = answer.body.read(limit + 1)
+        while size <= limit and (piece := answer.body.read1(_PIECE)):
+            parts.append(piece)
+            size += len(piece)
+    except (http.client.IncompleteRead, ConnectionError) as error:
+        raise Truncated(f"{what} was cut after {size} bytes") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise FetchError(f"{what} could not be read: {error}") from error
+        raise FetchError(f"{what} could not be read: {_reason(error, answer.terms)}") from error
     finally:
         answer.close()
-    if len(data) > limit:
+    if size > limit:
         raise FetchError(f"{what} is larger than {limit} bytes")
-    return data
+    if announced is not None and size < announced:
+        raise Truncated(f"{what} was cut after {size} of {announced} bytes")
+    return b"".join(parts)
 
 
-def check_status(answer: Answer, shown: str, *expected: int) -> None:
+def check_status(answer: Answer, what: str, *expected: int) -> None:
     """Raise `ServerBusy` or `FetchError`, and close the answer, unless its status is one of the expected."""
     if answer.status in expected:
         return
     answer.close()
-    text = f"download bundle reference {shown}: http status: {answer.status}"
-    if answer.status in (408, 429, 500, 502, 503, 504):
-        raise ServerBusy(text, retry_after=retry_after(answer.headers.get("Retry-After"), time.time()))
+    text = f"download bundle reference {shown(what)}: http status: {answer.status}"
+    if answer.status in _PASSING or 500 <= answer.status <= 599:
+        raise ServerBusy(text, retry_after=retry_after(answer.one("Retry-After"), unix_seconds()))
     raise FetchError(text)
 
 
@@ -102,63 +147,160 @@ def retry_after(header: str | None, now: float) -> float:
         return 0.0
     text = header.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text), MAX_RETRY_AFTER)
+        return min(float(text[:9]), MAX_RETRY_AFTER)
     try:
         return min(max(email.utils.parsedate_to_datetime(text).timestamp() - now, 0.0), MAX_RETRY_AFTER)
     except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
-def idle_seconds(environ: Mapping[str, str]) -> float:
-    """How long a server may be silent. Raises `FetchError` for what is no number of seconds."""
-    text = environ.get(IDLE, "").strip()
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of an address; of one that cannot be read, an origin that is no other's."""
     try:
-        found = float(text) if text else IDLE_SECONDS
+        return _origin(urlsplit(url))
     except ValueError:
-        found = 0.0
-    if not 0 < found <= 3600:
-        raise FetchError(f"{IDLE}=`{text}` is no number of seconds up to 3600")
-    return found
+        return url, "", 0
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
-    parts = urlsplit(url)
-    try:
-        return parts.scheme, parts.hostname or "", parts.port
-    except ValueError:
-        return parts.scheme, "", None
+def _origin(parts: SplitResult) -> tuple[str, str, int]:
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _once(
-    url: str, shown: str, method: str, headers: dict[str, str], body: bytes | None, authorization: str | None
-) -> Answer:
+def _parts(url: str, told: str) -> SplitResult:
+    """An address in its parts. Raises `FetchError` for one that nobody may be asked by."""
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise FetchError(f"download bundle reference {shown}: {error}") from None
+        raise FetchError(f"{told}: {error}") from None
     check_host_name(host)
     if parts.username is not None or parts.password is not None:
         raise FetchError(f"download bundle reference of `{host}`: credentials do not belong into the address")
-    opened = connection(parts.scheme, host, port, check_address, idle=idle_seconds(os.environ))
+    if len(url) > MAX_TARGET:
+        raise FetchError(f"{told}: an address of more than {MAX_TARGET} bytes")
+    return parts
+
+
+def _once(
+    parts: SplitResult,
+    told: str,
+    terms: Terms,
+    method: str,
+    headers: Mapping[str, str],
+    body: bytes | Upload | None,
+    authorization: str | None,
+    outermost: Reach,
+) -> Answer:
+    scheme, host, port = _origin(parts)
+    proxy = proxy_for(terms.proxies, scheme, host, port)
+    opened = http.client.HTTPConnection(host, port)
+    opened.default_port = 443 if scheme == "https" else 80  # a Host field names no default port
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        opened.connect()
-        opened.putrequest(method, path, skip_accept_encoding=True)
+        opened.sock, found = _connected(scheme, host, port, proxy, terms, outermost)
+        if proxy is not None and scheme == "http":
+            target = f"{scheme}://{parts.netloc}{target}"
+        opened.putrequest(method, target, skip_accept_encoding=True)
         opened.putheader("Accept-Encoding", "identity")
         opened.putheader("User-Agent", f"greentic/{__version__}")
         for name, value in headers.items():
             opened.putheader(name, value)
         if authorization is not None:
             opened.putheader("Authorization", authorization)
+        if proxy is not None and scheme == "http" and proxy.authorization is not None:
+            opened.putheader("Proxy-Authorization", proxy.authorization)
         if body is not None:
-            opened.putheader("Content-Length", str(len(body)))
-        opened.endheaders(body)
-        response = opened.getresponse()
+            opened.putheader("Content-Length", str(len(body) if isinstance(body, bytes) else body.size))
+        opened.sock.settimeout(terms.wait())
+        opened.endheaders()
+        for piece in _pieces(body):
+            opened.sock.settimeout(terms.wait())
+            opened.sock.sendall(piece)
+        response = receive(opened.sock, method, terms)
+        _check_lengths(response)
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         opened.close()
-        raise FetchError(f"download bundle reference {shown}: {reason(error, idle_seconds(os.environ))}") from error
+        raise FetchError(f"{told}: {_reason(error, terms)}") from error
     except BaseException:
         opened.close()
         raise
-    return Answer(response.status, response.msg, response, opened, url)
+    return Answer(response.status, response.msg, response, opened, parts.geturl(), found, terms)
+
+
+def _connected(
+    scheme: str, host: str, port: int, proxy: Proxy | None, terms: Terms, outermost: Reach
+) -> tuple[socket.socket, Reach]:
+    """A connection over which the host is asked, and how far inside that is. Raises `FetchError` or `OSError`."""
+    limit = min(terms.connect, terms.left())
+    if proxy is None:
+        plain = dial(host, port, lambda name, address: check_address(name, address, outermost), connect=limit)
+        found = reach(str(plain.getpeername()[0]))
+    else:
+        address = literal(host)
+        if address is not None:
+            check_address(host, address, outermost)
+        done_without("the check of addresses behind names", f"the proxy {proxy} resolves them itself")
+        plain = dial(proxy.host, proxy.port, lambda name, address: None, connect=limit)
+        # A proxy is an organisation's own: what it reaches may lead to others inside, but not into this machine.
+        found = Reach.PRIVATE if address is None else reach(address)
+        if scheme == "https":
+            _tunnel(plain, host, port, proxy, terms)
+    if scheme != "https":
+        return plain, found
+    plain.settimeout(terms.wait())
+    return secured(plain, host, terms.authorities), found
+
+
+def _tunnel(plain: socket.socket, host: str, port: int, proxy: Proxy, terms: Terms) -> None:
+    """Ask a proxy for a tunnel. Raises `OSError`, and closes the connection, if it gives none."""
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {name} HTTP/1.1", f"Host: {name}"]
+    if proxy.authorization is not None:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    try:
+        plain.settimeout(terms.wait())
+        plain.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        # The tunnel's first byte belongs to the host: the head of the proxy's answer is read byte by byte.
+        head = bytearray()
+        while not head.endswith(b"\r\n\r\n"):
+            plain.settimeout(terms.wait())
+            piece = plain.recv(1)
+            head += piece
+            if not piece or len(head) > MAX_TARGET:
+                raise ConnectionError(f"the proxy {proxy} gives no answer that is HTTP")
+        status = head.split(b" ", 2)[1:2]
+        if status != [b"200"]:
+            raise OSError(f"the proxy {proxy} refuses a tunnel to `{name}` (http status: {b''.join(status)[:3]!r})")
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _pieces(body: bytes | Upload | None) -> Iterator[bytes]:
+    if isinstance(body, bytes):
+        yield from (body[at : at + _PIECE] for at in range(0, len(body), _PIECE))
+    elif body is not None:
+        body.file.seek(0)
+        left = body.size
+        while left:
+            piece = body.file.read(min(_PIECE, left))
+            if not piece:
+                raise ValueError(f"the file ended {left} bytes early")
+            left -= len(piece)
+            yield piece
+
+
+def _check_lengths(response: http.client.HTTPResponse) -> None:
+    """Raise `HTTPException` for an answer whose length can be read in two ways (rule 5)."""
+    codings = [c.strip().lower() for v in response.msg.get_all("Transfer-Encoding", []) for c in v.split(",")]
+    lengths = {v.strip() for text in response.msg.get_all("Content-Length", []) for v in text.split(",")}
+    if codings and codings != ["chunked"]:
+        raise http.client.HTTPException(f"the answer has the transfer coding `{', '.join(codings)[:60]}`")
+    if len(lengths) > 1 or any(not (n.isascii() and n.isdigit() and len(n) < 19) for n in lengths):
+        raise http.client.HTTPException(f"the answer announces the lengths {', '.join(sorted(lengths))[:60]}")
+    if not codings and lengths and response.length is None:
+        response.length = int(lengths.pop())  # the same length told twice
+
+
+def _reason(error: Exception, terms: Terms) -> str:
+    return reason(error, terms.idle)

@@ -1,179 +1,204 @@
-"""Talking to a registry: manifests, blobs, tokens (spec: worker 3.4; OCI distribution specification 1.1).
+"""Talking to one repository of a registry: requests, who we are, tokens (spec: worker 3.4; OCI distribution specification 1.1).
 
 Rules:
 1. HTTPS, but for the registries of `GREENTIC_OCI_INSECURE_REGISTRIES`, which are named exactly as references name them.
-2. A 401 is answered once: by basic authentication, or by fetching a bearer token from where the challenge says. Credentials go
-   to the registry and to a token endpoint over https (or of an insecure registry on the same host), and nowhere else.
-3. A manifest is bounded in size, and is the one that its digest names.
+2. A 401 of the registry itself is answered once: with a bearer token from where its challenge says, else by basic authentication. A
+   401 of another server, to which a redirect led, is that server's refusal and nothing more.
+3. Credentials go to the registry and to its token server, and nowhere else (`registry/login`). A token is asked for with the scope
+   that is needed, never for more because a server says so.
+4. Every question is asked on `Terms`: patient by itself, or with one try where the caller is patient.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-from collections.abc import Mapping
-from typing import NamedTuple
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
 
+from greentic.ground import variables
+from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
-from greentic.net.request import Answer, check_status, read_body, send
-from greentic.registry.login import Credentials, credentials_for
+from greentic.net.addresses import Reach, shown
+from greentic.net.request import Answer, Upload, check_status, origin, read_body, send
+from greentic.net.terms import Terms, patiently, terms_of
+from greentic.registry.challenges import Challenge, challenges
+from greentic.registry.login import Credentials, credentials_for, may_have_password
 from greentic.registry.reference import DEFAULT_REGISTRY, OciReference
 
-MAX_MANIFEST = 4 << 20
 MAX_TOKEN = 1 << 20
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-ACCEPTED = (
-    MANIFEST, INDEX, "application/vnd.oci.artifact.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)  # fmt: skip
-_PARAMETER = re.compile(r'([A-Za-z_]+)="([^"]*)"')
+CLIENT_ID = "greentic"
 
-
-class Manifest(NamedTuple):
-    """A manifest as it came."""
-
-    digest: str
-    media_type: str
-    document: dict[str, object]
-
-
-def insecure_registries(environ: Mapping[str, str]) -> frozenset[str]:
-    listed = environ.get("GREENTIC_OCI_INSECURE_REGISTRIES", "").split(",")
-    return frozenset(name.strip() for name in listed if name.strip())
+T = TypeVar("T")
 
 
 class Registry:
     """One repository of a registry."""
 
     def __init__(
-        self, reference: OciReference, environ: Mapping[str, str] | None = None, *, push: bool = False
+        self,
+        reference: OciReference,
+        terms: Terms | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        push: bool = False,
+        mirror: bool = False,
     ) -> None:
-        self._environ = os.environ if environ is None else environ
+        self._environ = variables.environment() if environ is None else environ
+        self._terms = terms_of(self._environ) if terms is None else terms
         self.reference = reference
-        self._plain = reference.registry in insecure_registries(self._environ)
+        self._plain = reference.registry in variables.listed("GREENTIC_OCI_INSECURE_REGISTRIES", self._environ)
+        self._mirror = mirror
         host = "registry-1.docker.io" if reference.registry == DEFAULT_REGISTRY else reference.registry
         self._base = f"{'http' if self._plain else 'https'}://{host}"
-        self._scope = f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"
+        self._actions = ("pull", "push") if push else ("pull",)
         self._authorization: str | None = None
         self._credentials: Credentials | None = None
+        self.reach = Reach.LOOPBACK
+        """How far inside the registry is, once it has answered."""
+
+    def __str__(self) -> str:
+        return f"oci://{self.reference}"
 
     def url(self, path: str) -> str:
         return f"{self._base}/v2/{self.reference.repository}/{path}"
 
+    def ask(self, question: Callable[[Terms], T]) -> T:
+        """The answer to a question on this registry's terms. Raises `FetchError`."""
+        return patiently(question, self._terms)
+
     def request(
-        self, url: str, *, method: str = "GET", headers: dict[str, str] | None = None, body: bytes | None = None
+        self,
+        url: str,
+        terms: Terms,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Upload | None = None,
     ) -> Answer:
-        """Send a request, with authentication where the registry asks for it. Raises `FetchError`."""
-        shown = f"oci://{self.reference}"
-        # A blob may be uploaded or downloaded elsewhere; only the registry's own host is told who we are.
-        ours = urlsplit(url)[:2] == urlsplit(self._base)[:2]
-        answer = send(
-            url, shown, method=method, headers=headers, body=body, authorization=self._authorization if ours else None
-        )
-        if answer.status == 401 and ours:
-            challenge = answer.headers.get("WWW-Authenticate") or ""
+        """Send a request once, with authentication where the registry asks for it. Raises `FetchError`."""
+        # A blob may be uploaded or downloaded elsewhere; only the registry's own origin is told who we are.
+        ours = origin(url) == origin(self._base)
+
+        def sent() -> Answer:
+            return send(
+                url, str(self), terms, method=method, headers=headers, body=body,
+                authorization=self._authorization if ours else None, outermost=self.reach,
+            )  # fmt: skip
+
+        answer = sent()
+        if ours and answer.origin() == origin(self._base):
+            self.reach = min(self.reach, answer.reach)
+        if answer.status == 401 and answer.origin() == origin(self._base):
+            asked = challenges(answer.headers.get_all("WWW-Authenticate", []))
             answer.close()
-            self._authorization = self._authenticate(challenge, shown)
-            answer = send(url, shown, method=method, headers=headers, body=body, authorization=self._authorization)
-        if answer.status in (401, 403):
+            self._authorization = self._authenticate(asked, terms)
+            answer = sent()
+        if answer.status in (401, 403) and answer.origin() == origin(self._base) and "Range" not in (headers or {}):
             answer.close()
             who = "without credentials" if self._credentials is None else f"as `{self._credentials.user}`"
             raise FetchError(
                 f"failed to pull `{self.reference}`: the registry refuses us {who} (http status: {answer.status})",
-                hint="log in with docker or podman, or set OCI_USERNAME and OCI_PASSWORD",
+                hint="log in with docker or podman, or set OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY",
             )
         return answer
 
-    def manifest(self, wanted: str) -> Manifest:
-        """A manifest by tag or digest. Raises `FetchError`."""
-        answer = self.request(self.url(f"manifests/{quote(wanted, safe=':')}"), headers={"Accept": ", ".join(ACCEPTED)})
-        check_status(answer, f"oci://{self.reference}", 200)
-        data = read_body(answer, f"failed to pull `{self.reference}`: the manifest", MAX_MANIFEST)
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if wanted.startswith("sha256:") and digest != wanted:
-            raise FetchError(f"digest mismatch for `{self.reference}`: expected {wanted}, got {digest}")
+    def led_to(self, answer: Answer, before: str) -> str:
+        """Where an upload goes on, as an answer says; it is closed. Raises `FetchError`."""
+        location = answer.one("Location")
+        answer.close()
         try:
-            document = json.loads(data)
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            raise FetchError(f"failed to pull `{self.reference}`: the manifest is no JSON object")
-        told = (answer.headers.get("Content-Type") or "").partition(";")[0].strip()
-        media_type = document.get("mediaType")
-        return Manifest(digest, media_type if isinstance(media_type, str) else told, document)
+            found = urljoin(answer.url, location) if location else before
+        except ValueError:
+            found = ""
+        if not found.startswith("https://" if before.startswith("https://") else ("https://", "http://")):
+            raise FetchError(f"failed to push `{self.reference}`: the registry sends us to `{shown(found)[:200]}`")
+        return found
 
-    # -- authentication ---------------------------------------------------------------------------------------------
+    # -- who we are ---------------------------------------------------------------------------------------------------
 
-    def _authenticate(self, challenge: str, shown: str) -> str | None:
-        self._credentials = credentials_for(self.reference.registry, self._environ)
-        scheme, _, rest = challenge.partition(" ")
-        if scheme.lower() == "basic":
-            return None if self._credentials is None else self._credentials.basic
-        if scheme.lower() != "bearer":
+    def _authenticate(self, asked: list[Challenge], terms: Terms) -> str | None:
+        self._credentials = credentials_for(self.reference.registry, self._environ, mirror=self._mirror)
+        bearer = next((c for c in asked if c.scheme == "bearer" and c.parameters.get("realm")), None)
+        if bearer is not None:
+            return self._token(bearer.parameters, terms)
+        if not any(c.scheme == "basic" for c in asked):
+            names = ", ".join(c.scheme[:20] for c in asked[:4]) or "nothing that we know"
             raise FetchError(
-                f"failed to pull `{self.reference}`: the registry asks for `{scheme[:20]}`, expected Basic or Bearer"
+                f"failed to pull `{self.reference}`: the registry asks for `{names}`, expected Basic or Bearer"
             )
-        parameters = dict(_PARAMETER.findall(rest))
-        return self._token(parameters.get("realm", ""), parameters.get("service"), shown)
+        if self._credentials is None or self._credentials.identity_token is not None:
+            return None
+        return self._credentials.basic
 
-    def _token(self, realm: str, service: str | None, shown: str) -> str:
-        parts = urlsplit(realm)
-        base = urlsplit(self._base)
-        trusted = parts.scheme == "https" or (
-            self._plain and parts.scheme == "http" and parts.hostname == base.hostname
-        )
-        if parts.scheme not in ("http", "https") or not trusted:
-            raise FetchError(
-                f"failed to pull `{self.reference}`: the registry sends us to `{realm[:200]}` for a token, which is not https"
-            )
-        query = {"scope": self._scope} | ({"service": service} if service else {})
-        url = f"{realm}{'&' if parts.query else '?'}{urlencode(query)}"
-        basic = None if self._credentials is None else self._credentials.basic
-        answer = send(url, shown, authorization=basic)
+    def _token(self, parameters: Mapping[str, str], terms: Terms) -> str:
+        realm, service = parameters["realm"], parameters.get("service", "")
         try:
-            if answer.status != 200:
-                raise FetchError(
-                    f"failed to pull `{self.reference}`: the token endpoint answers http status: {answer.status}"
-                )
-            told = json.loads(answer.body.read(MAX_TOKEN))
-            token = told.get("token") or told.get("access_token")
-        except (OSError, ValueError, AttributeError):
-            token = None
-        finally:
+            parts, base = urlsplit(realm), urlsplit(self._base)
+            host = parts.hostname or ""
+        except ValueError:
+            raise FetchError(
+                f"failed to pull `{self.reference}`: the registry's token server has no address that can be read"
+            ) from None
+        if parts.scheme != "https" and not (self._plain and parts.scheme == "http" and host == base.hostname):
+            raise FetchError(
+                f"failed to pull `{self.reference}`: the registry sends us to `{shown(realm)[:200]}` for a token, which is not https"
+            )
+        known = self._credentials
+        if known is not None and not may_have_password(host, base.hostname or "", self._environ):
+            raise FetchError(
+                f"failed to pull `{self.reference}`: the registry sends us to `{host[:200]}` for a token, a host that is not of its "
+                f"domain; it was not told the password",
+                hint=f"if it may have it: OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY={self.reference.registry},{host}",
+            )
+        scopes = self._scopes(parameters.get("scope", ""))
+        identity = None if known is None else known.identity_token
+        if identity is not None:
+            form = [
+                ("grant_type", "refresh_token"),
+                ("service", service),
+                ("client_id", CLIENT_ID),
+                ("refresh_token", identity),
+            ]
+            body = urlencode([*form, ("scope", " ".join(scopes))]).encode()
+            answer = send(
+                realm, str(self), terms, method="POST", headers={"Content-Type": "application/x-www-form-urlencoded"}, body=body,
+                outermost=self.reach,
+            )  # fmt: skip
+        else:
+            query = urlencode(([("service", service)] if service else []) + [("scope", scope) for scope in scopes])
+            answer = send(
+                f"{realm}{'&' if parts.query else '?'}{query}", str(self), terms,
+                authorization=None if known is None else known.basic, outermost=self.reach,
+            )  # fmt: skip
+        if answer.status in (400, 401, 403, 404):
             answer.close()
-        if not isinstance(token, str) or not token or not token.isascii() or any(c.isspace() for c in token):
+            raise FetchError(
+                f"failed to pull `{self.reference}`: the token endpoint answers http status: {answer.status}",
+                hint="log in anew: the password or identity token may have ended",
+            )
+        check_status(answer, str(self), 200)
+        return f"Bearer {self._read_token(answer)}"
+
+    def _read_token(self, answer: Answer) -> str:
+        data = read_body(answer, f"failed to pull `{self.reference}`: the token", MAX_TOKEN)
+        try:
+            told = parse(data)
+        except ValueError:
+            told = None
+        token = (told.get("token") or told.get("access_token")) if isinstance(told, dict) else None
+        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or " " in token:
             raise FetchError(
                 f"failed to pull `{self.reference}`: the token endpoint answered something that is no token"
             )
-        return f"Bearer {token}"
+        return token
 
-    # -- writing ----------------------------------------------------------------------------------------------------
+    def _scopes(self, told: str) -> list[str]:
+        """What a token is asked for: what the challenge names, as far as it is no more than we need, else our own scope (rule 3)."""
+        named = [scope for scope in told.split() if self._is_enough(scope)]
+        return named[:8] or [f"repository:{self.reference.repository}:{','.join(self._actions)}"]
 
-    def has_blob(self, digest: str) -> bool:
-        answer = self.request(self.url(f"blobs/{digest}"), method="HEAD")
-        answer.close()
-        return answer.status == 200
-
-    def start_upload(self) -> str:
-        """Where a blob is to be put. Raises `FetchError`."""
-        answer = self.request(self.url("blobs/uploads/"), method="POST", body=b"")
-        location = answer.headers.get("Location") or ""
-        check_status(answer, f"oci://{self.reference}", 202)
-        answer.close()
-        return urljoin(self._base, location)
-
-    def put_manifest(self, wanted: str, data: bytes, media_type: str) -> str:
-        """Store a manifest under a tag or its digest; its digest. Raises `FetchError`."""
-        answer = self.request(
-            self.url(f"manifests/{quote(wanted, safe=':')}"),
-            method="PUT",
-            headers={"Content-Type": media_type},
-            body=data,
-        )
-        check_status(answer, f"oci://{self.reference}", 200, 201)
-        answer.close()
-        return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    def _is_enough(self, scope: str) -> bool:
+        kind, _, rest = scope.partition(":")
+        name, _, actions = rest.rpartition(":")
+        wanted = set(actions.split(","))
+        return kind == "repository" and bool(name) and "pull" in wanted and wanted <= set(self._actions)

@@ -1,18 +1,23 @@
 """Who we are to a registry (spec: worker 3.4).
 
-Rules, first that fits:
-1. `OCI_USERNAME` and `OCI_PASSWORD`, both set.
-2. The Docker configuration (`DOCKER_CONFIG/config.json`, else `~/.docker/config.json`): the credential helper of the registry, its
-   entry in `auths`, then the general credential store.
-3. Nobody.
-Secrets are never part of an error.
+Rules:
+1. `OCI_USERNAME` and `OCI_PASSWORD`, both set, are for the registries that `OCI_REGISTRY` lists. Without it they are for the registry
+   that a revision's own address names, and for no mirror. First that fits; then the Docker configuration; then nobody.
+2. The Docker configuration (`DOCKER_CONFIG/config.json`, else `~/.docker/config.json`) is read as Docker reads it: the helper of the
+   registry, the general store, then `auths`, whose keys are hosts with or without scheme and path. A store that is not installed or
+   knows nothing leaves the word to `auths`.
+3. The configuration is optional: one that is missing, empty, unreadable, or in the home of somebody else is done without, and said.
+4. A password goes to its registry, and to a token server over https of the same host or domain, or of a host that `OCI_REGISTRY`
+   lists too. What another server answers to a redirect gets nothing.
+5. Secrets are never part of an error.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
+import ipaddress
+import os
 import re
 import shutil
 import subprocess
@@ -20,12 +25,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.ground import variables
+from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
+from greentic.ground.optional import done_without
+from greentic.registry.reference import DEFAULT_REGISTRY
 
 HELPER_SECONDS = 30
 MAX_CONFIG = 4 << 20
 _HELPER = re.compile(r"[A-Za-z0-9._-]+\Z")
-_ALIASES = {"docker.io": ("https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io")}
+_HUB = "https://index.docker.io/v1/"
+_ALIASES = {DEFAULT_REGISTRY: (_HUB, "index.docker.io", "registry-1.docker.io")}
+TOKEN_USER = "<token>"  # noqa: S105
 
 
 class Credentials(NamedTuple):
@@ -38,72 +49,144 @@ class Credentials(NamedTuple):
     def basic(self) -> str:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
+    @property
+    def identity_token(self) -> str | None:
+        return self.password if self.user == TOKEN_USER else None
 
-def credentials_for(registry: str, environ: Mapping[str, str]) -> Credentials | None:
+    def __repr__(self) -> str:
+        return f"Credentials(user={self.user!r})"
+
+
+def credentials_for(registry: str, environ: Mapping[str, str], *, mirror: bool = False) -> Credentials | None:
     """The credentials for a registry, if there are any. Raises `FetchError` for a configuration that cannot be used."""
-    user, password = environ.get("OCI_USERNAME", ""), environ.get("OCI_PASSWORD", "")
+    user, password = variables.text("OCI_USERNAME", environ), environ.get("OCI_PASSWORD", "")
     if user and password:
-        return Credentials(user, password)
+        meant = variables.listed("OCI_REGISTRY", environ)
+        if registry in meant or (not meant and not mirror):
+            return Credentials(user, password)
     config = _docker_config(environ)
-    names = (registry, f"https://{registry}", f"https://{registry}/", *_ALIASES.get(registry, ()))
+    names = (registry, *_ALIASES.get(registry, ()))
     helpers = config.get("credHelpers")
     for name in names:
         helper = helpers.get(name) if isinstance(helpers, dict) else None
-        if isinstance(helper, str):
-            return _ask_helper(helper, name, environ)
+        if isinstance(helper, str) and helper:
+            return _ask_helper(helper, _asked_as(registry), environ)
+    store = config.get("credsStore")
+    if isinstance(store, str) and store:
+        try:
+            found = _ask_helper(store, _asked_as(registry), environ)
+        except FetchError as error:
+            done_without("the credential store of the Docker configuration", error.message)
+        else:
+            if found is not None:
+                return found
     auths = config.get("auths")
+    return _of_auths(auths, names) if isinstance(auths, dict) else None
+
+
+def may_have_password(realm_host: str, registry_host: str, environ: Mapping[str, str]) -> bool:
+    """Whether a token server may be told the password of a registry that names it (rule 4). Hosts are without ports."""
+    if realm_host == registry_host:
+        return True
+    if realm_host in {_host(name) for name in variables.listed("OCI_REGISTRY", environ)}:
+        return True
+    ours, theirs = registry_host.split("."), realm_host.split(".")
+    if any(_is_address(host) for host in (realm_host, registry_host)):
+        return False
+    # registry.example.com with auth.example.com or example.com: one domain, of at least two names.
+    domain = ours[1:] if len(ours) > 2 else ours
+    return len(domain) >= 2 and theirs[-len(domain) :] == domain
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _asked_as(registry: str) -> str:
+    """What a helper knows a registry by."""
+    return _HUB if registry == DEFAULT_REGISTRY else registry
+
+
+def _of_auths(auths: Mapping[str, object], names: tuple[str, ...]) -> Credentials | None:
+    """The entry of a registry: by its very name, else by a key whose host it is."""
     for name in names:
-        entry = auths.get(name) if isinstance(auths, dict) else None
+        entry = auths.get(name)
         found = _of_entry(name, entry) if isinstance(entry, dict) else None
         if found is not None:
             return found
-    store = config.get("credsStore")
-    if isinstance(store, str):
-        for name in names:
-            found = _ask_helper(store, name, environ, may_be_missing=True)
+    for key, entry in auths.items():
+        if isinstance(key, str) and isinstance(entry, dict) and _host_and_port(key) in names:
+            found = _of_entry(key, entry)
             if found is not None:
                 return found
     return None
 
 
+def _host_and_port(key: str) -> str:
+    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _host(name: str) -> str:
+    host = _host_and_port(name)
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
 def _docker_config(environ: Mapping[str, str]) -> dict[str, object]:
-    told, home = environ.get("DOCKER_CONFIG"), environ.get("HOME")
-    if not told and not home:
+    """The configuration, empty where there is none that can be used (rule 3)."""
+    told, home = variables.path("DOCKER_CONFIG", environ), variables.path("HOME", environ)
+    if told is None and home is None:
         return {}
-    path = Path(told) / "config.json" if told else Path(home or "") / ".docker" / "config.json"
+    path = told / "config.json" if told is not None else Path(home or "") / ".docker" / "config.json"
     try:
         with path.open("rb") as file:
-            raw = json.loads(file.read(MAX_CONFIG))
-    except FileNotFoundError:
+            owner = os.fstat(file.fileno()).st_uid
+            if told is None and owner not in (0, os.geteuid()):
+                done_without(
+                    "the Docker configuration",
+                    f"`{path}` belongs to another user ({owner}); set DOCKER_CONFIG to use it all the same",
+                )
+                return {}
+            data = file.read(MAX_CONFIG + 1)
+        if not data.strip():
+            return {}
+        raw = parse(data)
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise FetchError(f"the Docker configuration `{path}` cannot be read: {error}") from None
-    return raw if isinstance(raw, dict) else {}
+        why = error.strerror if isinstance(error, OSError) else error
+        done_without("the Docker configuration", f"`{path}` cannot be read: {why}")
+        return {}
+    return dict[str, object](raw) if isinstance(raw, dict) else {}
 
 
-def _of_entry(name: str, entry: dict[str, object]) -> Credentials | None:
+def _of_entry(name: str, entry: Mapping[str, object]) -> Credentials | None:
     token, auth = entry.get("identitytoken"), entry.get("auth")
     if isinstance(token, str) and token:
-        return Credentials("<token>", token)
+        return Credentials(TOKEN_USER, token)
     if isinstance(auth, str) and auth:
         try:
-            user, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+            # Docker skips line ends, which `base64` puts into long values.
+            plain = base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True).decode()
         except (binascii.Error, ValueError):
             raise FetchError(f"the Docker configuration has no usable `auth` for `{name}`") from None
+        user, colon, password = plain.partition(":")
         return Credentials(user, password.rstrip("\0")) if colon else None
     user_name, password_text = entry.get("username"), entry.get("password")
-    if isinstance(user_name, str) and isinstance(password_text, str):
+    if isinstance(user_name, str) and isinstance(password_text, str) and user_name:
         return Credentials(user_name, password_text)
     return None
 
 
-def _ask_helper(
-    helper: str, name: str, environ: Mapping[str, str], *, may_be_missing: bool = False
-) -> Credentials | None:
+def _ask_helper(helper: str, name: str, environ: Mapping[str, str]) -> Credentials | None:
+    """What a credential helper knows of a registry. Raises `FetchError` if it cannot be asked."""
     program = f"docker-credential-{helper}"
     if not _HELPER.match(helper):
-        raise FetchError(f"the Docker configuration names the credential helper `{helper}`, which is no name")
-    found = shutil.which(program, path=environ.get("PATH"))
+        raise FetchError(f"the Docker configuration names the credential helper `{helper[:80]!r}`, which is no name")
+    found = shutil.which(program, path=variables.text("PATH", environ) or None)
     if found is None:
         raise FetchError(f"the credential helper `{program}` for `{name}` is not installed")
     try:
@@ -118,11 +201,14 @@ def _ask_helper(
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FetchError(f"the credential helper `{program}` did not answer: {type(error).__name__}") from None
     if done.returncode:
-        if may_be_missing or b"not found" in done.stdout:
+        if b"not found" in done.stdout:
             return None
         raise FetchError(f"the credential helper `{program}` refused `{name}` (exit code {done.returncode})")
     try:
-        told = json.loads(done.stdout)
-        return Credentials(str(told["Username"]), str(told["Secret"]))
-    except (ValueError, KeyError, TypeError):
-        raise FetchError(f"the credential helper `{program}` answered something that is no credential") from None
+        told = parse(done.stdout)
+    except ValueError:
+        told = None
+    user, secret = (told.get("Username"), told.get("Secret")) if isinstance(told, dict) else (None, None)
+    if not isinstance(user, str) or not isinstance(secret, str):
+        raise FetchError(f"the credential helper `{program}` answered something that is no credential")
+    return Credentials(user, secret) if secret else None

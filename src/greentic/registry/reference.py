@@ -12,8 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from greentic.ground import variables
 from greentic.ground.errors import FetchError
 from greentic.model.ids import is_digest
+from greentic.net.addresses import shown
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
@@ -44,7 +46,7 @@ def parse(text: str) -> OciReference:
     """A reference without its scheme. Raises `FetchError`."""
 
     def refuse(reason: str) -> FetchError:
-        return FetchError(f"invalid OCI reference `{text}`: {reason}")
+        return FetchError(f"invalid OCI reference `{shown(f'oci://{text}').removeprefix('oci://')}`: {reason}")
 
     rest, at, digest = text.partition("@")
     if at and not is_digest(digest):
@@ -76,9 +78,9 @@ def mapped(reference: str, environ: Mapping[str, str]) -> OciReference:
         return parse(reference.removeprefix("oci://"))
     for scheme, variable in _BASES.items():
         if reference.startswith(scheme):
-            base = environ.get(variable, "").strip()
+            base = variables.text(variable, environ)
             if not base:
-                raise FetchError(f"{scheme} reference {reference} requires {variable} to map to OCI")
+                raise FetchError(f"{scheme} reference {shown(reference)} requires {variable} to map to OCI")
             base = base.removeprefix("oci://").rstrip("/")
             return parse(f"{base}/{reference.removeprefix(scheme).lstrip('/')}")
-    raise FetchError(f"`{reference}` is no reference of a registry")
+    raise FetchError(f"`{shown(reference)}` is no reference of a registry")

@@ -1,0 +1,48 @@
+"""Which source opens a reference.
+
+A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from greentic.distribute.file_source import FileSource
+from greentic.distribute.http_source import HttpSource
+from greentic.distribute.oci_source import OciSource
+from greentic.distribute.source import Source
+from greentic.ground.errors import FetchError
+from greentic.net.addresses import shown
+from greentic.net.terms import Terms
+
+EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
+REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
+
+
+def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) -> tuple[Source, str]:  # noqa: B008  a value
+    """The source of a reference, and the reference without blanks around it. Raises `FetchError`.
+
+    `mirror` says that it is not the address that the revision itself names, which decides what credentials go there.
+    """
+    text = reference.strip()
+    if not text:
+        raise FetchError("bundle reference cannot be empty")
+    if text.startswith(("http://", "https://")):
+        return HttpSource(terms), text
+    if text.startswith(REGISTRY_SCHEMES):
+        return OciSource(terms, mirror=mirror), text
+    if text.startswith("file://"):
+        path = text.removeprefix("file://")
+        if _exists(path):
+            return FileSource(), path
+        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")
+    if "://" not in text and _exists(text):
+        return FileSource(), text
+    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}")
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL
+        return False
