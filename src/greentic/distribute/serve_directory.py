@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import stat
-import time
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from greentic import __version__
+from greentic.ground.clock import CLOCK
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
 
@@ -131,7 +131,7 @@ class DirectoryHandler(BaseHTTPRequestHandler):
     def _send_file(self, fd: int, offset: int, count: int) -> None:
         self.wfile.flush()
         most = 1 << 24 if self.rate is None else max(min(self.rate // 50, 1 << 24), 1)
-        due = time.monotonic()
+        due = CLOCK.monotonic()
         while count:
             try:
                 sent = os.sendfile(self.connection.fileno(), fd, offset, min(count, most))
@@ -143,7 +143,7 @@ class DirectoryHandler(BaseHTTPRequestHandler):
             offset, count = offset + sent, count - sent
             if self.rate is not None:  # like a thin line: each connection its own
                 due += sent / self.rate
-                time.sleep(max(due - time.monotonic(), 0.0))
+                CLOCK.sleep(max(due - CLOCK.monotonic(), 0.0))
 
     def _listing(self, directory: Path, *, body: bool) -> None:
         rows = []

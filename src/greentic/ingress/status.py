@@ -7,6 +7,7 @@ from greentic.activate.lease import Serving
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.optional import lacking
 from greentic.materialize.serving_plan import Fault
+from greentic.net.addresses import shown
 from greentic.telemetry.counts import BOUNDS
 
 _SIGNAL: JsonObject = {"last_ok_at": None, "last_error_at": None, "last_error": None}
@@ -23,7 +24,7 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
             "bundle_id": r.bundle_id,
             "weight_bps": activation.dispatchers[r.deployment_id].weights[r.revision_id],
             "bundle_digest": r.digest,
-            "bundle_source_uri": r.source,
+            "bundle_source_uri": None if r.source is None else shown(r.source),
             "counts": _counts(serving, r.revision_id),
             "packs": [
                 {

@@ -10,6 +10,7 @@ from greentic.distribute.fetch import Fetched
 from greentic.ground.clock import CLOCK
 from greentic.materialize.pull import Moved
 from greentic.model.environment import Revision
+from greentic.net.addresses import shown
 from greentic.telemetry.log import OperatorLog
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class LoggedPull:
     def resumed(self, revision: Revision, fetched: Fetched) -> None:
         self._log.info(
             "pull",
-            f"resumed {revision.bundle_source_uri}: {fetched.moved} bytes fetched, {fetched.resumed} of {fetched.size} were here",
+            f"resumed {shown(revision.bundle_source_uri or '')}: {fetched.moved} bytes fetched, "
+            f"{fetched.resumed} of {fetched.size} were here",
             show=True,
         )
 

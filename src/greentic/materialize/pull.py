@@ -124,7 +124,7 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
                 bundle,
                 env_id=env.environment_id,
                 bundle_id=deployment.bundle_id,
-                shown_as=revision.bundle_source_uri or "",
+                shown_as=shown(uri),
             )
             wrong = diverging_packs(revision.pack_list, staged.lock)
             if wrong:

@@ -29,6 +29,7 @@ from greentic.model.delivery import (
     signed_content,
 )
 from greentic.model.environment import Environment, Revision
+from greentic.net.addresses import shown
 from greentic.net.document import read_small
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog
@@ -189,7 +190,7 @@ def _revocations(
             revoked = read_list(data, trusted)
             check_fresh(revoked, now, seen)
         except (RevocationError, FetchError) as error:
-            warnings.append(f"the revocation list `{where}` is not used: {getattr(error, 'message', error)}")
+            warnings.append(f"the revocation list `{shown(where)}` is not used: {getattr(error, 'message', error)}")
             continue
         if where == reference:
             replace_file(kept, data)

@@ -11,6 +11,7 @@ from greentic.ground.documents import Json, JsonObject, replace
 from greentic.model.delivery import Delivery, check_policy, delivery_of, with_delivery
 from greentic.model.environment import Environment, Revocation
 from greentic.model.ids import check_env_id
+from greentic.net.addresses import check_authored
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.store.audit import Change
@@ -57,6 +58,7 @@ def show(context: Context, env_id: str) -> JsonObject:
 def set_delivery(context: Context, payload: DeliverySetPayload) -> JsonObject:
     """Change what is given, leave the rest; from then on the environment is sealed at every change."""
     env_id = check_env_id(payload.environment_id)
+    check_authored(payload.revocations or "", "the revocation list")
     mirrors = None if payload.mirrors is None else [check_mirror(text) for text in payload.mirrors]
     change = Change(env_id, "delivery", "set", {"signatures": payload.signatures}, context.mint())
 

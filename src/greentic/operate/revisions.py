@@ -35,6 +35,7 @@ from greentic.model.environment import DIGEST_PLACEHOLDER, REVISION_SCHEMA, Envi
 from greentic.model.ids import check_env_id, check_ulid, is_digest, is_semver
 from greentic.model.lifecycle import Verb, check_not_routed, put_revision, walk, with_current_revisions
 from greentic.model.revision_files import lock_ref, pack_list
+from greentic.net.addresses import check_authored, shown
 from greentic.operate.bundles import find as find_deployment
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run
 from greentic.operate.payload import Key, Payload, Ulid
@@ -119,6 +120,9 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
+    check_authored(payload.bundle_source_uri or "", "bundle_source_uri")
+    for pack in payload.pack_list:
+        check_authored(pack.source_uri or "", f"source_uri of pack `{pack.pack_id}`")
     change = Change(env_id, "revisions", "stage", {"deployment_id": deployment_id, "lifecycle_to": "staged"}, key)
     store = context.store
     paths = store.paths(env_id)
@@ -209,8 +213,9 @@ def _fill(area: StagingArea, payload: RevisionStagePayload, *, env_id: str, bund
             if payload.verify_source:
                 _compare(file, payload.bundle_source_uri)
         else:
-            shown_as = payload.bundle_source_uri or ""
-            fetch_into(file, shown_as)
+            uri = payload.bundle_source_uri or ""
+            shown_as = shown(uri)
+            fetch_into(file, uri)
         bundle = pin(file)
         if payload.bundle_digest not in (None, DIGEST_PLACEHOLDER, bundle.digest):
             raise Conflict(
@@ -229,7 +234,7 @@ def _compare(file: BinaryIO, uri: str | None) -> None:
     local = pin(file).digest
     if source.digest != local:
         raise Conflict(
-            f"the bundle at `{uri}` is `{source.digest}`, the one at hand is `{local}`",
+            f"the bundle at `{shown(uri)}` is `{source.digest}`, the one at hand is `{local}`",
             hint="publish the bundle that was meant (gtc bundle publish), or leave bundle_path out",
         )
 

@@ -91,7 +91,7 @@ def envelope_bytes(envelope: Envelope) -> bytes:
 def read_envelope(data: bytes) -> Envelope:
     try:
         return msgspec.json.decode(data, type=Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEnvelope(f"not a DSSE envelope: {error}") from None
 
 
@@ -106,7 +106,7 @@ def _read(envelope: Envelope) -> tuple[bytes, Statement]:
     payload = _decode(envelope.payload, "payload")
     try:
         found = msgspec.json.decode(payload, type=Statement)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedEnvelope(f"payload is not an in-toto statement: {error}") from None
     if found.type_ != STATEMENT_TYPE:
         raise MalformedEnvelope(f"statement type is `{found.type_}`, expected `{STATEMENT_TYPE}`")

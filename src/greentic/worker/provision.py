@@ -26,6 +26,7 @@ from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan, wanted_revisions
 from greentic.materialize.trusted import Trust, establish, protections
 from greentic.model.environment import Environment, Revision
+from greentic.net.addresses import shown
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.candidate import Candidate
@@ -147,7 +148,7 @@ def _told(env: Environment, deployment_id: str, fault: Fault, revision: Revision
             f"bundle_source_uri and is not on this disk ({fault.text}); stage it with a source, or run "
             f"`gtc op env repair {env.environment_id} --apply`"
         )
-    bundle, source = (revision.bundle_id, revision.bundle_source_uri) if revision else ("?", "?")
+    bundle, source = (revision.bundle_id, shown(revision.bundle_source_uri or "")) if revision else ("?", "?")
     return (
         f"revision `{fault.revision_id}` of bundle `{bundle}`, deployment `{deployment_id}`, from {source} FAILED to materialize "
         f"and is NOT served by this process: {fault.text}; it belongs to another unit"
