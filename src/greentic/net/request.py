@@ -35,6 +35,7 @@ MAX_RETRY_AFTER = 60.0
 MAX_TARGET = 16 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (408, 425, 429)
+_MAY_HAVE_ENDED = (400, 401, 403)
 _PIECE = 1 << 18
 
 
@@ -57,6 +58,7 @@ class Answer(NamedTuple):
     reach: Reach = Reach.LOOPBACK
     """How far inside that is; the innermost of all that answered on the way is not less than this."""
     terms: Terms = Terms()
+    redirected: bool = False
 
     def close(self) -> None:
         self.connection.close()
@@ -86,12 +88,12 @@ def send(
     if terms.offline:
         raise FetchError(f"{told}: this worker runs without a network (GREENTIC_OFFLINE)")
     first = _parts(url, told)
+    parts = first
     for _ in range(MAX_REDIRECTS + 1):
-        parts = _parts(url, told)
         secret = authorization if _origin(parts) == _origin(first) else None
         answer = _once(parts, told, terms, method, headers or {}, body, secret, outermost)
         if answer.status not in _REDIRECTS or method not in ("GET", "HEAD"):
-            return answer
+            return answer._replace(redirected=parts is not first)
         outermost = min(outermost, answer.reach)
         location = answer.one("Location")
         answer.close()
@@ -105,7 +107,7 @@ def send(
             raise FetchError(f"{told}: redirect to unsupported `{shown(following)[:200]}`")
         if url.startswith("https://") and not following.startswith("https://"):
             raise FetchError(f"{told}: redirect from https to `{shown(following)[:200]}`")
-        url = following
+        url, parts = following, _parts(following, told)
     raise FetchError(f"{told}: more than {MAX_REDIRECTS} redirects")
 
 
@@ -131,11 +133,18 @@ def read_body(answer: Answer, what: str, limit: int) -> bytes:
 
 
 def check_status(answer: Answer, what: str, *expected: int) -> None:
-    """Raise `ServerBusy` or `FetchError`, and close the answer, unless its status is one of the expected."""
+    """Raise `ServerBusy` or `FetchError`, and close the answer, unless its status is one of the expected.
+
+    What a redirect leads to may be a signed address that has ended: its refusal passes when the first address is asked anew.
+    """
     if answer.status in expected:
         return
     answer.close()
     text = f"download bundle reference {shown(what)}: http status: {answer.status}"
+    if answer.redirected:
+        text += f" from {shown(answer.url)[:200]}, where it led to"
+    if answer.redirected and answer.status in _MAY_HAVE_ENDED:
+        raise ServerBusy(text)
     if answer.status in _PASSING or 500 <= answer.status <= 599:
         raise ServerBusy(text, retry_after=retry_after(answer.one("Retry-After"), unix_seconds()))
     raise FetchError(text)
