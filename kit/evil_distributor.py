@@ -59,6 +59,29 @@ CASES = (
         "serve",
         "the digest tells; fetch once more without what was there",
     ),
+    Case(
+        "range-refused",
+        "ends half way once, then answers 403 to every Range",
+        "serve",
+        "who is refused a part asks for the whole",
+    ),
+    Case(
+        "chunked-cut-once",
+        "sends chunks and ends between two of them once",
+        "serve",
+        "no last chunk is a cut, not a whole",
+    ),
+    Case("early-answers", "sends 100, 102 and 103 before the answer", "serve", "what comes before the answer is none"),
+    Case("two-lengths", "announces two lengths", "refuse", "what stands twice must say the same"),
+    Case(
+        "drip-head", "sends a field of the head now and then, for ever", "refuse", "one deadline for heads and bodies"
+    ),
+    Case(
+        "gzip-label",
+        "labels the bundle as gzip, which it is not",
+        "serve",
+        "a label is only a label; the digest decides",
+    ),
     Case("stall", "sends half and then nothing, without closing", "refuse", "no byte within the idle limit"),
     Case("slow-drip", "sends a byte now and then, for ever", "refuse", "limit on the whole download"),
     Case("long-length", "announces more than it sends", "refuse", "truncated"),
@@ -72,7 +95,7 @@ CASES = (
         "serve",
         "what was hashed is what is unpacked; nothing is fetched twice",
     ),
-    Case("gzip", "sends the bundle compressed", "refuse", "what comes is the file, without a coding"),
+    Case("gzip", "sends the bundle compressed", "refuse", "what comes is the file, and nothing is inflated"),
     Case("gzip-bomb", "sends zeros with a content coding", "refuse", "nothing is inflated"),
     Case("redirect-loop", "redirects to itself", "refuse", "few redirects"),
     Case(
@@ -94,6 +117,12 @@ CASES = (
         "a registry that sends the worker to a metadata address for a token",
         "refuse",
         "tokens come over https or from the registry's own host",
+    ),
+    Case(
+        "oci-challenges",
+        "a registry that asks for Negotiate, Basic or Bearer in two fields",
+        "serve",
+        "all challenges of all fields are read",
     ),
     Case("oci-token-garbage", "a token endpoint that answers a page", "refuse", ""),
     Case(
@@ -223,6 +252,37 @@ class EvilDistributor:
     def _same_etag_other_bytes(self, request: BaseHTTPRequestHandler, count: int) -> None:
         self._cut_then(request, count, lambda start: self._part(request, start, bytes(len(self.bundle))))
 
+    def _range_refused(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        self._cut_then(request, count, lambda start: _send(request, 403, b"no parts here"))
+
+    def _chunked_cut_once(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        data = self.bundle[: len(self.bundle) // 2] if count == 1 else self.bundle
+        _head(request, 200, {"Transfer-Encoding": "chunked"})
+        request.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) + (b"" if count == 1 else b"0\r\n\r\n"))
+        request.close_connection = True
+
+    def _early_answers(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        for status in (b"100 Continue", b"102 Processing", b"103 Early Hints"):
+            request.wfile.write(b"HTTP/1.1 " + status + b"\r\nX-Early: yes\r\n\r\n")
+        _send(request, 200, self.bundle)
+
+    def _two_lengths(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        size = len(self.bundle)
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Length: %d\r\n\r\n" % (size, size - 1))
+        request.wfile.write(self.bundle)
+        request.close_connection = True
+
+    def _drip_head(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not self.stopped.wait(0.05):
+            request.wfile.write(b"X-Drip: y\r\n")
+
+    def _gzip_label(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        _send(request, 200, self.bundle, {"Content-Encoding": "gzip"})
+
+    def _token(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        _send(request, 200, b'{"token":"t"}')
+
     def _stall(self, request: BaseHTTPRequestHandler, count: int) -> None:
         self._half(request)
         self.stopped.wait()
@@ -321,6 +381,13 @@ class EvilDistributor:
                 else f"http://{self.host}:{self.port}/error-page"
             )
             _send(request, 401, b"", {"WWW-Authenticate": f'Bearer realm="{realm}",service="evil"'})
+        elif name == "oci-challenges" and request.headers.get("Authorization") != "Bearer t":
+            _head(
+                request,
+                401,
+                {"WWW-Authenticate": 'Negotiate, Basic realm="x"', "Content-Length": "0"},
+                f'bearer REALM = "http://{self.host}:{self.port}/token"',
+            )
         elif what.startswith("blobs/"):
             data = bytes(len(self.bundle)) if name == "oci-wrong-layer" else self.bundle
             _send(request, 200, data)
@@ -341,8 +408,10 @@ class EvilDistributor:
             )
 
 
-def _head(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+def _head(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], challenge: str = "") -> None:
     request.send_response(status)
+    if challenge:
+        request.send_header("WWW-Authenticate", challenge)
     for name, value in headers.items():
         request.send_header(name, value)
     request.end_headers()

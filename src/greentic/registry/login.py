@@ -20,7 +20,6 @@ import ipaddress
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -183,6 +182,8 @@ def _of_entry(name: str, entry: Mapping[str, object]) -> Credentials | None:
 
 def _ask_helper(helper: str, name: str, environ: Mapping[str, str]) -> Credentials | None:
     """What a credential helper knows of a registry. Raises `FetchError` if it cannot be asked."""
+    import subprocess  # a boot that asks no helper does not pay for it
+
     program = f"docker-credential-{helper}"
     if not _HELPER.match(helper):
         raise FetchError(f"the Docker configuration names the credential helper `{helper[:80]!r}`, which is no name")
