@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from greentic.distribute import publish
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import FetchLimits, fetch_into
+from greentic.distribute.http_source import HttpSource
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.mirrors import check_mirror, first_of
 from greentic.distribute.ranges import Ranges
@@ -37,6 +38,7 @@ from greentic.ground.errors import (
     ServerBusy,
     Truncated,
 )
+from greentic.net import request
 from greentic.net.addresses import Reach
 from greentic.net.document import read_small
 from greentic.net.proxies import NONE, proxies_of, proxy_for
@@ -134,8 +136,9 @@ def test_threat_credential_origin_a_redirect_gets_nothing_and_its_challenge_is_n
 
     with Server(elsewhere) as other, Server(ours) as server:
         asked = registry(server, **LOGIN)
-        with contextlib.suppress(FetchError):
-            asked.request(asked.url("blobs/x"), QUICK).close()
+        for _ in range(2):  # not known yet, and known
+            with contextlib.suppress(FetchError):
+                asked.request(asked.url("blobs/x"), QUICK).close()
         assert other.seen and all("authorization" not in headers for _, _, headers in other.seen)
         assert not [path for _, path, _ in other.seen if path.startswith("/collect")]
 
@@ -154,7 +157,7 @@ def test_threat_credential_origin_variables_are_for_their_registry_alone():
     [
         ("r.io", "r.io", True), ("auth.docker.io", "registry-1.docker.io", True), ("gitlab.com", "registry.gitlab.com", True),
         ("auth.r.example.com", "r.example.com", True), ("evil.io", "r.io", False), ("r.io.evil.com", "r.io", False), ("10.0.0.2", "10.0.0.1", False),
-        ("2.0.0.1", "1.0.0.1", False), ("evilr.io", "r.io", False), ("io", "r.io", False), ("com", "x.com", False), ("localhost", "x", False),
+        ("2.0.0.1", "1.0.0.1", False), ("evilr.io", "r.io", False), ("io", "r.io", False), ("com", "x.com", False), ("localhost", "x", False), ("a.x", "x", False),
     ],
 )  # fmt: skip
 def test_threat_credential_origin_token_servers(realm, host, may):
@@ -260,7 +263,7 @@ def test_somebody_elses_home_is_not_read(tmp_path, monkeypatch):
         ['Basic realm="a \\"Bearer realm=evil", Bearer realm="R", service="S", realm="T"'], [", ,Bearer realm=R,,service=S,"],
     ],
 )  # fmt: skip
-def test_threat_body_lost_all_challenges_of_all_fields_are_read(fields):
+def test_threat_lying_server_all_challenges_of_all_fields_are_read(fields):
     bearer = next(c for c in challenges(fields) if c.scheme == "bearer")
     assert bearer.parameters["realm"] == "R" and bearer.parameters["service"] == "S"
 
@@ -543,6 +546,48 @@ def test_threat_ssrf_who_leads_here_decides_how_far_inside_it_may_go():
                 send(server.url, "x", QUICK, outermost=outermost)
         assert server.seen == []
         send(server.url, "x", QUICK).close()
+
+
+def test_threat_ssrf_a_redirect_leads_no_further_inside(monkeypatch):
+    """The redirecting server counts as public here; what it leads to is on loopback."""
+    with Server(lambda h: reply(h, 200, b"internal")) as inner:
+        with Server(lambda h: reply(h, 302, b"", ("Location", f"{inner.url}/admin"))) as outer:
+            send(outer.url, "x", QUICK).close()
+            assert len(inner.seen) == 1
+            monkeypatch.setattr(request, "reach", lambda address: Reach.PUBLIC)
+            with pytest.raises(FetchError, match="may not lead there"):
+                send(outer.url, "x", QUICK)
+            assert len(inner.seen) == 1 and len(outer.seen) == 2
+
+
+@pytest.mark.parametrize("at", [300_000, 1_000_000, 2_500_000])
+def test_threat_truncation_a_chunked_body_without_its_end_is_a_cut(at, tmp_path):
+    count = [0]
+
+    def act(h):
+        count[0] += 1
+        data = BIG[:at] if count[0] == 1 else BIG
+        cut(
+            h,
+            b"Transfer-Encoding: chunked",
+            b"%x\r\n%s\r\n" % (len(data), data) + (b"" if count[0] == 1 else b"0\r\n\r\n"),
+        )
+
+    with Server(act) as server, (tmp_path / "f").open("w+b") as file:
+        assert fetch_into(file, server.url, wanted=sha256(BIG), clock=FakeClock()).digest == sha256(BIG)
+        assert count == [2]
+
+
+def test_threat_truncation_an_error_of_a_body_sticks():
+    """The library tells a cut once, and an end from then on."""
+    with Server(lambda h: cut(h, b"Transfer-Encoding: chunked", b"4\r\nhere\r\n")) as server:
+        body = HttpSource(QUICK).open(server.url)
+        buffer = memoryview(bytearray(100))
+        assert body.read_into(buffer) == 4
+        for _ in range(3):
+            with pytest.raises(Truncated):
+                body.read_into(buffer)
+        body.close()
 
 
 # -- proxies --------------------------------------------------------------------------------------------------------
