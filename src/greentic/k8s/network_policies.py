@@ -10,7 +10,7 @@ Rules:
    address opens this address and its port. Any other opens any address, or the answered networks, on its port and on 443, where
    registries redirect to. Answered ports, and that of Redis where it is answered, lead to addresses and pods. `egress: open` opens
    everything.
-5. What no worker ever asks (`net.egress`: link-local, metadata services) is excepted from every network that is opened, and is never
+5. What no worker ever asks (`net.addresses`: link-local, metadata services) is excepted from every network that is opened, and is never
    opened by itself. There is one list of these, the worker's own.
 """
 
@@ -30,7 +30,7 @@ from greentic.k8s.pods import PORT
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
-from greentic.net.egress import never_reached
+from greentic.net.addresses import never_reached
 
 HTTPS, REDIS = 443, 6379
 _SCHEMES = {"http": 80, "https": HTTPS, "oci": HTTPS, "repo": HTTPS, "store": HTTPS}
