@@ -37,7 +37,7 @@ from greentic.model.environment import (
 )
 from greentic.model.pod_view import for_pods, for_router, for_worker, view, with_own_revision
 from greentic.model.validate import validate
-from greentic.net.egress import METADATA_ADDRESSES, never_reached
+from greentic.net.addresses import METADATA, never_reached
 
 TIME = "2026-01-01T00:00:00Z"
 DEPLOYMENT, OTHER = "00000000000000000000000001", "00000000000000000000000002"
@@ -590,7 +590,7 @@ ADDRESSES = st.one_of(
     st.ip_addresses(),
     st.sampled_from(
         [
-            *METADATA_ADDRESSES,
+            *[n[0] for n in METADATA],
             *map(ipaddress.ip_address, ("169.254.169.254", "fe80::1", "64:ff9b::a9fe:a9fe", "64:ff9b::6464:64c8")),
         ]
     ),
