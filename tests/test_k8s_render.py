@@ -590,7 +590,7 @@ ADDRESSES = st.one_of(
     st.ip_addresses(),
     st.sampled_from(
         [
-            *(str(n.network_address) for n in METADATA),
+            *[n[0] for n in METADATA],
             *map(ipaddress.ip_address, ("169.254.169.254", "fe80::1", "64:ff9b::a9fe:a9fe", "64:ff9b::6464:64c8")),
         ]
     ),

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 
-from greentic.net.addresses import NEVER, Network
+from greentic.net.addresses import LINK_LOCAL, METADATA, Network, among
 
-LINK_LOCAL_4, LINK_LOCAL_6 = ipaddress.IPv4Network("169.254.0.0/16"), ipaddress.IPv6Network("fe80::/10")
+LINK_LOCAL_4, LINK_LOCAL_6 = LINK_LOCAL
 """The first is where caches of DNS listen on a node, and, on other ports, instance metadata."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """Where the addresses of IPv4 are, at their end, for those who have IPv6 alone."""
 
 
 def _networks() -> tuple[Network, ...]:
-    own = dict.fromkeys(NEVER)
+    own: list[Network] = [*LINK_LOCAL, *(n for n in METADATA if not among(n[0], LINK_LOCAL))]
     translated = [
         ipaddress.IPv6Network((int(_NAT64.network_address) + int(n.network_address), 96 + n.prefixlen))
         for n in own

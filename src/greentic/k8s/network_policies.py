@@ -10,7 +10,7 @@ Rules:
    address opens this address and its port. Any other opens any address, or the answered networks, on its port and on 443, where
    registries redirect to. Answered ports, and that of Redis where it is answered, lead to addresses and pods. `egress: open` opens
    everything.
-5. What no worker ever asks (`net.egress`: link-local, metadata services) is excepted from every network that is opened, and is never
+5. What no worker ever asks (`net.addresses`: link-local, metadata services) is excepted from every network that is opened, and is never
    opened by itself. There is one list of these, the worker's own.
 """
 
