@@ -262,12 +262,14 @@ class SimulatedCluster:
         made = copy.deepcopy(thing)
         body = {k: v for k, v in thing.items() if k not in ("apiVersion", "kind")}
         body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
-        made["metadata"] |= {
+        told: JsonObject = {
             "uid": metadata_of(old)["uid"] if old else f"uid-{len(self.objects)}",
             "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": _fields(body)}],
         }
+        made["metadata"] = {**metadata_of(made), **told}
         same = old is not None and _without_version(old) == made
-        made["metadata"]["resourceVersion"] = metadata_of(old)["resourceVersion"] if same else str(self.version + 1)
+        version = metadata_of(old)["resourceVersion"] if same and old is not None else str(self.version + 1)
+        made["metadata"] = {**metadata_of(made), "resourceVersion": version}
         if not dry_run:
             self.writes += 1
             self.version += not same

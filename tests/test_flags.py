@@ -40,7 +40,7 @@ def constants(tree: ast.AST) -> list[str]:
     inside = {id(part) for n in whole for part in n.values}
     filled = ["".join(p.value if isinstance(p, ast.Constant) else "X" for p in n.values) for n in whole]
     plain = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    return [*filled, *(n.value for n in plain if id(n) not in inside)]
+    return [*filled, *(str(n.value) for n in plain if id(n) not in inside)]
 
 
 def defined(path: Path) -> set[str]:

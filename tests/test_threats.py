@@ -14,16 +14,10 @@ import threats_page as table
 
 OWED: frozenset[str] = frozenset(
     {
-        "credential-origin",
         "expansion",
-        "failure-forgets",
-        "lists-disagree",
-        "no-way-back",
         "pinned-subset",
         "poisoned-document",
         "refused-import",
-        "replayed-message",
-        "secret-before-validation",
         "signature-purpose",
         "state-beside",
         "waiting-component",
