@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,19 @@ from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 
 
+def own_network() -> list[str]:
+    """Words that give a program a network of its own, where one may be made: the recordings choose ports by themselves."""
+    inside = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    if os.geteuid() or not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True).returncode:
+        return []
+    return inside
+
+
 def conformance(script: str, *words: str) -> None:
     if not (SHARED / "conformance").is_dir():
         pytest.skip("needs the recorded behaviour beside the project (../shared/conformance)")
     done = subprocess.run(
-        [sys.executable, str(SHARED / "conformance" / script), *words],
+        [*own_network(), sys.executable, str(SHARED / "conformance" / script), *words],
         capture_output=True,
         text=True,
         cwd=ROOT,
