@@ -900,12 +900,10 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
         bundle_revoke.revoke(revoked, [], [], "r", key_of(author, tmp_path), 1, now)
 
 
-def test_a_list_that_has_ended_is_not_relied_on(hello, tmp_path, author):
+def test_a_list_that_has_ended_proves_nothing_new_and_still_revokes(hello, tmp_path, author):
     author.create().deployed(hello, f"file://{hello}")
-    revoked = tmp_path / "revocations.json"
-    bundle_revoke.revoke(
-        revoked, [sha256(hello.read_bytes())], [], "old", None, 1, FakeClock(1_000_000_000_000_000_000)
-    )
+    revoked, long_ago = tmp_path / "revocations.json", FakeClock(1_000_000_000_000_000_000)
+    bundle_revoke.revoke(revoked, [], [], "old", None, 1, long_ago)
     delivery.set_delivery(
         author.context, delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}")
     )
@@ -914,8 +912,16 @@ def test_a_list_that_has_ended_is_not_relied_on(hello, tmp_path, author):
     delivery.set_delivery(
         author.context, delivery.DeliverySetPayload(environment_id="local", revocations_required=True)
     )
-    with pytest.raises(BootError):
+    with pytest.raises(BootError) as error:
         boot(author)
+    assert "was good until" in str(cause(error))
+    delivery.set_delivery(
+        author.context, delivery.DeliverySetPayload(environment_id="local", revocations_required=False)
+    )
+    bundle_revoke.revoke(revoked, [sha256(hello.read_bytes())], [], "it leaks", None, 1, long_ago)
+    with pytest.raises(BootError) as error:
+        boot(author)
+    assert "is revoked (list version 2): it leaks" in str(cause(error))
 
 
 def test_what_a_revoked_key_signed_counts_as_unsigned(bundle, tmp_path, author):

@@ -42,8 +42,9 @@ from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store import operator_key
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
-from greentic.trust.bundle_signature import REVISION_PREDICATE, counted, judge, sign_content
 from greentic.trust.gate import pin
+from greentic.trust.policy import bundle_unsigned, unsatisfiable
+from greentic.trust.statements import REVISION, sign_content
 
 DEFAULT_DRAIN_SECONDS = 30
 
@@ -183,8 +184,7 @@ def _with_publisher(context: Context, env: Environment, revision: Revision, payl
         if policy.mode == "require":
             raise
         found, _ = [], error
-    verdict = judge(found, trusted, revision.bundle_digest.removeprefix("sha256:"), frozenset())
-    why = counted(verdict, policy.keys, policy.threshold)
+    why = unsatisfiable(policy, trusted) or bundle_unsigned(found, revision.bundle_digest, policy, trusted, ())
     if why is not None and policy.mode == "require":
         raise UntrustedBundle(
             f"signatures are required in environment `{env.environment_id}`: {why}",
@@ -200,7 +200,7 @@ def _signed(context: Context, env: Environment, revision: Revision) -> Revision:
         return revision
     key = operator_key.load(context.store.disk)
     at = timestamp(context.clock.now_ns())
-    own = sign_content(f"{revision.revision_id}.json", signed_content(revision), REVISION_PREDICATE, key, at)
+    own = sign_content(REVISION, f"{revision.revision_id}.json", signed_content(revision), key, at)
     return with_signatures(revision, replace(signatures_of(revision), revision=own))
 
 
