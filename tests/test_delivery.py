@@ -53,6 +53,7 @@ from greentic.registry.reference import mapped, parse
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.keys import key_id, read_public_pem
 from greentic.worker.boot import _from_archive
+from greentic.worker.settings import StartOptions, read_settings
 from simulators import Answer, FakeClock, SimulatedDistributor
 from test_flow import node
 
@@ -900,12 +901,10 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
         bundle_revoke.revoke(revoked, [], [], "r", key_of(author, tmp_path), 1, now)
 
 
-def test_a_list_that_has_ended_is_not_relied_on(hello, tmp_path, author):
+def test_a_list_that_has_ended_proves_nothing_new_and_still_revokes(hello, tmp_path, author):
     author.create().deployed(hello, f"file://{hello}")
-    revoked = tmp_path / "revocations.json"
-    bundle_revoke.revoke(
-        revoked, [sha256(hello.read_bytes())], [], "old", None, 1, FakeClock(1_000_000_000_000_000_000)
-    )
+    revoked, long_ago = tmp_path / "revocations.json", FakeClock(1_000_000_000_000_000_000)
+    bundle_revoke.revoke(revoked, [], [], "old", None, 1, long_ago)
     delivery.set_delivery(
         author.context, delivery.DeliverySetPayload(environment_id="local", revocations=f"file://{revoked}")
     )
@@ -914,8 +913,16 @@ def test_a_list_that_has_ended_is_not_relied_on(hello, tmp_path, author):
     delivery.set_delivery(
         author.context, delivery.DeliverySetPayload(environment_id="local", revocations_required=True)
     )
-    with pytest.raises(BootError):
+    with pytest.raises(BootError) as error:
         boot(author)
+    assert "was good until" in str(cause(error))
+    delivery.set_delivery(
+        author.context, delivery.DeliverySetPayload(environment_id="local", revocations_required=False)
+    )
+    bundle_revoke.revoke(revoked, [sha256(hello.read_bytes())], [], "it leaks", None, 1, long_ago)
+    with pytest.raises(BootError) as error:
+        boot(author)
+    assert "is revoked (list version 2): it leaks" in str(cause(error))
 
 
 def test_what_a_revoked_key_signed_counts_as_unsigned(bundle, tmp_path, author):
@@ -1014,11 +1021,13 @@ def test_threat_archive_escape_an_archive_is_no_more_trusted_than_a_server(spoil
     os.environ["GREENTIC_BUNDLE_CACHE_DIR"] = str(tmp_path / "podcache")
     try:
         with pytest.raises(BootError):
-            _from_archive(evil_tar, store.paths("local"), cache_directory())
+            told = read_settings(StartOptions("local", store.root, archive=evil_tar), os.environ)
+            _from_archive(evil_tar, store, told)
     finally:
         del os.environ["GREENTIC_BUNDLE_CACHE_DIR"]
         os.environ.pop("GREENTIC_OFFLINE", None)
     assert not (tmp_path / "environment.json").exists()
+    assert not store.paths("local").root.exists() and not list((tmp_path / "podcache").rglob("*sha256*"))
 
 
 # -- the sandbox ----------------------------------------------------------------------------------------------------

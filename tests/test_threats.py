@@ -15,11 +15,6 @@ import threats_page as table
 OWED: frozenset[str] = frozenset(
     {
         "expansion",
-        "pinned-subset",
-        "poisoned-document",
-        "refused-import",
-        "signature-purpose",
-        "state-beside",
         "waiting-component",
     }
 )

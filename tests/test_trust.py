@@ -111,7 +111,7 @@ def envelope(**more: object) -> dsse.Envelope:
 def test_an_envelope_proves_its_subject():
     written = dsse.envelope_bytes(envelope())
     assert not written.endswith(b"\n") and b'"payloadType": "application/vnd.in-toto+json"' in written
-    found = dsse.verify_envelope(dsse.read_envelope(written), TRUSTED, f"sha256:{HEX.upper()}")
+    found = dsse.verify_envelope(dsse.read_envelope(written), TRUSTED, f"sha256:{HEX.upper()}", "t")
     assert found.predicate == {"a": 1}
     assert dsse.pae("t", b"xy") == b"DSSEv1 1 t 2 xy"
 
@@ -121,9 +121,9 @@ def test_a_bad_signature_does_not_spoil_a_good_one():
     bad = dsse.Signature(KEY.key_id.upper(), base64.b64encode(bytes(64)).decode())
     unreadable = dsse.Signature(KEY.key_id, "%%%")
     mixed = msgspec.structs.replace(good, signatures=[unreadable, bad, *good.signatures])
-    dsse.verify_envelope(mixed, TRUSTED, HEX)
+    dsse.verify_envelope(mixed, TRUSTED, HEX, "t")
     with pytest.raises(dsse.BadSignature):
-        dsse.verify_envelope(msgspec.structs.replace(good, signatures=[unreadable, bad]), TRUSTED, HEX)
+        dsse.verify_envelope(msgspec.structs.replace(good, signatures=[unreadable, bad]), TRUSTED, HEX, "t")
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,22 @@ def test_a_bad_signature_does_not_spoil_a_good_one():
 )  # fmt: skip
 def test_envelopes_that_prove_nothing(change, fault):
     with pytest.raises(fault):
-        dsse.verify_envelope(msgspec.structs.replace(envelope(), **change), TRUSTED, HEX)
+        dsse.verify_envelope(msgspec.structs.replace(envelope(), **change), TRUSTED, HEX, "t")
 
 
 def test_subjects_and_statement_types():
     with pytest.raises(dsse.SubjectMismatch, match="is about"):
-        dsse.verify_envelope(envelope(), TRUSTED, "cd" * 32)
+        dsse.verify_envelope(envelope(), TRUSTED, "cd" * 32, "t")
     for payload in (
         dsse.statement("x", "", "t", {}),
         msgspec.json.encode(dsse.Statement(dsse.STATEMENT_TYPE, [], "t", {})),
     ):
         with pytest.raises(dsse.SubjectMismatch, match="no sha256"):
-            dsse.verify_envelope(dsse.sign(payload, KEY), TRUSTED, HEX)
+            dsse.verify_envelope(dsse.sign(payload, KEY), TRUSTED, HEX, "t")
     with pytest.raises(dsse.MalformedEnvelope, match="statement type"):
-        dsse.verify_envelope(dsse.sign(msgspec.json.encode(dsse.Statement("other", [], "t", {})), KEY), TRUSTED, HEX)
+        dsse.verify_envelope(
+            dsse.sign(msgspec.json.encode(dsse.Statement("other", [], "t", {})), KEY), TRUSTED, HEX, "t"
+        )
     with pytest.raises(dsse.MalformedEnvelope):
         dsse.read_envelope(b"{")
 

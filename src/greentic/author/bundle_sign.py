@@ -12,9 +12,9 @@ from greentic.ground.disk import RealDisk, io_error, replace_file
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.store import operator_key
-from greentic.trust.bundle_signature import counted, judge, sign_bundle
 from greentic.trust.gate import pin
 from greentic.trust.keys import KeyFormatError, SigningKey, key_id, read_private_pem, read_public_pem
+from greentic.trust.statements import BUNDLE, sign_bundle, vouched
 
 
 def read_key(path: Path | None) -> SigningKey:
@@ -48,10 +48,10 @@ def sign_file(path: Path, key_file: Path | None, clock: Clock) -> JsonObject:
         replace_file(beside, signature)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
-    verdict = judge([beside.read_bytes()], {key.key_id: key.public}, digest.removeprefix("sha256:"), frozenset())
-    if not verdict.keys:
+    why = vouched(BUNDLE, [beside.read_bytes()], digest.removeprefix("sha256:"), {key.key_id: key.public}).lacking
+    if why is not None:
         beside.unlink(missing_ok=True)
-        raise Conflict(f"the signature of `{path}` does not verify: {'; '.join(verdict.faults)}")
+        raise Conflict(f"the signature of `{path}` does not verify: {why}")
     return {"path": str(beside), "digest": digest, "key_id": key.key_id}
 
 
@@ -66,10 +66,9 @@ def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
         except (KeyFormatError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"`{file}` is no public key: {error}") from None
         trusted[key_id(public)] = public
-    verdict = judge(signatures_at(str(path)), trusted, digest.removeprefix("sha256:"), frozenset())
-    why = counted(verdict, [], 1)
-    if why is not None:
+    found = vouched(BUNDLE, signatures_at(str(path)), digest.removeprefix("sha256:"), trusted)
+    if found.lacking is not None:
         raise Conflict(
-            f"the signature of `{path}` is not accepted: {why}", hint="do not use it, or ask who publishes it"
+            f"the signature of `{path}` is not accepted: {found.lacking}", hint="do not use it, or ask who publishes it"
         )
-    return {"signed_by": list[Json](verdict.keys)}
+    return {"signed_by": list[Json](found.keys)}

@@ -1,4 +1,4 @@
-"""Where a user's caches are."""
+"""Where a user's caches are, and what programs keep for good."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ def user_cache(environ: Mapping[str, str]) -> Path | None:
     if base:
         return Path(base) / "greentic"
     return Path(home) / ".cache" / "greentic" if home else None
+
+
+def user_state(environ: Mapping[str, str]) -> Path | None:
+    """`greentic` below `XDG_STATE_HOME`, else below `.local/state` of the home; nothing without a home."""
+    base, home = environ.get("XDG_STATE_HOME"), environ.get("HOME")
+    if base:
+        return Path(base) / "greentic"
+    return Path(home) / ".local" / "state" / "greentic" if home else None

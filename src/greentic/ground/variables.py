@@ -110,6 +110,7 @@ _ROWS = (
     Variable("HOME", "directory", "", "both", "where the store, keys and caches lie by default"),
     Variable("USERPROFILE", "directory", "", "both", "the same, where HOME is unset"),
     Variable("XDG_CACHE_HOME", "directory", "~/.cache", "both", "where caches lie"),
+    Variable("XDG_STATE_HOME", "directory", "~/.local/state", "both", "where workers keep a second copy of the newest generation and revocation list that they saw"),
     Variable("PATH", "list", "", "both", "where credential helpers and tools are looked for"),
     Variable("USER", "text", "", "gtc", "who is named in the audit log"),
     Variable("USERNAME", "text", "", "gtc", "the same, where USER is unset"),

@@ -1,137 +1,120 @@
-"""What a worker believes before it pulls: seal, generation, signatures, revocations (threats: stripped-signature).
+"""What a worker believes before it pulls: seal, generation, revocations (threats: stripped-signature, state-beside).
 
 Rules:
 1. A trust anchor is given beside the document, by an argument or a mounted file. With one, the document must carry a seal by one
-   of its keys: who edits the document cannot edit the trust. Without one the document is believed as it is.
-2. The policy of the (sealed) document says what signatures of bundles are worth. `require` without a good signature refuses.
-   The operator's signature of a revision is checked wherever it stands, and must stand under `require`.
-3. The generation never goes back, and neither does the revocation list's version, unless that is explicitly allowed.
-4. A revoked bundle is refused. A list that is required and cannot be had, or has ended, refuses everything.
+   of its keys that is not revoked: who edits the document cannot edit the trust. Without one the document is believed as it is.
+2. The generation never goes back, and neither does the revocation list's version, unless that is explicitly allowed.
+3. Revocation lists are believed by the anchor's keys, without an anchor by the document's, never by a key that an earlier list revoked.
+   Of the published list and the kept ones the newest that is believed holds. One that has ended still revokes what it names; where a
+   list is required it must not have ended. A list that was seen and is gone refuses everything.
+4. `examine` reads and changes nothing, so that a document that is refused leaves no trace; `establish` remembers what passed.
+5. What is to be told stands in `Trusted.warnings`; what may be served of the document is `trust.policy.verdict`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from greentic.ground.disk import replace_file
+from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import BootError, FetchError, GreenticError, SpecViolation, TrustRootError, UntrustedBundle
-from greentic.model.delivery import (
-    Delivery,
-    delivery_of,
-    sealed_content,
-    signatures_of,
-    signed_content,
-)
-from greentic.model.environment import Environment, Revision
+from greentic.ground.errors import BootError, FetchError, GreenticError, TrustRootError, UntrustedBundle
+from greentic.materialize.remembered import NOTHING_SEEN, Memory, Recalled, Seen
+from greentic.model.delivery import Delivery, delivery_of
+from greentic.model.environment import Environment, Revocation
 from greentic.net.addresses import shown
 from greentic.net.document import read_small
-from greentic.store.layout import EnvPaths
-from greentic.telemetry.log import OperatorLog
-from greentic.trust.bundle_signature import canonical_sha256, counted, judge
 from greentic.trust.keys import KeyFormatError, key_id, read_public_pem
-from greentic.trust.revocation import MAX_LIST, RevocationError, RevocationList, check_fresh, read_list
+from greentic.trust.policy import Trusted, unsatisfiable, unsealed
+from greentic.trust.revocation import (
+    MAX_LIST,
+    RevocationError,
+    RevocationList,
+    check_version,
+    ended,
+    read_list,
+)
 from greentic.trust.root import read_trust_root
 
-ANCHOR, ALLOW_ROLLBACK = "GREENTIC_TRUST_ANCHOR", "GREENTIC_ALLOW_ROLLBACK"
-SEEN = "worker-seen.json"
-KEPT_LIST = "revocations.json"
+ALLOW_ROLLBACK = "GREENTIC_ALLOW_ROLLBACK"
 MAX_ANCHOR = 1 << 20
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """The newest that this worker saw."""
+class Examined(NamedTuple):
+    """A document that passed every check, and what is to be remembered of it."""
 
-    generation: int = 0
-    revocations: int = 0
+    trusted: Trusted
+    seen: Seen
+    listed: bytes | None
+    """The revocation list in force, as it was published."""
 
 
-class Trust(NamedTuple):
-    """What may be served."""
+class Believed(NamedTuple):
+    """The revocation list in force."""
 
-    delivery: Delivery
-    keys: dict[str, bytes]
-    """Raw public keys by key id."""
-    revoked: RevocationList | None
-    anchored: bool
-    warnings: tuple[str, ...]
-
-    def check(self, revision: Revision, log: OperatorLog) -> None:
-        """Raise `UntrustedBundle` for a revision that may not be served; tell what is only warned about."""
-        if self.revoked is not None and (reason := self.revoked.reason_of(revision.bundle_digest)) is not None:
-            raise UntrustedBundle(
-                f"bundle `{revision.bundle_digest}` of revision `{revision.revision_id}` is revoked "
-                f"(list version {self.revoked.version}): {reason}",
-                hint="route traffic to another revision: gtc op traffic set",
-            )
-        policy = self.delivery.signatures
-        if policy.mode == "off":
-            return
-        why = self._unsigned(revision)
-        if why is None:
-            return
-        text = f"revision `{revision.revision_id}`: {why}"
-        if policy.mode == "require":
-            raise UntrustedBundle(
-                f"signatures are required, and not accepted for {text}",
-                hint="sign the bundle (gtc bundle sign) and stage it again",
-            )
-        log.warn("trust", text)
-
-    def _unsigned(self, revision: Revision) -> str | None:
-        policy, revoked = self.delivery.signatures, self.revoked.key_ids if self.revoked else frozenset[str]()
-        try:
-            found = signatures_of(revision)
-        except SpecViolation as error:
-            return f"its signatures do not parse: {error.message}"
-        verdict = judge(found.bundle, self.keys, revision.bundle_digest.removeprefix("sha256:"), revoked)
-        why = counted(verdict, policy.keys, policy.threshold)
-        if why is not None:
-            return f"bundle: {why}"
-        own = judge(
-            [] if found.revision is None else [found.revision],
-            self.keys,
-            canonical_sha256(signed_content(revision)),
-            revoked,
-        )
-        why = counted(own, [], 1)
-        return None if why is None else f"the operator's signature of the revision: {why}"
+    revoked: RevocationList | None = None
+    data: bytes | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def establish(
-    env: Environment, paths: EnvPaths, log: OperatorLog, anchor: Path | None, *, allow_rollback: bool
-) -> Trust:
-    """Check seal, generation and revocations, and remember the newest. Raises `BootError` with the cause."""
+    env: Environment, memory: Memory, anchor: Path | None, *, allow_rollback: bool, clock: Clock = CLOCK
+) -> Trusted:
+    """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
+    found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock)
+    unwritten = memory.remember(found.seen, found.listed)
+    return found.trusted._replace(warnings=(*found.trusted.warnings, *unwritten))
+
+
+def examine(
+    env: Environment,
+    memory: Memory,
+    anchor: Path | None,
+    *,
+    allow_rollback: bool,
+    clock: Clock = CLOCK,
+    offered: bytes | None = None,
+) -> Examined:
+    """Check seal, generation and revocations of a document; changes nothing. Raises `BootError` with the cause.
+
+    `offered` is a revocation list that came with the document, no more trusted than one that is published.
+    """
     try:
         delivery = delivery_of(env)
         anchors = {} if anchor is None else read_anchor(anchor)
-        _check_seal(env, delivery, anchors)
-        keys = {name.lower(): read_public_pem(pem) for name, pem in delivery.keys.items()}
-        if any(key_id(key) != name for name, key in keys.items()):
-            raise UntrustedBundle("the document carries a public key under another key's id")
-        seen = _seen(paths)
-        if delivery.generation < seen.generation and not allow_rollback:
+        # The list stands where the sealed document says, so the seal is judged without it first and with it below.
+        _check_seal(env, delivery, anchors, frozenset())
+        keys = document_keys(delivery)
+        recalled = memory.recall()
+        if delivery.generation < recalled.seen.generation and not allow_rollback:
             raise UntrustedBundle(
-                f"the environment has generation {delivery.generation}, and this worker has seen {seen.generation}",
+                f"the environment has generation {delivery.generation}, and this worker has seen {recalled.seen.generation}",
                 hint=f"an older document was put in place; if that is meant, start with {ALLOW_ROLLBACK}=1",
             )
-        trusted = anchors or keys
-        revoked, warnings = _revocations(env, paths, trusted, 0 if allow_rollback else seen.revocations)
+        if allow_rollback:
+            recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
+        believed = believed_list(env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered)
+        revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
+        _check_seal(env, delivery, anchors, revoked_keys)
+        why = unsatisfiable(delivery.signatures, keys, revoked_keys)
+        if why is not None:
+            raise UntrustedBundle(why, hint="name whom to trust: gtc op trust-root add, gtc op delivery set --key")
     except (GreenticError, KeyFormatError) as error:
         raise BootError(f"trust in environment `{env.environment_id}`") from (
             error if isinstance(error, GreenticError) else TrustRootError(str(error))
         )
-    newest = Seen(delivery.generation, revoked.version if revoked else seen.revocations)
-    if newest != seen:
-        _remember(paths, newest, log)
-    for warning in warnings:
-        log.warn("trust", warning)
-    return Trust(delivery, keys, revoked, bool(anchors), tuple(warnings))
+    version = believed.revoked.version if believed.revoked else recalled.seen.revocations
+    trusted = Trusted(delivery, keys, believed.revoked, bool(anchors), (*recalled.warnings, *believed.warnings))
+    return Examined(trusted, Seen(delivery.generation, version), believed.data)
+
+
+def document_keys(delivery: Delivery) -> dict[str, bytes]:
+    """The public keys that a document carries, by key id. Raises `UntrustedBundle` or `KeyFormatError`."""
+    keys = {name.lower(): read_public_pem(pem) for name, pem in delivery.keys.items()}
+    if any(key_id(key) != name for name, key in keys.items()):
+        raise UntrustedBundle("the document carries a public key under another key's id")
+    return keys
 
 
 def read_anchor(path: Path) -> dict[str, bytes]:
@@ -156,13 +139,12 @@ def read_anchor(path: Path) -> dict[str, bytes]:
     return keys
 
 
-def _check_seal(env: Environment, delivery: Delivery, anchors: dict[str, bytes]) -> None:
+def _check_seal(
+    env: Environment, delivery: Delivery, anchors: Mapping[str, bytes], revoked_keys: frozenset[str]
+) -> None:
     if not anchors:
         return
-    verdict = judge(
-        [] if delivery.seal is None else [delivery.seal], anchors, canonical_sha256(sealed_content(env)), frozenset()
-    )
-    why = counted(verdict, [], 1)
+    why = unsealed(env, delivery, anchors, revoked_keys)
     if why is not None:
         raise UntrustedBundle(
             f"`environment.json` is not sealed by a key of the trust anchor: {why}",
@@ -170,65 +152,60 @@ def _check_seal(env: Environment, delivery: Delivery, anchors: dict[str, bytes])
         )
 
 
-def _revocations(
-    env: Environment, paths: EnvPaths, trusted: dict[str, bytes], seen: int
-) -> tuple[RevocationList | None, list[str]]:
-    """The list of the environment: from where it is published, else the one that was kept (rule 4)."""
-    reference = env.revocation.list_ref
+def believed_list(
+    asked: Revocation, keys: Mapping[str, bytes], recalled: Recalled, now: int, *, offered: bytes | None = None
+) -> Believed:
+    """The revocation list in force (rule 3). Raises `UntrustedBundle` where one is required, or was seen, and cannot be had."""
+    reference = asked.list_ref
     if not reference:
-        if env.revocation.required:
+        if asked.required:
             raise UntrustedBundle("a revocation list is required, and the environment does not say where it is")
-        return None, []
-    kept = paths.root / KEPT_LIST
+        return Believed()
     warnings: list[str] = []
-    now = int(time.time())
-    for where in (reference, f"file://{kept}"):
+    best: tuple[RevocationList, bytes] | None = None
+    candidates: list[tuple[str, bytes | None]] = [(f"file://{path}", data) for path, data in recalled.lists]
+    candidates += [("the list of the archive", offered)] if offered is not None else []
+    candidates.append((reference, None))  # the kept ones first: they say which keys sign no list any more
+    for where, data in candidates:
         try:
-            data = read_small(where, MAX_LIST)
+            data = read_small(where, MAX_LIST) if data is None else data
             if data is None:
                 raise RevocationError("it is not there")
-            revoked = read_list(data, trusted)
-            check_fresh(revoked, now, seen)
+            revoked_before = best[0].key_ids if best else frozenset[str]()
+            revoked = read_list(data, keys, revoked_before)
+            check_version(revoked, max(recalled.seen.revocations, best[0].version if best else 0))
         except (RevocationError, FetchError) as error:
             warnings.append(f"the revocation list `{shown(where)}` is not used: {getattr(error, 'message', error)}")
             continue
-        if where == reference:
-            replace_file(kept, data)
-        return revoked, warnings
-    if env.revocation.required:
-        raise UntrustedBundle("a revocation list is required: " + "; ".join(warnings))
-    return None, warnings
+        best = (revoked, data)
+    if best is None:
+        if asked.required or recalled.seen.revocations:
+            lost = "is required" if asked.required else f"of version {recalled.seen.revocations} was seen, and is gone"
+            raise UntrustedBundle(
+                f"a revocation list {lost}: {'; '.join(warnings)}",
+                hint="publish it again where the environment says (gtc op delivery show)",
+            )
+        return Believed(warnings=tuple(warnings))
+    why = ended(best[0], now)
+    if why is not None and asked.required:
+        raise UntrustedBundle("; ".join([f"a revocation list is required: {why}", *warnings]))
+    if why is not None:
+        warnings.append(
+            f"the revocation list of version {best[0].version} has ended, what it revokes stays revoked: {why}"
+        )
+    return Believed(best[0], best[1], tuple(warnings))
 
 
-def _seen(paths: EnvPaths) -> Seen:
-    try:
-        return msgspec.json.decode((paths.root / SEEN).read_bytes(), type=Seen)
-    except FileNotFoundError:
-        return Seen()
-    except (OSError, msgspec.MsgspecError) as error:
-        raise UntrustedBundle(
-            f"`{paths.root / SEEN}` cannot be read: {error}", hint="delete it, if the document is the right one"
-        ) from None
-
-
-def _remember(paths: EnvPaths, seen: Seen, log: OperatorLog) -> None:
-    path = paths.root / SEEN
-    try:
-        replace_file(path, msgspec.json.encode(seen))
-    except OSError as error:
-        log.warn("trust", f"`{path}` cannot be written, an older document would not be noticed: {error.strerror}")
-
-
-def protections(trust: Trust, sandbox: Sequence[str]) -> JsonObject:
+def protections(trusted: Trusted, sandbox: Sequence[str]) -> JsonObject:
     """What guarded a boot, for `/status`."""
     revoked: Json = None
-    if trust.revoked is not None:
-        revoked = {"version": trust.revoked.version, "expires_at": trust.revoked.expires_at}
+    if trusted.revoked is not None:
+        revoked = {"version": trusted.revoked.version, "expires_at": trusted.revoked.expires_at}
     return {
-        "anchor": trust.anchored,
-        "signatures": trust.delivery.signatures.mode,
-        "generation": trust.delivery.generation,
+        "anchor": trusted.anchored,
+        "signatures": trusted.delivery.signatures.mode,
+        "generation": trusted.delivery.generation,
         "revocations": revoked,
-        "warnings": list[Json](trust.warnings),
+        "warnings": list[Json](trusted.warnings),
         "sandbox": list[Json](sandbox),
     }

@@ -2,7 +2,7 @@
 
 Rules:
 1. Only an environment that was set up for it (`gtc op delivery set`) is sealed. Every save then raises the generation, carries
-   the trust root's public keys, and is signed anew by the operator's key; without that key nothing is saved.
+   the trust root's public keys, and is signed anew by the operator's key, which the trust root must hold; without it nothing is saved.
 2. The seal is over the whole document but itself, in canonical form.
 """
 
@@ -14,20 +14,20 @@ from greentic.ground.documents import replace
 from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_delivery
 from greentic.model.environment import Environment
 from greentic.store import operator_key
-from greentic.trust.bundle_signature import SEAL_PREDICATE, sign_content, statement_time
 from greentic.trust.root import TrustRoot
+from greentic.trust.statements import SEAL, sign_content, statement_time
 
 
 def sealed(env: Environment, root: TrustRoot, disk: Disk, clock: Clock) -> Environment:
     """The document as it is to be written (rule 1). Raises `OperatorKeyError`."""
     if MEMBER not in env.extra:
         return env
-    key = operator_key.load(disk)
+    key = operator_key.load_trusted(disk, root, env.environment_id)
     before = delivery_of(env)
     keys = {k.key_id.lower(): k.public_key_pem for k in root.keys}
     env = with_delivery(env, replace(before, generation=before.generation + 1, keys=keys, seal=None))
     name = f"{env.environment_id}/environment.json"
-    seal = sign_content(name, sealed_content(env), SEAL_PREDICATE, key, timestamp(clock.now_ns()))
+    seal = sign_content(SEAL, name, sealed_content(env), key, timestamp(clock.now_ns()))
     return with_delivery(env, replace(delivery_of(env), seal=seal))
 
 
@@ -42,7 +42,5 @@ def resealed(env: Environment, disk: Disk) -> Environment:
         return env
     unsealed = with_delivery(env, replace(before, seal=None))
     name = f"{env.environment_id}/environment.json"
-    seal = sign_content(
-        name, sealed_content(unsealed), SEAL_PREDICATE, operator_key.load(disk), statement_time(before.seal)
-    )
+    seal = sign_content(SEAL, name, sealed_content(unsealed), operator_key.load(disk), statement_time(before.seal))
     return with_delivery(unsealed, replace(before, seal=seal))

@@ -10,11 +10,10 @@ from greentic.model.environment import BundleDeployment
 from greentic.model.revenue_policy import make_policy, next_version, policy_bytes, policy_ref
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths
-from greentic.trust.dsse import SignatureError, envelope_bytes, read_envelope, sign, statement, verify_envelope
+from greentic.trust.dsse import envelope_bytes
 from greentic.trust.keys import SigningKey
 from greentic.trust.root import TrustRoot
-
-PREDICATE_TYPE = "greentic.revenue-policy-predicate.v1"
+from greentic.trust.statements import REVENUE_POLICY, signed_statement, vouched
 
 
 def check_trusted(key: SigningKey, root: TrustRoot, paths: EnvPaths) -> None:
@@ -46,7 +45,7 @@ def write_policy(
         "customer_id": deployment.customer_id,
         "deployment_id": deployment.deployment_id,
         "env_id": deployment.env_id,
-        "schema": PREDICATE_TYPE,
+        "schema": REVENUE_POLICY.predicate_type,
         "signed_at": now,
         "version": version,
     }
@@ -55,11 +54,16 @@ def write_policy(
     name = f"v{version}.json"
     files.write(directory / name, document)
     files.write(
-        directory / f"{name}.sig", envelope_bytes(sign(statement(name, digest, PREDICATE_TYPE, predicate), key))
+        directory / f"{name}.sig", envelope_bytes(signed_statement(REVENUE_POLICY, name, digest, predicate, key))
     )
     try:
         written = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-        verify_envelope(read_envelope((directory / f"{name}.sig").read_bytes()), root.public_keys(), written)
-    except (SignatureError, OSError) as error:
+        signature = (directory / f"{name}.sig").read_bytes()
+    except OSError as error:
         raise RevenuePolicyError(f"the signature of `{directory / name}` does not verify: {error}") from None
+    found = vouched(REVENUE_POLICY, [signature], written, root.public_keys())
+    if found.lacking is not None or found.statement is None or found.statement.predicate != predicate:
+        raise RevenuePolicyError(
+            f"the signature of `{directory / name}` does not verify: {found.lacking or 'it says something else'}"
+        )
     return policy_ref(deployment.bundle_id, deployment.customer_id, version)

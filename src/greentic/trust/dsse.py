@@ -1,11 +1,12 @@
 """DSSE envelopes around in-toto statements (spec: env-store-and-op 5.5, 5.6).
 
 Rules of verification, in order:
-1. The payload type is exactly `application/vnd.in-toto+json` and the payload a statement of the exact type.
+1. The payload type is exactly `application/vnd.in-toto+json`, the payload a statement of the exact type, and its predicate of the
+   type that the reader expects: a signature means one thing, whoever asks.
 2. At least one signature is by a trusted key (ids compared without case; an empty id never matches) and verifies; a bad
    one does not spoil a good one.
 3. The first subject's sha256 is the artifact's.
-The four ways to fail are different errors, for they call for different remedies.
+The ways to fail are different errors, for they call for different remedies.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class SignatureError(ValueError):
 
 class MalformedEnvelope(SignatureError):
     pass
+
+
+class WrongKind(SignatureError):
+    """A good statement, about something else than the reader asks for."""
 
 
 class NoTrustedKey(SignatureError):
@@ -113,12 +118,16 @@ def _read(envelope: Envelope) -> tuple[bytes, Statement]:
     return payload, found
 
 
-def verify_envelope(envelope: Envelope, trusted: Mapping[str, bytes], sha256_hex: str) -> Statement:
-    """The statement that a trusted key made about the artifact with this digest.
+def verify_envelope(
+    envelope: Envelope, trusted: Mapping[str, bytes], sha256_hex: str, predicate_type: str
+) -> Statement:
+    """The statement of this predicate type that a trusted key made about the artifact with this digest.
 
     `trusted` maps key ids in lower case to raw public keys. Raises one of the errors above.
     """
     payload, found = _read(envelope)
+    if found.predicate_type != predicate_type:
+        raise WrongKind(f"it is a statement of the type `{found.predicate_type}`, expected `{predicate_type}`")
     _one_good_signature(envelope, trusted, payload)
     recorded = found.subject[0].digest.get("sha256", "") if found.subject else ""
     if not recorded:

@@ -2,30 +2,24 @@
 
 Rules:
 1. A list is signed by a trusted key: a DSSE envelope over a statement whose predicate is the list itself.
-2. Its version only grows: a worker that saw a higher one refuses a lower one. It ends to be good at `expires_at`.
+2. Its version only grows: a worker that saw a higher one refuses a lower one. At `expires_at` it ceases to prove that nothing else is
+   revoked; what it revokes stays revoked.
 3. A revoked bundle is refused wherever it comes from; what a revoked key signed counts as unsigned.
+4. A revoked key signs no further list. The list that revokes its own signer is the last one by it; who wants a key gone for good
+   takes it out of the trust anchor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-from greentic.trust.bundle_signature import canonical_sha256
-from greentic.trust.dsse import (
-    SignatureError,
-    claimed_statement,
-    envelope_bytes,
-    read_envelope,
-    sign,
-    statement,
-    verify_envelope,
-)
+from greentic.trust.dsse import SignatureError, claimed_statement, envelope_bytes, read_envelope
 from greentic.trust.keys import SigningKey
+from greentic.trust.statements import REVOCATIONS, canonical_sha256, signed_statement, vouched
 
 SCHEMA = "greentic.revocations.v1"
-PREDICATE = "greentic.revocations-predicate.v1"
 NAME = "revocations.json"
 MAX_LIST = 4 << 20
 
@@ -70,22 +64,22 @@ def empty(now: int) -> RevocationList:
 def sign_list(revoked: RevocationList, key: SigningKey) -> bytes:
     """The list as it is published."""
     document: dict[str, object] = msgspec.json.decode(msgspec.json.encode(revoked))
-    return envelope_bytes(sign(statement(NAME, canonical_sha256(document), PREDICATE, document), key))
+    return envelope_bytes(signed_statement(REVOCATIONS, NAME, canonical_sha256(document), document, key))
 
 
-def read_list(data: bytes, trusted: Mapping[str, bytes]) -> RevocationList:
-    """A published list, if a trusted key signed it. Raises `RevocationError`."""
+def read_list(data: bytes, trusted: Mapping[str, bytes], revoked_keys: Collection[str] = ()) -> RevocationList:
+    """A published list, if a trusted key that was not revoked before signed it (rule 4). Raises `RevocationError`."""
     if len(data) > MAX_LIST:
         raise RevocationError(f"the list is larger than {MAX_LIST} bytes")
     try:
-        envelope = read_envelope(data)
-        claimed = claimed_statement(envelope)
-        found = verify_envelope(envelope, trusted, canonical_sha256(claimed.predicate))
-        if found.predicate_type != PREDICATE:
-            raise RevocationError(f"it is a statement of the type `{found.predicate_type}`, expected `{PREDICATE}`")
-        revoked = msgspec.convert(found.predicate, RevocationList)
+        claimed = claimed_statement(read_envelope(data))
     except SignatureError as error:
         raise RevocationError(str(error)) from None
+    found = vouched(REVOCATIONS, [data], canonical_sha256(claimed.predicate), trusted, revoked=revoked_keys)
+    if found.lacking is not None or found.statement is None:
+        raise RevocationError(found.lacking or "nobody vouches for it")
+    try:
+        revoked = msgspec.convert(found.statement.predicate, RevocationList)
     except msgspec.ValidationError as error:
         raise RevocationError(f"it does not parse: {error}") from None
     if revoked.schema != SCHEMA:
@@ -93,9 +87,12 @@ def read_list(data: bytes, trusted: Mapping[str, bytes]) -> RevocationList:
     return revoked
 
 
-def check_fresh(revoked: RevocationList, now: int, seen: int) -> None:
-    """Raise `RevocationError` for a list that has ended, or is older than one that was seen (rule 2)."""
+def check_version(revoked: RevocationList, seen: int) -> None:
+    """Raise `RevocationError` for a list that is older than one that was seen (rule 2)."""
     if revoked.version < seen:
         raise RevocationError(f"its version is {revoked.version}, and version {seen} was seen already")
-    if revoked.expires_at <= now:
-        raise RevocationError(f"it was good until {revoked.expires_at}, now is {now}")
+
+
+def ended(revoked: RevocationList, now: int) -> str | None:
+    """Why a list proves nothing new any more (rule 2), or nothing."""
+    return f"it was good until {revoked.expires_at}, now is {now}" if revoked.expires_at <= now else None

@@ -21,14 +21,16 @@ from greentic.ground.errors import BootError, GreenticError, SpecViolation
 from greentic.materialize.placed import LocatedPack, survey
 from greentic.materialize.progress import pull_events
 from greentic.materialize.pull import Means, Obtained, pull
+from greentic.materialize.remembered import memory_of
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan, wanted_revisions
-from greentic.materialize.trusted import Trust, establish, protections
+from greentic.materialize.trusted import establish, protections
 from greentic.model.environment import Environment, Revision
 from greentic.net.addresses import shown
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
+from greentic.trust.policy import Trusted, verdict
 from greentic.worker.candidate import Candidate
 from greentic.worker.settings import Settings
 
@@ -51,17 +53,21 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     """
     store, settings, log, env = bench.store, bench.settings, bench.log, candidate.env
     paths = store.paths(env.environment_id)
-    trust = establish(env, paths, log, settings.trust_anchor, allow_rollback=settings.allow_rollback)
+    memory = memory_of(paths, settings.state_directory)
+    trust = establish(env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock)
+    for warning in trust.warnings:
+        log.warn("trust", warning)
     candidate.adopt(store)
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
     wanted = wanted_revisions(env)
     refused: dict[str, GreenticError] = {}
     for revision in wanted:
-        try:
-            trust.check(revision, log)
-        except GreenticError as error:
-            refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", error)
+        found = verdict(trust, revision)
+        if found.warning is not None:
+            log.warn("trust", found.warning)
+        if found.refusal is not None:
+            refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", found.refusal)
     plan = serving_plan(env, settings.scope, refused, survey(paths, wanted, _at_hand(serving)))
     if plan.warning:
         log.warn("pull", plan.warning)
@@ -72,7 +78,8 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(served)))
     parts: Mapping[str, ActiveRevision] = {r.content: r for r in serving.revisions.values()} if serving else {}
-    loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, bench.loader, parts)
+    loader = bench.loader._replace(policy=bench.loader.policy._replace(revoked=trust.revoked_keys))
+    loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
     faults |= loaded.failed
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
@@ -92,7 +99,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     return activation._replace(protections=protections(trust, [obtained.guard, forbid_core_files()]))
 
 
-def _still_good(serving: Activation | None, trust: Trust, log: OperatorLog) -> Activation | None:
+def _still_good(serving: Activation | None, trust: Trusted, log: OperatorLog) -> Activation | None:
     """What serves, without the deployments of which a revision is refused by now (rule 4)."""
     if serving is None:
         return None
@@ -101,8 +108,8 @@ def _still_good(serving: Activation | None, trust: Trust, log: OperatorLog) -> A
         recorded = [serving.env.revision(revision_id) for revision_id in dispatcher.weights]
         try:
             for revision in recorded:
-                if revision is not None:
-                    trust.check(revision, log)
+                if revision is not None and (refusal := verdict(trust, revision).refusal) is not None:
+                    raise refusal
         except GreenticError:
             continue
         kept[deployment_id] = dispatcher

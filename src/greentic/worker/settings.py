@@ -19,6 +19,7 @@ from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory,
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
 from greentic.ground.errors import BootError, GreenticError, InvalidArgument
+from greentic.ground.user_cache import user_state
 from greentic.materialize.serving_plan import Scope
 from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
@@ -119,6 +120,8 @@ class Settings(NamedTuple):
     scope: Scope = Scope()
     trust_anchor: Path | None = None
     allow_rollback: bool = False
+    state_directory: Path | None = None
+    """Where the user's programs keep things for good."""
     pack_signatures: SignaturePolicy = SignaturePolicy()
     signing_key_file: Path | None = None
     ingress: IngressSettings = IngressSettings()
@@ -143,6 +146,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             scope=read_scope(options, environ),
             trust_anchor=options.trust_anchor or variables.path("GREENTIC_TRUST_ANCHOR", environ),
             allow_rollback=variables.switch("GREENTIC_ALLOW_ROLLBACK", environ),
+            state_directory=user_state(environ),
             pack_signatures=_pack_signatures(environ),
             signing_key_file=variables.path("GREENTIC_SIGNING_KEY_FILE", environ),
             ingress=_ingress(options, environ),
