@@ -58,11 +58,12 @@ def run(argv: list[str]) -> None:
         arguments.archive,
         arguments.require == "all",
     )
+    from greentic.cli.pull_view import pull_view
     from greentic.ground.variables import environment
     from greentic.worker.boot import boot
     from greentic.worker.server import serve
 
-    booted = boot(options, environ := environment())
+    booted = boot(options, environ := environment(), pull_view)
     gc.freeze()
     gc.enable()
     serve(booted, options, environ)

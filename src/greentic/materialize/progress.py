@@ -1,10 +1,6 @@
-"""What people see while bundles are pulled: a live bar at a terminal, log lines elsewhere; always on stderr."""
+"""What the log says while bundles are pulled; a program that draws for people adds its view (`cli/pull_view`)."""
 
 from __future__ import annotations
-
-import sys
-import threading
-from typing import TYPE_CHECKING
 
 from greentic.distribute.fetch import Fetched
 from greentic.ground.clock import CLOCK
@@ -12,9 +8,6 @@ from greentic.materialize.pull import Moved
 from greentic.model.environment import Revision
 from greentic.net.addresses import shown
 from greentic.telemetry.log import OperatorLog
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
 
 _EVERY_SECONDS = 5.0
 
@@ -54,38 +47,3 @@ class LoggedPull:
 
     def close(self) -> None:
         """Nothing is left open."""
-
-
-class ShownPull(LoggedPull):
-    """Tells the log what happens, and draws a bar for each download."""
-
-    def __init__(self, log: OperatorLog) -> None:
-        super().__init__(log)
-        self._lock = threading.Lock()
-        self._bars: RichProgress | None = None
-
-    def pulling(self, reference: str) -> Moved:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        with self._lock:
-            if self._bars is None:
-                from rich.console import Console
-
-                self._bars = Progress(
-                    TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                    console=Console(stderr=True),
-                )  # fmt: skip
-                self._bars.start()
-            bars, task = self._bars, self._bars.add_task(reference, total=None)
-        return lambda done, total: bars.update(task, completed=done, total=total)
-
-    def close(self) -> None:
-        """Stop drawing."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
-
-
-def pull_events(log: OperatorLog) -> LoggedPull:
-    """Bars at a terminal, lines elsewhere."""
-    return ShownPull(log) if sys.stderr is not None and sys.stderr.isatty() else LoggedPull(log)

@@ -51,6 +51,10 @@ class Events(Protocol):
 
     def resumed(self, revision: Revision, fetched: Fetched) -> None: ...
 
+    def close(self) -> None:
+        """Nothing more is pulled for now."""
+        ...
+
 
 class Means(NamedTuple):
     """How bundles come to this worker."""

@@ -8,7 +8,7 @@ swap that fails leaves what serves.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ from greentic.components.runtime import ComponentRuntime
 from greentic.distribute.bundle_cache import open_cache
 from greentic.ground.errors import BootError, GreenticError
 from greentic.ground.optional import on_lack
+from greentic.materialize.progress import LoggedPull
+from greentic.materialize.pull import Events
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
@@ -51,8 +53,10 @@ class Booted(NamedTuple):
         return self.bench.log
 
 
-def boot(options: StartOptions, environ: Mapping[str, str]) -> Booted:
-    """Everything before the socket. Raises `BootError`, whose cause is the reason."""
+def boot(
+    options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events] = LoggedPull
+) -> Booted:
+    """Everything before the socket; `events` makes who is told how pulling goes. Raises `BootError`, whose cause is the reason."""
     settings = read_settings(options, environ)
     store = EnvironmentStore(settings.store_root)
     try:
@@ -69,10 +73,16 @@ def boot(options: StartOptions, environ: Mapping[str, str]) -> Booted:
     for warning in settings.warnings:
         log.warn("start", warning)
     on_lack(lambda text: log.warn("start", text))
-    return from_nothing(store, settings, candidate, log)
+    return from_nothing(store, settings, candidate, log, events)
 
 
-def from_nothing(store: EnvironmentStore, settings: Settings, candidate: Candidate, log: OperatorLog) -> Booted:
+def from_nothing(
+    store: EnvironmentStore,
+    settings: Settings,
+    candidate: Candidate,
+    log: OperatorLog,
+    events: Callable[[OperatorLog], Events] = LoggedPull,
+) -> Booted:
     """Provision one environment document for the first time. Raises `BootError`; the projection is gone then."""
     paths = store.paths(settings.env_id)
     try:
@@ -81,7 +91,7 @@ def from_nothing(store: EnvironmentStore, settings: Settings, candidate: Candida
             paths.root, services.state, lambda source, text: log.info("component", f"{source}: {text}")
         )
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
-        bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key)
+        bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key, events)
         return Booted(bench, candidate.digest, provision(bench, candidate), services)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from greentic.activate.activation import Activation, Loader, activate, load_revisions
@@ -19,8 +19,7 @@ from greentic.activate.turn import ActiveRevision
 from greentic.distribute.bundle_cache import BundleCache, open_cache
 from greentic.ground.errors import BootError, GreenticError, SpecViolation
 from greentic.materialize.placed import LocatedPack, survey
-from greentic.materialize.progress import pull_events
-from greentic.materialize.pull import Means, Obtained, pull
+from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import forbid_core_files
@@ -43,6 +42,8 @@ class Bench(NamedTuple):
     log: OperatorLog
     loader: Loader
     cookie_key: bytes
+    events: Callable[[OperatorLog], Events]
+    """Who is told how pulling goes."""
 
 
 def provision(bench: Bench, candidate: Candidate, serving: Activation | None = None) -> Activation:
@@ -122,7 +123,7 @@ def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]
 
 
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
-    events = pull_events(bench.log)
+    events = bench.events(bench.log)
     try:
         return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.offline))
     finally:
