@@ -53,6 +53,7 @@ from greentic.registry.reference import mapped, parse
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.keys import key_id, read_public_pem
 from greentic.worker.boot import _from_archive
+from greentic.worker.settings import StartOptions, read_settings
 from simulators import Answer, FakeClock, SimulatedDistributor
 from test_flow import node
 
@@ -1020,11 +1021,13 @@ def test_threat_archive_escape_an_archive_is_no_more_trusted_than_a_server(spoil
     os.environ["GREENTIC_BUNDLE_CACHE_DIR"] = str(tmp_path / "podcache")
     try:
         with pytest.raises(BootError):
-            _from_archive(evil_tar, store.paths("local"), cache_directory())
+            told = read_settings(StartOptions("local", store.root, archive=evil_tar), os.environ)
+            _from_archive(evil_tar, store, told)
     finally:
         del os.environ["GREENTIC_BUNDLE_CACHE_DIR"]
         os.environ.pop("GREENTIC_OFFLINE", None)
     assert not (tmp_path / "environment.json").exists()
+    assert not store.paths("local").root.exists() and not list((tmp_path / "podcache").rglob("*sha256*"))
 
 
 # -- the sandbox ----------------------------------------------------------------------------------------------------

@@ -452,8 +452,9 @@ def test_locks_sort_by_component_and_refuse_a_stem_twice():
     listed = pack_list(lock, {"y": "1.2.3"})
     assert [(e.pack_id, e.version) for e in listed] == [("b", "0.0.0"), ("w", "0.0.0"), ("y", "1.2.3"), ("z", "0.0.0")]
     assert diverging_packs(listed, lock) == []
-    assert diverging_packs(listed[:1], lock) == []
-    assert diverging_packs([replace(listed[0], digest="other")], lock) == ["b"]
+    assert diverging_packs(listed[:1], lock) == ["w", "y", "z"]
+    assert diverging_packs([replace(listed[0], digest="other"), *listed[1:]], lock) == ["b"]
+    assert diverging_packs([*listed, replace(listed[0], pack_id="more")], lock) == ["more"]
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,6 @@ OFFENDERS: dict[str, frozenset[str]] = {
     "components/runtime.py": frozenset({"os.environ"}),
     "components/secret_files.py": frozenset({"os.environ"}),
     "ingress/turn_pool.py": frozenset({"time.monotonic"}),
-    "materialize/export_archive.py": frozenset({"Path.replace"}),
-    "materialize/staging.py": frozenset({"os.fsync"}),
-    "materialize/trusted.py": frozenset({"time.time"}),
-    "store/audit.py": frozenset({"os.environ"}),
-    "store/layout.py": frozenset({"os.environ"}),
-    "store/operator_key.py": frozenset({"os.environ", "os.urandom"}),
     "wasm/compile_cache.py": frozenset({"Path.replace", "fcntl.flock", "os.environ", "os.fsync", "time.monotonic"}),
     "wasm/engine.py": frozenset({"os.environ", "time.sleep"}),
 }

@@ -7,12 +7,13 @@ from pathlib import Path
 import msgspec
 
 from greentic.author.bundle_sign import read_key
-from greentic.ground.clock import Clock, timestamp
+from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.model.ids import is_digest
 from greentic.trust import revocation
+from greentic.trust.keys import is_key_id
 
 
 def revoke(
@@ -20,7 +21,7 @@ def revoke(
 ) -> JsonObject:
     """Put bundles and keys on a signed list: made if it is not there, else with the next version."""
     key = read_key(key_file)
-    now = clock.now_ns() // 1_000_000_000
+    now = unix_seconds(clock)
     current = revocation.empty(now)
     try:
         if file.exists():
@@ -32,8 +33,16 @@ def revoke(
     for digest in digests:
         if not is_digest(digest):
             raise InvalidArgument(f"`{digest}` is not `sha256:` and 64 lower-case hex digits")
+    for key_id in keys:
+        if not is_key_id(key_id):
+            raise InvalidArgument(f"`{key_id}` is no id of a key; expected 32 hex digits, as gtc bundle sign prints")
+    if key.key_id in current.key_ids:
+        raise Conflict(
+            f"the key `{key.key_id}` is revoked by this very list, so no worker believes another list by it",
+            hint="sign with another key of the trust anchor: gtc bundle revoke --key FILE",
+        )
     kept = [d for d in current.digests if d.digest not in digests]
-    kept_keys = [k for k in current.keys if k.key_id not in keys]
+    kept_keys = [k for k in current.keys if k.key_id.lower() not in {gone.lower() for gone in keys}]
     revoked = msgspec.structs.replace(
         current,
         version=current.version + 1,

@@ -11,14 +11,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.bundle.contents import open_bundle, pack_config_inputs
+from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.ground.documents import from_json, parse
 from greentic.ground.errors import GreenticError, SpecViolation, StoreError
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
 from greentic.model.ids import is_contained_ref
-from greentic.model.revision_files import PackConfig, PackListLock, check_lock, diverging_packs, lock_ref
+from greentic.model.revision_files import (
+    PackConfig,
+    PackListLock,
+    check_lock,
+    diverging_packs,
+    lock_ref,
+    pack_config,
+    pack_config_ref,
+)
 from greentic.store.layout import EnvPaths
+from greentic.trust.gate import verify_file
 
 MAX_LOCK = 16 << 20
+BUNDLE_NAME = "bundle.gtbundle"
 
 
 class RevisionFault(StoreError):
@@ -84,9 +96,37 @@ def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
                 f"revision pack `{pack.path}` does not match pinned digest `{pack.digest}`: it is `{found}`"
             )
         packs.append(LocatedPack(pack.pack_id, path, pack.digest))
-    for config_ref in revision.pack_config_refs:
-        read_pack_config(paths, config_ref, revision.revision_id)
+    if revision.pack_config_refs:
+        _check_configs(paths, revision, lock)
     return packs
+
+
+def _check_configs(paths: EnvPaths, revision: Revision, lock: PackListLock) -> None:
+    """Raise `RevisionFault` unless the pack configurations are those of the pinned bundle, no more, no less, no other.
+
+    No document holds their digests; the bundle's does, so they are made once more from it.
+    """
+    path = paths.revision(revision.revision_id) / BUNDLE_NAME
+    known = {p.pack_id for p in lock.packs}
+    expected: dict[str, PackConfig] = {}
+    try:
+        with (
+            path.open("rb") as file,
+            verify_file(file, revision.bundle_digest, revision_id=revision.revision_id) as bundle,
+        ):
+            for source, raw in pack_config_inputs(open_bundle(bundle, DEFAULT_LIMITS)):
+                config = pack_config(
+                    source, raw, env_id=revision.env_id, bundle_id=revision.bundle_id,
+                    revision_id=revision.revision_id, known_packs=known,
+                )  # fmt: skip
+                expected[pack_config_ref(revision.revision_id, config.pack_id)] = config
+    except (OSError, GreenticError) as error:
+        raise RevisionFault(f"the pack configurations of `{path}` cannot be compared: {error}") from None
+    if set(expected) != set(revision.pack_config_refs):
+        raise RevisionFault(f"revision `{revision.revision_id}` records other pack configurations than its bundle has")
+    for ref, config in expected.items():
+        if read_pack_config(paths, ref, revision.revision_id) != config:
+            raise RevisionFault(f"`{ref}` is not the configuration that the pinned bundle carries")
 
 
 def survey(

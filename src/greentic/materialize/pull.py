@@ -129,6 +129,8 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
             wrong = diverging_packs(revision.pack_list, staged.lock)
             if wrong:
                 raise RevisionFault(f"packs {', '.join(wrong)} of the bundle are not those that the revision records")
+            if set(staged.config_refs) != set(revision.pack_config_refs):
+                raise RevisionFault("the bundle configures other packs than the revision records")
             with store.transaction(env.environment_id):
                 place(area, paths, store.disk)
         return tuple(LocatedPack(p.pack_id, paths.ref(p.path), p.digest) for p in staged.lock.packs)

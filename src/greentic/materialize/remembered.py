@@ -43,6 +43,9 @@ class Recalled(NamedTuple):
     warnings: tuple[str, ...]
 
 
+NOTHING_SEEN = Recalled(Seen(), (), ())
+
+
 class Memory(NamedTuple):
     """Where one environment's newest is kept."""
 

@@ -16,17 +16,17 @@ from typing import BinaryIO, NamedTuple
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
-from greentic.ground.disk import Disk, try_exclusive
+from greentic.ground.disk import Disk, sync_file, try_exclusive
 from greentic.ground.documents import pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
+from greentic.materialize.placed import BUNDLE_NAME
 from greentic.materialize.unpack import Progress, unpack
-from greentic.model.revision_files import PackListLock, make_lock, pack_config
+from greentic.model.ids import is_semver
+from greentic.model.revision_files import PackListLock, make_lock, pack_config, pack_config_ref
 from greentic.pack.archive import PackArchive
 from greentic.store.layout import EnvPaths
 from greentic.store.recovery import ASIDE_SUFFIX, LOCK_NAME, STAGING_PREFIX
 from greentic.trust.gate import VerifiedBundle
-
-BUNDLE_NAME = "bundle.gtbundle"
 
 
 class Staged(NamedTuple):
@@ -80,7 +80,7 @@ class StagingArea:
             offset, left = 0, os.fstat(file.fileno()).st_size
             while left and (count := os.sendfile(copy.fileno(), file.fileno(), offset, left)):
                 offset, left = offset + count, left - count
-            os.fsync(copy.fileno())
+            sync_file(copy.fileno())
 
     def fill(
         self,
@@ -119,7 +119,7 @@ class StagingArea:
             directory = self.directory / "pack-configs"
             self._disk.make_directory(directory)
             self._disk.write_new(directory / f"{config.pack_id}.json", pretty(config))
-            refs.append(f"revisions/{self.revision_id}/pack-configs/{config.pack_id}.json")
+            refs.append(pack_config_ref(self.revision_id, config.pack_id))
         return refs
 
     def _versions(self, lock: PackListLock) -> dict[str, str]:
@@ -130,9 +130,11 @@ class StagingArea:
             path = self.directory / pack.path.removeprefix(prefix)
             try:
                 with path.open("rb") as file:
-                    versions[pack.pack_id] = PackArchive(file).manifest.version
+                    told = PackArchive(file).manifest.version
             except GreenticError:
                 continue
+            if is_semver(told):  # the document takes no other, whatever a pack says of itself
+                versions[pack.pack_id] = told
         return versions
 
 
@@ -162,4 +164,4 @@ def copy_private(source: Path, target: BinaryIO) -> None:
         while block := file.read(1 << 20):
             target.write(block)
     target.flush()
-    os.fsync(target.fileno())
+    sync_file(target.fileno())

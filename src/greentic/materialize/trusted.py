@@ -20,7 +20,7 @@ from typing import NamedTuple
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import BootError, FetchError, GreenticError, TrustRootError, UntrustedBundle
-from greentic.materialize.remembered import Memory, Recalled, Seen
+from greentic.materialize.remembered import NOTHING_SEEN, Memory, Recalled, Seen
 from greentic.model.delivery import Delivery, delivery_of
 from greentic.model.environment import Environment, Revocation
 from greentic.net.addresses import shown
@@ -93,7 +93,7 @@ def examine(
                 hint=f"an older document was put in place; if that is meant, start with {ALLOW_ROLLBACK}=1",
             )
         if allow_rollback:
-            recalled = Recalled(Seen(), (), recalled.warnings)
+            recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
         believed = believed_list(env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered)
         revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
         _check_seal(env, delivery, anchors, revoked_keys)

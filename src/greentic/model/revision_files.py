@@ -53,6 +53,11 @@ def lock_ref(revision_id: str) -> str:
     return f"revisions/{revision_id}/pack-list.lock"
 
 
+def pack_config_ref(revision_id: str, pack_id: str) -> str:
+    """Where the configuration of a pack lies, env-relative."""
+    return f"revisions/{revision_id}/pack-configs/{pack_id}.json"
+
+
 def make_lock(revision_id: str, digests: dict[str, str]) -> PackListLock:
     """The lock for packs by path inside the bundle, sorted component by component (spec: env-store-and-op 6.2).
 
@@ -81,12 +86,10 @@ def pack_list(lock: PackListLock, versions: dict[str, str]) -> list[PackListEntr
 
 
 def diverging_packs(recorded: list[PackListEntry], lock: PackListLock) -> list[str]:
-    """Ids of recorded packs that the lock lacks or pins otherwise.
-
-    Packs that stand in the lock alone are no divergence: old stores recorded application packs only.
-    """
+    """Ids of packs that are recorded and locked differently, or stand on one side alone (threats: pinned-subset)."""
+    pinned = {e.pack_id: e.digest for e in recorded}
     locked = {p.pack_id: p.digest for p in lock.packs}
-    return sorted(e.pack_id for e in recorded if locked.get(e.pack_id) != e.digest)
+    return sorted(i for i in pinned.keys() | locked.keys() if pinned.get(i) != locked.get(i))
 
 
 def pack_config(

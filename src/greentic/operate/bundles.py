@@ -25,7 +25,7 @@ from greentic.model.environment import (
 )
 from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment, check_ulid
 from greentic.model.routes import unreachable_reason
-from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
@@ -209,7 +209,7 @@ def add(context: Context, payload: BundleAddPayload) -> DeploymentSummary:
         transaction.save(replace(env, bundles=[*env.bundles, deployment]))
         return Done(summary(deployment))
 
-    idempotency = Idempotency(key, f"{bundle_id}/{customer_id}", _fingerprint(payload), DeploymentSummary)
+    idempotency = Idempotency(key, f"{bundle_id}/{customer_id}", whole(payload), DeploymentSummary)
     return run(context, change, action, idempotency=idempotency)
 
 
@@ -244,9 +244,7 @@ def update(context: Context, payload: BundleUpdatePayload) -> DeploymentSummary:
         transaction.refresh_projection(env)
         return Done(summary(deployment))
 
-    return run(
-        context, change, action, idempotency=Idempotency(key, deployment_id, _fingerprint(payload), DeploymentSummary)
-    )
+    return run(context, change, action, idempotency=Idempotency(key, deployment_id, whole(payload), DeploymentSummary))
 
 
 def remove(context: Context, payload: BundleRemovePayload) -> DeploymentSummary:
@@ -267,7 +265,7 @@ def remove(context: Context, payload: BundleRemovePayload) -> DeploymentSummary:
         told: JsonObject = {"deployment_id": deployment_id, "pruned_revision_ids": list[Json](pruned)}
         return Done(result, target=told)
 
-    return run(context, change, action, idempotency=Idempotency(key, deployment_id, None, DeploymentSummary))
+    return run(context, change, action, idempotency=Idempotency(key, deployment_id, whole(payload), DeploymentSummary))
 
 
 def without_deployment(env: Environment, deployment: BundleDeployment) -> tuple[Environment, list[str]]:
@@ -313,9 +311,3 @@ def _signed(
     check_trusted(key, root, transaction.paths)
     ref = write_policy(transaction.paths, transaction.files, context.clock, key, root, deployment, is_new=is_new)
     return replace(deployment, revenue_policy_ref=ref)
-
-
-def _fingerprint(payload: Payload) -> Json:
-    value = msgspec.to_builtins(payload)
-    value.pop("idempotency_key", None)
-    return value  # type: ignore[no-any-return]

@@ -20,6 +20,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AuditError, GreenticError, InvalidArgument, SpecViolation, StoreError
 from greentic.ground.reply import reply_object
 from greentic.model.ids import mint_ulid
+from greentic.operate.payload import Payload
 from greentic.operate.view import QUIET, View
 from greentic.store.audit import NO_GENERATIONS, Change, Generations, outcome_of
 from greentic.store.environments import EnvironmentStore, Transaction
@@ -39,7 +40,7 @@ class Done(NamedTuple, Generic[R]):
 
 
 class Idempotency(NamedTuple, Generic[R]):
-    """A caller's key, the thing that it belongs to, and the payload that it stands for."""
+    """A caller's key, the thing that it belongs to, and the whole payload that (`whole`) it stands for."""
 
     key: str | None
     scope: str
@@ -60,6 +61,13 @@ class Context(NamedTuple):
 
     def mint(self) -> str:
         return mint_ulid(self.store.clock, self.store.random)
+
+
+def whole(payload: Payload, **beside: Json) -> Json:
+    """All that a payload asks for, but its key; `beside` is what its files hold, such as a digest."""
+    asked: JsonObject = msgspec.to_builtins(payload)
+    asked.pop("idempotency_key", None)
+    return asked | beside
 
 
 def checked_key(key: str | None) -> str | None:

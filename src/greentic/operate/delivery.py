@@ -8,6 +8,7 @@ import msgspec
 
 from greentic.distribute.mirrors import check_mirror
 from greentic.ground.documents import Json, JsonObject, replace
+from greentic.ground.errors import InvalidArgument
 from greentic.model.delivery import Delivery, check_policy, delivery_of, with_delivery
 from greentic.model.environment import Environment, Revocation
 from greentic.model.ids import check_env_id
@@ -16,6 +17,7 @@ from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
+from greentic.trust.policy import unsatisfiable
 
 
 class DeliverySetPayload(Payload, frozen=True, kw_only=True):
@@ -73,6 +75,12 @@ def set_delivery(context: Context, payload: DeliverySetPayload) -> JsonObject:
                 threshold=before.signatures.threshold if payload.threshold is None else payload.threshold,
             )
         )
+        why = unsatisfiable(policy, transaction.store.trust_root(env_id).public_keys())
+        if why is not None:
+            raise InvalidArgument(
+                f"{why}; every bundle would be refused, and nobody is never read as anybody",
+                hint=f"trust a key first: gtc op trust-root add {env_id}, or gtc op trust-root bootstrap {env_id}",
+            )
         delivery = replace(before, mirrors=before.mirrors if mirrors is None else mirrors, signatures=policy)
         env = with_delivery(env, delivery)
         if payload.revocations is not None or payload.revocations_required is not None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from greentic.ground import variables
 from greentic.ground.clock import compact_stamp
 from greentic.ground.documents import Json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
 from greentic.ground.reply import Reply
+from greentic.ground.user_cache import user_state
+from greentic.materialize.remembered import memory_of
 from greentic.model.environment import Environment, HostConfig, new_environment
 from greentic.model.hosts import check_public_base_url, split_listen_addr
 from greentic.model.ids import check_env_id
@@ -136,7 +140,9 @@ def create(context: Context, payload: EnvCreatePayload) -> EnvSummary:
         transaction.create(env)
         return Done(summary(env))
 
-    return run(context, change, action, may_create=True)
+    created = run(context, change, action, may_create=True)
+    _forget_seen(context, env_id)
+    return created
 
 
 def update(context: Context, payload: EnvCreatePayload) -> EnvSummary:
@@ -232,9 +238,16 @@ def destroy(context: Context, payload: DestroyPayload) -> EnvDestroyed:
     result = run(context, change, action)
     with store.transaction(env_id) as transaction:
         store.disk.make_directory(kept.parent)
+        _forget_seen(context, env_id)
         store.disk.rename(transaction.paths.root, kept)
         store.disk.sync_directory(store.root)
     return result
+
+
+def _forget_seen(context: Context, env_id: str) -> None:
+    """What this user's workers saw of an environment of this name belongs to one that is gone; a new one begins anew."""
+    with contextlib.suppress(OSError):
+        memory_of(context.store.paths(env_id), user_state(variables.environment())).forget()
 
 
 def _check_unrouted(env: Environment) -> None:

@@ -8,14 +8,14 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.ground.documents import Json, JsonObject, from_json, replace
+from greentic.ground.documents import JsonObject, from_json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import N_PER_ENV_SLOTS, SLOTS, split_descriptor
 from greentic.model.environment import Environment, EnvPackBinding, Slot
 from greentic.model.ids import check_env_id
 from greentic.model.traffic import stash, unstash
-from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, NullableText, Payload
 from greentic.store.audit import Change, Generations
 from greentic.store.environments import Transaction
@@ -82,7 +82,7 @@ def add(context: Context, payload: EnvPackBindingPayload) -> BindingSummary:
         transaction.save(replace(env, packs=[*env.packs, binding]))
         return Done(summary(env.environment_id, binding), Generations(None, binding.generation))
 
-    return _run(context, payload.environment_id, "add", payload.slot, payload.kind, payload.idempotency_key, action)
+    return _run(context, payload, "add", payload.kind, action)
 
 
 def update(context: Context, payload: EnvPackBindingPayload) -> BindingSummary:
@@ -101,7 +101,7 @@ def update(context: Context, payload: EnvPackBindingPayload) -> BindingSummary:
         transaction.save(_with(env, binding))
         return Done(summary(env.environment_id, binding), Generations(old.generation, binding.generation))
 
-    return _run(context, payload.environment_id, "update", payload.slot, payload.kind, payload.idempotency_key, action)
+    return _run(context, payload, "update", payload.kind, action)
 
 
 def remove(context: Context, payload: EnvPackRemovePayload) -> BindingSummary:
@@ -113,7 +113,7 @@ def remove(context: Context, payload: EnvPackRemovePayload) -> BindingSummary:
         transaction.save(replace(env, packs=[b for b in env.packs if b.slot != payload.slot]))
         return Done(summary(env.environment_id, old), Generations(old.generation, None))
 
-    return _run(context, payload.environment_id, "remove", payload.slot, None, payload.idempotency_key, action)
+    return _run(context, payload, "remove", None, action)
 
 
 def rollback(context: Context, payload: EnvPackRemovePayload) -> BindingSummary:
@@ -136,7 +136,7 @@ def rollback(context: Context, payload: EnvPackRemovePayload) -> BindingSummary:
         transaction.save(_with(env, restored))
         return Done(summary(env.environment_id, restored), Generations(current.generation, restored.generation))
 
-    return _run(context, payload.environment_id, "rollback", payload.slot, None, payload.idempotency_key, action)
+    return _run(context, payload, "rollback", None, action)
 
 
 def list_bindings(context: Context, env_id: str) -> BindingList:
@@ -180,20 +180,17 @@ def _with(env: Environment, binding: EnvPackBinding) -> Environment:
 
 def _run(
     context: Context,
-    env_text: str,
+    payload: EnvPackBindingPayload | EnvPackRemovePayload,
     verb: str,
-    slot: str,
     kind: str | None,
-    key_text: str | None,
     action: Callable[[Transaction], Done[BindingSummary]],
 ) -> BindingSummary:
-    env_id = check_env_id(env_text)
-    key = checked_key(key_text)
-    target: JsonObject = {"slot": slot} if kind is None else {"slot": slot, "kind": kind}
-    payload: Json = [slot, kind]
+    env_id = check_env_id(payload.environment_id)
+    key = checked_key(payload.idempotency_key)
+    target: JsonObject = {"slot": payload.slot} if kind is None else {"slot": payload.slot, "kind": kind}
     return run(
         context,
         Change(env_id, "env-packs", verb, target, key or context.mint()),
         action,
-        idempotency=Idempotency(key, slot, payload, BindingSummary),
+        idempotency=Idempotency(key, payload.slot, whole(payload), BindingSummary),
     )

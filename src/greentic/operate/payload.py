@@ -4,6 +4,8 @@ Rules:
 1. A payload is a struct; its fields are the contract, the schema is made from them.
 2. Unknown keys do not fail a verb (older callers send them), but the reply names them in `warnings`. The environment
    manifest alone refuses them.
+3. A payload that holds a private key or a password in an address, in whatever member, is refused before anything is written of it, and
+   no error shows it (threats: secret-before-validation).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Annotated, TypeVar, cast, get_args, get_origin
 import msgspec
 
 from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import GreenticError
+from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.secret_text import secret_in
 
 P = TypeVar("P", bound="Payload")
 
@@ -35,6 +38,7 @@ Key = Annotated[str, msgspec.Meta(description="makes a repeated call safe: same 
 
 def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "") -> P:
     """The payload. Raises `refuse` with the place and what was expected there; `where` stands before the reason."""
+    refuse_secrets(raw, where)
     try:
         return msgspec.convert(raw, form)
     except msgspec.ValidationError as error:
@@ -44,6 +48,17 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
             .replace("Object contains unknown", "unknown")
         )
         raise refuse(f"{where}{text}") from None
+
+
+def refuse_secrets(raw: Json, where: str = "") -> None:
+    """Raise `InvalidArgument` for a value that holds a secret (rule 3)."""
+    found = secret_in(raw)
+    if found is not None:
+        place, what = found
+        raise InvalidArgument(
+            f"{where}`{place}` holds {what}; nothing was recorded of it",
+            hint="give the public key (the .pub file), or name where the secret is kept; replace a secret that others may have seen",
+        )
 
 
 def unknown_keys(form: type[Payload], raw: Json) -> list[str]:

@@ -16,13 +16,15 @@ import msgspec
 from greentic.activate.warm import check_loadable
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
-from greentic.ground.clock import timestamp
+from greentic.ground.clock import timestamp, unix_seconds
 from greentic.ground.disk import io_error
-from greentic.ground.documents import JsonObject, replace
+from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import verified_packs
+from greentic.materialize.remembered import NOTHING_SEEN
 from greentic.materialize.staging import Staged, StagingArea, copy_private, place
+from greentic.materialize.trusted import believed_list
 from greentic.model.delivery import (
     MEMBER,
     RevisionSignatures,
@@ -37,7 +39,7 @@ from greentic.model.lifecycle import Verb, check_not_routed, put_revision, walk,
 from greentic.model.revision_files import lock_ref, pack_list
 from greentic.net.addresses import check_authored, shown
 from greentic.operate.bundles import find as find_deployment
-from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store import operator_key
 from greentic.store.audit import Change
@@ -166,8 +168,9 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
             return Done(summary(revision))
 
         digest = prepared.bundle_digest if isinstance(prepared, Revision) else None
-        print_: JsonObject = {"digest": digest, "uri": payload.bundle_source_uri, "drain": payload.drain_seconds}
-        return run(context, change, action, idempotency=Idempotency(key, deployment_id, print_, RevisionSummary))
+        # The same bytes from another place are the same request.
+        asked = whole(msgspec.structs.replace(payload, bundle_path=None), digest=digest)
+        return run(context, change, action, idempotency=Idempotency(key, deployment_id, asked, RevisionSummary))
 
 
 def _with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:
@@ -184,7 +187,13 @@ def _with_publisher(context: Context, env: Environment, revision: Revision, payl
         if policy.mode == "require":
             raise
         found, _ = [], error
-    why = unsatisfiable(policy, trusted) or bundle_unsigned(found, revision.bundle_digest, policy, trusted, ())
+    believed = believed_list(env.revocation, trusted, NOTHING_SEEN, unix_seconds(context.clock)).revoked
+    if believed is not None and (reason := believed.reason_of(revision.bundle_digest)) is not None:
+        raise UntrustedBundle(
+            f"bundle `{revision.bundle_digest}` is revoked (list version {believed.version}): {reason}"
+        )
+    gone = believed.key_ids if believed is not None else frozenset[str]()
+    why = unsatisfiable(policy, trusted, gone) or bundle_unsigned(found, revision.bundle_digest, policy, trusted, gone)
     if why is not None and policy.mode == "require":
         raise UntrustedBundle(
             f"signatures are required in environment `{env.environment_id}`: {why}",
@@ -198,7 +207,8 @@ def _signed(context: Context, env: Environment, revision: Revision) -> Revision:
     """The revision signed by the operator, in an environment that is set up for it. Raises `OperatorKeyError`."""
     if MEMBER not in env.extra:
         return revision
-    key = operator_key.load(context.store.disk)
+    root = context.store.trust_root(env.environment_id)
+    key = operator_key.load_trusted(context.store.disk, root, env.environment_id)
     at = timestamp(context.clock.now_ns())
     own = sign_content(REVISION, f"{revision.revision_id}.json", signed_content(revision), key, at)
     return with_signatures(revision, replace(signatures_of(revision), revision=own))
@@ -377,7 +387,7 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
             _retain(transaction, env, revision.deployment_id)
         return Done(summary(replace(revision, lifecycle=state)))
 
-    return run(context, change, action, idempotency=Idempotency(key, revision_id, None, RevisionSummary))
+    return run(context, change, action, idempotency=Idempotency(key, revision_id, whole(payload), RevisionSummary))
 
 
 def _compile_ahead(context: Context, revision: Revision) -> None:

@@ -19,7 +19,7 @@ from greentic.model.environment import Environment, SplitEntry, TrafficSplit
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.traffic import check_weights, next_split, put_split, same_entries, unstash, without_split
 from greentic.operate.bundles import find as find_deployment
-from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.operate.revisions import find as find_revision
 from greentic.store.audit import Change, Generations
@@ -181,7 +181,11 @@ def rollback(context: Context, payload: TrafficShowPayload) -> SplitSummary:
         return Done(summary(restored), Generations(current.generation, restored.generation))
 
     return run(
-        context, change, action, idempotency=Idempotency(key, deployment_id, None, SplitSummary), spec_errors=True
+        context,
+        change,
+        action,
+        idempotency=Idempotency(key, deployment_id, whole(payload), SplitSummary),
+        spec_errors=True,
     )
 
 
@@ -241,7 +245,11 @@ def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:
         return Done(result, Generations(gone, None))
 
     return run(
-        context, change, action, idempotency=Idempotency(key, deployment_id, None, TrafficCleared), spec_errors=True
+        context,
+        change,
+        action,
+        idempotency=Idempotency(key, deployment_id, whole(payload), TrafficCleared),
+        spec_errors=True,
     )
 
 

@@ -9,14 +9,16 @@ import msgspec
 
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
-from greentic.ground.errors import InvalidArgument
+from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.model.delivery import MEMBER, delivery_of
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run
-from greentic.operate.payload import NullableText, Payload
+from greentic.operate.payload import NullableText, Payload, refuse_secrets
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.operator_key import load_or_generate
-from greentic.trust.keys import public_pem
+from greentic.trust.keys import KeyFormatError, public_pem, read_public_pem
+from greentic.trust.policy import unsatisfiable
 from greentic.trust.root import TrustRoot, add_key, remove_key
 
 MAX_PEM = 1 << 14
@@ -60,10 +62,10 @@ def seed(context: Context, transaction: Transaction) -> JsonObject:
 
 
 def bootstrap(context: Context, payload: TrustRootBootstrapPayload) -> JsonObject:
-    """Trust the operator's own key, generating it if there is none. May come before `env create`."""
+    """Trust the operator's own key, generating it if there is none. An environment that does not exist trusts nobody."""
     env_id = check_env_id(payload.environment_id)
     change = Change(env_id, "trust-root", "bootstrap", {"environment_id": env_id})
-    return run(context, change, lambda transaction: Done(seed(context, transaction)), may_create=True)
+    return run(context, change, lambda transaction: _resealed(transaction, Done(seed(context, transaction))))
 
 
 def list_keys(context: Context, env_id: str) -> JsonObject:
@@ -80,17 +82,20 @@ def add(context: Context, payload: TrustRootAddPayload) -> JsonObject:
     env_id = check_env_id(payload.environment_id)
     pem = _pem(payload)
     key = checked_key(payload.idempotency_key)
-    change = Change(
-        env_id, "trust-root", "add", {"key_id": payload.key_id, "public_key_pem": pem}, key or context.mint()
-    )
+    change = Change(env_id, "trust-root", "add", _told(payload, pem), key or context.mint())
 
     def action(transaction: Transaction) -> Done[JsonObject]:
         root = add_key(context.store.trust_root(env_id), payload.key_id, pem)
         transaction.save_trust_root(root)
-        return Done({"environment_id": env_id, "added_key_id": payload.key_id, "trusted_key_count": len(root.keys)})
+        told: JsonObject = {
+            "environment_id": env_id,
+            "added_key_id": payload.key_id,
+            "trusted_key_count": len(root.keys),
+        }
+        return _resealed(transaction, Done(told))
 
-    idempotency: Idempotency[JsonObject] = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem})
-    return run(context, change, action, idempotency=idempotency, may_create=True)
+    stands_for: Idempotency[JsonObject] = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem})
+    return run(context, change, action, idempotency=stands_for)
 
 
 def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
@@ -102,18 +107,47 @@ def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
     def action(transaction: Transaction) -> Done[JsonObject]:
         before: TrustRoot = context.store.trust_root(env_id)
         root, gone = remove_key(before, payload.key_id)
-        if gone is not None:
-            transaction.save_trust_root(root)
-        return Done(
-            {
-                "environment_id": env_id,
-                "removed_key_id": payload.key_id,
-                "removed_public_key_pem": None if gone is None else gone.public_key_pem,
-                "trusted_key_count": len(root.keys),
-            }
-        )
+        told: JsonObject = {
+            "environment_id": env_id,
+            "removed_key_id": payload.key_id,
+            "removed_public_key_pem": None if gone is None else gone.public_key_pem,
+            "trusted_key_count": len(root.keys),
+        }
+        if gone is None:
+            return Done(told)
+        policy = delivery_of(transaction.load()).signatures
+        why = unsatisfiable(policy, root.public_keys())
+        if why is not None:
+            raise Conflict(
+                f"without the key `{payload.key_id}` no bundle would be served: {why}",
+                hint="add the key that takes its place first, or: gtc op delivery set --signatures warn",
+            )
+        transaction.save_trust_root(root)
+        return _resealed(transaction, Done(told))
 
-    return run(context, change, action, idempotency=Idempotency(key, "", payload.key_id.lower()), may_create=True)
+    return run(context, change, action, idempotency=Idempotency(key, "", payload.key_id.lower()))
+
+
+def _resealed(transaction: Transaction, done: Done[JsonObject]) -> Done[JsonObject]:
+    """Carry the changed trust root into a sealed document, so that workers count the same keys from now on."""
+    env = transaction.load()
+    if MEMBER in env.extra:
+        transaction.save(env)
+    return done
+
+
+def _told(payload: TrustRootAddPayload, pem: str) -> JsonObject:
+    """What the log says of a key that is to be added.
+
+    What a file holds is not told before it was recognised as a public key; a text in the payload itself is told as other programs
+    do, once it was found to hold no secret.
+    """
+    try:
+        read_public_pem(pem)
+    except KeyFormatError:
+        if payload.public_key_pem is None:
+            return {"key_id": payload.key_id}
+    return {"key_id": payload.key_id, "public_key_pem": pem}
 
 
 def _pem(payload: TrustRootAddPayload) -> str:
@@ -126,6 +160,8 @@ def _pem(payload: TrustRootAddPayload) -> str:
     path = Path(payload.public_key_file)
     try:
         with path.open("rb") as file:
-            return file.read(MAX_PEM).decode("ascii", "replace")
+            pem = file.read(MAX_PEM).decode("ascii", "replace")
     except OSError as error:
         raise io_error(path, error) from None
+    refuse_secrets({"public_key_file": pem}, "trust-root add: ")
+    return pem

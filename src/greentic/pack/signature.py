@@ -4,9 +4,10 @@ Rules:
 1. What is signed is a BLAKE3 over the manifest, the SBOM, and path, line feed and hash of every SBOM entry in the order of
    paths. `sig` signs the 32 bytes of it with Ed25519; the first certificate of the chain holds the key.
 2. A policy says what a signature is worth: `ignore` looks at nothing, `warn` tells of faults, `require` refuses them. Under
-   `require` a missing signature is a fault, and so is a key that is not among the allowed ones, if any are named. There is
-   no state in which a check is configured and skipped.
+   `require` a missing signature is a fault, and so is a key that is not among the allowed ones: `require` without a list of whom to
+   trust is refused where it is configured, and accepts nobody. There is no state in which a check is configured and skipped.
 3. A signature vouches for what the SBOM lists, so under `require` the SBOM must be true of the archive and complete.
+4. A certificate counts from its first day to its last, also that of an allowed key; a revoked key counts for nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
 from greentic.pack.archive import LEGACY_SBOM, MANIFEST, SBOM, PackArchive
+from greentic.trust.keys import key_id
 
 SIGNATURE, CHAIN = "signatures/pack.sig", "signatures/chain.pem"
 DEV_SUBJECT = "greentic-dev-local"
@@ -30,6 +33,8 @@ class SignaturePolicy(NamedTuple):
 
     mode: Mode = "warn"
     keys: frozenset[str] = frozenset()
+    revoked: frozenset[str] = frozenset()
+    """Key ids, as revocation lists name them."""
 
 
 class PackSignature(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,6 +64,11 @@ def read_signature_policy(mode: str | None, keys: str | None) -> SignaturePolicy
         return SignaturePolicy("ignore", fingerprints)
     if told == "warn":
         return SignaturePolicy("warn", fingerprints)
+    if told == "require" and not fingerprints:
+        raise InvalidArgument(
+            "signatures of packs are required, and GREENTIC_PACK_SIGNERS names nobody whose signature counts",
+            hint="GREENTIC_PACK_SIGNERS=<key_fingerprint that `gtc pack sign` prints>",
+        )
     if told == "require":
         return SignaturePolicy("require", fingerprints)
     raise InvalidArgument(f"the signature policy is `{told}`, expected ignore, warn or require")
@@ -83,11 +93,13 @@ def fingerprint_of(public_key: bytes) -> str:
     return blake3(public_key).hexdigest()
 
 
-def signature_warnings(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str]) -> list[str]:
+def signature_warnings(
+    archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str], clock: Clock = CLOCK
+) -> list[str]:
     """What is wrong with a pack's signature under the policy. Raises `UntrustedPack` where it is required."""
     if policy.mode == "ignore":
         return []
-    faults = _faults(archive, policy, sbom_warnings)
+    faults = _faults(archive, policy, sbom_warnings, unix_seconds(clock))
     if faults and policy.mode == "require":
         raise UntrustedPack(
             f"the signature of pack `{archive.manifest.pack_id}` is required and not accepted: {'; '.join(faults)}",
@@ -97,7 +109,7 @@ def signature_warnings(archive: PackArchive, policy: SignaturePolicy, sbom_warni
     return [] if not (SIGNATURE in archive.entries or CHAIN in archive.entries) else faults
 
 
-def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str]) -> list[str]:
+def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str], now: int) -> list[str]:
     if SIGNATURE not in archive.entries:
         return [f"signature file `{SIGNATURE}` missing"]
     if CHAIN not in archive.entries:
@@ -115,7 +127,7 @@ def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[s
     if signature.digest.lower() != digest.hex():
         return [f"signature digest mismatch: expected {signature.digest}, found {digest.hex()}"]
     try:
-        key, faults = _chain_key(archive.read(CHAIN))
+        key, faults, out_of_time = _chain_key(archive.read(CHAIN), now)
     except MalformedArtifact as error:
         return [error.message]
     if key is None:
@@ -123,10 +135,13 @@ def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[s
     if not _verifies(key, raw, digest):
         return [*faults, "signature verification failed"]
     fingerprint = fingerprint_of(key)
-    if policy.keys and fingerprint not in policy.keys:
+    if key_id(key) in policy.revoked:
+        return [f"signed by the key {fingerprint}, which is revoked"]
+    if fingerprint not in policy.keys and (policy.keys or policy.mode == "require"):
         faults.append(f"signed by the key {fingerprint}, which is not among the allowed ones")
     if policy.keys and fingerprint in policy.keys:
         faults = []  # a named key needs no certificate to be believed
+    faults += out_of_time
     return faults + ([f"SBOM: {w}" for w in sbom_warnings] if policy.mode == "require" else [])
 
 
@@ -141,8 +156,8 @@ def _verifies(key: bytes, signature: bytes, digest: bytes) -> bool:
     return True
 
 
-def _chain_key(pem: bytes) -> tuple[bytes | None, list[str]]:
-    """The raw key of the first certificate, and what is to be said about the chain."""
+def _chain_key(pem: bytes, now: int) -> tuple[bytes | None, list[str], list[str]]:
+    """The raw key of the first certificate, what is to be said about the chain, and whether it is out of its time."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -152,13 +167,16 @@ def _chain_key(pem: bytes) -> tuple[bytes | None, list[str]]:
         chain = x509.load_pem_x509_certificates(pem)
         key = chain[0].public_key()
         made_here = chain[0].issuer == chain[0].subject and DEV_SUBJECT in chain[0].subject.rfc4514_string()
+        first, last = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
     except (ValueError, IndexError, UnsupportedAlgorithm) as error:
-        return None, [f"`{CHAIN}` cannot be read: {error}"]
+        return None, [f"`{CHAIN}` cannot be read: {error}"], []
     if not isinstance(key, Ed25519PublicKey):
-        return None, [f"the certificate of `{CHAIN}` has no Ed25519 key"]
+        return None, [f"the certificate of `{CHAIN}` has no Ed25519 key"], []
     faults: list[str] = []
     if made_here:
         faults.append("dev self-signed certificate is not allowed under strict policy")
     if len(chain) > 1:
         faults.append("more than one certificate; the chain is not validated")
-    return key.public_bytes(Encoding.Raw, PublicFormat.Raw), faults
+    valid = first.timestamp() <= now <= last.timestamp()
+    out_of_time = [] if valid else [f"the certificate is valid from {first:%Y-%m-%d} to {last:%Y-%m-%d} only"]
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw), faults, out_of_time

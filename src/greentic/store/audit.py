@@ -8,6 +8,7 @@ Rules:
    documents unchanged means nothing happened, changed means that the change was committed.
 4. If the intent cannot be written, nothing is changed. If the event cannot be written after a change, the verb fails with
    kind `audit`.
+5. A line holds what the verb made of its payload, never the payload; a text in it that holds a secret is withheld.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Literal
 
 import msgspec
 
+from greentic.ground import variables
 from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.disk import Disk
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import AuditError, GreenticError
+from greentic.ground.secret_text import object_without_secrets, without_secrets
 from greentic.model.ids import LOCAL_ENV, mint_ulid
 from greentic.store.layout import EnvPaths
 
@@ -117,7 +120,7 @@ class AuditLog:
         if outcome.kind is not None:
             result["kind"] = outcome.kind
         if outcome.message is not None:
-            result["message"] = outcome.message
+            result["message"] = without_secrets(outcome.message)
         line["result"] = result
         if recovered:
             line["recovered"] = True
@@ -177,7 +180,7 @@ class AuditLog:
 
     def _base(self, schema: str, event_id: str, change: Change) -> JsonObject:
         actor: JsonObject = {"kind": "local-user"}
-        user = os.environ.get("USER") or os.environ.get("USERNAME")
+        user = variables.text("USER") or variables.text("USERNAME")
         if user:
             actor["user"] = user
         if hasattr(os, "getuid"):
@@ -190,7 +193,7 @@ class AuditLog:
             "env_id": change.env_id,
             "noun": change.noun,
             "verb": change.verb,
-            "target": change.target,
+            "target": object_without_secrets(change.target),
         }
         if change.idempotency_key is not None:
             line["idempotency_key"] = change.idempotency_key

@@ -5,6 +5,8 @@ Rules:
 2. Whatever is loaded was validated; whatever is saved was validated before a byte was written.
 3. Changes happen inside `transaction`, under the lock, on a freshly loaded document. Entering it first finishes what a
    killed process left: temporary files, the missing audit event, half-swapped revisions.
+4. What is saved was read back from its very bytes before it replaces the old, so no value from outside makes a document that no later
+   command can read (threats: poisoned-document).
 """
 
 from __future__ import annotations
@@ -147,7 +149,7 @@ class Transaction:
     def recover(self) -> None:
         """Finish what a killed process left (rule 3)."""
         self.files.sweep(self.paths.root)
-        recover_revisions(self.paths, self.store.disk)
+        recover_revisions(self.paths, self.store.disk, self.store.clock)
         self.audit.repair()
 
     def load(self) -> Environment:
@@ -160,7 +162,7 @@ class Transaction:
         check_schema(env.schema, ENVIRONMENT_SCHEMA)
         validate(env)
         env = sealed(env, self.store.trust_root(self.env_id), self.store.disk, self.store.clock)
-        self.files.replace(self.paths.environment, pretty(env))
+        self.files.replace(self.paths.environment, readable(env, self.paths.environment))
         self.committed = True
 
     def create(self, env: Environment) -> None:
@@ -170,11 +172,11 @@ class Transaction:
         self.save(env)
 
     def save_trust_root(self, root: TrustRoot) -> None:
-        self.files.replace(self.paths.trust_root, pretty(root))
+        self.files.replace(self.paths.trust_root, readable(root, self.paths.trust_root))
         self.committed = True
 
     def save_runtime(self, runtime: EnvironmentRuntime) -> None:
-        self.files.replace(self.paths.runtime, pretty(runtime))
+        self.files.replace(self.paths.runtime, readable(runtime, self.paths.runtime))
         self.committed = True
 
     def refresh_projection(self, env: Environment, *, skipped: frozenset[str] = frozenset()) -> RuntimeConfig | None:
@@ -231,6 +233,20 @@ def document_of(data: bytes, path: Path, form: type[_D]) -> _D:
         raise StoreError(f"json error on {path}: {error}") from None
     except SpecViolation as error:
         raise StoreError(f"json error on {path}: {error.message}") from None
+
+
+def readable(document: _D, path: Path) -> bytes:
+    """The bytes of a document that is about to be saved, read back first (rule 4). Raises `StoreError`; nothing is written then."""
+    data = pretty(document)
+    if len(data) > MAX_DOCUMENT:
+        raise StoreError(f"{path} would be larger than {MAX_DOCUMENT} bytes; nothing was changed")
+    try:
+        document_of(data, path, type(document))
+    except StoreError as error:
+        raise StoreError(
+            f"what was to be saved could not be read again, nothing was changed: {error.message}"
+        ) from None
+    return data
 
 
 def _parsed(path: Path) -> Json | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument
 
 
@@ -67,11 +67,7 @@ class EnvPaths(NamedTuple):
 
 def home_directory() -> Path | None:
     """`HOME`, or `USERPROFILE`; a home that is not told is not guessed."""
-    for variable in ("HOME", "USERPROFILE"):
-        value = os.environ.get(variable)
-        if value:
-            return Path(value)
-    return None
+    return variables.path("HOME") or variables.path("USERPROFILE")
 
 
 def default_store_root() -> Path:

@@ -13,7 +13,8 @@ import os
 import stat
 from pathlib import Path
 
-from greentic.ground.clock import Random
+from greentic.ground import variables
+from greentic.ground.clock import RANDOM, Random
 from greentic.ground.disk import Disk
 from greentic.ground.errors import OperatorKeyError
 from greentic.store.layout import home_directory
@@ -26,6 +27,7 @@ from greentic.trust.keys import (
     read_private_pem,
     read_public_pem,
 )
+from greentic.trust.root import TrustRoot
 
 ENV_PATH = "GTC_OPERATOR_KEY_PATH"
 _MAX_PEM = 1 << 14
@@ -33,9 +35,9 @@ _MAX_PEM = 1 << 14
 
 def key_path() -> Path:
     """Where the key is (rule 1). Raises `OperatorKeyError`."""
-    told = os.environ.get(ENV_PATH)
-    if told:
-        return Path(told).absolute()
+    told = variables.path(ENV_PATH)
+    if told is not None:
+        return told.absolute()
     home = home_directory()
     if home is None:
         raise OperatorKeyError(
@@ -80,6 +82,17 @@ def load(disk: Disk) -> SigningKey:
     return key
 
 
+def load_trusted(disk: Disk, root: TrustRoot, env_id: str) -> SigningKey:
+    """The existing key, to sign for an environment whose trust root holds it. Raises `OperatorKeyError`."""
+    key = load(disk)
+    if not root.trusts(key.key_id):
+        raise OperatorKeyError(
+            f"operator key `{key.key_id}` is not in the trust root of env `{env_id}`; nobody would believe what it signs",
+            hint=f"gtc op trust-root bootstrap {env_id}, or set {ENV_PATH} to a key that is trusted",
+        )
+    return key
+
+
 def load_or_generate(disk: Disk, random: Random) -> SigningKey:
     """The existing key, or a new one (rule 3). Raises `OperatorKeyError`."""
     path = key_path()
@@ -87,15 +100,15 @@ def load_or_generate(disk: Disk, random: Random) -> SigningKey:
         _check_ancestors(path)
         try:
             disk.make_directory(path.parent, 0o700)
-            _write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk)
+            _write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
         except OSError as error:
             raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
     return load(disk)
 
 
-def _write_once(path: Path, data: bytes, mode: int, disk: Disk) -> None:
+def _write_once(path: Path, data: bytes, mode: int, disk: Disk, random: Random = RANDOM) -> None:
     """Make a file whole or not at all; if another process was first, its file stays (rule 3)."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    temporary = path.with_name(f".{path.name}.{random.octets(8).hex()}.tmp")
     disk.write_new(temporary, data, mode)
     try:
         with contextlib.suppress(FileExistsError):

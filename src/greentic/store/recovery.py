@@ -1,24 +1,28 @@
 """What a killed process leaves below `revisions/`, and how the next one finishes it (spec: env-store-and-op 6.5).
 
 Rules:
-1. A staging directory that nobody holds a lock on is deleted.
+1. A staging directory that nobody holds a lock on is deleted. Where the file system has no locks that says nothing: there one is deleted
+   when it is older than `ABANDONED_SECONDS`.
 2. A revision moved aside is put back, unless its successor is whole: then it is deleted.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
+from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.disk import Disk, try_exclusive
 from greentic.store.layout import EnvPaths
 
 STAGING_PREFIX = ".staging-"
 ASIDE_SUFFIX = ".bak"
 LOCK_NAME = "pack-list.lock"
+ABANDONED_SECONDS = 86_400
 
 
-def recover_revisions(paths: EnvPaths, disk: Disk) -> None:
+def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None:
     """Finish what a killed process left below `revisions/`. Only under the environment lock."""
     if not paths.revisions.is_dir():
         return
@@ -31,16 +35,23 @@ def recover_revisions(paths: EnvPaths, disk: Disk) -> None:
                 disk.remove_tree(current)
                 disk.rename(path, current)
                 disk.sync_directory(paths.revisions)
-        elif path.name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink() and _abandoned(path):
+        elif (
+            path.name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink() and _abandoned(path, clock)
+        ):
             disk.remove_tree(path)
 
 
-def _abandoned(directory: Path) -> bool:
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return try_exclusive(fd)
-    finally:
-        os.close(fd)
+def _abandoned(directory: Path, clock: Clock) -> bool:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as stack:
+        try:
+            fds = [os.open(directory, flags), os.open(directory, flags)]
+        except OSError:
+            return False
+        for fd in fds:
+            stack.callback(os.close, fd)
+        if not try_exclusive(fds[0]):
+            return False
+        if not try_exclusive(fds[1]):  # our own first lock keeps the second out: there are locks, and nobody held one
+            return True
+        return unix_seconds(clock) - os.fstat(fds[0]).st_mtime > ABANDONED_SECONDS

@@ -2,7 +2,7 @@
 
 Rules:
 1. Only an environment that was set up for it (`gtc op delivery set`) is sealed. Every save then raises the generation, carries
-   the trust root's public keys, and is signed anew by the operator's key; without that key nothing is saved.
+   the trust root's public keys, and is signed anew by the operator's key, which the trust root must hold; without it nothing is saved.
 2. The seal is over the whole document but itself, in canonical form.
 """
 
@@ -22,7 +22,7 @@ def sealed(env: Environment, root: TrustRoot, disk: Disk, clock: Clock) -> Envir
     """The document as it is to be written (rule 1). Raises `OperatorKeyError`."""
     if MEMBER not in env.extra:
         return env
-    key = operator_key.load(disk)
+    key = operator_key.load_trusted(disk, root, env.environment_id)
     before = delivery_of(env)
     keys = {k.key_id.lower(): k.public_key_pem for k in root.keys}
     env = with_delivery(env, replace(before, generation=before.generation + 1, keys=keys, seal=None))

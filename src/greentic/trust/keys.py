@@ -49,6 +49,11 @@ def key_id(public: bytes) -> str:
     return hashlib.sha256(public).digest()[:16].hex()
 
 
+def is_key_id(text: str) -> bool:
+    """Whether a text is of the form of a key id, in either case (rule 3)."""
+    return len(text) == 32 and all(c in "0123456789abcdef" for c in text.lower())
+
+
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether `signature` over `message` is by the holder of `public`, under strict rules.
 

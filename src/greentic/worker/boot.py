@@ -18,10 +18,11 @@ from greentic.components.runtime import ComponentRuntime
 from greentic.distribute.bundle_cache import open_cache
 from greentic.ground.errors import BootError, GreenticError
 from greentic.ground.optional import on_lack
+from greentic.materialize.remembered import memory_of
+from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.store.environments import EnvironmentStore
-from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import Level, OperatorLog
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.provision import Bench, provision
@@ -59,7 +60,7 @@ def boot(options: StartOptions, environ: Mapping[str, str]) -> Booted:
     except GreenticError as error:
         raise BootError(str(error)) from None
     if settings.archive is not None:
-        _from_archive(settings.archive, paths, settings.cache_directory)
+        _from_archive(settings.archive, store, settings)
     if settings.env_id == LOCAL_ENV and not paths.environment.exists():
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
@@ -88,11 +89,18 @@ def from_nothing(store: EnvironmentStore, settings: Settings, candidate: Candida
         raise
 
 
-def _from_archive(archive: Path, paths: EnvPaths, directory: Path | None) -> None:
-    """Take environment and bundles from one file; from then on nothing is fetched."""
+def _from_archive(archive: Path, store: EnvironmentStore, settings: Settings) -> None:
+    """Take environment and bundles from one file, once every check of a boot has passed; from then on nothing is fetched."""
     from greentic.materialize.import_archive import import_archive
 
-    cache = open_cache(directory)
+    cache = open_cache(settings.cache_directory)
     if cache is None:
         raise BootError("booting from a file needs a directory for bundles: set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
-    import_archive(archive, paths, cache)
+    paths = store.paths(settings.env_id)
+    memory = memory_of(paths, settings.state_directory)
+    import_archive(
+        archive, paths, cache, memory,
+        lambda env, listed: examine(
+            env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock, offered=listed
+        ),
+    )  # fmt: skip

@@ -78,7 +78,8 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(served)))
     parts: Mapping[str, ActiveRevision] = {r.content: r for r in serving.revisions.values()} if serving else {}
-    loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, bench.loader, parts)
+    loader = bench.loader._replace(policy=bench.loader.policy._replace(revoked=trust.revoked_keys))
+    loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
     faults |= loaded.failed
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
