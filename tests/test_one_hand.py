@@ -25,7 +25,6 @@ OFFENDERS: dict[str, frozenset[str]] = {
     "components/runtime.py": frozenset({"os.environ"}),
     "components/secret_files.py": frozenset({"os.environ"}),
     "ingress/turn_pool.py": frozenset({"time.monotonic"}),
-    "materialize/export_archive.py": frozenset({"Path.replace"}),
     "wasm/compile_cache.py": frozenset({"Path.replace", "fcntl.flock", "os.environ", "os.fsync", "time.monotonic"}),
     "wasm/engine.py": frozenset({"os.environ", "time.sleep"}),
 }

@@ -438,14 +438,14 @@ def test_threat_secret_before_validation_no_byte_of_a_private_key_reaches_the_st
     assert _tree(root) == before
 
 
-def test_threat_secret_before_validation_what_is_not_recognised_is_not_in_the_log(author):
+def test_threat_secret_before_validation_what_is_not_recognised_is_not_in_the_log(author, tmp_path):
     author.create()
+    wrong = tmp_path / "wrong"
+    wrong.write_text("hunter2 is no key")
     with pytest.raises(GreenticError):
         trust_root.add(
             author.context,
-            trust_root.TrustRootAddPayload(
-                environment_id="local", key_id="ab" * 16, public_key_pem="hunter2 is no key"
-            ),
+            trust_root.TrustRootAddPayload(environment_id="local", key_id="ab" * 16, public_key_file=str(wrong)),
         )
     store = author.context.store
     with store.transaction("local") as transaction:

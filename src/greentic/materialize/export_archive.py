@@ -16,7 +16,7 @@ from greentic.distribute.bundle_cache import cache_directory, open_cache
 from greentic.distribute.fetch import Fetched, fetch_into
 from greentic.distribute.journal import Journal
 from greentic.distribute.mirrors import first_of, references
-from greentic.ground.disk import io_error
+from greentic.ground.disk import io_error, place
 from greentic.ground.documents import JsonObject, pretty
 from greentic.ground.errors import Conflict, NotFound
 from greentic.model.delivery import delivery_of
@@ -53,7 +53,7 @@ def export(store: EnvironmentStore, env_id: str, out: Path) -> JsonObject:
                 with _bundle(env, paths, revision) as bundle:
                     size = os.fstat(bundle.fileno()).st_size
                     _add(archive, f"bundles/{revision.bundle_digest.replace(':', '-')}", bundle, size)
-        temporary.replace(out)
+        place(temporary, out)
     except OSError as error:
         raise io_error(Path(error.filename or out), error) from None
     finally:

@@ -82,7 +82,7 @@ def add(context: Context, payload: TrustRootAddPayload) -> JsonObject:
     env_id = check_env_id(payload.environment_id)
     pem = _pem(payload)
     key = checked_key(payload.idempotency_key)
-    change = Change(env_id, "trust-root", "add", _told(payload.key_id, pem), key or context.mint())
+    change = Change(env_id, "trust-root", "add", _told(payload, pem), key or context.mint())
 
     def action(transaction: Transaction) -> Done[JsonObject]:
         root = add_key(context.store.trust_root(env_id), payload.key_id, pem)
@@ -136,13 +136,18 @@ def _resealed(transaction: Transaction, done: Done[JsonObject]) -> Done[JsonObje
     return done
 
 
-def _told(key_id: str, pem: str) -> JsonObject:
-    """What the log says of a key that is to be added: nothing that was not recognised as a public key."""
+def _told(payload: TrustRootAddPayload, pem: str) -> JsonObject:
+    """What the log says of a key that is to be added.
+
+    What a file holds is not told before it was recognised as a public key; a text in the payload itself is told as other programs
+    do, once it was found to hold no secret.
+    """
     try:
         read_public_pem(pem)
     except KeyFormatError:
-        return {"key_id": key_id}
-    return {"key_id": key_id, "public_key_pem": pem}
+        if payload.public_key_pem is None:
+            return {"key_id": payload.key_id}
+    return {"key_id": payload.key_id, "public_key_pem": pem}
 
 
 def _pem(payload: TrustRootAddPayload) -> str:
