@@ -1,6 +1,6 @@
 CODE = src tests benchmarks lab image kit demo scripts
 
-.PHONY: setup check style types types-of-tests floors docs test mutants bench image cluster-up cluster-test cluster-down
+.PHONY: setup check style types types-of-tests floors docs test mutants bench fuzz image cluster-up cluster-test cluster-down
 
 setup:
 	@scripts/setup.sh --dev
@@ -41,6 +41,10 @@ docs: setup
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup
 	.venv/bin/python benchmarks/run.py
+
+# A million inputs for the parsers, going on where the last run stopped. FUZZ="--minutes 10" bounds the time.
+fuzz: setup
+	.venv/bin/python benchmarks/fuzz.py $(FUZZ)
 
 # The worker's image as an OCI layout, without Docker or a registry.
 image: setup

@@ -40,9 +40,10 @@ from greentic.ground.errors import (
 )
 from greentic.ingress.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
 from greentic.ingress.turn_pool import TurnPool
-from greentic.materialize.placed import LocatedPack, file_digest
+from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack, load_packs
+from greentic.pack.located import LocatedPack
 from greentic.pack.signature import CHAIN, SIGNATURE, SignaturePolicy, UntrustedPack, read_signature_policy
 from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
@@ -198,10 +199,10 @@ REQUIRE = SignaturePolicy("require")
 
 def test_a_signed_pack_is_accepted_where_it_must_be(signed):
     place, fingerprint = signed
-    assert (
-        load_pack(place, REQUIRE).signed
-        and load_pack(place, SignaturePolicy("require", frozenset({fingerprint}))).warnings == ()
-    )
+    named = load_pack(place, SignaturePolicy("require", frozenset({fingerprint})))
+    assert named.signed and named.warnings == ()
+    with pytest.raises(UntrustedPack, match="is required and not accepted"):
+        load_pack(place, REQUIRE)  # nobody is named, and nobody is not anybody
     with pytest.raises(UntrustedPack, match="not among the allowed ones"):
         load_pack(place, SignaturePolicy("require", frozenset({"0" * 64})))
     assert any("not among" in w for w in load_pack(place, SignaturePolicy("warn", frozenset({"0" * 64}))).warnings)
@@ -249,7 +250,7 @@ def test_development_certificates_need_their_key_to_be_named(tmp_path, key_file)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "greentic-dev-local")])
     import datetime
 
-    began = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    began = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     pem = (
         x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + datetime.timedelta(days=9))
         .sign(key, None)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from conftest import SHARED, need
 from greentic.bundle import compression
 from greentic.bundle import contents as bundle
-from greentic.bundle.limits import Limits, PackLimits
+from greentic.bundle.limits import Limits
 from greentic.bundle.squashfs_layout import SUPERBLOCK, Superblock
 from greentic.bundle.squashfs_reader import Block, SquashImage, stays_inside
 from greentic.bundle.squashfs_writer import write_image
@@ -30,6 +30,7 @@ from greentic.materialize.unpack import unpack
 from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
 from greentic.pack.archive import PackArchive, media_type, write_pack
+from greentic.pack.limits import PackLimits
 from greentic.trust.gate import pin
 
 
@@ -112,9 +113,7 @@ def test_unsquashfs_and_our_reader_agree_on_what_we_write(tmp_path_factory, tree
             )
     with (base / "image").open("rb") as file, pin(file) as verified:
         (base / "ours").mkdir()
-        contents = bundle.Contents(
-            SquashImage(verified.read_at, verified.size), list(SquashImage(verified.read_at, verified.size).entries())
-        )
+        contents = bundle.listed(verified)
         unpack(contents, base / "ours")
     assert tree_on_disk(base / "ours") == expected
     shutil.rmtree(base)

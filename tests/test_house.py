@@ -28,6 +28,7 @@ SAME_NAMES = {
     "delivery.py": "the rule in model/, the verb in operate/",
     "traffic.py": "the rule in model/, the verb in operate/",
     "verbs.py": "each room's rows of the table of verbs",
+    "limits.py": "each format's own, in bundle/ and pack/",
     "engine.py": "flow/ runs a graph, wasm/ holds the engine that runs components",
 }
 

@@ -22,9 +22,9 @@ from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
 from greentic.ingress.front import Answer
 from greentic.ingress.http1 import MAX_BODY, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.materialize.placed import LocatedPack
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan, wanted_revisions
+from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
 from greentic.worker import settings

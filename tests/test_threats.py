@@ -14,7 +14,6 @@ import threats_page as table
 
 OWED: frozenset[str] = frozenset(
     {
-        "expansion",
         "waiting-component",
     }
 )

@@ -19,11 +19,12 @@ from greentic.activate.turn import ActiveRevision, flow_index
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError, GreenticError
-from greentic.materialize.placed import LocatedPack, read_pack_config
+from greentic.materialize.placed import read_pack_config
 from greentic.materialize.serving_plan import Fault, wanted_revisions
 from greentic.model.environment import Environment, Revision
 from greentic.model.routes import Route, route_table
 from greentic.pack.load import load_packs
+from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy
 from greentic.store.layout import EnvPaths
 

@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.ground.clock import Random
+from greentic.ground.documents import decode
 from greentic.model.rendezvous import chosen
 
 COOKIE_PREFIX = "_gt_rev_"
@@ -131,7 +131,7 @@ def read_key(cookie: str) -> bytes | None:
         return None
     try:
         key = base64.b64decode(text + "==", altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         return None
     return key if len(key) == KEY_BYTES else None
 
@@ -150,8 +150,8 @@ def read_cookie(text: str, key: bytes) -> Affinity | None:
     if not hmac.compare_digest(mac.encode(errors="replace"), expected.encode()):
         return None
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=Affinity)
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), Affinity)
+    except ValueError:
         return None
 
 

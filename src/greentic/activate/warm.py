@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from greentic.components.runtime import CompileReport, ComponentRuntime, RevisionComponents
-from greentic.materialize.placed import LocatedPack
 from greentic.pack.load import load_packs
+from greentic.pack.located import LocatedPack
 from greentic.pack.signature import read_signature_policy
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState

@@ -22,8 +22,9 @@ from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
-from greentic.materialize.placed import LocatedPack, file_digest
+from greentic.materialize.placed import file_digest
 from greentic.pack.load import LoadedPack, headers, load_pack
+from greentic.pack.located import LocatedPack
 from greentic.sessions.conversation import Conversations, Identity
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +12,10 @@ from greentic.flow.select import unanswerable
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
-from greentic.materialize.placed import LocatedPack, file_digest
+from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import LoadedPack, headers, load_pack
+from greentic.pack.located import LocatedPack
 from greentic.trust.gate import VerifiedBundle, pin
 
 
@@ -40,13 +40,17 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
     loaded: list[LoadedPack] = []
     for pack_path in pack_paths(contents.entries):
         entry = contents.find(pack_path)
-        data = contents.image.content(entry) if entry else b""
-        row = _pack_row(data)
-        if row["loads"]:
-            try:
-                loaded.append(_loaded(pack_path, data))
-            except GreenticError as error:
-                row = {"loads": False, "error": error.message}
+        with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
+            place = Path(scratch) / Path(pack_path).name
+            with place.open("wb") as copy:  # block by block: a pack may be larger than memory should be
+                for block in entry.blocks if entry else ():
+                    copy.write(contents.image.read(block))
+            row = _pack_row(place)
+            if row["loads"]:
+                try:
+                    loaded.append(load_pack(LocatedPack(place.stem, place, file_digest(place))))
+                except GreenticError as error:
+                    row = {"loads": False, "error": error.message}
         packs.append({"path": pack_path, **row})
     files = [e for e in contents.entries if e.kind == "file"]
     return {
@@ -61,26 +65,18 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
     }
 
 
-def _loaded(path: str, data: bytes) -> LoadedPack:
-    """A pack as a worker loads it, from a file that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
-        place = Path(scratch) / Path(path).name
-        place.write_bytes(data)
-        return load_pack(LocatedPack(place.stem, place, file_digest(place)))
-
-
 def _warnings(packs: list[LoadedPack]) -> list[str]:
     """What a worker would warn about when it loads these packs together."""
     told = unanswerable(headers(packs), packs[0].manifest_id) if packs else []
     return [f"{pack.pack_id}: {text}" for pack in packs for text in pack.warnings] + told
 
 
-def _pack_row(data: bytes) -> JsonObject:
+def _pack_row(path: Path) -> JsonObject:
     try:
-        archive = PackArchive(io.BytesIO(data))
+        with path.open("rb") as file:
+            manifest = PackArchive(file).manifest
     except GreenticError as error:
         return {"loads": False, "error": error.message}
-    manifest = archive.manifest
     return {
         "loads": True,
         "manifest_id": manifest.pack_id,

@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import msgspec
-import yaml
 
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.flow.compile import FlowSourceError, compile_flow
@@ -17,6 +16,7 @@ from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
 from greentic.ground.disk import io_error
 from greentic.ground.errors import InvalidArgument, NotFound
+from greentic.ground.yaml import SafeLoader, parse_yaml
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
 from greentic.pack.components import PackComponent
@@ -164,7 +164,7 @@ def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
     return dict(sorted(found.items(), key=lambda item: item[0].encode()))
 
 
-class _Yaml12(yaml.SafeLoader):
+class _Yaml12(SafeLoader):
     """YAML whose only booleans are `true` and `false`: a key named `yes` stays a text."""
 
 
@@ -174,7 +174,7 @@ _Yaml12.yaml_implicit_resolvers = {
         for tag, pattern in resolvers
         if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
     ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
 }
 _Yaml12.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")
@@ -193,6 +193,6 @@ def read_yaml(path: Path) -> object:
     if len(data) > MAX_SOURCE:
         raise InvalidArgument(f"{path}: larger than {MAX_SOURCE} bytes")
     try:
-        return yaml.load(data, Loader=_Yaml12)  # noqa: S506  a safe loader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InvalidArgument(f"{path}: YAML parse error: {' '.join(str(error).split())}") from None
+        return parse_yaml(data, limit=MAX_SOURCE, loader=_Yaml12)
+    except ValueError as error:
+        raise InvalidArgument(f"{path}: YAML parse error: {error}") from None

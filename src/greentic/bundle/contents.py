@@ -18,7 +18,7 @@ import msgspec
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
 from greentic.bundle.squashfs_reader import Entry, SquashImage
 from greentic.ground.documents import parse
-from greentic.ground.errors import MalformedArtifact
+from greentic.ground.errors import LimitExceeded, MalformedArtifact
 from greentic.trust.gate import VerifiedBundle
 
 T = TypeVar("T")
@@ -29,6 +29,8 @@ PACK_CONFIG_DIR = "state/pack-configs"
 PACK_SUFFIX = ".gtpack"
 MAX_DOCUMENT = 4 << 20
 """Most bytes of a JSON document inside a bundle."""
+MAX_DOCUMENTS = 32 << 20
+"""Most bytes of all pack configurations of a bundle together."""
 
 
 class Contents(NamedTuple):
@@ -36,15 +38,22 @@ class Contents(NamedTuple):
 
     image: SquashImage
     entries: list[Entry]
+    by_path: dict[str, Entry]
 
     def find(self, path: str) -> Entry | None:
-        return next((e for e in self.entries if e.path == path), None)
+        return self.by_path.get(path)
+
+
+def listed(bundle: VerifiedBundle, limits: Limits = DEFAULT_LIMITS) -> Contents:
+    """What an image holds, bundle or not. Raises `MalformedArtifact`."""
+    image = SquashImage(bundle.read_at, bundle.size, limits)
+    entries = list(image.entries())
+    return Contents(image, entries, {entry.path: entry for entry in entries})
 
 
 def open_bundle(bundle: VerifiedBundle, limits: Limits = DEFAULT_LIMITS) -> Contents:
     """List a verified bundle. Raises `MalformedArtifact` for anything that is no bundle."""
-    image = SquashImage(bundle.read_at, bundle.size, limits)
-    contents = Contents(image, list(image.entries()))
+    contents = listed(bundle, limits)
     manifest = contents.find(MANIFEST)
     if manifest is None or manifest.kind != "file":
         raise MalformedArtifact(f"is not a .gtbundle: extracted tree has no {MANIFEST}")
@@ -79,13 +88,15 @@ def pack_config_inputs(contents: Contents) -> Iterator[tuple[str, object]]:
         and e.path.count("/") == 2
         and e.path.endswith(".json")
     ]
+    if (total := sum(entry.size for entry in found)) > MAX_DOCUMENTS:
+        raise LimitExceeded(f"the files of `{PACK_CONFIG_DIR}` have {total} bytes together, more than {MAX_DOCUMENTS}")
     for entry in sorted(found, key=lambda e: e.path.encode()):
         yield entry.path.rsplit("/", 1)[1], _document(contents, entry)
 
 
 def _document(contents: Contents, entry: Entry) -> object:
     if entry.size > MAX_DOCUMENT:
-        raise MalformedArtifact(f"`{entry.path}` has {entry.size} bytes, more than {MAX_DOCUMENT}")
+        raise LimitExceeded(f"`{entry.path}` has {entry.size} bytes, more than {MAX_DOCUMENT}")
     try:
         return parse(contents.image.content(entry))
     except ValueError as error:

@@ -1,4 +1,8 @@
-"""How much an artifact may cost, as named numbers; enforced while reading, not after."""
+"""How much a bundle image may cost, as named numbers; enforced while reading, not after.
+
+Rule: what multiplies is bounded as a product. Entries times the length of their paths is `paths_bytes`; files times their blocks is
+`blocks`; metadata that many entries may point into is `metadata_blocks`.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +26,17 @@ class Limits(NamedTuple):
     depth: int = 32
     """Directories inside each other."""
     name_bytes: int = 255
-    link_bytes: int = 4096
+    path_bytes: int = 4095
+    """Bytes of one path; a longer one cannot be unpacked on Linux."""
+    paths_bytes: int = 32 * MIB
+    """Bytes of all paths together. A character of a text may take four bytes of memory for each of these."""
+    link_bytes: int = 4095
+    blocks: int = 1 << 19
+    """Blocks of all files together: 2 GiB in blocks of 4 KiB, 64 GiB in the usual ones of 128 KiB."""
+    metadata_blocks: int = 1 << 14
+    """Metadata blocks that one reading may inflate, the same one again included."""
     directory_bytes: int = 64 * MIB
     """Bytes of one directory listing."""
 
 
 DEFAULT_LIMITS = Limits()
-
-
-class PackLimits(NamedTuple):
-    """Bounds of one pack archive. Components written in Python or JavaScript are 12 to 20 MB each."""
-
-    archive_bytes: int = 1024 * MIB
-    entries: int = 10_000
-    entry_bytes: int = 256 * MIB
-    total_bytes: int = 1024 * MIB
-    ratio: int = 200
-    ratio_floor: int = 16 * MIB
-    manifest_bytes: int = 16 * MIB
-
-
-DEFAULT_PACK_LIMITS = PackLimits()

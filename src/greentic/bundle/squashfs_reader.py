@@ -3,24 +3,24 @@
 Rules:
 1. Nothing in the image is believed: every offset, count and size is checked against the file, the superblock and the
    limits before it is used, and every damage is a `MalformedArtifact`, never another exception.
-2. Entries are regular files, directories and symbolic links. Devices, fifos, sockets, hard links and set-uid bits are
-   refused; owners, times and extended attributes are not looked at.
+2. Entries are regular files, directories and symbolic links. Devices, fifos, sockets, hard links, and files with set-uid or
+   set-gid bits are refused; owners, times and extended attributes are not looked at.
 3. A name is one UTF-8 path part; a link's target is relative, with `..` at its start only, and stays below the root.
 4. A directory or inode is visited once, so loops and shared subtrees cannot multiply the work.
-5. Entries, bytes, ratio and depth are counted while the tree is walked, before a single data block is inflated.
+5. Entries, paths, blocks, bytes, ratio and depth are counted while the tree is walked, before a single data block is inflated.
+6. What other writers may do is taken as it is: any order of inodes, any block size, any sharing of fragments, set-group-id and
+   sticky bits of directories (volumes have them), padding, tables and attributes that we do not need.
 """
 
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from greentic.bundle.compression import Decompress, decompressor
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
 from greentic.bundle.squashfs_layout import (
-    ABSENT,
     DATA_STORED,
     DIRECTORY,
     DIRECTORY_BODY,
@@ -31,14 +31,12 @@ from greentic.bundle.squashfs_layout import (
     EXT_SYMLINK,
     FILE,
     FILE_BODY,
-    FRAGMENT_ENTRY,
     INODE_HEADER,
     LISTING_ENTRY,
     LISTING_HEADER,
     MAGIC,
     MAX_BLOCK_LOG,
     METADATA_BYTES,
-    METADATA_STORED,
     MIN_BLOCK_LOG,
     NO_FRAGMENT,
     SPECIAL,
@@ -47,11 +45,11 @@ from greentic.bundle.squashfs_layout import (
     SYMLINK_BODY,
     Superblock,
 )
+from greentic.bundle.squashfs_tables import MetadataCursor, ReadAt, Tables
+from greentic.ground.documents import shown
 from greentic.ground.errors import LimitExceeded, MalformedArtifact
 
-ReadAt = Callable[[int, int], bytes]
 Kind = Literal["directory", "file", "link"]
-_METADATA_CACHE = 64
 _MAX_LISTING_RUN = 256
 
 
@@ -84,7 +82,7 @@ class SquashImage:
     """An open image. `read_at(offset, count)` gives bytes of the file, shorter only at its end."""
 
     def __init__(self, read_at: ReadAt, size: int, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._read_at, self._limits = read_at, limits
+        self._limits = limits
         head = read_at(0, SUPERBLOCK.size)
         if len(head) < 4 or int.from_bytes(head[:4], "little") != MAGIC:
             raise MalformedArtifact("not a SquashFS image: it does not begin with `hsqs`")
@@ -102,17 +100,15 @@ class SquashImage:
             raise MalformedArtifact(
                 f"SquashFS image is truncated: it says {superblock.bytes_used} bytes, the file has {size}"
             )
-        self._end = superblock.bytes_used
         for name in ("inode_table", "directory_table", "id_table"):
-            if not SUPERBLOCK.size <= getattr(superblock, name) < self._end:
+            if not SUPERBLOCK.size <= getattr(superblock, name) < superblock.bytes_used:
                 raise MalformedArtifact(f"SquashFS {name} lies outside the image")
         if superblock.inode_table > superblock.directory_table:
             raise MalformedArtifact("SquashFS inode table lies behind the directory table")
         if superblock.inode_count > limits.entries:
             raise LimitExceeded(f"the image says it has {superblock.inode_count} inodes, more than {limits.entries}")
         self._inflate: Decompress = decompressor(superblock.compressor)
-        self._metadata: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
-        self._fragments = self._fragment_index()
+        self.tables = Tables(read_at, superblock, self._inflate, limits)
 
     def entries(self) -> Iterator[Entry]:
         """Every entry below the root, parents before children, names of a directory in stored order."""
@@ -125,7 +121,7 @@ class SquashImage:
             return self.cut(self.fragment_data(block), block)
         if not block.stored:
             return bytes(block.size)
-        data = self._bytes(block.start, block.stored, "data block")
+        data = self.tables.bytes_at(block.start, block.stored, "data block")
         if block.compressed:
             data = self._inflate(data, block.size)
         if len(data) != block.size:
@@ -134,7 +130,7 @@ class SquashImage:
 
     def fragment_data(self, block: Block) -> bytes:
         """The whole inflated fragment in which a file's tail lies."""
-        data = self._bytes(block.start, block.stored, "fragment")
+        data = self.tables.bytes_at(block.start, block.stored, "fragment")
         return self._inflate(data, block.inflated) if block.compressed else data
 
     @staticmethod
@@ -149,95 +145,14 @@ class SquashImage:
         """All bytes of a file; for files that are known to be small."""
         return b"".join(self.read(block) for block in entry.blocks)
 
-    # -- raw access -------------------------------------------------------------------------------------------------
-
-    def _bytes(self, start: int, count: int, what: str) -> bytes:
-        if start < 0 or count < 0 or start + count > self._end:
-            raise MalformedArtifact(f"a SquashFS {what} at {start} of {count} bytes lies outside the image")
-        data = self._read_at(start, count)
-        if len(data) != count:
-            raise MalformedArtifact(f"the file ends inside a SquashFS {what} at {start}")
-        return data
-
-    def _metadata_block(self, start: int) -> tuple[bytes, int]:
-        """The inflated metadata block at `start` and where the next one begins."""
-        cached = self._metadata.get(start)
-        if cached is not None:
-            self._metadata.move_to_end(start)
-            return cached
-        header = int.from_bytes(self._bytes(start, 2, "metadata header"), "little")
-        stored = header & ~METADATA_STORED
-        if not 0 < stored <= METADATA_BYTES:
-            raise MalformedArtifact(f"a SquashFS metadata block at {start} says it has {stored} bytes")
-        data = self._bytes(start + 2, stored, "metadata block")
-        if not header & METADATA_STORED:
-            data = self._inflate(data, METADATA_BYTES)
-        self._metadata[start] = result = (data, start + 2 + stored)
-        if len(self._metadata) > _METADATA_CACHE:
-            self._metadata.popitem(last=False)
-        return result
-
-    def metadata(self, table: int, block: int, offset: int) -> MetadataCursor:
-        """A cursor at `offset` of the metadata block that begins `block` bytes after `table`."""
-        return MetadataCursor(self, table + block, offset)
-
-    def _fragment_index(self) -> list[int]:
-        superblock = self.superblock
-        if not superblock.fragment_count or superblock.fragment_table == ABSENT:
-            return []
-        if superblock.fragment_count > self._limits.entries:
-            raise LimitExceeded(f"the image says it has {superblock.fragment_count} fragments")
-        blocks = -(-superblock.fragment_count * FRAGMENT_ENTRY.size // METADATA_BYTES)
-        raw = self._bytes(superblock.fragment_table, blocks * 8, "fragment index")
-        return [int.from_bytes(raw[i * 8 : i * 8 + 8], "little") for i in range(blocks)]
-
-    def fragment(self, index: int) -> tuple[int, int, bool]:
-        """Start, stored bytes and whether compressed, of a fragment block."""
-        if index >= self.superblock.fragment_count or not self._fragments:
-            raise MalformedArtifact(f"fragment {index} is outside the table of {self.superblock.fragment_count}")
-        at = index * FRAGMENT_ENTRY.size
-        cursor = MetadataCursor(self, self._fragments[at // METADATA_BYTES], at % METADATA_BYTES)
-        start, size, _ = FRAGMENT_ENTRY.unpack(cursor.take(FRAGMENT_ENTRY.size))
-        stored = size & (DATA_STORED - 1)
-        if not 0 < stored <= self.superblock.block_size or size >> 25:
-            raise MalformedArtifact(f"fragment {index} says it has {stored} bytes")
-        return start, stored, not size & DATA_STORED
-
-
-class MetadataCursor:
-    """Reads forward through metadata blocks."""
-
-    __slots__ = ("_image", "_next", "_offset", "_start")
-
-    def __init__(self, image: SquashImage, start: int, offset: int) -> None:
-        self._image, self._start, self._offset = image, start, offset
-
-    def take(self, count: int) -> bytes:
-        out = b""
-        while len(out) < count:
-            data, following = self._image._metadata_block(self._start)
-            if self._offset > len(data) or (not data and count):
-                raise MalformedArtifact(f"a SquashFS reference points behind its metadata block at {self._start}")
-            piece = data[self._offset : self._offset + count - len(out)]
-            out += piece
-            self._offset += len(piece)
-            if len(out) < count:
-                if not piece and self._offset == 0:
-                    raise MalformedArtifact("an empty SquashFS metadata block")
-                self._start, self._offset = following, 0
-        return out
-
-    def unpack(self, form: struct.Struct) -> tuple[int, ...]:
-        return form.unpack(self.take(form.size))
-
 
 class _Walk:
     """One walk over the tree, with everything that is counted on the way."""
 
     def __init__(self, image: SquashImage, limits: Limits) -> None:
-        self.image, self.limits = image, limits
+        self.tables, self.limits = image.tables, limits
         self.superblock = image.superblock
-        self.entries = self.total = 0
+        self.entries = self.total = self.paths = self.blocks = 0
         self.seen_inodes: set[int] = set()
         self.seen_numbers: set[int] = set()
 
@@ -265,6 +180,12 @@ class _Walk:
         self.entries += 1
         if self.entries > self.limits.entries:
             raise LimitExceeded(f"the image has more than {self.limits.entries} entries")
+        path_bytes = len(path.encode())
+        self.paths += path_bytes
+        if path_bytes > self.limits.path_bytes:
+            raise LimitExceeded(f"{shown(path)} is a path of {path_bytes} bytes, more than {self.limits.path_bytes}")
+        if self.paths > self.limits.paths_bytes:
+            raise LimitExceeded(f"the paths of the image together have more than {self.limits.paths_bytes} bytes")
         if reference in self.seen_inodes:
             raise MalformedArtifact(f"`{path}` is a hard link or a loop: its inode stands elsewhere too")
         self.seen_inodes.add(reference)
@@ -281,14 +202,14 @@ class _Walk:
         block, offset = reference >> 16, reference & 0xFFFF
         if self.superblock.inode_table + block >= self.superblock.directory_table or offset >= METADATA_BYTES:
             raise MalformedArtifact(f"the inode of `{path}` lies outside the inode table")
-        cursor = self.image.metadata(self.superblock.inode_table, block, offset)
+        cursor = self.tables.cursor(self.superblock.inode_table, block, offset)
         kind, mode, _, _, _, number = cursor.unpack(INODE_HEADER)
         if kind in SPECIAL or kind - 7 in SPECIAL:
             name = SPECIAL.get(kind) or SPECIAL[kind - 7]
             raise MalformedArtifact(f"`{path}` is a {name}; only files, directories and links may be in a bundle")
         if kind not in (DIRECTORY, FILE, SYMLINK, EXT_DIRECTORY, EXT_FILE, EXT_SYMLINK):
             raise MalformedArtifact(f"`{path}` has the unknown SquashFS inode type {kind}")
-        if mode & 0o6000:
+        if mode & 0o6000 and kind not in (DIRECTORY, EXT_DIRECTORY):
             raise MalformedArtifact(f"`{path}` has set-user-id or set-group-id bits (mode {mode:o})")
         if number in self.seen_numbers:
             raise MalformedArtifact(f"`{path}` is a hard link or a loop: inode number {number} stands elsewhere too")
@@ -311,7 +232,7 @@ class _Walk:
             raise LimitExceeded(f"a directory listing has {left} bytes, more than {self.limits.directory_bytes}")
         if self.superblock.directory_table + block >= self.superblock.bytes_used or offset >= METADATA_BYTES:
             raise MalformedArtifact("a directory listing lies outside the directory table")
-        cursor = self.image.metadata(self.superblock.directory_table, block, offset)
+        cursor = self.tables.cursor(self.superblock.directory_table, block, offset)
         names: set[str] = set()
         while left > 0:
             left -= LISTING_HEADER.size
@@ -369,6 +290,9 @@ class _Walk:
         block_size = self.superblock.block_size
         full, tail = divmod(size, block_size)
         count = full if fragment != NO_FRAGMENT or not tail else full + 1
+        self.blocks += count
+        if self.blocks > self.limits.blocks:
+            raise LimitExceeded(f"the files of the image have more than {self.limits.blocks} blocks")
         sizes = struct.unpack(f"<{count}I", cursor.take(4 * count))
         blocks: list[Block] = []
         for index, raw in enumerate(sizes):
@@ -381,7 +305,7 @@ class _Walk:
         if start > self.superblock.bytes_used:
             raise MalformedArtifact(f"`{path}` has blocks outside the image")
         if fragment != NO_FRAGMENT and tail:
-            at, stored, compressed = self.image.fragment(fragment)
+            at, stored, compressed = self.tables.fragment(fragment)
             if offset + tail > block_size:
                 raise MalformedArtifact(f"the tail of `{path}` lies outside its fragment")
             blocks.append(Block(at, stored, compressed, tail, offset, block_size))

@@ -19,6 +19,7 @@ import msgspec
 
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import AnswersParse, InvalidArgument
+from greentic.ground.yaml import parse_yaml
 from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
 
@@ -68,12 +69,9 @@ def read_answers(path: Path) -> Json:
 
 
 def _yaml(data: bytes, path: Path, before: str) -> Json:
-    import yaml
-
     try:
-        value = yaml.safe_load(data)
-        return parse(msgspec.json.encode(value))
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        return parse(msgspec.json.encode(parse_yaml(data)))
+    except (TypeError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split())
         raise AnswersParse(f"{path}: {before}yaml: {text}") from None
 

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import quote
 
-import msgspec
-
 from greentic.cluster.connect import Connection
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
@@ -230,8 +228,8 @@ class ApiServer:
         if writes:
             self.writes += 1
         try:
-            value: Json = msgspec.json.decode(answer.content)
-        except msgspec.DecodeError:
+            value: Json = parse(answer.content)
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             about = how.get("about", path)
@@ -291,8 +289,8 @@ class ApiServer:
 
     def _refusal(self, answer: httpx2.Response, about: str) -> ApiRefused:
         status: JsonObject = {}
-        with contextlib.suppress(msgspec.DecodeError):
-            decoded: Json = msgspec.json.decode(answer.content)
+        with contextlib.suppress(ValueError):
+            decoded: Json = parse(answer.content)
             status = decoded if isinstance(decoded, dict) else {}
         message = str(status.get("message") or answer.text[:300] or answer.reason_phrase)
         code = answer.status_code

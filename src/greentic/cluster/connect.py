@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from greentic.ground import variables
+from greentic.ground.documents import read_file
+from greentic.ground.yaml import MAX_BYTES, parse_yaml
 from greentic.k8s.objects import ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
             parameters["proxy"] = proxy
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
         client = httpx2.Client(**parameters)
-    except (ConfigError, OSError, ValueError, KeyError) as error:
+    except (ConfigError, httpx2.InvalidURL, OSError, ValueError, TypeError, KeyError) as error:
         raise ClusterUnreachable(
             f"cannot reach the cluster: context `{config.context_name}` does not load: {error}",
             hint="kubectl config view --minify shows what the context says",
@@ -119,24 +121,30 @@ def _further(merged: dict[str, Any], config: SingleConfig, *, bound: bool) -> st
 
 def _merged(files: list[Path]) -> dict[str, Any]:
     """Several kubeconfigs as one, as kubectl merges them; relative paths in it are made absolute."""
-    import yaml
-
     out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
     for file in files:
         try:
-            raw = yaml.safe_load(file.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(raw, dict):
+            raw = parse_yaml(read_file(file, MAX_BYTES))
+        except ValueError as error:
+            raise ValueError(f"{file} is no YAML: {error}") from None
+        if not isinstance(raw, dict) or not all(map(_is_section, (raw.get(s) or [] for s in _SECTIONS))):
             raise ValueError(f"{file} is no kubeconfig")
         out.setdefault("current-context", None)
         out["current-context"] = out["current-context"] or raw.get("current-context")
-        for section in ("clusters", "users", "contexts"):
+        for section in _SECTIONS:
             known = {entry["name"] for entry in out[section]}
             for entry in cast("list[dict[str, Any]]", raw.get(section) or []):
                 if entry["name"] not in known:
                     out[section].append(_absolute(entry, file.parent))
     return out
+
+
+_SECTIONS = ("clusters", "users", "contexts")
+
+
+def _is_section(raw: object) -> bool:
+    """Whether a section of a kubeconfig lists named entries."""
+    return isinstance(raw, list) and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in raw)
 
 
 def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:

@@ -16,11 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
-import msgspec
-
 from greentic.expressions.paths import MISSING
 from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, StateStore
+from greentic.ground.documents import parse
 from greentic.wasm.component import CallContext, HostFailure, HostFunction
 
 Map = dict[str, object]
@@ -217,9 +216,9 @@ class HostImports:
         if not call.grants.state_write:
             return _denied("writing state")
         try:
-            value = msgspec.json.decode(cast(bytes, arguments[1]))
+            value = parse(cast(bytes, arguments[1]))
             self._state.set(_scope(call), str(arguments[0]), value)
-        except (ValueError, RecursionError, msgspec.DecodeError):
+        except ValueError:
             return ("err", {"code": "internal", "message": "the value is no JSON"})
         except FlowFailure as error:
             return ("err", {"code": "unavailable", "message": str(error)})

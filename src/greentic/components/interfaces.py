@@ -21,6 +21,7 @@ from greentic.components.host import HostCall
 from greentic.flow.envelope import envelope_of
 from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
+from greentic.ground.documents import parse
 from greentic.wasm.component import NODE_06, RUNTIME, Export, HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import CallLimits
 from greentic.wasm.values import ValueMismatch
@@ -166,8 +167,8 @@ def _parsed(text: str) -> object:
     if not text:
         return None
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return parse(text)
+    except ValueError:
         return text
 
 

@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import base64
-import json
 import re
 from typing import Literal, NamedTuple
 
@@ -21,6 +20,7 @@ from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
 from greentic.ground import variables
 from greentic.ground.disk import replace_file
+from greentic.ground.documents import decode
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import Cluster, ClusterUnreachable, Ref, labels_of, member
@@ -92,7 +92,7 @@ def lifetime(token: str) -> tuple[int, int] | None:
     if len(parts) != 3:
         return None
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        claims = decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)), dict[str, object])
         begins, ends = claims["iat"], claims["exp"]
     except (ValueError, KeyError, TypeError):
         return None

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from greentic.distribute.ranges import Ranges, read_ranges
 from greentic.ground.disk import replace_file
+from greentic.ground.documents import decode, read_file
 
 MAX_JOURNAL = 1 << 20
 
@@ -41,13 +42,11 @@ class Journal:
     def load(self) -> Progress | None:
         """What is there already (rule 3)."""
         try:
-            if self._path.stat().st_size > MAX_JOURNAL:
-                return None
-            raw = msgspec.json.decode(self._path.read_bytes())
+            raw = decode(read_file(self._path, MAX_JOURNAL), dict[str, Any])
             done = read_ranges(raw["done"])
             total, validator = raw["total"], raw["validator"]
             size = self._partial.stat().st_size
-        except (OSError, msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
+        except (OSError, KeyError, TypeError, ValueError):
             return None
         if not done.within(size) or (total is not None and (type(total) is not int or not done.within(total))):
             return None

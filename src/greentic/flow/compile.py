@@ -103,6 +103,8 @@ def _entrypoints(source: Map, nodes: Map) -> Map:
     declared = source.get("entrypoints") or {}
     if not isinstance(declared, dict):
         raise FlowSourceError("`entrypoints` is a mapping")
+    if not all(isinstance(name, str) for name in declared):
+        raise FlowSourceError("the names of `entrypoints` are texts")
     entrypoints: Map = dict(declared)
     start = source.get("start")
     if start is not None:
@@ -110,7 +112,7 @@ def _entrypoints(source: Map, nodes: Map) -> Map:
     elif "default" not in entrypoints and nodes:
         entrypoints["default"] = "in" if "in" in nodes else next(iter(nodes))
     default = entrypoints.get("default")
-    if default is not None and default not in nodes:
+    if default is not None and not (isinstance(default, str) and default in nodes):
         raise FlowSourceError(f"start '{default}' names no node")
     return dict(sorted(entrypoints.items()))
 
@@ -183,7 +185,7 @@ def _routing(name: str, routing: object, nodes: Map) -> object:
     routes = cast(list[Map], routing)
     for route in routes:
         target = route.get("to")
-        if target is not None and target != "out" and target not in nodes:
+        if target is not None and target != "out" and not (isinstance(target, str) and target in nodes):
             raise FlowSourceError(f"Missing node '{target}' referenced in routing from '{name}'")
     if any("condition" in r or not r.keys() <= _PLAIN_ROUTE_KEYS for r in routes):
         return {"Custom": routes}

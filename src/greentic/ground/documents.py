@@ -5,10 +5,13 @@ Rules:
    back, so that a document of a newer program passes through us without loss.
 2. Optional scalars are omitted when unset, never written as `null`; lists are always written (spec: env-store-and-op 2.2).
 3. Written form: fields in declaration order, then the kept keys; UTF-8; pretty with two spaces and a final newline.
+4. All JSON of the project is read here. What `parse` and `decode` take is bounded in bytes, in values and in depth before or while
+   it is built, for two bytes of text can become a hundred of memory; every damage is a `ValueError`, and nothing else comes out.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -20,6 +23,15 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 JsonObject: TypeAlias = "dict[str, Json]"
 
 D = TypeVar("D", bound="Document")
+T = TypeVar("T")
+
+MAX_BYTES = 64 << 20
+"""Most bytes of one JSON text. Who reads a file or an answer has its own, smaller limit where there is one."""
+MAX_VALUES = 1_000_000
+"""Most values of one JSON text: with their keys they take some 250 MiB at worst."""
+MAX_DEPTH = 127
+"""Most arrays and objects inside each other, as other readers of these documents have it."""
+_SHOWN = 60
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,16 +113,83 @@ def compact(value: object, *, sort: bool = False) -> bytes:
     return msgspec.json.encode(to_json(value), order="deterministic" if sort else None)
 
 
-def parse(data: bytes | str) -> Json:
-    """Parse JSON text. Raises `ValueError` with the place of the damage."""
+def parse(data: bytes | str, *, limit: int = MAX_BYTES) -> Json:
+    """Parse JSON text of at most `limit` bytes. Raises `ValueError` with the place of the damage."""
+    return cast(Json, decode(data, object, limit=limit))
+
+
+def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES) -> T:
+    """Parse JSON text into a struct or another type. Raises `ValueError` with the place of the damage (rule 4)."""
+    brackets = _check_size(data, limit)
     try:
-        return cast(Json, msgspec.json.decode(data))
+        value = msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    # Other members than those of `form` are gone; what is left of depth can only be in plain lists and dicts.
+    if brackets > MAX_DEPTH and _too_deep(value):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _check_size(data: bytes | str, limit: int) -> int:
+    """How many brackets open in the text: no fewer than its depth. Raises `ValueError` for a text above the limits.
+
+    Each value but the first stands behind a comma, a colon or a bracket; counting those costs far less than building values.
+    """
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit} bytes")
+    if isinstance(data, str):
+        brackets, commas = data.count("[") + data.count("{"), data.count(",")
+    else:
+        brackets, commas = data.count(b"[") + data.count(b"{"), data.count(b",")
+    if brackets + commas > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    return brackets
+
+
+def _too_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> list[object]:
+    """The containers right inside a value."""
+    if isinstance(value, dict):
+        found: list[object] = list(value.values())
+    elif isinstance(value, list):
+        found = value
+    elif isinstance(value, msgspec.Struct):
+        found = [getattr(value, name) for name in value.__struct_fields__]
+    else:
+        return []
+    return [item for item in found if isinstance(item, dict | list | msgspec.Struct)]
+
+
+def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The content of a file of at most `limit` bytes, however large it is by now. Raises `OSError`, or `ValueError` for a larger one."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit} bytes")
+    return data
+
+
+def shown(value: object) -> str:
+    """A value of a document in an error: texts and numbers themselves, shortened; of others what they are and how large."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 64):
+        return repr(value)
+    size = f" of {len(value)}" if isinstance(value, bytes | list | tuple | dict) else ""
+    return f"a {type(value).__name__}{size}"
 
 
 __all__ = [
@@ -118,10 +197,13 @@ __all__ = [
     "Json",
     "JsonObject",
     "compact",
+    "decode",
     "from_json",
     "json_object",
     "parse",
     "pretty",
+    "read_file",
     "replace",
+    "shown",
     "to_json",
 ]

@@ -18,10 +18,12 @@ from typing import Literal
 
 import msgspec
 
+from greentic.ground.documents import decode, read_file
 from greentic.ground.errors import BootError
 from greentic.store.layout import EnvPaths
 
 TOKENS_FILE = "ingress-tokens.json"
+MAX_TOKENS = 4 << 20
 TOKENS_VARIABLE = "GREENTIC_INGRESS_TOKENS"
 TOKENS_SCHEMA = "greentic.ingress-tokens.v1"
 
@@ -48,12 +50,12 @@ def load_tokens(paths: EnvPaths, named: Path | None = None) -> list[IngressToken
     """
     path = named or paths.root / TOKENS_FILE
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=IngressTokens)
+        document = decode(read_file(path, MAX_TOKENS), IngressTokens)
     except FileNotFoundError:
         if named is not None:
             raise BootError(f"`{named}` is not there; {TOKENS_VARIABLE} names it") from None
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BootError(f"`{path}` does not load: {error}") from None
     if document.schema != TOKENS_SCHEMA:
         raise BootError(f"`{path}` has the schema `{document.schema}`, expected `{TOKENS_SCHEMA}`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from greentic.flow.activity import replies
+from greentic.ground.documents import decode
 
 WORKER_VERSION = "1.0.0"
 NEWLINE = b"\n"
@@ -29,8 +30,8 @@ class InvalidRequest(ValueError):
 def read_request(body: bytes) -> WorkerRequest:
     """Raises `InvalidRequest`."""
     try:
-        request = msgspec.json.decode(body, type=WorkerRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        request = decode(body, WorkerRequest)
+    except ValueError as error:
         text = str(error).replace("Object missing required", "missing")
         raise InvalidRequest(text if " - at " in text else f"{text}{_end_of(body)}") from None
     for member in ("env", "tenant", "tenant_id"):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from greentic.bundle.contents import open_bundle, pack_config_inputs
 from greentic.bundle.limits import DEFAULT_LIMITS
-from greentic.ground.documents import from_json, parse
+from greentic.ground.documents import from_json, parse, read_file
 from greentic.ground.errors import GreenticError, SpecViolation, StoreError
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
 from greentic.model.ids import is_contained_ref
@@ -26,6 +25,7 @@ from greentic.model.revision_files import (
     pack_config,
     pack_config_ref,
 )
+from greentic.pack.located import LocatedPack
 from greentic.store.layout import EnvPaths
 from greentic.trust.gate import verify_file
 
@@ -35,14 +35,6 @@ BUNDLE_NAME = "bundle.gtbundle"
 
 class RevisionFault(StoreError):
     """A revision directory is missing, incomplete or not what was pinned."""
-
-
-class LocatedPack(NamedTuple):
-    """A pack on disk whose digest is the lock's."""
-
-    pack_id: str
-    path: Path
-    digest: str
 
 
 def regular_file(paths: EnvPaths, ref: str) -> Path:
@@ -65,7 +57,7 @@ def read_lock(paths: EnvPaths, ref: str, revision_id: str) -> PackListLock:
     if path.stat().st_size > MAX_LOCK:
         raise RevisionFault(f"`{ref}` is larger than {MAX_LOCK} bytes")
     try:
-        lock = from_json(PackListLock, parse(path.read_bytes()))
+        lock = from_json(PackListLock, parse(read_file(path, MAX_LOCK)))
         check_lock(lock, revision_id)
     except (ValueError, SpecViolation) as error:
         raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None
@@ -154,7 +146,7 @@ def diverging_digests(revision: Revision, packs: tuple[LocatedPack, ...]) -> boo
 def read_pack_config(paths: EnvPaths, ref: str, revision_id: str) -> PackConfig:
     """A pack configuration of the revision. Raises `RevisionFault`."""
     try:
-        config = from_json(PackConfig, parse(regular_file(paths, ref).read_bytes()))
+        config = from_json(PackConfig, parse(read_file(regular_file(paths, ref), MAX_LOCK)))
     except (ValueError, SpecViolation) as error:
         raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None
     if config.revision_id.upper() != revision_id:

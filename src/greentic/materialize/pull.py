@@ -17,7 +17,7 @@ from greentic.distribute.journal import Journal
 from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
-from greentic.materialize.placed import LocatedPack, RevisionFault
+from greentic.materialize.placed import RevisionFault
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import restrict_writes
 from greentic.materialize.serving_plan import ServingPlan
@@ -26,6 +26,7 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.ids import is_digest
 from greentic.model.revision_files import diverging_packs, lock_ref
 from greentic.net.addresses import shown
+from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.gate import VerifiedBundle, admit, mismatch
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.ground.disk import replace_file
+from greentic.ground.documents import decode
 from greentic.ground.errors import UntrustedBundle
 from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
@@ -60,8 +61,8 @@ class Memory(NamedTuple):
             try:
                 data = _read(place / SEEN, MAX_SEEN)
                 if data is not None:
-                    found[place] = msgspec.json.decode(data, type=Seen)
-            except (OSError, msgspec.MsgspecError) as error:
+                    found[place] = decode(data, Seen)
+            except (OSError, ValueError) as error:
                 damaged.append(f"`{place / SEEN}` cannot be read: {getattr(error, 'strerror', None) or error}")
             try:
                 if (listed := _read(place / KEPT_LIST, MAX_LIST)) is not None:

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from greentic.ground.errors import BootError, GreenticError
-from greentic.materialize.placed import LocatedPack
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_worker, with_own_revision
+from greentic.pack.located import LocatedPack
 
 Reason = Literal["refused", "absent", "unreachable", "broken"]
 """Trust says no; not on the disk and without a source; not to be had from its source; had, and does not load."""

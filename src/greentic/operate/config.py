@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, parse, replace
+from greentic.ground.documents import Json, parse, read_file, replace
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import SLOTS
@@ -94,7 +94,7 @@ def show(context: Context, payload: ConfigShowFilter) -> ConfigShown:
 def _answers(paths: EnvPaths, ref: str | None) -> AnswersShown:
     if ref is not None and is_contained_ref(ref):
         with contextlib.suppress(OSError, ValueError):
-            answers = parse(paths.ref(ref).read_bytes())
+            answers = parse(read_file(paths.ref(ref)))
             return AnswersShown(present=True, keys=sorted(answers) if isinstance(answers, dict) else UNSET)
     return AnswersShown(present=False)
 

@@ -1,8 +1,8 @@
 """The `.gtpack` archive: a ZIP with a CBOR manifest, an SBOM and a lock (spec: packs-flows-components 2.1, 2.6, 2.10).
 
 Rules:
-1. Every entry is a regular file with a relative, plain path; no duplicates; sizes, count and ratio are bounded before
-   anything is inflated, and again while it is.
+1. Every entry is a regular file with a relative, plain path, stored or deflated; no duplicates. The list of entries is bounded
+   before it is read, their sizes, count and ratio before anything is inflated, and each size again while it is.
 2. Faults of the SBOM are warnings: real packs have them, and what they hold is pinned by the bundle's digest anyway.
 3. The writer is deterministic: stored entries, 1980-01-01, mode 0644, a fixed order.
 """
@@ -10,14 +10,16 @@ Rules:
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
-from greentic.bundle.limits import DEFAULT_PACK_LIMITS, PackLimits
+from greentic.ground.documents import parse, shown
 from greentic.ground.errors import LimitExceeded, MalformedArtifact
 from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
+from greentic.pack.limits import DEFAULT_PACK_LIMITS, PackLimits
 from greentic.pack.manifest import PackManifest
 
 MANIFEST, LOCK, SBOM, LEGACY_SBOM = "manifest.cbor", "pack.lock.cbor", "sbom.cbor", "sbom.json"
@@ -26,14 +28,19 @@ SBOM_FORMAT = "greentic-sbom-v1"
 _READ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
-    NotImplementedError,
-    RuntimeError,
+    RuntimeError,  # encrypted entries, and what is not implemented
     ValueError,
+    LookupError,
     OverflowError,
     MemoryError,
     OSError,
 )
+"""What `zipfile` lets out of damaged archives."""
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The other methods inflate without a limit, and no packer uses them."""
+_PART_BYTES = 255
 _S_IFREG, _S_IFMT = 0o100000, 0o170000
 
 
@@ -41,56 +48,58 @@ class PackArchive:
     """An open pack. Raises `MalformedArtifact` for everything that is none."""
 
     def __init__(self, file: BinaryIO, limits: PackLimits = DEFAULT_PACK_LIMITS) -> None:
-        self._limits = limits
+        self.limits = limits
+        guarded = _Guarded(file, limits.directory_bytes)
         try:
             size = file.seek(0, 2)
             if size > limits.archive_bytes:
                 raise LimitExceeded(f"the pack has {size} bytes, more than {limits.archive_bytes}")
-            self._zip = zipfile.ZipFile(file)
+            self._zip = zipfile.ZipFile(cast(BinaryIO, guarded))
         except zipfile.BadZipFile:
             raise MalformedArtifact("not a ZIP archive") from None
         except _READ_ERRORS as error:
             raise MalformedArtifact(f"not a ZIP archive: {error}") from None
+        guarded.limit = None
         self.entries: dict[str, zipfile.ZipInfo] = {}
         self._check(size)
         if MANIFEST not in self.entries:
             raise MalformedArtifact(f"{MANIFEST} missing from archive")
-        self.manifest: PackManifest = pack_manifest.decode(self.read(MANIFEST))
+        self.manifest: PackManifest = pack_manifest.decode(self.read(MANIFEST, limit=limits.manifest_bytes))
 
     def _check(self, size: int) -> None:
-        total = 0
-        for info in self._zip.infolist():
+        total, limits = 0, self.limits
+        for number, info in enumerate(self._zip.infolist()):
             name, mode = info.filename, info.external_attr >> 16
-            if info.is_dir():
+            if number >= limits.entries:
+                raise LimitExceeded(f"the pack has more than {limits.entries} entries")
+            if name.endswith("/"):
                 continue
             if mode & _S_IFMT not in (0, _S_IFREG):
-                raise MalformedArtifact(f"`{name}` is not a regular file")
-            if (
-                not name
-                or name.startswith("/")
-                or "\\" in name
-                or "\0" in name
-                or any(p in ("", ".", "..") for p in name.split("/"))
-            ):
-                raise MalformedArtifact(f"archive entry contains unsafe path: {name!r}")
+                raise MalformedArtifact(f"{shown(name)} is not a regular file")
+            if not _is_plain(name, limits.name_bytes):
+                raise MalformedArtifact(f"archive entry contains unsafe path: {shown(name)}")
             if name in self.entries:
                 raise MalformedArtifact(f"duplicate entry detected: `{name}`")
-            if info.file_size > self._limits.entry_bytes:
+            if info.compress_type not in _METHODS:
+                raise MalformedArtifact(
+                    f"`{name}` is compressed by method {info.compress_type}, expected none or deflate"
+                )
+            if info.file_size > limits.entry_bytes:
                 raise LimitExceeded(
-                    f"`{name}` exceeds maximum allowed size: {info.file_size} bytes, at most {self._limits.entry_bytes}"
+                    f"`{name}` exceeds maximum allowed size: {info.file_size} bytes, at most {limits.entry_bytes}"
                 )
             total += info.file_size
             self.entries[name] = info
-            if len(self.entries) > self._limits.entries:
-                raise LimitExceeded(f"the pack has more than {self._limits.entries} entries")
-        if total > self._limits.total_bytes or (total > self._limits.ratio_floor and total > self._limits.ratio * size):
+        if total > limits.total_bytes or (total > limits.ratio_floor and total > limits.ratio * size):
             raise LimitExceeded(f"the pack exceeds maximum allowed size: {total} bytes unpacked from {size}")
 
-    def read(self, name: str) -> bytes:
-        """The whole content of an entry, at most its announced size; its CRC is checked."""
+    def read(self, name: str, *, limit: int | None = None) -> bytes:
+        """The whole content of an entry, at most its announced size and `limit` bytes; its CRC is checked."""
         info = self.entries.get(name)
         if info is None:
-            raise MalformedArtifact(f"`{name}` is not in the pack")
+            raise MalformedArtifact(f"{shown(name)} is not in the pack")
+        if limit is not None and info.file_size > limit:
+            raise LimitExceeded(f"`{name}` has {info.file_size} bytes, more than {limit}")
         try:
             with self._zip.open(info) as entry:
                 data = entry.read(info.file_size + 1)
@@ -130,16 +139,14 @@ class PackArchive:
     def sbom(self) -> Sbom:
         """What the SBOM lists. Raises `MalformedArtifact`."""
         name = self._sbom_name()
-        data = self.read(name)
+        data = self.read(name, limit=self.limits.manifest_bytes)
         if name == LEGACY_SBOM:
-            from greentic.ground.documents import parse
-
             try:
                 raw: object = parse(data)
             except ValueError as error:
                 raise MalformedArtifact(str(error)) from None
         else:
-            raw = cbor.decode(data, limit=self._limits.manifest_bytes)
+            raw = cbor.decode(data, limit=self.limits.manifest_bytes)
         files = raw.get("files") if isinstance(raw, dict) else None
         if not isinstance(raw, dict) or not isinstance(files, list):
             raise MalformedArtifact("the SBOM has no list of files")
@@ -152,10 +159,33 @@ class PackArchive:
             ):
                 raise MalformedArtifact("an entry of the SBOM has no path or no hash")
             out[item["path"]] = item["hash_blake3"]
-        return Sbom(str(raw.get("format")), out)
+        told = raw.get("format")
+        return Sbom(told[:60] if isinstance(told, str) else shown(told), out)
 
     def close(self) -> None:
         self._zip.close()
+
+
+class _Guarded:
+    """A file that gives only so many bytes at once, while there is a limit: `zipfile` reads the list of entries in one piece."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file = file
+        self.limit: int | None = limit
+        self.seek, self.tell, self.close, self.seekable = file.seek, file.tell, file.close, file.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._file.read(count if self.limit is None or 0 <= count <= self.limit else self.limit + 1)
+        if self.limit is not None and len(data) > self.limit:
+            raise LimitExceeded(f"the pack's list of entries has more than {self.limit} bytes")
+        return data
+
+
+def _is_plain(name: str, limit: int) -> bool:
+    """Whether an entry's name is a relative path of plain parts that a file system can hold."""
+    if "\\" in name or "\0" in name or len(name.encode(errors="replace")) > limit:
+        return False
+    return all(p not in ("", ".", "..") and len(p.encode(errors="replace")) <= _PART_BYTES for p in name.split("/"))
 
 
 class Sbom(NamedTuple):

@@ -3,17 +3,20 @@
 Rules:
 1. Two encodings: `declared` keeps the order of keys, `canonical` sorts them by encoded length, then bytes.
 2. Numbers take their shortest form; floats the shortest width that loses nothing, as the writers of real packs do.
-3. What is read is bounded in bytes and depth, has text keys and no tags but the self-describing one, and comes back as
-   plain dicts, lists and bytes.
+3. What is read is bounded in bytes, items and depth, and is a tree of plain dicts with text keys, lists, texts, bytes, numbers of
+   64 bits, booleans and nothing. No tags but the self-describing one: a tag can refer to another part, so that a few bytes stand
+   for much, or make a number of any size.
 """
 
 from __future__ import annotations
 
 import struct
 
-from greentic.ground.errors import MalformedArtifact
+from greentic.ground.errors import LimitExceeded, MalformedArtifact
 
 MAX_DEPTH = 64
+MAX_ITEMS = 1_000_000
+"""Most keys and values of one document; an empty list is one byte, and sixty in memory."""
 _SELF_DESCRIBED = bytes.fromhex("d9d9f7")
 
 
@@ -75,17 +78,47 @@ def _float(value: float) -> bytes:
 def decode(data: bytes, *, limit: int) -> object:
     """The value in `data`, which may have at most `limit` bytes. Raises `MalformedArtifact`."""
     if len(data) > limit:
-        raise MalformedArtifact(f"a CBOR document of {len(data)} bytes is larger than {limit}")
+        raise LimitExceeded(f"a CBOR document of {len(data)} bytes is larger than {limit}")
+    if len(data) > MAX_ITEMS:  # fewer bytes cannot hold more items
+        _count(data)
     import cbor2
 
-    if data.startswith(_SELF_DESCRIBED):
-        data = data[len(_SELF_DESCRIBED) :]
+    data = data.removeprefix(_SELF_DESCRIBED)
     try:
-        value = cbor2.loads(data, max_depth=MAX_DEPTH, allow_duplicate_keys=False, strict_hashable_types=True)
-    except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        value = cbor2.loads(
+            data,
+            max_depth=MAX_DEPTH,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+            semantic_decoders=_REFUSED,
+            tag_hook=_refuse,
+        )
+        _check(value)
+    except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise MalformedArtifact(f"damaged CBOR: {error}") from None
-    _check(value)
     return value
+
+
+def _refuse(*_: object) -> object:
+    raise ValueError("it uses a tag, which no pack may")
+
+
+_REFUSED = dict.fromkeys(range(1024), _refuse)
+"""Every tag that the library would give a meaning, and more; the hook has the rest."""
+
+
+def _count(data: bytes) -> None:
+    """Count the heads of items, without building one. Raises `LimitExceeded`; damage is left to the reader to tell."""
+    at, end = 0, len(data)
+    for _ in range(MAX_ITEMS + 1):
+        if at >= end:
+            return
+        major, info = data[at] >> 5, data[at] & 31
+        width = 1 << info - 24 if 24 <= info < 28 else 0
+        if major in (2, 3) and info < 28:
+            at += int.from_bytes(data[at + 1 : at + 1 + width], "big") if width else info
+        at += 1 + width
+    raise LimitExceeded(f"a CBOR document has more than {MAX_ITEMS} items")
 
 
 def _check(value: object) -> None:
@@ -97,7 +130,7 @@ def _check(value: object) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise MalformedArtifact(f"CBOR map key {key!r} is no text")
+                raise ValueError(f"a key of a map is a {type(key).__name__}, no text")
             _check(item)
     else:
-        raise MalformedArtifact(f"CBOR holds a {type(value).__name__}, which no pack may")
+        raise ValueError(f"it holds a {type(value).__name__}, which no pack may")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple, cast
 
-from greentic.bundle.limits import DEFAULT_PACK_LIMITS
 from greentic.ground.errors import MalformedArtifact
 from greentic.pack import cbor
 from greentic.pack.archive import LOCK, PackArchive
@@ -172,7 +171,8 @@ def _locked_digests(archive: PackArchive, warnings: list[str]) -> dict[str, str]
     if LOCK not in archive.entries:
         return {}
     try:
-        lock = cbor.decode(archive.read(LOCK), limit=DEFAULT_PACK_LIMITS.manifest_bytes)
+        limit = archive.limits.manifest_bytes
+        lock = cbor.decode(archive.read(LOCK, limit=limit), limit=limit)
     except MalformedArtifact as error:
         warnings.append(f"{LOCK}: {error.message}")
         return {}

@@ -19,10 +19,10 @@ from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
 from greentic.ground.errors import Conflict, GreenticError
-from greentic.materialize.placed import LocatedPack
 from greentic.pack.archive import PackArchive
 from greentic.pack.assets import PackAssets
 from greentic.pack.components import PackComponent, Provider, components_of, providers_of
+from greentic.pack.located import LocatedPack
 from greentic.pack.manifest import FlowRecord, PackManifest
 from greentic.pack.runtime_flows import flows_of
 from greentic.pack.signature import SignaturePolicy, signature_warnings

@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
-from greentic.bundle.limits import DEFAULT_PACK_LIMITS
+from greentic.ground.documents import shown
 from greentic.ground.errors import MalformedArtifact
 from greentic.pack import cbor
+from greentic.pack.limits import DEFAULT_PACK_LIMITS
 
 SCHEMA_VERSION = "pack-v1"
 KINDS = ("application", "provider", "infrastructure", "library")
@@ -61,7 +62,7 @@ class PackManifest(NamedTuple):
 def check_id(text: object) -> str:
     """An id of a pack, or `MalformedArtifact`."""
     if not isinstance(text, str) or not _ID.match(text):
-        raise MalformedArtifact(f"invalid identifier: {text!r}; expected ASCII letters, digits, `.`, `-`, `_`")
+        raise MalformedArtifact(f"invalid identifier: {shown(text)}; expected ASCII letters, digits, `.`, `-`, `_`")
     return text
 
 
@@ -74,7 +75,7 @@ def decode(data: bytes) -> PackManifest:
         )
     if document.get("schema_version") != SCHEMA_VERSION:
         raise MalformedArtifact(
-            f"pack manifest schema is {document.get('schema_version')!r}, expected `{SCHEMA_VERSION}`"
+            f"pack manifest schema is {shown(document.get('schema_version'))}, expected `{SCHEMA_VERSION}`"
         )
     tables = _map(document.get("symbols", {}), "symbols")
     symbols = {
@@ -86,7 +87,7 @@ def decode(data: bytes) -> PackManifest:
         if isinstance(value, str):
             return value
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(symbols[table]):
-            raise MalformedArtifact(f"invalid symbol index {value!r} in {table}")
+            raise MalformedArtifact(f"invalid symbol index {shown(value)} in {table}")
         return symbols[table][value]
 
     raw = _places(document, lookup)
@@ -103,7 +104,7 @@ def encode(manifest: PackManifest) -> bytes:
             return positions[table][value]
         if table == "pack_ids" and literal_pack_id and value == manifest.pack_id:
             return value
-        raise MalformedArtifact(f"`{value}` is not in {table}")
+        raise MalformedArtifact(f"{shown(value)} is not in {table}")
 
     return cbor.encode(_places(manifest.raw, index))
 

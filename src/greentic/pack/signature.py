@@ -13,12 +13,12 @@ Rules:
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
+from greentic.ground.documents import decode, shown
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
 from greentic.pack.archive import LEGACY_SBOM, MANIFEST, SBOM, PackArchive
 from greentic.trust.keys import key_id
@@ -114,20 +114,21 @@ def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[s
         return [f"signature file `{SIGNATURE}` missing"]
     if CHAIN not in archive.entries:
         return [f"signature chain `{CHAIN}` missing"]
+    limit = archive.limits.signature_bytes
     try:
-        signature = msgspec.json.decode(archive.read(SIGNATURE), type=PackSignature)
+        signature = decode(archive.read(SIGNATURE, limit=limit), PackSignature)
         raw = base64.urlsafe_b64decode(signature.sig + "=" * (-len(signature.sig) % 4))
         digest = signed_digest(archive)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError) as error:
+    except ValueError as error:
         return [f"`{SIGNATURE}` cannot be read: {error}"]
     except MalformedArtifact as error:
         return [error.message]
     if signature.alg != "ed25519":
-        return [f"signature algorithm `{signature.alg}`, expected `ed25519`"]
+        return [f"signature algorithm {shown(signature.alg)}, expected `ed25519`"]
     if signature.digest.lower() != digest.hex():
-        return [f"signature digest mismatch: expected {signature.digest}, found {digest.hex()}"]
+        return [f"signature digest mismatch: expected {shown(signature.digest)}, found {digest.hex()}"]
     try:
-        key, faults, out_of_time = _chain_key(archive.read(CHAIN), now)
+        key, faults, out_of_time = _chain_key(archive.read(CHAIN, limit=limit), now)
     except MalformedArtifact as error:
         return [error.message]
     if key is None:
@@ -168,7 +169,7 @@ def _chain_key(pem: bytes, now: int) -> tuple[bytes | None, list[str], list[str]
         key = chain[0].public_key()
         made_here = chain[0].issuer == chain[0].subject and DEV_SUBJECT in chain[0].subject.rfc4514_string()
         first, last = chain[0].not_valid_before_utc, chain[0].not_valid_after_utc
-    except (ValueError, IndexError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, IndexError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         return None, [f"`{CHAIN}` cannot be read: {error}"], []
     if not isinstance(key, Ed25519PublicKey):
         return None, [f"the certificate of `{CHAIN}` has no Ed25519 key"], []

@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from greentic.flow.state import Snapshot, read_snapshot
+from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
 from greentic.sessions.value_store import ValueStore
 
@@ -80,8 +81,8 @@ class Conversations:
         if found is None:
             return None
         try:
-            document = msgspec.json.decode(found)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            document = parse(found)
+        except ValueError:
             document = None
         if not isinstance(document, dict):
             return Waiting(None, "", "", MAX_FAILURES)
@@ -153,8 +154,8 @@ class Conversations:
     def _answers(self, session: str) -> list[dict[str, object]]:
         found = self.values.get(f"{session}:answers")
         try:
-            rows = [] if found is None else msgspec.json.decode(found)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            rows = [] if found is None else parse(found)
+        except ValueError:
             return []
         return (
             [cast("dict[str, object]", row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

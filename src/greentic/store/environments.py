@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
 from greentic.ground.disk import Disk, RealDisk, io_error
-from greentic.ground.documents import Document, Json, from_json, parse, pretty, to_json
-from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError
+from greentic.ground.documents import Document, Json, from_json, parse, pretty, read_file, to_json
+from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError, TrustRootError
 from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.model.environment import ENVIRONMENT_SCHEMA, Environment
 from greentic.model.ids import check_env_id, is_env_id
@@ -38,6 +38,7 @@ _D = TypeVar("_D", bound=Document)
 
 MAX_DOCUMENT = 64 << 20
 """Most bytes of a store document that is read."""
+MAX_TRUST_ROOT = 4 << 20
 
 
 class Broken(NamedTuple):
@@ -106,7 +107,12 @@ class EnvironmentStore:
     def trust_root(self, env_id: str) -> TrustRoot:
         """The environment's trust root; empty if there is no file. Raises `TrustRootError`."""
         path = self.paths(env_id).trust_root
-        return read_trust_root(path.read_bytes()) if path.exists() else EMPTY
+        if not path.exists():
+            return EMPTY
+        try:
+            return read_trust_root(read_file(path, MAX_TRUST_ROOT))
+        except ValueError as error:
+            raise TrustRootError(f"{path}: {error}") from None
 
     def runtime(self, env_id: str) -> EnvironmentRuntime | None:
         """`runtime.json`, if there is one. Raises `StoreError`."""
@@ -251,5 +257,5 @@ def readable(document: _D, path: Path) -> bytes:
 
 def _parsed(path: Path) -> Json | None:
     with contextlib.suppress(OSError, ValueError):
-        return parse(path.read_bytes())
+        return parse(read_file(path))
     return None

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from greentic.ground.clock import Clock, timestamp
-from greentic.ground.documents import Document, Json, JsonObject, compact, from_json, parse, pretty, replace
+from greentic.ground.documents import Document, Json, JsonObject, compact, from_json, parse, pretty, read_file, replace
 from greentic.ground.errors import Conflict, SpecViolation, StoreError
 from greentic.store.files import Files
 
@@ -75,7 +75,7 @@ class Ledger:
         if not self._path.exists():
             return LedgerDocument(schema=LEDGER_SCHEMA)
         try:
-            document = from_json(LedgerDocument, parse(self._path.read_bytes()))
+            document = from_json(LedgerDocument, parse(read_file(self._path)))
         except (ValueError, SpecViolation) as error:
             raise StoreError(
                 f"json error on {self._path}: {getattr(error, 'message', error)}",

@@ -17,8 +17,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from greentic.ground.documents import decode
 from greentic.trust.keys import SigningKey, verify
 
+MAX_ENVELOPE = 8 << 20
+"""Most bytes of an envelope; the largest are lists of what was revoked."""
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 
@@ -95,8 +98,8 @@ def envelope_bytes(envelope: Envelope) -> bytes:
 
 def read_envelope(data: bytes) -> Envelope:
     try:
-        return msgspec.json.decode(data, type=Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decode(data, Envelope, limit=MAX_ENVELOPE)
+    except ValueError as error:
         raise MalformedEnvelope(f"not a DSSE envelope: {error}") from None
 
 
@@ -110,8 +113,8 @@ def _read(envelope: Envelope) -> tuple[bytes, Statement]:
         raise MalformedEnvelope(f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
     payload = _decode(envelope.payload, "payload")
     try:
-        found = msgspec.json.decode(payload, type=Statement)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = decode(payload, Statement)
+    except ValueError as error:
         raise MalformedEnvelope(f"payload is not an in-toto statement: {error}") from None
     if found.type_ != STATEMENT_TYPE:
         raise MalformedEnvelope(f"statement type is `{found.type_}`, expected `{STATEMENT_TYPE}`")

@@ -80,7 +80,7 @@ def sign_bundle(name: str, sha256_hex: str, key: SigningKey, *, builder: str, at
 def sign_content(kind: Kind, name: str, content: object, key: SigningKey, at: str) -> dict[str, object]:
     """An envelope over a JSON value (rule 4), as it stands in a document."""
     envelope = signed_statement(kind, name, canonical_sha256(content), {"signed_at": at}, key)
-    found: dict[str, object] = msgspec.json.decode(msgspec.json.encode(envelope))
+    found: dict[str, object] = msgspec.to_builtins(envelope)
     return found
 
 

@@ -18,7 +18,7 @@ from greentic.activate.activation import Activation, Loader, activate, load_revi
 from greentic.activate.turn import ActiveRevision
 from greentic.distribute.bundle_cache import BundleCache, open_cache
 from greentic.ground.errors import BootError, GreenticError, SpecViolation
-from greentic.materialize.placed import LocatedPack, survey
+from greentic.materialize.placed import survey
 from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.retained import needed_digests
@@ -27,6 +27,7 @@ from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, ser
 from greentic.materialize.trusted import establish, protections
 from greentic.model.environment import Environment, Revision
 from greentic.net.addresses import shown
+from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
 from greentic.trust.policy import Trusted, verdict
