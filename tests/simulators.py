@@ -185,13 +185,13 @@ class SimulatedComponents:
         self.components, self.providers = components, {}
         self.calls: list[object] = []
 
-    def call(self, call: ComponentCall) -> object:
+    async def call(self, call: ComponentCall) -> object:
         self.calls.append(call)
         if call.component not in self.components:
             raise FlowFailure(f"component '{call.component}' not found in pack")
         return self.components[call.component](call)
 
-    def call_provider(self, call: ProviderCall) -> object:
+    async def call_provider(self, call: ProviderCall) -> object:
         return self.providers[call.provider_type](call)
 
 
@@ -206,6 +206,8 @@ class SimulatedAssets:
 
 
 class SimulatedState:
+    local = True
+
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], object] = {}
 

@@ -21,7 +21,7 @@ from greentic.ground.disk import io_error, replace_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.user_cache import user_cache
 from greentic.ground.variables import environment
-from greentic.pack.components import check_component
+from greentic.wasm.format import check_component
 
 WORLD = "python-component"
 ENTRY = "app.py"

@@ -17,7 +17,7 @@ from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context
 from greentic.flow.nodes import NodePlan
-from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
+from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall, scope
 from greentic.flow.results import Jump, Result, interpret, redirects
 from greentic.flow.state import Map, NodeOutput
 from greentic.ground.errors import FlowFailure
@@ -175,7 +175,7 @@ def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Result:
 
 def state_scope(caller: Caller, prefix: str = "runner") -> str:
     """Whose values a run reads and writes (rule 2)."""
-    return f"{prefix}:{caller.env}:{caller.tenant}"
+    return scope(prefix, caller.env, caller.tenant)
 
 
 # -- elsewhere ------------------------------------------------------------------------------------------------------
