@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from greentic.expressions.paths import MISSING
+from greentic.flow import engine
 from greentic.flow.ports import ComponentCall, ProviderCall
 from greentic.ground.disk import RealDisk
 from greentic.ground.errors import FetchError, FlowFailure, ServerBusy, Truncated
+from greentic.ground.going import in_place
 
 
 class FakeClock:
@@ -176,6 +178,16 @@ class SimulatedBody:
 
     def close(self) -> None:
         pass
+
+
+def start(run, payload):
+    """A run from its start, in a thread without a loop."""
+    return in_place(engine.start(run, payload))
+
+
+def resume(run, snapshot, payload):
+    """A parked run, in a thread without a loop."""
+    return in_place(engine.resume(run, snapshot, payload))
 
 
 class SimulatedComponents:

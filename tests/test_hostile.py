@@ -34,7 +34,7 @@ from greentic.wasm.values import ValueMismatch, converter_for
 from test_activate import ECHO, Stage, placed
 from test_distribute import EvilServer
 from test_flow import World, flow, node, to
-from test_wasm import Requests, CALLER, call, context, loaded
+from test_wasm import CALLER, Requests, call, context, loaded
 
 # -- flows ----------------------------------------------------------------------------------------------------------
 
@@ -240,7 +240,12 @@ def test_configuration_is_what_is_published_then_a_declared_secret(tmp_path, mon
     ready = calls._own["echo"]
     one = calls._host("echo", ready, type("C", (), {"caller": CALLER})(), calls._config)
     get = runtime.made.host.function("greentic:runtime-config@1.0.0", "get")
-    assert [asyncio.run(get(one, [key])) for key in ("base", "n", "API_KEY", "other")] == ["https://x", "3", "from-secret", None]
+    assert [asyncio.run(get(one, [key])) for key in ("base", "n", "API_KEY", "other")] == [
+        "https://x",
+        "3",
+        "from-secret",
+        None,
+    ]
 
 
 def test_the_secret_of_the_nearest_scope_wins(tmp_path):

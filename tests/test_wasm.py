@@ -29,16 +29,15 @@ from greentic.components.host import (
 from greentic.components.http_client import PolicedHttp
 from greentic.components.interfaces import invoke_node, invoke_provider
 from greentic.components.secret_files import SecretFiles
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
-from greentic.ground.errors import BootError, InvalidArgument, MalformedArtifact
+from greentic.ground.errors import BootError, FlowFailure, InvalidArgument, MalformedArtifact
+from greentic.ground.going import in_place
 from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
-from greentic.wasm.format import check_component
 from greentic.wasm import native
 from greentic.wasm.compile_cache import CompileCache, default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
-from greentic.wasm.drive import in_place
 from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
+from greentic.wasm.format import check_component
 from greentic.wasm.values import ValueMismatch
 from simulators import SimulatedState
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from greentic.components.host import Grants, HostCall
 from greentic.components.interfaces import invoke_node, invoke_provider
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, ProviderCall
+from greentic.ground.errors import FlowFailure
 from greentic.pack.components import PackComponent, Provider
 from greentic.pack.load import LoadedPack, Resolver
 from greentic.wasm.component import LoadedComponent
@@ -35,10 +35,12 @@ class ReadyPack(NamedTuple):
 
 
 class PackCalls:
-    """What the flows of one pack can call; `packs` has their own pack first."""
+    """What the flows of one pack can call; `packs` has their own pack first, `lane` is whose share of computing they take."""
 
-    def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None]) -> None:
-        self._packs, self._limits, self._log = packs, limits, log
+    def __init__(
+        self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None], lane: str = ""
+    ) -> None:
+        self._packs, self._limits, self._log, self._lane = packs, limits, log, lane
         self._own, self._config = packs[0].components, packs[0].config
         self._resolver = Resolver(packs[0].pack.components)
 
@@ -61,7 +63,7 @@ class PackCalls:
         call: ComponentCall | ProviderCall,
         config: dict[str, object],
     ) -> HostCall:
-        return HostCall(component_id, call.caller, ready.grants, self._limits.seconds, self._log, config)
+        return HostCall(component_id, call.caller, ready.grants, self._limits.seconds, self._log, config, self._lane)
 
     async def call_provider(self, call: ProviderCall) -> object:
         for pack, components, config in self._packs:

@@ -19,9 +19,9 @@ from typing import NamedTuple, Protocol, cast
 import msgspec
 
 from greentic.expressions.paths import MISSING
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, StateStore, scope
 from greentic.ground.beside import beside
+from greentic.ground.errors import FlowFailure
 from greentic.wasm.call import CallContext, HostFailure, HostFunction
 
 Map = dict[str, object]
@@ -86,6 +86,8 @@ class HostCall:
     logger: Callable[[str, str], None]
     config: Map = field(default_factory=dict)
     """The published configuration of the pack."""
+    lane: str = ""
+    """Whose share of computing the call takes: its deployment's."""
     logged: int = 0
 
     def log(self, stream: str, text: str) -> None:

@@ -19,8 +19,8 @@ import msgspec
 
 from greentic.components.host import HostCall
 from greentic.flow.envelope import envelope_of
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
+from greentic.ground.errors import FlowFailure
 from greentic.wasm.component import NODE_06, RUNTIME, Export, HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import CallLimits
 from greentic.wasm.values import ValueMismatch
@@ -69,7 +69,9 @@ async def invoke_provider(
     export = component.find(PROVIDER, "invoke")
     if export is None:
         raise FlowFailure(f"component {component_id} does not export {PROVIDER}")
-    answer = await _called(component, export, [call.operation, msgspec.json.encode(call.input)], component_id, host, limits)
+    answer = await _called(
+        component, export, [call.operation, msgspec.json.encode(call.input)], component_id, host, limits
+    )
     if not isinstance(answer, bytes):
         raise FlowFailure(f"component {component_id} answers with another type than {PROVIDER} has")
     return _parsed(answer.decode(errors="replace"))

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
 from greentic.ground import variables
-from greentic.ground.errors import BootError
+from greentic.ground.errors import BootError, FlowFailure
 from greentic.net.egress import EgressPolicy, read_policy
 from greentic.pack.archive import PackArchive
 from greentic.pack.components import PackComponent
@@ -53,9 +52,16 @@ class RevisionComponents:
     """The components of every pack of a revision."""
 
     def __init__(
-        self, packs: tuple[LoadedPack, ...], runtime: ComponentRuntime, config: dict[str, Map] | None = None
+        self,
+        packs: tuple[LoadedPack, ...],
+        runtime: ComponentRuntime,
+        config: dict[str, Map] | None = None,
+        lane: str = "",
     ) -> None:
-        """`config` is what is published for each pack, by its id in the lock. Raises as `ComponentRuntime.load`."""
+        """`config` is what is published for each pack, by its id in the lock; `lane` is the deployment.
+
+        Raises as `ComponentRuntime.load`.
+        """
         self._calls: dict[str, Components] = {}
         self.unanswered: dict[str, list[str]] = {}
         """What will not work, by component; told before anybody asks."""
@@ -80,7 +86,7 @@ class RevisionComponents:
             ready.append(ReadyPack(pack, components, (config or {}).get(pack.pack_id, {})))
         for own in ready:
             seen = [own, *(other for other in ready if other is not own)]
-            self._calls[own.pack.manifest_id] = PackCalls(seen, runtime.made.limits, runtime.log)
+            self._calls[own.pack.manifest_id] = PackCalls(seen, runtime.made.limits, runtime.log, lane)
 
     def of_pack(self, manifest_id: str) -> Components:
         return self._calls[manifest_id]

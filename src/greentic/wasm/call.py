@@ -46,6 +46,11 @@ class Waited(HostFailure):
 class CallContext(Protocol):
     """For whom a call runs; host functions get it."""
 
+    @property
+    def lane(self) -> str:
+        """With whom it shares its turns to compute; lanes take turns."""
+        ...
+
     def log(self, stream: str, text: str) -> None: ...
 
 
@@ -285,7 +290,9 @@ def _carrier(engine: ComponentEngine) -> Carrier:
 def _short(text: str) -> str:
     """A trap as one line: the reason, without the backtrace of the wasm."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reasons = [line for line in lines if "wasm trap:" in line or "exceeds memory limits" in line or "unknown import:" in line]
+    reasons = [
+        line for line in lines if "wasm trap:" in line or "exceeds memory limits" in line or "unknown import:" in line
+    ]
     told = reasons[-1] if reasons else lines[-1] if lines else "unknown failure"
     told = told.split(": ", 1)[1] if told[:2] in ("0:", "1:", "2:") else told
     if told.startswith("unknown import: ") and told.endswith(" has not been defined"):
@@ -312,7 +319,15 @@ def host_callback(function: HostFunction, signature: Signature) -> object:
     result = signature.result
 
     def callback(
-        data: int, context: int, kind: int, arguments: int, count: int, results: int, result_count: int, error: int, then: int
+        data: int,
+        context: int,
+        kind: int,
+        arguments: int,
+        count: int,
+        results: int,
+        result_count: int,
+        error: int,
+        then: int,
     ) -> None:
         # Nothing may unwind through the library; what fails here is told when the poll comes back.
         ctypes.c_void_p.from_address(then).value = _ANSWERED
@@ -325,7 +340,9 @@ def host_callback(function: HostFunction, signature: Signature) -> object:
             call._reply = None
             call._request = Request(function, values, result, results)
         except BaseException as failure:  # noqa: BLE001
-            call._failure = failure if isinstance(failure, Exception) else HostFailure("a host function was interrupted")
+            call._failure = (
+                failure if isinstance(failure, Exception) else HostFailure("a host function was interrupted")
+            )
 
     return native.async_callback(callback)
 

@@ -21,6 +21,7 @@ from wasmtime import component as c
 from wasmtime.component._types import ComponentExtern
 
 from greentic.ground.errors import MalformedArtifact
+from greentic.ground.going import in_place
 from greentic.wasm import native
 from greentic.wasm.call import (
     Call,
@@ -34,7 +35,7 @@ from greentic.wasm.call import (
     stderr_callback,
     stdout_callback,
 )
-from greentic.wasm.drive import finish, in_place
+from greentic.wasm.drive import finish
 from greentic.wasm.engine import CallLimits, ComponentEngine
 from greentic.wasm.values import Keep, Signature, signature_of
 
@@ -214,7 +215,9 @@ class LoadedComponent:
             raise Trap("the assets of the pack cannot be opened")
         if self._environment:
             names = (ctypes.c_char_p * len(self._environment))(*(name.encode() for name in self._environment))
-            values = (ctypes.c_char_p * len(self._environment))(*(value.encode() for value in self._environment.values()))
+            values = (ctypes.c_char_p * len(self._environment))(
+                *(value.encode() for value in self._environment.values())
+            )
             native.wasi_environment(wasi, len(names), names, values)
         if "stdout" in self._outputs:
             native.wasi_stdout(wasi, stdout_callback, None, None)

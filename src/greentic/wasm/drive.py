@@ -2,9 +2,10 @@
 
 Rules:
 1. A call is advanced where it is awaited. On a loop, what waits (a host function's answer, WASI sleeping, a turn to compute) lets
-   the loop go on; without a loop the thread waits in place. The code above is the same: it awaits, and `in_place` runs such a
-   coroutine without a loop.
-2. On a loop calls compute one after the other, one piece at each turn of the loop, first come first served (`Turns`). So what
+   the loop go on; without a loop the thread waits in place. The code above is the same: it awaits, and `ground.going.in_place` runs
+   such a coroutine without a loop.
+2. On a loop calls compute one after the other, one piece at each turn of the loop, lane by lane and within one first come
+   first served (`Turns`); a lane is a deployment. So what
    else the loop has to do waits for one piece at most, however many calls compute.
 3. A call that is cancelled, because nobody waits for it any more, is closed on the spot.
 """
@@ -12,12 +13,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Coroutine
-from typing import TypeVar
+from collections import OrderedDict, deque
 from weakref import WeakKeyDictionary
 
 from greentic.ground.clock import CLOCK
+from greentic.ground.going import in_task
 from greentic.wasm.call import Call, HostFailure, Waited
 
 LONG = 0.001
@@ -25,26 +25,20 @@ LONG = 0.001
 LEAST_SLEEP, MOST_SLEEP, SLEEP_SHARE = 0.001, 0.05, 0.05
 """Between two looks at a call that sleeps in WASI: a share of what it slept so far, within bounds."""
 
-T = TypeVar("T")
-
 
 class Turns:
     """Whose turn it is to compute on a loop (rule 2)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._taken = False
-
-    @property
-    def taken(self) -> bool:
+        self._lanes: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self.taken = False
         """Whether a long piece was computed in this turn of the loop."""
-        return self._taken
 
-    async def mine(self) -> None:
+    async def mine(self, lane: str) -> None:
         """Wait for a turn of the loop in which no other call computes long."""
         future = self._loop.create_future()
-        self._waiting.append(future)
+        self._lanes.setdefault(lane, deque()).append(future)
         self.take()
         try:
             await future
@@ -55,15 +49,20 @@ class Turns:
 
     def take(self) -> None:
         """Note that a long piece was computed, or is waited for; the next one comes with the next turn of the loop."""
-        if not self._taken:
-            self._taken = True
+        if not self.taken:
+            self.taken = True
             # Two steps: what the loop finds ready meanwhile, a new request for one, goes before the next piece.
             self._loop.call_soon(self._loop.call_soon, self._next)
 
     def _next(self) -> None:
-        self._taken = False
-        while self._waiting:
-            future = self._waiting.popleft()
+        self.taken = False
+        while self._lanes:
+            lane, waiting = next(iter(self._lanes.items()))
+            future = waiting.popleft()
+            if waiting:
+                self._lanes.move_to_end(lane)
+            else:
+                del self._lanes[lane]
             if not future.done():
                 future.set_result(None)
                 self.take()
@@ -100,7 +99,7 @@ async def finish(call: Call) -> object:
 async def _on_loop(call: Call, turns: Turns) -> object:
     asleep = 0.0
     if turns.taken:
-        await turns.mine()
+        await turns.mine(call.context.lane)
     while True:
         before = call.computed
         pause = call.advance()
@@ -110,7 +109,7 @@ async def _on_loop(call: Call, turns: Turns) -> object:
             return call.result
         if pause == "computes":
             asleep = 0.0
-            await turns.mine()
+            await turns.mine(call.context.lane)
             continue
         began = CLOCK.monotonic()
         left = call.left()
@@ -128,6 +127,7 @@ async def _answer(call: Call, seconds: float) -> object:
     asked = call.asked
     assert asked is not None
     call.asked = None
+    await in_task()
     try:
         async with asyncio.timeout(seconds) as limit:
             return await asked
@@ -163,13 +163,3 @@ def _without(call: Call) -> object:
 
 def _nap(asleep: float) -> float:
     return min(max(asleep * SLEEP_SHARE, LEAST_SLEEP), MOST_SLEEP)
-
-
-def in_place(coroutine: Coroutine[object, object, T]) -> T:
-    """What a coroutine comes to that waits for nothing but calls, in a thread without a loop (rule 1)."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    coroutine.close()
-    raise RuntimeError("what runs in place has waited for an event loop")

@@ -192,7 +192,9 @@ def _use_pool(config: Config) -> None:
 def _no_room_for(size: int) -> str | None:
     """Why so much address space cannot be reserved. The library would end the process, so it is tried before."""
     try:
-        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0), prot=0).close()
+        mmap.mmap(
+            -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0), prot=0
+        ).close()
     except (OSError, ValueError, OverflowError) as error:
         return f"{size >> 40} TiB of address space cannot be reserved ({getattr(error, 'strerror', None) or error})"
     return None

@@ -73,9 +73,7 @@ instantiate = _bind(_long, "wasmtime_component_linker_instantiate", _P, _P, _P, 
 instantiate_async = _bind(_quick, "wasmtime_component_linker_instantiate_async", _P, _P, _P, _P, _P, _P)
 get_func = _bind(_quick, "wasmtime_component_instance_get_func", c_bool, _P, _P, _P, _P)
 func_call = _bind(_long, "wasmtime_component_func_call", _P, _P, _P, _P, c_size_t, _P, c_size_t)
-func_call_async = _bind(
-    _quick, "wasmtime_component_func_call_async", _P, _P, _P, _P, c_size_t, _P, c_size_t, _P
-)
+func_call_async = _bind(_quick, "wasmtime_component_func_call_async", _P, _P, _P, _P, c_size_t, _P, c_size_t, _P)
 future_poll = _bind(_long, "wasmtime_call_future_poll", c_bool, _P)
 future_delete = _bind(_long, "wasmtime_call_future_delete", None, _P)
 
@@ -99,7 +97,9 @@ _VECTOR = 16
 def set_pool(pool: int, name: str, value: int) -> None:
     """Set one number of the pooling allocator."""
     wide = name.endswith(("_size", "_resident", "elements"))
-    _bind(_quick, f"wasmtime_pooling_allocation_config_{name}_set", None, _P, c_size_t if wide else c_uint32)(pool, value)
+    _bind(_quick, f"wasmtime_pooling_allocation_config_{name}_set", None, _P, c_size_t if wide else c_uint32)(
+        pool, value
+    )
 
 
 def address(handle: object) -> int:

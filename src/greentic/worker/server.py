@@ -114,7 +114,6 @@ def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, se
     )
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
     asyncio.run(_serve(booted, app, front, bound, serving))
-    app.pool.stop()
 
 
 async def _serve(
