@@ -18,8 +18,9 @@ from measure import POST_LUA, ROOT, Boot, Row, author, distributor, paired, spre
 import wat
 from conftest import make_bundle, make_pack
 from greentic.author.pack_build import build_pack
-from greentic.flow.engine import start
+from greentic.ground.going import in_place
 from greentic.pack.archive import PackArchive
+from simulators import start
 from test_activate import Stage, component_node
 from test_flow import World, flow, node, to, when
 
@@ -207,7 +208,7 @@ def _turn_rows(scratch: Path) -> list[Row]:
     with worker(scratch / "turn-store") as one, worker(scratch / "turn-store", GREENTIC_WORKERS="2") as two:
         rates: dict[str, list[float]] = {"bare": [], "1": [], "16": [], "two": []}
         for _ in range(5):
-            rates["bare"].append(CALLS / timed(lambda: [calls.call(request) and None for _ in range(CALLS)]))
+            rates["bare"].append(CALLS / timed(lambda: [in_place(calls.call(request)) and None for _ in range(CALLS)]))
             rates["1"].append(wrk(one, "/", 1, post)[0])
             rates["16"].append(wrk(one, "/", 16, post)[0])
             rates["two"].append(wrk(two, "/", 16, post)[0])

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from greentic.expressions.paths import MISSING
+from greentic.flow import engine
 from greentic.flow.ports import ComponentCall, ProviderCall
+from greentic.flow.state import Snapshot
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FetchError, FlowFailure, ServerBusy, Truncated
+from greentic.ground.going import in_place
 from greentic.k8s.names import FIELD_MANAGER
 from greentic.k8s.objects import ApiRefused, Event, Listed, Ref, labels_of, metadata_of, ref_of
 
@@ -183,6 +186,16 @@ class SimulatedBody:
         pass
 
 
+def start(run: engine.Run, payload: object) -> engine.Outcome:
+    """A run from its start, in a thread without a loop."""
+    return in_place(engine.start(run, payload))
+
+
+def resume(run: engine.Run, snapshot: Snapshot, payload: object) -> engine.Outcome:
+    """A parked run, in a thread without a loop."""
+    return in_place(engine.resume(run, snapshot, payload))
+
+
 class SimulatedComponents:
     """Components as Python functions of a call, and providers likewise."""
 
@@ -191,13 +204,13 @@ class SimulatedComponents:
         self.providers: dict[str, Callable[..., object]] = {}
         self.calls: list[object] = []
 
-    def call(self, call: ComponentCall) -> object:
+    async def call(self, call: ComponentCall) -> object:
         self.calls.append(call)
         if call.component not in self.components:
             raise FlowFailure(f"component '{call.component}' not found in pack")
         return self.components[call.component](call)
 
-    def call_provider(self, call: ProviderCall) -> object:
+    async def call_provider(self, call: ProviderCall) -> object:
         return self.providers[call.provider_type or ""](call)
 
 
@@ -212,6 +225,8 @@ class SimulatedAssets:
 
 
 class SimulatedState:
+    local = True
+
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], object] = {}
 

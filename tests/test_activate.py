@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
@@ -36,10 +35,9 @@ from greentic.ground.errors import (
     GreenticError,
     InvalidArgument,
     MalformedArtifact,
-    NotAtOnce,
 )
+from greentic.ground.going import in_place
 from greentic.ingress.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
-from greentic.ingress.turn_pool import TurnPool
 from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack, load_packs
@@ -321,7 +319,7 @@ class Stage:
         )
 
     def turn(self, body: object, identity: Identity = Identity(), **more: object):  # noqa: B008
-        return turn(self.revision, activity_of(body), "acme", None, identity, self.services, **more)
+        return in_place(turn(self.revision, activity_of(body), "acme", None, identity, self.services, **more))
 
 
 def run_pack(tmp_path: Path, data: bytes, body: object):
@@ -392,43 +390,6 @@ def test_passing_failures_are_tried_again(tmp_path):
         final.turn({"text": "x"}).output["metadata"]["error_message"] == "component echo failed: unavailable: never"
         and final.clock.monotonic() - FakeClock().monotonic() < 0.1
     )
-
-
-def test_a_turn_at_once_gives_way_before_it_has_an_effect(tmp_path):
-    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))
-    with pytest.raises(NotAtOnce):
-        stage.turn({"text": "x"}, at_once=True)  # nobody knows yet how long the component takes
-    for _ in range(3):
-        stage.turn({"text": "x"})
-    assert stage.turn({"text": "x"}, at_once=True).output["text"] == "x"
-    for flows, components in (
-        ({"main": {"nodes": [node("s", "state.set", {"key": "k", "value": 1})]}}, {}),
-        (ECHO, {"echo": wat.spinning()}),
-        (ECHO, {"echo": wat.error_06("unavailable", "x", retryable=True)}),
-    ):
-        slow = Stage(tmp_path, make_pack("p", flows, components))
-        for calls in slow.revision.components._calls.values():
-            for ready in getattr(calls, "_own", {}).values():
-                ready.loaded.pace._left = 0
-        with pytest.raises(NotAtOnce):
-            slow.turn({"text": "x"}, at_once=True)
-    waiting = Stage(tmp_path, make_pack("p", ASK))
-    assert waiting.turn({"text": "x"}).parked
-    key = waiting.services.conversations.session("D", "acme", session_hint(Identity(), "acme", "main"))
-    held, seen = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with waiting.values.hold(key):
-            held.set()
-            seen.wait()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    held.wait()
-    with pytest.raises(NotAtOnce):
-        waiting.turn({"text": "y"}, at_once=True)
-    seen.set()
-    holder.join()
 
 
 def test_two_messages_at_once_advance_a_conversation_once(tmp_path):
@@ -594,26 +555,6 @@ def test_identities():
         and stranger_identity(text[:-1] + "!", fresh, shared=False).identity == first.identity
     )
     assert stranger_identity(text, fresh, shared=True).identity == Identity()
-
-
-def test_a_long_turn_does_not_hold_up_the_others():
-    pool = TurnPool()
-    release = threading.Event()
-
-    async def main() -> None:
-        long = pool.run(release.wait)
-        assert await asyncio.gather(*(pool.run(lambda n=n: n * n) for n in range(50))) == [n * n for n in range(50)]
-        assert not long.done()
-        more = [pool.run(release.wait) for _ in range(3)]
-        assert await pool.run(lambda: "still here") == "still here"
-        release.set()
-        assert await asyncio.gather(long, *more) == [True] * 4
-        with pytest.raises(ZeroDivisionError):
-            await pool.run(lambda: 1 / 0)
-        assert await pool.run(lambda: "after") == "after"
-
-    asyncio.run(asyncio.wait_for(main(), 60))
-    pool.stop()
 
 
 def test_threat_secret_leak_no_planted_secret_reaches_an_output(tmp_path, monkeypatch):

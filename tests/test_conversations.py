@@ -9,7 +9,7 @@ import pytest
 import wat
 from conftest import make_pack
 from greentic.activate.turn import ENDED, STALE, may_repeat
-from greentic.flow.engine import Completed, Parked, Run, new_budget, resume, start
+from greentic.flow.engine import Completed, Parked, Run, new_budget
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, Ports
@@ -26,7 +26,7 @@ from greentic.sessions.conversation import (
 )
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
-from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState
+from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState, resume, start
 from test_activate import ASK, ECHO, Stage
 from test_flow import node, to, when
 

@@ -20,29 +20,7 @@ CASES = sorted(path.parent for path in FIELD.glob("*/*/try.py"))
 LONGEST = 600
 """Seconds after which a case hangs; none takes a tenth of it."""
 
-STILL_WRONG: frozenset[str] = frozenset(
-    {
-        "delivery/25-fsgroup-setgid",
-        "flows/05-javascript-components-refused",
-        "flows/11-sleeping-components-starve-all",
-        "security/archive-drops-revocations",
-        "security/bundle-bricks-environment",
-        "security/component-memory-has-no-total",
-        "security/damaged-packs-end-in-tracebacks",
-        "security/deep-paths-take-gigabytes",
-        "security/ledger-ignores-half-the-payload",
-        "security/lock-adds-unpinned-pack",
-        "security/manifest-of-shared-references-hangs",
-        "security/private-key-in-audit-log",
-        "security/required-signature-by-anybody",
-        "security/revoked-key-still-seals",
-        "security/rollback-by-deleting-a-file",
-        "security/seal-forged-by-bundle-signature",
-        "security/state-scope-runs-into-key",
-        "security/wasi-http-reaches-metadata",
-        "security/wasi-sleep-wedges-worker",
-    }
-)
+STILL_WRONG: frozenset[str] = frozenset()
 
 
 ABSENT = pytest.mark.skip(reason="needs the cases of the field beside the project (../shared/field)")

@@ -15,7 +15,7 @@ from greentic.expressions.paths import MISSING, follow, parse_path
 from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context, entry_view, submitted, without_action
-from greentic.flow.engine import MAX_CALLS, MAX_STEPS, Completed, Parked, Run, resume, start
+from greentic.flow.engine import MAX_CALLS, MAX_STEPS, Completed, Exhausted, Parked, Run
 from greentic.flow.envelope import dropped_keys, envelope_of, split_input
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
@@ -23,8 +23,8 @@ from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, ComponentCall, Ports
 from greentic.flow.results import Jump, Respond, interpret
 from greentic.flow.state import NodeOutput, RunState, read_snapshot
-from greentic.ground.errors import FlowFailure, NotAtOnce
-from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState
+from greentic.ground.errors import FlowFailure
+from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState, resume, start
 
 CALLER = Caller("local", "default", session="s", channel="main", provider="provider")
 
@@ -252,7 +252,7 @@ def test_a_run_has_a_last_step_and_calls_have_a_deepest_one():
         ).start({})
     endless = World(flow(node("a", "flow.call", {"flow_id": "main"})))
     assert f"calls nest deeper than {MAX_CALLS}" in str(endless.start({}).output)
-    with pytest.raises(NotAtOnce):
+    with pytest.raises(Exhausted, match="more than 5 steps"):
         start(World(flow(node("a", "var.set", {"name": "x", "value": 1}, to("a")))).run(max_steps=5), {})
 
 

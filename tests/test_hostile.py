@@ -13,7 +13,6 @@ from wasmtime import wat2wasm
 import wat
 from conftest import make_pack
 from greentic.components.host import MAX_LOGS, EgressFailed, EgressRefused
-from greentic.components.http_client import PolicedHttp
 from greentic.components.interfaces import _from_cbor
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.components.secret_files import SecretFiles
@@ -22,8 +21,6 @@ from greentic.flow import engine as flow_engine
 from greentic.flow.engine import MAX_STEPS, Exhausted
 from greentic.flow.results import interpret
 from greentic.ground.errors import FlowFailure, MalformedArtifact
-from greentic.ingress import turn_pool
-from greentic.ingress.turn_pool import TurnPool
 from greentic.net.egress import EgressPolicy, read_policy, refused_address
 from greentic.pack.load import load_pack
 from greentic.sessions.directory_store import DirectoryStore
@@ -37,7 +34,7 @@ from greentic.wasm.values import ValueMismatch, converter_for
 from test_activate import ECHO, Stage, placed
 from test_distribute import EvilServer
 from test_flow import World, flow, node, to
-from test_wasm import CALLER, call, context, loaded
+from test_wasm import CALLER, Requests, call, context, loaded
 
 # -- flows ----------------------------------------------------------------------------------------------------------
 
@@ -172,31 +169,32 @@ def test_an_interrupt_in_a_host_function_is_not_swallowed():
 
 
 def test_an_import_with_resources_that_nobody_answers_ends_a_call_with_the_reason():
-    """`wasi:http` is denied by default; the text says what would allow it."""
+    """`wasi:http` would go past the rules of egress; the text says what to use instead."""
     core = '(core module $m (func (export "run") (result i32) (i32.const 7))) (core instance $i (instantiate $m))'
+    calling = (
+        '(core func $new (canon lower (func $t "[constructor]fields"))) '
+        '(core module $m (import "h" "new" (func $new (result i32))) (func (export "run") (result i32) (call $new))) '
+        '(core instance $i (instantiate $m (with "h" (instance (export "new" (func $new))))))'
+    )
     out = '(func $run (result u32) (canon lift (core func $i "run"))) (instance $api (export "run" (func $run))) (export "test:api/run@1.0.0" (instance $api))'
     for imported, told in (
-        ("wasi:http/types@0.2.3", "GREENTIC_HTTP_EGRESS=unrestricted"),
-        ("other:made-up/things@0.9.0", "does not provide"),
+        ("wasi:http/types@0.2.3", "ask through `greentic:http/http-client`"),
+        ("other:made-up/things@0.9.0", "is not provided by this worker"),
     ):
         types = f'(import "{imported}" (instance $t (export "fields" (type $f (sub resource))) (export "[constructor]fields" (func (result (own $f))))))'
         component = loaded(bytes(wat2wasm(f"(component {types} {core} {out})")))
         export = component.find("test:api/run@1.0.0", "run")
         assert export is not None and component.unanswered == [f"{imported}#[constructor]fields"]
+        assert component.call(export, [], context(), DEFAULT_LIMITS) == 7  # it imports what it never calls
+        assert told in component.explain()[0]
+        component = loaded(bytes(wat2wasm(f"(component {types} {calling} {out})")))
         with pytest.raises(Trap, match=told):
-            component.call(export, [], context(), DEFAULT_LIMITS)
+            component.call(component.find("test:api/run@1.0.0", "run"), [], context(), DEFAULT_LIMITS)
     plain = loaded(
         bytes(wat2wasm(f'(component (import "test:other/none@1.0.0" (instance (export "do" (func)))) {core} {out})'))
     )
     export = plain.find("test:api/run@1.0.0", "run")
     assert export is not None and plain.call(export, [], context(), DEFAULT_LIMITS) == 7
-
-
-def test_a_component_that_can_sleep_never_runs_on_the_event_loop():
-    clock = '(import "wasi:clocks/monotonic-clock@0.2.3" (instance (export "now" (func (result u64))){}))'
-    sleeping = clock.format(' (export "subscribe-duration" (func (param "when" u64) (result u64)))')
-    for text, pure in ((clock.format(""), True), (sleeping, False)):
-        assert loaded(bytes(wat2wasm(f"(component {text})"))).pure is pure
 
 
 def test_a_component_logs_so_much_a_call_and_no_more():
@@ -242,7 +240,12 @@ def test_configuration_is_what_is_published_then_a_declared_secret(tmp_path, mon
     ready = calls._own["echo"]
     one = calls._host("echo", ready, type("C", (), {"caller": CALLER})(), calls._config)
     get = runtime.made.host.function("greentic:runtime-config@1.0.0", "get")
-    assert [get(one, [key]) for key in ("base", "n", "API_KEY", "other")] == ["https://x", "3", "from-secret", None]
+    assert [asyncio.run(get(one, [key])) for key in ("base", "n", "API_KEY", "other")] == [
+        "https://x",
+        "3",
+        "from-secret",
+        None,
+    ]
 
 
 def test_the_secret_of_the_nearest_scope_wins(tmp_path):
@@ -258,7 +261,7 @@ def test_the_secret_of_the_nearest_scope_wins(tmp_path):
 # -- requests of components -----------------------------------------------------------------------------------------
 
 
-HTTP = PolicedHttp(read_policy("127.0.0.1"))
+HTTP = Requests(read_policy("127.0.0.1"))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +321,7 @@ def test_threat_header_injection_is_refused_and_not_shown(headers):
 )
 def test_odd_urls_are_failures_that_the_component_gets_as_values(url):
     with pytest.raises((EgressFailed, EgressRefused)) as error:
-        PolicedHttp(read_policy("unrestricted")).send("GET", url, [], None, 1)
+        Requests(read_policy("unrestricted")).send("GET", url, [], None, 1)
     assert "planted" not in str(error.value)
 
 
@@ -347,25 +350,6 @@ def test_threat_ssrf_addresses_that_lead_to_a_private_network(address):
 
 
 # -- where turns run and wait ---------------------------------------------------------------------------------------
-
-
-def test_a_turn_that_waits_finds_a_thread_as_soon_as_one_is_free(monkeypatch):
-    monkeypatch.setattr(turn_pool, "MAX_THREADS", 2)
-    pool = TurnPool()
-    short, long = threading.Event(), threading.Event()
-
-    async def main() -> None:
-        first, second = pool.run(short.wait), pool.run(long.wait)
-        third = pool.run(lambda: "third")
-        await asyncio.sleep(0.1)
-        short.set()
-        assert await asyncio.wait_for(first, 30) and await asyncio.wait_for(third, 30) == "third"
-        assert not second.done()
-        long.set()
-        await second
-
-    asyncio.run(main())
-    pool.stop()
 
 
 @pytest.mark.parametrize("kind", ["memory", "directory"])

@@ -19,14 +19,6 @@ CLOCK, VARIABLES, DISK = "ground/clock.py", "ground/variables.py", "ground/disk.
 OFFENDERS: dict[str, frozenset[str]] = {
     "activate/warm.py": frozenset({"os.environ"}),
     "author/bundle_build.py": frozenset({"Path.replace", "os.fsync"}),
-    "components/calls.py": frozenset({"time.monotonic"}),
-    "components/host.py": frozenset({"time.monotonic"}),
-    "components/http_client.py": frozenset({"time.monotonic"}),
-    "components/runtime.py": frozenset({"os.environ"}),
-    "components/secret_files.py": frozenset({"os.environ"}),
-    "ingress/turn_pool.py": frozenset({"time.monotonic"}),
-    "wasm/compile_cache.py": frozenset({"Path.replace", "fcntl.flock", "os.environ", "os.fsync", "time.monotonic"}),
-    "wasm/engine.py": frozenset({"os.environ", "time.sleep"}),
 }
 
 

@@ -99,7 +99,7 @@ def load_revision(
     loaded = tuple(load_packs(list(packs), loader.policy))
     return ActiveRevision(
         revision.revision_id, revision.deployment_id, revision.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
-        loaded, flow_index(loaded), RevisionComponents(loaded, loader.runtime, config), content,
+        loaded, flow_index(loaded), RevisionComponents(loaded, loader.runtime, config, revision.deployment_id), content,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from typing import NamedTuple
 
 from greentic.activate.activation import Activation
 from greentic.activate.turn import ActiveRevision
-from greentic.flow.graph import NotAtOnce
 from greentic.ground.clock import Clock
 from greentic.ground.documents import JsonObject
 from greentic.telemetry.counts import Counts, Kind
@@ -36,13 +36,11 @@ class Draining(NamedTuple):
 class Lease:
     """One turn on one revision; tell it how the turn ended."""
 
-    __slots__ = ("counts", "failure", "void")
+    __slots__ = ("counts", "failure")
 
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
         self.failure: Kind | None = None
-        self.void = False
-        """Whether the turn was given up without a trace, to be made again."""
 
 
 class Serving:
@@ -88,18 +86,14 @@ class Serving:
         lease, began = Lease(counts), self._clock.monotonic()
         try:
             yield lease
-        except NotAtOnce:
-            lease.void = True
-            raise
-        except BaseException:
-            lease.failure = lease.failure or "flow"
+        except BaseException as error:
+            lease.failure = lease.failure or ("gone" if isinstance(error, asyncio.CancelledError) else "flow")
             raise
         finally:
             seconds = self._clock.monotonic() - began
             with self._lock:
                 counts.in_flight -= 1
-                if not lease.void:
-                    counts.ended(seconds, lease.failure)
+                counts.ended(seconds, lease.failure)
             if revision.revision_id in self.draining:
                 self.sweep()
 

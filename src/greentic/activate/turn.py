@@ -16,24 +16,24 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple, Protocol
 
 from greentic.flow.activity import Activity, failure_payload
-from greentic.flow.engine import MAX_SECONDS, MAX_STEPS, Completed, Outcome, Parked, Run, new_budget, resume, start
+from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, new_budget, resume, start
 from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
 from greentic.flow.select import FlowHeader, select
 from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.beside import kept, nap
 from greentic.ground.clock import Clock, Random
-from greentic.ground.errors import FlowFailure, NotAtOnce
+from greentic.ground.errors import FlowFailure
 from greentic.pack.load import LoadedFlow, LoadedPack
 from greentic.sessions.conversation import MAX_FAILURES, Conversations, Identity, Waiting, read_waiting, session_hint
+from greentic.sessions.hold import held
 
 ATTEMPTS = 3
 BACKOFF = Backoff(first=0.5, longest=2.0, longest_asked=10.0)
 """Between tries: 250 ms and more, then 500 ms and more, or what the failure asks for."""
-STEPS_AT_ONCE = 100
-"""Nodes that a turn may execute without giving way to others."""
 MAX_ID = 256
 """Characters of a message id that count; longer ones are told apart by their digest."""
 STALE = "This was answered already; nothing was done."
@@ -44,9 +44,7 @@ _PASSING = ("transient", "unavailable", "internal", "timeout")
 class ComponentsOf(Protocol):
     """The components of a revision, as the flows of each of its packs see them."""
 
-    def of_pack(self, manifest_id: str, *, at_once: bool = False) -> Components:
-        """`at_once`: calls that are not known to be short and without effects raise `NotAtOnce`."""
-        ...
+    def of_pack(self, manifest_id: str) -> Components: ...
 
 
 class ActiveRevision(NamedTuple):
@@ -107,7 +105,7 @@ def flow_index(packs: tuple[LoadedPack, ...]) -> tuple[tuple[FlowHeader, LoadedF
     return tuple(found.values())
 
 
-def turn(
+async def turn(
     revision: ActiveRevision,
     activity: Activity,
     tenant: str,
@@ -115,12 +113,11 @@ def turn(
     identity: Identity,
     services: TurnServices,
     *,
-    at_once: bool = False,
     message_id: str | None = None,
 ) -> Turn:
     """What the flow answers, failures included. Raises `NoFlow` when none can be selected.
 
-    With `at_once` the turn never waits and never takes long: if it would, `NotAtOnce` is raised before it has any effect.
+    It is awaited on the worker's loop, or run in place without one (`wasm.drive.in_place`); cancelled, it leaves what waited.
     `message_id` is what the caller calls this message in its session; the same one again gets the same answer.
     """
     flow = select(revision.flows, revision.main_pack, activity.flow_type, tenant)
@@ -128,19 +125,17 @@ def turn(
         return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)
     pack = revision.pack(flow.pack_id)
-    if at_once and not pack.at_once:
-        raise NotAtOnce
     caller = Caller(services.env_id, tenant, team, identity.user, hint, flow.flow_id, "provider")
-    components = revision.components.of_pack(pack.manifest_id, at_once=at_once)
+    components = revision.components.of_pack(pack.manifest_id)
     ports = Ports(pack.plans, components, pack.assets, services.state, services.clock, services.trace)
-    run = Run(pack.manifest_id, flow.flow_id, caller, ports, max_steps=STEPS_AT_ONCE if at_once else MAX_STEPS)
+    run = Run(pack.manifest_id, flow.flow_id, caller, ports)
     place = _Place(revision, tenant, identity, hint, run)
     try:
         if message_id is None and not any(plan.waits for plan in pack.plans.values()):
             if not revision.never_waits:
-                _forget_abandoned(place, services.conversations)
-            return _answer(_attempts(run, activity.payload, services), run)
-        return _converse(place, activity.payload, services, at_once=at_once, message_id=message_id)
+                await _forget_abandoned(place, services.conversations)
+            return _answer(await _attempts(run, activity.payload, services), run)
+        return await _converse(place, activity.payload, services, message_id)
     except FlowFailure as failure:
         services.log(f"flow {flow.flow_id}: {failure}")
         return _answer(failure, run)
@@ -168,98 +163,98 @@ class _Place(NamedTuple):
         conversations.unpin(self.revision.deployment_id, self.tenant, self.identity)
 
 
-def _converse(place: _Place, payload: object, services: TurnServices, *, at_once: bool, message_id: str | None) -> Turn:
+async def _converse(place: _Place, payload: object, services: TurnServices, message_id: str | None) -> Turn:
     """One message of a session whose messages are taken one after the other (rules 2 and 3). Raises `FlowFailure`."""
-    conversations = services.conversations
+    conversations, values = services.conversations, services.conversations.values
     session = conversations.session(place.revision.deployment_id, place.tenant, place.hint)
     key = place.key(conversations, place.revision.revision_id)
-    came_for = _question(place, key, conversations)
+    came_for = await _question(place, key, conversations)
     name = None if message_id is None else _name(message_id)
-    held = conversations.values.hold_at_once(session) if at_once else conversations.values.hold(session)
-    if held is None:
-        raise NotAtOnce
-    with held:
-        kept = None if name is None else conversations.answered(session, name)
-        if kept is not None:
-            return Turn(kept.output if kept.whole else _stale(place.run), kept.parked)
-        waiting = conversations.waiting(key)
-        if _question(place, key, conversations) != came_for:
+    async with held(conversations.values, session):
+        kept_answer = None if name is None else await kept(values, conversations.answered, session, name)
+        if kept_answer is not None:
+            return Turn(kept_answer.output if kept_answer.whole else _stale(place.run), kept_answer.parked)
+        waiting = await kept(values, conversations.waiting, key)
+        if await _question(place, key, conversations) != came_for:
             return Turn(_stale(place.run), waiting is not None)
-        _forget_abandoned(place, conversations)
-        answer = _advance(place, key, waiting, payload, services)
+        await _forget_abandoned(place, conversations)
+        answer = await _advance(place, key, waiting, payload, services)
         if name is not None:
             try:
-                conversations.keep_answer(session, name, answer.output, parked=answer.parked)
+                await kept(values, conversations.keep_answer, session, name, answer.output, parked=answer.parked)
             except FlowFailure as failure:  # what was done was done, and is told
                 services.log(f"flow {place.run.flow_id}: the answer cannot be kept for a repeated message: {failure}")
         return answer
 
 
-def _question(place: _Place, key: str, conversations: Conversations) -> tuple[str | None, str | None]:
+async def _question(place: _Place, key: str, conversations: Conversations) -> tuple[str | None, str | None]:
     """What a message is sent for: where the session is pinned, if that is elsewhere, and the mark of the question here."""
-    pinned, waiting = place.pinned(conversations), conversations.waiting(key)
+    values = conversations.values
+    pinned, waiting = await kept(values, place.pinned, conversations), await kept(values, conversations.waiting, key)
     elsewhere = None if pinned == place.revision.revision_id else pinned
     return elsewhere, None if waiting is None else waiting.mark
 
 
-def _forget_abandoned(place: _Place, conversations: Conversations) -> None:
+async def _forget_abandoned(place: _Place, conversations: Conversations) -> None:
     """Forget a question of a revision that serves no more; should it come back, a new message is not an answer to it."""
-    pinned = place.pinned(conversations)
+    values = conversations.values
+    pinned = await kept(values, place.pinned, conversations)
     if pinned is not None and pinned != place.revision.revision_id:
-        conversations.clear(place.key(conversations, pinned))
-        place.unpin(conversations)
+        await kept(values, conversations.clear, place.key(conversations, pinned))
+        await kept(values, place.unpin, conversations)
 
 
-def _advance(place: _Place, key: str, waiting: Waiting | None, payload: object, services: TurnServices) -> Turn:
+async def _advance(place: _Place, key: str, waiting: Waiting | None, payload: object, services: TurnServices) -> Turn:
     """Go on with the run that waits, else start one; what waits afterwards, and what is answered."""
-    conversations, run = services.conversations, place.run
+    conversations, run, values = services.conversations, place.run, services.conversations.values
     try:
         if waiting is None:
-            outcome = _attempts(run, payload, services)
+            outcome = await _attempts(run, payload, services)
         else:
-            outcome = _told(lambda: resume(run, read_waiting(waiting, run.pack_id), payload))
+            outcome = await _told(resume(run, read_waiting(waiting, run.pack_id), payload))
         if isinstance(outcome, Parked):
-            conversations.park(key, outcome.snapshot, outcome.reason, services.random.octets(8).hex())
-            place.pin(conversations)
+            mark = services.random.octets(8).hex()
+            await kept(values, conversations.park, key, outcome.snapshot, outcome.reason, mark)
+            await kept(values, place.pin, conversations)
         elif waiting is not None:
-            conversations.clear(key)
-            place.unpin(conversations)
+            await kept(values, conversations.clear, key)
+            await kept(values, place.unpin, conversations)
         return _answer(outcome, run)
     except FlowFailure as failure:
         services.log(f"flow {run.flow_id}: {failure}")
         if waiting is None:
             return _answer(failure, run)
-        if conversations.failed(key, waiting):
+        if await kept(values, conversations.failed, key, waiting):
             return _answer(failure, run)._replace(parked=True)
-        place.unpin(conversations)
+        await kept(values, place.unpin, conversations)
         return Turn(failure_payload(run.flow_id, str(failure), ENDED), False, str(failure))
 
 
-def _told(make: Callable[[], Outcome]) -> Outcome:
+async def _told(running: Coroutine[object, object, Outcome]) -> Outcome:
     """The outcome, with values that no writer of JSON or CBOR takes told as any other failure of a run."""
     try:
-        return make()
+        return await running
     except (RecursionError, OverflowError, ValueError) as error:
         raise FlowFailure(f"a value of the flow cannot be written: {type(error).__name__}") from None
 
 
-def _attempts(run: Run, payload: object, services: TurnServices) -> Outcome:
+async def _attempts(run: Run, payload: object, services: TurnServices) -> Outcome:
     """The outcome of a new run. Raises its last `FlowFailure` (rule 6)."""
     patience = Patience(BACKOFF, ATTEMPTS, MAX_SECONDS, services.clock, services.random)
     while True:
         attempt = run._replace(attempt=patience.tried + 1, budget=new_budget(run))
         try:
-            return _told(lambda: start(attempt, payload))  # noqa: B023  it is called at once
+            return await _told(start(attempt, payload))
         except FlowFailure as failure:
             if not may_repeat(failure, attempt) or patience.tried + 1 >= ATTEMPTS:
                 raise
-            if run.max_steps == STEPS_AT_ONCE:
-                raise NotAtOnce from None
             services.log(
                 f"flow {run.flow_id}: attempt {patience.tried + 1} of {ATTEMPTS} failed, trying again: {failure}"
             )
-            if not patience.wait((failure.backoff_ms or 0) / 1000):
+            pause = patience.next_pause((failure.backoff_ms or 0) / 1000)
+            if pause is None:
                 raise
+        await nap(pause, services.clock)
 
 
 def may_repeat(failure: FlowFailure, run: Run) -> bool:

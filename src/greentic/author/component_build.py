@@ -22,7 +22,7 @@ from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
 from greentic.ground.variables import environment
-from greentic.pack.components import check_component
+from greentic.wasm.format import check_component
 
 WORLD = "python-component"
 ENTRY = "app.py"

@@ -22,6 +22,7 @@ from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
+from greentic.ground.going import in_place
 from greentic.materialize.placed import file_digest
 from greentic.pack.load import LoadedPack, headers, load_pack
 from greentic.pack.located import LocatedPack
@@ -94,7 +95,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
             activity = activity_of(body)._replace(flow_type=None)
             only = revision._replace(flows=tuple(pair for pair in revision.flows if pair[0].flow_id == flow_id))
             entry = only._replace(flows=tuple((header._replace(entry=True), flow) for header, flow in only.flows))
-            answer = turn(entry, activity, TENANT, None, Identity(session="run"), services)
+            answer = in_place(turn(entry, activity, TENANT, None, Identity(session="run"), services))
             row: JsonObject = {"output": _json(answer.output), "waiting": answer.parked}
             turns.append(row if answer.failed is None else row | {"failed": answer.failed})
         return {

@@ -2,27 +2,22 @@
 
 Rules:
 1. Flows see the components of their own pack; providers are found in their pack first, then in the others.
-2. On the event loop only components are called whose calls were short so far and have no effect but their answer. A call
-   that takes longer there is given up, and the turn is made again elsewhere.
+2. A call is awaited where its flow runs: on the worker's loop, or in place where there is none.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from greentic.components.host import Grants, HostCall
 from greentic.components.interfaces import invoke_node, invoke_provider
-from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.ports import ComponentCall, ProviderCall
+from greentic.ground.errors import FlowFailure
 from greentic.pack.components import PackComponent, Provider
 from greentic.pack.load import LoadedPack, Resolver
 from greentic.wasm.component import LoadedComponent
 from greentic.wasm.engine import CallLimits
-
-SECONDS_AT_ONCE = 0.01
-"""How long a call may compute on the event loop."""
 
 
 class ReadyComponent(NamedTuple):
@@ -40,27 +35,20 @@ class ReadyPack(NamedTuple):
 
 
 class PackCalls:
-    """What the flows of one pack can call; `packs` has their own pack first."""
+    """What the flows of one pack can call; `packs` has their own pack first, `lane` is whose share of computing they take."""
 
-    def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None]) -> None:
-        self._packs, self._limits, self._log = packs, limits, log
+    def __init__(
+        self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None], lane: str = ""
+    ) -> None:
+        self._packs, self._limits, self._log, self._lane = packs, limits, log, lane
         self._own, self._config = packs[0].components, packs[0].config
         self._resolver = Resolver(packs[0].pack.components)
 
-    def call(self, call: ComponentCall) -> object:
+    async def call(self, call: ComponentCall) -> object:
         component = self._find(call)
         ready = self._own[component.id]
-        began = time.monotonic()
-        try:
-            return invoke_node(
-                ready.loaded,
-                component.id,
-                call,
-                self._host(component.id, ready, call, self._config),
-                self._limits,
-            )
-        finally:
-            ready.loaded.pace.took(time.monotonic() - began)
+        host = self._host(component.id, ready, call, self._config)
+        return await invoke_node(ready.loaded, component.id, call, host, self._limits)
 
     def _find(self, call: ComponentCall) -> PackComponent:
         component = self._resolver.find(call.component, call.operation)
@@ -75,10 +63,9 @@ class PackCalls:
         call: ComponentCall | ProviderCall,
         config: dict[str, object],
     ) -> HostCall:
-        deadline = time.monotonic() + self._limits.seconds
-        return HostCall(component_id, call.caller, ready.grants, deadline, self._log, config)
+        return HostCall(component_id, call.caller, ready.grants, self._limits.seconds, self._log, config, self._lane)
 
-    def call_provider(self, call: ProviderCall) -> object:
+    async def call_provider(self, call: ProviderCall) -> object:
         for pack, components, config in self._packs:
             provider = _provider(pack.providers, call)
             component = None if provider is None else Resolver(pack.components).find(provider.component, None)
@@ -90,30 +77,8 @@ class PackCalls:
                 )
             ready = components[component.id]
             host = self._host(component.id, ready, call, config)
-            return invoke_provider(ready.loaded, component.id, call, host, self._limits)
+            return await invoke_provider(ready.loaded, component.id, call, host, self._limits)
         raise no_provider(call)
-
-
-class HurriedCalls(PackCalls):
-    """The same for turns on the event loop (rule 2)."""
-
-    def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None]) -> None:
-        super().__init__(packs, limits._replace(seconds=min(limits.seconds, SECONDS_AT_ONCE)), log)
-
-    def call(self, call: ComponentCall) -> object:
-        loaded = self._own[self._find(call).id].loaded
-        if not loaded.pure or not loaded.pace.quick:
-            raise NotAtOnce
-        began = time.monotonic()
-        try:
-            return super().call(call)
-        except FlowFailure:
-            if time.monotonic() - began >= SECONDS_AT_ONCE:
-                raise NotAtOnce from None
-            raise
-
-    def call_provider(self, call: ProviderCall) -> object:
-        raise NotAtOnce
 
 
 def _provider(providers: tuple[Provider, ...], call: ProviderCall) -> Provider | None:

@@ -4,23 +4,24 @@ Rules:
 1. An import is answered for every version that is listed; what a version does not have is not answered.
 2. A grant is looked up for each call, since one compiled component may serve several packs.
 3. Failures that the interface can express are values; only what it cannot express ends the call.
-4. A missing secret is `not-found`, a secret that nothing declares is `denied`. Secret values are never logged.
+4. What has to wait (requests, files, a store elsewhere) suspends the call and holds no thread of its own.
+5. A missing secret is `not-found`, a secret that nothing declares is `denied`. Secret values are never logged.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
 from greentic.expressions.paths import MISSING
-from greentic.flow.graph import FlowFailure
-from greentic.flow.ports import Caller, StateStore
+from greentic.flow.ports import Caller, StateStore, scope
+from greentic.ground.beside import beside
 from greentic.ground.documents import parse
-from greentic.wasm.component import CallContext, HostFailure, HostFunction
+from greentic.ground.errors import FlowFailure
+from greentic.wasm.call import CallContext, HostFailure, HostFunction
 
 Map = dict[str, object]
 
@@ -45,7 +46,7 @@ class EgressFailed(Exception):
 
 
 class HttpClient(Protocol):
-    def send(
+    async def send(
         self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None, seconds: float
     ) -> HttpResponse:
         """Raises `EgressRefused` or `EgressFailed`."""
@@ -79,11 +80,13 @@ class HostCall:
     component: str
     caller: Caller
     grants: Grants
-    deadline: float
-    """On the monotonic clock."""
+    seconds: float
+    """How long the call may wait."""
     logger: Callable[[str, str], None]
     config: Map = field(default_factory=dict)
     """The published configuration of the pack."""
+    lane: str = ""
+    """Whose share of computing the call takes: its deployment's."""
     logged: int = 0
 
     def log(self, stream: str, text: str) -> None:
@@ -132,9 +135,9 @@ class HostImports:
 
     # -- http -------------------------------------------------------------------------------------------------------
 
-    def _send(self, context: CallContext, request: object, options: object) -> object:
+    async def _send(self, context: CallContext, request: object, options: object) -> object:
         call, wanted = cast(HostCall, context), cast(Map, request)
-        seconds = call.deadline - time.monotonic()
+        seconds = call.seconds
         if isinstance(options, dict):
             timeout = options.get("timeout-ms")
             if isinstance(timeout, int):
@@ -145,7 +148,7 @@ class HostImports:
         try:
             if not call.grants.http:
                 raise EgressRefused("http client disabled by policy")
-            answer = self._http.send(
+            answer = await self._http.send(
                 str(wanted["method"]), str(wanted["url"]), cast("list[tuple[str, str]]", wanted["headers"]),
                 cast("bytes | None", wanted["body"]), max(seconds, 0.001),
             )  # fmt: skip
@@ -155,7 +158,7 @@ class HostImports:
             return ("err", {"code": "unavailable", "message": str(error)})
         return ("ok", {"status": answer.status, "headers": answer.headers, "body": answer.body})
 
-    def _request(self, context: CallContext, arguments: list[object]) -> object:
+    async def _request(self, context: CallContext, arguments: list[object]) -> object:
         method, url, headers, body = arguments
         pairs: list[tuple[str, str]] = []
         for header in headers if isinstance(headers, list) else []:
@@ -164,13 +167,13 @@ class HostImports:
         data = body if isinstance(body, bytes) else None
         tag, value = cast(
             "tuple[str, Map]",
-            self._send(context, {"method": method, "url": url, "headers": pairs, "body": data}, None),
+            await self._send(context, {"method": method, "url": url, "headers": pairs, "body": data}, None),
         )
         return ("ok", value["body"] or b"") if tag == "ok" else ("err", f"{value['code']}: {value['message']}")
 
     # -- secrets ----------------------------------------------------------------------------------------------------
 
-    def _get_secret(self, context: CallContext, arguments: list[object]) -> object:
+    async def _get_secret(self, context: CallContext, arguments: list[object]) -> object:
         call = cast(HostCall, context)
         key = str(arguments[0])
         if not key.strip():
@@ -180,19 +183,19 @@ class HostImports:
             call.log("secrets", f"the secret `{name}` is not declared by the component or its pack")
             return ("err", "denied")
         try:
-            value = self._secrets.get(call.caller, name)
+            value = await beside(self._secrets.get, call.caller, name)
         except OSError as error:
             call.log("secrets", f"the secret `{name}` cannot be read: {error.strerror}")
             return ("err", "internal")
         return ("err", "not-found") if value is None else ("ok", value)
 
-    def _put_secret(self, context: CallContext, arguments: list[object]) -> object:
+    async def _put_secret(self, context: CallContext, arguments: list[object]) -> object:
         call = cast(HostCall, context)
         name, value = canonical_name(str(arguments[0])), cast(bytes, arguments[1])
         if (
             name not in call.grants.secrets
             or len(value) > SECRET_BYTES
-            or not self._secrets.put(call.caller, name, value)
+            or not await beside(self._secrets.put, call.caller, name, value)
         ):
             call.log("secrets", f"the secret `{name}` was not stored")
         return None
@@ -200,39 +203,54 @@ class HostImports:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def _read(self, context: CallContext, arguments: list[object]) -> object:
-        call = cast(HostCall, context)
+        call, key = cast(HostCall, context), str(arguments[0])
         if not call.grants.state_read:
             return _denied("reading state")
-        try:
-            value = self._state.get(_scope(call), str(arguments[0]))
-        except FlowFailure as error:
-            return ("err", {"code": "unavailable", "message": str(error)})
-        if value is MISSING:
-            return ("err", {"code": "not_found", "message": f"no state under `{arguments[0]}`"})
-        return ("ok", json.dumps(value, ensure_ascii=False).encode())
+
+        def read() -> object:
+            value = self._state.get(_scope(call), key)
+            if value is MISSING:
+                return ("err", {"code": "not_found", "message": f"no state under `{key}`"})
+            return ("ok", json.dumps(value, ensure_ascii=False).encode())
+
+        return self._stored(read)
 
     def _write(self, context: CallContext, arguments: list[object]) -> object:
-        call = cast(HostCall, context)
+        call, key = cast(HostCall, context), str(arguments[0])
         if not call.grants.state_write:
             return _denied("writing state")
         try:
             value = parse(cast(bytes, arguments[1]))
-            self._state.set(_scope(call), str(arguments[0]), value)
         except ValueError:
             return ("err", {"code": "internal", "message": "the value is no JSON"})
-        except FlowFailure as error:
-            return ("err", {"code": "unavailable", "message": str(error)})
-        return ("ok", "ok")
+
+        def write() -> object:
+            self._state.set(_scope(call), key, value)
+            return ("ok", "ok")
+
+        return self._stored(write)
 
     def _delete(self, context: CallContext, arguments: list[object]) -> object:
-        call = cast(HostCall, context)
+        call, key = cast(HostCall, context), str(arguments[0])
         if not call.grants.state_write:
             return _denied("writing state")
-        try:
-            self._state.delete(_scope(call), str(arguments[0]))
-        except FlowFailure as error:
-            return ("err", {"code": "unavailable", "message": str(error)})
-        return ("ok", "ok")
+
+        def delete() -> object:
+            self._state.delete(_scope(call), key)
+            return ("ok", "ok")
+
+        return self._stored(delete)
+
+    def _stored(self, work: Callable[[], object]) -> object:
+        """What the store does, at once if it is here, else as something to wait for."""
+
+        def told() -> object:
+            try:
+                return work()
+            except FlowFailure as error:
+                return ("err", {"code": "unavailable", "message": str(error)})
+
+        return told() if self._state.local else beside(told)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
@@ -241,14 +259,14 @@ class HostImports:
         context.log("telemetry", fields)
         return ("ok", "ok")
 
-    def _config(self, context: CallContext, arguments: list[object]) -> object:
+    async def _config(self, context: CallContext, arguments: list[object]) -> object:
         """What is published for the pack, else the secret of that name, if the pack declares it."""
         call = cast(HostCall, context)
         key = str(arguments[0]) if arguments else ""
         value = call.config.get(key)
         if value is None:
             name = canonical_name(key)
-            secret = self._secrets.get(call.caller, name) if name in call.grants.secrets else None
+            secret = await beside(self._secrets.get, call.caller, name) if name in call.grants.secrets else None
             return None if secret is None else secret.decode(errors="replace")
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -263,4 +281,4 @@ def _denied(what: str) -> object:
 def _scope(call: HostCall) -> str:
     """Whose values a component sees: those of its environment and tenant, and of the verified caller if there is one."""
     caller = call.caller
-    return f"component:{caller.env}:{caller.tenant}:{caller.team or '_'}:{caller.user or '_'}"
+    return scope("component", caller.env, caller.tenant, caller.team or "_", caller.user or "_")

@@ -19,9 +19,9 @@ import msgspec
 
 from greentic.components.host import HostCall
 from greentic.flow.envelope import envelope_of
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
 from greentic.ground.documents import parse
+from greentic.ground.errors import FlowFailure
 from greentic.wasm.component import NODE_06, RUNTIME, Export, HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import CallLimits
 from greentic.wasm.values import ValueMismatch
@@ -37,7 +37,7 @@ MAX_ANSWER = 16 << 20
 NODE = 16
 
 
-def invoke_node(
+async def invoke_node(
     component: LoadedComponent, component_id: str, call: ComponentCall, host: HostCall, limits: CallLimits
 ) -> object:
     """The answer of a component as JSON. Raises `FlowFailure`."""
@@ -51,7 +51,7 @@ def invoke_node(
         arguments = [call.operation, _envelope_06(component_id, call)]
     else:
         arguments = [_context_05(call), call.operation, msgspec.json.encode(_whole(call)).decode()]
-    answer = _called(component, export, arguments, component_id, host, limits)
+    answer = await _called(component, export, arguments, component_id, host, limits)
     try:
         if interface == RUNTIME:
             return _from_cbor(
@@ -63,20 +63,22 @@ def invoke_node(
         raise FlowFailure(f"component {component_id} answers with another type than {interface} has") from None
 
 
-def invoke_provider(
+async def invoke_provider(
     component: LoadedComponent, component_id: str, call: ProviderCall, host: HostCall, limits: CallLimits
 ) -> object:
     """The answer of a provider component (JSON bytes both ways). Raises `FlowFailure`."""
     export = component.find(PROVIDER, "invoke")
     if export is None:
         raise FlowFailure(f"component {component_id} does not export {PROVIDER}")
-    answer = _called(component, export, [call.operation, msgspec.json.encode(call.input)], component_id, host, limits)
+    answer = await _called(
+        component, export, [call.operation, msgspec.json.encode(call.input)], component_id, host, limits
+    )
     if not isinstance(answer, bytes):
         raise FlowFailure(f"component {component_id} answers with another type than {PROVIDER} has")
     return _parsed(answer.decode(errors="replace"))
 
 
-def _called(
+async def _called(
     component: LoadedComponent,
     export: Export,
     arguments: list[object],
@@ -85,10 +87,9 @@ def _called(
     limits: CallLimits,
 ) -> object:
     try:
-        return component.call(export, arguments, host, limits)
+        return await component.invoke(export, arguments, host, limits)
     except Trap as trap:
-        told = f"{trap} (it computed longer than {limits.seconds:g} s)" if "interrupt" in str(trap) else str(trap)
-        raise FlowFailure(f"component {component_id} trapped: {told}") from None
+        raise FlowFailure(f"component {component_id} trapped: {trap}") from None
     except HostFailure as failure:
         raise FlowFailure(f"component {component_id}: {failure}") from None
     except (ValueMismatch, UnicodeError) as mismatch:

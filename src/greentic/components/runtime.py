@@ -7,14 +7,13 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from greentic.flow.graph import FlowFailure
 from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
-from greentic.ground.errors import BootError
+from greentic.ground import variables
+from greentic.ground.errors import BootError, FlowFailure
 from greentic.ground.extras import need
 from greentic.net.egress import EgressPolicy, read_policy
 from greentic.pack.archive import PackArchive
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 Map = dict[str, object]
 Log = Callable[[str, str], None]
-ENVIRONMENT_VARIABLE = "GREENTIC_COMPONENT_ENV"
 EGRESS_VARIABLE = "GREENTIC_HTTP_EGRESS"
 
 
@@ -43,10 +41,10 @@ class CompileReport(NamedTuple):
 class NoComponents:
     """The components of a revision that has none."""
 
-    def call(self, call: ComponentCall) -> object:
+    async def call(self, call: ComponentCall) -> object:
         raise FlowFailure(f"component '{call.component}' not found in pack")
 
-    def call_provider(self, call: ProviderCall) -> object:
+    async def call_provider(self, call: ProviderCall) -> object:
         named = call.provider_id or call.provider_type or "of any kind"
         raise FlowFailure(f"provider `{named}` not found in the packs of this revision")
 
@@ -55,16 +53,25 @@ class RevisionComponents:
     """The components of every pack of a revision."""
 
     def __init__(
-        self, packs: tuple[LoadedPack, ...], runtime: ComponentRuntime, config: dict[str, Map] | None = None
+        self,
+        packs: tuple[LoadedPack, ...],
+        runtime: ComponentRuntime,
+        config: dict[str, Map] | None = None,
+        lane: str = "",
     ) -> None:
-        """`config` is what is published for each pack, by its id in the lock. Raises as `ComponentRuntime.load`."""
-        self._calls: dict[tuple[str, bool], Components] = {}
+        """`config` is what is published for each pack, by its id in the lock; `lane` is the deployment.
+
+        Raises as `ComponentRuntime.load`.
+        """
+        self._calls: dict[str, Components] = {}
+        self.unanswered: dict[str, list[str]] = {}
+        """What will not work, by component; told before anybody asks."""
         self.report = CompileReport(0, 0, 0.0)
         if not any(pack.components for pack in packs):
             nothing = NoComponents()
-            self._calls = {(pack.manifest_id, hurry): nothing for pack in packs for hurry in (False, True)}
+            self._calls = {pack.manifest_id: nothing for pack in packs}
             return
-        from greentic.components.calls import HurriedCalls, PackCalls, ReadyPack
+        from greentic.components.calls import PackCalls, ReadyPack
 
         ready: list[ReadyPack] = []
         for pack in packs:
@@ -74,14 +81,16 @@ class RevisionComponents:
                 self.report.compiled + report.compiled,
                 self.report.seconds + report.seconds,
             )
+            self.unanswered |= {
+                f"{pack.manifest_id}/{name}": told for name, one in components.items() if (told := one.loaded.explain())
+            }
             ready.append(ReadyPack(pack, components, (config or {}).get(pack.pack_id, {})))
         for own in ready:
             seen = [own, *(other for other in ready if other is not own)]
-            self._calls[own.pack.manifest_id, False] = PackCalls(seen, runtime.made.limits, runtime.log)
-            self._calls[own.pack.manifest_id, True] = HurriedCalls(seen, runtime.made.limits, runtime.log)
+            self._calls[own.pack.manifest_id] = PackCalls(seen, runtime.made.limits, runtime.log, lane)
 
-    def of_pack(self, manifest_id: str, *, at_once: bool = False) -> Components:
-        return self._calls[manifest_id, at_once]
+    def of_pack(self, manifest_id: str) -> Components:
+        return self._calls[manifest_id]
 
 
 class ComponentRuntime:
@@ -145,7 +154,6 @@ class _Made:
             self.host,
             assets=lambda: self._assets_of(pack, described),
             environment=_environment(described.manifest),
-            wasi_http=self.policy.mode == "unrestricted" and grants.http,
         )
         return self._ready(loaded, grants)
 
@@ -166,7 +174,7 @@ class _Made:
 def egress_policy() -> EgressPolicy:
     """The egress policy of this worker. Raises `BootError`."""
     try:
-        return read_policy(os.environ.get(EGRESS_VARIABLE))
+        return read_policy(variables.text(EGRESS_VARIABLE))
     except ValueError as error:
         raise BootError(f"{EGRESS_VARIABLE}: {error}") from None
 
@@ -197,6 +205,7 @@ def _environment(manifest: Map) -> dict[str, str]:
     """The variables that the manifest asks for and the operator allows; by default none."""
     wanted = _capability(manifest, "wasi", "env")
     listed = wanted.get("allow") if isinstance(wanted, dict) else None
-    allowed = {name.strip() for name in os.environ.get(ENVIRONMENT_VARIABLE, "").split(",") if name.strip()}
+    allowed = variables.listed("GREENTIC_COMPONENT_ENV")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-    return {name: os.environ[name] for name in names if name in allowed and name in os.environ}
+    found = variables.environment()
+    return {name: found[name] for name in names if name in allowed and name in found}

@@ -11,12 +11,12 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from greentic.components.host import SECRET_BYTES, canonical_name
 from greentic.flow.ports import Caller
+from greentic.ground import variables
 
 DIRECTORY, DEV_FILE = "GREENTIC_SECRETS_DIR", "GREENTIC_DEV_SECRETS_PATH"
 _DEV_PATHS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
@@ -26,12 +26,11 @@ class SecretFiles:
     """Secrets in files, read-only."""
 
     def __init__(self, environment_directory: Path | None, environ: Mapping[str, str] | None = None) -> None:
-        found = os.environ if environ is None else environ
-        told = found.get(DIRECTORY)
-        self._directory = Path(told) if told else None
+        self._directory = variables.path(DIRECTORY, environ)
         self._dev: list[Path] = []
-        if found.get(DEV_FILE):
-            self._dev = [Path(found[DEV_FILE])]
+        told = variables.path(DEV_FILE, environ)
+        if told is not None:
+            self._dev = [told]
         elif environment_directory is not None:
             self._dev = [environment_directory / path for path in _DEV_PATHS]
 

@@ -17,9 +17,10 @@ from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.context import Context
 from greentic.flow.nodes import NodePlan
-from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
+from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall, scope
 from greentic.flow.results import Jump, Result, interpret, redirects
 from greentic.flow.state import Map, NodeOutput
+from greentic.ground.beside import kept
 from greentic.ground.errors import FlowFailure
 from greentic.ground.value_range import in_range
 
@@ -33,7 +34,7 @@ class Wait(NamedTuple):
     reason: str
 
 
-def call_builtin(
+async def call_builtin(
     node: NodePlan,
     payload: object,
     context: Context,
@@ -45,7 +46,7 @@ def call_builtin(
 ) -> Result | Wait:
     """Run a node of any kind but emit and flow.call. `entry` is the message of the turn. Raises `FlowFailure`."""
     if node.kind in ("exec", "component"):
-        return _component(node, payload, ports, caller, flow_id, attempt, entry)
+        return await _component(node, payload, ports, caller, flow_id, attempt, entry)
     if node.kind == "flow.goto":
         return _goto(payload, context)
     if node.kind == "session.wait":
@@ -53,9 +54,9 @@ def call_builtin(
     if node.kind == "var.set":
         return _set_variable(node, context)
     if node.kind in ("state.get", "state.set"):
-        return _state(node.kind, payload, ports, caller)
+        return await _state(node.kind, payload, ports, caller)
     if node.kind == "provider.invoke":
-        return _provider(node, payload, context, ports, caller)
+        return await _provider(node, payload, context, ports, caller)
     if node.kind == "remote":
         return _remote(node, payload)
     if node.kind == "tool":
@@ -66,7 +67,7 @@ def call_builtin(
 # -- components -----------------------------------------------------------------------------------------------------
 
 
-def _component(
+async def _component(
     node: NodePlan, payload: object, ports: Ports, caller: Caller, flow_id: str, attempt: int, entry: object
 ) -> Result:
     component, operation, given, config = node.component, node.operation, payload, None
@@ -95,11 +96,11 @@ def _component(
         component, operation, inlined_call(given, ports.assets) if card is None else card, config, flow_id, node.id,
         caller, attempt, card is not None,
     )  # fmt: skip
-    value = in_range(ports.components.call(call))
+    value = in_range(await ports.components.call(call))
     return interpret(component, value, catches_errors=node.routing.catches_errors)
 
 
-def _provider(node: NodePlan, payload: object, context: Context, ports: Ports, caller: Caller) -> Result:
+async def _provider(node: NodePlan, payload: object, context: Context, ports: Ports, caller: Caller) -> Result:
     source = payload if isinstance(payload, dict) else {}
     operation = _text(source.get("op")) or _text(source.get("operation"))
     if operation is None:
@@ -109,7 +110,7 @@ def _provider(node: NodePlan, payload: object, context: Context, ports: Ports, c
     if raw.get("in_map") is not None:
         given = compile_value(raw["in_map"], pointers=True).render(_Mapped(context, {"input": given, "result": given}))
     call = ProviderCall(_text(source.get("provider_id")), _text(source.get("provider_type")), operation, given, caller)
-    value = in_range(ports.components.call_provider(call))
+    value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         names = _Mapped(context, {"input": given, "result": value})
         value = compile_value(raw["out_map"], pointers=True).render(names)
@@ -155,7 +156,7 @@ def _set_variable(node: NodePlan, context: Context) -> Result:
     return Result(NodeOutput(True, {"ok": True}))
 
 
-def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Result:
+async def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Result:
     if ports.state is None:
         raise FlowFailure("state store is not configured for this runtime")
     source = payload if isinstance(payload, dict) else {}
@@ -165,9 +166,9 @@ def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Result:
     scope = state_scope(caller)
     if kind == "state.set":
         value = source.get("value")
-        ports.state.set(scope, key, value)
+        await kept(ports.state, ports.state.set, scope, key, value)
         return Result(NodeOutput(True, {"key": key, "value": value}))
-    found = ports.state.get(scope, key)
+    found = await kept(ports.state, ports.state.get, scope, key)
     if found is MISSING:
         return Result(NodeOutput(True, {"key": key, "value": None, "found": False}))
     return Result(NodeOutput(True, {"key": key, "value": found, "found": True}))
@@ -175,7 +176,7 @@ def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Result:
 
 def state_scope(caller: Caller, prefix: str = "runner") -> str:
     """Whose values a run reads and writes (rule 2)."""
-    return f"{prefix}:{caller.env}:{caller.tenant}"
+    return scope(prefix, caller.env, caller.tenant)
 
 
 # -- elsewhere ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ Rules:
    may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
 5. What a run makes is bounded in size and depth (`flow.bounds`).
 6. A message answers one question: a route that asked for its action or text takes them for the rest of the turn.
-7. What a run did beside answering is remembered (`Budget.acted`): such a run is never made again.
+7. What a run needs from outside it asks its ports for, and awaits. On a loop others go on meanwhile; without one the same code
+   runs in place (`wasm.drive`).
+8. What a run did beside answering is remembered (`Budget.acted`): such a run is never made again.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from greentic.flow.nodes import FlowPlan, NodePlan
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
 from greentic.flow.state import NodeOutput, RunState, Snapshot
-from greentic.ground.errors import FlowFailure, NotAtOnce
+from greentic.ground.errors import FlowFailure
+from greentic.ground.going import breath
 
 MAX_STEPS = 10_000
 """Nodes that one run may execute."""
@@ -35,6 +38,8 @@ MAX_SECONDS = 900.0
 """Time from the start of a run to its answer."""
 MAX_CALLS = 16
 """How deeply `flow.call` may nest."""
+PIECE_SECONDS = 0.005
+"""How long a run goes on before it lets the loop do something else."""
 _ACTING = frozenset({"exec", "component", "provider.invoke", "state.set"})
 """Kinds of nodes that may have an effect. A call that failed is not counted: it says itself whether it may be repeated."""
 SLOT_EXTRACTOR = "ai.greentic.component-slot-extractor"
@@ -88,12 +93,12 @@ def new_budget(run: Run) -> Budget:
     return Budget(run.max_steps, run.ports.clock.monotonic() + MAX_SECONDS)
 
 
-def start(run: Run, payload: object) -> Outcome:
+async def start(run: Run, payload: object) -> Outcome:
     """Run a flow from its start. Raises `FlowFailure`."""
     plan = _flow(run.ports, run.flow_id, run.pack_id)
     state = RunState({} if payload is None else payload)
     _seed_variables(plan, state)
-    return _loop(run, plan, plan.graph.first(), state)
+    return await _loop(run, plan, plan.graph.first(), state)
 
 
 def fate(plan: FlowPlan) -> str:
@@ -105,7 +110,7 @@ def fate(plan: FlowPlan) -> str:
         return str(failure)
 
 
-def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
+async def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     """Go on with a parked run. Raises `FlowFailure`."""
     plan = _flow(run.ports, snapshot.next_flow or snapshot.flow_id, run.pack_id)
     state = snapshot.state
@@ -113,7 +118,7 @@ def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     state.egress, state.taken = [], False
     if snapshot.awaiting_submit:
         state.answering, state.answers = snapshot.next_node, submitted(state.entry)
-    return _loop(run._replace(flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
+    return await _loop(run._replace(flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
 
 
 def _flow(ports: Ports, flow_id: str, pack_id: str) -> FlowPlan:
@@ -135,21 +140,26 @@ def _seed_variables(plan: FlowPlan, state: RunState) -> None:
         raise FlowFailure(f"required flow variable not provided: {', '.join(sorted(missing))}")
 
 
-def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
+async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
     clock = run.ports.clock
     budget = run.budget
     if budget is None:
         budget = new_budget(run)
         run = run._replace(budget=budget)
+    began = clock.monotonic()
     while budget.steps > 0:
         budget.steps -= 1
-        if clock.monotonic() > budget.until:
+        now = clock.monotonic()
+        if now > budget.until:
             raise Exhausted(f"flow {run.flow_id} took longer than {MAX_SECONDS:g} s")
+        if now - began > PIECE_SECONDS:
+            await breath()
+            began = clock.monotonic()
         node = plan.nodes.get(node_id)
         if node is None:
             raise FlowFailure(f"node {node_id} not found")
         context = Context(state, state.last_output, run.ports.clock)
-        result, payload = _execute(run, plan, node, state, context)
+        result, payload = await _execute(run, plan, node, state, context)
         output = _answered(node, result.output, state)
         state.nodes[node_id] = output
         state.last_output = output.payload
@@ -186,12 +196,10 @@ def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outcome:
             return Completed(_output(state, output.payload))
         _traced(run, plan, node, payload, output, following)
         node_id = following
-    if run.max_steps < MAX_STEPS:
-        raise NotAtOnce
-    raise Exhausted(f"flow {run.flow_id} took more than {MAX_STEPS} steps")
+    raise Exhausted(f"flow {run.flow_id} took more than {run.max_steps} steps")
 
 
-def _execute(
+async def _execute(
     run: Run, plan: FlowPlan, node: NodePlan, state: RunState, context: Context
 ) -> tuple[Result | Wait, object]:
     """Run one node: its output, control or wish to wait, and the payload that it was given."""
@@ -207,8 +215,8 @@ def _execute(
     if node.kind == "exec" and node.component == SLOT_EXTRACTOR:
         payload = _with_slots(payload, plan)
     if node.kind == "flow.call":
-        return _call_flow(run, payload), payload
-    result = call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt, state.entry)
+        return await _call_flow(run, payload), payload
+    result = await call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt, state.entry)
     if run.budget is not None and node.kind in _ACTING:
         run.budget.acted = True
     return result, payload
@@ -223,7 +231,7 @@ def _with_slots(payload: object, plan: FlowPlan) -> object:
     return {**payload, "input": {"slot_definitions": schema, **inner}}
 
 
-def _call_flow(run: Run, payload: object) -> Result:
+async def _call_flow(run: Run, payload: object) -> Result:
     """Run another flow as a subroutine; how it fails is its output, as that of any other turn."""
     source = payload if isinstance(payload, dict) else {}
     named = source.get("flow_id", source.get("flow"))
@@ -233,7 +241,7 @@ def _call_flow(run: Run, payload: object) -> Result:
     if run.depth >= MAX_CALLS:
         raise FlowFailure(f"flow.call failed for {flow_id}: calls nest deeper than {MAX_CALLS}")
     try:
-        outcome = start(run._replace(flow_id=flow_id, depth=run.depth + 1), source.get("input"))
+        outcome = await start(run._replace(flow_id=flow_id, depth=run.depth + 1), source.get("input"))
     except Exhausted:
         raise
     except FlowFailure as failure:

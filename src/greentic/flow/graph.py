@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.ground.errors import FlowFailure as FlowFailure
-from greentic.ground.errors import NotAtOnce as NotAtOnce
 
 Map = dict[str, object]
 

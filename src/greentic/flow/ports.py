@@ -50,11 +50,11 @@ class ProviderCall(NamedTuple):
 class Components(Protocol):
     """The components of a revision."""
 
-    def call(self, call: ComponentCall) -> object:
+    async def call(self, call: ComponentCall) -> object:
         """The answer as JSON; failures that a component reports are values. Raises `FlowFailure` for the others."""
         ...
 
-    def call_provider(self, call: ProviderCall) -> object:
+    async def call_provider(self, call: ProviderCall) -> object:
         """The answer as JSON. Raises `FlowFailure`."""
         ...
 
@@ -70,6 +70,11 @@ class Assets(Protocol):
 class StateStore(Protocol):
     """Values that outlive a run, kept per environment and tenant."""
 
+    @property
+    def local(self) -> bool:
+        """Whether it answers without asking over a network."""
+        ...
+
     def get(self, scope: str, key: str) -> object:
         """The value, or `MISSING`. Raises `FlowFailure`."""
         ...
@@ -79,6 +84,11 @@ class StateStore(Protocol):
         ...
 
     def delete(self, scope: str, key: str) -> bool: ...
+
+
+def scope(*parts: str) -> str:
+    """The name of a scope that is made of parts. No two lists of parts have one, nor does a key run into a part."""
+    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
 
 
 class Now(Protocol):

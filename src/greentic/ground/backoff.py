@@ -50,11 +50,15 @@ class Patience:
         """Seconds until patience ends; never negative."""
         return max(self.ends - self._clock.monotonic(), 0.0)
 
-    def wait(self, asked: float = 0.0) -> bool:
-        """Wait before the next try; False, at once, if there is none."""
+    def next_pause(self, asked: float = 0.0) -> float | None:
+        """Seconds to wait before the next try; nothing if there is none."""
         self.tried += 1
         pause = self._backoff.pause(self.tried, self._random, asked)
-        if self.tried >= self._tries or pause > self.left():
-            return False
-        self._clock.sleep(pause)
-        return True
+        return None if self.tried >= self._tries or pause > self.left() else pause
+
+    def wait(self, asked: float = 0.0) -> bool:
+        """Wait before the next try; False, at once, if there is none."""
+        pause = self.next_pause(asked)
+        if pause is not None:
+            self._clock.sleep(pause)
+        return pause is not None

@@ -147,7 +147,3 @@ class FlowFailure(Exception):
     def __init__(self, text: str = "", *, retryable: bool | None = None, backoff_ms: int | None = None) -> None:
         super().__init__(text)
         self.retryable, self.backoff_ms = retryable, backoff_ms
-
-
-class NotAtOnce(Exception):
-    """A run that was to be over in a moment and is not; it had no effect and is to be made again, without hurry."""

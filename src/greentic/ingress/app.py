@@ -6,7 +6,6 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
@@ -18,9 +17,12 @@ from greentic.activate.lease import Serving
 from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.bounds import MAX_DEPTH, too_deep
-from greentic.flow.graph import FlowFailure, NotAtOnce
 from greentic.flow.select import NoFlow
+from greentic.ground.beside import kept
 from greentic.ground.clock import Clock, timestamp, unix_seconds
+from greentic.ground.errors import FlowFailure
+from greentic.ground.going import begun
+from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
 from greentic.ingress.front import Answer
 from greentic.ingress.http1 import Headers, Incoming
@@ -35,7 +37,6 @@ from greentic.ingress.identity import (
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.ingress.status import status
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.ingress.turn_pool import TurnPool
 from greentic.model.routes import Route, find_route, find_tenant
 from greentic.sessions.conversation import Identity
 from greentic.telemetry.log import OperatorLog, traceback_of
@@ -123,10 +124,9 @@ class WorkerApp:
         self.serving = serving
         self.listen_addr = listen_addr
         self.draining = False
-        self.pool = TurnPool()
+        self.admission = Admission()
         self._gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
         self._clock: Clock = services.clock
-        self._local = services.conversations.values.local
         self._peers = peers
 
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
@@ -258,33 +258,33 @@ class WorkerApp:
         replied: Callable[[Served], Reply],
         named: str | None = None,
     ) -> Reply | Coroutine[object, object, Reply]:
-        """Run a turn, on the revision that was drawn or on the one where the session waits; on the loop, else beside it."""
+        """Run a turn, on the revision that was drawn or on the one where the session waits; as far as it comes at once."""
 
-        def work(*, at_once: bool = False) -> Served:
+        async def work() -> Reply:
             revision, services = drawn, self._services
-            if not drawn.never_waits:
-                pinned = services.conversations.pinned(route.deployment_id, route.tenant, identity)
-                held = None if pinned is None else self.serving.find(pinned)
-                revision = revision if held is None else held
-            with self.serving.lease(revision):
-                found = turn(
-                    revision, activity, route.tenant, route.team, identity, services, at_once=at_once, message_id=named
-                )
-            return Served(revision, found)
-
-        async def beside() -> Reply:
             try:
-                return replied(await self.pool.run(work))
+                await self.admission.enter(route.deployment_id)
+            except Busy:
+                raise _busy() from None
+            try:
+                if not drawn.never_waits:
+                    conversations = services.conversations
+                    pinned = await kept(
+                        conversations.values, conversations.pinned, route.deployment_id, route.tenant, identity
+                    )
+                    held = None if pinned is None else self.serving.find(pinned)
+                    revision = revision if held is None else held
+                with self.serving.lease(revision):
+                    found = await turn(
+                        revision, activity, route.tenant, route.team, identity, services, message_id=named
+                    )
+                return replied(Served(revision, found))
             except (NoFlow, FlowFailure) as error:
                 raise self._no_flow(drawn, error) from None
+            finally:
+                self.admission.leave(route.deployment_id)
 
-        try:
-            if self._local:
-                with contextlib.suppress(NotAtOnce):
-                    return replied(work(at_once=True))
-        except (NoFlow, FlowFailure) as error:
-            raise self._no_flow(drawn, error) from None
-        return beside()
+        return begun(work())
 
     def _no_flow(self, drawn: ActiveRevision, error: Exception) -> Refused:
         self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
@@ -319,6 +319,11 @@ class WorkerApp:
             return Reply(200, msgspec.json.encode(answer), cors=False)
 
         return self._turn(route, revision, invoke_activity(wanted.payload), seen.identity, replied)
+
+
+def _busy() -> Refused:
+    text = "this worker has more to do than it can; nothing was done, come back later"
+    return Refused(503, text, extra=[(b"retry-after", b"%d" % RETRY_SECONDS)])
 
 
 def message_id(request: Request, body: object) -> str | None:

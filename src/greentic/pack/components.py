@@ -15,11 +15,10 @@ from typing import NamedTuple, cast
 from greentic.ground.errors import MalformedArtifact
 from greentic.pack import cbor
 from greentic.pack.archive import LOCK, PackArchive
+from greentic.wasm.format import check_component
 
 SOURCES = "greentic.pack.component_sources@v1"
 PROVIDERS = "greentic.provider-extension.v1"
-COMPONENT_MAGIC = b"\0asm\x0d\0\x01\0"
-CORE_MODULE_MAGIC = b"\0asm\x01\0\0\0"
 
 Map = dict[str, object]
 
@@ -81,17 +80,6 @@ def components_of(archive: PackArchive) -> tuple[list[PackComponent], list[str]]
             hint="rebuild the pack with its components inside",
         )
     return found, warnings
-
-
-def check_component(data: bytes, name: str) -> None:
-    """Raise `MalformedArtifact` for what is no WebAssembly component."""
-    if data.startswith(CORE_MODULE_MAGIC):
-        raise MalformedArtifact(
-            f"component {name} is a core WebAssembly module, expected a component",
-            hint="wrap it: wasm-tools component new",
-        )
-    if not data.startswith(COMPONENT_MAGIC):
-        raise MalformedArtifact(f"component {name} is no WebAssembly component")
 
 
 def providers_of(archive: PackArchive) -> list[Provider]:

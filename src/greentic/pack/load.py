@@ -27,8 +27,6 @@ from greentic.pack.manifest import FlowRecord, PackManifest
 from greentic.pack.runtime_flows import flows_of
 from greentic.pack.signature import SignaturePolicy, signature_warnings
 
-_WITHOUT_EFFECTS = frozenset({"emit", "exec", "component", "flow.call", "flow.goto", "session.wait", "var.set"})
-
 
 class LoadedFlow(NamedTuple):
     pack_id: str
@@ -60,8 +58,6 @@ class LoadedPack(NamedTuple):
     assets: PackAssets
     provides_messaging: bool
     signed: bool
-    at_once: bool
-    """Whether no node of its flows waits for anything but components, or changes anything outside its run."""
     warnings: tuple[str, ...]
 
 
@@ -111,11 +107,10 @@ def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -
     known = Known(resolver.has, frozenset(f.flow_id for f in flows), resolver.operations)
     warnings = [*sbom, *signature, *warnings]
     warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
-    without_effects = all(node.kind in _WITHOUT_EFFECTS for flow in flows for node in flow.plan.nodes.values())
     return LoadedPack(
         place.pack_id, manifest.pack_id, manifest.version, place.digest, place, flows, {f.flow_id: f.plan for f in flows},
         tuple(components), tuple(providers), tuple(_secret_keys(manifest, records)), PackAssets(place.path),
-        _provides_messaging(providers), signed, without_effects, tuple(warnings),
+        _provides_messaging(providers), signed, tuple(warnings),
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class RedisStore:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        lock = self._redis.lock(f"{key}:held", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS)
+        lock = self._redis.lock(f"{key}:held", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS, thread_local=False)
         with self._queue.waiting(key), self._told():
             if not lock.acquire():
                 raise still_held()

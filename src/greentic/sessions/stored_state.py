@@ -15,6 +15,11 @@ class StoredState:
     def __init__(self, values: ValueStore, namespace: str = "greentic:state") -> None:
         self._values, self._namespace = values, namespace
 
+    @property
+    def local(self) -> bool:
+        """Whether it answers without asking over a network."""
+        return self._values.local
+
     def get(self, scope: str, key: str) -> object:
         found = self._values.get(f"{self._namespace}:{scope}:{key}")
         return MISSING if found is None else in_range(msgspec.json.decode(found))

@@ -11,11 +11,9 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import tempfile
-import time
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,10 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from wasmtime import WasmtimeError
 from wasmtime import component as c
 
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK
+from greentic.ground.disk import exclusive, replace_file
 from greentic.ground.errors import BootError, MalformedArtifact
+from greentic.ground.optional import done_without
 from greentic.ground.user_cache import user_cache
-from greentic.pack.components import check_component
 from greentic.wasm.engine import ComponentEngine, engine_version
+from greentic.wasm.format import check_component
 from greentic.wasm.scratch import scratch_directory
 
 if TYPE_CHECKING:
@@ -43,12 +45,12 @@ class Compiled(NamedTuple):
     """Time of compiling; 0 for an entry that was there."""
 
 
-def default_directory(environ: dict[str, str] | None = None) -> Path:
-    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache."""
-    found = os.environ if environ is None else environ
-    told = found.get(VARIABLE)
-    if told:
-        return Path(told)
+def default_directory(environ: Mapping[str, str] | None = None) -> Path | None:
+    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache; nothing if the variable is `off`."""
+    found = variables.environment() if environ is None else environ
+    told = variables.path(VARIABLE, found)
+    if told is not None:
+        return None if str(told) in variables.NO else told
     return (user_cache(found) or Path("~").expanduser() / ".cache" / "greentic") / "components"
 
 
@@ -56,18 +58,21 @@ class CompileCache:
     """A directory of compiled components."""
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = self._open(directory or default_directory()) / engine_version()
+        self.directory = self._open(directory if directory is not None else default_directory()) / engine_version()
         self.directory.mkdir(mode=0o700, exist_ok=True)
 
     @staticmethod
-    def _open(directory: Path) -> Path:
+    def _open(directory: Path | None) -> Path:
+        if directory is None:
+            return Path(scratch_directory("greentic-components-"))
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = directory.lstat()
             if not os.access(directory, os.W_OK):
                 raise PermissionError
-        except OSError:
+        except OSError as error:
             # A read-only home, as in a hardened pod: compiled code then lives as long as this process.
+            done_without("the cache of compiled components", f"{directory}: {error.strerror or 'it cannot be written'}")
             return Path(scratch_directory("greentic-components-"))
         if found.st_uid != os.geteuid() or found.st_mode & 0o077 or not directory.is_dir() or directory.is_symlink():
             raise BootError(
@@ -89,12 +94,12 @@ class CompileCache:
             found = self._find(engine, key)
             if found is not None:
                 return Compiled(found, 0.0)
-            began = time.monotonic()
+            began = CLOCK.monotonic()
             try:
                 component = c.Component(engine.engine, wasm)
             except WasmtimeError as error:
                 raise MalformedArtifact(f"component {name} does not compile: {_first_cause(str(error))}") from None
-            seconds = time.monotonic() - began
+            seconds = CLOCK.monotonic() - began
             self._keep(key, bytes(component.serialize()))
             return Compiled(component, seconds)
 
@@ -123,29 +128,17 @@ class CompileCache:
     def _keep(self, key: str, code: bytes) -> None:
         path, record = self._paths(key)
         with suppress(OSError):  # a full disk costs the next start its time, not this one its life
-            self._write(path, code)
-            self._write(record, hashlib.sha256(code).hexdigest().encode())
+            replace_file(path, code)
+            replace_file(record, hashlib.sha256(code).hexdigest().encode())
             self.prune(MAX_BYTES)
 
     def _paths(self, key: str) -> tuple[Path, Path]:
         return self.directory / f"{key}.cwasm", self.directory / f"{key}.sha256"
 
-    def _write(self, path: Path, data: bytes) -> None:
-        fd, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.directory)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         with (self.directory / f".{key}.lock").open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            exclusive(file.fileno())
             yield
 
     def prune(self, max_bytes: int) -> int:

@@ -4,29 +4,42 @@ Rules:
 1. Every call gets a new store and instance, with limits; nothing of it survives the call, and nothing of a trapped one is
    used again.
 2. Exports and imports are found by asking the component, never by the `world` that a manifest claims.
-3. Imports are answered by the functions of a host for the interface and version that is asked for. A function that nobody
-   answers is linked to one that says so when it is called.
+3. Imports are answered by the functions of a host for the interface and version that is asked for. One that nobody answers is
+   linked to a trap that names it: components of common toolchains import much that they never call. `explain` tells of it early.
 4. Type-only imports need no definition. WASI is the library's own, without sockets to anywhere and with a read-only `/assets`
-   at most.
+   at most. WASI HTTP would go past the rules of egress, so nobody answers it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from wasmtime import WasiConfig, WasmtimeError
 from wasmtime import component as c
 from wasmtime.component._types import ComponentExtern
 
 from greentic.ground.errors import MalformedArtifact
+from greentic.ground.going import in_place
 from greentic.wasm import native
-from greentic.wasm.engine import TICK_SECONDS, CallLimits, ComponentEngine
-from greentic.wasm.values import VALUE_BYTES, Keep, Signature, ValueMismatch, signature_of
+from greentic.wasm.call import (
+    Call,
+    CallContext,
+    HostFailure,
+    HostFunction,
+    Target,
+    Trap,
+    host_callback,
+    not_provided,
+    stderr_callback,
+    stdout_callback,
+)
+from greentic.wasm.drive import finish
+from greentic.wasm.engine import CallLimits, ComponentEngine
+from greentic.wasm.values import Keep, Signature, signature_of
+
+__all__ = ["CallContext", "Export", "Host", "HostFailure", "HostFunction", "LoadedComponent", "Trap"]
 
 NODE_06, RUNTIME = "greentic:component/node@0.6.0", "greentic:component/component-runtime@0.6.0"
 ENTRY_POINTS = (
@@ -35,26 +48,6 @@ ENTRY_POINTS = (
     ("greentic:component/node@0.4.0", "invoke"),
     (RUNTIME, "run"),
 )
-MAX_OUTPUT = 64 << 10
-"""Bytes of standard output and error that a call may log."""
-
-
-class Trap(Exception):
-    """A call that ended in a trap, or could not begin; the text says why."""
-
-
-class HostFailure(Exception):
-    """A host function that ends the call: its text is what the caller of the component is told."""
-
-
-class CallContext(Protocol):
-    """For whom a call runs; host functions get it."""
-
-    def log(self, stream: str, text: str) -> None: ...
-
-
-HostFunction = Callable[[CallContext, list[object]], object]
-"""Answers one call of an import with a value of its declared result type."""
 
 
 class Host(Protocol):
@@ -65,35 +58,12 @@ class Host(Protocol):
         ...
 
 
-class Pace:
-    """Whether a component's calls are short; a few must have been seen, and a long one is remembered for a while."""
-
-    QUICK_SECONDS = 0.003
-    SEEN, REMEMBERED = 3, 1000
-
-    def __init__(self) -> None:
-        self._left = self.SEEN
-
-    @property
-    def quick(self) -> bool:
-        return self._left <= 0
-
-    def took(self, seconds: float) -> None:
-        if seconds > self.QUICK_SECONDS:
-            self._left = self.REMEMBERED
-        elif self._left > 0:
-            self._left -= 1
-
-
 class Export(NamedTuple):
     """A function that a component exports."""
 
     handle: c.ExportIndex
     address: int
     signature: Signature
-
-
-_current = threading.local()
 
 
 class LoadedComponent:
@@ -107,8 +77,8 @@ class LoadedComponent:
         *,
         assets: Callable[[], str | None] = lambda: None,
         environment: dict[str, str] | None = None,
-        wasi_http: bool = False,
     ) -> None:
+        """Raises `MalformedArtifact` for imports that cannot be linked at all."""
         self._engine, self._component = engine, component
         self._environment = environment or {}
         kind = component.type
@@ -116,30 +86,21 @@ class LoadedComponent:
         self._read_exports(kind)
         self.imports: dict[str, tuple[str, ...]] = {}
         self.unanswered: list[str] = []
-        self.blocked: str | None = None
-        """Why no call can be made, for a component that imports what this worker cannot stand in for."""
+        """Functions that are imported and that nobody answers; a call of one ends the call of the component."""
         self._callbacks: list[object] = []
         self._linker = c.Linker(engine.engine)
         self._linker.allow_shadowing = True
-        self._linker.add_wasip2()
+        self._linker_address = native.address(self._linker)
+        self._address = native.address(component)
         imports = kind.imports(engine.engine)
-        self._wasi_http = wasi_http and any(name.startswith("wasi:http/") for name in imports)
         self._wasi = any(name.startswith("wasi:") for name in imports)
         self._outputs = [s for s in ("stdout", "stderr") if any(name.startswith(f"wasi:cli/{s}@") for name in imports)]
         self._assets = assets() if any(name.startswith("wasi:filesystem/") for name in imports) else None
-        if self._wasi_http:
-            self._linker.add_wasi_http()
+        if self._wasi:
+            self._refuse(native.linker_add_wasi(self._linker_address), "WASI")
         self._link(imports, host)
-        self.pace = Pace()
-        self.pure = all(
-            name.startswith("greentic:component/control@")
-            or (name.startswith("wasi:") and not name.startswith("wasi:http/") and not functions)
-            for name, functions in self.imports.items()
-            if functions or name.startswith("wasi:")
-        )
-        """Whether a call has no effect but its answer and never sleeps, so that one that was given up can be made again."""
-        self._linker_address = native.address(self._linker)
-        self._address = native.address(component)
+        self._refuse(native.linker_trap_unknown(self._linker_address, self._address), "what is not provided")
+        self._memories = [1]
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -171,6 +132,13 @@ class LoadedComponent:
         """An exported function of an interface with its version, such as `greentic:component/node@0.6.0`."""
         return self.exports.get(interface, {}).get(function)
 
+    def explain(self) -> list[str]:
+        """What will never work, or end a call that needs it: no function to call, and imports that nobody answers."""
+        found: list[str] = []
+        if self.entry_point is None and not self.exports:
+            found.append("it exports no function")
+        return found + [f"{not_provided(name)}; a call that needs it fails" for name in self.unanswered]
+
     # -- linking ----------------------------------------------------------------------------------------------------
 
     def _link(self, imports: dict[str, ComponentExtern], host: Host) -> None:
@@ -178,10 +146,6 @@ class LoadedComponent:
         with self._linker.root() as root:
             for interface, extern in imports.items():
                 item = extern.ty
-                if interface.startswith("wasi:") and not (interface.startswith("wasi:http/") and not self._wasi_http):
-                    members = item.exports(engine) if isinstance(item, c.ComponentInstanceType) else {}
-                    self.imports[interface] = tuple(name for name in members if name.startswith("subscribe-"))
-                    continue
                 if isinstance(item, c.FuncType):
                     self._define(root, "", interface, item, host)
                     continue
@@ -190,10 +154,11 @@ class LoadedComponent:
                 members = item.exports(engine)
                 functions = {n: m.ty for n, m in members.items() if isinstance(m.ty, c.FuncType)}
                 self.imports[interface] = tuple(functions)
+                if interface.startswith("wasi:") and not interface.startswith("wasi:http/"):
+                    continue
                 if any(isinstance(member.ty, c.ResourceType) for member in members.values()):
-                    # There is no neutral stand-in for a resource, so the component cannot be instantiated.
+                    # There is no neutral stand-in for a resource: all of the interface traps.
                     self.unanswered += [f"{interface}#{name}" for name in functions]
-                    self.blocked = _blocked(interface)
                     continue
                 if functions:
                     with root.add_instance(interface) as instance:
@@ -207,162 +172,55 @@ class LoadedComponent:
             self.unanswered.append(full)
 
             def function(context: CallContext, arguments: list[object]) -> object:
-                raise HostFailure(f"the import `{full}` is not provided by this worker")
+                raise HostFailure(not_provided(full))
 
-        callback = native.library.wasmtime_component_func_callback_t(_host_callback(function, signature_of(kind)))
+        callback = host_callback(function, signature_of(kind))
         self._callbacks.append(callback)
         raw = name.encode()
-        error = native.library.wasmtime_component_linker_instance_add_func(
-            where.ptr(), ctypes.create_string_buffer(raw), len(raw), callback, None, _NO_FINALIZER
-        )
-        if error:
-            raise MalformedArtifact(f"the import `{full}` cannot be linked: {WasmtimeError._from_ptr(error)}")
+        failed = native.linker_add_function(native.address(where), raw, len(raw), callback, None, None)
+        self._refuse(failed, f"the import `{full}`")
+
+    @staticmethod
+    def _refuse(failed: int | None, what: str) -> None:
+        if failed:
+            raise MalformedArtifact(f"{what} cannot be linked: {native.take_error(failed)}")
 
     # -- calling ----------------------------------------------------------------------------------------------------
 
-    def call(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> object:
-        """Call an export in a fresh instance. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
-        if self.blocked is not None:
-            raise Trap(self.blocked)
+    def begin(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> Call:
+        """A call of an export in a fresh instance, not advanced yet. Raises `Trap` or `ValueMismatch`."""
         keep: Keep = []
         parameters = export.signature.parameters
         if len(parameters) != len(arguments):
             raise Trap(f"the function takes {len(parameters)} arguments, not {len(arguments)}")
         packed = b"".join([p.lower(a, keep) for (_, p), a in zip(parameters, arguments, strict=True)])
-        store = native.store_new(self._engine.address, None, None)
-        try:
-            return self._run(store, export, packed, len(arguments), context, limits)
-        finally:
-            native.store_delete(store)
+        target = Target(
+            self._engine, self._linker_address, self._address, export.address, export.signature.result,
+            self._wasi_config if self._wasi else None, self._memories,
+        )  # fmt: skip
+        return Call(target, packed, keep, context, limits)
 
-    def _run(
-        self, store: int, export: Export, packed: bytes, count: int, context: CallContext, limits: CallLimits
-    ) -> object:
-        native.store_limiter(
-            store,
-            limits.memory_bytes,
-            limits.table_elements,
-            limits.instances,
-            limits.instances,
-            limits.memories,
-        )
-        inner = native.store_context(store)
-        native.set_epoch_deadline(inner, max(1, round(limits.seconds / TICK_SECONDS)) + 1)
-        if self._wasi:
-            failed = native.set_wasi(inner, ctypes.cast(self._wasi_config(context)._consume(), ctypes.c_void_p))
-            if failed:
-                raise Trap(native.take_error(failed))
-            if self._wasi_http:
-                native.set_wasi_http(inner)
-        with _calling(context):
-            instance = ctypes.create_string_buffer(16)
-            failed = native.instantiate(self._linker_address, inner, self._address, instance)
-            if failed:
-                raise self._failure(failed)
-            function = ctypes.create_string_buffer(32)
-            if not native.get_func(instance, inner, export.address, function):
-                raise Trap("the component does not export the function")
-            result = ctypes.create_string_buffer(VALUE_BYTES)
-            answers = export.signature.result is not None
-            failed = native.func_call(function, inner, packed, count, result if answers else None, int(answers))
-            if failed:
-                raise self._failure(failed)
-        if export.signature.result is None:
-            return None
-        try:
-            return export.signature.result.lift(result.raw, 0)
-        finally:
-            native.val_delete(result)
+    async def invoke(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> object:
+        """What an export answers. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
+        return await finish(self.begin(export, arguments, context, limits))
 
-    def _wasi_config(self, context: CallContext) -> WasiConfig:
-        wasi = WasiConfig()
-        if self._assets is not None:
-            try:
-                wasi.preopen_dir(self._assets, "/assets", False)
-            except WasmtimeError as error:
-                raise Trap(f"the assets of the pack cannot be opened: {_short(str(error))}") from None
+    def call(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> object:
+        """The same in a thread without an event loop."""
+        return in_place(self.invoke(export, arguments, context, limits))
+
+    def _wasi_config(self) -> int:
+        wasi: int = native.wasi_new()
+        if self._assets is not None and not native.wasi_preopen(wasi, self._assets.encode(), b"/assets", False):
+            native.wasi_delete(wasi)
+            raise Trap("the assets of the pack cannot be opened")
         if self._environment:
-            wasi.env = list(self._environment.items())
+            names = (ctypes.c_char_p * len(self._environment))(*(name.encode() for name in self._environment))
+            values = (ctypes.c_char_p * len(self._environment))(
+                *(value.encode() for value in self._environment.values())
+            )
+            native.wasi_environment(wasi, len(names), names, values)
         if "stdout" in self._outputs:
-            wasi.stdout_custom = _output(context, "stdout")
+            native.wasi_stdout(wasi, stdout_callback, None, None)
         if "stderr" in self._outputs:
-            wasi.stderr_custom = _output(context, "stderr")
+            native.wasi_stderr(wasi, stderr_callback, None, None)
         return wasi
-
-    @staticmethod
-    def _failure(error: int) -> BaseException:
-        """What ended a call: the exception of a host function, else a trap."""
-        text = native.take_error(error)
-        failure: BaseException | None = getattr(_current, "failure", None)
-        _current.failure = None
-        return Trap(_short(text)) if failure is None else failure
-
-
-def _blocked(interface: str) -> str:
-    if interface.startswith("wasi:http/"):
-        return (
-            f"the component imports `{interface}`, which is there only with GREENTIC_HTTP_EGRESS=unrestricted "
-            "and a manifest that does not forbid http"
-        )
-    return f"the component imports `{interface}`, which this worker does not provide"
-
-
-def _short(text: str) -> str:
-    """A trap as one line: the reason, without the backtrace of the wasm."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reasons = [line for line in lines if "wasm trap:" in line or "exceeds memory limits" in line]
-    told = reasons[-1] if reasons else lines[-1] if lines else "unknown failure"
-    return told.split(": ", 1)[1] if told[:2] in ("0:", "1:", "2:") else told
-
-
-def _output(context: CallContext, stream: str) -> Callable[[bytes], int]:
-    left = MAX_OUTPUT
-
-    def write(data: bytes) -> int:
-        nonlocal left
-        if left > 0:
-            context.log(stream, data[:left].decode(errors="replace"))
-            left -= len(data)
-        return len(data)
-
-    return write
-
-
-@contextlib.contextmanager
-def _calling(context: CallContext) -> Iterator[None]:
-    """Make the context known to the host functions of this thread's call."""
-    before = getattr(_current, "context", None)
-    _current.context, _current.failure = context, None
-    try:
-        yield
-    finally:
-        _current.context = before
-
-
-def _host_callback(function: HostFunction, signature: Signature) -> Callable[..., int]:
-    lifts = [converter.lift for _, converter in signature.parameters]
-    result = signature.result
-
-    def callback(
-        data: object, context: object, kind: object, arguments: object, count: int, results: object, result_count: int
-    ) -> int:
-        try:
-            raw = ctypes.string_at(arguments, count * VALUE_BYTES) if count else b""  # type: ignore[arg-type]
-            values = [lift(raw, index * VALUE_BYTES) for index, lift in enumerate(lifts)]
-            answer = function(_current.context, values)
-            if result is not None:
-                keep: Keep = []
-                packed = result.lower(answer, keep)
-                native.val_clone(packed, ctypes.cast(results, ctypes.c_void_p))  # type: ignore[arg-type]
-        except BaseException as error:  # noqa: BLE001  nothing may unwind through the library
-            told = error
-            if isinstance(error, Exception) and not isinstance(error, HostFailure | ValueMismatch):
-                told = HostFailure(f"a host function failed: {type(error).__name__}")
-            _current.failure = told
-            return int(native.error_new(b"a host function failed"))
-        return 0
-
-    return callback
-
-
-_NO_FINALIZER = ctypes.cast(0, ctypes.CFUNCTYPE(None, ctypes.c_void_p))

@@ -125,7 +125,6 @@ def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, re
     app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
     asyncio.run(_serve(booted, app, front, bound, ready))
-    app.pool.stop()
 
 
 async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, ready: Callable[[], None]) -> None:
