@@ -12,11 +12,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "scripts"))
 import threats_page as table
 
-OWED: frozenset[str] = frozenset(
-    {
-        "waiting-component",
-    }
-)
+OWED: frozenset[str] = frozenset()
 
 
 def test_the_page_of_threats_is_printed_from_its_table() -> None:

@@ -323,6 +323,60 @@ def raw(function: str, interface: str, arguments: list[object], host: HostImport
     return asyncio.run(answer) if asyncio.iscoroutine(answer) else answer
 
 
+class Gated:
+    """Host functions that answer only once a gate is open."""
+
+    def __init__(self, host: HostImports) -> None:
+        self.host, self.gate, self.asked = host, asyncio.Event(), 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.host, name)
+
+    def function(self, interface: str, name: str) -> object:
+        answer = self.host.function(interface, name)
+
+        async def later(where: HostCall, arguments: list[object]) -> object:
+            self.asked += 1
+            await self.gate.wait()
+            found = answer(where, arguments)
+            return await found if asyncio.iscoroutine(found) else found
+
+        return later
+
+
+RUN = ["run", {"ctx": {}, "flow-id": "", "step-id": "", "component-id": "", "payload-cbor": b"\x00"}]
+
+
+def test_threat_waiting_component_calls_that_wait_hold_up_nobody():
+    async def scenario() -> None:
+        state = SimulatedState()
+        state.set("component:local:acme:_:_", "abc", "value")
+        host = Gated(imports(state))
+        slow, quick = loaded(wat.node_06(READS, {STATE: [READ]}, says("abc")), host), loaded(wat.node_06())
+        waiting = [
+            asyncio.ensure_future(slow.invoke(slow.entry_point[1], RUN, context(), DEFAULT_LIMITS)) for _ in range(100)
+        ]
+        while host.asked < len(waiting):
+            await asyncio.sleep(0)
+        assert await quick.invoke(quick.entry_point[1], RUN, context(), DEFAULT_LIMITS)
+        assert not any(call.done() for call in waiting)
+        waiting.pop().cancel()  # a caller who leaves takes its call along
+        host.gate.set()
+        assert {answer[1]["output-cbor"] for answer in await asyncio.gather(*waiting)} == {b'"value"'}
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_threat_waiting_component_a_call_that_is_never_answered_ends_by_its_deadline():
+    async def scenario() -> None:
+        slow = loaded(wat.node_06(READS, {STATE: [READ]}, says("abc")), Gated(imports(SimulatedState())))
+        impatient = HostCall("c", CALLER, Grants(), 0.05, lambda source, text: None)
+        with pytest.raises((Trap, HostFailure)):
+            await slow.invoke(slow.entry_point[1], RUN, impatient, DEFAULT_LIMITS)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 STATE = "greentic:state/state-store@1.0.0"
 SECRETS = "greentic:secrets-store/secrets-store@1.0.0"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from greentic.components.runtime import CompileReport, ComponentRuntime, RevisionComponents
+from greentic.ground import variables
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import read_signature_policy
@@ -17,7 +16,9 @@ def check_loadable(located: list[LocatedPack]) -> CompileReport:
 
     Raises the typed error of the first that does not load.
     """
-    policy = read_signature_policy(os.environ.get("GREENTIC_PACK_SIGNATURES"), os.environ.get("GREENTIC_PACK_SIGNERS"))
+    policy = read_signature_policy(
+        variables.text("GREENTIC_PACK_SIGNATURES") or None, variables.text("GREENTIC_PACK_SIGNERS") or None
+    )
     packs = tuple(load_packs(located, policy))
     runtime = ComponentRuntime(None, StoredState(MemoryStore()), lambda source, text: None)
     return RevisionComponents(packs, runtime).report

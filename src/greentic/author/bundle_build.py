@@ -17,7 +17,7 @@ import msgspec
 from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
 from greentic.bundle.contents import LOCK, MANIFEST, is_pack
 from greentic.bundle.squashfs_writer import write_image
-from greentic.ground.disk import io_error
+from greentic.ground.disk import io_error, place, sync_file
 from greentic.ground.documents import JsonObject, pretty
 from greentic.ground.errors import InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import file_digest
@@ -76,8 +76,8 @@ def _write(tree: Path, out: Path, packs: list[str]) -> Built:
         with temporary.open("xb") as file:
             size = write_image(tree, file)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
+            sync_file(file.fileno())
+        place(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
     return Built(out, file_digest(out), size, packs)
