@@ -103,7 +103,7 @@ def test_threat_slow_peer_what_does_not_come_in_time_is_a_408(clock, sent, what)
         async with site() as made:
             reader, writer = await made.open()
             writer.write(sent)
-            await seen(lambda: any(c.half_sent for c in made.front.connections))
+            await seen(lambda: bool(made.front.half_sent))
             clock.sleep(9)
             made.front._sweep()
             assert made.front.connections
@@ -184,7 +184,7 @@ def test_threat_slow_peer_who_does_not_read_is_cut(clock):
             made.front.handler = lambda incoming, peer: Answer(200, big * 1024, [])
             reader, writer = await made.open()
             writer.write(GET * 40)
-            await seen(lambda: any(c.busy for c in made.front.connections))
+            await seen(lambda: bool(made.front.unread))
             clock.sleep(31)
             made.front._sweep()
             await seen(lambda: not made.front.connections)

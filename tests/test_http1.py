@@ -111,7 +111,7 @@ def test_repeated_fields_are_joined_as_lists_and_cookies_are():
     ("target", "path", "host"),
     [
         (b"/a%20b?x=%2f", "/a b", b"h"), (b"/workers%2Finvoke", "/workers%2Finvoke", b"h"), (b"/%C3%A9", "/é", b"h"), (b"/%ff", "/\ufffd", b"h"), (b"/a%00b", "/a%00b", b"h"),
-        (b"http://other:8/p?q", "/p", b"other:8"), (b"HTTPS://[::1]", "/", b"[::1]"), (b"http://other?q/x", "/", b"other"), (b"*", "*", b"h"), (b"/%", "/%", b"h"),
+        (b"http://other:8/p?q", "/p", b"other:8"), (b"HTTPS://[::1]", "/", b"[::1]"), (b"http://other?q/x", "/", b"other"), (b"*", "*", b"h"), (b"/%", "/%", b"h"), (b"/a?\\", "/a", b"h"),
     ],
 )  # fmt: skip
 def test_targets(target, path, host):
@@ -150,8 +150,9 @@ PIECES = st.sampled_from(
 @settings(max_examples=400)
 @given(st.lists(PIECES, max_size=12))
 def test_what_is_taken_another_parser_takes_the_same(pieces):
-    """Ours may refuse more than h11 does. What ours takes, h11 reads as the same method, length and body."""
-    data = b"".join(pieces)
+    """Ours may refuse more than h11 does. What ours takes, h11 reads as the same method, length and body; but for one empty line
+    before a request, which RFC 9112 (2.2) lets a server pass over and h11 refuses."""
+    data = b"".join(pieces).removeprefix(b"\r\n")
     try:
         ours = read(data)
     except Refusal:

@@ -3,12 +3,15 @@
 Rules:
 1. Everything that a peer sends or withholds has a deadline: the head from its first byte, the body, the next request of a kept
    connection, the reading of an answer. One sweep a second ends what is over it; a head or body that is late gets a 408.
-2. Connections are counted, below the number of files that the process may open. At the limit the connection that has been idle for
-   longest makes room, else the one whose head has been incomplete for longest. If none can, the newcomer gets answers to probes alone,
-   and 503 for anything else.
-3. One request of a connection is answered at a time, in order. While it runs, only a bounded rest of the next is taken in.
+   What comes without being a request, an empty line, wins no time.
+2. Connections are counted, below the number of files that the process may open. At the limit one makes room: the first that there is
+   of those that have their refusal, are idle, have sent half a request, do not read their answer; in each kind the one that has been
+   so for longest. If none can, the newcomer gets a reserved place: answers to probes alone, and 503 for anything else. A reserved
+   place never becomes a full one.
+3. One request of a connection is answered at a time, in order. While one runs, or its answer is not read, only a bounded rest of the
+   next is taken in. Whoever sends many at once waits for the others after every few.
 4. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
-5. Stopping: no new connections, idle ones are closed, the others after the answer that they wait for.
+5. Stopping: no new connections, idle ones are closed, the others after the answer that they wait for, also those whose body still comes.
 """
 
 from __future__ import annotations
@@ -33,6 +36,10 @@ LINGER_SECONDS = 2.0
 SWEEP_SECONDS = 1.0
 MAX_AHEAD = 64 << 10
 """Bytes that are taken in beside a request that runs."""
+AT_ONCE = 16
+"""Requests of one connection that are answered in one go."""
+TURNS = 3
+"""Of the loop, after which what had come before them was read."""
 RESERVED = 64
 OTHER_FILES = 48
 """Files that a worker needs beside its connections."""
@@ -72,7 +79,12 @@ class Front:
     def __init__(self, handler: Handler, places: Places, is_probe: Callable[[str], bool]) -> None:
         self.handler, self.places, self.is_probe = handler, places, is_probe
         self.connections: dict[Connection, None] = {}
-        """In the order of their opening."""
+        self.refused_ones: dict[Connection, None] = {}
+        """These and the next three, in the order of becoming so: who makes room (rule 2)."""
+        self.idle: dict[Connection, None] = {}
+        self.half_sent: dict[Connection, None] = {}
+        self.unread: dict[Connection, None] = {}
+        self.reserved: dict[Connection, None] = {}
         self.draining = False
         """Whether every answer closes its connection."""
         self.refused = 0
@@ -80,6 +92,11 @@ class Front:
         self._date, self._date_at = b"", -1
         self._sweeper: asyncio.TimerHandle | None = None
         self._gone: asyncio.Event | None = None
+        """Set when the last connection is gone; there is one once the front closes."""
+
+    @property
+    def closing(self) -> bool:
+        return self._gone is not None
 
     def connection(self) -> Connection:
         """A protocol for a new connection."""
@@ -97,37 +114,43 @@ class Front:
 
     def admit(self, new: Connection) -> bool:
         """Take a connection in; whether it has a full place (rule 2)."""
-        full = len(self.connections) >= self.places.full
-        if full:
-            idle = next((c for c in self.connections if c.idle), None) or next(
-                (c for c in self.connections if c.half_sent), None
-            )
-            if idle is not None:
-                self.refused += 1
-                idle.abort()
-                self.connections.pop(idle, None)
-                full = False
-            elif len(self.connections) >= self.places.full + self.places.reserved:
-                self.refused += 1
-                oldest = next((c for c in self.connections if not c.busy), None)
-                (oldest or new).abort()
-                self.connections.pop(oldest or new, None)
+        full = len(self.connections) - len(self.reserved) < self.places.full or self._make_room()
+        if not full:
+            if len(self.reserved) >= self.places.reserved:
+                self._cut(next(iter(self.reserved), new))
+            self.reserved[new] = None
         self.connections[new] = None
-        return not full
+        return full
+
+    def _make_room(self) -> bool:
+        for kind in (self.refused_ones, self.idle, self.half_sent, self.unread):
+            for connection in kind:
+                self._cut(connection)
+                return True
+        return False
+
+    def _cut(self, connection: Connection) -> None:
+        self.refused += 1
+        connection.abort()
+        self.leave(connection)
 
     def leave(self, connection: Connection) -> None:
+        connection.stand(None)
         self.connections.pop(connection, None)
+        self.reserved.pop(connection, None)
         if self._gone is not None and not self.connections:
             self._gone.set()
 
     async def close(self, seconds: float) -> int:
         """Close politely (rule 5); how many connections had to be cut after so many seconds."""
         self.draining = True
+        self._gone = asyncio.Event()
+        for _ in range(TURNS):  # a request that came already is no idle connection
+            await asyncio.sleep(0)
         for connection in list(self.connections):
-            if not connection.busy:
+            if not connection.awaits_answer:
                 connection.end()
         if self.connections:
-            self._gone = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), seconds)
         left = list(self.connections)
@@ -138,10 +161,10 @@ class Front:
         return len(left)
 
     def _sweep(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
         now = CLOCK.monotonic()
         for connection in [c for c in self.connections if now > c.deadline]:
             connection.expire()
-        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
 
 class Connection(asyncio.Protocol):
@@ -153,32 +176,47 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._full_place = True
+        self._stands: dict[Connection, None] | None = None
+        """The kind of those that make room which it is among."""
+        self._awaited = ""
+        """What the deadline is for."""
         self._task: asyncio.Task[Answer] | None = None
         self._request: Incoming | None = None
         self._ending = False
         self._paused = False
-        self._body_began = False
+        """Whether the peer does not read."""
+        self._yields = False
+        """Whether others have their turn before its next request."""
+        self._ended = False
+        """Whether the peer has sent all that it will."""
         self.deadline = 0.0
 
     # -- what the front asks ----------------------------------------------------------------------------------------
 
     @property
-    def busy(self) -> bool:
-        return self._task is not None or self._paused
+    def _held(self) -> bool:
+        """Whether its next request has to wait."""
+        return self._task is not None or self._paused or self._yields
 
     @property
-    def idle(self) -> bool:
-        """Between two requests, or before the first byte."""
-        return self._task is None and self._reader.empty and not self._ending
+    def awaits_answer(self) -> bool:
+        """Whether it sent a request, or all but the end of one, that has not got the whole of its answer."""
+        return self._held or self._reader.in_body
 
-    @property
-    def half_sent(self) -> bool:
-        return self._task is None and not self._reader.empty
+    def stand(self, kind: dict[Connection, None] | None) -> None:
+        """Be the last of a kind of those that make room, or of none."""
+        if kind is not self._stands:
+            if self._stands is not None:
+                self._stands.pop(self, None)
+            self._stands = kind
+            if kind is not None and self._full_place:
+                kind[self] = None
 
     def end(self) -> None:
         """Close after what was written."""
         self._ending = True
         self.deadline = CLOCK.monotonic() + READ_SECONDS
+        self.stand(self._front.unread)
         if self._transport is not None:
             self._transport.close()
 
@@ -197,8 +235,7 @@ class Connection(asyncio.Protocol):
         elif self._reader.empty:
             self.end()
         else:
-            what = "body" if self._reader.in_body else "head"
-            self._refuse(Refusal(408, f"the request's {what} did not come in time"))
+            self._refuse(Refusal(408, f"the request's {self._awaited} did not come in time"))
 
     # -- what the loop tells ----------------------------------------------------------------------------------------
 
@@ -208,7 +245,7 @@ class Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]) if isinstance(name, tuple) and name else ""
         self._full_place = self._front.admit(self)
-        self.deadline = CLOCK.monotonic() + (FIRST_SECONDS if self._full_place else LINGER_SECONDS)
+        self._wait("first byte", LINGER_SECONDS if self._front.closing else FIRST_SECONDS, self._front.idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.leave(self)
@@ -220,37 +257,35 @@ class Connection(asyncio.Protocol):
         if self._task is not None:
             self.abort()  # who closes its side has left, as other servers read it; what runs for it is given up
             return False
-        if not self._reader.empty and not self._ending:
-            self._refuse(Refusal(400, "the request ended before it was whole"))
-            return True
-        return False
+        if self._ending:
+            return False
+        self._ended = True
+        if not self._held:
+            self._finish()
+        return True  # closed by us, once what is there was answered
 
     def pause_writing(self) -> None:
         self._paused = True
         self.deadline = CLOCK.monotonic() + READ_SECONDS
+        self.stand(self._front.unread)
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._await_next()
+        if not self._ending:
+            self._advance()
 
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return  # what comes after the end is thrown away
-        began = self._reader.empty
         self._reader.feed(data)
-        if self._task is not None:
-            if self._reader.waiting > MAX_AHEAD and self._transport is not None:
-                self._transport.pause_reading()
-            return
-        if began:
-            self.deadline = CLOCK.monotonic() + (HEAD_SECONDS if self._full_place else LINGER_SECONDS)
         self._advance()
 
     # -- one request after the other --------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Answer the requests that are there, until one takes time or none is whole."""
-        while self._task is None and not self._ending and not self._paused:
+        """Answer the requests that are there, until one takes time, none is whole or others have their turn."""
+        left = AT_ONCE
+        while not self._held and not self._ending:
             try:
                 request = self._reader.next()
             except Refusal as refusal:
@@ -258,33 +293,67 @@ class Connection(asyncio.Protocol):
                 return
             if request is None:
                 self._await_rest()
-                return
-            self._body_began = False
-            self._request = request
-            if not self._full_place and not self._front.is_probe(request.head.path):
-                self._refuse(Refusal(503, "this worker has too many connections"))
-                return
-            answer = self._front.handler(request, self._peer)
-            if isinstance(answer, Answer):
-                self._send(answer)
-            else:
-                self.deadline = float("inf")
-                self._task = asyncio.get_running_loop().create_task(answer)
-                self._task.add_done_callback(self._answered)
+                break
+            left -= 1
+            self._take(request)
+            if left == 0 and not self._held and not self._ending:
+                self._yields = True
+                asyncio.get_running_loop().call_soon(self._go_on)
+        self._flow()
+
+    def _go_on(self) -> None:
+        self._yields = False
+        self._advance()
+
+    def _flow(self) -> None:
+        """Take in no more than a bounded rest while the next request has to wait (rule 3)."""
+        if self._transport is None or self._ending:
+            return
+        if not self._held:
+            self._transport.resume_reading()
+        elif self._reader.waiting > MAX_AHEAD:
+            self._transport.pause_reading()
+
+    def _take(self, request: Incoming) -> None:
+        """Have a whole request answered."""
+        self._awaited, self.deadline = "", float("inf")
+        self.stand(None)
+        self._request = request
+        if not self._full_place and not self._front.is_probe(request.head.path):
+            self._refuse(Refusal(503, "this worker has too many connections"))
+            return
+        answer = self._front.handler(request, self._peer)
+        if isinstance(answer, Answer):
+            self._send(answer)
+        else:
+            self._task = asyncio.get_running_loop().create_task(answer)
+            self._task.add_done_callback(self._answered)
 
     def _await_rest(self) -> None:
+        """Wait for what is missing; every part has a deadline of its own, from its first byte (rule 1)."""
         if self._reader.takes_continue() and self._transport is not None:
             self._transport.write(CONTINUE)
-        if self._reader.in_body and not self._body_began:
-            self._body_began = True
-            self.deadline = CLOCK.monotonic() + BODY_SECONDS
+        if self._ended:
+            self._finish()
+        elif self._reader.in_body:
+            self._wait("body", BODY_SECONDS, self._front.half_sent)
+        elif not self._reader.empty:
+            self._wait("head", HEAD_SECONDS, self._front.half_sent)
+        elif self._awaited != "first byte":
+            self._wait("next request", IDLE_SECONDS, self._front.idle)
 
-    def _await_next(self) -> None:
-        if self._ending:
-            return
-        self.deadline = CLOCK.monotonic() + (IDLE_SECONDS if self._reader.empty else HEAD_SECONDS)
-        if not self._reader.empty:
-            self._advance()
+    def _wait(self, what: str, seconds: float, kind: dict[Connection, None]) -> None:
+        if what != self._awaited:
+            self._awaited = what
+            self.deadline = CLOCK.monotonic() + (seconds if self._full_place else LINGER_SECONDS)
+            self.stand(kind)
+
+    def _finish(self) -> None:
+        """The peer sends no more."""
+        if self._reader.empty:
+            self.end()
+        else:
+            self._refuse(Refusal(400, "the request ended before it was whole"))
 
     def _answered(self, task: asyncio.Task[Answer]) -> None:
         self._task = None
@@ -293,10 +362,7 @@ class Connection(asyncio.Protocol):
         error = task.exception()
         self._send(Answer(500, b"internal error", _TEXT) if error is not None else task.result())
         if not self._ending:
-            if self._reader.waiting <= MAX_AHEAD and not self._transport.is_reading():
-                self._transport.resume_reading()
-            if not self._paused:
-                self._await_next()
+            self._advance()
 
     def _send(self, answer: Answer) -> None:
         request, transport = self._request, self._transport
@@ -313,23 +379,27 @@ class Connection(asyncio.Protocol):
         )
         self._request = None
         transport.write(data)
-        if close:
-            self._linger() if request.body is None else self.end()
-        elif self._task is None and self._reader.empty:
-            self.deadline = CLOCK.monotonic() + IDLE_SECONDS
+        if close and (request.body is None or not self._reader.empty):
+            self._linger()
+        elif close:
+            self.end()
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._transport is None:
             return
         text = refusal.text.encode()
-        self._transport.write(answer_bytes(refusal.code, _TEXT, text, self._front.date(), close=True))
+        head = self._request is not None and self._request.head.method == "HEAD"
+        self._transport.write(answer_bytes(refusal.code, _TEXT, text, self._front.date(), close=True, head=head))
         self._linger()
 
     def _linger(self) -> None:
         """Say that no more is written, and throw away for a moment what still comes, so that the answer is read (rule 4)."""
+        if self._ended:
+            self.end()
+            return
         self._ending = True
         self.deadline = CLOCK.monotonic() + LINGER_SECONDS
+        self.stand(self._front.refused_ones)
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
-            if not self._transport.is_reading():
-                self._transport.resume_reading()
+            self._transport.resume_reading()

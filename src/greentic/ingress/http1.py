@@ -1,14 +1,17 @@
 """HTTP/1.1 as a server reads and writes it (RFC 9110, RFC 9112), without input or output: bytes in, requests or a refusal out.
 
 Rules:
-1. Limits come before the work: the target, the head, the number of fields, chunk lines, trailers and the body are bounded while they
-   arrive. Too long a target is 414, too large a head 431; too large a body is told as such, so that routes are decided first.
-2. What two parsers could read differently is refused with 400: two `Host`, no `Host`, two `Content-Length`, a length beside a
-   transfer coding, any coding but `chunked`, bare line ends, folded lines, blanks before a colon, control characters. The authority of
-   the request line wins over `Host`, and `%2F` is no separator.
+1. Limits come before the work: the target, the head, the number of fields, chunk lines and all of them together, trailers and the body
+   are bounded while they arrive, and reading takes time in proportion to what came. Too long a target is 414, too large a head 431; too
+   large a body is told as such, so that routes are decided first.
+2. What two parsers could read differently is refused with 400, as soon as it is seen: two `Host`, no `Host`, two `Content-Length`, a
+   length beside a transfer coding, any coding but `chunked`, bare line ends, folded lines, blanks before a colon, control characters,
+   fragments, backslashes in a path, an address without a host. The authority of the request line wins over `Host`, and `%2F` is no
+   separator. One empty line before a request is passed over, no more.
 3. A body is whole or the request is not: fewer bytes than announced never count as an empty body. `Upgrade` is ignored and the body
    kept. `Expect: 100-continue` is told to the connection.
 4. Repeated `Cookie` fields are joined by `; `, other lists by `, `; what must stand once and does not is refused.
+5. An HTTP/1.0 connection is for one request: who speaks it does not agree about the signs of a kept one.
 """
 
 from __future__ import annotations
@@ -23,18 +26,31 @@ MAX_HEAD = 32 << 10
 MAX_FIELDS = 128
 MAX_BODY = 1 << 20
 MAX_CHUNK_LINE = 256
+CHUNK_LINES_PER_BYTE = 8
+"""How many bytes chunk lines may have for one of the body, beside `MAX_HEAD` of them; the least chunks, of one byte, need three."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(
-    rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
+    rb"("
+    + _TOKEN
+    + rb") ([\x21\x22\x24-\x7e]+) HTTP/1\.([01])\r\n((?:"
+    + _TOKEN
+    + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
-_FIELD = re.compile(rb"([^:]+):[\t ]*([^\r]*?)[\t ]*\r\n")
+_FIELD = re.compile(
+    rb"([^:]+):([^\r]*)\r\n"
+)  # the blanks around a value are cut by hand: a pattern for them takes quadratic time
+_NEVER = re.compile(rb"[^\r]\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""What stands in no head."""
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
 _ONCE = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"origin", b"expect"}
-)
+    {
+        b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"origin", b"expect", b"sec-fetch-site",
+        b"x-message-id", b"idempotency-key",
+    }
+)  # fmt: skip
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 Headers = list[tuple[bytes, bytes]]
@@ -82,6 +98,9 @@ class RequestReader:
         self._size = 0
         self._in_trailers = False
         self._searched = 0
+        self._empty_line = False
+        self._lines = 0
+        """Bytes of the chunk lines of this body."""
         self._continue = False
 
     @property
@@ -129,7 +148,8 @@ class RequestReader:
         return self._done(head, body)
 
     def _done(self, head: Head, body: bytes | None) -> Incoming:
-        self._head, self._parts, self._size, self._in_trailers, self._continue = None, [], 0, False, False
+        self._head, self._parts, self._size, self._lines = None, [], 0, 0
+        self._in_trailers = self._continue = self._empty_line = False
         if body is None:
             self._data.clear()
         return Incoming(head, body)
@@ -137,11 +157,14 @@ class RequestReader:
     def _read_head(self) -> Head | None:
         data = self._data
         while data[:2] == b"\r\n":  # some clients end a body with a line of their own (RFC 9112, 2.2)
+            if self._empty_line:
+                raise Refusal(400, "a request does not begin with empty lines")
+            self._empty_line, self._searched = True, 0
             del data[:2]
         end = data.find(b"\r\n\r\n", max(self._searched - 3, 0))
         if end < 0:
-            self._searched = len(data)
             self._check_partial(data)
+            self._searched = len(data)
             return None
         self._searched = 0
         if end + 4 > MAX_HEAD:
@@ -159,6 +182,8 @@ class RequestReader:
             raise Refusal(431, f"the request head is larger than {MAX_HEAD} bytes")
         if data and not (data[0] == 0x0D or 0x21 <= data[0] <= 0x7E):
             raise Refusal(400, "this is no HTTP request")
+        if _NEVER.search(data, max(self._searched - 1, 0)) is not None:
+            raise Refusal(400, "the request head is not that of HTTP/1.1")
 
     def _read_chunks(self) -> bytes | None:
         """The whole body of a chunked request, if its end is there; None also when it grows too large."""
@@ -175,6 +200,8 @@ class RequestReader:
             if found is None:
                 raise Refusal(400, "a chunk does not begin with its size")
             size = int(found.group(1), 16)
+            if self._lines + end + 2 > MAX_HEAD + CHUNK_LINES_PER_BYTE * self._size:
+                raise Refusal(400, "the chunk lines are out of all proportion to the body")
             if self._size + size > self._max_body:
                 self._size += size
                 return None
@@ -188,6 +215,7 @@ class RequestReader:
                 raise Refusal(400, "a chunk is longer than its size says")
             self._parts.append(bytes(data[end + 2 : end + 2 + size]))
             self._size += size
+            self._lines += end + 2
             del data[: end + 4 + size]
 
     def _read_trailers(self) -> bytes | None:
@@ -217,8 +245,7 @@ def read_head(raw: bytes) -> Head:
     fields = _fields(lines)
     path = _path(method, target, minor, fields)
     chunked, length = _framing(minor, fields)
-    connection = fields.get(b"connection", b"").lower()
-    keep_alive = b"close" not in connection if minor == b"1" else b"keep-alive" in connection
+    keep_alive = minor == b"1" and b"close" not in fields.get(b"connection", b"").lower()
     expects = minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue"
     return Head(method.decode(), path, fields, length, chunked, keep_alive, expects and (chunked or length > 0))
 
@@ -229,7 +256,7 @@ def _fields(lines: bytes) -> dict[bytes, bytes]:
         raise Refusal(431, f"the request has more than {MAX_FIELDS} fields")
     fields: dict[bytes, bytes] = {}
     for name, value in listed:
-        name = name.lower()
+        name, value = name.lower(), value.strip(b"\t ")
         if name not in fields:
             fields[name] = value
         elif name in _ONCE or name.startswith(b"x-greentic-"):
@@ -246,17 +273,21 @@ def _path(method: bytes, target: bytes, minor: bytes, fields: dict[bytes, bytes]
     host = fields.get(b"host")
     if host is None and minor == b"1":
         raise Refusal(400, "the request has no `Host`")
-    if target[:1] != b"/" and target != b"*":
+    if target[:1] != b"/" and not (target == b"*" and method == b"OPTIONS"):
         scheme, colon, rest = target.partition(b"://")
         if not colon or scheme.lower() not in (b"http", b"https"):
             raise Refusal(400, "the request target is neither a path nor an address")
         authority, slash, path = rest.partition(b"/")
         authority, mark, _ = authority.partition(b"?")
+        if authority[:1] in (b"", b":"):
+            raise Refusal(400, "the address of the request has no host")
         fields[b"host"] = host = authority
         target = b"/" if mark or not slash else slash + path
     if host is not None and _AUTHORITY.fullmatch(host) is None:
         raise Refusal(400, "the `Host` is no host")
     path = target.partition(b"?")[0]
+    if b"\\" in path:
+        raise Refusal(400, "the path has a backslash, which some read as a slash")
     if b"%" not in path:
         return path.decode("ascii")
     return _ESCAPE.sub(_unescaped, path).decode("utf-8", "replace")

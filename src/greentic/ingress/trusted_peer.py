@@ -5,8 +5,9 @@ Rules:
 2. Loopback is not enough. A web page in a browser on this machine connects from there too, and so does a proxy or tunnel beside the
    worker. So the `Host` must be one of ours (a loopback name or address, the address that we listen on, a host that the environment
    routes, or one that the operator allows), the `Origin` must be absent or one of those, and the browser must not say that the
-   request came from another site.
+   request came from another site, nor anything that we do not know.
 3. A request that a proxy passed on (`Forwarded`, `X-Forwarded-*`, `Via`, and what tunnels add) is nobody special.
+4. What strangers send is not kept: only short questions of loopback peers are remembered, so many at most.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from collections.abc import Iterable, Mapping
 from greentic.model.hosts import is_loopback
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", ""})
-_PASSED_ON = (
-    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via", b"cf-connecting-ip", b"cf-ray",
-    b"true-client-ip", b"x-envoy-external-address",
-)  # fmt: skip
-_MANY = 4096
+_PASSED_ON = frozenset({
+    b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"cdn-loop", b"fastly-client-ip",
+    b"fly-client-ip", b"x-azure-clientip",
+})  # fmt: skip
+_PASSED_ON_BEGIN = (b"x-forwarded", b"x-original-", b"x-envoy-", b"cf-", b"tailscale-")
+_OWN_SITE = frozenset({b"", b"same-origin", b"none"})
+"""What `Sec-Fetch-Site` may say: nothing, a page of ours, or somebody who typed the address."""
+_MANY = 1024
+_SHORT = 512
+"""Bytes of a question that is remembered."""
 
 
 class TrustedPeers:
@@ -39,17 +45,19 @@ class TrustedPeers:
         asked = (peer, fields.get(b"host", b""), fields.get(b"origin", b""), fields.get(b"sec-fetch-site", b""))
         answer = self._known.get(asked)
         if answer is None:
-            if len(self._known) >= _MANY:
-                self._known.clear()
-            answer = self._known[asked] = self._judge(*asked)
-        return answer and not any(name in fields for name in _PASSED_ON)
+            answer = self._judge(*asked)
+            if is_loopback(peer) and sum(map(len, asked)) <= _SHORT:
+                if len(self._known) >= _MANY:
+                    self._known.clear()
+                self._known[asked] = answer
+        return answer and not any(name in _PASSED_ON or name.startswith(_PASSED_ON_BEGIN) for name in fields)
 
     def _judge(self, peer: str, host: bytes, origin: bytes, site: bytes) -> bool:
         if not is_loopback(peer) or not self._is_ours(_name(host)):
             return False
         if origin and not self._is_ours(_name(origin.partition(b"://")[2] or b"?")):
             return False
-        return site.lower() not in (b"cross-site", b"same-site")
+        return site.lower() in _OWN_SITE
 
     def _is_ours(self, name: str) -> bool:
         return name in self._hosts or (name[:4] == "127." and is_loopback(name))

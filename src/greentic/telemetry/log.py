@@ -1,7 +1,8 @@
 """The worker's log: a line a record into `operator.log`, and what people must see on stderr (spec: worker 1.7).
 
 Rules:
-1. A record is one line in the file; warnings and errors, and progress where asked, are on stderr too.
+1. A record is one line in the file; warnings and errors, and progress where asked, are on stderr too. Control characters, which a
+   path or a name may bring along, are written as escapes: they command terminals.
 2. A worker serves without a voice: a line that cannot be written (a full disk, a reader that is gone, a closed stream, a directory that
    may not be written) is dropped and counted, never an error. What is missing is told once, wherever it still can be.
 """
@@ -19,6 +20,7 @@ from greentic.ground.optional import done_without
 
 Level = Literal["Debug", "Info", "Warn", "Error"]
 MAX_FRAMES = 5
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
 _RANK: dict[Level, int] = {"Debug": 0, "Info": 1, "Warn": 2, "Error": 3}
 
 
@@ -66,7 +68,7 @@ class OperatorLog:
     def _write(self, level: Level, module: str, message: str, show: bool) -> None:
         if _RANK[level] < self._level:
             return
-        line = f"{timestamp(self._clock.now_ns())} [{level}] greentic.{module} - {' '.join(message.splitlines())}\n"
+        line = f"{timestamp(self._clock.now_ns())} [{level}] greentic.{module} - {' '.join(message.splitlines()).translate(_CONTROLS)}\n"
         if self._file is not None and not say(self._file, line):
             self.dropped += 1
         if show:

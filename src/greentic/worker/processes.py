@@ -5,11 +5,13 @@ Rules:
    the disk and in the cache, and only watches over them.
 2. They share the socket, and a private directory where conversations wait, unless Redis is configured.
 3. It says that the worker serves when every process does. One that dies is started again, a little later each time.
-4. SIGTERM and SIGINT go on to every process; each drains, and the exit code is 0.
+4. SIGTERM and SIGINT go on to every process; each drains, and the exit code is 0. If the first process is killed, the others see it
+   and drain too: nobody would look after them, and they would hold the address against whatever is started next.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -41,12 +43,13 @@ class Inherited(NamedTuple):
 
     socket: socket.socket
     ready_fd: int | None
+    """A pipe that the first process reads for as long as it lives."""
 
     def ready(self) -> None:
         """Tell the first process that this one serves."""
         if self.ready_fd is not None:
-            os.write(self.ready_fd, b"1")
-            os.close(self.ready_fd)
+            with contextlib.suppress(OSError):  # it is gone, which the loop notices
+                os.write(self.ready_fd, b"1")
 
 
 def inherited(environ: Mapping[str, str]) -> Inherited | None:
@@ -132,6 +135,7 @@ def supervise(
             CLOCK.sleep(0.1)
         told(f"runtime shutdown requested via {stopping[0]}")
     finally:
+        bound.close()  # the last process that closes the door is to be the last that holds it: who knocks here waits in vain
         _stop(processes, stopping, settings.ingress)
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -2,14 +2,16 @@
 
 Rules:
 1. The socket is bound before anything serves, so that a busy port is known, and said, before the banner.
-2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then closes the door, finishes
-   what runs and exits with 0. A second signal ends it at once.
+2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then lets in who already waits at the
+   door, closes it, finishes what runs and exits with 0. A second signal ends it at once. The death of the process that started this one
+   counts as a signal.
 3. SIGHUP asks the worker to look at its environment again; it never ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
@@ -23,7 +25,7 @@ from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import BearerGate, load_tokens
-from greentic.ingress.front import Front, places
+from greentic.ingress.front import TURNS, Front, places
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.telemetry.log import say
@@ -87,7 +89,7 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         say(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
     if given is not None:
-        _run(booted, gate, bound, listen, given.ready)
+        _run(booted, gate, bound, listen, given.ready, given.ready_fd)
         return
     if ingress.workers == 1:
         _run(booted, gate, bound, listen, serving)
@@ -117,17 +119,31 @@ def _bound(booted: Booted, gate: BearerGate) -> socket.socket:
     return bound
 
 
-def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, ready: Callable[[], None]) -> None:
-    """Serve in this process."""
+def _run(
+    booted: Booted,
+    gate: BearerGate,
+    bound: socket.socket,
+    listen: str,
+    ready: Callable[[], None],
+    starter: int | None = None,
+) -> None:
+    """Serve in this process. `starter` is a pipe that breaks when the process that started this one dies."""
     activation, ingress = booted.activation, booted.bench.settings.ingress
     peers = TrustedPeers(_own_hosts(booted, listen), trust_loopback=ingress.trust_loopback)
     serving = Serving(activation, booted.store.clock)
     app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    asyncio.run(_serve(booted, app, front, bound, ready))
+    asyncio.run(_serve(booted, app, front, bound, ready, starter))
 
 
-async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, ready: Callable[[], None]) -> None:
+async def _serve(
+    booted: Booted,
+    app: WorkerApp,
+    front: Front,
+    bound: socket.socket,
+    ready: Callable[[], None],
+    starter: int | None,
+) -> None:
     """Accept until a signal says to stop, then stop as rule 2 says."""
     log, ingress = booted.log, booted.bench.settings.ingress
     loop = asyncio.get_running_loop()
@@ -147,6 +163,8 @@ async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.soc
 
     loop.add_signal_handler(signal.SIGTERM, asked, "sigterm")
     loop.add_signal_handler(signal.SIGINT, asked, "ctrl_c")
+    if starter is not None:
+        loop.add_reader(starter, _orphaned, loop, starter, asked)
     server = await loop.create_server(front.connection, sock=bound, backlog=ACCEPT_AT_ONCE)
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
@@ -156,13 +174,36 @@ async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.soc
     follower.start()
     await stop.wait()
     follower.stop()
-    server.close()
+    await _close_door(server, bound, front)
     closing = asyncio.ensure_future(front.close(ingress.finish_seconds))
     await asyncio.wait({closing, asyncio.ensure_future(at_once.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if closing.done() and (cut := closing.result()):
         log.warn(
             "start", f"{cut} connection(s) were cut: their requests did not end within {ingress.finish_seconds:g} s"
         )
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, starter: int, asked: Callable[[str], None]) -> None:
+    """The pipe is broken: nobody reads its other end."""
+    loop.remove_reader(starter)
+    asked("the end of the first process")
+
+
+async def _close_door(server: asyncio.Server, bound: socket.socket, front: Front) -> None:
+    """Accept no more, but serve who waits at the door: closing it resets them, with what they have sent."""
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(bound)
+    for _ in range(TURNS):  # what asyncio has accepted becomes a connection only while its server is open
+        await asyncio.sleep(0)
+    waiting: list[socket.socket] = []
+    with contextlib.suppress(OSError):  # nobody waits, or there are no more files
+        while len(waiting) < BACKLOG:
+            waiting.append(bound.accept()[0])
+    server.close()
+    for one in waiting:
+        one.setblocking(False)
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(front.connection, one)
 
 
 def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop) -> Follower:
