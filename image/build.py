@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -130,11 +131,17 @@ def required(name: str, extra: str) -> list[importlib.metadata.Distribution]:
         if wanted in found:
             continue
         found[wanted] = distribution = importlib.metadata.distribution(wanted)
-        for line in distribution.requires or []:
+        for line in _requirements(extra) if wanted == name else distribution.requires or []:
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra if wanted == name else ""}):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 pending.append(requirement.name)
     return [found[key] for key in sorted(found)]
+
+
+def _requirements(extra: str) -> list[str]:
+    """What the project itself requires, by its own file: what an installation was told may be older than that."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"][extra]]
 
 
 def _shared_libraries(root: Path) -> None:

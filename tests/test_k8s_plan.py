@@ -281,7 +281,7 @@ def test_unknown_kinds_and_missing_namespaces_are_errors():
 def deployment(**status: object) -> dict:
     container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]}
     template = {
-        "metadata": {"labels": {"app": "w"}, "annotations": {names.TEMPLATE: "1"}},
+        "metadata": {"labels": {"app": "w"}, "annotations": {names.CHECKSUM: "1"}},
         "spec": {"containers": [container]},
     }
     return {
@@ -335,7 +335,7 @@ def pod(
     if ended:
         state["lastState"] = {"terminated": ended}
     container = {"name": "worker", "image": "i:1", "args": ["start"], "env": [{"name": "A", "value": "1"}]} | spec
-    meta = {"name": "w-1", "labels": {"app": "w", "pod-template-hash": "x"}, "annotations": {names.TEMPLATE: "1"}}
+    meta = {"name": "w-1", "labels": {"app": "w", "pod-template-hash": "x"}, "annotations": {names.CHECKSUM: "1"}}
     return {
         "metadata": meta,
         "spec": {"containers": [container, {"name": "sidecar"}]},
@@ -347,7 +347,7 @@ def test_pods_of_an_older_template_do_not_count():
     assert runs_template(pod(), deployment())
     assert runs_template(pod(image="mirror.example.com/i:1", env=[{"name": "INJECTED", "value": "1"}]), deployment())
     other = pod()
-    other["metadata"]["annotations"] = {names.TEMPLATE: "0"}
+    other["metadata"]["annotations"] = {names.CHECKSUM: "0"}
     assert not runs_template(other, deployment())
     leaving = pod()
     leaving["metadata"]["deletionTimestamp"] = "now"

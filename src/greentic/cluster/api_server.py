@@ -46,12 +46,14 @@ _TRIES = 1 << 30
 PAGE = 1000
 MAX_LIST_PAGES = 200
 MAX_LOG_BYTES = 16 << 10
+POD_SECONDS, MAX_POD_BYTES = 5.0, 16 << 20
+"""For asking a pod."""
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """What a write is answered with: the rest of the object is what was written."""
 _LOGIN = "log in again, as your kubeconfig's plugin wants it (kubectl get namespaces shows the same), or fetch the kubeconfig again"
-_APPLY = "application/apply-patch+yaml"
+_APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 
 class How(TypedDict, total=False):
@@ -149,6 +151,32 @@ class ApiServer:
         except (httpx2.TransportError, ConfigError, OSError, KeyError, ValueError) as error:
             raise ClusterUnreachable(self._unreachable(error)) from error
 
+    def ask_pod(self, namespace: str, pod: str, port: int, path: str) -> JsonObject:
+        import httpx2
+        from lightkube.core.exceptions import ConfigError
+
+        about = f"pod `{pod}` in namespace `{namespace}`"
+        where = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}:{port}/proxy{path}"
+        self.requests += 1
+        data = b""
+        try:
+            with self._http.stream("GET", where, headers={"Accept": _JSON}, timeout=POD_SECONDS) as answer:
+                for part in answer.iter_bytes():
+                    data += part
+                    if len(data) > MAX_POD_BYTES:
+                        raise ClusterUnreachable(f"{about} answered more than {MAX_POD_BYTES} bytes")
+        except (httpx2.TransportError, OSError, ConfigError, KeyError, ValueError) as error:
+            raise ClusterUnreachable(self._unreachable(error)) from error
+        if answer.status_code >= 400:
+            raise self._refusal(httpx2.Response(answer.status_code, content=data), about)
+        try:
+            value: Json = parse(data)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise ClusterUnreachable(f"{about} answered {path} with no JSON object")
+        return value
+
     def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         parameters: dict[str, str | int] = {"container": container, "tailLines": lines, "limitBytes": MAX_LOG_BYTES}
         if previous:
@@ -172,6 +200,13 @@ class ApiServer:
             accept=_JSON if dry_run else _METADATA,
         )  # fmt: skip
         return told if dry_run or told.get("kind") == ref.kind else {**thing, "metadata": told["metadata"]}
+
+    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+        body: JsonObject = {"metadata": {"annotations": dict[str, Json](annotations)}}
+        parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER}
+        self._json(
+            "PATCH", self._path(ref), parameters=parameters, body=compact(body), media=_MERGE, accept=_METADATA, about=str(ref)
+        )  # fmt: skip
 
     def create(self, thing: JsonObject) -> JsonObject:
         ref = ref_of(thing)

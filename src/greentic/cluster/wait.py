@@ -18,8 +18,8 @@ from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
-from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, trouble
-from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, labels_of, member, metadata_of
+from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, selects, trouble
+from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
 
 DEFAULT_SECONDS = 300
 LOG_LINES = 20
@@ -143,7 +143,7 @@ class _Wait:
         out: dict[str, list[Trouble]] = {}
         for pod in list(self._pods.values()):
             for name, deployment in self._deployments.items():
-                if _selects(deployment, pod) and runs_template(pod, deployment):
+                if selects(deployment, pod) and runs_template(pod, deployment):
                     found = trouble(pod)
                     if found is not None:
                         out.setdefault(name, []).append(found)
@@ -218,9 +218,3 @@ class _Wait:
                 self._lost = error.message
                 failed += 1
                 self._stopped.wait(_AGAIN.pause(failed, RANDOM))
-
-
-def _selects(deployment: JsonObject, pod: JsonObject) -> bool:
-    wanted = member(deployment, "spec", "selector", "matchLabels")
-    labels = labels_of(pod)
-    return bool(wanted) and all(labels.get(k) == v for k, v in wanted.items())

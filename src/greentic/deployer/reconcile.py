@@ -7,6 +7,8 @@ Rules:
 3. A dry run asks the server to try every object, too: "in sync" is said only if the server agrees.
 4. A run that failed part of the way reports what was done, what failed and what was left; running it again goes on.
 5. Runs that wrote, or tried to, are in the audit log.
+6. Healthy is what is rolled out and says that it serves the very document that was applied. Routers are asked after every run, workers
+   only after one that wrote: what a worker serves is its own revision, whatever becomes of the others.
 """
 
 from __future__ import annotations
@@ -21,20 +23,23 @@ from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import Outcome, Rules, converge
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
+from greentic.cluster.wait_served import Document, Heard, wait_served
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.dry_run import DryRun, dry_run
 from greentic.deployer.rollout_view import RolloutView
 from greentic.deployer.told import ObjectFailed, ObjectTold, all_told, failed
 from greentic.ground import variables
+from greentic.ground.clock import CLOCK
 from greentic.ground.disk import try_exclusive
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
 from greentic.k8s import names
 from greentic.k8s.answers import RECORDED_IMAGE
+from greentic.k8s.objects import member, ref_of
 from greentic.k8s.render import render
-from greentic.model.environment import Environment
+from greentic.model.environment import Environment, document_digest
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present, routed_ids
 from greentic.operate.change import Context
@@ -101,6 +106,8 @@ class ReconcileReport(Reply, frozen=True, kw_only=True):
     writes: int
     ready: list[str] | UnsetType = UNSET
     """The Deployments that were waited for."""
+    serving: list[str] | UnsetType = UNSET
+    """The pods that said that they serve the document."""
     warnings: list[str] | UnsetType = UNSET
 
 
@@ -119,7 +126,7 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
             wanted = for_identity(objects, reached)
             return replace(dry_run(reached.cluster, reached.identity, wanted, deployer, rules), warnings=warnings)
         report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
-        return replace(report, warnings=warnings)
+        return replace(report, warnings=[*(warnings or []), *(report.warnings or [])] or UNSET)
 
 
 def applicable(deployer: Deployer) -> list[JsonObject]:
@@ -170,8 +177,12 @@ def apply_objects(
         _check(outcome)
         if seconds is not None:
             healthy = {ref: thing for ref, thing in outcome.objects.items() if ref.kind == "Deployment"}
+            ends = CLOCK.monotonic() + seconds
             wait_healthy(reached.cluster, namespace, names.owner_selector(env_id), healthy, seconds, RolloutView(view))
             report = replace(report, ready=sorted(ref.name for ref in healthy))
+            left = max(ends - CLOCK.monotonic(), 1.0)
+            heard = _heard(reached, deployer, objects, outcome, left, RolloutView(view))
+            report = replace(report, serving=heard.pods, warnings=[heard.warning] if heard.warning else UNSET)
     except GreenticError as error:
         error.report = None if report is None else reply_object(report)
         if reached.api.writes:
@@ -182,6 +193,21 @@ def apply_objects(
     if reached.api.writes:
         _audit(context, env_id, report, None)
     return report
+
+
+def _heard(
+    reached: Reached, deployer: Deployer, objects: list[JsonObject], outcome: Outcome, seconds: float, view: RolloutView
+) -> Heard:
+    """Wait until pods serve what they were given (rule 6)."""
+    document = next(o for o in objects if ref_of(o).name == names.ENV_STORE)
+    text = str(member(document, "data").get("environment.json"))
+    wrote = ref_of(document) in (*outcome.created, *outcome.changed)
+    pods_of = [t for r, t in outcome.objects.items() if r.kind == "Deployment" and (wrote or r.name == names.ROUTER)]
+    if not pods_of:
+        return Heard([])
+    selector = names.owner_selector(deployer.env.environment_id)
+    wanted = Document(document_digest(text.encode()), deployer.answers.namespace, selector, pods_of)
+    return wait_served(reached.cluster, wanted, seconds, view)
 
 
 def for_identity(objects: list[JsonObject], reached: Reached) -> list[JsonObject]:

@@ -2,7 +2,7 @@
 
 Rules:
 1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.
-   An absent one's pair is deleted. No router is replaced; what they serve changes with the next reconcile.
+   An absent one's pair is deleted. Routers follow that document, so weights that were set before go with it; no pod is replaced.
 2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
    not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
    it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it.

@@ -1,8 +1,9 @@
-"""Rollouts as rows for whoever watches: the Deployments that are not ready come first. Pure but for handing the rows on."""
+"""Rollouts, and what pods serve, as rows for whoever watches: what is not ready comes first. Pure but for handing the rows on."""
 
 from __future__ import annotations
 
 from greentic.k8s.health import Rollout
+from greentic.k8s.served import Served
 from greentic.operate.view import Row, View
 
 
@@ -15,6 +16,12 @@ def rows(rollouts: dict[str, tuple[Rollout, str]]) -> list[Row]:
     ]
 
 
+def served_rows(pods: dict[str, Served]) -> list[Row]:
+    """By pod, whether it serves the document and what ails it; those that do last, each group by name."""
+    waiting = sorted(pods.items(), key=lambda entry: (entry[1].done, entry[0]))
+    return [Row(name, f"{said.done:d}/1", "1/1", said.done, said.ails) for name, said in waiting]
+
+
 class RolloutView:
     """What waiting shows its progress to, over a verb's view."""
 
@@ -23,3 +30,6 @@ class RolloutView:
 
     def show(self, rollouts: dict[str, tuple[Rollout, str]]) -> None:
         self._view.show(rows(rollouts))
+
+    def show_served(self, pods: dict[str, Served]) -> None:
+        self._view.show(served_rows(pods))

@@ -127,12 +127,12 @@ class WorkerApp:
         self.admission = Admission()
         self._gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
         self._clock: Clock = services.clock
-        self._peers = peers
+        self.peers = peers
 
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         """Answer a request, at once where that is possible."""
         head = incoming.head
-        request = Request(head.method, head.path, head.fields, incoming.body, self._peers.trusts(peer, head.fields))
+        request = Request(head.method, head.path, head.fields, incoming.body, self.peers.trusts(peer, head.fields))
         try:
             found = self._answer(request)
         except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.names import TEMPLATE
-from greentic.k8s.objects import member, metadata_of, objects_in
+from greentic.k8s.names import CHECKSUM
+from greentic.k8s.objects import labels_of, member, metadata_of, objects_in
 
 CRASHES = 3
 """Restarts after which a pod counts as crashing for good."""
@@ -79,8 +79,15 @@ def runs_template(pod: JsonObject, deployment: JsonObject) -> bool:
     """Whether a pod was made from the Deployment's current template (rule 3)."""
     if metadata_of(pod).get("deletionTimestamp"):
         return False
-    wanted = member(deployment, "spec", "template", "metadata", "annotations").get(TEMPLATE)
-    return member(pod, "metadata", "annotations").get(TEMPLATE) == wanted
+    wanted = member(deployment, "spec", "template", "metadata", "annotations").get(CHECKSUM)
+    return member(pod, "metadata", "annotations").get(CHECKSUM) == wanted
+
+
+def selects(deployment: JsonObject, pod: JsonObject) -> bool:
+    """Whether a pod is one of the Deployment's, by its labels."""
+    wanted = member(deployment, "spec", "selector", "matchLabels")
+    labels = labels_of(pod)
+    return bool(wanted) and all(labels.get(k) == v for k, v in wanted.items())
 
 
 def trouble(pod: JsonObject) -> Trouble | None:
@@ -100,13 +107,18 @@ def trouble(pod: JsonObject) -> Trouble | None:
         if reason in _CONFIG:
             return Trouble(name, f"{reason}: {waiting.get('message', '')}", patience=PASSING_SECONDS)
         message = str(ended.get("message", ""))
-        if ended and any(text in message for text in _FOR_GOOD):
+        if ended and for_good(message):
             return Trouble(name, f"it ended with code {ended.get('exitCode')}: {message.strip()}")
         if ended and reason == "CrashLoopBackOff" and _int(container.get("restartCount"), 0) >= CRASHES:
             told = message.strip() or str(ended.get("reason", ""))
             count, code = container.get("restartCount"), ended.get("exitCode")
             return Trouble(name, f"it crashed {count} times, last with code {code}: {told}", crashed=True)
     return None
+
+
+def for_good(message: str) -> bool:
+    """Whether a worker's own words say that trying again is of no use."""
+    return any(text in message for text in _FOR_GOOD)
 
 
 def _int(value: Json, default: int) -> int:

@@ -27,8 +27,8 @@ MANAGED_BY, COMPONENT = "app.kubernetes.io/managed-by", "app.kubernetes.io/compo
 ENV, STORE = "greentic.ai/env", "greentic.ai/store"
 BUNDLE, DEPLOYMENT, REVISION = "greentic.ai/bundle", "greentic.ai/deployment", "greentic.ai/revision"
 CHECKSUM, DEV_STORE_HASH = "greentic.ai/checksum", "greentic.ai/dev-store-hash"
-TEMPLATE = "greentic.ai/template"
-"""The hash of a pod template as it was stated, whatever webhooks make of its pods."""
+HURRIED = "greentic.ai/hurried"
+"""On a pod: touched so that the kubelet looks at its mounts now. What it says means nothing."""
 MANAGER = "greentic"
 
 MAX_NAME = 63

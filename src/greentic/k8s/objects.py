@@ -176,6 +176,14 @@ class Cluster(Protocol):
         """Changes since a version, for at most so many seconds. Ends silently; a version that is too old is refused with 410."""
         ...
 
+    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+        """Set annotations of an object, whoever made it."""
+        ...
+
+    def ask_pod(self, namespace: str, pod: str, port: int, path: str) -> JsonObject:
+        """What a pod answers to a GET, as a JSON object; asked once, by way of the API server."""
+        ...
+
     def log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
         """The last lines of a pod's container; empty if there are none."""
         ...

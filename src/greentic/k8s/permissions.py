@@ -2,8 +2,9 @@
 
 Rules:
 1. One table feeds the Role, the capability list and the access reviews, so they cannot disagree.
-2. Nothing outside the namespace. `list` and `watch` are there because deleting what is left over and waiting for health need them;
-   pods are read only.
+2. Nothing outside the namespace. `list` and `watch` are there because deleting what is left over and waiting for health need them.
+   Pods are asked what they serve (`pods/proxy`) and annotated, so that the kubelet looks at once (`patch`); a reconcile does without
+   either.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "serviceaccounts", ("get", "create", "patch")),
     ("policy", "poddisruptionbudgets", ("get", "create", "patch", "delete", "list")),
     ("networking.k8s.io", "networkpolicies", ("get", "create", "patch", "delete", "list")),
-    ("", "pods", ("get", "list", "watch")),
+    ("", "pods", ("get", "list", "watch", "patch")),
     ("", "pods/log", ("get",)),
+    ("", "pods/proxy", ("get",)),
 )
 
 

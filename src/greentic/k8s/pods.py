@@ -4,8 +4,9 @@ Rules:
 1. Router and workers run the same image with the same arguments; a worker also learns which revision it is for.
 2. Pods meet the *restricted* pod security profile, get no token of the API server, and have no init container: the environment
    document is mounted as a directory and read by the worker itself.
-3. The template carries a checksum of what the pod acts on. Only a change of that replaces pods, one at a time, a new one ready
-   before an old one stops; a stopping pod keeps serving until nobody sends to it any more.
+3. A pod follows the document that is mounted, so nothing of the document is in the template but what a running pod cannot follow:
+   its environment, its own revision, and how long it may take to finish. Only a change of the template replaces pods, one at a
+   time, a new one ready before an old one stops; a stopping pod keeps serving until nobody sends to it any more.
 4. Started: the bundles are pulled, verified and loaded, which may take long. Ready: it serves and is not stopping. Alive: it
    answers at all.
 """
@@ -17,8 +18,8 @@ import hashlib
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
+from greentic.k8s.objects import objects_in
 from greentic.model.environment import Environment, Revision
-from greentic.model.pod_view import for_router, for_worker, routed_ids, view
 
 PORT = 8080
 HOME = "/var/greentic"
@@ -31,6 +32,8 @@ STARTUP_SECONDS = 600
 """How long a pod may take to pull and load before it counts as failed; as long as a rollout may stand still."""
 FINISH_SECONDS = 30
 """How long running requests may take once the door is closed (the worker's own limit)."""
+ROUTER_FINISH_SECONDS = (FINISH_SECONDS, 300, 3600)
+"""The same for routers, in steps: a grace period cannot be changed in a running pod, and revisions come and go."""
 NO_SECRETS = hashlib.sha256(b"<empty>").hexdigest()
 
 
@@ -39,9 +42,10 @@ def secrets_hash(encoded: str | None) -> str:
     return NO_SECRETS if encoded is None else hashlib.sha256(encoded.encode()).hexdigest()
 
 
-def checksum(seen: Environment | None) -> str:
-    """What changes exactly when pods have to see something new (rule 3)."""
-    return hashlib.sha256(compact({} if seen is None else view(seen), sort=True)).hexdigest()
+def checksum(pod: JsonObject, dev_store: str | None) -> str:
+    """What changes exactly when pods have to be replaced (rule 3): the hash of the pod as it is stated here, whatever webhooks
+    make of it, and of the development secrets."""
+    return hashlib.sha256(compact([dev_store, pod], sort=True)).hexdigest()
 
 
 def router(env: Environment, answers: Answers, namespace: str, labels: JsonObject, dev_store: str | None) -> JsonObject:
@@ -56,9 +60,8 @@ def router(env: Environment, answers: Answers, namespace: str, labels: JsonObjec
         }
         for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
     ]
-    routed = routed_ids(env)
-    finish = max([FINISH_SECONDS, *(_finish(r) for r in env.revisions if r.revision_id in routed)])
-    pod = _pod(env, answers, "router", [], dev_store, finish)
+    longest = max((_finish(r) for r in env.revisions), default=FINISH_SECONDS)
+    pod = _pod(env, answers, "router", [], dev_store, next(s for s in ROUTER_FINISH_SECONDS if s >= longest))
     pod["topologySpreadConstraints"] = spread
     return _deployment(
         names.ROUTER,
@@ -67,7 +70,6 @@ def router(env: Environment, answers: Answers, namespace: str, labels: JsonObjec
         answers.router_replicas,
         selector,
         selector,
-        checksum(for_router(env)),
         dev_store,
         pod,
     )
@@ -87,10 +89,9 @@ def worker(
     }
     more: list[Json] = [{"name": name, "value": literal(value)} for name, value in identity.items()]
     pod = _pod(env, answers, "worker", more, dev_store, _finish(revision))
-    seen = checksum(for_worker(env, revision.revision_id))
     selector: JsonObject = {names.REVISION: names.label_value(revision.revision_id)}
     name = names.worker_name(revision.revision_id)
-    return _deployment(name, namespace, own | {names.STORE: store}, 1, selector, own, seen, dev_store, pod)
+    return _deployment(name, namespace, own | {names.STORE: store}, 1, selector, own, dev_store, pod)
 
 
 def _finish(revision: Revision) -> int:
@@ -126,18 +127,23 @@ def _deployment(
     replicas: int,
     selector: JsonObject,
     pod_labels: JsonObject,
-    seen: str,
     dev_store: str | None,
     pod: JsonObject,
 ) -> JsonObject:
+    seen = checksum(pod, dev_store)
     annotations: JsonObject = {names.CHECKSUM: seen}
     if dev_store is not None:
         annotations[names.DEV_STORE_HASH] = dev_store
-    annotations[names.TEMPLATE] = hashlib.sha256(compact([annotations, pod], sort=True)).hexdigest()
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace, "labels": dict(labels)},
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": dict(labels),
+            # what `kubectl rollout history` shows for each replacement
+            "annotations": {"kubernetes.io/change-cause": f"template {seen[:12]}, image {_image(pod)}"},
+        },
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 3,
@@ -147,6 +153,10 @@ def _deployment(
             "template": {"metadata": {"labels": dict(pod_labels), "annotations": annotations}, "spec": pod},
         },
     }
+
+
+def _image(pod: JsonObject) -> str:
+    return str(objects_in(pod["containers"])[0]["image"])
 
 
 def _pod(

@@ -6,6 +6,7 @@ several fields live in `validate`, state changes in `lifecycle` and `traffic`.
 
 from __future__ import annotations
 
+import hashlib
 from typing import ClassVar, Literal
 
 import msgspec
@@ -26,6 +27,11 @@ DIGEST_PLACEHOLDER = "sha256:00"
 Lifecycle = Literal["inactive", "staged", "warming", "ready", "draining", "failed", "archived"]
 Slot = Literal["deployer", "secrets", "telemetry", "sessions", "state", "revocation", "messaging", "extension"]
 Status = Literal["active", "paused", "archived"]
+
+
+def document_digest(data: bytes) -> str:
+    """What names one document: the SHA-256 of its bytes as they lie in `environment.json`, on a disk or in a ConfigMap."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 class HostConfig(Document, frozen=True, kw_only=True):

@@ -4,14 +4,13 @@ Rules:
 1. Present in a cluster are the revisions that are warming, ready or draining. Pods get those and what traffic is routed to;
    archived, failed and staged revisions stay in the store.
 2. Pods get no reference to the deployer's credentials and none of its binding.
-3. A router reads what is routed. A worker reads its own revision and deployment, as if that had all the traffic: what happens to
-   others does not concern it.
-4. Two views that differ only in what a pod does not act on (times, authors, the state of a revision's life) are the same.
+3. All pods are given the same document and follow it. A worker acts on its own revision and deployment alone, as if that had all the
+   traffic: what happens to others does not concern it.
 """
 
 from __future__ import annotations
 
-from greentic.ground.documents import Json, JsonObject, json_object, replace
+from greentic.ground.documents import replace
 from greentic.model.environment import (
     SPLIT_SCHEMA,
     Environment,
@@ -24,19 +23,6 @@ from greentic.model.environment import (
 )
 
 PRESENT: frozenset[Lifecycle] = frozenset({"warming", "ready", "draining"})
-_VOLATILE: dict[str, frozenset[str]] = {
-    "environment": frozenset({"name", "packs", "extensions", "retention", "health", "credentials_ref"}),
-    "bundles": frozenset(
-        {"current_revisions", "usage", "revenue_share", "revenue_policy_ref", "created_at", "authorization_ref"}
-    ),
-    "revisions": frozenset({"lifecycle", "created_at", "staged_at", "warmed_at", "drain_seconds", "abort_metrics"}),
-    "traffic_splits": frozenset(
-        {"updated_at", "updated_by", "idempotency_key", "authorization_ref", "previous_split_ref"}
-    ),
-    "messaging_endpoints": frozenset({"created_at", "updated_at", "updated_by", "generation"}),
-    "greentic:delivery": frozenset({"generation", "seal"}),
-}
-"""What no pod acts on, by record; what these records hold is never looked into, for it is the operator's own."""
 
 
 def is_present(revision: Revision) -> bool:
@@ -66,12 +52,6 @@ def for_pods(env: Environment) -> Environment:
     )
 
 
-def for_router(env: Environment) -> Environment:
-    """What a router acts on."""
-    routed = routed_ids(env)
-    return _with_revisions(env, [r for r in env.revisions if r.revision_id in routed])
-
-
 def for_worker(env: Environment, revision_id: str) -> Environment | None:
     """What the worker of one revision acts on (rule 3); nothing if the environment does not have it."""
     own = env.revision(revision_id)
@@ -94,24 +74,6 @@ def with_own_revision(env: Environment, revision_id: str) -> Environment:
         return env
     others = [s for s in env.traffic_splits if s.deployment_id != own.deployment_id]
     return replace(env, traffic_splits=[*others, _whole_split(env, own)])
-
-
-def view(env: Environment) -> JsonObject:
-    """The document without what no pod acts on (rule 4), to be compared or hashed."""
-    document = _without(json_object(env), "environment")
-    for name in ("bundles", "revisions", "traffic_splits", "messaging_endpoints"):
-        records = document.get(name)
-        if isinstance(records, list):
-            document[name] = [_without(record, name) if isinstance(record, dict) else record for record in records]
-    delivery = document.get("greentic:delivery")
-    if isinstance(delivery, dict):
-        document["greentic:delivery"] = _without(delivery, "greentic:delivery")
-    document["draining"] = list[Json](r.revision_id for r in env.revisions if r.lifecycle == "draining")
-    return document
-
-
-def _without(record: JsonObject, name: str) -> JsonObject:
-    return {key: value for key, value in record.items() if key not in _VOLATILE[name]}
 
 
 def _with_revisions(env: Environment, revisions: list[Revision]) -> Environment:

@@ -4,17 +4,17 @@ Rules:
 1. It comes from the seed directory where there is one, else from the store. It is parsed and validated, and must be of the environment
    that this worker serves.
 2. What the seed brings is placed in the store only by `adopt`, which whoever checked the document calls.
-3. Two candidates with the same digest are the same.
+3. Two candidates with the same digest are the same. It is the document's own (`document_digest`), unless a seed without a document adds
+   to it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 from greentic.ground.errors import BootError, GreenticError, NotFound
 from greentic.materialize.seed import Seed, place_seed, read_seed
-from greentic.model.environment import Environment
+from greentic.model.environment import Environment, document_digest
 from greentic.store.environments import EnvironmentStore, environment_of
 from greentic.worker.settings import Settings
 
@@ -57,4 +57,4 @@ def read_candidate(store: EnvironmentStore, settings: Settings) -> Candidate:
         raise BootError(f"{context}: `{paths.environment}`: {error.strerror}") from error
     except GreenticError as error:
         raise BootError(context) from error
-    return Candidate(env, hashlib.sha256(data + seed_digest).hexdigest(), seed)
+    return Candidate(env, document_digest(data + seed_digest), seed)

@@ -155,8 +155,8 @@ class Follower:
         left = None if self._next is None else self._next - self._clock.monotonic()
         self._steps.tell(
             {
-                "desired": {"generation": self._desired, "digest": self._wanted[:12]},
-                "serving": {"generation": self._serving, "digest": self._applied[:12]},
+                "desired": {"generation": self._desired, "digest": self._wanted},
+                "serving": {"generation": self._serving, "digest": self._applied},
                 "error": self._error,
                 "since": None if self._since is None else timestamp(self._since),
                 "next_try": None if left is None else timestamp(self._clock.now_ns() + int(left * 1e9)),

@@ -129,7 +129,7 @@ def _run(
 ) -> None:
     """Serve in this process. `starter` is a pipe that breaks when the process that started this one dies."""
     activation, ingress = booted.activation, booted.bench.settings.ingress
-    peers = TrustedPeers(_own_hosts(booted, listen), trust_loopback=ingress.trust_loopback)
+    peers = _peers(booted, activation, listen)
     serving = Serving(activation, booted.store.clock)
     app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
@@ -168,7 +168,7 @@ async def _serve(
     server = await loop.create_server(front.connection, sock=bound, backlog=ACCEPT_AT_ONCE)
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
-    follower = _follower(booted, app.serving, loop)
+    follower = _follower(booted, app, loop)
     loop.add_signal_handler(signal.SIGHUP, follower.wake)
     ready()
     follower.start()
@@ -206,15 +206,16 @@ async def _close_door(server: asyncio.Server, bound: socket.socket, front: Front
             await loop.connect_accepted_socket(front.connection, one)
 
 
-def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop) -> Follower:
+def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -> Follower:
     """What keeps this process serving what its environment says. Swaps happen on the loop."""
-    bench, store, settings = booted.bench, booted.store, booted.bench.settings
+    bench, store, settings, serving = booted.bench, booted.store, booted.bench.settings, app.serving
 
     def swap(new: Activation) -> None:
         done = threading.Event()
 
         def flip() -> None:
             serving.swap(new)
+            app.peers = _peers(booted, new, app.listen_addr)
             done.set()
 
         loop.call_soon_threadsafe(flip)
@@ -233,13 +234,14 @@ def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop)
     return Follower(steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together)
 
 
-def _own_hosts(booted: Booted, listen: str) -> set[str]:
-    """The names that a trusted caller may use for this worker: its address, what it routes, its public name, what is allowed."""
-    env = booted.activation.env
-    public = (env.host_config.public_base_url or "").partition("://")[2].partition("/")[0]
-    hosts = {host_without_port(listen), *booted.bench.settings.ingress.allowed_hosts}
-    hosts |= {host for route in booted.activation.routes for host in route.hosts}
-    return hosts | ({host_without_port(public)} if public else set())
+def _peers(booted: Booted, activation: Activation, listen: str) -> TrustedPeers:
+    """Whom to trust under the names of this worker: its address, what it routes, its public name, what is allowed."""
+    ingress = booted.bench.settings.ingress
+    public = (activation.env.host_config.public_base_url or "").partition("://")[2].partition("/")[0]
+    hosts = {host_without_port(listen), *ingress.allowed_hosts}
+    hosts |= {host for route in activation.routes for host in route.hosts}
+    hosts |= {host_without_port(public)} if public else set()
+    return TrustedPeers(hosts, trust_loopback=ingress.trust_loopback)
 
 
 def raise_file_limit() -> int:
