@@ -22,7 +22,7 @@ from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.placed import read_pack_config
 from greentic.materialize.serving_plan import Fault, wanted_revisions
 from greentic.model.environment import Environment, Revision
-from greentic.model.routes import Route, route_table
+from greentic.model.routes import Routes, route_table
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy
@@ -44,7 +44,7 @@ class Activation(NamedTuple):
     """Everything that answering needs (rule 1)."""
 
     env: Environment
-    routes: list[Route]
+    routes: Routes
     dispatchers: dict[str, Dispatcher]
     revisions: dict[str, ActiveRevision]
     unavailable: Mapping[str, Fault]
@@ -146,7 +146,7 @@ def activate(
             dispatchers[deployment_id] = old
             revisions |= {i: before.revisions[i] for i in old.weights}
     endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
-    return Activation(env, route_table(env), dispatchers, revisions, faults, endpoints)
+    return Activation(env, Routes(route_table(env)), dispatchers, revisions, faults, endpoints)
 
 
 def published_config(paths: EnvPaths, env: Environment, revision: Revision) -> dict[str, dict[str, object]]:

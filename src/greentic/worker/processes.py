@@ -4,7 +4,8 @@ Rules:
 1. The first process boots like any worker: it pulls, compiles and binds. Then it starts the others, which find everything on
    the disk and in the cache, and only watches over them.
 2. They share the socket, and a private directory where conversations wait, unless Redis is configured.
-3. It says that the worker serves when every process does. One that dies is started again, a little later each time.
+3. It says that the worker serves when every process does. One that dies is started again, a little later each time; that it serves is
+   told too. While none accepts, connections wait at the socket, which the first process holds.
 4. SIGTERM and SIGINT go on to every process; each drains, and the exit code is 0.
 """
 
@@ -62,7 +63,6 @@ class _Process:
         self._start = start
         self.backoff = 0.5
         self.restart_at: float | None = None
-
         self.ready_fd = -1
 
     def begin(self) -> None:
@@ -75,6 +75,14 @@ class _Process:
         if self.ready_fd >= 0:
             os.close(self.ready_fd)
             self.ready_fd = -1
+
+    def serves_now(self) -> bool:
+        """Whether it told, since it was last asked, that it serves."""
+        if self.ready_fd < 0 or not select.select([self.ready_fd], [], [], 0)[0]:
+            return False
+        told = os.read(self.ready_fd, 1)
+        self.close()
+        return bool(told)
 
     def ended(self) -> int | None:
         return self.process.poll()
@@ -123,6 +131,8 @@ def supervise(
                     told(
                         f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s"
                     )
+                elif process.serves_now():
+                    told(f"worker process {process.process.pid} serves")
                 elif process.restart_at is not None and now >= process.restart_at:
                     try:
                         process.begin()
@@ -160,7 +170,7 @@ def _await_ready(processes: list[_Process], stopping: list[str]) -> None:
         while not stopping:
             readable, _, _ = select.select([process.ready_fd], [], [], 0.1)
             if readable:
-                if not os.read(process.ready_fd, 1):
+                if not process.serves_now():
                     raise BootError(f"a worker process ended with {process.process.wait()} before it served")
                 break
             if CLOCK.monotonic() > deadline:
