@@ -8,13 +8,15 @@ Rules:
    and 503 for anything else.
 3. One request of a connection is answered at a time, in order. While it runs, only a bounded rest of the next is taken in.
 4. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
-5. Stopping: no new connections, idle ones are closed, the others after the answer that they wait for.
+5. Stopping: no new connections; every answer closes its connection. An idle one is closed when nothing is on its way on it; one on which
+   a request has begun, or that has not had its first yet, is answered first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
@@ -125,7 +127,7 @@ class Front:
         self.draining = True
         for connection in list(self.connections):
             if not connection.busy:
-                connection.end()
+                connection.finish()
         if self.connections:
             self._gone = asyncio.Event()
             with contextlib.suppress(TimeoutError):
@@ -158,6 +160,8 @@ class Connection(asyncio.Protocol):
         self._ending = False
         self._paused = False
         self._body_began = False
+        self._asked = False
+        """Whether a request came on it."""
         self.deadline = 0.0
 
     # -- what the front asks ----------------------------------------------------------------------------------------
@@ -181,6 +185,21 @@ class Connection(asyncio.Protocol):
         self.deadline = CLOCK.monotonic() + READ_SECONDS
         if self._transport is not None:
             self._transport.close()
+
+    def finish(self) -> None:
+        """End if nothing is to be expected, else after the request that is on its way (rule 5)."""
+        if self.idle and self._asked and not self._waits():
+            self.end()
+        elif self.idle:
+            self.deadline = min(self.deadline, CLOCK.monotonic() + LINGER_SECONDS)
+
+    def _waits(self) -> bool:
+        """Whether the system holds bytes of the peer that the loop has not handed on yet; closing now would lose them."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        look = select.poll()
+        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(look.poll(0))
 
     def abort(self) -> None:
         """Cut at once; a request that runs is given up."""
@@ -259,7 +278,7 @@ class Connection(asyncio.Protocol):
             if request is None:
                 self._await_rest()
                 return
-            self._body_began = False
+            self._body_began, self._asked = False, True
             self._request = request
             if not self._full_place and not self._front.is_probe(request.head.path):
                 self._refuse(Refusal(503, "this worker has too many connections"))

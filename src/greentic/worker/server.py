@@ -2,8 +2,8 @@
 
 Rules:
 1. The socket is bound before anything serves, so that a busy port is known, and said, before the banner.
-2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then closes the door, finishes
-   what runs and exits with 0. A second signal ends it at once.
+2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then closes the door behind those
+   who wait at it, finishes what runs and exits with 0. A second signal ends it at once.
 3. SIGHUP asks the worker to look at its environment again; it never ends it.
 """
 
@@ -87,10 +87,10 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         say(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
     if given is not None:
-        _run(booted, gate, bound, listen, given.ready)
+        _run(booted, gate, bound, listen, given.ready, alone=False)
         return
     if ingress.workers == 1:
-        _run(booted, gate, bound, listen, serving)
+        _run(booted, gate, bound, listen, serving, alone=True)
     else:
         told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
         supervise(bound, booted.bench.settings, options.arguments(), environ, serving, told)
@@ -117,17 +117,21 @@ def _bound(booted: Booted, gate: BearerGate) -> socket.socket:
     return bound
 
 
-def _run(booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, ready: Callable[[], None]) -> None:
-    """Serve in this process."""
+def _run(
+    booted: Booted, gate: BearerGate, bound: socket.socket, listen: str, ready: Callable[[], None], *, alone: bool
+) -> None:
+    """Serve in this process; `alone` says that no other one accepts at the socket."""
     activation, ingress = booted.activation, booted.bench.settings.ingress
     peers = TrustedPeers(_own_hosts(booted, listen), trust_loopback=ingress.trust_loopback)
     serving = Serving(activation, booted.store.clock)
     app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    asyncio.run(_serve(booted, app, front, bound, ready))
+    asyncio.run(_serve(booted, app, front, bound, ready, alone=alone))
 
 
-async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, ready: Callable[[], None]) -> None:
+async def _serve(
+    booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, ready: Callable[[], None], *, alone: bool
+) -> None:
     """Accept until a signal says to stop, then stop as rule 2 says."""
     log, ingress = booted.log, booted.bench.settings.ingress
     loop = asyncio.get_running_loop()
@@ -156,13 +160,26 @@ async def _serve(booted: Booted, app: WorkerApp, front: Front, bound: socket.soc
     follower.start()
     await stop.wait()
     follower.stop()
+    rest = _waiting(bound) if alone else []  # others accept them
     server.close()
+    for connection in rest:
+        await loop.connect_accepted_socket(front.connection, connection)
     closing = asyncio.ensure_future(front.close(ingress.finish_seconds))
     await asyncio.wait({closing, asyncio.ensure_future(at_once.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if closing.done() and (cut := closing.result()):
         log.warn(
             "start", f"{cut} connection(s) were cut: their requests did not end within {ingress.finish_seconds:g} s"
         )
+
+
+def _waiting(bound: socket.socket) -> list[socket.socket]:
+    """The connections that wait to be accepted; closing the door would reset them."""
+    found: list[socket.socket] = []
+    while True:
+        try:
+            found.append(bound.accept()[0])
+        except OSError:  # none is left, or no file for it is
+            return found
 
 
 def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop) -> Follower:
