@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import shutil
 import threading
@@ -15,11 +17,14 @@ from greentic.activate.lease import Serving
 from greentic.activate.turn import ActiveRevision
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError
+from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
 from greentic.telemetry.counts import BOUNDS, Counts, quantile
+from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.provision import provision
+from greentic.worker.server import reread_tokens
 from greentic.worker.together import SharedDirectory
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
@@ -297,6 +302,33 @@ def test_counts_say_how_turns_ended(living):
     )
     assert quantile(found.buckets, 0.5) == 0.0025 and quantile(found.buckets, 0.99) == float("inf")
     assert quantile(Counts().snapshot().buckets, 0.5) is None and list(BOUNDS) == sorted(BOUNDS)
+
+
+def test_tokens_are_followed_and_an_accident_opens_nothing(author, tmp_path):
+    author.create()
+    paths, stderr = author.context.store.paths("local"), io.StringIO()
+    log = OperatorLog(tmp_path / "logs", FakeClock(), stderr=stderr)
+    gate = BearerGate(None, enabled=True)
+
+    def write(*secrets: str) -> None:
+        rows = [{"sha256": hashlib.sha256(s.encode()).hexdigest()} for s in secrets]
+        (paths.root / TOKENS_FILE).write_text(json.dumps({"schema": TOKENS_SCHEMA, "tokens": rows}))
+
+    def let_in() -> list[str]:
+        reread_tokens(gate, paths, None, log)
+        return [s for s in ("old", "new", "") if gate.check(f"Bearer {s}", "bot", 0) == "pass"]
+
+    assert let_in() == ["old", "new", ""]  # no file: open to everybody
+    write("old")
+    assert let_in() == ["old"]
+    write("new")
+    assert let_in() == ["new"]
+    (paths.root / TOKENS_FILE).write_text("{")
+    assert let_in() == ["new"] and "stay as they were" in stderr.getvalue()
+    (paths.root / TOKENS_FILE).unlink()
+    assert let_in() == ["new"]
+    write()
+    assert let_in() == []
 
 
 # -- being told -------------------------------------------------------------------------------------------------------

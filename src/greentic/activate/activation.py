@@ -123,17 +123,18 @@ def activate(
 
     A deployment that is unavailable now and was served `before` goes on as it was; its fault is told all the same.
     """
+    splits = {s.deployment_id: s for s in env.traffic_splits}
     choices: dict[str, list[Choice]] = {}
     for revision in wanted_revisions(env):
-        split = env.split(revision.deployment_id)
-        if revision.revision_id not in loaded.revisions or split is None:
+        if revision.revision_id not in loaded.revisions:
             continue
-        weight = next(e.weight_bps for e in split.entries if e.revision_id == revision.revision_id)
+        entries = splits[revision.deployment_id].entries
+        weight = next(e.weight_bps for e in entries if e.revision_id == revision.revision_id)
         choice = Choice(revision.revision_id, weight, revision.lifecycle == "draining")
         choices.setdefault(revision.deployment_id, []).append(choice)
     dispatchers = {
         deployment_id: Dispatcher(
-            env.environment_id, deployment_id, found, generation=_generation(env, deployment_id), key=key
+            env.environment_id, deployment_id, found, generation=splits[deployment_id].generation, key=key
         )
         for deployment_id, found in choices.items()
     }
@@ -159,8 +160,3 @@ def published_config(paths: EnvPaths, env: Environment, revision: Revision) -> d
     for pack_id, overrides in (deployment.config_overrides or {}).items() if deployment else ():
         found[pack_id] = found.get(pack_id, {}) | overrides
     return found
-
-
-def _generation(env: Environment, deployment_id: str) -> int:
-    split = env.split(deployment_id)
-    return 0 if split is None else split.generation

@@ -16,19 +16,21 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError
 from greentic.ingress.app import WorkerApp, is_probe
-from greentic.ingress.auth import BearerGate, load_tokens
+from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.front import Front, places
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.hosts import host_without_port, join_listen_addr
-from greentic.telemetry.log import say
+from greentic.store.layout import EnvPaths
+from greentic.telemetry.log import OperatorLog, say
 from greentic.worker.boot import Booted
-from greentic.worker.candidate import DOCUMENT, read_candidate
+from greentic.worker.candidate import DOCUMENT, Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.processes import inherited, supervise
 from greentic.worker.provision import provision
@@ -41,8 +43,8 @@ ACCEPT_AT_ONCE = 2
 """Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
 MANY_FILES = 65_536
 SWAP_SECONDS = 30.0
-WATCHED = frozenset({DOCUMENT, "..data", "trust-root.json"})
-"""Names whose change is worth a look: the document, and the link that a mounted ConfigMap swaps."""
+WATCHED = frozenset({DOCUMENT, "..data", "trust-root.json", TOKENS_FILE})
+"""Names whose change is worth a look: the document, who is trusted and who may call, and the link that a mounted ConfigMap swaps."""
 
 
 def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str]]:
@@ -126,11 +128,18 @@ def _run(
     serving = Serving(activation, booted.store.clock)
     app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    asyncio.run(_serve(booted, app, front, bound, ready, alone=alone))
+    asyncio.run(_serve(booted, app, gate, front, bound, ready, alone=alone))
 
 
 async def _serve(
-    booted: Booted, app: WorkerApp, front: Front, bound: socket.socket, ready: Callable[[], None], *, alone: bool
+    booted: Booted,
+    app: WorkerApp,
+    gate: BearerGate,
+    front: Front,
+    bound: socket.socket,
+    ready: Callable[[], None],
+    *,
+    alone: bool,
 ) -> None:
     """Accept until a signal says to stop, then stop as rule 2 says."""
     log, ingress = booted.log, booted.bench.settings.ingress
@@ -154,7 +163,7 @@ async def _serve(
     server = await loop.create_server(front.connection, sock=bound, backlog=ACCEPT_AT_ONCE)
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
-    follower = _follower(booted, app.serving, loop)
+    follower = _follower(booted, app.serving, gate, loop)
     loop.add_signal_handler(signal.SIGHUP, follower.wake)
     ready()
     follower.start()
@@ -182,7 +191,7 @@ def _waiting(bound: socket.socket) -> list[socket.socket]:
             return found
 
 
-def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop) -> Follower:
+def _follower(booted: Booted, serving: Serving, gate: BearerGate, loop: asyncio.AbstractEventLoop) -> Follower:
     """What keeps this process serving what its environment says. Swaps happen on the loop."""
     bench, store, settings = booted.bench, booted.store, booted.bench.settings
 
@@ -199,14 +208,32 @@ def _follower(booted: Booted, serving: Serving, loop: asyncio.AbstractEventLoop)
     def tell(state: JsonObject) -> None:
         serving.following = state
 
-    steps = Steps(
-        lambda: read_candidate(store, settings), lambda found: provision(bench, found, serving.activation), swap, tell
-    )
-    directories = [store.paths(settings.env_id).root, *([settings.seed] if settings.seed is not None else [])]
-    watch = DirectoryWatch(directories, WATCHED)
+    tokens_file = settings.ingress.tokens_file
+
+    def read() -> Candidate:
+        reread_tokens(gate, store.paths(settings.env_id), tokens_file, booted.log)
+        return read_candidate(store, settings)
+
+    steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
+    directories, names = [store.paths(settings.env_id).root], WATCHED
+    directories += [settings.seed] if settings.seed is not None else []
+    if tokens_file is not None:
+        directories, names = [*directories, tokens_file.parent], names | {tokens_file.name}
+    watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
     together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
     return Follower(steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together)
+
+
+def reread_tokens(gate: BearerGate, paths: EnvPaths, named: Path | None, log: OperatorLog) -> None:
+    """Take over the tokens that are there now. A file that does not load leaves the old ones in force, and is told."""
+    try:
+        changed = gate.replace(load_tokens(paths, named))
+    except BootError as error:
+        log.error("follow", f"the ingress tokens stay as they were: {error}")
+        return
+    if changed:
+        log.info("follow", "the ingress tokens were replaced", show=True)
 
 
 def _own_hosts(booted: Booted, listen: str) -> set[str]:
