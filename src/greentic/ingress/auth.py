@@ -73,7 +73,7 @@ class BearerGate:
     def __init__(self, tokens: list[IngressToken] | None, *, enabled: bool) -> None:
         self._tokens, self._enabled = tokens, enabled
 
-    def replace(self, tokens: list[IngressToken] | None) -> bool:
+    def take_over(self, tokens: list[IngressToken] | None) -> bool:
         """Check against these tokens from now on; whether anything changed. No tokens at all are taken for an accident (rule 5)."""
         if tokens is None or tokens == self._tokens:
             return False

@@ -228,7 +228,7 @@ def _follower(booted: Booted, serving: Serving, gate: BearerGate, loop: asyncio.
 def reread_tokens(gate: BearerGate, paths: EnvPaths, named: Path | None, log: OperatorLog) -> None:
     """Take over the tokens that are there now. A file that does not load leaves the old ones in force, and is told."""
     try:
-        changed = gate.replace(load_tokens(paths, named))
+        changed = gate.take_over(load_tokens(paths, named))
     except BootError as error:
         log.error("follow", f"the ingress tokens stay as they were: {error}")
         return
