@@ -21,6 +21,7 @@ from pathlib import Path
 
 from components import component_rows
 from delivery import delivery_rows
+from living import follow_rows, storm_rows
 from measure import (
     BIN,
     MIB,
@@ -270,6 +271,8 @@ def main() -> None:
             large_rows,
             delivery_rows,
             cluster_rows,
+            follow_rows,
+            storm_rows,
         ):
             for row in part(scratch):
                 print(" | ".join(row), flush=True)

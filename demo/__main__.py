@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from demo import delivery, host, processes, talk
+from demo import delivery, host, outage, processes, talk
 
 
 def field(name: str) -> None:
@@ -33,6 +33,9 @@ STEPS: dict[str, Callable[..., object]] = {
     "half": delivery.half,
     "rest": delivery.rest,
     "revoke": delivery.revoke,
+    "two": outage.author,
+    "dead": outage.dead,
+    "back": outage.back,
     "talk": talk.talk,
     "field": field,
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -13,13 +17,17 @@ from conftest import Author, booted, make_bundle, make_pack
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
 from greentic.activate.turn import ActiveRevision
+from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError
+from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
 from greentic.telemetry.counts import BOUNDS, Counts, quantile
+from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.provision import provision
+from greentic.worker.server import reread_tokens
 from greentic.worker.together import SharedDirectory
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
@@ -151,6 +159,76 @@ def test_a_new_revision_that_cannot_be_had_leaves_the_old_one_serving(living, au
     shutil.copy(hello, source)
     assert living.later() and living.serving.activation.dispatchers[deployment].weights == {second: 10_000}
     assert first not in living.serving.draining  # nobody held it
+
+
+def test_a_revision_whose_digest_does_not_match_leaves_the_old_one_serving(living, author, hello, tmp_path):
+    (deployment,) = living.serving.activation.dispatchers
+    (first,) = living.serving.activation.revisions
+    source = tmp_path / "later.gtbundle"
+    shutil.copy(hello, source)
+    second = author.warm(author.stage(deployment, hello, source.as_uri()))
+    author.route(deployment, (second, 10_000), key="b")
+    data = bytearray(hello.read_bytes())
+    data[len(data) // 2] ^= 1
+    source.write_bytes(data)
+    paths = author.context.store.paths("local")
+    shutil.rmtree(paths.revision(second))
+    shutil.rmtree(living.worker.bench.settings.cache_directory, ignore_errors=True)
+    living.follower.look()
+    assert living.serving.activation.dispatchers[deployment].weights == {first: 10_000}
+    assert "digest" in living.serving.activation.unavailable[deployment].text
+    assert not paths.revision(second).exists()  # not a byte of it is kept where revisions lie
+    shutil.copy(hello, source)
+    assert living.later() and living.serving.activation.dispatchers[deployment].weights == {second: 10_000}
+
+
+class FullDisk(RealDisk):
+    """Has no room for anything new while `full`."""
+
+    full = True
+
+    def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        super().write_new(path, data, mode)
+
+
+def test_a_full_disk_leaves_the_old_set_serving_and_heals(living, author, hello):
+    disk, store = FullDisk(), living.worker.store
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    before, written = living.serving.activation, document(author).read_bytes()
+    author.context.store.paths("local").runtime_config.unlink()  # there is something to write
+    usual, store.disk = store.disk, disk
+    assert not living.follower.look() and living.serving.activation is before
+    assert "space" in str(living.told[-1]["error"]) and document(author).read_bytes() == written
+    disk.full = False
+    assert living.later() and living.routes == ["/one", "/two"] and living.told[-1]["error"] is None
+    store.disk = usual
+
+
+class SetClock(FakeClock):
+    """Its time of day can be set; what has passed cannot."""
+
+    ahead = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self.ahead
+
+
+def test_a_clock_that_is_set_moves_no_try(living, author):
+    clock = SetClock()
+    living.clock = living.follower._clock = clock
+    path = document(author)
+    good = path.read_bytes()
+    path.write_bytes(b"{")
+    assert not living.follower.look()
+    planned = living.follower._next
+    for seconds in (-1_000_000, 2_000_000):
+        clock.ahead = seconds * 10**9
+        assert not living.follower._due()
+    assert living.follower._next == planned
+    path.write_bytes(good.replace(b'"name": "local"', b'"name": "new"'))
+    assert living.later() and living.told[-1]["error"] is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "other environment", "empty", "no file", "rule broken"])
@@ -297,6 +375,33 @@ def test_counts_say_how_turns_ended(living):
     )
     assert quantile(found.buckets, 0.5) == 0.0025 and quantile(found.buckets, 0.99) == float("inf")
     assert quantile(Counts().snapshot().buckets, 0.5) is None and list(BOUNDS) == sorted(BOUNDS)
+
+
+def test_tokens_are_followed_and_an_accident_opens_nothing(author, tmp_path):
+    author.create()
+    paths, stderr = author.context.store.paths("local"), io.StringIO()
+    log = OperatorLog(tmp_path / "logs", FakeClock(), stderr=stderr)
+    gate = BearerGate(None, enabled=True)
+
+    def write(*secrets: str) -> None:
+        rows = [{"sha256": hashlib.sha256(s.encode()).hexdigest()} for s in secrets]
+        (paths.root / TOKENS_FILE).write_text(json.dumps({"schema": TOKENS_SCHEMA, "tokens": rows}))
+
+    def let_in() -> list[str]:
+        reread_tokens(gate, paths, None, log)
+        return [s for s in ("old", "new", "") if gate.check(f"Bearer {s}", "bot", 0) == "pass"]
+
+    assert let_in() == ["old", "new", ""]  # no file: open to everybody
+    write("old")
+    assert let_in() == ["old"]
+    write("new")
+    assert let_in() == ["new"]
+    (paths.root / TOKENS_FILE).write_text("{")
+    assert let_in() == ["new"] and "stay as they were" in stderr.getvalue()
+    (paths.root / TOKENS_FILE).unlink()
+    assert let_in() == ["new"]
+    write()
+    assert let_in() == []
 
 
 # -- being told -------------------------------------------------------------------------------------------------------

@@ -251,6 +251,32 @@ def test_threat_drain_race_stopping_lets_running_requests_end_and_says_close():
     run(scenario)
 
 
+def test_threat_drain_race_what_is_on_its_way_when_it_stops_is_answered():
+    async def scenario() -> None:
+        async with site() as made:
+            kept, late = await made.open()
+            late.write(GET)
+            await kept.readuntil(b"\r\n\r\n-")
+            fresh, new = await made.open()
+            half, slow = await made.open()
+            slow.write(GET[:20])
+            await seen(
+                lambda: len(made.front.connections) == 3 and any(not c._reader.empty for c in made.front.connections)
+            )
+            late.write(GET)
+            closing = asyncio.ensure_future(made.front.close(20))  # the loop has not read it yet
+            new.write(GET)
+            slow.write(GET[20:])
+            for reader in (kept, fresh, half):
+                text = await reader.read()
+                assert text.startswith(b"HTTP/1.1 200") and b"connection: close" in text
+            assert await closing == 0
+            for writer in (late, new, slow):
+                writer.close()
+
+    run(scenario)
+
+
 def test_a_request_that_does_not_end_is_cut_after_its_time():
     async def scenario() -> None:
         async with site() as made:

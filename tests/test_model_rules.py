@@ -341,23 +341,55 @@ def routed(**bindings: tuple[list[str], list[str]]) -> Environment:
     ],
 )  # fmt: skip
 def test_the_longest_prefix_wins_at_segment_borders(host, path, found):
-    table = routes.route_table(routed(a=([], []), b=([], ["/e2e/"])))
-    assert routes.find_route(table, host, path).bundle_id == found
+    table = routes.Routes(routes.route_table(routed(a=([], []), b=([], ["/e2e/"]))))
+    assert table.find(host, path).bundle_id == found
 
 
 def test_hosts_match_without_port_and_case_and_a_tie_goes_to_the_first():
-    table = routes.route_table(routed(a=(["Chat.example.com"], ["/s"]), b=([], ["s"])))
-    assert routes.find_route(table, "CHAT.EXAMPLE.COM:8080", "/s").bundle_id == "a"
-    assert routes.find_route(table, "other", "/s/x").bundle_id == "b"
-    assert routes.find_route(table, "chat.example.com", "/t") is None
-    six = routes.route_table(routed(a=(["[::1]"], [])))
-    assert routes.find_route(six, "[::1]:80", "/").bundle_id == "a"
+    table = routes.Routes(routes.route_table(routed(a=(["Chat.example.com"], ["/s"]), b=([], ["s"]))))
+    assert table.find("CHAT.EXAMPLE.COM:8080", "/s").bundle_id == "a"
+    assert table.find("other", "/s/x").bundle_id == "b"
+    assert table.find("chat.example.com", "/t") is None
+    six = routes.Routes(routes.route_table(routed(a=(["[::1]"], []))))
+    assert six.find("[::1]:80", "/").bundle_id == "a"
+
+
+def looked_through(table, host_header, path):
+    """The rules of routes as they are written down: look at every route (spec: worker 4.5)."""
+    host, best, longest = host_without_port(host_header), None, -1
+    for route in table:
+        if route.hosts and host not in route.hosts:
+            continue
+        for prefix in route.prefixes:
+            if len(prefix) > longest and (path == prefix or path.startswith(f"{prefix}/") or not prefix):
+                best, longest = route, len(prefix)
+    return best
+
+
+_HOSTS = st.lists(st.sampled_from(["a.b", "C.d", "[::1]", ""]), max_size=3)
+_PATHS = st.text("/ab%é", max_size=7)
+
+
+@given(st.lists(st.tuples(_HOSTS, st.lists(_PATHS, max_size=3)), max_size=8), st.sampled_from(["a.b:80", "c.D", "[::1]", "x", ""]), _PATHS)  # fmt: skip
+def test_the_index_of_routes_finds_what_looking_through_all_finds(bindings, host, path):
+    template = routes.Route("D", "b", "t", "t", frozenset(), ())
+    table = [
+        template._replace(
+            deployment_id=str(number),
+            hosts=frozenset(h.lower() for h in hosts),
+            prefixes=tuple(routes.normal_prefix(p) for p in prefixes) or ("",),
+        )
+        for number, (hosts, prefixes) in enumerate(bindings)
+    ]
+    for asked in (path, f"/{path}", f"{path}/", *(p for route in table for p in route.prefixes)):
+        assert routes.Routes(table).find(host, asked) is looked_through(table, host, asked)
 
 
 def test_tenants():
     table = routes.route_table(routed(a=([], []), b=([], ["/b"])))
-    assert routes.find_tenant(table, "b").bundle_id == "b" and routes.find_tenant(table, "zz") is None
-    assert routes.find_tenant(table[:1], "zz").bundle_id == "a"
+    found = routes.Routes(table)
+    assert found.of_tenant("b").bundle_id == "b" and found.of_tenant("zz") is None
+    assert routes.Routes(table[:1]).of_tenant("zz").bundle_id == "a"
 
 
 def test_overlaps_and_unreachable_bindings():

@@ -24,6 +24,7 @@ from greentic.ingress.http1 import MAX_BODY, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan, wanted_revisions
+from greentic.model.routes import Routes
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
@@ -367,7 +368,7 @@ def test_threat_unauthenticated_invoke_strangers(app):
 def test_threat_unauthenticated_invoke_a_loopback_peer_is_nobody_special_where_a_proxy_runs_beside(app):
     assert call(app, "POST", "/", b"1")[0] == 200
     peers = TrustedPeers((), trust_loopback=False)
-    behind = WorkerApp(app.serving, "127.0.0.1:1", app._gate, app._log, app._services, peers)
+    behind = WorkerApp(app.serving, "127.0.0.1:1", app.gate, app._log, app._services, peers)
     assert call(behind, "POST", "/", b"1")[0] == 401
     assert call(behind, "POST", "/", b"1", authorization="Bearer secret")[0] == 200
     assert call(behind, "POST", "/workers/invoke", b"{}", authorization="Bearer secret")[0] == 403
@@ -384,7 +385,7 @@ def test_probes_and_draining(app):
 def test_a_deployment_that_is_not_served(app):
     app.serving.activation = app.serving.activation._replace(dispatchers={})
     assert call(app, "POST", "/", b"1")[2] == b"revision dispatch failed"
-    app.serving.activation = app.serving.activation._replace(routes=[])
+    app.serving.activation = app.serving.activation._replace(routes=Routes([]))
     assert call(app, "POST", "/", b"1")[2] == b"no deployment is bound to this host and path"
 
 

@@ -21,8 +21,8 @@ from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.placed import read_pack_config
 from greentic.materialize.serving_plan import Fault, wanted_revisions
-from greentic.model.environment import Environment, Revision
-from greentic.model.routes import Route, route_table
+from greentic.model.environment import BundleDeployment, Environment, Revision
+from greentic.model.routes import Routes, route_table
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy
@@ -44,7 +44,7 @@ class Activation(NamedTuple):
     """Everything that answering needs (rule 1)."""
 
     env: Environment
-    routes: list[Route]
+    routes: Routes
     dispatchers: dict[str, Dispatcher]
     revisions: dict[str, ActiveRevision]
     unavailable: Mapping[str, Fault]
@@ -67,6 +67,7 @@ def load_revisions(
     env: Environment, wanted: Iterable[Revision], packs: Packs, loader: Loader, parts: Mapping[str, ActiveRevision]
 ) -> Loaded:
     """Load what is wanted, taking what is among `parts` (by content) from there (rules 2 and 3)."""
+    deployments = {d.deployment_id: d for d in env.bundles}
     revisions: dict[str, ActiveRevision] = {}
     failed: dict[str, Fault] = {}
     for revision in wanted:
@@ -74,7 +75,7 @@ def load_revisions(
             continue
         try:
             revisions[revision.revision_id] = load_revision(
-                env, revision, packs[revision.revision_id], loader, parts.get
+                deployments[revision.deployment_id], revision, packs[revision.revision_id], loader, parts.get
             )
         except GreenticError as error:
             wrapped = BootError(f"loading revision `{revision.revision_id}`")
@@ -84,14 +85,14 @@ def load_revisions(
 
 
 def load_revision(
-    env: Environment,
+    deployment: BundleDeployment,
     revision: Revision,
     packs: tuple[LocatedPack, ...],
     loader: Loader,
     part: Callable[[str], ActiveRevision | None] = lambda content: None,
 ) -> ActiveRevision:
     """One revision, loaded, or the same one as before. Raises the typed error of what does not load."""
-    config = published_config(loader.paths, env, revision)
+    config = published_config(loader.paths, deployment, revision)
     content = content_of(revision, packs, config)
     known = part(content)
     if known is not None:
@@ -123,17 +124,18 @@ def activate(
 
     A deployment that is unavailable now and was served `before` goes on as it was; its fault is told all the same.
     """
+    splits = {s.deployment_id: s for s in env.traffic_splits}
     choices: dict[str, list[Choice]] = {}
     for revision in wanted_revisions(env):
-        split = env.split(revision.deployment_id)
-        if revision.revision_id not in loaded.revisions or split is None:
+        if revision.revision_id not in loaded.revisions:
             continue
-        weight = next(e.weight_bps for e in split.entries if e.revision_id == revision.revision_id)
+        entries = splits[revision.deployment_id].entries
+        weight = next(e.weight_bps for e in entries if e.revision_id == revision.revision_id)
         choice = Choice(revision.revision_id, weight, revision.lifecycle == "draining")
         choices.setdefault(revision.deployment_id, []).append(choice)
     dispatchers = {
         deployment_id: Dispatcher(
-            env.environment_id, deployment_id, found, generation=_generation(env, deployment_id), key=key
+            env.environment_id, deployment_id, found, generation=splits[deployment_id].generation, key=key
         )
         for deployment_id, found in choices.items()
     }
@@ -146,21 +148,15 @@ def activate(
             dispatchers[deployment_id] = old
             revisions |= {i: before.revisions[i] for i in old.weights}
     endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
-    return Activation(env, route_table(env), dispatchers, revisions, faults, endpoints)
+    return Activation(env, Routes(route_table(env)), dispatchers, revisions, faults, endpoints)
 
 
-def published_config(paths: EnvPaths, env: Environment, revision: Revision) -> dict[str, dict[str, object]]:
+def published_config(paths: EnvPaths, deployment: BundleDeployment, revision: Revision) -> dict[str, dict[str, object]]:
     """What components read as configuration, by pack: that of the revision, with the overrides of its deployment on top."""
     found: dict[str, dict[str, object]] = {}
     for ref in revision.pack_config_refs:
         config = read_pack_config(paths, ref, revision.revision_id)
         found[config.pack_id] = dict(config.non_secret)
-    deployment = env.deployment(revision.deployment_id)
-    for pack_id, overrides in (deployment.config_overrides or {}).items() if deployment else ():
+    for pack_id, overrides in (deployment.config_overrides or {}).items():
         found[pack_id] = found.get(pack_id, {}) | overrides
     return found
-
-
-def _generation(env: Environment, deployment_id: str) -> int:
-    split = env.split(deployment_id)
-    return 0 if split is None else split.generation

@@ -37,7 +37,7 @@ from greentic.ingress.identity import (
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.ingress.status import status
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.model.routes import Route, find_route, find_tenant
+from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
 from greentic.telemetry.log import OperatorLog, traceback_of
 
@@ -125,7 +125,7 @@ class WorkerApp:
         self.listen_addr = listen_addr
         self.draining = False
         self.admission = Admission()
-        self._gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
+        self.gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
         self._clock: Clock = services.clock
         self.peers = peers
 
@@ -176,7 +176,7 @@ class WorkerApp:
 
     def _generic(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
         activation = self.serving.activation
-        route = find_route(activation.routes, request.header(b"host") or "", request.path)
+        route = activation.routes.find(request.header(b"host") or "", request.path)
         if route is None:
             raise Refused(404, "no deployment is bound to this host and path")
         body = request.whole_body()
@@ -185,7 +185,7 @@ class WorkerApp:
         dispatcher = self._dispatcher(activation, route)
         if request.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress")
-        if not request.trusted and self._gate.check(request.header(b"authorization"), route.bundle_id, now) != "pass":
+        if not request.trusted and self.gate.check(request.header(b"authorization"), route.bundle_id, now) != "pass":
             raise Refused(401, "a valid bearer token is required")
         try:
             value = msgspec.json.decode(body) if body else None
@@ -306,7 +306,7 @@ class WorkerApp:
             text = f"invalid HostWorkerRequest body: nested deeper than {MAX_DEPTH} levels"
             raise Refused(400, text, cors=False)
         activation = self.serving.activation
-        route = find_tenant(activation.routes, tenant_of(wanted))
+        route = activation.routes.of_tenant(tenant_of(wanted))
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
         user = wanted.tenant.get("user_id")

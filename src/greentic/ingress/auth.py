@@ -6,6 +6,8 @@ Rules:
 3. A token for one bundle opens that bundle; one without a bundle opens all. Tokens are kept as SHA-256, compared in constant time, and
    may expire.
 4. A token for a bundle that is not there is told: it is more likely a misspelt name than a plan.
+5. The tokens may be replaced while requests are checked; a request sees the old list or the new one. A file that does not load, or that is
+   gone, changes nothing: a gate that was closed is not opened by an accident.
 """
 
 from __future__ import annotations
@@ -71,6 +73,13 @@ class BearerGate:
     def __init__(self, tokens: list[IngressToken] | None, *, enabled: bool) -> None:
         self._tokens, self._enabled = tokens, enabled
 
+    def take_over(self, tokens: list[IngressToken] | None) -> bool:
+        """Check against these tokens from now on; whether anything changed. No tokens at all are taken for an accident (rule 5)."""
+        if tokens is None or tokens == self._tokens:
+            return False
+        self._tokens = tokens
+        return True
+
     @property
     def configured(self) -> bool:
         """Whether strangers are asked for anything."""
@@ -83,14 +92,15 @@ class BearerGate:
 
     def check(self, authorization: str | None, bundle_id: str, now: int) -> Verdict:
         """Whether the request may go on (rules 1 to 3)."""
-        if not self._enabled or self._tokens is None:
+        tokens = self._tokens
+        if not self._enabled or tokens is None:
             return "pass"
         scheme, _, token = (authorization or "").partition(" ")
         digest = (
             hashlib.sha256(token.strip().encode(errors="replace")).hexdigest() if scheme.lower() == "bearer" else ""
         )
         accepted = False
-        for candidate in self._tokens:
+        for candidate in tokens:
             same = hmac.compare_digest(digest, candidate.sha256)
             alive = candidate.expires_at is None or candidate.expires_at > now
             accepted = accepted or (same and alive and candidate.bundle_id in (None, bundle_id))

@@ -11,13 +11,15 @@ Rules:
 3. One request of a connection is answered at a time, in order. While one runs, or its answer is not read, only a bounded rest of the
    next is taken in. Whoever sends many at once waits for the others after every few.
 4. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
-5. Stopping: no new connections, idle ones are closed, the others after the answer that they wait for, also those whose body still comes.
+5. Stopping: no new connections; every answer closes its connection. An idle one is closed when nothing is on its way on it; one whose
+   request has begun, or that has not had its first yet, is answered first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
@@ -149,7 +151,7 @@ class Front:
             await asyncio.sleep(0)
         for connection in list(self.connections):
             if not connection.awaits_answer:
-                connection.end()
+                connection.finish()
         if self.connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone.wait(), seconds)
@@ -189,6 +191,8 @@ class Connection(asyncio.Protocol):
         """Whether others have their turn before its next request."""
         self._ended = False
         """Whether the peer has sent all that it will."""
+        self._asked = False
+        """Whether a request came on it."""
         self.deadline = 0.0
 
     # -- what the front asks ----------------------------------------------------------------------------------------
@@ -211,6 +215,21 @@ class Connection(asyncio.Protocol):
             self._stands = kind
             if kind is not None and self._full_place:
                 kind[self] = None
+
+    def finish(self) -> None:
+        """End if nothing is to be expected; else a request that is on its way is answered, for a moment (rule 5)."""
+        if self._reader.empty and self._asked and not self._unread():
+            self.end()
+        else:
+            self.deadline = min(self.deadline, CLOCK.monotonic() + LINGER_SECONDS)
+
+    def _unread(self) -> bool:
+        """Whether the system holds bytes of the peer that the loop has not handed on yet; closing now would lose them."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        look = select.poll()
+        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(look.poll(0))
 
     def end(self) -> None:
         """Close after what was written."""
@@ -316,7 +335,7 @@ class Connection(asyncio.Protocol):
 
     def _take(self, request: Incoming) -> None:
         """Have a whole request answered."""
-        self._awaited, self.deadline = "", float("inf")
+        self._awaited, self.deadline, self._asked = "", float("inf"), True
         self.stand(None)
         self._request = request
         if not self._full_place and not self._front.is_probe(request.head.path):

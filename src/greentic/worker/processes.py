@@ -65,7 +65,6 @@ class _Process:
         self._start = start
         self.backoff = 0.5
         self.restart_at: float | None = None
-
         self.ready_fd = -1
 
     def begin(self) -> None:
@@ -78,6 +77,14 @@ class _Process:
         if self.ready_fd >= 0:
             os.close(self.ready_fd)
             self.ready_fd = -1
+
+    def serves_now(self) -> bool:
+        """Whether it told, since it was last asked, that it serves."""
+        if self.ready_fd < 0 or not select.select([self.ready_fd], [], [], 0)[0]:
+            return False
+        told = os.read(self.ready_fd, 1)
+        self.close()
+        return bool(told)
 
     def ended(self) -> int | None:
         return self.process.poll()
@@ -126,6 +133,8 @@ def supervise(
                     told(
                         f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s"
                     )
+                elif process.serves_now():
+                    told(f"worker process {process.process.pid} serves")
                 elif process.restart_at is not None and now >= process.restart_at:
                     try:
                         process.begin()
@@ -164,7 +173,7 @@ def _await_ready(processes: list[_Process], stopping: list[str]) -> None:
         while not stopping:
             readable, _, _ = select.select([process.ready_fd], [], [], 0.1)
             if readable:
-                if not os.read(process.ready_fd, 1):
+                if not process.serves_now():
                     raise BootError(f"a worker process ended with {process.process.wait()} before it served")
                 break
             if CLOCK.monotonic() > deadline:

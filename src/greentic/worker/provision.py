@@ -105,9 +105,9 @@ def _still_good(serving: Activation | None, trust: Trusted, log: OperatorLog) ->
     """What serves, without the deployments of which a revision is refused by now (rule 4)."""
     if serving is None:
         return None
-    kept = {}
+    kept, known = {}, {r.revision_id: r for r in serving.env.revisions}
     for deployment_id, dispatcher in serving.dispatchers.items():
-        recorded = [serving.env.revision(revision_id) for revision_id in dispatcher.weights]
+        recorded = [known.get(revision_id) for revision_id in dispatcher.weights]
         try:
             for revision in recorded:
                 if revision is not None and (refusal := verdict(trust, revision).refusal) is not None:

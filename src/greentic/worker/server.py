@@ -18,19 +18,21 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError
 from greentic.ingress.app import WorkerApp, is_probe
-from greentic.ingress.auth import BearerGate, load_tokens
+from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.front import TURNS, Front, places
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.hosts import host_without_port, join_listen_addr
-from greentic.telemetry.log import say
+from greentic.store.layout import EnvPaths
+from greentic.telemetry.log import OperatorLog, say
 from greentic.worker.boot import Booted
-from greentic.worker.candidate import DOCUMENT, read_candidate
+from greentic.worker.candidate import DOCUMENT, Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.processes import inherited, supervise
 from greentic.worker.provision import provision
@@ -43,8 +45,8 @@ ACCEPT_AT_ONCE = 2
 """Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
 MANY_FILES = 65_536
 SWAP_SECONDS = 30.0
-WATCHED = frozenset({DOCUMENT, "..data", "trust-root.json"})
-"""Names whose change is worth a look: the document, and the link that a mounted ConfigMap swaps."""
+WATCHED = frozenset({DOCUMENT, "..data", "trust-root.json", TOKENS_FILE})
+"""Names whose change is worth a look: the document, who is trusted and who may call, and the link that a mounted ConfigMap swaps."""
 
 
 def bind(host: str, port: int, *, strict: bool) -> tuple[socket.socket, list[str]]:
@@ -224,14 +226,32 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     def tell(state: JsonObject) -> None:
         serving.following = state
 
-    steps = Steps(
-        lambda: read_candidate(store, settings), lambda found: provision(bench, found, serving.activation), swap, tell
-    )
-    directories = [store.paths(settings.env_id).root, *([settings.seed] if settings.seed is not None else [])]
-    watch = DirectoryWatch(directories, WATCHED)
+    tokens_file = settings.ingress.tokens_file
+
+    def read() -> Candidate:
+        reread_tokens(app.gate, store.paths(settings.env_id), tokens_file, booted.log)
+        return read_candidate(store, settings)
+
+    steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
+    directories, names = [store.paths(settings.env_id).root], WATCHED
+    directories += [settings.seed] if settings.seed is not None else []
+    if tokens_file is not None:
+        directories, names = [*directories, tokens_file.parent], names | {tokens_file.name}
+    watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
     together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
     return Follower(steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together)
+
+
+def reread_tokens(gate: BearerGate, paths: EnvPaths, named: Path | None, log: OperatorLog) -> None:
+    """Take over the tokens that are there now. A file that does not load leaves the old ones in force, and is told."""
+    try:
+        changed = gate.take_over(load_tokens(paths, named))
+    except BootError as error:
+        log.error("follow", f"the ingress tokens stay as they were: {error}")
+        return
+    if changed:
+        log.info("follow", "the ingress tokens were replaced", show=True)
 
 
 def _peers(booted: Booted, activation: Activation, listen: str) -> TrustedPeers:
