@@ -6,6 +6,7 @@
 #   ./demo.sh oci-pull [BUNDLE]    push the bundle to a local registry, and boot a worker from oci://
 #   ./demo.sh resume               kill a worker in the middle of a large pull; the next one fetches the rest
 #   ./demo.sh revoke [BUNDLE]      revoke a bundle: the boot must refuse
+#   ./demo.sh canary               a ramp to a new revision under load, and one to a faulty revision that is aborted by itself
 #   ./demo.sh host-stop            stop exactly what host-pull started
 #   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
 #   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
@@ -106,6 +107,19 @@ revoke() {
   bold "Refused: the bundle is revoked, whoever still serves it."
 }
 
+canary() {
+  scripts/setup.sh
+  stop_on EXIT
+  step prepare
+  step author
+  step strip
+  bold "3. Start a distributor, and a worker that has nothing"
+  step distributor
+  step worker
+  bold "4. Stage a second revision"
+  step canary
+}
+
 # shellcheck source=scripts/demo-cluster.sh
 . scripts/demo-cluster.sh
 
@@ -116,10 +130,11 @@ case "$verb" in
   kind-down) kind_down ;;
   oci-pull) shift; oci_pull "$@" ;;
   resume) resume ;;
+  canary) canary ;;
   revoke) shift; revoke "$@" ;;
   host-pull) shift; host_pull "$@" ;;
   host-stop) [ ! -x "$python" ] || step stop ;; # without it nothing was ever started
   talk) step talk ;;
   tamper) shift; tamper "$@" ;;
-  *) sed -n '2,14p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
+  *) sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
 esac

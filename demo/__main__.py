@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from demo import delivery, host, processes, talk
+from demo import canary, delivery, host, processes, talk
 
 
 def field(name: str) -> None:
@@ -33,6 +33,7 @@ STEPS: dict[str, Callable[..., object]] = {
     "half": delivery.half,
     "rest": delivery.rest,
     "revoke": delivery.revoke,
+    "canary": canary.canary,
     "talk": talk.talk,
     "field": field,
 }

@@ -22,6 +22,7 @@ from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.placed import read_pack_config
 from greentic.materialize.serving_plan import Fault, wanted_revisions
 from greentic.model.environment import Environment, Revision
+from greentic.model.ramp_record import control_slice
 from greentic.model.routes import Route, route_table
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
@@ -133,7 +134,12 @@ def activate(
         choices.setdefault(revision.deployment_id, []).append(choice)
     dispatchers = {
         deployment_id: Dispatcher(
-            env.environment_id, deployment_id, found, generation=_generation(env, deployment_id), key=key
+            env.environment_id,
+            deployment_id,
+            found,
+            generation=_generation(env, deployment_id),
+            key=key,
+            control=control_slice(env, deployment_id),
         )
         for deployment_id, found in choices.items()
     }

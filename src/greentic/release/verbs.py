@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from greentic.operate.verb import ENV, KEY, UPDATED_BY, Flag, Verb
+from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
+_W = "greentic.release.ramp_run"
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -20,6 +21,17 @@ VERBS: tuple[Verb, ...] = (
          flags=(Flag("--customer", "customer_id", "whose deployment", "ID"),
                 Flag("--store-only", "store_only", "leave what a deployer runs", switch=True),
                 Flag("--force-drain", "force_drain", "do not wait for sessions", switch=True), KEY)),
+    Verb("traffic", "ramp", f"{_W}:ramp", f"{_W}:TrafficRampPayload",
+         "move traffic to a new revision step by step, or back at once",
+         "gtc op traffic ramp prod --deployment 01J… --to 01K… --steps 1%,10%,50%,100% --pause 5m --at http://10.0.0.7:8080",
+         flags=(DEPLOYMENT, Flag("--to", "to", "the new revision", "ULID"), Flag("--steps", "steps", "shares, rising", "LIST"),
+                Flag("--pause", "pause", "how long each step is watched at least", "TIME"),
+                Flag("--max-errors", "max_errors", "failed turns beyond those of the control slice", "PERCENT"),
+                Flag("--max-p99", "max_p99", "slower than the control slice's p99", "PERCENT"),
+                Flag("--min-turns", "min_turns", "turns of each side without which a step holds", "N"), AT,
+                Flag("--resume", "resume", "go on with a ramp that was interrupted", switch=True),
+                Flag("--status", "status", "only tell how far it is", switch=True)),
+         needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <ULID>"))),
     Verb("deploy", "run", f"{_D}:deploy", f"{_D}:BundleDeployPayload",
          "add, stage, warm and route a bundle in one call", "gtc op deploy --bundle bot.gtbundle --path-prefix /",
          positionals=(),
