@@ -106,9 +106,10 @@ class Dispatcher:
                 return self._choose(key, self._all), Client(key)
             held = self._held(cookie, tenant, now)
             if held is not None:
-                return held, self._new_client(held, random)
-        drawn = self._choose(random.octets(KEY_BYTES), self._open)
-        return drawn, self._new_client(drawn, random)
+                return held, self._new_client(held, random.octets(KEY_BYTES))
+        key = random.octets(KEY_BYTES)
+        drawn = self._choose(key, self._open)
+        return drawn, self._new_client(drawn, key)
 
     def _choose(self, client: bytes, among: list[tuple[str, int]]) -> str:
         found = chosen(self.deployment_id, client, among)
@@ -120,9 +121,8 @@ class Dispatcher:
         value = _KEY_MARK + _b64(client.key)
         return f"{self.cookie_name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
 
-    def _new_client(self, revision_id: str, random: Random) -> Client:
-        """A client whose key belongs to a revision, also when draining ones count again (rule 3)."""
-        key = random.octets(KEY_BYTES)
+    def _new_client(self, revision_id: str, key: bytes) -> Client:
+        """A client whose key, the given one if possible, belongs to a revision, also when draining ones count again (rule 3)."""
         for _ in range(_MINTED):
             if chosen(self.deployment_id, key, self._all) == revision_id:
                 return Client(key, cookie=True)

@@ -19,7 +19,6 @@ _E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.oper
 _B, _R, _T = "greentic.operate.bundles", "greentic.operate.revisions", "greentic.operate.traffic"
 _P, _C, _K = "greentic.operate.env_packs", "greentic.operate.config", "greentic.operate.trust_root"
 _L = "greentic.operate.delivery"
-_S = "greentic.operate.env_status"
 _TRANSITION = f"{_R}:RevisionTransitionPayload"
 _SHOW = f"{_T}:TrafficShowPayload"
 _UNBINDING = f"{_P}:EnvPackRemovePayload"
@@ -37,8 +36,6 @@ VERBS: tuple[Verb, ...] = (
          needs=((ENV, "--environment-id"), ("name", "--name"))),
     Verb("env", "set-public-url", f"{_E}:set_public_url", f"{_E}:SetPublicUrlPayload", "overwrite the public URL",
          "gtc op env set-public-url prod https://bot.example.com", positionals=(ENV, "url"), required=(ENV, "url")),
-    Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
-         "gtc op env status prod --at http://127.0.0.1:8080", flags=(AT,)),
     Verb("env", "doctor", f"{_D}:doctor", "", "examine an environment, even one that does not load",
          "gtc op env doctor prod", required=(ENV,)),
     Verb("env", "repair", f"{_D}:repair", f"{_D}:RepairPayload", "archive routed revisions whose files are gone",

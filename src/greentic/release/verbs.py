@@ -5,6 +5,7 @@ from __future__ import annotations
 from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
+_S = "greentic.release.env_status"
 _W = "greentic.release.ramp_run"
 
 VERBS: tuple[Verb, ...] = (
@@ -15,6 +16,8 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--check", "check", "fail if anything is to do", switch=True),
                 Flag("--yes", "", "accepted for scripts; nothing is asked", switch=True),
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
+    Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
+         "gtc op env status prod --at http://127.0.0.1:8080", flags=(AT,)),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),
