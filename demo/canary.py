@@ -17,7 +17,7 @@ from demo.processes import STATE, Failed
 
 CLIENTS, THREADS = 3000, 4
 WORKER = f"http://127.0.0.1:{WORKER_PORT}"
-GOOD, FAULTY = 'v2: {{node.shout}}!"', 'v3: {{node.shout}}!"'
+GOOD = 'v2: {{node.shout}}!"'
 
 
 class Load:
@@ -99,18 +99,19 @@ def canary() -> None:
 
 
 def _staged(deployment: str, name: str, answer: str | None) -> str:
-    """A new revision of the example: one that answers otherwise, or (None) one whose component is asked for what it has not."""
+    """A new revision of the example: one that answers otherwise, or (None) one whose component traps."""
     source, bundle = STATE / name, BUNDLES / f"{name}.gtbundle"
     shutil.copytree(ROOT / "examples" / "hello-bundle", source)
-    flow = source / "packs" / "hello" / "flows" / "main.ygtc"
-    text = flow.read_text()
+    pack = source / "packs" / "hello"
     if answer is not None:
-        changed = text.replace('text: "{{node.shout}}!"', answer)
+        changed, old, new = pack / "flows" / "main.ygtc", 'text: "{{node.shout}}!"', answer
     else:
-        changed = text.replace("operation: shout", "operation: sing", 1)
-    if changed == text:
-        raise Failed("the example's flow is not what this demo expects")
-    flow.write_text(changed)
+        start = "(local.set $at (i32.load offset=124"
+        changed, old, new = pack / "components" / "example.shout.wat", start, f"(unreachable) {start}"
+    text = changed.read_text()
+    if old not in text:
+        raise Failed("the example is not what this demo expects")
+    changed.write_text(text.replace(old, new, 1))
     gtc("bundle", "build", source, "--out", bundle)
     uri = f"http://127.0.0.1:{DISTRIBUTOR_PORT}/{bundle.name}"
     staged = op(
