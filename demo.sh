@@ -7,6 +7,7 @@
 #   ./demo.sh resume               kill a worker in the middle of a large pull; the next one fetches the rest
 #   ./demo.sh revoke [BUNDLE]      revoke a bundle: the boot must refuse
 #   ./demo.sh outage               one of two distributors is dead: the other deployment answers, the first comes by itself
+#   ./demo.sh canary               a ramp to a new revision under load, and one to a faulty revision that is aborted by itself
 #   ./demo.sh host-stop            stop exactly what host-pull started
 #   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
 #   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
@@ -121,6 +122,19 @@ outage() {
   step back
 }
 
+canary() {
+  scripts/setup.sh
+  stop_on EXIT
+  step prepare
+  step author
+  step strip
+  bold "3. Start a distributor, and a worker that has nothing"
+  step distributor
+  step worker
+  bold "4. Stage a second revision"
+  step canary
+}
+
 # shellcheck source=scripts/demo-cluster.sh
 . scripts/demo-cluster.sh
 
@@ -132,6 +146,7 @@ case "$verb" in
   oci-pull) shift; oci_pull "$@" ;;
   resume) resume ;;
   outage) shift; outage "$@" ;;
+  canary) canary ;;
   revoke) shift; revoke "$@" ;;
   host-pull) shift; host_pull "$@" ;;
   host-stop) [ ! -x "$python" ] || step stop ;; # without it nothing was ever started

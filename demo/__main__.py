@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from demo import delivery, host, outage, processes, talk
+from demo import canary, delivery, host, outage, processes, talk
 
 
 def field(name: str) -> None:
@@ -36,6 +36,7 @@ STEPS: dict[str, Callable[..., object]] = {
     "two": outage.author,
     "dead": outage.dead,
     "back": outage.back,
+    "canary": canary.canary,
     "talk": talk.talk,
     "field": field,
 }

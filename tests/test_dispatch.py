@@ -170,3 +170,15 @@ def msg(affinity: Affinity, **change: object) -> Affinity:
 def test_any_text_is_a_key_or_none(text):
     key = read_key(text)
     assert key is None or (len(key) == 16 and text.startswith("k."))
+
+
+def test_a_new_client_of_a_tiny_share_keeps_its_revision():
+    found = dispatcher(Choice(REV, 9_999, False), Choice(REV2, 1, False))
+    for key in CLIENTS * 3:
+
+        class Given:
+            def octets(self, count: int, key: bytes = key) -> bytes:
+                return hashlib.sha256(key + bytes([count])).digest()[:count]
+
+        drawn, client = found.of_cookie(None, "t", 0, Given())
+        assert client.cookie and found.of_cookie(value(found.set_cookie(client)), "t", 0, RANDOM)[0] == drawn

@@ -22,6 +22,7 @@ from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.placed import read_pack_config
 from greentic.materialize.serving_plan import Fault, wanted_revisions
 from greentic.model.environment import BundleDeployment, Environment, Revision
+from greentic.model.ramp_record import control_slice
 from greentic.model.routes import Routes, route_table
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
@@ -135,7 +136,12 @@ def activate(
         choices.setdefault(revision.deployment_id, []).append(choice)
     dispatchers = {
         deployment_id: Dispatcher(
-            env.environment_id, deployment_id, found, generation=splits[deployment_id].generation, key=key
+            env.environment_id,
+            deployment_id,
+            found,
+            generation=splits[deployment_id].generation,
+            key=key,
+            control=control_slice(env, deployment_id),
         )
         for deployment_id, found in choices.items()
     }

@@ -21,7 +21,8 @@ import msgspec
 
 from greentic.ground.clock import Random
 from greentic.ground.documents import decode
-from greentic.model.rendezvous import chosen
+from greentic.model.ramp_record import ControlSlice
+from greentic.model.rendezvous import chosen, drawn_into
 
 COOKIE_PREFIX = "_gt_rev_"
 COOKIE_SECONDS = 30 * 86_400
@@ -62,8 +63,18 @@ class Client(NamedTuple):
 class Dispatcher:
     """The revisions of one deployment."""
 
-    def __init__(self, env_id: str, deployment_id: str, choices: list[Choice], *, generation: int, key: bytes) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        deployment_id: str,
+        choices: list[Choice],
+        *,
+        generation: int,
+        key: bytes,
+        control: ControlSlice | None = None,
+    ) -> None:
         self.env_id, self.deployment_id, self.generation = env_id, deployment_id, generation
+        self.control = control
         self._key = key
         self.weights = {c.revision_id: c.weight_bps for c in choices}
         """Basis points by revision."""
@@ -76,9 +87,16 @@ class Dispatcher:
         """Whether anything may be chosen at all; what follows asks for that."""
         return bool(self._open)
 
+    def in_control(self, client: bytes, revision_id: str) -> bool:
+        """Whether a turn of this client on this revision counts in the control slice of a ramp, too."""
+        slice_ = self.control
+        if slice_ is None or slice_.revision_id != revision_id:
+            return False
+        return slice_.share >= 1.0 or drawn_into(self.deployment_id, client, slice_.name, slice_.share)
+
     def of_session(self, session: str) -> str:
         """The revision of a named session."""
-        return self._choose(session.encode("utf-8", "surrogatepass"), self._open)
+        return self._choose(session_key(session), self._open)
 
     def of_cookie(self, cookie: str | None, tenant: str, now: int, random: Random) -> tuple[str, Client]:
         """The revision of a caller with or without a cookie (rules 1 to 4)."""
@@ -88,9 +106,10 @@ class Dispatcher:
                 return self._choose(key, self._all), Client(key)
             held = self._held(cookie, tenant, now)
             if held is not None:
-                return held, self._new_client(held, random)
-        drawn = self._choose(random.octets(KEY_BYTES), self._open)
-        return drawn, self._new_client(drawn, random)
+                return held, self._new_client(held, random.octets(KEY_BYTES))
+        key = random.octets(KEY_BYTES)
+        drawn = self._choose(key, self._open)
+        return drawn, self._new_client(drawn, key)
 
     def _choose(self, client: bytes, among: list[tuple[str, int]]) -> str:
         found = chosen(self.deployment_id, client, among)
@@ -102,9 +121,8 @@ class Dispatcher:
         value = _KEY_MARK + _b64(client.key)
         return f"{self.cookie_name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_SECONDS}"
 
-    def _new_client(self, revision_id: str, random: Random) -> Client:
-        """A client whose key belongs to a revision, also when draining ones count again (rule 3)."""
-        key = random.octets(KEY_BYTES)
+    def _new_client(self, revision_id: str, key: bytes) -> Client:
+        """A client whose key, the given one if possible, belongs to a revision, also when draining ones count again (rule 3)."""
         for _ in range(_MINTED):
             if chosen(self.deployment_id, key, self._all) == revision_id:
                 return Client(key, cookie=True)
@@ -122,6 +140,11 @@ class Dispatcher:
         ):
             return None
         return found.r if found.x > now and self.weights.get(found.r, 0) > 0 else None
+
+
+def session_key(session: str) -> bytes:
+    """The key of a client that a trusted caller names by its session."""
+    return session.encode("utf-8", "surrogatepass")
 
 
 def read_key(cookie: str) -> bytes | None:

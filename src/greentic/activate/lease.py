@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,10 +37,12 @@ class Draining(NamedTuple):
 class Lease:
     """One turn on one revision; tell it how the turn ended."""
 
-    __slots__ = ("counts", "failure")
+    __slots__ = ("counts", "failure", "parked")
 
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
+        self.parked = 0
+        """By how many the conversations that wait became more."""
         self.failure: Kind | None = None
 
 
@@ -52,6 +55,10 @@ class Serving:
         self.activation = activation
         self.draining: dict[str, Draining] = {}
         self.counts: dict[str, Counts] = {}
+        self.control: dict[str, Counts] = {}
+        """By revision, what of its counts belongs to the control slice of a ramp."""
+        self.process = f"{os.getpid()}.{clock.now_ns()}"
+        """Whose counts these are; they begin at zero with it."""
         self.swaps = 0
         self.following: JsonObject | None = None
         """How following the environment goes, for `/status`."""
@@ -66,6 +73,8 @@ class Serving:
                 self.draining[revision_id] = Draining(revision, self._clock.monotonic() + window)
         for revision_id in new.revisions:
             self.draining.pop(revision_id, None)
+        for revision_id in self.control.keys() - new.revisions.keys():
+            self.control.pop(revision_id, None)
         self.sweep()
 
     def find(self, revision_id: str) -> ActiveRevision | None:
@@ -78,8 +87,8 @@ class Serving:
         return found
 
     @contextmanager
-    def lease(self, revision: ActiveRevision) -> Iterator[Lease]:
-        """Hold a revision while a turn runs on it, and count how the turn ended."""
+    def lease(self, revision: ActiveRevision, *, control: bool = False) -> Iterator[Lease]:
+        """Hold a revision while a turn runs on it, and count how the turn ended; in its control slice, too, if it is of that."""
         with self._lock:
             counts = self._of(revision.revision_id)
             counts.in_flight += 1
@@ -94,6 +103,9 @@ class Serving:
             with self._lock:
                 counts.in_flight -= 1
                 counts.ended(seconds, lease.failure)
+                counts.parked = max(0, counts.parked + lease.parked)
+                if control:
+                    self.control.setdefault(revision.revision_id, Counts()).ended(seconds, lease.failure)
             if revision.revision_id in self.draining:
                 self.sweep()
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.activate.activation import Activation
-from greentic.activate.dispatch import Dispatcher, cookie_named
+from greentic.activate.dispatch import Dispatcher, cookie_named, session_key
 from greentic.activate.lease import Serving
 from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
@@ -84,6 +84,16 @@ class Served(NamedTuple):
 
     revision: ActiveRevision
     turn: Turn
+
+
+class Picked(NamedTuple):
+    """The revision of a request."""
+
+    revision: ActiveRevision
+    cookie: str | None = None
+    """The cookie that carries a new client's key."""
+    control: bool = False
+    """Whether its turn counts in the control slice of a ramp, too."""
 
 
 class Request(NamedTuple):
@@ -194,15 +204,15 @@ class WorkerApp:
         if _is_deep(body, value):
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels")
         seen = self._identity(request, value)
-        revision, cookie = self._pick(activation, route, dispatcher, request, seen, now)
+        picked = self._pick(activation, route, dispatcher, request, seen, now)
 
         def replied(served: Served) -> Reply:
-            extra: Headers = [] if cookie is None else [(b"set-cookie", cookie.encode())]
+            extra: Headers = [] if picked.cookie is None else [(b"set-cookie", picked.cookie.encode())]
             if seen.private and served.turn.parked:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
             return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
 
-        return self._turn(route, revision, activity_of(value), seen.identity, replied, message_id(request, value))
+        return self._turn(route, picked, activity_of(value), seen.identity, replied, message_id(request, value))
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
@@ -235,24 +245,27 @@ class WorkerApp:
 
     def _pick(
         self, activation: Activation, route: Route, dispatcher: Dispatcher, request: Request, seen: Seen, now: int
-    ) -> tuple[ActiveRevision, str | None]:
-        """The revision of a request, and the cookie that carries a new client's key."""
+    ) -> Picked:
+        """The revision of a request: by name, by session, or by cookie."""
         named = request.header(b"x-greentic-revision") if request.trusted else None
         if named is not None:
             if named.upper() not in dispatcher.weights:
                 raise Refused(404, "this deployment does not serve the revision that was named")
-            return activation.revisions[named.upper()], None
+            return Picked(activation.revisions[named.upper()])
         if seen.identity.session is not None and not seen.private:
-            return activation.revisions[dispatcher.of_session(seen.identity.session)], None
+            found = dispatcher.of_session(seen.identity.session)
+            control = dispatcher.in_control(session_key(seen.identity.session), found)
+            return Picked(activation.revisions[found], None, control)
         cookies = request.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, dispatcher.cookie_name)
         found, client = dispatcher.of_cookie(cookie, route.tenant, now, self._services.random)
-        return activation.revisions[found], dispatcher.set_cookie(client) if client.cookie else None
+        carried = dispatcher.set_cookie(client) if client.cookie else None
+        return Picked(activation.revisions[found], carried, dispatcher.in_control(client.key, found))
 
     def _turn(
         self,
         route: Route,
-        drawn: ActiveRevision,
+        picked: Picked,
         activity: Activity,
         identity: Identity,
         replied: Callable[[Served], Reply],
@@ -260,8 +273,10 @@ class WorkerApp:
     ) -> Reply | Coroutine[object, object, Reply]:
         """Run a turn, on the revision that was drawn or on the one where the session waits; as far as it comes at once."""
 
+        drawn = picked.revision
+
         async def work() -> Reply:
-            revision, services = drawn, self._services
+            revision, services, pinned = drawn, self._services, None
             try:
                 await self.admission.enter(route.deployment_id)
             except Busy:
@@ -274,10 +289,12 @@ class WorkerApp:
                     )
                     held = None if pinned is None else self.serving.find(pinned)
                     revision = revision if held is None else held
-                with self.serving.lease(revision):
+                with self.serving.lease(revision, control=picked.control and revision is drawn) as lease:
                     found = await turn(
                         revision, activity, route.tenant, route.team, identity, services, message_id=named
                     )
+                    lease.failure = None if found.failed is None else "flow"
+                    lease.parked = found.parked - (pinned == revision.revision_id)
                 return replied(Served(revision, found))
             except (NoFlow, FlowFailure) as error:
                 raise self._no_flow(drawn, error) from None
@@ -312,13 +329,13 @@ class WorkerApp:
         user = wanted.tenant.get("user_id")
         seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
         dispatcher = self._dispatcher(activation, route)
-        revision, _ = self._pick(activation, route, dispatcher, request, seen, unix_seconds(self._clock))
+        picked = self._pick(activation, route, dispatcher, request, seen, unix_seconds(self._clock))
 
         def replied(served: Served) -> Reply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
             return Reply(200, msgspec.json.encode(answer), cors=False)
 
-        return self._turn(route, revision, invoke_activity(wanted.payload), seen.identity, replied)
+        return self._turn(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
 
 
 def _busy() -> Refused:

@@ -8,7 +8,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.optional import lacking
 from greentic.materialize.serving_plan import Fault
 from greentic.net.addresses import shown
-from greentic.telemetry.counts import BOUNDS
+from greentic.telemetry.counts import BOUNDS, Counts
 
 _SIGNAL: JsonObject = {"last_ok_at": None, "last_error_at": None, "last_error": None}
 
@@ -25,7 +25,8 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
             "weight_bps": activation.dispatchers[r.deployment_id].weights[r.revision_id],
             "bundle_digest": r.digest,
             "bundle_source_uri": None if r.source is None else shown(r.source),
-            "counts": _counts(serving, r.revision_id),
+            "counts": _counts(serving.of(r.revision_id)),
+            "control": _counts(serving.control[r.revision_id]) if r.revision_id in serving.control else None,
             "packs": [
                 {
                     "pack_id": p.pack_id,
@@ -45,6 +46,7 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
         "schema": "greentic.status.v1",
         "env_id": activation.env.environment_id,
         "listen_addr": listen_addr,
+        "process": serving.process,
         "version": __version__,
         "bundles_active": active,
         "deployments_routed": len(activation.dispatchers),
@@ -62,7 +64,7 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
         "protections": activation.protections,
         "unavailable": [_fault(deployment, fault) for deployment, fault in activation.unavailable.items()],
         "draining_revisions": [
-            {"revision_id": revision_id, "counts": _counts(serving, revision_id)} for revision_id in serving.draining
+            {"revision_id": revision_id, "counts": _counts(serving.of(revision_id))} for revision_id in serving.draining
         ],
         "following": serving.following,
         "lacking": list[Json](lacking()),
@@ -70,9 +72,9 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
     }
 
 
-def _counts(serving: Serving, revision_id: str) -> JsonObject:
-    """What happened to the turns of a revision; the histogram with its upper bounds in seconds."""
-    found = serving.of(revision_id).snapshot()
+def _counts(counts: Counts) -> JsonObject:
+    """What happened to the turns of a revision, or of a slice of it; the histogram with its upper bounds in seconds."""
+    found = counts.snapshot()
     return {
         "turns": found.turns,
         "failures": dict[str, Json](found.failures),

@@ -31,6 +31,12 @@ def chosen(deployment_id: str, client: bytes, weights: Sequence[tuple[str, int]]
     return best
 
 
+def drawn_into(deployment_id: str, client: bytes, name: str, share: float) -> bool:
+    """Whether a client is among a share of all that is drawn under a name; a larger share keeps whom a smaller one had."""
+    asker = hashlib.blake2b(client, digest_size=32, salt=_salt(deployment_id)).digest()
+    return _fraction(asker, name) < share
+
+
 def _fraction(asker: bytes, revision_id: str) -> float:
     """A number in (0, 1) that is uniform over clients, and independent from revision to revision."""
     drawn = int.from_bytes(hashlib.blake2b(revision_id.encode(), key=asker, digest_size=8).digest(), "big")

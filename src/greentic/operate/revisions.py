@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -41,6 +41,7 @@ from greentic.net.addresses import check_authored, shown
 from greentic.operate.bundles import find as find_deployment
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
+from greentic.operate.worker_status import HttpWorkers, Workers, checked_addresses
 from greentic.store import operator_key
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
@@ -49,6 +50,7 @@ from greentic.trust.policy import bundle_unsigned, unsatisfiable
 from greentic.trust.statements import REVISION, sign_content
 
 DEFAULT_DRAIN_SECONDS = 30
+WAIT_SECONDS = 3600.0
 
 
 class PackListPayload(Payload, frozen=True, kw_only=True):
@@ -80,6 +82,16 @@ class RevisionTransitionPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     revision_id: Ulid
     idempotency_key: Key | None = None
+
+
+class ArchiveOptions(NamedTuple):
+    """Whom to ask whether a revision is still in use."""
+
+    at: list[str] = []
+    """Addresses of workers."""
+    wait: bool = False
+    """Wait until nobody uses it, at most `WAIT_SECONDS`."""
+    base: Path = Path()
 
 
 class RevisionSummary(Reply, frozen=True, kw_only=True):
@@ -349,9 +361,44 @@ def drain(context: Context, payload: RevisionTransitionPayload) -> RevisionSumma
     return _transition(context, payload, "drain", "draining")
 
 
-def archive(context: Context, payload: RevisionTransitionPayload) -> RevisionSummary:
-    """To archived, from wherever it is, unless traffic still names it."""
+def archive(
+    context: Context,
+    payload: RevisionTransitionPayload,
+    options: ArchiveOptions | None = None,
+    workers: Workers | None = None,
+) -> RevisionSummary:
+    """To archived, from wherever it is, unless traffic still names it or a worker that is asked still has somebody on it."""
+    told = options or ArchiveOptions()
+    if told.at:
+        env_id = check_env_id(payload.environment_id)
+        revision = find(context.store.load(env_id), check_ulid(payload.revision_id, field="revision_id"))
+        _check_left(context, revision.revision_id, told, workers or HttpWorkers(context.clock))
     return _transition(context, payload, "archive", "archived")
+
+
+def _check_left(context: Context, revision_id: str, options: ArchiveOptions, workers: Workers) -> None:
+    """Raise `Conflict` while a worker has requests or conversations on the revision; with `wait`, wait until none has."""
+    addresses = checked_addresses(list(options.at))
+    ends = context.clock.monotonic() + (WAIT_SECONDS if options.wait else 0.0)
+    while True:
+        held = []
+        for address in addresses:
+            try:
+                running, parked = workers.ask(address).held(revision_id)
+            except FetchError as error:
+                held.append(str(error))  # who cannot be asked may have somebody on it
+                continue
+            if running or parked:
+                held.append(f"`{address}` has {running} request(s) and {parked} conversation(s) on it")
+        if not held:
+            return
+        if context.clock.monotonic() >= ends:
+            raise Conflict(
+                f"revision `{revision_id}` is still in use: {'; '.join(held)}",
+                hint="archive with --wait, or when they have ended",
+            )
+        context.view.say(f"waiting: {'; '.join(held)}")
+        context.clock.sleep(1.0)
 
 
 def retry(context: Context, payload: RevisionTransitionPayload) -> RevisionSummary:

@@ -6,13 +6,14 @@ log), then under the lock: deployment, revisions again, idempotency, readiness, 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, from_json, replace
+from greentic.ground.documents import Json, JsonObject, from_json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
 from greentic.ground.reply import Reply
 from greentic.model.environment import Environment, SplitEntry, TrafficSplit
@@ -47,6 +48,14 @@ class TrafficShowPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     deployment_id: Ulid
     idempotency_key: str | None = None
+
+
+class RollbackOptions(NamedTuple):
+    """How far back; nothing means one step."""
+
+    to: str | None = None
+    """A retained revision that takes everything."""
+    base: Path = Path()
 
 
 class TrafficClearPayload(Payload, frozen=True, kw_only=True):
@@ -150,16 +159,21 @@ def show(context: Context, payload: TrafficShowPayload) -> SplitSummary:
     return summary(_split(context.store.load(env_id), deployment_id))
 
 
-def rollback(context: Context, payload: TrafficShowPayload) -> SplitSummary:
-    """One step back, to the split before the current one, if its revisions are still ready."""
+def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOptions | None = None) -> SplitSummary:
+    """One step back, to the split before the current one, or everything to a retained revision; if they are still ready."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
-    change = Change(env_id, "traffic", "rollback", {"deployment_id": deployment_id}, key or context.mint())
+    to = None if options is None or options.to is None else check_ulid(options.to, field="to")
+    target: JsonObject = {"deployment_id": deployment_id} if to is None else {"deployment_id": deployment_id, "to": to}
+    asked = whole(payload) if to is None else whole(payload, to=to)
+    change = Change(env_id, "traffic", "rollback", target, key or context.mint())
 
     def action(transaction: Transaction) -> Done[SplitSummary]:
         env = transaction.load()
         current = _split(env, deployment_id)
+        if to is not None:
+            return _all_to(context, transaction, env, current, to)
         stashed = unstash(current.previous_split_ref)
         if stashed is None:
             raise Conflict(f"traffic split for `{deployment_id}` has no prior version to roll back to")
@@ -184,9 +198,32 @@ def rollback(context: Context, payload: TrafficShowPayload) -> SplitSummary:
         context,
         change,
         action,
-        idempotency=Idempotency(key, deployment_id, whole(payload), SplitSummary),
+        idempotency=Idempotency(key, deployment_id, asked, SplitSummary),
         spec_errors=True,
     )
+
+
+def _all_to(
+    context: Context, transaction: Transaction, env: Environment, current: TrafficSplit, revision_id: str
+) -> Done[SplitSummary]:
+    """Route everything to one revision that is still there."""
+    entries = [SplitEntry(revision_id=revision_id, weight_bps=10_000)]
+    _check_revisions(env, current.deployment_id, entries)
+    _check_ready(env, entries)
+    split = next_split(
+        env,
+        deployment_id=current.deployment_id,
+        bundle_id=current.bundle_id,
+        entries=entries,
+        updated_at=timestamp(context.clock.now_ns()),
+        updated_by=DEFAULT_OPERATOR,
+        idempotency_key=f"rollback-{context.mint()}",
+        authorization_ref=current.authorization_ref,
+    )
+    env = put_split(env, split)
+    transaction.save(env)
+    transaction.refresh_projection(env)
+    return Done(summary(split), Generations(current.generation, split.generation))
 
 
 def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:

@@ -53,4 +53,5 @@ class Verb(NamedTuple):
 ENV = "environment_id"
 DEPLOYMENT = Flag("--deployment", "deployment_id", "the deployment's ULID", "ULID")
 KEY = Flag("--idempotency-key", "idempotency_key", "makes a repeated call safe", "KEY")
+AT = Flag("--at", "at", "the address of a worker to ask", "URL", repeat=True)
 UPDATED_BY = Flag("--updated-by", "updated_by", "who is recorded as the author", "WHO")

@@ -6,7 +6,7 @@ What also touches a cluster stands in `deployer/verbs.py`, what is many changes 
 
 from __future__ import annotations
 
-from greentic.operate.verb import DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
+from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _HOST_FLAGS = (
     Flag("--name", "name", "display name", "NAME"),
@@ -88,7 +88,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("revisions", "drain", f"{_R}:drain", _TRANSITION, "no new sessions for a ready revision",
          "gtc op revisions drain prod revision_id=01J…", positionals=(ENV, "revision_id")),
     Verb("revisions", "archive", f"{_R}:archive", _TRANSITION, "end a revision that has no traffic",
-         "gtc op revisions archive prod revision_id=01J…", positionals=(ENV, "revision_id")),
+         "gtc op revisions archive prod revision_id=01J…", positionals=(ENV, "revision_id"), options=f"{_R}:ArchiveOptions",
+         flags=(AT, Flag("--wait", "wait", "wait until no worker that is asked has anybody on it", switch=True))),
     Verb("revisions", "retry", f"{_R}:retry", _TRANSITION, "a failed revision back to staged",
          "gtc op revisions retry prod revision_id=01J…", positionals=(ENV, "revision_id"),
          hint="gtc op revisions warm ENV revision_id={revision_id}"),
@@ -101,8 +102,9 @@ VERBS: tuple[Verb, ...] = (
          hint="greentic-start start --env {environment_id}"),
     Verb("traffic", "show", f"{_T}:show", _SHOW, "the current split", "gtc op traffic show prod --deployment 01J…",
          flags=(DEPLOYMENT,)),
-    Verb("traffic", "rollback", f"{_T}:rollback", _SHOW, "one step back", "gtc op traffic rollback prod --deployment 01J…",
-         flags=(DEPLOYMENT, KEY)),
+    Verb("traffic", "rollback", f"{_T}:rollback", _SHOW, "one step back, or to a retained revision",
+         "gtc op traffic rollback prod --deployment 01J…", flags=(DEPLOYMENT, KEY, Flag("--to", "to", "any retained revision", "ULID")),
+         options=f"{_T}:RollbackOptions"),
     Verb("traffic", "clear", f"{_T}:clear", f"{_T}:TrafficClearPayload", "all to one survivor, or no split for a retiring one",
          "gtc op traffic clear prod --deployment 01J… --survivor 01K…",
          flags=(DEPLOYMENT, Flag("--survivor", "survivor", "the revision that takes all", "ULID"), KEY, UPDATED_BY)),

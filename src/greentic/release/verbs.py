@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from greentic.operate.verb import ENV, KEY, UPDATED_BY, Flag, Verb
+from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
+_S = "greentic.release.env_status"
+_W = "greentic.release.ramp_run"
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -14,12 +16,25 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--check", "check", "fail if anything is to do", switch=True),
                 Flag("--yes", "", "accepted for scripts; nothing is asked", switch=True),
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
+    Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
+         "gtc op env status prod --at http://127.0.0.1:8080", flags=(AT,)),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),
          flags=(Flag("--customer", "customer_id", "whose deployment", "ID"),
                 Flag("--store-only", "store_only", "leave what a deployer runs", switch=True),
                 Flag("--force-drain", "force_drain", "do not wait for sessions", switch=True), KEY)),
+    Verb("traffic", "ramp", f"{_W}:ramp", f"{_W}:TrafficRampPayload",
+         "move traffic to a new revision step by step, or back at once",
+         "gtc op traffic ramp prod --deployment 01J… --to 01K… --steps 1%,10%,50%,100% --pause 5m --at http://10.0.0.7:8080",
+         flags=(DEPLOYMENT, Flag("--to", "to", "the new revision", "ULID"), Flag("--steps", "steps", "shares, rising", "LIST"),
+                Flag("--pause", "pause", "how long each step is watched at least", "TIME"),
+                Flag("--max-errors", "max_errors", "failed turns beyond those of the control slice", "PERCENT"),
+                Flag("--max-p99", "max_p99", "slower than the control slice's p99", "PERCENT"),
+                Flag("--min-turns", "min_turns", "turns of each side without which a step holds", "N"), AT,
+                Flag("--resume", "resume", "go on with a ramp that was interrupted", switch=True),
+                Flag("--status", "status", "only tell how far it is", switch=True)),
+         needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <ULID>"))),
     Verb("deploy", "run", f"{_D}:deploy", f"{_D}:BundleDeployPayload",
          "add, stage, warm and route a bundle in one call", "gtc op deploy --bundle bot.gtbundle --path-prefix /",
          positionals=(),

@@ -1,0 +1,112 @@
+"""Asking workers what they serve: `/status`, as values with types.
+
+Rules:
+1. The operator wrote the address, so loopback and private ones are asked like others; an answer is small, or it is refused.
+2. Counts belong to a process. One address may lead to several (`--workers N`, a Service): who compares, compares within one process.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK, Clock
+from greentic.ground.errors import FetchError, InvalidArgument
+from greentic.net.document import read_small
+from greentic.net.terms import terms_of
+
+MAX_STATUS = 8 << 20
+ASK_SECONDS = 5.0
+
+
+class Latency(msgspec.Struct, frozen=True):
+    bounds: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+class TurnCounts(msgspec.Struct, frozen=True):
+    """The counts of a revision, or of a slice of it, since the process began."""
+
+    turns: int = 0
+    failures: dict[str, int] = {}
+    in_flight: int = 0
+    parked: int = 0
+    latency: Latency = Latency()
+
+
+class RevisionRow(msgspec.Struct, frozen=True):
+    """A revision that a worker serves, or (without a deployment) that drains."""
+
+    revision_id: str
+    counts: TurnCounts = TurnCounts()
+    control: TurnCounts | None = None
+    deployment_id: str = ""
+    weight_bps: int = 0
+
+
+class Applied(msgspec.Struct, frozen=True):
+    generation: int = 0
+    digest: str = ""
+
+
+class Following(msgspec.Struct, frozen=True):
+    desired: Applied = Applied()
+    serving: Applied = Applied()
+    error: str | None = None
+
+
+class UnavailableRow(msgspec.Struct, frozen=True):
+    deployment_id: str
+    reason: str = ""
+    error: str = ""
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """What a worker tells of itself."""
+
+    env_id: str
+    process: str = ""
+    revisions: tuple[RevisionRow, ...] = ()
+    draining_revisions: tuple[RevisionRow, ...] = ()
+    unavailable: tuple[UnavailableRow, ...] = ()
+    following: Following | None = None
+
+    def held(self, revision_id: str) -> tuple[int, int]:
+        """Requests in flight and conversations parked on a revision."""
+        rows = [r.counts for r in (*self.revisions, *self.draining_revisions) if r.revision_id == revision_id]
+        return sum(c.in_flight for c in rows), sum(c.parked for c in rows)
+
+
+class Workers(Protocol):
+    """Whoever can be asked."""
+
+    def ask(self, address: str) -> WorkerStatus:
+        """Raises `FetchError`."""
+        ...
+
+
+class HttpWorkers:
+    """Workers at http or https addresses."""
+
+    def __init__(self, clock: Clock = CLOCK) -> None:
+        self._terms = terms_of(variables.environment(), clock)._replace(total=ASK_SECONDS, tries=1)
+
+    def ask(self, address: str) -> WorkerStatus:
+        url = f"{address.rstrip('/')}/status"
+        data = read_small(url, MAX_STATUS, self._terms)
+        if data is None:
+            raise FetchError(f"there is no worker at `{address}`: it has no /status")
+        try:
+            return msgspec.json.decode(data, type=WorkerStatus)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FetchError(f"what `{address}` answers is no status of a worker: {error}") from None
+
+
+def checked_addresses(addresses: list[str]) -> list[str]:
+    """Addresses of workers, or `InvalidArgument`."""
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise InvalidArgument(f"at: `{address}` is no address of a worker; expected http:// or https://")
+    return addresses

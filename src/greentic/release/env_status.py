@@ -1,0 +1,120 @@
+"""`op env status`: what an environment wants, and what the workers that can be asked really serve."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from greentic.ground.errors import FetchError
+from greentic.ground.reply import Reply
+from greentic.model.environment import Environment
+from greentic.model.ids import check_env_id
+from greentic.operate.change import Context
+from greentic.operate.payload import Payload
+from greentic.operate.worker_status import HttpWorkers, Workers, WorkerStatus, checked_addresses
+
+
+class EnvStatusPayload(Payload, frozen=True, kw_only=True):
+    environment_id: str
+    at: Annotated[list[str], msgspec.Meta(description="addresses of workers to ask")] = []
+
+
+class WorkerLine(Reply, frozen=True, kw_only=True):
+    """One worker."""
+
+    at: str
+    answers: bool
+    error: str | None
+    """Why it does not answer, or why it does not follow."""
+    desired_generation: int | None
+    desired_digest: str | None
+    serving_generation: int | None
+    serving_digest: str | None
+    unavailable: list[str]
+    """Deployments, with the reason."""
+
+
+class RevisionLine(Reply, frozen=True, kw_only=True):
+    """One routed or draining revision, over all workers that answered."""
+
+    deployment_id: str
+    revision_id: str
+    weight_bps: int
+    measured_bps: int | None
+    """Its share of the deployment's turns; null without turns."""
+    turns: int
+    failures: int
+    in_flight: int
+    parked: int
+
+
+class EnvStatus(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    workers: list[WorkerLine]
+    revisions: list[RevisionLine]
+
+
+def status(context: Context, payload: EnvStatusPayload, workers: Workers | None = None) -> EnvStatus:
+    """Ask the workers, and add up what they counted since they began."""
+    env_id = check_env_id(payload.environment_id)
+    env = context.store.load(env_id)
+    asked = workers or HttpWorkers(context.clock)
+    lines: list[WorkerLine] = []
+    answers: dict[str, WorkerStatus] = {}
+    for address in checked_addresses(payload.at):
+        try:
+            told = asked.ask(address)
+        except FetchError as error:
+            lines.append(_line(address, None, str(error)))
+            continue
+        if told.env_id != env_id:
+            lines.append(_line(address, told, f"it serves environment `{told.env_id}`"))
+            continue
+        answers[told.process or address] = told
+        lines.append(_line(address, told, told.following.error if told.following else None))
+    return EnvStatus(environment_id=env_id, workers=lines, revisions=_revisions(env, list(answers.values())))
+
+
+def _line(address: str, told: WorkerStatus | None, error: str | None) -> WorkerLine:
+    following = told.following if told is not None else None
+    return WorkerLine(
+        at=address,
+        answers=told is not None,
+        error=error,
+        desired_generation=following.desired.generation if following else None,
+        desired_digest=following.desired.digest if following else None,
+        serving_generation=following.serving.generation if following else None,
+        serving_digest=following.serving.digest if following else None,
+        unavailable=[f"{u.deployment_id}: {u.reason}" for u in told.unavailable] if told is not None else [],
+    )
+
+
+def _revisions(env: Environment, answers: list[WorkerStatus]) -> list[RevisionLine]:
+    weights = {e.revision_id: e.weight_bps for s in env.traffic_splits for e in s.entries}
+    counted = {r.revision_id: 0 for a in answers for r in (*a.revisions, *a.draining_revisions)}
+    shown = [r for r in env.revisions if r.revision_id in weights or r.revision_id in counted]
+    rows = {
+        r.revision_id: [
+            c.counts for a in answers for c in (*a.revisions, *a.draining_revisions) if c.revision_id == r.revision_id
+        ]
+        for r in shown
+    }
+    turns = {revision_id: sum(c.turns for c in counts) for revision_id, counts in rows.items()}
+    lines = []
+    for revision in shown:
+        own = rows[revision.revision_id]
+        total = sum(turns[r.revision_id] for r in shown if r.deployment_id == revision.deployment_id)
+        lines.append(
+            RevisionLine(
+                deployment_id=revision.deployment_id,
+                revision_id=revision.revision_id,
+                weight_bps=weights.get(revision.revision_id, 0),
+                measured_bps=round(turns[revision.revision_id] * 10_000 / total) if total else None,
+                turns=turns[revision.revision_id],
+                failures=sum(n for c in own for n in c.failures.values()),
+                in_flight=sum(c.in_flight for c in own),
+                parked=sum(c.parked for c in own),
+            )
+        )
+    return lines
