@@ -170,3 +170,8 @@ def msg(affinity: Affinity, **change: object) -> Affinity:
 def test_any_text_is_a_key_or_none(text):
     key = read_key(text)
     assert key is None or (len(key) == 16 and text.startswith("k."))
+
+
+def test_a_cookie_that_lacks_the_mark_of_our_form_holds_no_key():
+    assert read_key("k." + "A" * 22) == bytes(16)
+    assert [read_key(text) for text in ("A" * 22, "k." + "A" * 21, "k." + "A" * 23, "x." + "A" * 22)] == [None] * 4
