@@ -604,3 +604,9 @@ def test_bundles_with_components_are_staged_warmed_and_served(tmp_path, author):
     with pytest.raises(Conflict, match="does not compile"):
         author.warm(failed)
     assert author.context.store.load("local").revision(failed).lifecycle == "failed"
+
+
+def test_a_name_has_1_to_256_characters():
+    assert [trusted_identity("x" * length, None, None, {}).identity.user for length in (1, 256)] == ["x", "x" * 256]
+    assert [trusted_identity("x" * length, None, None, {}).identity.user for length in (0, 257)] == [None, None]
+    assert trusted_identity(None, None, None, {"user": ""}).identity.user is None

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Author, booted, make_bundle, make_pack
 from greentic.activate.activation import Activation
-from greentic.activate.lease import Serving
+from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import ActiveRevision
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
@@ -460,3 +460,15 @@ def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
     living.follower.stop()
     living.follower._thread.join(30)
     assert not living.follower._thread.is_alive()
+
+
+def test_the_counts_of_forgotten_revisions_do_not_grow_without_end(living):
+    serving = living.serving
+    for number in range(REMEMBERED + 20):
+        serving.of(f"gone-{number}")
+    assert len(serving.counts) == REMEMBERED + len(serving.activation.revisions)
+    revision = next(iter(serving.activation.revisions.values()))
+    serving.draining["old"] = serving.draining["older"] = Draining(revision, 0.0)
+    for number in range(20):
+        serving.of(f"late-{number}")
+    assert len(serving.counts) == REMEMBERED + len(serving.activation.revisions) + 2

@@ -323,3 +323,10 @@ def test_threat_browser_on_loopback_is_nobody_special(peer, fields, trusted):
     assert OURS.trusts(peer, fields) is trusted
     assert OURS.trusts(peer, fields) is trusted  # the same the second time
     assert not TrustedPeers((), trust_loopback=False).trusts(peer, fields)
+
+
+def test_the_date_is_that_of_the_second_in_which_it_is_asked_for(monkeypatch):
+    front = Front(lambda *_: Answer(200, b"", []), Places(1, 1), lambda _: False)
+    for second in (1, 1, 2):
+        monkeypatch.setattr(front_module, "unix_seconds", lambda told=second: told)
+        assert front.date() == front_module.http_date(second)

@@ -191,3 +191,12 @@ def test_answers_are_read_by_another_parser(body, close, head, code):
     while isinstance(event := client.next_event(), h11.Data):
         got += bytes(event.data)
     assert isinstance(event, h11.EndOfMessage) and got == (b"" if head or code == 204 else body)
+
+
+def test_a_length_of_19_digits_is_no_number_and_one_of_18_is_only_too_large():
+    assert refused(POST + b"Content-Length: " + b"1" * 19 + b"\r\n\r\n") == 400
+    assert read(POST + b"Content-Length: " + b"0" * 17 + b"1\r\n\r\nx")[0].body == b"x"
+
+
+def test_a_refusal_tells_its_text():
+    assert str(Refusal(400, "why")) == "why"

@@ -61,5 +61,27 @@ def test_the_lane_names_modules_and_tests_that_exist() -> None:
         assert (ROOT / "tests" / file).is_file(), file
 
 
+def test_a_larger_sample_contains_the_smaller_one() -> None:
+    source = "def f():\n    return a < b and c + 1"
+    order = [mutant.key for mutant in mutants.in_order("x.py", source)]
+    assert order == [mutant.key for mutant in mutants.in_order("x.py", f"# moved\n{source}")]
+    assert sorted(order) == sorted(mutant.key for mutant in mutations.mutants(source))
+
+
+@pytest.mark.parametrize(("killed", "low"), [(84, ["trust"]), (85, [])])
+def test_a_room_below_the_share_is_named(killed: int, low: list[str]) -> None:
+    alive: list[mutants.Survivor] = [{"key": str(number), "line": 1} for number in range(100 - killed)]
+    found: mutants.Result = {"sha256": "", "tried": 100, "of": 100, "killed": killed, "survivors": alive}
+    assert mutants.below({"trust/x.py": found}) == low
+
+
+def test_a_survivor_that_is_tried_again_is_counted_once() -> None:
+    made = mutations.mutants("x = 7")[0]
+    now: mutants.Result = {"sha256": "", "tried": 0, "of": 1, "killed": 0, "survivors": []}
+    for lives, killed in ((True, 0), (True, 0), (False, 1)):
+        mutants._count(now, made, lives)
+        assert (now["tried"], now["killed"], len(now["survivors"])) == (1, killed, 1 - killed)
+
+
 def test_the_page_of_mutants_is_printed_from_what_was_found() -> None:
     assert mutants.PAGE.read_text() == mutants.page(), "run `make docs`"

@@ -71,6 +71,14 @@ def test_tokens_that_are_named_must_be_there(tmp_path):
     assert [t.sha256 for t in load_tokens(paths, named) or []] == [digest]
 
 
+@pytest.mark.parametrize("digest", ["A" * 64, "g" * 64, "a" * 63, "a" * 65, ""])
+def test_a_token_is_known_by_64_lower_case_hex_digits_and_nothing_else(tmp_path, digest):
+    named = tmp_path / "tokens.json"
+    named.write_text(json.dumps({"schema": "greentic.ingress-tokens.v1", "tokens": [{"sha256": digest}]}))
+    with pytest.raises(BootError, match="64 lower-case hex digits"):
+        load_tokens(EnvPaths(tmp_path), named)
+
+
 @pytest.mark.e2e
 def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
     seed = tmp_path / "seed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 
 import httpx2
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from greentic.cluster.wait import RolloutFailed
 from greentic.cluster.wait_served import HURRY_SECONDS, UNHEARD_SECONDS, Document, Heard, wait_served
 from greentic.deployer.rollout_view import served_rows
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.health import PASSING_SECONDS
 from greentic.k8s.names import CHECKSUM, HURRIED
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref
@@ -22,8 +23,8 @@ from test_k8s_client import ok, server
 OLD, NEW = document_digest(b"{}"), document_digest(b'{"a":1}')
 
 
-def status(serving: str, desired: str | None = None, error: str | None = None, **more: object) -> JsonObject:
-    following = {"serving": {"digest": serving}, "desired": {"digest": desired or serving}, "error": error}
+def status(serving: str, desired: str | None = None, error: str | None = None, **more: Json) -> JsonObject:
+    following: JsonObject = {"serving": {"digest": serving}, "desired": {"digest": desired or serving}, "error": error}
     return {"following": following, "unavailable": [], **more}
 
 
@@ -58,7 +59,7 @@ def test_a_pod_serves_a_document_when_it_says_so(told, done, ails, for_good):
 class Pods:
     """A cluster of pods that say one thing after another; the last one they say again and again."""
 
-    def __init__(self, says: dict[str, list[JsonObject | Exception]], *, patch: bool = True) -> None:
+    def __init__(self, says: Mapping[str, Sequence[JsonObject | Exception]], *, patch: bool = True) -> None:
         self.says, self.patch = says, patch
         self.asked: list[str] = []
         self.touched: list[tuple[str, str]] = []
@@ -111,7 +112,12 @@ def wait(pods: Pods, seconds: float = 120, clock: FakeClock | None = None, view:
 
 
 def test_only_ready_pods_of_the_current_template_are_asked():
-    others = [pod("b", ready=False), pod("c", seen="0"), pod("d", leaving=True), {"metadata": {"name": "e"}}]
+    others: list[JsonObject] = [
+        pod("b", ready=False),
+        pod("c", seen="0"),
+        pod("d", leaving=True),
+        {"metadata": {"name": "e"}},
+    ]
     assert asked([pod("z"), pod("a"), *others], [DEPLOYMENT]) == ["a", "z"]
 
 

@@ -451,3 +451,10 @@ def test_banners():
     assert banner("e", 0, 0, "h:1").startswith("no bundles attached to env `e` — serving probes only on http://h:1")
     assert banner("e", 2, 1, "h:1") == "serving 2 revision(s) for env `e` across 1 deployment(s) on http://h:1"
     assert CountingRandom().octets(2) == b"\0\1" and Path().exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"), [(b"{}", "line 1 column 2"), (b"{\n}\n", "line 2 column 1"), (b"{\n\n }", "line 3 column 2")]
+)
+def test_where_a_document_ends_is_told_from_line_and_column_one(body, told):
+    assert invoke._end_of(body) == f" at {told}"
