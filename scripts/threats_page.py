@@ -82,7 +82,7 @@ ROWS = (
     Row("two-writers", "Of two writers one waits or fails with a conflict; no change is lost.", "store/environments.py"),
     # -- components and conversations
     Row("runaway-component", "A call has a deadline and a limit of memory; after a trap its instance is gone and the worker serves.", "wasm components"),
-    Row("waiting-component", "Waiting counts against the deadline and holds up nobody else.", "wasm ingress/turn_pool.py"),
+    Row("waiting-component", "Waiting counts against the deadline and holds up nobody else.", "wasm ingress/app.py"),
     Row("confused-types", "What a component answers is judged by its type, not by a field that says it went well.", "components/interfaces.py flow/results.py"),
     Row("replayed-message", "A message is applied once, to the state that it was sent for.", "sessions activate/turn.py flow"),
     Row("failure-forgets", "A failure keeps what waited; only what says that it may be repeated is repeated.", "activate/turn.py flow/engine.py"),

@@ -101,7 +101,7 @@ class Front:
         return self._gone is not None
 
     def connection(self) -> Connection:
-        """A protocol for a new connection."""
+        """A new one."""
         return Connection(self)
 
     def start(self) -> None:
@@ -388,14 +388,8 @@ class Connection(asyncio.Protocol):
         if request is None or transport is None:
             return
         close = not request.head.keep_alive or request.body is None or self._front.draining or not self._full_place
-        data = answer_bytes(
-            answer.code,
-            answer.headers,
-            answer.body,
-            self._front.date(),
-            close=close,
-            head=request.head.method == "HEAD",
-        )
+        head = request.head.method == "HEAD"
+        data = answer_bytes(answer.code, answer.headers, answer.body, self._front.date(), close=close, head=head)
         self._request = None
         transport.write(data)
         if close and (request.body is None or not self._reader.empty):
