@@ -355,7 +355,7 @@ def test_hosts_match_without_port_and_case_and_a_tie_goes_to_the_first():
 
 
 def looked_through(table, host_header, path):
-    """The rules of routes as they are written down: look at every route (spec: worker 4.5)."""
+    """The rules of routes as they are written down: look at every route (formats: worker 5)."""
     host, best, longest = host_without_port(host_header), None, -1
     for route in table:
         if route.hosts and host not in route.hosts:

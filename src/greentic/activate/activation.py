@@ -1,4 +1,4 @@
-"""What a worker serves at one moment: routes, dispatchers and loaded revisions, made once and swapped whole (spec: worker 5).
+"""What a worker serves at one moment: routes, dispatchers and loaded revisions, made once and swapped whole (formats: worker 13).
 
 Rules:
 1. An activation is never changed, only replaced. Who answers a request holds on to the one that it started with.

@@ -1,4 +1,4 @@
-"""Which revision of a deployment serves a request (spec: worker 4.7). Pure but for the numbers it is given.
+"""Which revision of a deployment serves a request (formats: worker 9). Pure but for the numbers it is given.
 
 Rules:
 1. A client has a key: the session that a trusted caller names, else what its affinity cookie holds, else a new random one that a

@@ -1,4 +1,4 @@
-"""One turn: a message to a revision, and what it answers (spec: worker 6, packs-flows-components 3.9, 3.10).
+"""One turn: a message to a revision, and what it answers (formats: worker 10; flows 10, 11).
 
 Rules:
 1. A run that waits for this session goes on; else the flow that the message selects starts.

@@ -1,4 +1,4 @@
-"""Would a worker load this revision? What `warm` asks, by doing it (spec: env-store-and-op 4.6)."""
+"""Would a worker load this revision? What `warm` asks, by doing it (formats: op 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gtc bundle build`: a `.gtbundle` from a directory (spec: packs-flows-components 1).
+"""`gtc bundle build`: a `.gtbundle` from a directory (formats: bundle 2).
 
 The directory has `bundle.yaml` and packs below `packs/` and `providers/<domain>/`: a `.gtpack` as it is, a directory with
 `pack.yaml` built on the way. `bundle-manifest.json` and `bundle-lock.json` are written from `bundle.yaml` unless they are there.

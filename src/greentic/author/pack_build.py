@@ -1,4 +1,4 @@
-"""`gtc pack build`: a `.gtpack` from `pack.yaml`, its flows and its assets (spec: packs-flows-components 2, 3.2).
+"""`gtc pack build`: a `.gtpack` from `pack.yaml`, its flows and its assets (formats: pack 1; flows 2).
 
 The source is never written to, the same source gives the same bytes, and what would only fail at run time is refused.
 """

@@ -1,4 +1,4 @@
-"""Components as they go into a pack: manifest entries, extension, lock (spec: packs-flows-components 2.3.1, 2.10, 4.9)."""
+"""Components as they go into a pack: manifest entries, extension, lock (formats: pack 4, 9)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def extensions(components: list[BuiltComponent]) -> dict[str, object]:
 
 
 def lock(components: list[BuiltComponent]) -> dict[str, object]:
-    """The lock's components (spec: packs-flows-components 2.10); hashes are over canonical CBOR."""
+    """The lock's components (formats: pack 9); hashes are over canonical CBOR."""
     return {
         c.id: {
             "component_id": c.id,

@@ -1,4 +1,4 @@
-"""`gtc pack sign`: a signature of what the SBOM lists, beside it in the archive (spec: packs-flows-components 2.7)."""
+"""`gtc pack sign`: a signature of what the SBOM lists, beside it in the archive (formats: pack 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `.gtbundle`: which packs count, and what a strict reader expects (spec: packs-flows-components 1).
+"""The `.gtbundle`: which packs count, and what a strict reader expects (formats: bundle 2).
 
 Rules:
 1. Packs are regular files named `*.gtpack` under `packs/` and under each directory of `providers/` but `deployer`, found

@@ -1,4 +1,4 @@
-"""`gtc op`: find the verb, make its payload, run it, print the envelope (spec: env-store-and-op 3).
+"""`gtc op`: find the verb, make its payload, run it, print the envelope (formats: op 1).
 
 Global flags stand before or after noun and verb. Wrong command lines exit with 2 and a text, failed verbs with 1 and an
 envelope on stderr.

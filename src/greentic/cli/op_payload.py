@@ -1,4 +1,4 @@
-"""From command line words and an answers file to a payload (spec: env-store-and-op 3.1).
+"""From command line words and an answers file to a payload (formats: op 1).
 
 Rules:
 1. The answers file is the base; flags, plain words and `key=value` words are laid over it. Verbs that are `exclusive`

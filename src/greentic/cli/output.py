@@ -1,4 +1,4 @@
-"""What programs print: one line of JSON for programs, tables and hints for people (spec: env-store-and-op 3.2).
+"""What programs print: one line of JSON for programs, tables and hints for people (formats: op 2).
 
 Rules:
 1. At a terminal the same result is shown as a table with the next step; `--output json|table` decides otherwise.

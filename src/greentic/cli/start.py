@@ -1,4 +1,4 @@
-"""`greentic-start`: the worker's program (spec: worker 1)."""
+"""`greentic-start`: the worker's program (formats: worker 1)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def report(error: BaseException) -> str:
-    """The error and its causes as text (spec: worker 1.6)."""
+    """The error and its causes as text (formats: worker 1)."""
     causes: list[str] = []
     hint = getattr(error, "hint", None)
     cause = error.__cause__

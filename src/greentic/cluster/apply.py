@@ -1,4 +1,4 @@
-"""Making a cluster what was rendered (spec: kubernetes 3.5, 3.6).
+"""Making a cluster what was rendered (formats: cluster 5).
 
 Rules:
 1. Read everything first, plan, and only then write. If an object may not be taken over, or a field belongs to somebody else,

@@ -1,4 +1,4 @@
-"""How the API server is found, and as whom it is asked (spec: kubernetes 3.2).
+"""How the API server is found, and as whom it is asked (formats: cluster 6).
 
 Rules:
 1. An answered kubeconfig context; else the current context of `KUBECONFIG` (the files that it lists are merged, the first one

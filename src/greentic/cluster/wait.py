@@ -1,4 +1,4 @@
-"""Waiting until what was applied is healthy, by watching (spec: kubernetes 3.7).
+"""Waiting until what was applied is healthy, by watching (formats: cluster 7).
 
 Rules:
 1. One watch of Deployments and one of pods, whatever their number. A watch that ends or is too old is taken up again with a list.

@@ -1,4 +1,4 @@
-"""Calls of components, as the flows of one pack make them (spec: packs-flows-components 3.7, 4.3, 4.6).
+"""Calls of components, as the flows of one pack make them (formats: flows 8; components 1, 2).
 
 Rules:
 1. Flows see the components of their own pack; providers are found in their pack first, then in the others.

@@ -1,4 +1,4 @@
-"""What a component may ask of the worker: the host imports and who answers them (spec: packs-flows-components 4.7, 4.8).
+"""What a component may ask of the worker: the host imports and who answers them (formats: components 5, 6).
 
 Rules:
 1. An import is answered for every version that is listed; what a version does not have is not answered.
@@ -97,7 +97,7 @@ class HostCall:
 
 
 def canonical_name(key: str) -> str:
-    """A secret's name as it is looked up: lower snake case (spec: worker 4.9)."""
+    """A secret's name as it is looked up: lower snake case (formats: worker 8)."""
     text = re.sub(r"[-. /]", "_", key.lower())
     text = re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "", text)).strip("_")
     return text or "secret"

@@ -1,4 +1,4 @@
-"""Requests that components make, under the egress policy (spec: packs-flows-components 4.7, 4.8).
+"""Requests that components make, under the egress policy (formats: components 5, 6).
 
 Rules:
 1. The host, and every address behind it, is checked before anything is sent; the address that was checked is connected to.

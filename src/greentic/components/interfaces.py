@@ -1,4 +1,4 @@
-"""Calling a component's node, runtime or provider interface, whichever it exports (spec: packs-flows-components 4.4 to 4.6).
+"""Calling a component's node, runtime or provider interface, whichever it exports (formats: components 1, 3).
 
 Rules:
 1. The newest of node 0.6, 0.5, 0.4, then the runtime, is called. Several are often exported.

@@ -1,4 +1,4 @@
-"""The components of a revision: compiled, linked and behind the seam that flows call (spec: packs-flows-components 4).
+"""The components of a revision: compiled, linked and behind the seam that flows call (formats: components 1).
 
 Rules:
 1. The host is loaded when a revision has components at all, and every component is compiled before the worker is ready.

@@ -1,4 +1,4 @@
-"""Where the secrets of components come from (spec: worker 6.4, packs-flows-components 4.7).
+"""Where the secrets of components come from (formats: components 5).
 
 Rules:
 1. `GREENTIC_SECRETS_DIR` is a directory with a file per secret, as a cluster mounts one; the file's name is the secret's

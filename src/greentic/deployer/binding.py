@@ -1,4 +1,4 @@
-"""Which deployer an environment is bound to, its answers, and what it would render (spec: kubernetes 1.1, 1.2, 3.1).
+"""Which deployer an environment is bound to, its answers, and what it would render (formats: cluster 1, 5).
 
 Rules:
 1. `--kind` unset means the environment's binding; with `@` it is a full descriptor; without, it has to be the bound path.

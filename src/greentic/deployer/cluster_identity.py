@@ -1,4 +1,4 @@
-"""As whom a cluster is asked: the kubeconfig's user, or the service account that was bound to the environment (spec: kubernetes 3.3).
+"""As whom a cluster is asked: the kubeconfig's user, or the service account that was bound to the environment (formats: cluster 6).
 
 Rules:
 1. Without a `credentials_ref` the ambient identity is used, and nothing is looked up.

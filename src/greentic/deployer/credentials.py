@@ -1,4 +1,4 @@
-"""`op credentials`: what the deployer's identity may do, making a minimal one, renewing it (spec: kubernetes 4).
+"""`op credentials`: what the deployer's identity may do, making a minimal one, renewing it (formats: cluster 6).
 
 Rules:
 1. Requirements ask the cluster, one review an operation. Where that cannot be asked, everything fails: nothing counts as passed

@@ -1,4 +1,4 @@
-"""`op env render`: the objects of an environment, printed or written as YAML (spec: kubernetes 3.1). Never asks a cluster.
+"""`op env render`: the objects of an environment, printed or written as YAML (formats: cluster 5). Never asks a cluster.
 
 Rules for a directory:
 1. One file an object, `<NN>-<kind>-<name>.yaml`, all serialised before the first is written.

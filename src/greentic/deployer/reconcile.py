@@ -1,4 +1,4 @@
-"""`op env reconcile` and `op env diff`: make the cluster match the environment, or tell what would change (spec: kubernetes 3.6).
+"""`op env reconcile` and `op env diff`: make the cluster match the environment, or tell what would change (formats: cluster 5).
 
 Rules:
 1. A bound identity has no say over namespaces, so the Namespace is left out of what it applies.

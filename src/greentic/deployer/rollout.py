@@ -1,4 +1,4 @@
-"""One revision in the cluster: `op env apply-revision`, `op env apply-traffic`, `op revisions warm --rollout` (spec: kubernetes 3.8).
+"""One revision in the cluster: `op env apply-revision`, `op env apply-traffic`, `op revisions warm --rollout` (formats: cluster 7).
 
 Rules:
 1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.

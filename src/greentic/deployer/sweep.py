@@ -1,4 +1,4 @@
-"""What a store left in a cluster: `op env sweep` finds orphans, `op env destroy` takes everything away (spec: kubernetes 11).
+"""What a store left in a cluster: `op env sweep` finds orphans, `op env destroy` takes everything away (formats: cluster 8).
 
 Rules:
 1. An orphan is a worker's Deployment or Service whose revision this store does not know, and which this store made. What no store

@@ -13,7 +13,7 @@ from greentic.k8s.objects import KINDS, FieldConflict, Ref
 
 
 class ObjectTold(Reply, frozen=True, kw_only=True):
-    """The reference of an object, as reports list it (spec: kubernetes 3.6)."""
+    """The reference of an object, as reports list it (formats: cluster 5)."""
 
     api_version: str
     kind: str

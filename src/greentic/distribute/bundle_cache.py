@@ -1,4 +1,4 @@
-"""Bundles by content, shared by every environment and process of a user (spec: worker 3.4, 7).
+"""Bundles by content, shared by every environment and process of a user (formats: delivery 3).
 
 Rules:
 1. A path is a digest: `sha256/<2 hex>/<62 hex>`, read-only. An entry comes by rename, whole and on stable storage.

@@ -1,4 +1,4 @@
-"""Bundles as OCI artifacts (spec: worker 3.4).
+"""Bundles as OCI artifacts (formats: delivery 3).
 
 Rules:
 1. A manifest is resolved once for a source.

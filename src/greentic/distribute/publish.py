@@ -1,4 +1,4 @@
-"""Putting a bundle where workers can pull it: a directory, or a registry (spec: worker 3.4).
+"""Putting a bundle where workers can pull it: a directory, or a registry (formats: delivery 4).
 
 Rules:
 1. Publishing is writing by content: what is there already is not written again, and a directory entry comes by rename.

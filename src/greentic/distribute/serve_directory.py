@@ -1,4 +1,4 @@
-"""The embedded distributor: a directory of bundles over HTTP (spec: worker 3.3).
+"""The embedded distributor: a directory of bundles over HTTP (formats: delivery 2).
 
 GET and HEAD with Range, ETag and If-Range, and a page for people. Any plain web server does as well; this one is there so
 that a laptop needs nothing else.

@@ -1,4 +1,4 @@
-"""The seam behind which references to bundles are opened (spec: worker 3.1).
+"""The seam behind which references to bundles are opened (formats: delivery 1).
 
 Rules:
 1. A source only brings bytes. Whether they are the right ones is decided by the digest, never by where they came from.

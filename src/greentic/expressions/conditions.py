@@ -1,4 +1,4 @@
-"""Conditions of routes (spec: packs-flows-components 3.5).
+"""Conditions of routes (formats: flows 6).
 
 Rules:
 1. `path OP value`. Operators are tried in the order of `OPERATORS`; the first that occurs anywhere splits the text.

@@ -1,4 +1,4 @@
-"""Reading the Handlebars that flows use (spec: packs-flows-components 3.6). `handlebars_render` prints what is read here.
+"""Reading the Handlebars that flows use (formats: flows 7). `handlebars_render` prints what is read here.
 
 Rules:
 1. `{{x}}`, `{{{x}}}` and `{{&x}}` print a value; `{{! … }}` prints nothing; `\\{{` is two braces.

@@ -1,4 +1,4 @@
-"""The helpers of templates: comparisons, `and`, `or`, `not`, `len` and `lookup` (spec: packs-flows-components 3.6). Pure.
+"""The helpers of templates: comparisons, `and`, `or`, `not`, `len` and `lookup` (formats: flows 7). Pure.
 
 Rules:
 1. Orderings hold between two numbers or two texts; between anything else they are false. Integers compare as integers, however

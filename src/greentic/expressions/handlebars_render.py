@@ -1,4 +1,4 @@
-"""Rendering a template that `handlebars` read (spec: packs-flows-components 3.6).
+"""Rendering a template that `handlebars` read (formats: flows 7).
 
 Rules:
 1. Nothing is escaped. A missing value prints nothing; a name as the index of a list is an error.

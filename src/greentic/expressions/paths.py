@@ -1,4 +1,4 @@
-"""Paths into JSON values (spec: packs-flows-components 3.6).
+"""Paths into JSON values (formats: flows 7).
 
 Rules:
 1. A path is names joined by dots, `["name"]`, `['name']`, `[0]` or `[name]`; a leading `this` means the whole.

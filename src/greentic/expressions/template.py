@@ -1,4 +1,4 @@
-"""Templates in the mappings of nodes (spec: packs-flows-components 3.6).
+"""Templates in the mappings of nodes (formats: flows 7).
 
 Rules, for each text inside a value; keys and other scalars stay as they are:
 1. Where pointers are allowed, a text that starts with `/` and has no `{{` is a JSON pointer; what is not there is an error.

@@ -1,4 +1,4 @@
-"""Requests as activities, and what a turn answers (spec: worker 4.8, 4.10, 6.1).
+"""Requests as activities, and what a turn answers (formats: worker 10, 11; flows 3).
 
 Rules:
 1. An object with a string `text` and no `metadata` is a message; with `metadata` it is a custom activity that is still

@@ -1,4 +1,4 @@
-"""The kinds of nodes but for emit and flow.call (spec: packs-flows-components 3.7, 3.8).
+"""The kinds of nodes but for emit and flow.call (formats: flows 8, 9).
 
 Rules:
 1. `component.exec` reads `{component, operation, input, config}` of its payload and drops the rest; a component node takes

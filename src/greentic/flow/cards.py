@@ -1,4 +1,4 @@
-"""Adaptive cards: what the engine does before the card component is called (spec: packs-flows-components 3.8).
+"""Adaptive cards: what the engine does before the card component is called (formats: flows 9).
 
 Rules:
 1. A card invocation is an object with `card_source` or `card_spec`. It gets the locale of the message, unless it has one.

@@ -1,4 +1,4 @@
-"""From the authoring form of a flow (`.ygtc`) to the graph of a pack (spec: packs-flows-components 3.1, 3.2).
+"""From the authoring form of a flow (`.ygtc`) to the graph of a pack (formats: flows 1, 2).
 
 Rules:
 1. A node has exactly one operation key beside the known ones; what it means is not asked here.

@@ -1,4 +1,4 @@
-"""What templates and conditions see of a run (spec: packs-flows-components 3.5, 3.6).
+"""What templates and conditions see of a run (formats: flows 5, 7).
 
 Rules:
 1. `entry` and `in` are the message; an object without `input` gets itself as `input`, then every submitted field whose

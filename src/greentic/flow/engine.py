@@ -1,4 +1,4 @@
-"""One run of a flow, from a message to an answer or to the next waiting (spec: packs-flows-components 3.5, 3.7).
+"""One run of a flow, from a message to an answer or to the next waiting (formats: flows 5, 8).
 
 Rules:
 1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes.

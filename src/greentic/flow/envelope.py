@@ -1,4 +1,4 @@
-"""The envelope in which a component gets its input (spec: packs-flows-components 4.5). Pure.
+"""The envelope in which a component gets its input (formats: components 3). Pure.
 
 Rules:
 1. An input with `envelope` brings operation, payload and metadata itself.

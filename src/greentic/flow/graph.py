@@ -1,4 +1,4 @@
-"""The flow graph as it is stored in a pack (spec: packs-flows-components 2.3.2, 3.5).
+"""The flow graph as it is stored in a pack (formats: pack 5; flows 5).
 
 Rules:
 1. The start is `entrypoints.default`, else the first node; a flow without nodes has none, which is told when it is run.

@@ -1,4 +1,4 @@
-"""What is wrong with a flow, told when it is loaded instead of when it runs (spec: packs-flows-components 6). Pure.
+"""What is wrong with a flow, told when it is loaded instead of when it runs (formats: flows 12). Pure.
 
 Every finding is a warning: real packs have them, and run.
 """

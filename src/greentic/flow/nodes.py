@@ -1,4 +1,4 @@
-"""What a node is: its kind and everything about it that does not change between runs (spec: packs-flows-components 3.4).
+"""What a node is: its kind and everything about it that does not change between runs (formats: flows 4).
 
 Rules:
 1. A component id that is not native, has a dot and comes without any operation is split at its last dot.

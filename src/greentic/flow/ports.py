@@ -1,4 +1,4 @@
-"""What a run needs from outside, as small seams (spec: packs-flows-components 3.7)."""
+"""What a run needs from outside, as small seams (formats: flows 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the answer of a component means (spec: packs-flows-components 3.7).
+"""What the answer of a component means (formats: flows 8).
 
 Rules, first applicable:
 1. `{ok: false, error: {…}}` and an object with an object `error` and no `result` are failures: a failed output where the

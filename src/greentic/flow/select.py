@@ -1,4 +1,4 @@
-"""Which flow of a revision a turn runs (spec: worker 6.1).
+"""Which flow of a revision a turn runs (formats: flows 3).
 
 Rules, first applicable:
 1. A flow type is asked for: the only flow of that type; else the only *entry* flow of that type outside packs that provide

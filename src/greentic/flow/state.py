@@ -1,4 +1,4 @@
-"""The state of a run, and the snapshot of a parked one (spec: packs-flows-components 3.5, 3.9).
+"""The state of a run, and the snapshot of a parked one (formats: flows 5, 10).
 
 Rules:
 1. A snapshot holds the whole state but what was already told to the caller; it is plain JSON.

@@ -75,7 +75,7 @@ def cpu_seconds() -> float:
 
 
 def timestamp(now_ns: int) -> str:
-    """RFC 3339 in UTC with `Z` and 0, 3, 6 or 9 fraction digits, as many as the value needs (spec: env-store-and-op 2.2)."""
+    """RFC 3339 in UTC with `Z` and 0, 3, 6 or 9 fraction digits, as many as the value needs (formats: environment 1)."""
     seconds, nanos = divmod(now_ns, 1_000_000_000)
     text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     if not nanos:
@@ -98,6 +98,6 @@ def http_date(seconds: int) -> bytes:
 
 
 def compact_stamp(now_ns: int) -> str:
-    """`YYYYmmddTHHMMSS.fffffffffZ` in UTC, the stamp of backup files (spec: env-store-and-op 1.4)."""
+    """`YYYYmmddTHHMMSS.fffffffffZ` in UTC, the stamp of backup files (formats: store 2)."""
     seconds, nanos = divmod(now_ns, 1_000_000_000)
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f".{nanos:09d}Z"

@@ -3,7 +3,7 @@
 Rules:
 1. A document is a frozen struct with typed fields. Keys that the struct does not name stay in `extra` and are written
    back, so that a document of a newer program passes through us without loss.
-2. Optional scalars are omitted when unset, never written as `null`; lists are always written (spec: env-store-and-op 2.2).
+2. Optional scalars are omitted when unset, never written as `null`; lists are always written (formats: environment 1).
 3. Written form: fields in declaration order, then the kept keys; UTF-8; pretty with two spaces and a final newline.
 4. All JSON of the project is read here. What `parse` and `decode` take is bounded in bytes, in values and in depth before or while
    it is built, for two bytes of text can become a hundred of memory; every damage is a `ValueError`, and nothing else comes out.

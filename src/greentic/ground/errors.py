@@ -2,7 +2,7 @@
 
 Rules:
 1. Every error that a person may see is a `GreenticError` with a stable `kind`; the kinds are part of the
-   interface (spec: env-store-and-op 3.3).
+   interface (formats: op 3).
 2. `message` says what was expected, what was found and where; `hint` says what to do next.
 3. The text is `<prefix of the kind><message>`, as other programs print it.
 """

@@ -1,4 +1,4 @@
-"""The environment lock: `flock` on `.lock`, the same that other programs take (spec: env-store-and-op 1.5).
+"""The environment lock: `flock` on `.lock`, the same that other programs take (formats: store 3).
 
 Rules:
 1. One writer at a time; readers take no lock, because a rename gives them whole files.

@@ -1,4 +1,4 @@
-"""The HTTP surface of a worker (spec: worker 4): what a request is answered.
+"""The HTTP surface of a worker (formats: worker 5): what a request is answered.
 
 The order of decisions is the order of the spec's table: preflight, probes, `/workers/invoke`, deployment, body, endpoint,
 revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to the log, not to the caller.

@@ -1,4 +1,4 @@
-"""Who may drive a worker over HTTP (spec: worker 4.9; threats: fail-open-gate). Pure but for reading the file.
+"""Who may drive a worker over HTTP (formats: worker 8; threats: fail-open-gate). Pure but for reading the file.
 
 Rules:
 1. Without a file of tokens the gate is open to everybody, which the worker says at boot.

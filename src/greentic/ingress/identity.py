@@ -1,4 +1,4 @@
-"""Who asks, as far as the worker believes it (spec: worker 4.7, 6.3). Pure.
+"""Who asks, as far as the worker believes it (formats: worker 7, 12). Pure.
 
 Rules:
 1. Only a trusted peer may say who it speaks for: `x-greentic-user` and `x-greentic-session`, else the texts `user` and

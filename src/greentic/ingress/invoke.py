@@ -1,4 +1,4 @@
-"""`POST /workers/invoke`: another program drives a worker (spec: worker 4.10). Pure."""
+"""`POST /workers/invoke`: another program drives a worker (formats: worker 11). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/status`: what a worker serves, for programs and people (spec: worker 4.3)."""
+"""`/status`: what a worker serves, for programs and people (formats: worker 6)."""
 
 from __future__ import annotations
 

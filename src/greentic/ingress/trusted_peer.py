@@ -1,4 +1,4 @@
-"""Whether a peer may say who it speaks for (spec: worker 4.7; threats: browser-on-loopback, unauthenticated-invoke). Pure.
+"""Whether a peer may say who it speaks for (formats: worker 7; threats: browser-on-loopback, unauthenticated-invoke). Pure.
 
 Rules:
 1. Only a loopback peer can be trusted at all, and none where that is switched off.

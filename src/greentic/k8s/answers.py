@@ -1,4 +1,4 @@
-"""What the operator answered about the cluster: one flat JSON object, read into a value (spec: kubernetes 1.2). Pure.
+"""What the operator answered about the cluster: one flat JSON object, read into a value (formats: cluster 1). Pure.
 
 Rules:
 1. A key that is not in the table is refused before any value is looked at. `null` and the empty text mean unset.

@@ -1,4 +1,4 @@
-"""Whether a Deployment has come to what was applied, and if not, whether it ever will (spec: kubernetes 3.7). Pure.
+"""Whether a Deployment has come to what was applied, and if not, whether it ever will (formats: cluster 7). Pure.
 
 Rules:
 1. Complete: the controller has seen this generation, all wanted pods are of it and available, and no old ones linger.

@@ -1,4 +1,4 @@
-"""Names and labels of the objects of an environment (spec: kubernetes 1.3, 1.4). Pure.
+"""Names and labels of the objects of an environment (formats: cluster 2). Pure.
 
 Rules:
 1. The namespace is the answered one, else derived from the environment's id; an id that is no legal name gets a hash.

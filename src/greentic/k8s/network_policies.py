@@ -1,4 +1,4 @@
-"""The six NetworkPolicies of an environment (spec: kubernetes 2.7 to 2.12). Pure.
+"""The six NetworkPolicies of an environment (formats: cluster 3). Pure.
 
 Rules:
 1. Everything is denied; each policy opens one thing, and all six always exist, so that a later reconcile closes an opening

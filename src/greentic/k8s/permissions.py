@@ -1,4 +1,4 @@
-"""What a bound service account may do, and the objects that grant it (spec: kubernetes 4.1, 4.3). Pure.
+"""What a bound service account may do, and the objects that grant it (formats: cluster 6). Pure.
 
 Rules:
 1. One table feeds the Role, the capability list and the access reviews, so they cannot disagree.

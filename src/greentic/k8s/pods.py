@@ -1,4 +1,4 @@
-"""Deployments and Services of the router and of workers (spec: kubernetes 2.4, 2.5, 2.13, 2.14). Pure.
+"""Deployments and Services of the router and of workers (formats: cluster 3, 4). Pure.
 
 Rules:
 1. Router and workers run the same image with the same arguments; a worker also learns which revision it is for.
@@ -38,7 +38,7 @@ NO_SECRETS = hashlib.sha256(b"<empty>").hexdigest()
 
 
 def secrets_hash(encoded: str | None) -> str:
-    """The hash of the development store's base64 text (spec: kubernetes 2.14)."""
+    """The hash of the development store's base64 text (formats: cluster 3)."""
     return NO_SECRETS if encoded is None else hashlib.sha256(encoded.encode()).hexdigest()
 
 

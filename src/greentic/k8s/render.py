@@ -1,4 +1,4 @@
-"""From an environment to the objects of a cluster (spec: kubernetes 1.6, 2). Pure.
+"""From an environment to the objects of a cluster (formats: cluster 3). Pure.
 
 Rules:
 1. Twelve objects of the environment, one more with development secrets, then a Deployment and a Service for each revision that

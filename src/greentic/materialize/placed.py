@@ -1,4 +1,4 @@
-"""Reading revision directories: what is there, whole and still what was pinned (spec: worker 5.1, env-store-and-op 6.6).
+"""Reading revision directories: what is there, whole and still what was pinned (formats: worker 13; bundle 3).
 
 A reference is checked as text before the disk is touched; then it must be a regular file below the environment directory,
 links followed.

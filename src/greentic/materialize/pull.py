@@ -1,4 +1,4 @@
-"""Bringing onto this disk what a plan wants pulled: fetch, gate, unpack, materialize (spec: worker 2.3 to 2.5).
+"""Bringing onto this disk what a plan wants pulled: fetch, gate, unpack, materialize (formats: worker 3; bundle 3).
 
 Several bundles are fetched at once, each into its own private directory; each comes to its place under the environment
 lock. What happens is told as events; what it means is for others to decide.

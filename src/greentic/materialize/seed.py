@@ -1,4 +1,4 @@
-"""`GREENTIC_SEED_DIR`: how a pod gets its environment document (spec: worker 2.2).
+"""`GREENTIC_SEED_DIR`: how a pod gets its environment document (formats: bundle 5).
 
 Rules:
 1. Every regular file of the seed is copied over the environment directory, the seed wins; what is only there stays.

@@ -7,7 +7,7 @@ Rules:
    that being ready means that it loads. In its own scope it serves nothing else.
 3. A deployment is served whole or not at all: one revision of its split that cannot be had makes it unavailable, and only it.
 4. Whose failure ends a boot: that of any deployment where all are required; that of its own deployment in a worker that is for a
-   routed revision (spec: worker 2.4); and any, if otherwise nothing at all would be served. What is merely absent never does: no
+   routed revision (formats: worker 3); and any, if otherwise nothing at all would be served. What is merely absent never does: no
    other boot would find it either.
 """
 

@@ -1,4 +1,4 @@
-"""From a verified bundle to a revision directory, with no half state (spec: env-store-and-op 6.2, 6.5; worker 2.5).
+"""From a verified bundle to a revision directory, with no half state (formats: bundle 3).
 
 Rules:
 1. A revision is built in a private directory beside its final place: bundle, unpacked tree, lock, pack configurations.

@@ -1,4 +1,4 @@
-"""Capability slots, pack descriptors and references (spec: env-store-and-op 2.10)."""
+"""Capability slots, pack descriptors and references (formats: environment 8)."""
 
 from __future__ import annotations
 

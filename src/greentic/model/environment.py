@@ -1,4 +1,4 @@
-"""The environment document and the records inside it (spec: env-store-and-op 2.3 to 2.10, 2.13).
+"""The environment document and the records inside it (formats: environment 2, 3, 4, 5, 6, 7, 8, 9).
 
 Every field is read and written as other programs do; unknown keys are kept (see `ground.documents`). Rules that span
 several fields live in `validate`, state changes in `lifecycle` and `traffic`.

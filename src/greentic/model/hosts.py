@@ -1,4 +1,4 @@
-"""Addresses and URLs that an environment carries (spec: env-store-and-op 2.4)."""
+"""Addresses and URLs that an environment carries (formats: environment 3)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Identifiers and their grammars.
 
 Rules:
-1. An environment id is non-empty ASCII letters, digits, `.`, `-`, `_`, and never `.` or `..` (spec: env-store-and-op 2.2, 1.1).
+1. An environment id is non-empty ASCII letters, digits, `.`, `-`, `_`, and never `.` or `..` (formats: environment 1; store 1).
 2. `bundle_id` and `customer_id` become path parts, so they are single safe path segments, checked where they enter.
-3. ULIDs are 26 characters of Crockford base32, written in upper case, accepted in either (spec: env-store-and-op 2.2).
+3. ULIDs are 26 characters of Crockford base32, written in upper case, accepted in either (formats: environment 1).
 4. A `*_ref` is relative to the environment directory, has no empty, `.` or `..` part, and is checked before the disk is touched.
 """
 

@@ -1,4 +1,4 @@
-"""The life of a revision (spec: env-store-and-op 2.7).
+"""The life of a revision (formats: environment 6).
 
 Rules:
 1. `TRANSITIONS` is the whole table; there are no self transitions and `archived` is final.

@@ -1,4 +1,4 @@
-"""The environment `local`: what it has when it is made, and what an old one lacks (spec: env-store-and-op 2.10)."""
+"""The environment `local`: what it has when it is made, and what an old one lacks (formats: environment 8)."""
 
 from __future__ import annotations
 

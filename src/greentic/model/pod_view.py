@@ -1,4 +1,4 @@
-"""What pods need of an environment, and nothing else (spec: kubernetes 1.5, 2.2, 5.3). Pure.
+"""What pods need of an environment, and nothing else (formats: cluster 3). Pure.
 
 Rules:
 1. Present in a cluster are the revisions that are warming, ready or draining. Pods get those and what traffic is routed to;

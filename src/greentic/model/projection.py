@@ -1,4 +1,4 @@
-"""What a worker reads: the runtime configuration, a projection of the environment (spec: env-store-and-op 2.11, worker 2.7).
+"""What a worker reads: the runtime configuration, a projection of the environment (formats: environment 11).
 
 Rules:
 1. One block per split entry, splits and entries in stored order; zero weights are kept, the lifecycle is not consulted.
@@ -79,7 +79,7 @@ def _block(split: TrafficSplit, revision_id: str, weight: int, revision: Revisio
 
 
 def check_runtime_config(config: RuntimeConfig, env_id: str) -> None:
-    """The loader's rules that need no disk (spec: worker 2.6). Raises `SpecViolation`."""
+    """The loader's rules that need no disk (formats: environment 11). Raises `SpecViolation`."""
     check_schema(config.schema, RUNTIME_CONFIG_SCHEMA)
     if config.env_id != env_id:
         raise SpecViolation(f"runtime-config env_id mismatch: expected `{env_id}`, got `{config.env_id}`")

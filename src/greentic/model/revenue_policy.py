@@ -1,4 +1,4 @@
-"""The revenue policy that `bundles add` and `bundles update` write and sign (spec: env-store-and-op 2.12, 5.5).
+"""The revenue policy that `bundles add` and `bundles update` write and sign (formats: environment 13).
 
 Rules:
 1. Versions of one (bundle, customer) start at 1 and never restart: history that was signed is never overwritten.

@@ -1,4 +1,4 @@
-"""Documents beside a revision: its pack list lock and pack configurations (spec: env-store-and-op 2.11, 6.3)."""
+"""Documents beside a revision: its pack list lock and pack configurations (formats: environment 12)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def pack_config_ref(revision_id: str, pack_id: str) -> str:
 
 
 def make_lock(revision_id: str, digests: dict[str, str]) -> PackListLock:
-    """The lock for packs by path inside the bundle, sorted component by component (spec: env-store-and-op 6.2).
+    """The lock for packs by path inside the bundle, sorted component by component (formats: bundle 3).
 
     Raises `InvalidArgument` when two packs share a file stem: the stem is the pack's id.
     """
@@ -97,7 +97,7 @@ def pack_config(
 ) -> PackConfig:
     """The pack configuration that an input of a bundle becomes. `source` is the input's file name.
 
-    Raises `InvalidArgument` for the first check that fails (spec: env-store-and-op 6.3).
+    Raises `InvalidArgument` for the first check that fails (formats: environment 12).
     """
 
     def refuse(reason: str) -> InvalidArgument:

@@ -1,4 +1,4 @@
-"""Which deployment a request belongs to (spec: worker 4.5).
+"""Which deployment a request belongs to (formats: worker 5).
 
 Rules:
 1. Only active deployments are candidates, in the order of the environment.

@@ -1,4 +1,4 @@
-"""Traffic splits: arithmetic, replacement, rollback (spec: env-store-and-op 2.8, 2.9, 4.7).
+"""Traffic splits: arithmetic, replacement, rollback (formats: environment 7; op 4).
 
 Rules:
 1. Weights are basis points; each is at most 10000 and together they are exactly 10000.

@@ -1,4 +1,4 @@
-"""What makes an environment document legal; the first broken rule wins (spec: env-store-and-op 2.14).
+"""What makes an environment document legal; the first broken rule wins (formats: environment 10).
 
 The rules in order, each a function below: (1) schema, (2) host environment id, (3) public URL, (4) one binding a slot,
 (5) credentials scope, (6) revisions, (7) deployments with shares and overrides, (8 to 11) current revisions and known
@@ -77,7 +77,7 @@ def check_revenue_share(shares: Iterable[RevenueShare]) -> None:
 
 
 def check_overrides(overrides: dict[str, dict[str, object]]) -> None:
-    """Limits of `config_overrides` (spec: env-store-and-op 2.5)."""
+    """Limits of `config_overrides` (formats: environment 4)."""
     if len(overrides) > MAX_OVERRIDE_PACKS:
         raise SpecViolation(
             f"bundle config_overrides carries {len(overrides)} packs, exceeds cap of {MAX_OVERRIDE_PACKS}"

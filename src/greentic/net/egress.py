@@ -1,4 +1,4 @@
-"""Where components may send requests (spec: packs-flows-components 4.8). Pure.
+"""Where components may send requests (formats: components 6). Pure.
 
 Rules:
 1. `none` refuses everything, `public` everything that is not a public address, a list of hosts everything but these.

@@ -1,4 +1,4 @@
-"""One HTTP request for delivery: redirects, limits and what a server may not do (spec: worker 3.3).
+"""One HTTP request for delivery: redirects, limits and what a server may not do (formats: delivery 2).
 
 Rules:
 1. Redirects are followed a few times, each target checked like the first; from https never to http, and never further inside than

@@ -1,4 +1,4 @@
-"""`op bundles`: deployments, their routes and their signed revenue policies (spec: env-store-and-op 4.4, 12).
+"""`op bundles`: deployments, their routes and their signed revenue policies (formats: op 4).
 
 Checks of `add`, in order, under the lock: duplicate, operator key, trust, share. Ids that become path parts are checked
 before anything else. Removing a deployment deletes the files of its revisions and keeps the signed billing history.

@@ -1,4 +1,4 @@
-"""`op config`: what an environment is configured with, and its host fields (spec: env-store-and-op 4.11)."""
+"""`op config`: what an environment is configured with, and its host fields (formats: op 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`op env`: create, show, list, update, set-public-url, destroy (spec: env-store-and-op 4.1)."""
+"""`op env`: create, show, list, update, set-public-url, destroy (formats: op 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`op env doctor` and `op env repair` (spec: env-store-and-op 4.2).
+"""`op env doctor` and `op env repair` (formats: op 4).
 
 The doctor examines environments that do not even load, and changes nothing. Repair takes routed revisions whose files are
 gone out of their splits; on a machine that never had the files (a worker that pulls), it must not be run.

@@ -1,4 +1,4 @@
-"""`op env init` and `op env migrate-dev` (spec: env-store-and-op 4.2)."""
+"""`op env init` and `op env migrate-dev` (formats: op 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`op env-packs`: which pack serves which capability slot (spec: env-store-and-op 4.8)."""
+"""`op env-packs`: which pack serves which capability slot (formats: op 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`op revisions`: stage, warm, drain, archive, retry, list (spec: env-store-and-op 4.5, 4.6).
+"""`op revisions`: stage, warm, drain, archive, retry, list (formats: op 4).
 
 Staging happens outside the lock in a private directory, so that nobody waits for an unpacking; the finished revision comes
 to its place under the lock. Warming really loads what it warms: a revision that does not load becomes `failed`.

@@ -1,4 +1,4 @@
-"""`op traffic`: set, show, rollback, clear (spec: env-store-and-op 4.7, 12).
+"""`op traffic`: set, show, rollback, clear (formats: op 4).
 
 Checks of `set`, in order: entries parse, environment loads, revisions exist and belong to the deployment (all before the
 log), then under the lock: deployment, revisions again, idempotency, readiness, weights.

@@ -1,4 +1,4 @@
-"""`op trust-root`: whose signatures an environment believes (spec: env-store-and-op 4.3)."""
+"""`op trust-root`: whose signatures an environment believes (formats: op 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `.gtpack` archive: a ZIP with a CBOR manifest, an SBOM and a lock (spec: packs-flows-components 2.1, 2.6, 2.10).
+"""The `.gtpack` archive: a ZIP with a CBOR manifest, an SBOM and a lock (formats: pack 1, 7, 9).
 
 Rules:
 1. Every entry is a regular file with a relative, plain path, stored or deflated; no duplicates. The list of entries is bounded

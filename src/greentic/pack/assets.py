@@ -1,4 +1,4 @@
-"""The assets of a pack, read from its archive when a card asks for them (spec: packs-flows-components 3.8)."""
+"""The assets of a pack, read from its archive when a card asks for them (formats: flows 9)."""
 
 from __future__ import annotations
 

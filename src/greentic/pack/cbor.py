@@ -1,4 +1,4 @@
-"""CBOR as packs use it (spec: packs-flows-components 2.2).
+"""CBOR as packs use it (formats: pack 2).
 
 Rules:
 1. Two encodings: `declared` keeps the order of keys, `canonical` sorts them by encoded length, then bytes.

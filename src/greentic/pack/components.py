@@ -1,4 +1,4 @@
-"""The components of a pack: which there are, where their wasm is, and whether it is the right one (spec: packs-flows-components 4.3).
+"""The components of a pack: which there are, where their wasm is, and whether it is the right one (formats: components 2).
 
 Rules:
 1. The components are those of the manifest; a manifest without any is believed by its `component_sources@v1` extension.

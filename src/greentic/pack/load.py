@@ -1,4 +1,4 @@
-"""Loading the packs of a revision (spec: worker 5, packs-flows-components 1 to 4).
+"""Loading the packs of a revision (formats: worker 13; bundle 2; pack 1; flows 1; components 1).
 
 Rules:
 1. The packs are those of the lock, in its order, their digests already verified. The first is the main pack.

@@ -1,4 +1,4 @@
-"""`manifest.cbor` of a pack, generation `pack-v1` (spec: packs-flows-components 2.3).
+"""`manifest.cbor` of a pack, generation `pack-v1` (formats: pack 3).
 
 Rules:
 1. Identifiers stand in four tables, and everywhere else as indexes into them. `decode` puts the texts in their places,

@@ -1,4 +1,4 @@
-"""Flows that a pack carries in an extension instead of its manifest (spec: packs-flows-components 2.3, 3.3).
+"""Flows that a pack carries in an extension instead of its manifest (formats: pack 6; flows 3).
 
 Rules:
 1. If one of the three extensions is there, its flows replace those of the manifest.

@@ -1,4 +1,4 @@
-"""Signatures of packs (spec: packs-flows-components 2.7).
+"""Signatures of packs (formats: pack 8).
 
 Rules:
 1. What is signed is a BLAKE3 over the manifest, the SBOM, and path, line feed and hash of every SBOM entry in the order of

@@ -1,4 +1,4 @@
-"""Talking to one repository of a registry: requests, who we are, tokens (spec: worker 3.4; OCI distribution specification 1.1).
+"""Talking to one repository of a registry: requests, who we are, tokens (formats: delivery 3; OCI distribution specification 1.1).
 
 Rules:
 1. HTTPS, but for the registries of `GREENTIC_OCI_INSECURE_REGISTRIES`, which are named exactly as references name them.

@@ -1,4 +1,4 @@
-"""Who we are to a registry (spec: worker 3.4).
+"""Who we are to a registry (formats: delivery 3).
 
 Rules:
 1. `OCI_USERNAME` and `OCI_PASSWORD`, both set, are for the registries that `OCI_REGISTRY` lists. Without it they are for the registry

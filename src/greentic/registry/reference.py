@@ -1,4 +1,4 @@
-"""References to registries, as text (spec: worker 3.1, 3.4). Pure.
+"""References to registries, as text (formats: delivery 1, 3). Pure.
 
 Rules:
 1. `oci://[host[:port]/]repository[:tag][@sha256:…]`. Without a host it is docker.io, where a single name is below `library/`;

@@ -1,4 +1,4 @@
-"""`op deploy`: add, stage, warm and route in one call (spec: env-store-and-op 4.10).
+"""`op deploy`: add, stage, warm and route in one call (formats: op 4).
 
 Each step is the verb itself, with its own audit event. If a step fails, the revision that was made is archived, so that a
 failed deploy leaves no ready revision behind.

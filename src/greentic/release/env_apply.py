@@ -1,4 +1,4 @@
-"""`op env apply`: make an environment what one file says (spec: env-store-and-op 4.10).
+"""`op env apply`: make an environment what one file says (formats: op 5).
 
 Rules:
 1. First what the plan depends on is looked up, then the plan is made (`env_plan`, pure). `--dry-run` stops there and prints it,

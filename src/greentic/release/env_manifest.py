@@ -1,4 +1,4 @@
-"""The one-file manifest of `env apply` (spec: env-store-and-op 4.10): its shape, and the rules across its fields.
+"""The one-file manifest of `env apply` (formats: op 5): its shape, and the rules across its fields.
 
 The only input whose unknown keys are refused: a typing error must not silently leave something out.
 """

@@ -1,4 +1,4 @@
-"""`op bundles retire`: take a deployment out of service in one resumable sequence (spec: env-store-and-op 12).
+"""`op bundles retire`: take a deployment out of service in one resumable sequence (formats: op 4).
 
 The order: mark archived, take the split away, drain what is ready, archive the revisions, remove the deployment. Every step
 is idempotent; a run that was interrupted is run again.

@@ -1,4 +1,4 @@
-"""Who talks to a flow, and which waiting run goes on (spec: worker 6.3, packs-flows-components 3.9).
+"""Who talks to a flow, and which waiting run goes on (formats: worker 12; flows 10).
 
 Rules:
 1. A session is what a trusted caller names; else it is `tenant:provider:channel:conversation:user`, with the flow as channel

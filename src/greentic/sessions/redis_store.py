@@ -1,4 +1,4 @@
-"""Conversations and state in Redis, for workers that share them (spec: worker 1.5)."""
+"""Conversations and state in Redis, for workers that share them (formats: worker 2)."""
 
 from __future__ import annotations
 

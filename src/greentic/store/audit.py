@@ -1,4 +1,4 @@
-"""The audit log: what was intended before a change, what came of it after (spec: env-store-and-op 7.1).
+"""The audit log: what was intended before a change, what came of it after (formats: store 5).
 
 Rules:
 1. Append-only, one JSON object a line, on stable storage before the verb goes on.

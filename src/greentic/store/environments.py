@@ -1,4 +1,4 @@
-"""Environments on disk: load, list, change under the lock, project (spec: env-store-and-op 1.6, 2.11).
+"""Environments on disk: load, list, change under the lock, project (formats: store 4; environment 11).
 
 Rules:
 1. `environment.json` is the one truth; the runtime configuration is made from it and may be deleted at any time.

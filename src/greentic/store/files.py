@@ -1,4 +1,4 @@
-"""Whole-file writes that are old or new, never half, with backups of what was there (spec: env-store-and-op 1.3, 1.4).
+"""Whole-file writes that are old or new, never half, with backups of what was there (formats: store 2).
 
 Rules:
 1. A write goes to a temporary file in the same directory, is synced, renamed over the target, and the directory synced.

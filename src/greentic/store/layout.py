@@ -1,4 +1,4 @@
-"""Where everything of an environment lies (spec: env-store-and-op 1)."""
+"""Where everything of an environment lies (formats: store 1)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def home_directory() -> Path | None:
 
 
 def default_store_root() -> Path:
-    """`~/.greentic/environments` (spec: env-store-and-op 1.1). Raises `InvalidArgument` without a home."""
+    """`~/.greentic/environments` (formats: store 1). Raises `InvalidArgument` without a home."""
     home = home_directory()
     if home is None:
         raise InvalidArgument("no --store-root and HOME / USERPROFILE not set")

@@ -1,4 +1,4 @@
-"""The operator's signing key on disk (spec: env-store-and-op 5.2).
+"""The operator's signing key on disk (formats: trust 2).
 
 Rules:
 1. `GTC_OPERATOR_KEY_PATH`, else `~/.greentic/operator/key.pem`; the public half stands beside it with `.pub` appended.

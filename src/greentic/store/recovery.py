@@ -1,4 +1,4 @@
-"""What a killed process leaves below `revisions/`, and how the next one finishes it (spec: env-store-and-op 6.5).
+"""What a killed process leaves below `revisions/`, and how the next one finishes it (formats: bundle 3).
 
 Rules:
 1. A staging directory that nobody holds a lock on is deleted. Where the file system has no locks that says nothing: there one is deleted

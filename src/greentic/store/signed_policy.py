@@ -1,4 +1,4 @@
-"""Writing the signed revenue policy of a deployment (spec: env-store-and-op 5.5)."""
+"""Writing the signed revenue policy of a deployment (formats: environment 13)."""
 
 from __future__ import annotations
 

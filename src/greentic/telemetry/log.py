@@ -1,4 +1,4 @@
-"""The worker's log: a line a record into `operator.log`, and what people must see on stderr (spec: worker 1.7).
+"""The worker's log: a line a record into `operator.log`, and what people must see on stderr (formats: worker 2).
 
 Rules:
 1. A record is one line in the file; warnings and errors, and progress where asked, are on stderr too. Control characters, which a

@@ -1,4 +1,4 @@
-"""DSSE envelopes around in-toto statements (spec: env-store-and-op 5.5, 5.6).
+"""DSSE envelopes around in-toto statements (formats: environment 13; trust 4).
 
 Rules of verification, in order:
 1. The payload type is exactly `application/vnd.in-toto+json`, the payload a statement of the exact type, and its predicate of the

@@ -1,4 +1,4 @@
-"""Ed25519 keys as other programs store them (spec: env-store-and-op 5.1).
+"""Ed25519 keys as other programs store them (formats: trust 1).
 
 Rules:
 1. Ed25519 only. Private keys are PKCS#8 PEM, version 1 or 2 on reading (the library takes version 1 only), version 1 on writing.

@@ -1,4 +1,4 @@
-"""The trust root of an environment (spec: env-store-and-op 5.3).
+"""The trust root of an environment (formats: trust 3).
 
 Rules:
 1. No file and no keys mean: nobody is trusted, every check that needs a key is refused.

@@ -1,4 +1,4 @@
-"""One call of a component: a fresh instance, run piece by piece by whoever drives it (spec: packs-flows-components 8.7).
+"""One call of a component: a fresh instance, run piece by piece by whoever drives it (formats: components 7).
 
 Rules:
 1. A call runs on a stack of its own. `advance` runs it until it is done or pauses: it gave way at a tick (`computes`), it waits

@@ -1,4 +1,4 @@
-"""Compiled components on disk, shared by every process of a user (spec: packs-flows-components 4.11).
+"""Compiled components on disk, shared by every process of a user (formats: components 8).
 
 Rules:
 1. Compiled code is made here, from wasm whose digest was compared; none is ever taken from a bundle or a pack.

@@ -1,4 +1,4 @@
-"""A loaded component: what it exports and imports, and calls in fresh instances (spec: packs-flows-components 8.7).
+"""A loaded component: what it exports and imports, and calls in fresh instances (formats: components 7).
 
 Rules:
 1. Every call gets a new store and instance, with limits; nothing of it survives the call, and nothing of a trapped one is
@@ -121,7 +121,7 @@ class LoadedComponent:
 
     @cached_property
     def entry_point(self) -> tuple[str, Export] | None:
-        """The newest interface that a node calls, and its function (spec: packs-flows-components 4.4)."""
+        """The newest interface that a node calls, and its function (formats: components 1)."""
         for interface, function in ENTRY_POINTS:
             export = self.find(interface, function)
             if export is not None:

@@ -1,4 +1,4 @@
-"""The functions of the wasmtime library that a call goes through, bound for speed (spec: packs-flows-components 8.4).
+"""The functions of the wasmtime library that a call goes through, bound for speed (formats: components 7).
 
 Rules:
 1. What is short keeps the interpreter's lock; what may run a component's code gives it back (`CDLL`), so that a computing

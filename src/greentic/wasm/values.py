@@ -1,4 +1,4 @@
-"""Values between Python and components, by the component's own declared types (spec: packs-flows-components 8.4).
+"""Values between Python and components, by the component's own declared types (formats: components 7).
 
 Rules:
 1. A type is compiled once into a pair of closures: one packs a Python value into the 32 bytes of a C value, one unpacks it.

@@ -1,4 +1,4 @@
-"""The boot of a worker that starts empty (spec: worker 2): the first swap, from nothing.
+"""The boot of a worker that starts empty (formats: worker 3): the first swap, from nothing.
 
 The steps, in order: settings, seed, environment, provisioning. Nothing listens before the last step is done. A fatal failure
 takes the projection away, so that no later start mistakes a half-provisioned disk for a whole one; that is a rule of booting, for a

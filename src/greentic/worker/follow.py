@@ -1,4 +1,4 @@
-"""A living worker: it follows its environment (spec: worker 4.13, and better: it pulls).
+"""A living worker: it follows its environment (formats: worker 15; and better: it pulls).
 
 Rules:
 1. When the store, the seed or a signal says that there may be something new, the document is read, checked and provisioned beside what

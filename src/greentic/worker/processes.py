@@ -1,4 +1,4 @@
-"""Several processes of one worker behind one socket (spec: packs-flows-components 8.6).
+"""Several processes of one worker behind one socket (formats: worker 14).
 
 Rules:
 1. The first process boots like any worker: it pulls, compiles and binds. Then it starts the others, which find everything on

@@ -1,4 +1,4 @@
-"""From an environment document to an activation: the one pipeline of boot and swap, values handed down (spec: worker 2).
+"""From an environment document to an activation: the one pipeline of boot and swap, values handed down (formats: worker 3).
 
     Environment + Trusted ► ServingPlan ► Obtained ► Loaded ► Activation
 

@@ -1,4 +1,4 @@
-"""Binding, serving and stopping (spec: worker 4.1, 4.14).
+"""Binding, serving and stopping (formats: worker 4).
 
 Rules:
 1. The socket is bound before anything serves, so that a busy port is known, and said, before the banner.
@@ -277,7 +277,7 @@ def raise_file_limit() -> int:
 
 
 def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:
-    """The line that tools look for (spec: worker 2.8)."""
+    """The line that tools look for (formats: worker 3)."""
     if revisions:
         return (
             f"serving {revisions} revision(s) for env `{env_id}` across {deployments} deployment(s) on http://{listen}"

@@ -1,4 +1,4 @@
-"""What a worker is told by arguments and environment variables, read once and handed on as values (spec: worker 1, 4.1).
+"""What a worker is told by arguments and environment variables, read once and handed on as values (formats: worker 1, 4).
 
 Rules:
 1. Environment id: `--env`, else `GREENTIC_ENV`, else `local`; the old name `dev` means `local`.
