@@ -6,8 +6,10 @@ Each case is a program that ends with 0 if we behave rightly. `STILL_WRONG` list
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,21 +44,24 @@ def test_every_case_that_is_still_wrong_is_one() -> None:
 @pytest.mark.field
 @pytest.mark.parametrize("case", _parameters())
 def test_what_went_wrong_for_people_goes_right(case: Path, shared_directory: Path, tmp_path: Path) -> None:
-    leases, field = shared_directory / "ports", shared_directory / "field"
+    leases = shared_directory / "ports"
     leases.mkdir(exist_ok=True)
-    field.mkdir(exist_ok=True)
-    scratch = field / f"{case.parent.name}-{case.name}"  # what the cases compile and build is kept beside it, for all
+    scratch = Path(tempfile.mkdtemp(prefix="field-"))
+    scratch.chmod(0o711)  # some cases go on as another user, who may not enter where tests keep their files
     environ = dict(os.environ) | {
         "GTC": str(PROGRAMS / "gtc"),
         "START": str(PROGRAMS / "greentic-start"),
-        "TMPDIR": str(tmp_path),
+        "TMPDIR": str(scratch),
         "FIELD_DIR": str(scratch),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "field_case.py"), str(case / "try.py"), str(leases)],
-        env=environ, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).parent / "field_case.py"), str(case / "try.py"), str(leases)],
+            env=environ, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LONGEST, check=False,
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     told = done.stdout.strip()
     if done.returncode and told.rpartition("\n")[2].startswith("needs "):
         pytest.skip(f"{told.rpartition(chr(10))[2]}, for a case beside the project")

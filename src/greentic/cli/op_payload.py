@@ -19,7 +19,6 @@ import msgspec
 
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import AnswersParse, InvalidArgument
-from greentic.ground.yaml import parse_yaml
 from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
 
@@ -69,6 +68,8 @@ def read_answers(path: Path) -> Json:
 
 
 def _yaml(data: bytes, path: Path, before: str) -> Json:
+    from greentic.ground.yaml import parse_yaml
+
     try:
         return parse(msgspec.json.encode(parse_yaml(data)))
     except (TypeError, ValueError, RecursionError) as error:

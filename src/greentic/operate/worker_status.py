@@ -13,6 +13,7 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
+from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.document import read_small
 from greentic.net.terms import terms_of
@@ -99,8 +100,8 @@ class HttpWorkers:
         if data is None:
             raise FetchError(f"there is no worker at `{address}`: it has no /status")
         try:
-            return msgspec.json.decode(data, type=WorkerStatus)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return decode(data, WorkerStatus)
+        except ValueError as error:
             raise FetchError(f"what `{address}` answers is no status of a worker: {error}") from None
 
 

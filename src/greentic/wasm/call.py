@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Literal, NamedTuple, Protocol, cast
@@ -66,7 +67,7 @@ class Target(NamedTuple):
     component: int
     function: int
     result: Converter | None
-    wasi: Callable[[], int] | None
+    wasi: Callable[[int], int] | None
     """Makes the configuration of WASI, for a component that imports it."""
     memories: list[int]
     """How many memories an instance has, as far as that is known; one number, which calls correct."""
@@ -90,14 +91,37 @@ class _Here(threading.local):
 
 
 _here = _Here()
+_calls: weakref.WeakValueDictionary[int, Call] = weakref.WeakValueDictionary()
+"""The calls that there are, by the number that their output carries."""
 
 
 class Call:
     """One call. Used by one thread at a time."""
 
     __slots__ = (
-        "_context", "_error", "_failure", "_function", "_future", "_instance", "_keep", "_limits", "_packed", "_poll", "_raw",
-        "_reply", "_request", "_store", "_target", "_told", "asked", "computed", "context", "result", "suspended", "waited",
+        "__weakref__",
+        "_context",
+        "_error",
+        "_failure",
+        "_function",
+        "_future",
+        "_instance",
+        "_keep",
+        "_limits",
+        "_packed",
+        "_poll",
+        "_raw",
+        "_reply",
+        "_request",
+        "_store",
+        "_target",
+        "_told",
+        "asked",
+        "computed",
+        "context",
+        "result",
+        "suspended",
+        "waited",
     )  # fmt: skip
 
     def __init__(self, target: Target, packed: bytes, keep: Keep, context: CallContext, limits: CallLimits) -> None:
@@ -115,6 +139,7 @@ class Call:
         self._future = self._store = 0
         self._function: ctypes.Array[ctypes.c_char] | None = None
         target.engine.began()
+        _calls[id(self)] = self
         self._poll = native.future_poll if target.wasi is None else _carrier(target.engine).poll
         self._instantiate()
 
@@ -129,7 +154,7 @@ class Call:
         native.set_epoch_deadline(context, 1)
         native.yield_at_deadline(context, 1)
         if target.wasi is not None:
-            failed = native.set_wasi(context, target.wasi())
+            failed = native.set_wasi(context, target.wasi(id(self)))
             if failed:
                 raise Trap(native.take_error(failed))
         self._error = ctypes.c_void_p()
@@ -357,8 +382,8 @@ _ANSWERED = ctypes.cast(_answered_callback, ctypes.c_void_p).value
 
 
 def _written(stream: str) -> object:
-    def write(data: object, address: int, size: int) -> int:
-        call = _here.call
+    def write(data: int | None, address: int, size: int) -> int:
+        call = _calls.get(data or 0)  # the library writes from threads of its own
         if call is not None:
             try:
                 call.log(stream, ctypes.string_at(address, min(size, MAX_OUTPUT)))

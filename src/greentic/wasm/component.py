@@ -49,6 +49,9 @@ ENTRY_POINTS = (
     (RUNTIME, "run"),
 )
 
+_PROVIDED = tuple(f"wasi:{package}/" for package in ("cli", "clocks", "filesystem", "io", "random", "sockets"))
+"""Interfaces that the library answers by itself."""
+
 
 class Host(Protocol):
     """Answers imports."""
@@ -99,7 +102,6 @@ class LoadedComponent:
         if self._wasi:
             self._refuse(native.linker_add_wasi(self._linker_address), "WASI")
         self._link(imports, host)
-        self._refuse(native.linker_trap_unknown(self._linker_address, self._address), "what is not provided")
         self._memories = [1]
 
     # -- what it is -------------------------------------------------------------------------------------------------
@@ -154,11 +156,15 @@ class LoadedComponent:
                 members = item.exports(engine)
                 functions = {n: m.ty for n, m in members.items() if isinstance(m.ty, c.FuncType)}
                 self.imports[interface] = tuple(functions)
-                if interface.startswith("wasi:") and not interface.startswith("wasi:http/"):
-                    continue
-                if any(isinstance(member.ty, c.ResourceType) for member in members.values()):
-                    # There is no neutral stand-in for a resource: all of the interface traps.
-                    self.unanswered += [f"{interface}#{name}" for name in functions]
+                if interface.startswith(_PROVIDED):
+                    continue  # the library finds it whatever its patch version; naming it here would hide what answers
+                resources = {n: m.ty for n, m in members.items() if isinstance(m.ty, c.ResourceType)}
+                if resources:
+                    with root.add_instance(interface) as instance:
+                        for name, resource in resources.items():
+                            instance.add_resource(name, resource, lambda store, number: None)
+                        for name in functions:
+                            self._refuse_call(instance, interface, name)
                     continue
                 if functions:
                     with root.add_instance(interface) as instance:
@@ -167,14 +173,23 @@ class LoadedComponent:
 
     def _define(self, where: c.LinkerInstance, interface: str, name: str, kind: c.FuncType, host: Host) -> None:
         function = host.function(interface, name)
-        full = f"{interface}#{name}" if interface else name
         if function is None:
-            self.unanswered.append(full)
+            self._refuse_call(where, interface, name)
+        else:
+            self._answer(where, interface, name, host_callback(function, signature_of(kind)))
 
-            def function(context: CallContext, arguments: list[object]) -> object:
-                raise HostFailure(not_provided(full))
+    def _refuse_call(self, where: c.LinkerInstance, interface: str, name: str) -> None:
+        """A function that nobody answers: the call of it ends with the sentence of which it was."""
+        full = f"{interface}#{name}" if interface else name
+        self.unanswered.append(full)
 
-        callback = host_callback(function, signature_of(kind))
+        def refuse(context: CallContext, arguments: list[object]) -> object:
+            raise HostFailure(not_provided(full))
+
+        self._answer(where, interface, name, host_callback(refuse, Signature((), None)))
+
+    def _answer(self, where: c.LinkerInstance, interface: str, name: str, callback: object) -> None:
+        full = f"{interface}#{name}" if interface else name
         self._callbacks.append(callback)
         raw = name.encode()
         failed = native.linker_add_function(native.address(where), raw, len(raw), callback, None, None)
@@ -208,7 +223,7 @@ class LoadedComponent:
         """The same in a thread without an event loop."""
         return in_place(self.invoke(export, arguments, context, limits))
 
-    def _wasi_config(self) -> int:
+    def _wasi_config(self, call: int) -> int:
         wasi: int = native.wasi_new()
         if self._assets is not None and not native.wasi_preopen(wasi, self._assets.encode(), b"/assets", False):
             native.wasi_delete(wasi)
@@ -220,7 +235,7 @@ class LoadedComponent:
             )
             native.wasi_environment(wasi, len(names), names, values)
         if "stdout" in self._outputs:
-            native.wasi_stdout(wasi, stdout_callback, None, None)
+            native.wasi_stdout(wasi, stdout_callback, call, None)
         if "stderr" in self._outputs:
-            native.wasi_stderr(wasi, stderr_callback, None, None)
+            native.wasi_stderr(wasi, stderr_callback, call, None)
         return wasi
