@@ -82,9 +82,7 @@ class _Process:
         """Whether it told, since it was last asked, that it serves."""
         if self.ready_fd < 0 or not select.select([self.ready_fd], [], [], 0)[0]:
             return False
-        told = os.read(self.ready_fd, 1)
-        self.close()
-        return bool(told)
+        return bool(os.read(self.ready_fd, 1))  # the pipe stays open: its breaking says that this process is gone
 
     def ended(self) -> int | None:
         return self.process.poll()
