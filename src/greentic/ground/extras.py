@@ -11,7 +11,7 @@ import importlib
 
 from greentic.ground.errors import GreenticError
 
-BROUGHT_BY = {"wasmtime": "worker", "redis": "worker"}
+BROUGHT_BY = {"httptools": "worker", "redis": "worker", "wasmtime": "worker"}
 """The extra by the name that is imported."""
 
 
