@@ -49,10 +49,10 @@ def answers(tmp_path: Path, wasm: Path) -> None:
 
 
 def test_javascript_of_the_page_is_built_and_called(tmp_path):
-    node = need("node", "nodejs")
+    node = need("node", "nodejs; a toolchain of another language")
     modules = os.environ.get("NODE_PATH", "")
     if not (Path(modules) / "@bytecodealliance/componentize-js").is_dir():
-        pytest.skip("needs NODE_PATH to have `@bytecodealliance/componentize-js` (npm)")
+        pytest.skip("needs a toolchain of another language: NODE_PATH with `@bytecodealliance/componentize-js` (npm)")
     build, app = shown("js")
     (tmp_path / "build.mjs").write_text(build)
     (tmp_path / "app.js").write_text(app)
@@ -63,12 +63,15 @@ def test_javascript_of_the_page_is_built_and_called(tmp_path):
 
 
 def test_rust_of_the_page_is_built_and_called(tmp_path):
-    cargo, rustc = need("cargo", "cargo"), need("rustc", "rustc")
+    cargo, rustc = (
+        need("cargo", "cargo; a toolchain of another language"),
+        need("rustc", "rustc; a toolchain of another language"),
+    )
     told = subprocess.run(
         [rustc, "--print", "target-libdir", "--target", "wasm32-wasip2"], capture_output=True, text=True, check=False
     )
     if told.returncode or not Path(told.stdout.strip()).is_dir():
-        pytest.skip("needs the Rust target `wasm32-wasip2` (rustup target add)")
+        pytest.skip("needs a toolchain of another language: the Rust target `wasm32-wasip2` (rustup target add)")
     (tmp_path / "src").mkdir()
     shutil.copytree(WIT, tmp_path / "wit")
     (tmp_path / "Cargo.toml").write_text(shown("toml")[0])
@@ -76,6 +79,6 @@ def test_rust_of_the_page_is_built_and_called(tmp_path):
     words = [cargo, "build", "--release", "--target", "wasm32-wasip2"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
     if done.returncode and re.search(r"failed to (?:download|get|fetch)|Could not resolve|offline", done.stderr):
-        pytest.skip("needs the crate `wit-bindgen` (crates.io)")
+        pytest.skip("needs a toolchain of another language: the crate `wit-bindgen`")
     assert not done.returncode, done.stderr
     answers(tmp_path, tmp_path / "target/wasm32-wasip2/release/greeter.wasm")
