@@ -188,7 +188,7 @@ def test_an_import_with_resources_that_nobody_answers_ends_a_call_with_the_reaso
         assert component.call(export, [], context(), DEFAULT_LIMITS) == 7  # it imports what it never calls
         assert told in component.explain()[0]
         component = loaded(bytes(wat2wasm(f"(component {types} {calling} {out})")))
-        with pytest.raises(Trap, match=told):
+        with pytest.raises(HostFailure, match=told):
             component.call(component.find("test:api/run@1.0.0", "run"), [], context(), DEFAULT_LIMITS)
     plain = loaded(
         bytes(wat2wasm(f'(component (import "test:other/none@1.0.0" (instance (export "do" (func)))) {core} {out})'))

@@ -100,6 +100,7 @@ class Call:
 
     __slots__ = (
         "__weakref__",
+        "_carrier",
         "_context",
         "_error",
         "_failure",
@@ -109,7 +110,6 @@ class Call:
         "_keep",
         "_limits",
         "_packed",
-        "_poll",
         "_raw",
         "_reply",
         "_request",
@@ -140,7 +140,7 @@ class Call:
         self._function: ctypes.Array[ctypes.c_char] | None = None
         target.engine.began()
         _calls[id(self)] = self
-        self._poll = native.future_poll if target.wasi is None else _carrier(target.engine).poll
+        self._carrier = None if target.wasi is None else _carrier(target.engine)
         self._instantiate()
 
     def _instantiate(self) -> None:
@@ -165,30 +165,29 @@ class Call:
 
     def advance(self) -> Pause | None:
         """Run on, until the call is done (nothing) or pauses. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
+        carrier, before = self._carrier, self.computed
+        while True:
+            if self._poll() if carrier is None else carrier.poll(self._poll):
+                if self._finished():
+                    return None
+            elif self._request is not None:
+                if self._ask():
+                    return self._paused("asks")
+            elif self._failure is not None:
+                raise self._failure
+            else:
+                self._check()
+                hardly = carrier is not None and self.computed - before < HARDLY
+                return self._paused("sleeps" if hardly else "computes")
+
+    def _poll(self) -> bool:
+        """Run it in this thread, which may be one of the library's; whether its future is done."""
+        before, _here.call = _here.call, self
         began = cpu_seconds()
         try:
-            return self._advance(began)
+            return bool(native.future_poll(self._future))
         finally:
             self.computed += cpu_seconds() - began
-
-    def _advance(self, began: float) -> Pause | None:
-        before, _here.call = _here.call, self
-        try:
-            while True:
-                if self._poll(self._future):
-                    if self._finished():
-                        return None
-                elif self._request is not None:
-                    if self._ask():
-                        return self._paused("asks")
-                elif self._failure is not None:
-                    raise self._failure
-                else:
-                    took = cpu_seconds() - began
-                    self._check(took)
-                    hardly = self._target.wasi is not None and took < HARDLY
-                    return self._paused("sleeps" if hardly else "computes")
-        finally:
             _here.call = before
 
     def _finished(self) -> bool:
@@ -267,8 +266,8 @@ class Call:
             raise Trap(f"all running components together use more than {self._limits.total_bytes >> 20} MiB")
         return pause
 
-    def _check(self, took: float) -> None:
-        if self.computed + took > self._limits.seconds:
+    def _check(self) -> None:
+        if self.computed > self._limits.seconds:
             raise Trap(f"wasm trap: interrupt (it computed longer than {self._limits.seconds:g} s)")
 
     def left(self) -> float:

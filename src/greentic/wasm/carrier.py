@@ -3,7 +3,8 @@
 Rules:
 1. WASI that suspends a call (sleeping, polling, files) needs the library's reactor around the poll, and the C interface offers
    no way to enter it. But what a component writes to its standard output is handed to us inside of it. So a small component
-   of our own, the carrier, writes one byte whenever a call is to be polled, and the poll happens in there.
+   of our own, the carrier, writes one byte whenever a call is to be polled, and the poll happens in there. The library does so in
+   a thread of its own, while the thread that asked waits: nothing that a thread keeps for itself is the same in there.
 2. There is one carrier a thread, made when the first component that imports WASI is called. It costs about 8 µs a poll;
    components that import no WASI are polled without it.
 """
@@ -11,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 from wasmtime import component as c
 
@@ -58,7 +60,8 @@ class Carrier:
     """Polls futures of the library inside its reactor, for one thread."""
 
     def __init__(self, engine: ComponentEngine) -> None:
-        self._future, self._done, self._ran = 0, False, False
+        self._work: Callable[[], bool] = lambda: True
+        self._done, self._ran = False, False
         linker = c.Linker(engine.engine)
         linker.add_wasip2()
         component = c.Component(engine.engine, _TEXT)
@@ -80,16 +83,16 @@ class Carrier:
 
     def _poll(self, data: object, written: object, size: int) -> int:
         self._ran = True
-        self._done = native.future_poll(self._future)
+        self._done = self._work()
         return size
 
-    def poll(self, future: int) -> bool:
-        """Poll a future; whether it is done."""
-        self._future, self._ran = future, False
+    def poll(self, work: Callable[[], bool]) -> bool:
+        """What a poll of a future comes to, done inside the reactor; it must not raise."""
+        self._work, self._ran = work, False
         failed = native.func_call(self._function, self._context, None, 0, None, 0)
         if failed or not self._ran:
             raise RuntimeError(f"the library's reactor was not entered: {native.take_error(failed) if failed else ''}")
-        return bool(self._done)
+        return self._done
 
     def close(self) -> None:
         """Give its instance back."""
