@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from greentic.ground.clock import compact_stamp, timestamp
 from greentic.ground.documents import compact, from_json, parse, pretty, to_json
 from greentic.ground.errors import SpecViolation
+from greentic.model.elements import Elements
 from greentic.model.environment import Environment, HostConfig, Revision, RouteBinding, new_environment
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
@@ -89,3 +90,48 @@ def test_damaged_json_is_a_value_error(text):
 def test_timestamps_have_as_many_digits_as_they_need(nanos, text):
     assert timestamp(1_779_271_200_000_000_000 + nanos) == f"2026-05-20T10:00:{text}"
     assert compact_stamp(1_779_271_200_000_000_000 + nanos) == f"20260520T100000.{nanos:09d}Z"
+
+
+REVISION = {
+    "schema": "s", "env_id": "prod", "bundle_id": "b", "deployment_id": "01JTKW5B4W4Q5Y1CQW93F7S5VG", "sequence": 1,
+    "created_at": "2026-05-20T10:01:00Z", "bundle_digest": "sha256:00", "pack_list": [], "pack_list_lock_ref": "", "config_digest": "",
+    "signature_sidecar_ref": "", "lifecycle": "ready",
+}  # fmt: skip
+SPLIT = {
+    "schema": "s", "env_id": "prod", "deployment_id": "01JTKW5B4W4Q5Y1CQW93F7S5VG", "bundle_id": "b", "entries": [],
+    "generation": 0, "idempotency_key": "k", "updated_at": "2026-05-20T10:01:00Z", "updated_by": "me",
+    "authorization_ref": "a", "future": {"a": [1]},
+}  # fmt: skip
+LARGE = pretty(
+    environment(
+        revisions=[REVISION | {"revision_id": f"01JTKW5B4W4Q5Y1CQW93F7S5V{c}", "greentic:new": c} for c in "ABC"],
+        traffic_splits=[SPLIT],
+        newer=[{"x": None}],
+    )
+)
+
+
+def read(reader: object, data: bytes) -> object:
+    try:
+        return reader(data)
+    except (ValueError, SpecViolation) as error:
+        return type(error), str(error)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(LARGE) - 1), st.binary(max_size=3), st.integers(0, 40)), max_size=3))
+def test_a_document_read_by_its_elements_is_the_document(edits):
+    """Whatever is done to the text, it is the same document or the same error as when it is read as a whole."""
+    elements, data = Elements(), LARGE
+    first = elements.environment(data)
+    assert first == from_json(Environment, parse(LARGE))
+    for at, new, gone in edits:
+        data = data[:at] + new + data[at + gone :]
+        assert read(elements.environment, data) == read(lambda text: from_json(Environment, parse(text)), data)
+
+
+def test_what_did_not_change_is_not_read_again():
+    elements = Elements()
+    before = elements.environment(LARGE)
+    after = elements.environment(LARGE.replace(b'"greentic:new": "B"', b'"greentic:new": "D"'))
+    assert [a is b for a, b in zip(before.revisions, after.revisions, strict=True)] == [True, False, True]
+    assert after.revisions[1].extra == {"greentic:new": "D"}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -382,6 +383,46 @@ def test_a_staging_directory_in_use_is_left_alone(store, author):
         recover_revisions(paths, RealDisk())
         assert area.directory.exists()
     assert not area.directory.exists()
+
+
+class SweptDisk(RealDisk):
+    """A disk where another program looks for leftovers right after each directory was made."""
+
+    def __init__(self, paths: EnvPaths, times: int) -> None:
+        self.paths, self.left = paths, times
+
+    def make_directory(self, path: Path, mode: int = 0o755) -> None:
+        super().make_directory(path, mode)
+        if self.left and path.name.startswith(".staging-"):
+            self.left -= 1
+            recover_revisions(self.paths, RealDisk())
+            assert not path.exists()
+
+
+def test_a_staging_directory_that_is_swept_before_it_is_locked_is_made_again(store, author):
+    author.create()
+    paths = store.paths("local")
+    with StagingArea(paths, SweptDisk(paths, 2), "01JTKW5B4W4Q5Y1CQW93F7S5VH", "new") as area:
+        assert area.directory.is_dir()
+        recover_revisions(paths, RealDisk())
+        assert area.directory.is_dir()
+
+
+def test_many_revisions_of_one_boot_do_not_sweep_each_other(store, author, hello):
+    """Each is built beside the others, and each that is placed looks for what the dead left."""
+    author.create()
+    paths = store.paths("local")
+
+    one_at_a_time = threading.Lock()
+
+    def stage(number: int) -> bool:
+        with StagingArea(paths, RealDisk(), f"01JTKW5B4W4Q5Y1CQW93F7S5{number:02}", "t") as area:
+            with one_at_a_time:
+                recover_revisions(paths, RealDisk())
+            return area.directory.is_dir()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(stage, range(64)))
 
 
 @pytest.mark.parametrize("errno", [28, 30])

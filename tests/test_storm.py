@@ -19,7 +19,7 @@ def test_threat_drain_race_a_storm_loses_nobody(tmp_path):
     need("wrk", "wrk")
     with storm(tmp_path) as blowing:
         found = blowing.run(TURNS)
-        assert found.turns >= TURNS and found.flips > 20 and found.held
+        assert found.turns >= TURNS and found.flips > 5 and found.held
         assert not found.failed, (found, blowing.worker.log.read_text()[-4000:])
         assert blowing.end() == 0
 

@@ -123,8 +123,10 @@ def activate(
 ) -> Activation:
     """The activation of what was loaded. `key` signs cookies of the old form.
 
-    A deployment that is unavailable now and was served `before` goes on as it was; its fault is told all the same.
+    A deployment that is unavailable now and was served `before` goes on as it was; its fault is told all the same. One whose weights
+    are the same keeps its dispatcher.
     """
+    served = before.dispatchers if before is not None else {}
     splits = {s.deployment_id: s for s in env.traffic_splits}
     choices: dict[str, list[Choice]] = {}
     for revision in wanted_revisions(env):
@@ -134,25 +136,21 @@ def activate(
         weight = next(e.weight_bps for e in entries if e.revision_id == revision.revision_id)
         choice = Choice(revision.revision_id, weight, revision.lifecycle == "draining")
         choices.setdefault(revision.deployment_id, []).append(choice)
-    dispatchers = {
-        deployment_id: Dispatcher(
-            env.environment_id,
-            deployment_id,
-            found,
-            generation=splits[deployment_id].generation,
-            key=key,
-            control=control_slice(env, deployment_id),
-        )
-        for deployment_id, found in choices.items()
-    }
+    dispatchers: dict[str, Dispatcher] = {}
+    for deployment_id, found in choices.items():
+        generation, control = splits[deployment_id].generation, control_slice(env, deployment_id)
+        old = served.get(deployment_id)
+        if old is None or not old.equals(env.environment_id, found, generation, control, key):
+            old = Dispatcher(env.environment_id, deployment_id, found, generation=generation, key=key, control=control)
+        dispatchers[deployment_id] = old
     faults = {**unavailable, **loaded.failed}
     revisions = dict(loaded.revisions)
     bound = {d.deployment_id for d in env.bundles if d.status == "active"}
     for deployment_id in faults.keys() & bound if before is not None else ():
-        old = before.dispatchers.get(deployment_id) if before is not None else None
-        if before is not None and old is not None:
-            dispatchers[deployment_id] = old
-            revisions |= {i: before.revisions[i] for i in old.weights}
+        kept = served.get(deployment_id)
+        if before is not None and kept is not None:
+            dispatchers[deployment_id] = kept
+            revisions |= {i: before.revisions[i] for i in kept.weights}
     endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
     return Activation(env, Routes(route_table(env)), dispatchers, revisions, faults, endpoints)
 

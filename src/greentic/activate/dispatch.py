@@ -76,11 +76,19 @@ class Dispatcher:
         self.env_id, self.deployment_id, self.generation = env_id, deployment_id, generation
         self.control = control
         self._key = key
+        self._choices = choices
         self.weights = {c.revision_id: c.weight_bps for c in choices}
         """Basis points by revision."""
         self._all = [(c.revision_id, c.weight_bps) for c in choices if c.weight_bps > 0]
         self._open = [(c.revision_id, c.weight_bps) for c in choices if c.weight_bps > 0 and not c.draining]
         self.cookie_name = f"{COOKIE_PREFIX}{deployment_id}"
+
+    def equals(
+        self, env_id: str, choices: list[Choice], generation: int, control: ControlSlice | None, key: bytes
+    ) -> bool:
+        """Whether one made from these would choose in all the same way."""
+        mine = (self.env_id, self._choices, self.generation, self.control, self._key)
+        return mine == (env_id, choices, generation, control, key)
 
     @property
     def open(self) -> bool:

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
-from greentic.ground.disk import Disk, sync_file, try_exclusive
+from greentic.ground.disk import Disk, exclusive, sync_file
 from greentic.ground.documents import pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import BUNDLE_NAME
@@ -51,10 +51,23 @@ class StagingArea:
 
     def __enter__(self) -> StagingArea:
         self._disk.make_directory(self._paths.revisions)
-        self._disk.make_directory(self.directory, 0o700)
-        self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try_exclusive(self._fd)
+        while not self._made():
+            pass
         return self
+
+    def _made(self) -> bool:
+        """Make and lock the directory; whether it is there still, for recovery deletes one that is not locked yet."""
+        self._disk.make_directory(self.directory, 0o700)
+        try:
+            self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        exclusive(self._fd)
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.directory.lstat())
+        except FileNotFoundError:
+            os.close(self._fd)
+            return False
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)

@@ -11,17 +11,17 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
 from greentic.ground.disk import Disk, RealDisk, io_error
-from greentic.ground.documents import Document, Json, from_json, parse, pretty, read_file, to_json
+from greentic.ground.documents import Document, from_json, parse, pretty, read_file
 from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError, TrustRootError
 from greentic.ground.lock import WAIT_SECONDS, held
+from greentic.model.elements import Elements
 from greentic.model.environment import ENVIRONMENT_SCHEMA, Environment
 from greentic.model.ids import check_env_id, is_env_id
 from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, RuntimeConfig, project
@@ -191,16 +191,19 @@ class Transaction:
         path = self.paths.runtime_config
         if config is None:
             self.files.delete(path)
-        elif to_json(config) != _parsed(path):
-            self.files.replace(path, pretty(config))
+        else:
+            data = pretty(config)
+            if not _holds(path, data):
+                self.files.replace(path, data)
         return config
 
 
-def environment_of(data: bytes, path: Path, env_id: str) -> Environment:
-    """The validated environment in some bytes; `path` is what errors call it. Raises `StoreError`."""
+def environment_of(data: bytes, path: Path, env_id: str, elements: Elements | None = None) -> Environment:
+    """The validated environment in some bytes; `path` is what errors call it, `elements` what was read before. Raises `StoreError`."""
     if len(data) > MAX_DOCUMENT:
         raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
-    return _valid(_of(document_of(data, path, Environment), env_id), path)
+    read = (elements or Elements()).environment
+    return _valid(_of(_read(read, data, path), env_id), path)
 
 
 def _of(env: Environment, env_id: str) -> Environment:
@@ -233,8 +236,12 @@ def read_document(path: Path, form: type[_D]) -> _D:
 
 def document_of(data: bytes, path: Path, form: type[_D]) -> _D:
     """The document in some bytes. Raises `StoreError` that names the file and the place."""
+    return _read(lambda text: from_json(form, parse(text)), data, path)
+
+
+def _read(read: Callable[[bytes], _D], data: bytes, path: Path) -> _D:
     try:
-        return from_json(form, parse(data))
+        return read(data)
     except ValueError as error:
         raise StoreError(f"json error on {path}: {error}") from None
     except SpecViolation as error:
@@ -255,7 +262,10 @@ def readable(document: _D, path: Path) -> bytes:
     return data
 
 
-def _parsed(path: Path) -> Json | None:
-    with contextlib.suppress(OSError, ValueError):
-        return parse(read_file(path))
-    return None
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether a file holds this JSON, however it is written."""
+    try:
+        found = read_file(path)
+        return found == data or parse(found) == parse(data)
+    except (OSError, ValueError):
+        return False

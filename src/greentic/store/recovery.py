@@ -1,8 +1,9 @@
 """What a killed process leaves below `revisions/`, and how the next one finishes it (formats: bundle 3).
 
 Rules:
-1. A staging directory that nobody holds a lock on is deleted. Where the file system has no locks that says nothing: there one is deleted
-   when it is older than `ABANDONED_SECONDS`.
+1. A staging directory that nobody holds a lock on is deleted, and the lock is held meanwhile: who makes one locks it next, and looks
+   then whether it is still there. Where the file system has no locks that says nothing: there one is deleted when it is older than
+   `ABANDONED_SECONDS`.
 2. A revision moved aside is put back, unless its successor is whole: then it is deleted.
 """
 
@@ -24,9 +25,13 @@ ABANDONED_SECONDS = 86_400
 
 def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None:
     """Finish what a killed process left below `revisions/`. Only under the environment lock."""
-    if not paths.revisions.is_dir():
+    try:
+        names = [path.name for path in os.scandir(paths.revisions)]
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for path in sorted(paths.revisions.iterdir()):
+    # By name alone first: there may be thousands of whole ones, and the lock is taken often.
+    for name in sorted(n for n in names if n.endswith(ASIDE_SUFFIX) or n.startswith(STAGING_PREFIX)):
+        path = paths.revisions / name
         if path.name.endswith(ASIDE_SUFFIX) and path.is_dir():
             current = path.with_name(path.name.removesuffix(ASIDE_SUFFIX))
             if (current / LOCK_NAME).is_file():
@@ -35,23 +40,21 @@ def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None
                 disk.remove_tree(current)
                 disk.rename(path, current)
                 disk.sync_directory(paths.revisions)
-        elif (
-            path.name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink() and _abandoned(path, clock)
-        ):
-            disk.remove_tree(path)
+        elif name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink():
+            _drop_abandoned(path, disk, clock)
 
 
-def _abandoned(directory: Path, clock: Clock) -> bool:
+def _drop_abandoned(directory: Path, disk: Disk, clock: Clock) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with ExitStack() as stack:
         try:
             fds = [os.open(directory, flags), os.open(directory, flags)]
         except OSError:
-            return False
+            return
         for fd in fds:
             stack.callback(os.close, fd)
         if not try_exclusive(fds[0]):
-            return False
-        if not try_exclusive(fds[1]):  # our own first lock keeps the second out: there are locks, and nobody held one
-            return True
-        return unix_seconds(clock) - os.fstat(fds[0]).st_mtime > ABANDONED_SECONDS
+            return
+        # Our own first lock keeps the second out where there are locks: then nobody held one.
+        if not try_exclusive(fds[1]) or unix_seconds(clock) - os.fstat(fds[0]).st_mtime > ABANDONED_SECONDS:
+            disk.remove_tree(directory)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from greentic.ground.errors import BootError, GreenticError, NotFound
 from greentic.materialize.seed import Seed, place_seed, read_seed
+from greentic.model.elements import Elements
 from greentic.model.environment import Environment, document_digest
 from greentic.store.environments import EnvironmentStore, environment_of
 from greentic.worker.settings import Settings
@@ -34,8 +35,8 @@ class Candidate(NamedTuple):
             place_seed(self.seed, store.paths(self.env.environment_id).root)
 
 
-def read_candidate(store: EnvironmentStore, settings: Settings) -> Candidate:
-    """The document that is there now (rule 1). Raises `BootError`, whose cause is the reason."""
+def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elements | None = None) -> Candidate:
+    """The document that is there now (rule 1); `elements` are those of the one before. Raises `BootError`, whose cause is the reason."""
     name = settings.env_id
     paths = store.paths(name)
     context = f"loading environment `{name}` for bundle-less boot"
@@ -46,10 +47,10 @@ def read_candidate(store: EnvironmentStore, settings: Settings) -> Candidate:
             seed_digest = b"" if seed is None else b"".join(content for _, content in seed.files)
             path = store.existing(name).environment
             data = path.read_bytes()
-            env = environment_of(data, path, name)
+            env = environment_of(data, path, name, elements)
         else:
             seed_digest = b""
-            env = environment_of(data, paths.environment, name)
+            env = environment_of(data, paths.environment, name, elements)
     except NotFound as error:
         missing = NotFound(f"environment `{name}` not found in `{store.root}`", hint=error.hint)
         raise BootError(context) from missing

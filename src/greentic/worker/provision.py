@@ -95,27 +95,36 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
             f"({len(faults)} foreign revision(s) skipped)",
         )
     try:
-        activation = activate(plan.env, loaded, faults, bench.cookie_key, _still_good(serving, trust, log))
+        activation = activate(plan.env, loaded, faults, bench.cookie_key, _still_good(serving, trust, faults))
     except SpecViolation as error:
         raise BootError(f"activating environment `{env.environment_id}`") from error
     return activation._replace(protections=protections(trust, [obtained.guard, forbid_core_files()]))
 
 
-def _still_good(serving: Activation | None, trust: Trusted, log: OperatorLog) -> Activation | None:
-    """What serves, without the deployments of which a revision is refused by now (rule 4)."""
+def _still_good(serving: Activation | None, trust: Trusted, faults: Mapping[str, Fault]) -> Activation | None:
+    """What serves, without those of the faulty deployments of which a revision is refused by now (rule 4)."""
     if serving is None:
         return None
-    kept, known = {}, {r.revision_id: r for r in serving.env.revisions}
-    for deployment_id, dispatcher in serving.dispatchers.items():
-        recorded = [known.get(revision_id) for revision_id in dispatcher.weights]
-        try:
-            for revision in recorded:
-                if revision is not None and (refusal := verdict(trust, revision).refusal) is not None:
-                    raise refusal
-        except GreenticError:
-            continue
-        kept[deployment_id] = dispatcher
-    return serving._replace(dispatchers=kept)
+    wanted = {i for deployment_id in faults for i in _weights(serving, deployment_id)}
+    known = {r.revision_id: r for r in serving.env.revisions if r.revision_id in wanted}
+    gone = {deployment_id for deployment_id in faults if _is_refused(serving, deployment_id, trust, known)}
+    return serving._replace(dispatchers={i: d for i, d in serving.dispatchers.items() if i not in gone})
+
+
+def _weights(serving: Activation, deployment_id: str) -> Mapping[str, int]:
+    dispatcher = serving.dispatchers.get(deployment_id)
+    return {} if dispatcher is None else dispatcher.weights
+
+
+def _is_refused(serving: Activation, deployment_id: str, trust: Trusted, known: Mapping[str, Revision]) -> bool:
+    """Whether trust refuses a revision that a deployment serves, or cannot tell."""
+    try:
+        return any(
+            (revision := known.get(i)) is not None and verdict(trust, revision).refusal is not None
+            for i in _weights(serving, deployment_id)
+        )
+    except GreenticError:
+        return True
 
 
 def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]]:

@@ -28,6 +28,7 @@ from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.front import TURNS, Front, places
 from greentic.ingress.trusted_peer import TrustedPeers
+from greentic.model.elements import Elements
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog, say
@@ -228,9 +229,11 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
 
     tokens_file = settings.ingress.tokens_file
 
+    elements = Elements()
+
     def read() -> Candidate:
         reread_tokens(app.gate, store.paths(settings.env_id), tokens_file, booted.log)
-        return read_candidate(store, settings)
+        return read_candidate(store, settings, elements)
 
     steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
     directories, names = [store.paths(settings.env_id).root], WATCHED
