@@ -15,6 +15,7 @@ from greentic.activate.lease import Serving
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.documents import replace
+from greentic.ground.cores import quota_of, usable_cores
 from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.ingress import invoke
 from greentic.ingress.app import WorkerApp
@@ -94,6 +95,25 @@ def test_other_settings():
 def test_a_variable_that_makes_no_sense_ends_the_boot_by_its_name(variable, value):
     with pytest.raises(BootError, match=variable):
         told(**{variable: value})
+
+
+def test_how_many_processes_serve(monkeypatch):
+    monkeypatch.setattr(settings, "usable_cores", lambda: 3)
+    assert [told(**{"GREENTIC_WORKERS": w}).ingress.workers for w in ("", "1", "64", "auto")] == [1, 1, 64, 3]
+    given = settings.read_settings(settings.StartOptions("local", workers="2"), {"GREENTIC_WORKERS": "auto"})
+    assert given.ingress.workers == 2
+    for wrong in ("0", "65", "-1", "AUTO", "٣", "1e1"):
+        with pytest.raises(BootError, match="--workers"):
+            settings.read_settings(settings.StartOptions("local", workers=wrong), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("max 100000", None), ("50000 100000", 1), ("150000 100000", 2), ("400000 100000", 4), ("-1 100000", None), ("", None), ("1 0", None), ("x y", None)],
+)  # fmt: skip
+def test_a_quota_counts_as_whole_cores(text, cores):
+    assert quota_of(text) == cores
+    assert usable_cores() >= 1
 
 
 def test_a_busy_port_moves_on_or_fails_in_strict_mode():

@@ -48,6 +48,7 @@ from greentic.bundle.squashfs_layout import (
     Superblock,
 )
 from greentic.bundle.squashfs_reader import stays_inside
+from greentic.ground.cores import usable_cores
 from greentic.ground.errors import InvalidArgument
 
 BLOCK_SIZE = 131_072
@@ -207,7 +208,7 @@ class _Writer:
     def _write_data(self, root: _Node) -> None:
         """All blocks in order, compressed ahead on every core, and fragment blocks between files as they fill."""
         fragment = bytearray()
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=min(8, usable_cores())) as pool:
             for path, node in self._files(root):
                 start, sizes = self.at, list[int]()
                 tail, read = b"", 0

@@ -98,7 +98,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="greentic-start",
         usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
-        " [--workers N] [--require all] [--strict-port] [--verbose | --quiet]",
+        " [--workers N|auto] [--require all] [--strict-port] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -110,7 +110,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--from", dest="archive", type=Path, metavar="FILE", help="boot from an exported environment, without a network"
     )
     parser.add_argument("--trust-anchor", type=Path, metavar="FILE", help="keys that must have sealed environment.json")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that serve (default: 1)")
+    parser.add_argument(
+        "--workers", metavar="N|auto", help="processes that serve (default: 1; auto: one for each core)"
+    )
     parser.add_argument(
         "--require", choices=("any", "all"), default="any", help="all: end the boot if any deployment cannot be served"
     )

@@ -62,7 +62,7 @@ _ROWS = (
     # -- life and death of a worker
     Variable("GREENTIC_DRAIN_DELAY_SECONDS", "seconds", "0", "worker", "keep serving this long after SIGTERM, unready"),
     Variable("GREENTIC_FINISH_SECONDS", "seconds", "30", "worker", "how long running requests may take after that"),
-    Variable("GREENTIC_WORKERS", "count", "1", "worker", "processes that serve, if --workers is not given"),
+    Variable("GREENTIC_WORKERS", "text", "1", "worker", "processes that serve, if --workers is not given; auto: one for each core"),
     Variable("GREENTIC_INHERITED_SOCKET", "count", "", "inside", "the socket that the first process bound"),
     Variable("GREENTIC_READY_FD", "count", "", "inside", "where a process tells the first one that it serves"),
     Variable("GREENTIC_SHARED_SESSIONS", "directory", "", "inside", "where the processes of one worker keep conversations"),

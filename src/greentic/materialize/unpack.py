@@ -18,6 +18,7 @@ from pathlib import Path
 
 from greentic.bundle.contents import Contents, is_pack
 from greentic.bundle.squashfs_reader import Block, Entry, SquashImage
+from greentic.ground.cores import usable_cores
 
 _MERGE_BYTES = 1 << 20
 _SMALL = 1 << 16
@@ -36,7 +37,7 @@ def unpack(contents: Contents, target: Path, *, progress: Progress | None = None
             if entry.kind == "directory":
                 os.mkdir(entry.path, 0o755, dir_fd=root)
         files = sorted((e for e in contents.entries if e.kind == "file"), key=_position)
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="inflate") as pool:
+        with ThreadPoolExecutor(max_workers=min(4, usable_cores()), thread_name_prefix="inflate") as pool:
             blocks = _Blocks(contents.image, pool)
             for entry in files:
                 digest = _write_file(entry, blocks, root)

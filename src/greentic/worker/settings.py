@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory, max_bytes
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
+from greentic.ground.cores import usable_cores
 from greentic.ground.errors import BootError, GreenticError, InvalidArgument
 from greentic.ground.user_cache import user_state
 from greentic.materialize.serving_plan import Scope
@@ -29,6 +30,7 @@ from greentic.store.layout import default_store_root
 OLD_NAME = "dev"
 MORE_PORTS = 10
 MAX_PROCESSES = 64
+_WORKERS = "GREENTIC_WORKERS"
 MAX_DELAY = 600.0
 FINISH_SECONDS = 30.0
 """How long running requests may take after the door is closed."""
@@ -41,7 +43,8 @@ class StartOptions(NamedTuple):
     store_root: Path | None = None
     strict_port: bool = False
     level: str = "info"
-    workers: int | None = None
+    workers: str | None = None
+    """How many processes, or `auto`."""
     trust_anchor: Path | None = None
     archive: Path | None = None
     """An exported environment to boot from, without a network."""
@@ -236,13 +239,16 @@ def _ingress(options: StartOptions, environ: Mapping[str, str]) -> IngressSettin
     )
 
 
-def _workers(option: int | None, environ: Mapping[str, str]) -> int:
-    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one."""
-    if option is None:
-        return variables.count("GREENTIC_WORKERS", environ, least=1, most=MAX_PROCESSES) or 1
-    if not 1 <= option <= MAX_PROCESSES:
-        raise InvalidArgument(f"--workers {option}: expected 1 to {MAX_PROCESSES}")
-    return option
+def _workers(option: str | None, environ: Mapping[str, str]) -> int:
+    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one. `auto` is one for each core that may be used."""
+    name, told = ("--workers", option) if option is not None else (_WORKERS, variables.text(_WORKERS, environ))
+    if not told:
+        return 1
+    if told == "auto":
+        return min(usable_cores(), MAX_PROCESSES)
+    if not (told.isascii() and told.isdigit() and len(told) < 4 and 1 <= int(told) <= MAX_PROCESSES):
+        raise InvalidArgument(f"{name} {told[:60]!r}: expected 1 to {MAX_PROCESSES}, or auto (one for each core)")
+    return int(told)
 
 
 def _sessions(environ: Mapping[str, str]) -> SessionSettings:
