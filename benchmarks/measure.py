@@ -117,6 +117,13 @@ wrk.headers["Content-Type"] = "application/json"
 @contextlib.contextmanager
 def worker(store: Path, **environ: str) -> Iterator[int]:
     """A running worker, by its port."""
+    with worker_process(store, **environ) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def worker_process(store: Path, **environ: str) -> Iterator[tuple[int, int]]:
+    """A running worker, by its port and its process."""
     port = free_port()
     process = subprocess.Popen(
         [str(BIN / "greentic-start"), "start", "--env", "local", "--store-root", str(store)],
@@ -127,7 +134,7 @@ def worker(store: Path, **environ: str) -> Iterator[int]:
             if process.poll() is not None:
                 raise SystemExit("the worker did not boot")
             time.sleep(0.02)
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait()

@@ -41,6 +41,7 @@ from measure import (
     worker,
     wrk,
 )
+from turns import turn_rows
 
 from cluster import cluster_rows
 from greentic.author.bundle_build import build_bundle
@@ -267,6 +268,7 @@ def main() -> None:
             command_rows,
             serve_rows,
             component_rows,
+            turn_rows,
             unpack_rows,
             large_rows,
             delivery_rows,

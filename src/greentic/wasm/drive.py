@@ -20,6 +20,8 @@ from greentic.ground.clock import CLOCK
 from greentic.ground.going import in_task
 from greentic.wasm.call import Call, HostFailure, Waited
 
+AT_ONCE = 16
+"""Calls that are let on in one turn of the loop while none of them computes long."""
 LONG = 0.001
 """Seconds of computing after which other calls on the loop wait for its next turn."""
 LEAST_SLEEP, MOST_SLEEP, SLEEP_SHARE = 0.001, 0.05, 0.05
@@ -32,31 +34,47 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lanes: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        self.taken = False
-        """Whether a long piece was computed in this turn of the loop."""
+        self._taken = self._coming = False
+        """Whether a long piece was computed in this turn of the loop, and whether the next turn is asked for."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether who comes now has to wait: a long piece was computed in this turn, or others were here before."""
+        return self._taken or bool(self._lanes)
 
     async def mine(self, lane: str) -> None:
-        """Wait for a turn of the loop in which no other call computes long."""
-        future = self._loop.create_future()
-        self._lanes.setdefault(lane, deque()).append(future)
-        self.take()
-        try:
+        """Wait for a turn of the loop in which no other call computed long."""
+        again = False
+        while True:
+            future = self._loop.create_future()
+            line = self._lanes.setdefault(lane, deque())
+            if again:  # somebody else woke with us and computed long; we stay first
+                line.appendleft(future)
+                self._lanes.move_to_end(lane, last=False)
+            else:
+                line.append(future)
+            self._ask()
             await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self._next()
-            raise
+            if not self._taken:
+                return
+            again = True
 
     def take(self) -> None:
-        """Note that a long piece was computed, or is waited for; the next one comes with the next turn of the loop."""
-        if not self.taken:
-            self.taken = True
+        """Note that a long piece was computed; the next one comes with the next turn of the loop."""
+        self._taken = True
+        self._ask()
+
+    def _ask(self) -> None:
+        if not self._coming:
+            self._coming = True
             # Two steps: what the loop finds ready meanwhile, a new request for one, goes before the next piece.
             self._loop.call_soon(self._loop.call_soon, self._next)
 
     def _next(self) -> None:
-        self.taken = False
-        while self._lanes:
+        # After a long piece one at a time; else several, for most calls are far shorter than a turn may take.
+        left = 1 if self._taken else AT_ONCE
+        self._taken = self._coming = False
+        while self._lanes and left:
             lane, waiting = next(iter(self._lanes.items()))
             future = waiting.popleft()
             if waiting:
@@ -65,8 +83,9 @@ class Turns:
                 del self._lanes[lane]
             if not future.done():
                 future.set_result(None)
-                self.take()
-                return
+                left -= 1
+        if self._lanes:
+            self._ask()
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
@@ -98,7 +117,7 @@ async def finish(call: Call) -> object:
 
 async def _on_loop(call: Call, turns: Turns) -> object:
     asleep = 0.0
-    if turns.taken:
+    if turns.wanted:
         await turns.mine(call.context.lane)
     while True:
         before = call.computed
