@@ -93,16 +93,13 @@ def author() -> None:
     show("gtc op trust-root bootstrap local")
     op("trust-root", "bootstrap", "local")
     show("gtc op bundles add local bundle_id=demo route_binding.path_prefixes='[\"/\"]'")
-    deployment = op("bundles", "add", "local", "bundle_id=demo", 'route_binding.path_prefixes=["/"]')["deployment_id"]
-    show(f"gtc op revisions stage local --deployment {deployment} bundle_path={name} bundle_source_uri={uri}")
-    staged = op(
-        "revisions", "stage", "local", "--deployment", deployment, f"bundle_path={BUNDLE}", f"bundle_source_uri={uri}"
-    )
-    revision = staged["revision_id"]
-    show(f"gtc op revisions warm local revision_id={revision}")
-    op("revisions", "warm", "local", f"revision_id={revision}")
-    show(f"gtc op traffic set local {revision}=100 --deployment {deployment} --idempotency-key demo-1")
-    op("traffic", "set", "local", f"{revision}=100", "--deployment", deployment, "--idempotency-key", "demo-1")
+    op("bundles", "add", "local", "bundle_id=demo", 'route_binding.path_prefixes=["/"]')
+    show(f"gtc op revisions stage local --deployment demo bundle_path={name} bundle_source_uri={uri}")
+    op("revisions", "stage", "local", "--deployment", "demo", f"bundle_path={BUNDLE}", f"bundle_source_uri={uri}")
+    show("gtc op revisions warm local demo@1")
+    op("revisions", "warm", "local", "demo@1")
+    show("gtc op traffic set local demo@1=100 --deployment demo --idempotency-key demo-1")
+    op("traffic", "set", "local", "demo@1=100", "--deployment", "demo", "--idempotency-key", "demo-1")
     print(f"pinned digest: {pinned_digest()}", flush=True)
 
 

@@ -3,6 +3,7 @@
 Rules:
 1. Everything here is typed, takes plain values and paths, and answers values; errors are `GreenticError` with a stable `kind`.
 2. A call does what the verb of the same name does, with its checks, its lock and its event in the audit log.
+   Deployments and revisions may be named as there: `bundle`, `bundle@3`, or their ULID.
 3. Nothing is kept between calls but the store's directory: another program, or `gtc op`, may work on the same store at once.
 4. What `serve` starts sees nothing of the caller's home and store, listens on loopback alone, and is gone when its block ends.
 """
@@ -33,6 +34,7 @@ from greentic.operate.change import Context
 from greentic.operate.env import EnvSummary
 from greentic.operate.revisions import RevisionSummary
 from greentic.operate.traffic import SplitSummary
+from greentic.operate.ulids import with_ulids
 from greentic.release.deploy import BundleDeployPayload, Deployed, deploy
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import default_store_root
@@ -87,12 +89,12 @@ class Environments:
             bundle_path=None if bundle is None else str(bundle),
             bundle_source_uri=source_uri,
         )
-        return revisions.stage(self._context, payload)
+        return revisions.stage(self._context, with_ulids(self._context, payload))
 
     def warm(self, env_id: str, revision_id: str) -> RevisionSummary:
         """Load a staged revision; it is ready if that works, else failed, and `Conflict` says why."""
         payload = revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id)
-        return revisions.warm(self._context, payload)
+        return revisions.warm(self._context, with_ulids(self._context, payload))
 
     def route(self, env_id: str, deployment_id: str, weights: Mapping[str, int], *, key: str) -> SplitSummary:
         """Route a deployment's traffic: revisions and their parts of 10,000. The same `key` and weights again change nothing."""
@@ -100,7 +102,7 @@ class Environments:
         payload = traffic.TrafficSetPayload(
             environment_id=env_id, deployment_id=deployment_id, entries=entries, idempotency_key=key
         )
-        return traffic.set_traffic(self._context, payload)
+        return traffic.set_traffic(self._context, with_ulids(self._context, payload))
 
     def deploy(
         self, env_id: str, bundle_id: str, bundle: Path | None = None, *, source_uri: str | None = None,

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from greentic.cli import op_table
 from greentic.cli.output import chosen_form, inert, print_failure, print_success
@@ -18,6 +18,9 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Flag, Verb
+
+if TYPE_CHECKING:
+    from greentic.operate.change import Context
 
 _GLOBAL_VALUES = ("--store-root", "--answers", "--output")
 _GLOBAL_SWITCHES = ("--schema",)
@@ -85,6 +88,7 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     from greentic.cli import op_payload
     from greentic.operate.payload import read as read_payload
     from greentic.operate.payload import schema, unknown_keys
+    from greentic.operate.ulids import with_ulids
 
     form = _load(verb.payload) if verb.payload else None
     words = arguments.pop("words")
@@ -126,6 +130,7 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
         payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
     else:
         payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
+    payload = with_ulids(context, payload)
     if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
         return reply_object(function(context, payload, options_form(**settings)))
@@ -163,7 +168,7 @@ def _deploy_defaults(raw: JsonObject) -> None:
         raw["bundle_id"] = Path(path).stem
 
 
-def _context(options: Globals) -> object:
+def _context(options: Globals) -> Context:
     from greentic.cli.live_view import fitting_view
     from greentic.operate.change import Context
     from greentic.store.environments import EnvironmentStore
@@ -268,8 +273,8 @@ def _noun_help(noun: str) -> str:
 def _hint(verb: Verb, result: JsonObject) -> str:
     words = verb.hint
     for key, value in result.items():
-        if isinstance(value, str):
-            words = words.replace("{" + key + "}", value)
+        if isinstance(value, str | int):
+            words = words.replace("{" + key + "}", str(value))
     env = result.get(ENV)
     return words.replace("ENV", str(env)) if isinstance(env, str) else words
 

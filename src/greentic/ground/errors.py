@@ -34,6 +34,12 @@ class InvalidArgument(GreenticError):
     kind, prefix = "invalid-argument", "invalid argument: "
 
 
+class AmbiguousName(GreenticError):
+    """A name that could mean more than one thing; the message lists them."""
+
+    kind, prefix = "ambiguous-name", "ambiguous name: "
+
+
 class NotFound(GreenticError):
     kind, prefix = "not-found", "not found: "
 

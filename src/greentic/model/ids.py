@@ -81,6 +81,11 @@ def is_safe_segment(text: str) -> bool:
     )
 
 
+def is_ulid(text: str) -> bool:
+    """Whether `text` is a whole ULID, in either case."""
+    return text.isascii() and bool(_ULID.match(text.upper()))
+
+
 def check_ulid(text: str, *, field: str) -> str:
     """The ULID in upper case, or `InvalidArgument` that names `field` (rule 3)."""
     if len(text) != 26:

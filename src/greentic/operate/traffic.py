@@ -23,6 +23,7 @@ from greentic.operate.bundles import find as find_deployment
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.operate.revisions import find as find_revision
+from greentic.operate.ulids import revision_ulid
 from greentic.store.audit import Change, Generations
 from greentic.store.environments import Transaction
 
@@ -164,7 +165,11 @@ def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOpt
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
-    to = None if options is None or options.to is None else check_ulid(options.to, field="to")
+    to = (
+        None
+        if options is None or options.to is None
+        else check_ulid(revision_ulid(context, env_id, options.to, deployment_id), field="to")
+    )
     target: JsonObject = {"deployment_id": deployment_id} if to is None else {"deployment_id": deployment_id, "to": to}
     asked = whole(payload) if to is None else whole(payload, to=to)
     change = Change(env_id, "traffic", "rollback", target, key or context.mint())

@@ -51,7 +51,7 @@ class Verb(NamedTuple):
 
 
 ENV = "environment_id"
-DEPLOYMENT = Flag("--deployment", "deployment_id", "the deployment's ULID", "ULID")
+DEPLOYMENT = Flag("--deployment", "deployment_id", "the deployment: its bundle, or its ULID", "NAME")
 KEY = Flag("--idempotency-key", "idempotency_key", "makes a repeated call safe", "KEY")
 AT = Flag("--at", "at", "the address of a worker to ask", "URL", repeat=True)
 UPDATED_BY = Flag("--updated-by", "updated_by", "who is recorded as the author", "WHO")

@@ -15,6 +15,7 @@ from greentic.ground.reply import Reply
 from greentic.model.descriptors import split_descriptor
 from greentic.model.environment import BundleDeployment, Environment
 from greentic.model.ids import check_env_id
+from greentic.model.naming import is_part
 from greentic.operate import bundles, revisions, traffic
 from greentic.operate.change import Context
 from greentic.operate.payload import Key, Payload
@@ -24,7 +25,7 @@ _LOCAL_DEPLOYER = "greentic.deployer.local-process"
 
 class BundleRetirePayload(Payload, frozen=True, kw_only=True):
     environment_id: str
-    bundle: Annotated[str, msgspec.Meta(description="deployment ULID or bundle id")]
+    bundle: Annotated[str, msgspec.Meta(description="bundle id, or deployment ULID or its beginning or end")]
     customer_id: str | None = None
     store_only: Annotated[bool, msgspec.Meta(description="only the store; what a deployer runs stays")] = False
     force_drain: Annotated[bool, msgspec.Meta(description="archive without waiting for draining sessions")] = False
@@ -101,12 +102,9 @@ def retire(context: Context, payload: BundleRetirePayload) -> Retired | Absent:
 
 
 def _find(env: Environment, payload: BundleRetirePayload) -> BundleDeployment | None:
-    found = [
-        d
-        for d in env.bundles
-        if payload.bundle in (d.bundle_id, d.deployment_id) or payload.bundle.upper() == d.deployment_id
-        if payload.customer_id in (None, d.customer_id)
-    ]
+    own = [d for d in env.bundles if payload.customer_id in (None, d.customer_id)]
+    found = [d for d in own if payload.bundle == d.bundle_id or payload.bundle.upper() == d.deployment_id]
+    found = found or [d for d in own if is_part(payload.bundle, d.deployment_id)]
     if len(found) > 1:
         ids = ", ".join(f"{d.deployment_id} (customer {d.customer_id})" for d in found)
         raise InvalidArgument(f"bundle `{payload.bundle}` is ambiguous: {ids}", hint="name the customer or the ULID")
