@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.activate.warm import looked_into
 from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.flow.activity import activity_of
@@ -83,9 +84,9 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         state = StoredState(values)
         logged: list[str] = []
         runtime = ComponentRuntime(None, state, lambda source, text: logged.append(f"{source}: {text}"))
+        components = RevisionComponents((pack,), runtime)
         revision = ActiveRevision(
-            "local", "local", "local", pack.digest, None, (pack,), flow_index((pack,)),
-            RevisionComponents((pack,), runtime),
+            "local", "local", "local", pack.digest, None, (pack,), flow_index((pack,)), components
         )  # fmt: skip
         services = TurnServices(
             "local", Conversations(values, "run"), state, SystemClock(), SystemRandom(), logged.append, _Tracer(told)
@@ -103,7 +104,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
             "flow": flow_id,
             "turns": turns,
             "log": [*logged],
-            "warnings": [*pack.warnings],
+            "warnings": [*components.told((pack,))[0].warnings],
         }
 
 
@@ -116,7 +117,7 @@ def lint(paths: list[Path]) -> JsonObject:
         else:
             with opened_pack(path) as pack:
                 told = unanswerable(headers([pack]), pack.manifest_id)
-                rows.append({"path": str(path), "findings": [*pack.warnings, *told]})
+                rows.append({"path": str(path), "findings": [*looked_into((pack,))[0].warnings, *told]})
     return {
         "checked": rows,
         "findings": sum(len(r["findings"]) for r in rows if isinstance(r, dict) and isinstance(r["findings"], list)),

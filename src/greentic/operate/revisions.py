@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.activate.warm import check_loadable
 from greentic.distribute.fetch import fetch_into
@@ -103,6 +104,8 @@ class RevisionSummary(Reply, frozen=True, kw_only=True):
     sequence: int
     """Its place among the deployment's revisions, from 1."""
     lifecycle: str
+    warnings: list[str] | UnsetType = UNSET
+    """After a warm, where there are any: what loads and can never work, by pack."""
 
 
 class RevisionList(Reply, frozen=True, kw_only=True):
@@ -421,18 +424,20 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
         env = transaction.load()
         revision = find(env, revision_id)
         state, moved = walk(revision, verb)
+        warnings: list[str] = []
         if verb == "archive" and moved:
             check_not_routed(env, revision)
         if verb == "warm":
             if moved:
-                gate(transaction, env, revision)
+                warnings = gate(transaction, env, revision)
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         env = put_revision(env, replace(revision, lifecycle=state))
         transaction.save(env)
         transaction.refresh_projection(env)
         if verb == "archive" and moved:
             _retain(transaction, env, revision.deployment_id)
-        return Done(summary(replace(revision, lifecycle=state)))
+        told = summary(replace(revision, lifecycle=state))
+        return Done(msgspec.structs.replace(told, warnings=warnings or UNSET))
 
     return run(context, change, action, idempotency=Idempotency(key, revision_id, whole(payload), RevisionSummary))
 
@@ -444,10 +449,13 @@ def _compile_ahead(context: Context, revision: Revision) -> None:
             check_loadable(verified_packs(context.store.paths(revision.env_id), revision))
 
 
-def gate(transaction: Transaction, env: Environment, revision: Revision) -> None:
-    """The gate of `warm`: load what is warmed. A failure is saved as the revision's state and told as a `Conflict`."""
+def gate(transaction: Transaction, env: Environment, revision: Revision) -> list[str]:
+    """The gate of `warm`: load what is warmed, and tell what a worker would warn about.
+
+    A failure is saved as the revision's state and told as a `Conflict`.
+    """
     try:
-        check_loadable(verified_packs(transaction.paths, revision))
+        return check_loadable(verified_packs(transaction.paths, revision)).warnings
     except GreenticError as error:
         transaction.save(put_revision(env, replace(revision, lifecycle="failed")))
         raise Conflict(
