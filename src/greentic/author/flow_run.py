@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -155,4 +155,4 @@ def _body(text: str) -> object:
 
 
 def _json(value: object) -> Json:
-    return msgspec.json.decode(msgspec.json.encode(value))  # type: ignore[no-any-return]
+    return cast(Json, msgspec.to_builtins(value))

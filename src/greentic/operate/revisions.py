@@ -19,7 +19,7 @@ from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import timestamp, unix_seconds
 from greentic.ground.disk import io_error
-from greentic.ground.documents import replace
+from greentic.ground.documents import parse, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import verified_packs
@@ -214,8 +214,17 @@ def _with_publisher(context: Context, env: Environment, revision: Revision, payl
             f"signatures are required in environment `{env.environment_id}`: {why}",
             hint="gtc bundle sign FILE, publish the .sig beside it, and stage again",
         )
-    kept = [msgspec.json.decode(data) for data in found] if why is None else []
+    kept = [parsed for data in found if (parsed := _envelope(data)) is not None] if why is None else []
     return with_signatures(revision, RevisionSignatures(bundle=kept))
+
+
+def _envelope(data: bytes) -> dict[str, object] | None:
+    """A signature as it is recorded; nothing for bytes beside a bundle that are none, which prove nothing and do no harm."""
+    try:
+        parsed = parse(data)
+    except ValueError:
+        return None
+    return dict(parsed) if isinstance(parsed, dict) else None
 
 
 def _signed(context: Context, env: Environment, revision: Revision) -> Revision:
