@@ -21,6 +21,7 @@ from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
 from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
+from greentic.ground.disk import real_path
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.ground.going import in_place
@@ -64,7 +65,7 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
     if not (path / SOURCE_FILE).is_file():
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
     with tempfile.TemporaryDirectory(prefix="greentic-flow-") as scratch:
-        built = Path(scratch) / f"{path.resolve().name}.gtpack"
+        built = Path(scratch) / f"{real_path(path).name}.gtpack"
         built.write_bytes(build_pack(path)[0])
         yield load_pack(LocatedPack(built.stem, built, file_digest(built)))
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from greentic.cli.command import answered, command
+from greentic.ground.disk import real_path
 from greentic.ground.documents import JsonObject
 
 _EXAMPLES = """examples:
@@ -54,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
     from greentic.author.pack_build import build_pack
 
     data, manifest = build_pack(arguments.directory)
-    name = arguments.directory.resolve().name
+    name = real_path(arguments.directory).name
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
     found = write_checked(out, data)
     return {
