@@ -112,7 +112,7 @@ KINDS = (
     Kind(15, "as liberal as the format's own program", "The digest decides what is right, so a reader takes what the format's writers make.", "bundle net", "malformed-image archive-escape"),
     Kind(16, "a message and its state", "Applied to the state that it was sent for, once.", "activate sessions flow", "replayed-message"),
     Kind(17, "failure takes nothing away", "What waited still waits, and no effect is made twice.", "activate flow", "failure-forgets"),
-    Kind(18, "what can never work is said early", "At build, lint, verify, warm and in the status, before anybody waits for it.", "activate/warm.py flow/lint.py author", "foreign-native-code"),
+    Kind(18, "what can never work is said early", "At build, lint, verify, warm and in the status, before anybody waits for it.", "components/foreseen.py activate/warm.py flow/lint.py author", "foreign-native-code"),
     Kind(19, "values cross whole", "Or they are refused with a sentence.", "wasm/values.py components/interfaces.py", "confused-types"),
     Kind(20, "two lists never disagree", "One definition of which addresses are private, and ids that are inert wherever they are written.", "net/egress.py k8s", "lists-disagree id-traversal"),
 )  # fmt: skip

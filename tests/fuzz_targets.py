@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
+import wat
 from conftest import make_pack
 from fuzzing import CBOR, JSON, TAR, WORDS, YAML, ZIP, Seed, Target, plain_image
 from greentic.activate.dispatch import Affinity, make_cookie, read_cookie
@@ -26,18 +29,22 @@ from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.journal import Journal
 from greentic.expressions.conditions import parse_condition
 from greentic.expressions.template import compile_value
+from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
+from greentic.flow.results import interpret
 from greentic.flow.state import read_snapshot
 from greentic.ground.documents import Document, from_json, json_object, parse, pretty, replace
-from greentic.ground.errors import FlowFailure, GreenticError
+from greentic.ground.errors import FetchError, FlowFailure, GreenticError
+from greentic.ground.value_range import fault, in_range
 from greentic.ingress import http1
 from greentic.ingress.invoke import InvalidRequest, read_request
 from greentic.k8s.answers import read_answers as read_cluster_answers
 from greentic.materialize.import_archive import import_archive
-from greentic.materialize.remembered import Seen, memory_of
+from greentic.materialize.remembered import KEPT_LIST, SEEN, Memory, Seen, memory_of
+from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.trusted import Examined
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment
@@ -51,6 +58,8 @@ from greentic.model.projection import (
 from greentic.model.revision_files import PackConfig, PackListLock, check_lock, diverging_packs, pack_config, pack_list
 from greentic.model.traffic import unstash
 from greentic.model.validate import validate
+from greentic.net.request import Answer
+from greentic.net.terms import Terms
 from greentic.operate.payload import read as read_payload
 from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
@@ -58,8 +67,16 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy, signature_warnings
+from greentic.registry import manifests
+from greentic.registry.challenges import challenges
+from greentic.registry.client import Registry
+from greentic.registry.login import credentials_for, may_have_password
 from greentic.registry.reference import parse as parse_reference
+from greentic.registry.referrers import attached
 from greentic.release.env_manifest import EnvManifest, check_manifest, wanted_revisions
+from greentic.sessions.conversation import Conversations, Identity, read_waiting
+from greentic.sessions.memory_store import MemoryStore
+from greentic.sessions.stored_state import StoredState
 from greentic.store.layout import EnvPaths
 from greentic.store.ledger import LedgerDocument
 from greentic.trust import keys
@@ -69,6 +86,7 @@ from greentic.trust.policy import Trusted
 from greentic.trust.revocation import RevocationError, empty, read_list, sign_list
 from greentic.trust.root import read_trust_root
 from greentic.trust.statements import KINDS, vouched
+from greentic.wasm.format import check_component, least_memory
 from test_model_rules import BINDING, DEP, EXTENSION, NOW, REV, REV2, deployment, endpoint, raw_env, revision, split
 
 KEY = keys.SigningKey(bytes(32))
@@ -610,6 +628,249 @@ def _trust_root(data: bytes) -> None:
     read_trust_root(data).public_keys()
 
 
+# -- answers of registries, components and stores -------------------------------------------------------------------
+
+
+class _Told(NamedTuple):
+    """What a registry answers, whatever it is asked."""
+
+    data: bytes
+    status: int = 200
+    redirected: bool = False
+    url: str = "https://r.example/x"
+
+    def one(self, name: str) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class _Answering(Registry):
+    """A registry whose every answer has the same body."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(parse_reference("r.example/a/b:1"), Terms(), {})
+        self._data = data
+
+    def ask(self, question: Callable[[Terms], Any]) -> Any:
+        return question(Terms())
+
+    def request(self, *words: object, **more: object) -> Any:
+        response = http.client.HTTPResponse(
+            _Pipe(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(self._data) + self._data)
+        )
+        response.begin()
+        return Answer(200, response.msg, response, http.client.HTTPConnection("r.example"), "https://r.example/x")
+
+
+class _Pipe:
+    """What a response is read from, in place of a socket."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+_DIGEST = "sha256:" + "0" * 64
+_OCI: list[Seed] = [
+    {"schemaVersion": 2, "mediaType": manifests.MANIFEST, "config": {"digest": _DIGEST, "size": 2}, "layers": [
+        {"mediaType": "application/octet-stream", "digest": _DIGEST, "size": 10}, {"mediaType": "a+tar", "digest": _DIGEST, "size": 1}]},
+    {"schemaVersion": 2, "mediaType": manifests.INDEX, "manifests": [
+        {"digest": _DIGEST, "artifactType": "x", "platform": {"architecture": "amd64", "os": "linux"}}, {"digest": _DIGEST}]},
+    {"token": "abc", "access_token": "abc", "expires_in": 300},
+    {"auths": {"r.example": {"auth": "YTpi"}, "https://r.example/v1/": {"identitytoken": "t"}}, "credHelpers": {"o.example": "none"}, "credsStore": ""},
+]  # fmt: skip
+
+
+def _oci(data: bytes) -> None:
+    """The bytes as a manifest, an index, referrers, a token, and as a Docker configuration."""
+    registry = _Answering(data)
+    found = 0
+    for question in (
+        lambda: manifests.layer_of(manifests.resolve_manifest(registry, "1"), "r"),
+        lambda: attached(registry, _DIGEST, "x", 1 << 20),
+        lambda: registry._read_token(registry.request()),
+        lambda: credentials_for("r.example", {"DOCKER_CONFIG": str(file_of(data, "config.json").parent)}),
+    ):
+        with contextlib.suppress(FetchError):
+            found += question() is not None
+    if not found:
+        raise FetchError("it is none of them")
+
+
+def _challenges(data: bytes) -> None:
+    text = data.decode("latin-1")
+    found = challenges(text.split("\n"))
+    registry = _Answering(b"")
+    for one in found:
+        registry._scopes(one.parameters.get("scope", ""))
+        may_have_password(one.parameters.get("realm", ""), "r.example", {})
+    registry.led_to(_Told(b"")._replace(url=text), "https://r.example/x")
+
+
+_CHALLENGES: list[Seed] = [
+    b'Bearer realm="https://auth.example/token",service="r.example",scope="repository:a/b:pull"\nBasic realm="x"',
+    b'Negotiate YWJj==, Digest qop="auth, auth-int", Bearer realm = "q\\"q"',
+]
+
+
+def _component_answer(data: bytes) -> None:
+    """What a component gives back, as CBOR and as the text of JSON, on its way into the state of a run."""
+    from greentic.components.interfaces import _from_cbor, _parsed
+
+    interpret("c", _parsed(data.decode(errors="replace")), catches_errors=True)
+    interpret("c", in_range(_from_cbor(data, "the answer")), catches_errors=True)
+
+
+_ANSWERS: list[Seed] = [
+    {"ok": True, "payload": {"text": "a", "n": [1, -2, 2.5, None, True, 2**63, -(2**63)]}, "metadata": {"x": b"bytes"}},
+    {"ok": False, "error": {"code": "c", "message": "m", "retryable": True, "backoff_ms": 5, "details": {"a": [1]}}},
+    {"status": "ok", "output": {"text": "a"}, "routing": "next"}, [1, "a", {"b": []}],
+]  # fmt: skip
+
+
+def _card(data: bytes) -> None:
+    """The bytes as an invocation of a card, as its configuration, and as every file that it names."""
+    assets = _Everywhere(data)
+    value = parse(data)
+    for mapping in (value, {"card_source": "asset", "card_spec": {"asset_path": "a.json", "i18n_bundle_path": "i"}}):
+        before_dispatch("adaptive-card", mapping, value)
+        made = card_invocation(mapping, value, assets)
+        inlined_call(mapping, assets)
+        inlined_call({"call": mapping}, assets)
+        assert made is None or fault(made) is None or fault(mapping) is not None, "a value of another range came in"
+
+
+class _Everywhere:
+    """Assets whose every file has the same content."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, path: str) -> bytes | None:
+        return self._data
+
+
+_CARDS: list[Seed] = [
+    {"card_source": "asset", "card_spec": {"asset_path": "a.json", "i18n_bundle_path": "i"}, "payload": {}, "locale": "de"},
+    {"default_card_asset": "a.json", "default_source": "asset", "catalog_registry_ref": "c", "locales": ["de", "en"],
+     "metadata": {"routeToCardId": "x", "toCardId": 1, "locale": "fr"}},
+    {"type": "AdaptiveCard", "body": [{"type": "TextBlock", "text": "{{i18n:a}}"}], "locales": ["de"], "a": "b"},
+]  # fmt: skip
+
+
+def _stored(data: bytes) -> None:
+    """The bytes as everything that waits between turns, and as the memory of a worker."""
+    values = MemoryStore()
+    conversations, state = Conversations(values, "e"), StoredState(values)
+    for key in ("k", "s:answers", "greentic:state:a:b", "e:pin:d:t:||"):
+        values.set(key, data)
+    waiting = conversations.waiting("k")
+    with contextlib.suppress(FlowFailure):
+        read_waiting(waiting, "p")
+    conversations.answered("s", "m")
+    conversations.keep_answer("s", "m", {"a": 1}, parked=False)
+    conversations.pinned("d", "t", Identity())
+    place = scratch() / "memory"
+    for name in (SEEN, KEPT_LIST):
+        place.mkdir(exist_ok=True)
+        (place / name).write_bytes(data)
+    with contextlib.suppress(GreenticError):
+        Memory((place,)).recall()
+    state.get("a", "b")
+
+
+_STORED: list[Seed] = [
+    {"snapshot": _SNAPSHOT, "reason": "x", "mark": "m", "failures": 1},
+    [{"id": "m", "parked": False, "output": {"a": 1}}, {"id": "n"}],
+    {"generation": 3, "revocations": 2}, {"a": {"b": [1.5, "x"]}},
+]  # fmt: skip
+
+
+def _seed(data: bytes) -> None:
+    """An archive's files as the directory that a pod is seeded from, links and all; what is refused changes nothing."""
+    import shutil
+    import tarfile
+
+    top = scratch() / "seeding"
+    shutil.rmtree(top, ignore_errors=True)
+    (top / "seed").mkdir(parents=True)
+    (top / "env").mkdir()
+    (top / "env" / "kept").write_bytes(b"kept")
+    unpacking = contextlib.suppress(tarfile.TarError, OSError, ValueError, EOFError, KeyError, RuntimeError)
+    with unpacking, tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extractall(top / "seed", filter="data")
+    outside = (top / "seed" / "..outside").exists()
+    seed = read_seed(top / "seed", top / "env")
+    place_seed(seed, top / "env")
+    assert (top / "env" / "kept").read_bytes() == b"kept" or seed.file("kept") is not None
+    assert not outside or not (top / "env" / "..outside").exists()
+    document = seed.file("environment.json")
+    if document is not None:
+        _environment(document)
+
+
+def _wasm(data: bytes) -> None:
+    check_component(data, "c")
+    least_memory(data)
+
+
+def _components() -> list[Seed]:
+    return [wat.node_06(), wat.node_06(pages=200), wat.component("a:b/c@1.0.0", [])]
+
+
+_PROGRAMS = {
+    "bundle": ("greentic.cli.bundle", ["build", "inspect", "verify", "sign", "publish", "revoke", "export"]),
+    "pack": ("greentic.cli.pack", ["new", "build", "sign", "inspect"]),
+    "flow": ("greentic.cli.flow", ["run", "lint"]),
+    "cache": ("greentic.cli.cache", ["list", "verify", "prune"]),
+}
+
+
+def _program(data: bytes) -> None:
+    """`gtc bundle|pack|flow|cache` with words, in a directory of its own."""
+    import importlib
+    import os
+    import shutil
+
+    words = data.decode(errors="replace").split("\0")
+    module, verbs = _PROGRAMS.get(words[0], _PROGRAMS["bundle"])
+    # Nothing but names in the directory of the run: no word may lead to a file of this machine, or to a server.
+    words = [word.replace("/", "").replace("..", "").replace("~", "")[:200] for word in words[1:]]
+    if not words or words[0] not in verbs:
+        words = [verbs[0], *words[1:]]
+    place = scratch() / "program"
+    shutil.rmtree(place, ignore_errors=True)  # what one run made is no source of the next
+    place.mkdir()
+    (place / "a.gtpack").write_bytes(b"PK")
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            code = importlib.import_module(module).main(words)
+    finally:
+        os.chdir(before)
+    assert code in (0, 1, 2), code
+    assert out.getvalue() or err.getvalue(), "nothing printed"
+
+
+def _programs() -> list[Seed]:
+    return [
+        ["bundle", "verify", "a.gtbundle", "--digest", "sha256:" + "0" * 64, "--key", "k.pem"],
+        ["bundle", "build", "a", "--out", "a.gtbundle", "--output", "json"],
+        ["bundle", "revoke", "sha256:" + "0" * 64, "--list", "l.json", "--days", "3", "--key", "k.pem"],
+        ["bundle", "publish", "a.gtbundle", "b", "--name", "n"],
+        ["bundle", "export", "prod", "--out", "x.tar", "--store-root", "s"],
+        ["pack", "inspect", "a.gtpack", "--output", "table"], ["pack", "build", "p", "--out", "p.gtpack"],
+        ["pack", "new", "p", "--id", "a.b", "--publisher", "x"], ["pack", "sign", "a.gtpack", "--key", "k.pem", "--chain", "c.pem"],
+        ["flow", "run", "a.gtpack", "main", "--input", '{"text": "x"}'], ["flow", "lint", "a.ygtc", "--strict"],
+        ["cache", "list", "--output", "json"], ["cache", "verify"], ["cache", "prune", "--max-bytes", "1"],
+    ]  # fmt: skip
+
+
 _PARSE = (GreenticError, ValueError)
 """For readers of JSON that hand the hand's own `ValueError` to their caller, who names the place."""
 
@@ -680,5 +941,19 @@ TARGETS: tuple[Target, ...] = (
         WORDS,
         (SystemExit,),
     ),
+    Target("oci-answers", lambda: _OCI, _oci, JSON, (FetchError,)),
+    Target("challenges", lambda: _CHALLENGES, _challenges, None, (FetchError,)),
+    Target("component-answer", lambda: _ANSWERS, _component_answer, CBOR, (FlowFailure,)),
+    Target("card", lambda: _CARDS, _card, JSON, (FlowFailure, ValueError)),
+    Target("stored", lambda: _STORED, _stored, JSON, (FlowFailure,)),
+    Target(
+        "seed",
+        lambda: [{"environment.json": raw_env(), "runtime.json": b"{}"}, {"a": b"x", "kept": b"new"}],
+        _seed,
+        TAR,
+        _PARSE,
+    ),
+    Target("component", _components, _wasm, None),
+    Target("program", _programs, _program, WORDS, (SystemExit,)),
     Target("cluster-answers", lambda: [_CLUSTER_ANSWERS], _cluster_answers, JSON, _PARSE),
 )

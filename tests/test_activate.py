@@ -79,10 +79,10 @@ def sources(
 def test_a_pack_with_components_loads_and_tells_of_them(tmp_path):
     pack = load_pack(placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()})))
     assert [(c.id, c.sha256) for c in pack.components] == [("echo", wat.sha256(wat.node_06()))] and pack.warnings == ()
-    report = check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))])
+    report = check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))]).report
     assert (
         report.components == 1
-        and check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))]).compiled == 0
+        and check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))]).report.compiled == 0
     )
 
 

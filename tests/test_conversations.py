@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import pytest
@@ -26,6 +27,7 @@ from greentic.sessions.conversation import (
 )
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
+from greentic.sessions.stored_state import StoredState
 from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState, resume, start
 from test_activate import ASK, ECHO, Stage
 from test_flow import node, to, when
@@ -340,3 +342,34 @@ def test_interpret_keeps_what_a_component_says():
     with pytest.raises(FlowFailure) as failure:
         interpret("c", {"error": {"code": "x", "retryable": True, "backoff_ms": -1}}, catches_errors=False)
     assert failure.value.retryable is True and failure.value.backoff_ms is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 400, b"nul"])
+def test_state_that_is_damaged_is_a_typed_error_and_can_be_replaced(damage, tmp_path):
+    for values in (MemoryStore(), DirectoryStore(tmp_path / "v")):
+        state = StoredState(values)
+        values.set("greentic:state:scope:key", damage)
+        with pytest.raises(FlowFailure, match=r"the stored state `key` is damaged|an integer is too large"):
+            state.get("scope", "key")
+        state.set("scope", "key", {"a": 1})
+        assert state.get("scope", "key") == {"a": 1}
+
+
+def test_a_pin_that_is_damaged_is_none_of_a_revision(tmp_path):
+    values = DirectoryStore(tmp_path / "v")
+    conversations = Conversations(values, "e")
+    conversations.pin("d", "t", ANN, "R1")
+    assert conversations.pinned("d", "t", ANN) == "R1"
+    for path in (tmp_path / "v").iterdir():
+        if not path.name.startswith("."):
+            path.write_bytes(path.read_bytes()[:8] + b"\xff\xfe")
+    assert conversations.pinned("d", "t", ANN) not in (None, "R1")
+
+
+def test_a_directory_store_whose_directory_is_gone_says_so(tmp_path):
+    values = DirectoryStore(tmp_path / "v")
+    shutil.rmtree(tmp_path / "v")
+    for ask in (lambda: values.hold("k").__enter__(), lambda: values.hold_at_once("k"), lambda: values.set("k", b"v")):
+        with pytest.raises(FlowFailure, match="the session store is unavailable: No such file"):
+            ask()
+    assert values.get("k") is None

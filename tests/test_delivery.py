@@ -1082,3 +1082,24 @@ def test_bundles_are_signed_published_and_verified_with_gtc(bundle, tmp_path, au
     assert gtc("bundle", "verify", str(bundle), "--key", str(tmp_path / "stranger.pub")).returncode == 1
     published = json.loads(gtc("bundle", "publish", str(bundle), str(tmp_path / "public")).stdout)["result"]
     assert published["bundle_source_uri"].startswith("file://") and gtc("cache", "list").returncode == 0
+
+
+@pytest.mark.parametrize("noise", [b"", b"{", b"\xff", b"[]", b"null", b"[" * 200_000, b"7"])
+def test_threat_malformed_image_beside_a_good_signature_is_neither_believed_nor_an_untyped_error(
+    noise, bundle, tmp_path, author, monkeypatch
+):
+    """A registry may hold what anybody attached; the good one among it counts, and only it is recorded."""
+    author.create()
+    key = key_of(author, tmp_path)
+    trust(author, tmp_path / "signer.pub")
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require"))
+    bundle_sign.sign_file(bundle, key, FakeClock())
+    good = bundle.with_name(bundle.name + ".sig").read_bytes()
+    deployment = author.add()
+    monkeypatch.setattr("greentic.operate.revisions.signatures_at", lambda *words: [noise])
+    with pytest.raises(UntrustedBundle):
+        author.stage(deployment, bundle, f"file://{bundle}")
+    monkeypatch.setattr("greentic.operate.revisions.signatures_at", lambda *words: [noise, good])
+    staged = author.stage(deployment, bundle, f"file://{bundle}")
+    revision = author.context.store.load("local").revision(staged)
+    assert revision.extra["greentic:signatures"]["bundle"] == [json.loads(good)]

@@ -13,8 +13,12 @@ from conftest import Author
 from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.author.pack_build import build_pack
+from greentic.cli import bundle as bundle_command
+from greentic.cli import flow as flow_command
+from greentic.cli import pack as pack_command
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import reply_json
+from greentic.materialize.seed import read_seed
 from greentic.model.ids import LOCAL_ENV
 from greentic.operate import bundles, config, env, env_doctor, env_init, env_packs, revisions, traffic, trust_root
 from greentic.operate.payload import read
@@ -547,3 +551,30 @@ def test_an_environment_of_another_id(store, context, hello):
     with pytest.raises(InvalidArgument, match="customer_id is required"):
         bundles.customer_of("prod", None)
     assert author.audit()[-1]["authorization"]["policy"] == "local-owner"
+
+
+def test_links_in_a_circle_are_no_file_and_no_traceback(tmp_path, context, author):
+    """Who writes a directory can make one; `Path.resolve` ends in a `RuntimeError` for it."""
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    pack = tmp_path / "pack"
+    (pack / "flows").mkdir(parents=True)
+    (pack / "flows" / "main.ygtc").symlink_to("main.ygtc")
+    (pack / "one.wasm").symlink_to("one.wasm")
+    head = "pack_id: a.b\nversion: 1.0.0\nkind: application\npublisher: p\n"
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    (seed / "loop").symlink_to("loop")
+    (seed / "environment.json").write_bytes(b"{}")
+    (tmp_path / "env").mkdir()
+    assert [str(name) for name, _ in read_seed(seed, tmp_path / "env").files] == ["environment.json"]
+    for source in ("flows: [{file: flows/main.ygtc}]", "components: [{id: one, wasm: one.wasm}]"):
+        (pack / "pack.yaml").write_text(head + source)
+        with pytest.raises(GreenticError):
+            build_pack(pack)
+    for command in (
+        lambda: bundle_command.main(["build", str(circle)]), lambda: pack_command.main(["build", str(circle)]),
+        lambda: pack_command.main(["new", str(circle)]), lambda: flow_command.main(["lint", str(circle)]),
+        lambda: bundle_command.main(["publish", str(circle), str(circle)]),
+    ):  # fmt: skip
+        assert command() == 1

@@ -99,9 +99,10 @@ def load_revision(
     if known is not None:
         return known
     loaded = tuple(load_packs(list(packs), loader.policy))
+    components = RevisionComponents(loaded, loader.runtime, config, revision.deployment_id)
     return ActiveRevision(
         revision.revision_id, revision.deployment_id, revision.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
-        loaded, flow_index(loaded), RevisionComponents(loaded, loader.runtime, config, revision.deployment_id), content,
+        components.told(loaded), flow_index(loaded), components, content,
     )  # fmt: skip
 
 

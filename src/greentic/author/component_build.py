@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from greentic.ground.disk import io_error, replace_file
+from greentic.ground.disk import io_error, real_path, replace_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
@@ -33,7 +33,7 @@ _SDK = Path(__file__).parent.parent / "sdk"
 def component_bytes(directory: Path, source: str, component_id: str) -> bytes:
     """The wasm of a component. `source` is a path in `directory`. Raises `InvalidArgument` or `NotFound` that names it."""
     path = directory / source
-    if not path.resolve().is_relative_to(directory.resolve()):
+    if not real_path(path).is_relative_to(real_path(directory)):
         raise InvalidArgument(f"component {component_id}: `{source}` leaves the pack")
     if path.is_dir():
         data = _from_python(path, component_id)
@@ -88,7 +88,7 @@ def _from_python(directory: Path, component_id: str) -> bytes:
         out = Path(scratch) / "component.wasm"
         words = [
             program, "-d", str(_SDK / "wit"), "-w", WORLD, "componentize", ENTRY.removesuffix(".py"),
-            "-p", str(directory.resolve()), "-p", str(_SDK / "guest"), "-o", str(out),
+            "-p", str(real_path(directory)), "-p", str(_SDK / "guest"), "-o", str(out),
         ]  # fmt: skip
         # A backtrace of the tool itself would stand where the author's mistake is looked for.
         more = {"PYTHONDONTWRITEBYTECODE": "1", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}

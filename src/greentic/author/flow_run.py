@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
 from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.activate.warm import looked_into
 from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.flow.activity import activity_of
@@ -20,6 +21,7 @@ from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow
 from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
+from greentic.ground.disk import real_path
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.ground.going import in_place
@@ -63,7 +65,7 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
     if not (path / SOURCE_FILE).is_file():
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
     with tempfile.TemporaryDirectory(prefix="greentic-flow-") as scratch:
-        built = Path(scratch) / f"{path.resolve().name}.gtpack"
+        built = Path(scratch) / f"{real_path(path).name}.gtpack"
         built.write_bytes(build_pack(path)[0])
         yield load_pack(LocatedPack(built.stem, built, file_digest(built)))
 
@@ -83,9 +85,9 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         state = StoredState(values)
         logged: list[str] = []
         runtime = ComponentRuntime(None, state, lambda source, text: logged.append(f"{source}: {text}"))
+        components = RevisionComponents((pack,), runtime)
         revision = ActiveRevision(
-            "local", "local", "local", pack.digest, None, (pack,), flow_index((pack,)),
-            RevisionComponents((pack,), runtime),
+            "local", "local", "local", pack.digest, None, (pack,), flow_index((pack,)), components
         )  # fmt: skip
         services = TurnServices(
             "local", Conversations(values, "run"), state, SystemClock(), SystemRandom(), logged.append, _Tracer(told)
@@ -103,7 +105,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
             "flow": flow_id,
             "turns": turns,
             "log": [*logged],
-            "warnings": [*pack.warnings],
+            "warnings": [*components.told((pack,))[0].warnings],
         }
 
 
@@ -116,7 +118,7 @@ def lint(paths: list[Path]) -> JsonObject:
         else:
             with opened_pack(path) as pack:
                 told = unanswerable(headers([pack]), pack.manifest_id)
-                rows.append({"path": str(path), "findings": [*pack.warnings, *told]})
+                rows.append({"path": str(path), "findings": [*looked_into((pack,))[0].warnings, *told]})
     return {
         "checked": rows,
         "findings": sum(len(r["findings"]) for r in rows if isinstance(r, dict) and isinstance(r["findings"], list)),
@@ -154,4 +156,4 @@ def _body(text: str) -> object:
 
 
 def _json(value: object) -> Json:
-    return msgspec.json.decode(msgspec.json.encode(value))  # type: ignore[no-any-return]
+    return cast(Json, msgspec.to_builtins(value))

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+from greentic.activate.warm import looked_into, warnings_of
 from greentic.bundle.compression import NAMES
 from greentic.bundle.contents import open_bundle, pack_paths, strict_faults
 from greentic.flow.select import unanswerable
@@ -37,21 +38,26 @@ def inspect_bundle(path: Path) -> JsonObject:
 def _bundle(bundle: VerifiedBundle) -> JsonObject:
     contents = open_bundle(bundle)
     packs: list[Json] = []
+    warnings: list[str] = []
     loaded: list[LoadedPack] = []
-    for pack_path in pack_paths(contents.entries):
-        entry = contents.find(pack_path)
-        with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
-            place = Path(scratch) / Path(pack_path).name
+    with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
+        for number, pack_path in enumerate(pack_paths(contents.entries)):
+            entry = contents.find(pack_path)
+            place = Path(scratch) / str(number) / Path(pack_path).name
+            place.parent.mkdir()
             with place.open("wb") as copy:  # block by block: a pack may be larger than memory should be
                 for block in entry.blocks if entry else ():
                     copy.write(contents.image.read(block))
             row = _pack_row(place)
             if row["loads"]:
                 try:
-                    loaded.append(load_pack(LocatedPack(place.stem, place, file_digest(place))))
+                    pack = load_pack(LocatedPack(place.stem, place, file_digest(place)))
+                    loaded.append(looked_into((pack,))[0])
                 except GreenticError as error:
                     row = {"loads": False, "error": error.message}
-        packs.append({"path": pack_path, **row})
+            packs.append({"path": pack_path, **row})
+        told = unanswerable(headers(loaded), loaded[0].manifest_id) if loaded else []
+        warnings = warnings_of(tuple(loaded)) + told
     files = [e for e in contents.entries if e.kind == "file"]
     return {
         "digest": bundle.digest,
@@ -60,15 +66,9 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
         "unpacked_bytes": sum(e.size for e in files),
         "strict_faults": list[Json](strict_faults(contents)),
         "packs": packs,
-        "warnings": list[Json](_warnings(loaded)),
+        "warnings": list[Json](warnings),
         "entries": [{"path": e.path, "kind": e.kind, "size": e.size} for e in contents.entries],
     }
-
-
-def _warnings(packs: list[LoadedPack]) -> list[str]:
-    """What a worker would warn about when it loads these packs together."""
-    told = unanswerable(headers(packs), packs[0].manifest_id) if packs else []
-    return [f"{pack.pack_id}: {text}" for pack in packs for text in pack.warnings] + told
 
 
 def _pack_row(path: Path) -> JsonObject:
@@ -113,7 +113,7 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
 def inspect_pack(path: Path) -> JsonObject:
     """Manifest, flows, and the load report of one pack."""
     with _open(path):
-        pack: LoadedPack = load_pack(LocatedPack(path.stem, path, file_digest(path)))
+        pack = looked_into((load_pack(LocatedPack(path.stem, path, file_digest(path))),))[0]
     with _open(path) as file:
         archive = PackArchive(file)
         entries: list[Json] = [{"path": name, "size": info.file_size} for name, info in archive.entries.items()]
@@ -141,3 +141,17 @@ def inspect_pack(path: Path) -> JsonObject:
         "components": components,
         "entries": entries,
     }
+
+
+def write_checked(out: Path, pack: bytes) -> JsonObject:
+    """Write a pack that a worker would load, and tell what it holds; one that it would refuse is not written. Raises why."""
+    with tempfile.TemporaryDirectory(prefix="greentic-build-") as scratch:
+        place = Path(scratch) / out.name
+        place.write_bytes(pack)
+        found = inspect_pack(place)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(pack)
+    except OSError as error:
+        raise io_error(out, error) from error
+    return found

@@ -14,7 +14,7 @@ from greentic.author.pack_components import ComponentSource, build_component, ca
 from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
-from greentic.ground.disk import io_error
+from greentic.ground.disk import io_error, real_path
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.ground.yaml import SafeLoader, parse_yaml
 from greentic.model.ids import is_semver
@@ -99,13 +99,13 @@ def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
     for component in components:
         files[component.wasm_path] = component.wasm
         files[component.manifest_path] = component.manifest
-    sources = {(directory / c.source).resolve() for c in components}
+    sources = {real_path(directory / c.source) for c in components}
     return write_pack(manifest, files | _assets(directory, sources), lock(components)), manifest
 
 
 def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, object]:
     path = directory / entry.file
-    if not path.resolve().is_relative_to(directory.resolve()):
+    if not real_path(path).is_relative_to(real_path(directory)):
         raise InvalidArgument(f"{directory / SOURCE_FILE}: flow file `{entry.file}` leaves the pack")
     source = read_yaml(path)
     try:
@@ -158,7 +158,7 @@ def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
             path.is_file()
             and path.name != SOURCE_FILE
             and not path.name.startswith(".")
-            and path.resolve() not in sources
+            and real_path(path) not in sources
         ):
             found.setdefault(f"assets/{path.name}", path.read_bytes())
     return dict(sorted(found.items(), key=lambda item: item[0].encode()))

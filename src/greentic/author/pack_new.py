@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from greentic.ground.disk import io_error
+from greentic.ground.disk import io_error, real_path
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
 from greentic.pack.manifest import check_id
@@ -14,7 +14,7 @@ _TEMPLATE = Path(__file__).parent.parent / "sdk" / "template"
 
 def new_pack(directory: Path, pack_id: str | None, publisher: str) -> JsonObject:
     """Write the template into a directory that is not there yet or empty. Raises `Conflict` or `InvalidArgument`."""
-    name = pack_id or directory.resolve().name
+    name = pack_id or real_path(directory).name
     try:
         check_id(name)
     except MalformedArtifact as error:

@@ -67,8 +67,9 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
     if arguments.verb == "build":
         from greentic.author.bundle_build import build_bundle
         from greentic.author.inspect import inspect_bundle
+        from greentic.ground.disk import real_path
 
-        out = arguments.out or Path(f"{arguments.directory.resolve().name}.gtbundle")
+        out = arguments.out or Path(f"{real_path(arguments.directory).name}.gtbundle")
         built = build_bundle(arguments.directory, out)
         return {
             "path": str(built.path),

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from greentic.cli.command import answered, command
+from greentic.ground.disk import real_path
 from greentic.ground.documents import JsonObject
 
 _EXAMPLES = """examples:
@@ -50,26 +51,20 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         from greentic.ground.clock import SystemClock
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
-    from greentic.author.inspect import inspect_pack
+    from greentic.author.inspect import write_checked
     from greentic.author.pack_build import build_pack
-    from greentic.ground.disk import io_error
-    from greentic.materialize.placed import file_digest
 
     data, manifest = build_pack(arguments.directory)
-    name = arguments.directory.resolve().name
+    name = real_path(arguments.directory).name
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(data)
-    except OSError as error:
-        raise io_error(out, error) from error
+    found = write_checked(out, data)
     return {
         "path": str(out),
-        "digest": file_digest(out),
+        "digest": found["digest"],
         "size": len(data),
         "pack_id": manifest.pack_id,
         "version": manifest.version,
-        "warnings": inspect_pack(out)["warnings"],
+        "warnings": found["warnings"],
     }
 
 

@@ -25,6 +25,8 @@ class ReadyComponent(NamedTuple):
 
     loaded: LoadedComponent
     grants: Grants
+    least_memory: int = 0
+    """Bytes of memory that each instance begins with."""
 
 
 class ReadyPack(NamedTuple):

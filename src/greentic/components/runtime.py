@@ -19,6 +19,7 @@ from greentic.net.egress import EgressPolicy, read_policy
 from greentic.pack.archive import PackArchive
 from greentic.pack.components import PackComponent
 from greentic.pack.load import LoadedPack
+from greentic.wasm.format import least_memory
 from greentic.wasm.scratch import scratch_directory
 
 if TYPE_CHECKING:
@@ -64,14 +65,14 @@ class RevisionComponents:
         Raises as `ComponentRuntime.load`.
         """
         self._calls: dict[str, Components] = {}
-        self.unanswered: dict[str, list[str]] = {}
-        """What will not work, by component; told before anybody asks."""
+        self._foreseen: dict[str, tuple[str, ...]] = {}
         self.report = CompileReport(0, 0, 0.0)
         if not any(pack.components for pack in packs):
             nothing = NoComponents()
             self._calls = {pack.manifest_id: nothing for pack in packs}
             return
         from greentic.components.calls import PackCalls, ReadyPack
+        from greentic.components.foreseen import foreseen
 
         ready: list[ReadyPack] = []
         for pack in packs:
@@ -81,9 +82,7 @@ class RevisionComponents:
                 self.report.compiled + report.compiled,
                 self.report.seconds + report.seconds,
             )
-            self.unanswered |= {
-                f"{pack.manifest_id}/{name}": told for name, one in components.items() if (told := one.loaded.explain())
-            }
+            self._foreseen[pack.manifest_id] = tuple(foreseen(pack, components, runtime.made.limits))
             ready.append(ReadyPack(pack, components, (config or {}).get(pack.pack_id, {})))
         for own in ready:
             seen = [own, *(other for other in ready if other is not own)]
@@ -91,6 +90,13 @@ class RevisionComponents:
 
     def of_pack(self, manifest_id: str) -> Components:
         return self._calls[manifest_id]
+
+    def told(self, packs: tuple[LoadedPack, ...]) -> tuple[LoadedPack, ...]:
+        """The packs of the revision, with what can never work of their components among their warnings."""
+        return tuple(
+            p._replace(warnings=(*p.warnings, *self._foreseen[p.manifest_id])) if p.manifest_id in self._foreseen else p
+            for p in packs
+        )
 
 
 class ComponentRuntime:
@@ -121,7 +127,7 @@ class ComponentRuntime:
                 result = self.made.cache.load(self.made.engine, data, component.id, sha256=component.sha256)
                 compiled += result.seconds > 0
                 seconds += result.seconds
-                found[component.id] = self.made.link(result.component, pack, component)
+                found[component.id] = self.made.link(result.component, pack, component, least_memory(data))
         return found, CompileReport(len(found), compiled, seconds)
 
 
@@ -146,7 +152,7 @@ class _Made:
         self.host = HostImports(PolicedHttp(self.policy), SecretFiles(env_directory), state)
         self._assets: dict[str, str] = {}
 
-    def link(self, component: object, pack: LoadedPack, described: PackComponent) -> ReadyComponent:
+    def link(self, component: object, pack: LoadedPack, described: PackComponent, memory: int) -> ReadyComponent:
         grants = grants_of(described.manifest, pack.secrets)
         loaded = self._loaded(
             self.engine,
@@ -155,7 +161,7 @@ class _Made:
             assets=lambda: self._assets_of(pack, described),
             environment=_environment(described.manifest),
         )
-        return self._ready(loaded, grants)
+        return self._ready(loaded, grants, memory)
 
     def _assets_of(self, pack: LoadedPack, described: PackComponent) -> str | None:
         """A directory with the pack's assets, for a component that may read files; made once a pack."""

@@ -13,6 +13,7 @@ import base64
 from typing import NamedTuple
 
 from greentic.ground import variables
+from greentic.ground.disk import real_path
 from greentic.ground.documents import Json, parse, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
@@ -145,7 +146,7 @@ def _answers(paths: EnvPaths, ref: str) -> Json:
     path = paths.ref(ref) if is_contained_ref(ref) else None
     if path is None or not path.exists():
         raise Conflict(f"binding records answers_ref `{ref}` but the file does not exist", hint=again)
-    if not path.resolve().is_relative_to(paths.root.resolve()):
+    if not real_path(path).is_relative_to(real_path(paths.root)):
         raise Conflict(f"answers_ref `{ref}` leads out of the environment's directory", hint=again)
     try:
         with path.open("rb") as file:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-import msgspec
-
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
+from greentic.ground import documents
 from greentic.ground.errors import FlowFailure
 from greentic.ground.value_range import in_range
 
@@ -285,8 +284,8 @@ def _single(kind: str, text: str) -> Expression:
         return Literal({"true": True, "false": False, "null": None}[text])
     if _NUMBER.match(text):
         try:
-            return Literal(in_range(msgspec.json.decode(text)))
-        except (msgspec.DecodeError, FlowFailure):
+            return Literal(in_range(documents.parse(text)))
+        except (ValueError, FlowFailure):
             raise TemplateError(f"`{text[:40]}` is no number") from None
     return _lookup(text)
 

@@ -10,12 +10,14 @@ Rules:
 
 from __future__ import annotations
 
-import json
 from typing import cast
 
 from greentic.flow.context import metadata_of
 from greentic.flow.ports import Assets
 from greentic.flow.state import Map
+from greentic.ground.documents import parse
+from greentic.ground.errors import FlowFailure
+from greentic.ground.value_range import in_range
 
 CARD_COMPONENT = "adaptive-card"
 _NEXT_CARD = ("routeToCardId", "toCardId", "nextCardId")
@@ -115,6 +117,6 @@ def _translations(spec: Map, assets: Assets) -> Map:
 
 def _json(data: bytes) -> object:
     try:
-        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, RecursionError):
+        return in_range(parse(data.removeprefix(b"\xef\xbb\xbf")))
+    except (ValueError, FlowFailure):
         return None

@@ -176,6 +176,14 @@ def place(source: Path, target: Path) -> None:
     sync_directory(target.parent)
 
 
+def real_path(path: Path) -> Path:
+    """Where a path leads to, through every link; one whose links go in a circle leads to itself, where no file is. Never raises.
+
+    `Path.resolve` ends in a `RuntimeError` for a circle, which who wrote a directory can make.
+    """
+    return Path(os.path.realpath(path))
+
+
 def io_error(path: Path | str, error: OSError) -> IoError:
     """An `OSError` as an error for people."""
     hints = {

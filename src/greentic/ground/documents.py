@@ -113,6 +113,10 @@ def compact(value: object, *, sort: bool = False) -> bytes:
     return msgspec.json.encode(to_json(value), order="deterministic" if sort else None)
 
 
+class TooDeep(ValueError):
+    """JSON that is whole, and deeper than `MAX_DEPTH`."""
+
+
 def parse(data: bytes | str, *, limit: int = MAX_BYTES) -> Json:
     """Parse JSON text of at most `limit` bytes. Raises `ValueError` with the place of the damage."""
     return cast(Json, decode(data, object, limit=limit))
@@ -131,7 +135,7 @@ def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES) -> T:
         raise ValueError("nested too deeply") from None
     # Other members than those of `form` are gone; what is left of depth can only be in plain lists and dicts.
     if brackets > MAX_DEPTH and _too_deep(value):
-        raise ValueError("nested too deeply")
+        raise TooDeep("nested too deeply")
     return value
 
 
@@ -196,6 +200,7 @@ __all__ = [
     "Document",
     "Json",
     "JsonObject",
+    "TooDeep",
     "compact",
     "decode",
     "from_json",

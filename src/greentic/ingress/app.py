@@ -20,6 +20,7 @@ from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
 from greentic.ground.clock import Clock, timestamp, unix_seconds
+from greentic.ground.documents import TooDeep, parse
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
 from greentic.ingress.admission import Admission, Busy
@@ -198,11 +199,11 @@ class WorkerApp:
         if not request.trusted and self.gate.check(request.header(b"authorization"), route.bundle_id, now) != "pass":
             raise Refused(401, "a valid bearer token is required")
         try:
-            value = msgspec.json.decode(body) if body else None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value = parse(body) if body else None
+        except TooDeep:
+            raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels") from None
+        except ValueError:
             raise Refused(400, "request body must be JSON") from None
-        if _is_deep(body, value):
-            raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels")
         seen = self._identity(request, value)
         picked = self._pick(activation, route, dispatcher, request, seen, now)
 

@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from greentic.ground.disk import replace_file
+from greentic.ground.disk import real_path, replace_file
 from greentic.ground.errors import BootError
 from greentic.materialize.remembered import KEPT_LIST, SEEN
 
@@ -39,7 +39,7 @@ def read_seed(seed: Path, env_dir: Path) -> Seed:
     """Read the seed for an environment directory. Raises `BootError`."""
     if not seed.is_dir():
         raise BootError(f"GREENTIC_SEED_DIR points to a path that does not exist or is unreadable: `{seed}`")
-    source, target = seed.resolve(), env_dir.resolve()
+    source, target = real_path(seed), real_path(env_dir)
     if source == target or source.is_relative_to(target) or target.is_relative_to(source):
         raise BootError(f"GREENTIC_SEED_DIR `{seed}` and the environment directory `{env_dir}` overlap")
     try:
@@ -74,7 +74,7 @@ def _files(seed: Path) -> list[tuple[Path, Path]]:
         for entry in sorted(os.scandir(directory), key=lambda e: e.name):
             if entry.name.startswith("..") or (not relative.parts and entry.name in (SEEN, KEPT_LIST)):
                 continue
-            real = Path(entry.path).resolve()
+            real = real_path(Path(entry.path))
             if not real.is_relative_to(seed):
                 continue
             if real.is_dir() and not entry.is_symlink():

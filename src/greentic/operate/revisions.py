@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, NamedTuple, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.activate.warm import check_loadable
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import timestamp, unix_seconds
 from greentic.ground.disk import io_error
-from greentic.ground.documents import replace
+from greentic.ground.documents import parse, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import verified_packs
@@ -103,6 +104,8 @@ class RevisionSummary(Reply, frozen=True, kw_only=True):
     sequence: int
     """Its place among the deployment's revisions, from 1."""
     lifecycle: str
+    warnings: list[str] | UnsetType = UNSET
+    """After a warm, where there are any: what loads and can never work, by pack."""
 
 
 class RevisionList(Reply, frozen=True, kw_only=True):
@@ -211,8 +214,17 @@ def _with_publisher(context: Context, env: Environment, revision: Revision, payl
             f"signatures are required in environment `{env.environment_id}`: {why}",
             hint="gtc bundle sign FILE, publish the .sig beside it, and stage again",
         )
-    kept = [msgspec.json.decode(data) for data in found] if why is None else []
+    kept = [parsed for data in found if (parsed := _envelope(data)) is not None] if why is None else []
     return with_signatures(revision, RevisionSignatures(bundle=kept))
+
+
+def _envelope(data: bytes) -> dict[str, object] | None:
+    """A signature as it is recorded; nothing for bytes beside a bundle that are none, which prove nothing and do no harm."""
+    try:
+        parsed = parse(data)
+    except ValueError:
+        return None
+    return dict(parsed) if isinstance(parsed, dict) else None
 
 
 def _signed(context: Context, env: Environment, revision: Revision) -> Revision:
@@ -421,18 +433,20 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
         env = transaction.load()
         revision = find(env, revision_id)
         state, moved = walk(revision, verb)
+        warnings: list[str] = []
         if verb == "archive" and moved:
             check_not_routed(env, revision)
         if verb == "warm":
             if moved:
-                gate(transaction, env, revision)
+                warnings = gate(transaction, env, revision)
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         env = put_revision(env, replace(revision, lifecycle=state))
         transaction.save(env)
         transaction.refresh_projection(env)
         if verb == "archive" and moved:
             _retain(transaction, env, revision.deployment_id)
-        return Done(summary(replace(revision, lifecycle=state)))
+        told = summary(replace(revision, lifecycle=state))
+        return Done(msgspec.structs.replace(told, warnings=warnings or UNSET))
 
     return run(context, change, action, idempotency=Idempotency(key, revision_id, whole(payload), RevisionSummary))
 
@@ -444,10 +458,13 @@ def _compile_ahead(context: Context, revision: Revision) -> None:
             check_loadable(verified_packs(context.store.paths(revision.env_id), revision))
 
 
-def gate(transaction: Transaction, env: Environment, revision: Revision) -> None:
-    """The gate of `warm`: load what is warmed. A failure is saved as the revision's state and told as a `Conflict`."""
+def gate(transaction: Transaction, env: Environment, revision: Revision) -> list[str]:
+    """The gate of `warm`: load what is warmed, and tell what a worker would warn about.
+
+    A failure is saved as the revision's state and told as a `Conflict`.
+    """
     try:
-        check_loadable(verified_packs(transaction.paths, revision))
+        return check_loadable(verified_packs(transaction.paths, revision)).warnings
     except GreenticError as error:
         transaction.save(put_revision(env, replace(revision, lifecycle="failed")))
         raise Conflict(

@@ -10,6 +10,7 @@ import contextlib
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
@@ -53,6 +54,8 @@ class Deployed(Reply, frozen=True, kw_only=True):
     """What took the traffic before."""
     traffic: str = "100% (10000 bps)"
     status: str = "routed"
+    warnings: list[str] | UnsetType = UNSET
+    """Where there are any: what loads and can never work, by pack."""
 
 
 def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
@@ -79,7 +82,8 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
             return known
     deployment_id = deployment.deployment_id if deployment else _add(context, payload, env_id, customer_id)
     superseded = [e.revision_id for e in split.entries] if (split := env.split(deployment_id)) else []
-    revision_id = make_revision(context, _stage_payload(payload, env_id, deployment_id))
+    made = make_revision(context, _stage_payload(payload, env_id, deployment_id))
+    revision_id = made.revision_id
     try:
         if deployment is not None and payload.config_overrides is not None:
             bundles.update(
@@ -100,19 +104,21 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     except GreenticError:
         abandon(context, env_id, revision_id)
         raise
-    return _result(env_id, bundle_id, deployment_id, revision_id, deployment is not None, superseded)
+    found = _result(env_id, bundle_id, deployment_id, revision_id, deployment is not None, superseded)
+    return msgspec.structs.replace(found, warnings=made.warnings)
 
 
-def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> str:
-    """Stage and warm a bundle; a revision that does not warm is archived. Returns its id."""
+def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> revisions.RevisionSummary:
+    """Stage and warm a bundle; a revision that does not warm is archived. Returns what `warm` tells."""
     env_id = payload.environment_id
     revision_id = revisions.stage(context, payload).revision_id
     try:
-        revisions.warm(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
+        return revisions.warm(
+            context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id)
+        )
     except GreenticError:
         abandon(context, env_id, revision_id)
         raise
-    return revision_id
 
 
 def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str) -> revisions.RevisionStagePayload:

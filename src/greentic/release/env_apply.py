@@ -276,7 +276,9 @@ def _deploy(context: Context, env_id: str, doing: DeployBundle, updated_by: str)
     deployment_id = _added(context, env_id, doing) if there is None else there.deployment_id
     entries = [
         traffic.SplitEntryPayload(
-            revision_id=deploy.make_revision(context, _stage_payload(env_id, deployment_id, wanted, artifact)),
+            revision_id=deploy.make_revision(
+                context, _stage_payload(env_id, deployment_id, wanted, artifact)
+            ).revision_id,
             weight_bps=wanted.weight_bps,
         )
         for wanted, artifact in doing.wanted

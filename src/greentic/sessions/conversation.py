@@ -121,7 +121,7 @@ class Conversations:
     def pinned(self, deployment_id: str, tenant: str, identity: Identity) -> str | None:
         """The revision that a run of the caller's session waits on (rule 3)."""
         found = self.values.get(self._pin(deployment_id, tenant, identity))
-        return None if found is None else found.decode()
+        return None if found is None else found.decode(errors="replace")
 
     def pin(self, deployment_id: str, tenant: str, identity: Identity, revision_id: str) -> None:
         seconds = self._seconds or PIN_SECONDS

@@ -102,7 +102,10 @@ class DirectoryStore:
 
     def _lock_file(self, key: str) -> BinaryIO:
         stripe = int.from_bytes(hashlib.sha256(key.encode()).digest()[:2], "big") % _STRIPES
-        return (self._directory / f".lock-{stripe}").open("ab")
+        try:
+            return (self._directory / f".lock-{stripe}").open("ab")
+        except OSError as error:
+            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
 
     def _prune(self) -> None:
         entries: list[tuple[float, int, Path]] = []

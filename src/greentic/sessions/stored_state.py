@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from greentic.expressions.paths import MISSING
+from greentic.ground.documents import parse
+from greentic.ground.errors import FlowFailure
 from greentic.ground.value_range import in_range
 from greentic.sessions.value_store import ValueStore
 
@@ -21,8 +23,14 @@ class StoredState:
         return self._values.local
 
     def get(self, scope: str, key: str) -> object:
+        """Raises `FlowFailure` for what cannot be read, or is no JSON any more."""
         found = self._values.get(f"{self._namespace}:{scope}:{key}")
-        return MISSING if found is None else in_range(msgspec.json.decode(found))
+        if found is None:
+            return MISSING
+        try:
+            return in_range(parse(found))
+        except ValueError as error:
+            raise FlowFailure(f"the stored state `{key}` is damaged: {error}") from None
 
     def set(self, scope: str, key: str, value: object) -> None:
         self._values.set(f"{self._namespace}:{scope}:{key}", msgspec.json.encode(value))

@@ -63,7 +63,7 @@ def empty(now: int) -> RevocationList:
 
 def sign_list(revoked: RevocationList, key: SigningKey) -> bytes:
     """The list as it is published."""
-    document: dict[str, object] = msgspec.json.decode(msgspec.json.encode(revoked))
+    document: dict[str, object] = msgspec.to_builtins(revoked)
     return envelope_bytes(signed_statement(REVOCATIONS, NAME, canonical_sha256(document), document, key))
 
 

@@ -135,11 +135,12 @@ class LoadedComponent:
         return self.exports.get(interface, {}).get(function)
 
     def explain(self) -> list[str]:
-        """What will never work, or end a call that needs it: no function to call, and imports that nobody answers."""
+        """What will never work, or end a call that needs it: no function to call, and interfaces that nobody answers, each once."""
         found: list[str] = []
         if self.entry_point is None and not self.exports:
             found.append("it exports no function")
-        return found + [f"{not_provided(name)}; a call that needs it fails" for name in self.unanswered]
+        interfaces = dict.fromkeys(name.partition("#")[0] for name in self.unanswered)
+        return found + [f"{not_provided(name)}; a call that needs it fails" for name in interfaces]
 
     # -- linking ----------------------------------------------------------------------------------------------------
 
