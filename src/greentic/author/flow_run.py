@@ -53,6 +53,9 @@ class _Tracer:
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None:
         self._told(Step(flow_id, node_id, kind, payload, output, then))
 
+    def said(self, source: str, text: str) -> None:
+        """Nothing: the log of the runtime has it."""
+
 
 @contextmanager
 def opened_pack(path: Path) -> Iterator[LoadedPack]:

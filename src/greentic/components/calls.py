@@ -65,7 +65,8 @@ class PackCalls:
         call: ComponentCall | ProviderCall,
         config: dict[str, object],
     ) -> HostCall:
-        return HostCall(component_id, call.caller, ready.grants, self._limits.seconds, self._log, config, self._lane)
+        log = self._log if call.trace is None else _both(self._log, call.trace.said)
+        return HostCall(component_id, call.caller, ready.grants, self._limits.seconds, log, config, self._lane)
 
     async def call_provider(self, call: ProviderCall) -> object:
         for pack, components, config in self._packs:
@@ -81,6 +82,16 @@ class PackCalls:
             host = self._host(component.id, ready, call, config)
             return await invoke_provider(ready.loaded, component.id, call, host, self._limits)
         raise no_provider(call)
+
+
+def _both(first: Callable[[str, str], None], second: Callable[[str, str], None]) -> Callable[[str, str], None]:
+    """Two listeners as one."""
+
+    def told(source: str, text: str) -> None:
+        first(source, text)
+        second(source, text)
+
+    return told
 
 
 def _provider(providers: tuple[Provider, ...], call: ProviderCall) -> Provider | None:

@@ -94,7 +94,7 @@ async def _component(
     card = card_invocation(given, config, ports.assets)
     call = ComponentCall(
         component, operation, inlined_call(given, ports.assets) if card is None else card, config, flow_id, node.id,
-        caller, attempt, card is not None,
+        caller, attempt, card is not None, ports.trace,
     )  # fmt: skip
     value = in_range(await ports.components.call(call))
     return interpret(component, value, catches_errors=node.routing.catches_errors)
@@ -109,7 +109,8 @@ async def _provider(node: NodePlan, payload: object, context: Context, ports: Po
     raw = node.mapping if isinstance(node.mapping, dict) else {}
     if raw.get("in_map") is not None:
         given = compile_value(raw["in_map"], pointers=True).render(_Mapped(context, {"input": given, "result": given}))
-    call = ProviderCall(_text(source.get("provider_id")), _text(source.get("provider_type")), operation, given, caller)
+    kind = _text(source.get("provider_type"))
+    call = ProviderCall(_text(source.get("provider_id")), kind, operation, given, caller, ports.trace)
     value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         names = _Mapped(context, {"input": given, "result": value})

@@ -35,6 +35,8 @@ class ComponentCall(NamedTuple):
     attempt: int = 1
     card: bool = False
     """Whether `input` is a card's invocation, which a component gets as it is and not in an envelope."""
+    trace: Trace | None = None
+    """Who is told what the component writes, beside the log."""
 
 
 class ProviderCall(NamedTuple):
@@ -45,6 +47,7 @@ class ProviderCall(NamedTuple):
     operation: str
     input: object
     caller: Caller
+    trace: Trace | None = None
 
 
 class Components(Protocol):
@@ -98,9 +101,11 @@ class Now(Protocol):
 
 
 class Trace(Protocol):
-    """Is told each step of a run, for `gtc flow run`."""
+    """Is told what happens in a run: each step, and each line that a component writes."""
 
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None: ...
+
+    def said(self, source: str, text: str) -> None: ...
 
 
 class Ports(NamedTuple):

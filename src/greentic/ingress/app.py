@@ -37,6 +37,7 @@ from greentic.ingress.identity import (
 )
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.ingress.status import status
+from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
@@ -206,14 +207,20 @@ class WorkerApp:
             raise Refused(400, "request body must be JSON") from None
         seen = self._identity(request, value)
         picked = self._pick(activation, route, dispatcher, request, seen, now)
+        steps = Steps(self._clock) if request.trusted and request.header(HEADER) is not None else None
 
         def replied(served: Served) -> Reply:
             extra: Headers = [] if picked.cookie is None else [(b"set-cookie", picked.cookie.encode())]
             if seen.private and served.turn.parked:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
-            return Reply(200, msgspec.json.encode(replies(served.turn.output, route.tenant)), extra=extra)
+            answer: object = replies(served.turn.output, route.tenant)
+            if steps is not None:
+                told = {"revision_id": served.revision.revision_id, "waits": served.turn.parked}
+                answer = {"replies": answer, **told, **steps.told()}
+            return Reply(200, msgspec.json.encode(answer), extra=extra)
 
-        return self._turn(route, picked, activity_of(value), seen.identity, replied, message_id(request, value))
+        name = message_id(request, value)
+        return self._turn(route, picked, activity_of(value), seen.identity, replied, name, steps)
 
     def _identity(self, request: Request, body: object) -> Seen:
         if request.trusted:
@@ -271,6 +278,7 @@ class WorkerApp:
         identity: Identity,
         replied: Callable[[Served], Reply],
         named: str | None = None,
+        steps: Steps | None = None,
     ) -> Reply | Coroutine[object, object, Reply]:
         """Run a turn, on the revision that was drawn or on the one where the session waits; as far as it comes at once."""
 
@@ -278,6 +286,7 @@ class WorkerApp:
 
         async def work() -> Reply:
             revision, services, pinned = drawn, self._services, None
+            services = services if steps is None else services._replace(trace=steps)
             try:
                 await self.admission.enter(route.deployment_id)
             except Busy:
