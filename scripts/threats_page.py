@@ -50,6 +50,7 @@ ROWS = (
     Row("fail-open-gate", "A gate that is configured for one is closed for all that it covers; an empty list opens nothing.", "ingress/auth.py trust"),
     Row("unauthenticated-invoke", "Strangers drive no worker: a bearer token compared in constant time, or a peer on loopback that no proxy speaks for.", "ingress/auth.py ingress/identity.py k8s/network_policies.py"),
     Row("browser-on-loopback", "A page in a browser on the same machine is no trusted peer: the host must be ours, and the origin not foreign.", "ingress"),
+    Row("lying-worker", "What a worker says it serves is believed with a signature by its key and the asker's nonce, and compared field by field, not as a subset.", "trust/proof.py trust/proof_verdict.py ingress/status_proof.py release/env_verify.py"),
     # -- bytes
     Row("verify-then-refetch", "The file that was hashed is the file that is read: private, opened once, written by nobody else.", "trust/gate.py materialize/pull.py"),
     Row("prefix-signed", "A digest covers every byte, also beyond 2 and 4 GiB.", "trust/gate.py"),

@@ -14,7 +14,8 @@ import pytest
 
 from greentic.ground.errors import BootError
 from greentic.ingress.auth import load_tokens
-from greentic.materialize.serving_plan import Scope, as_seen, serving_plan, wanted_revisions
+from greentic.materialize.serving_plan import Scope, as_seen, serving_plan
+from greentic.model.traffic import wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.worker.session_key import signing_key

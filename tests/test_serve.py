@@ -24,8 +24,9 @@ from greentic.ingress.front import Answer
 from greentic.ingress.http1 import MAX_BODY, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.seed import place_seed, read_seed
-from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan, wanted_revisions
+from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan
 from greentic.model.routes import Routes
+from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog

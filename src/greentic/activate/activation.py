@@ -20,14 +20,16 @@ from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.placed import read_pack_config
-from greentic.materialize.serving_plan import Fault, wanted_revisions
+from greentic.materialize.serving_plan import Fault
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.ramp_record import control_slice
 from greentic.model.routes import Routes, route_table
+from greentic.model.traffic import wanted_revisions
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy
 from greentic.store.layout import EnvPaths
+from greentic.trust.policy import Trusted
 
 Packs = Mapping[str, tuple[LocatedPack, ...]]
 """By revision, where its packs are, their digests verified."""
@@ -54,6 +56,10 @@ class Activation(NamedTuple):
     """The bundles that each messaging endpoint is linked to."""
     protections: JsonObject = {}
     """What guarded the way here, for `/status`."""
+    trusted: Trusted | None = None
+    """What was believed when it was made."""
+    generation: int = 0
+    """Of the document that it was made from."""
 
 
 class Loaded(NamedTuple):

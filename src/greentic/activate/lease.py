@@ -59,6 +59,9 @@ class Serving:
         """By revision, what of its counts belongs to the control slice of a ramp."""
         self.process = f"{os.getpid()}.{clock.now_ns()}"
         """Whose counts these are; they begin at zero with it."""
+        self.started = clock.now_ns()
+        self.since: dict[str, int] = dict.fromkeys(activation.revisions, self.started)
+        """Since when each revision serves, as it is loaded now."""
         self.swaps = 0
         self.following: JsonObject | None = None
         """How following the environment goes, for `/status`."""
@@ -71,6 +74,10 @@ class Serving:
             if revision_id not in new.revisions:
                 window = self._window(old, revision_id)
                 self.draining[revision_id] = Draining(revision, self._clock.monotonic() + window)
+        now, before = self._clock.now_ns(), self.since
+        self.since = {
+            i: before.get(i, now) if old.revisions.get(i) is revision else now for i, revision in new.revisions.items()
+        }
         for revision_id in new.revisions:
             self.draining.pop(revision_id, None)
         for revision_id in self.control.keys() - new.revisions.keys():

@@ -72,6 +72,8 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
             print_success(form, verb.noun, verb.verb, result, "" if options.schema else _hint(verb, result))
         if verb.changes_member and result.get(verb.changes_member) is True:
             return 2
+        if verb.codes and not options.schema:
+            return int(dict(_load(verb.codes)).get(result.get("state"), 0))
     except GreenticError as error:
         print_failure(form, verb.noun, verb.verb, error)
         return 1

@@ -57,6 +57,7 @@ def run(argv: list[str]) -> None:
         arguments.trust_anchor,
         arguments.archive,
         arguments.require == "all",
+        arguments.proof_key,
     )
     from greentic.cli.pull_view import pull_view
     from greentic.ground.variables import environment
@@ -98,7 +99,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="greentic-start",
         usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
-        " [--workers N|auto] [--require all] [--strict-port] [--verbose | --quiet]",
+        " [--proof-key FILE] [--workers N|auto] [--require all] [--strict-port] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,6 +114,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workers", metavar="N|auto", help="processes that serve (default: 1; auto: one for each core)"
     )
+    parser.add_argument("--proof-key", type=Path, metavar="FILE", help="the key that proofs are signed with")
     parser.add_argument(
         "--require", choices=("any", "all"), default="any", help="all: end the boot if any deployment cannot be served"
     )

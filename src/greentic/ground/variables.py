@@ -68,6 +68,7 @@ _ROWS = (
     Variable("GREENTIC_SHARED_SESSIONS", "directory", "", "inside", "where the processes of one worker keep conversations"),
     # -- trust
     Variable("GREENTIC_TRUST_ANCHOR", "file", "", "worker", "a file with the keys that must have sealed environment.json"),
+    Variable("GREENTIC_PROOF_KEY", "file", "one that the worker makes", "worker", "the private key that proofs of /status/proof are signed with"),
     Variable("GREENTIC_ALLOW_ROLLBACK", "switch", "off", "worker", "accept an older environment or revocation list than was seen", loosens=True),
     Variable("GREENTIC_PACK_SIGNATURES", "text", "warn", "both", "ignore, warn or require signatures of packs"),
     Variable("GREENTIC_PACK_SIGNERS", "list", "", "both", "the keys that may sign packs"),

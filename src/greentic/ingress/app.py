@@ -7,7 +7,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,9 @@ from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
 from greentic.telemetry.log import OperatorLog, traceback_of
+
+if TYPE_CHECKING:
+    from greentic.ingress.status_proof import Prover
 
 _CORS: Headers = [
     (b"access-control-allow-origin", b"*"),
@@ -107,6 +110,7 @@ class Request(NamedTuple):
     body: bytes | None
     """None for one that is larger than may be."""
     trusted: bool
+    query: bytes = b""
 
     def header(self, name: bytes) -> str | None:
         value = self.fields.get(name)
@@ -132,6 +136,7 @@ class WorkerApp:
         peers: TrustedPeers,
         *,
         shared_sessions: bool = False,
+        prover: Callable[[], Prover] | None = None,
     ) -> None:
         self.serving = serving
         self.listen_addr = listen_addr
@@ -139,12 +144,16 @@ class WorkerApp:
         self.admission = Admission()
         self.gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
         self._clock: Clock = services.clock
+        self._make_prover = prover
+        self._prover: Prover | None = None
         self.peers = peers
 
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         """Answer a request, at once where that is possible."""
         head = incoming.head
-        request = Request(head.method, head.path, head.fields, incoming.body, self.peers.trusts(peer, head.fields))
+        request = Request(
+            head.method, head.path, head.fields, incoming.body, self.peers.trusts(peer, head.fields), head.query
+        )
         try:
             found = self._answer(request)
         except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does
@@ -180,9 +189,23 @@ class WorkerApp:
         if path == "/status":
             told = msgspec.json.encode(status(self.serving, self.listen_addr, draining=self.draining))
             return Reply(200, told, cors=b"origin" not in request.fields)  # for operators, not for pages of others
+        if path == "/status/proof" and self._make_prover is not None:
+            return self._proof(self._make_prover, request)
         if path == _INVOKE:
             return self._invoke(request)
         return self._generic(request)
+
+    async def _proof(self, make: Callable[[], Prover], request: Request) -> Reply:
+        from greentic.ingress.status_proof import BadNonce, nonce_of  # no boot waits for what few ask
+
+        if request.method != "GET":
+            raise Refused(405, "a proof is asked for with GET", cors=False)
+        try:
+            nonce = nonce_of(request.query)
+        except BadNonce as error:
+            raise Refused(400, str(error), cors=False) from None
+        self._prover = self._prover or make()
+        return Reply(200, await self._prover.answer(nonce), cors=b"origin" not in request.fields)  # as for /status
 
     # -- the generic route ------------------------------------------------------------------------------------------
 

@@ -77,6 +77,8 @@ class Head(NamedTuple):
     keep_alive: bool
     continues: bool
     """Whether the caller waits for `100 Continue` before it sends the body."""
+    query: bytes = b""
+    """What stands behind the first `?` of the target, as it was sent."""
 
 
 class Incoming(NamedTuple):
@@ -247,7 +249,8 @@ def read_head(raw: bytes) -> Head:
     chunked, length = _framing(minor, fields)
     keep_alive = minor == b"1" and b"close" not in fields.get(b"connection", b"").lower()
     expects = minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue"
-    return Head(method.decode(), path, fields, length, chunked, keep_alive, expects and (chunked or length > 0))
+    continues = expects and (chunked or length > 0)
+    return Head(method.decode(), path, fields, length, chunked, keep_alive, continues, target.partition(b"?")[2])
 
 
 def _fields(lines: bytes) -> dict[bytes, bytes]:

@@ -24,6 +24,8 @@ from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
 
 SEEN, KEPT_LIST = "worker-seen.json", "revocations.json"
+PROOF_KEY = "worker-key.pem"
+"""The key that a worker signs its proofs with, in one of the same places."""
 MAX_SEEN = 1 << 16
 
 

@@ -7,7 +7,7 @@ Rules:
 3. A seed is read whole first, and placed only after its document was checked: one that is refused changes nothing.
 4. A seed that is missing, empty, or inside its destination is an error: an empty mount must not look like an empty
    environment.
-4. What protects the worker from older documents is not seeded: its memory and its kept revocation list stay what they are.
+5. What is the worker's own is not seeded: its memory, its kept revocation list and the key of its proofs stay what they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from greentic.ground.disk import real_path, replace_file
 from greentic.ground.errors import BootError
-from greentic.materialize.remembered import KEPT_LIST, SEEN
+from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN
 
 MAX_FILES = 1000
 MAX_FILE_BYTES = 64 << 20
@@ -72,7 +72,7 @@ def _files(seed: Path) -> list[tuple[Path, Path]]:
     while pending:
         relative, directory = pending.pop()
         for entry in sorted(os.scandir(directory), key=lambda e: e.name):
-            if entry.name.startswith("..") or (not relative.parts and entry.name in (SEEN, KEPT_LIST)):
+            if entry.name.startswith("..") or (not relative.parts and entry.name in (SEEN, KEPT_LIST, PROOF_KEY)):
                 continue
             real = real_path(Path(entry.path))
             if not real.is_relative_to(seed):

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from greentic.ground.errors import BootError, GreenticError
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_worker, with_own_revision
+from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
 
 Reason = Literal["refused", "absent", "unreachable", "broken"]
@@ -131,18 +132,6 @@ def as_seen(env: Environment, scope: Scope) -> Environment:
             hint="reconcile again: the revision was taken out of the environment",
         )
     return seen
-
-
-def wanted_revisions(env: Environment) -> list[Revision]:
-    """The routed revisions of active deployments (rule 1)."""
-    active = {d.deployment_id for d in env.bundles if d.status == "active"}
-    routed = {
-        (split.deployment_id, entry.revision_id)
-        for split in env.traffic_splits
-        if split.deployment_id in active
-        for entry in split.entries
-    }
-    return [r for r in env.revisions if (r.deployment_id, r.revision_id) in routed]
 
 
 def absent(revision: Revision) -> GreenticError:

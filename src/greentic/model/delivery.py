@@ -50,6 +50,15 @@ def delivery_of(env: Environment) -> Delivery:
     return Delivery() if raw is None else from_json(Delivery, raw)
 
 
+def generation_of(env: Environment) -> int:
+    """What counts the changes of a document: the sealed generation, else the sum of those of its splits."""
+    try:
+        sealed = delivery_of(env).generation
+    except SpecViolation:
+        sealed = 0
+    return sealed or sum(split.generation for split in env.traffic_splits)
+
+
 def with_delivery(env: Environment, delivery: Delivery) -> Environment:
     return replace(env, extra={**env.extra, MEMBER: to_json(delivery)})
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from greentic.ground.documents import Document, Json, compact, json_object, parse, replace
 from greentic.ground.errors import SpecViolation
-from greentic.model.environment import SPLIT_SCHEMA, Environment, SplitEntry, TrafficSplit
+from greentic.model.environment import SPLIT_SCHEMA, Environment, Revision, SplitEntry, TrafficSplit
 
 WHOLE = 10_000
 STASH_PREFIX = "inline://"
@@ -34,6 +34,18 @@ def check_weights(entries: Iterable[SplitEntry]) -> None:
 def same_entries(left: Sequence[SplitEntry], right: Sequence[SplitEntry]) -> bool:
     """Whether two splits route alike; the order of entries does not matter."""
     return sorted((e.revision_id, e.weight_bps) for e in left) == sorted((e.revision_id, e.weight_bps) for e in right)
+
+
+def wanted_revisions(env: Environment) -> list[Revision]:
+    """The routed revisions of active deployments, in the order of the document."""
+    active = {d.deployment_id for d in env.bundles if d.status == "active"}
+    routed = {
+        (split.deployment_id, entry.revision_id)
+        for split in env.traffic_splits
+        if split.deployment_id in active
+        for entry in split.entries
+    }
+    return [r for r in env.revisions if (r.deployment_id, r.revision_id) in routed]
 
 
 def stash(document: Document, own_ref: str) -> str:

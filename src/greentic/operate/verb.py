@@ -46,6 +46,8 @@ class Verb(NamedTuple):
     """What `--schema` prints where there is no payload."""
     changes_member: str = ""
     """A member of the result that, when true, makes the exit code 2: there is something to do."""
+    codes: str = ""
+    """`module:name` of exit codes by the result's `state`; a state that is not among them is 0."""
     hint: str = ""
     """The next step, shown at a terminal after success; fields of the result stand in braces."""
 

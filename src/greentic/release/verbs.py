@@ -7,6 +7,7 @@ from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Ve
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
 _S = "greentic.release.env_status"
 _W = "greentic.release.ramp_run"
+_V = "greentic.release.env_verify"
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -18,6 +19,9 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
     Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
          "gtc op env status prod --at http://127.0.0.1:8080", flags=(AT,)),
+    Verb("env", "verify", f"{_V}:verify", f"{_V}:EnvVerifyPayload", "what workers prove that they serve, field by field",
+         "gtc op env verify prod --at http://127.0.0.1:8080 --proof-key 21fe…", codes=f"{_V}:CODES",
+         flags=(AT, Flag("--proof-key", "proof_keys", "who must have signed: a key id, or a file of public keys", "FILE|ID", repeat=True))),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),

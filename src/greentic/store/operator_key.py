@@ -100,13 +100,13 @@ def load_or_generate(disk: Disk, random: Random) -> SigningKey:
         _check_ancestors(path)
         try:
             disk.make_directory(path.parent, 0o700)
-            _write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
+            write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
         except OSError as error:
             raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
     return load(disk)
 
 
-def _write_once(path: Path, data: bytes, mode: int, disk: Disk, random: Random = RANDOM) -> None:
+def write_once(path: Path, data: bytes, mode: int, disk: Disk, random: Random = RANDOM) -> None:
     """Make a file whole or not at all; if another process was first, its file stays (rule 3)."""
     temporary = path.with_name(f".{path.name}.{random.octets(8).hex()}.tmp")
     disk.write_new(temporary, data, mode)
@@ -140,7 +140,7 @@ def _check_public(path: Path, key: SigningKey, disk: Disk) -> None:
         found = key_id(read_public_pem(sibling.read_text()))
     except FileNotFoundError:
         try:
-            _write_once(sibling, public_pem(key.public).encode(), 0o644, disk)
+            write_once(sibling, public_pem(key.public).encode(), 0o644, disk)
         except OSError as error:
             raise OperatorKeyError(f"operator key io on {sibling}: {error.strerror} (os error {error.errno})") from None
         return

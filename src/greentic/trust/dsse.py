@@ -1,4 +1,4 @@
-"""DSSE envelopes around in-toto statements (formats: environment 13; trust 4).
+"""DSSE envelopes around in-toto statements, and around payloads of a type of their own (formats: environment 13; trust 4).
 
 Rules of verification, in order:
 1. The payload type is exactly `application/vnd.in-toto+json`, the payload a statement of the exact type, and its predicate of the
@@ -6,6 +6,7 @@ Rules of verification, in order:
 2. At least one signature is by a trusted key (ids compared without case; an empty id never matches) and verifies; a bad
    one does not spoil a good one.
 3. The first subject's sha256 is the artifact's.
+A payload of another type than a statement's is what its own reader asks for by that type; rule 2 holds for it alike.
 The ways to fail are different errors, for they call for different remedies.
 """
 
@@ -86,9 +87,9 @@ def statement(subject: str, sha256_hex: str, predicate_type: str, predicate: dic
     )
 
 
-def sign(payload: bytes, key: SigningKey) -> Envelope:
-    signature = base64.b64encode(key.sign(pae(PAYLOAD_TYPE, payload))).decode()
-    return Envelope(PAYLOAD_TYPE, base64.b64encode(payload).decode(), [Signature(key.key_id, signature)])
+def sign(payload: bytes, key: SigningKey, payload_type: str = PAYLOAD_TYPE) -> Envelope:
+    signature = base64.b64encode(key.sign(pae(payload_type, payload))).decode()
+    return Envelope(payload_type, base64.b64encode(payload).decode(), [Signature(key.key_id, signature)])
 
 
 def envelope_bytes(envelope: Envelope) -> bytes:
@@ -96,9 +97,9 @@ def envelope_bytes(envelope: Envelope) -> bytes:
     return msgspec.json.format(msgspec.json.encode(envelope), indent=2)
 
 
-def read_envelope(data: bytes) -> Envelope:
+def read_envelope(data: bytes, limit: int = MAX_ENVELOPE) -> Envelope:
     try:
-        return decode(data, Envelope, limit=MAX_ENVELOPE)
+        return decode(data, Envelope, limit=limit)
     except ValueError as error:
         raise MalformedEnvelope(f"not a DSSE envelope: {error}") from None
 
@@ -108,10 +109,15 @@ def claimed_statement(envelope: Envelope) -> Statement:
     return _read(envelope)[1]
 
 
+def claimed_payload(envelope: Envelope, payload_type: str) -> bytes:
+    """The payload of an envelope of this type, before anybody vouches for it. Raises `MalformedEnvelope`."""
+    if envelope.payload_type != payload_type:
+        raise MalformedEnvelope(f"payload type is `{envelope.payload_type[:100]}`, expected `{payload_type}`")
+    return _decode(envelope.payload, "payload")
+
+
 def _read(envelope: Envelope) -> tuple[bytes, Statement]:
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise MalformedEnvelope(f"payload type is `{envelope.payload_type}`, expected `{PAYLOAD_TYPE}`")
-    payload = _decode(envelope.payload, "payload")
+    payload = claimed_payload(envelope, PAYLOAD_TYPE)
     try:
         found = decode(payload, Statement)
     except ValueError as error:
@@ -131,7 +137,7 @@ def verify_envelope(
     payload, found = _read(envelope)
     if found.predicate_type != predicate_type:
         raise WrongKind(f"it is a statement of the type `{found.predicate_type}`, expected `{predicate_type}`")
-    _one_good_signature(envelope, trusted, payload)
+    check_signed(envelope, trusted, payload)
     recorded = found.subject[0].digest.get("sha256", "") if found.subject else ""
     if not recorded:
         raise SubjectMismatch("the statement has no sha256 subject")
@@ -140,7 +146,8 @@ def verify_envelope(
     return found
 
 
-def _one_good_signature(envelope: Envelope, trusted: Mapping[str, bytes], payload: bytes) -> None:
+def check_signed(envelope: Envelope, trusted: Mapping[str, bytes], payload: bytes) -> None:
+    """Raise `NoTrustedKey` or `BadSignature` unless a trusted key signed the payload of this envelope (rule 2)."""
     known = [s for s in envelope.signatures if s.keyid and s.keyid.lower() in trusted]
     if not known:
         ids = ", ".join(s.keyid for s in envelope.signatures) or "none"

@@ -26,7 +26,9 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import Level, OperatorLog
+from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
+from greentic.worker.proof_key import proof_key
 from greentic.worker.provision import Bench, provision
 from greentic.worker.services import turn_services
 from greentic.worker.session_key import signing_key
@@ -43,6 +45,8 @@ class Booted(NamedTuple):
     """Of the candidate that is served."""
     activation: Activation
     services: TurnServices
+    proof_key: SigningKey
+    """Of the worker: what it signs its proofs with."""
 
     @property
     def store(self) -> EnvironmentStore:
@@ -92,7 +96,9 @@ def from_nothing(
         )
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key, events)
-        return Booted(bench, candidate.digest, provision(bench, candidate), services)
+        places = memory_of(paths, settings.state_directory).places
+        own = proof_key(settings.proof_key, places, store.disk, store.random, lambda text: log.warn("start", text))
+        return Booted(bench, candidate.digest, provision(bench, candidate), services, own)
     except BaseException:
         with contextlib.suppress(OSError):
             paths.runtime_config.unlink(missing_ok=True)

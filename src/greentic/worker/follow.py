@@ -19,9 +19,8 @@ from greentic.activate.activation import Activation
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.documents import JsonObject
-from greentic.ground.errors import GreenticError, SpecViolation
-from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment
+from greentic.ground.errors import GreenticError
+from greentic.model.delivery import generation_of
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.worker.candidate import Candidate
 from greentic.worker.watch import POLL_SECONDS, Watch
@@ -72,7 +71,7 @@ class Follower:
         self._steps, self._watch, self._log, self._clock, self._random = steps, watch, log, clock, random
         self._together = together
         self._applied = self._wanted = digest
-        self._desired = self._serving = _generation(serving.env)
+        self._desired = self._serving = serving.generation
         self._error: str | None = None
         self._since: int | None = None
         self._tried = 0
@@ -101,7 +100,7 @@ class Follower:
             candidate = self._steps.read()
             if candidate.digest == self._applied and not self._due():
                 return False
-            self._wanted, self._desired = candidate.digest, _generation(candidate.env)
+            self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
             new = self._steps.provision(candidate)
         except GreenticError as error:
             self._failed(_text(error))
@@ -162,15 +161,6 @@ class Follower:
                 "next_try": None if left is None else timestamp(self._clock.now_ns() + int(left * 1e9)),
             }
         )
-
-
-def _generation(env: Environment) -> int:
-    """What counts the changes of a document: the sealed generation, else the sum of those of its splits."""
-    try:
-        sealed = delivery_of(env).generation
-    except SpecViolation:
-        sealed = 0
-    return sealed or sum(split.generation for split in env.traffic_splits)
 
 
 def _text(error: GreenticError) -> str:

@@ -23,9 +23,11 @@ from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import forbid_core_files
-from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan, wanted_revisions
+from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
+from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
+from greentic.model.traffic import wanted_revisions
 from greentic.net.addresses import shown
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
@@ -98,7 +100,11 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
         activation = activate(plan.env, loaded, faults, bench.cookie_key, _still_good(serving, trust, faults))
     except SpecViolation as error:
         raise BootError(f"activating environment `{env.environment_id}`") from error
-    return activation._replace(protections=protections(trust, [obtained.guard, forbid_core_files()]))
+    return activation._replace(
+        protections=protections(trust, [obtained.guard, forbid_core_files()]),
+        trusted=trust,
+        generation=generation_of(candidate.env),
+    )
 
 
 def _still_good(serving: Activation | None, trust: Trusted, faults: Mapping[str, Fault]) -> Activation | None:

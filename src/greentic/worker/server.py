@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
@@ -40,6 +41,9 @@ from greentic.worker.provision import provision
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.together import SharedDirectory
 from greentic.worker.watch import DirectoryWatch
+
+if TYPE_CHECKING:
+    from greentic.ingress.status_proof import Prover
 
 BACKLOG = 1024
 ACCEPT_AT_ONCE = 2
@@ -134,9 +138,19 @@ def _run(
     activation, ingress = booted.activation, booted.bench.settings.ingress
     peers = _peers(booted, activation, listen)
     serving = Serving(activation, booted.store.clock)
-    app = WorkerApp(serving, listen, gate, booted.log, booted.services, peers, shared_sessions=ingress.shared_sessions)
+    app = WorkerApp(
+        serving, listen, gate, booted.log, booted.services, peers,
+        shared_sessions=ingress.shared_sessions, prover=lambda: _prover(booted, serving),
+    )  # fmt: skip
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
     asyncio.run(_serve(booted, app, front, bound, ready, starter))
+
+
+def _prover(booted: Booted, serving: Serving) -> Prover:
+    from greentic.ingress.status_proof import Prover  # no boot waits for what few ask
+
+    settings = booted.bench.settings
+    return Prover(serving, booted.proof_key, booted.store.paths(settings.env_id), booted.store.clock, settings.scope)
 
 
 async def _serve(

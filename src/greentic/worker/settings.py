@@ -50,6 +50,7 @@ class StartOptions(NamedTuple):
     """An exported environment to boot from, without a network."""
     require_all: bool = False
     """Whether the failure of any deployment ends the boot."""
+    proof_key: Path | None = None
 
     def arguments(self) -> list[str]:
         """The command line of another process of the same worker."""
@@ -60,6 +61,8 @@ class StartOptions(NamedTuple):
             words += ["--store-root", str(self.store_root)]
         if self.trust_anchor is not None:
             words += ["--trust-anchor", str(self.trust_anchor)]
+        if self.proof_key is not None:
+            words += ["--proof-key", str(self.proof_key)]
         if self.require_all:
             words += ["--require", "all"]
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
@@ -127,6 +130,8 @@ class Settings(NamedTuple):
     """Where the user's programs keep things for good."""
     pack_signatures: SignaturePolicy = SignaturePolicy()
     signing_key_file: Path | None = None
+    proof_key: Path | None = None
+    """What proofs are signed with, if not with a key that the worker makes."""
     ingress: IngressSettings = IngressSettings()
     sessions: SessionSettings = SessionSettings()
     cache_directory: Path | None = None
@@ -151,6 +156,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             allow_rollback=variables.switch("GREENTIC_ALLOW_ROLLBACK", environ),
             state_directory=user_state(environ),
             pack_signatures=_pack_signatures(environ),
+            proof_key=options.proof_key or variables.path("GREENTIC_PROOF_KEY", environ),
             signing_key_file=variables.path("GREENTIC_SIGNING_KEY_FILE", environ),
             ingress=_ingress(options, environ),
             sessions=_sessions(environ),

@@ -1,0 +1,57 @@
+"""The key that a worker signs its proofs with: one that it is given, else its own, made at its first boot.
+
+Rules:
+1. A file that is named must hold an Ed25519 key as PKCS#8 PEM; nothing is made in its place.
+2. The worker's own lies where the user keeps things for good, else beside the environment, readable by nobody else. Whoever comes second
+   uses the first one's key, so the processes of one worker have one.
+3. Where no place can be written the key lives as long as the process, and that is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from greentic.ground.clock import Random
+from greentic.ground.disk import Disk
+from greentic.ground.errors import BootError
+from greentic.materialize.remembered import PROOF_KEY
+from greentic.store.operator_key import write_once
+from greentic.trust.keys import KeyFormatError, SigningKey, private_pem, read_private_pem
+
+MAX_PEM = 1 << 14
+
+
+def proof_key(
+    given: Path | None, places: Sequence[Path], disk: Disk, random: Random, warn: Callable[[str], None]
+) -> SigningKey:
+    """The key. Raises `BootError` for a file that cannot be read, or that holds no key."""
+    if given is not None:
+        return _read(given)
+    why = ""
+    for place in reversed(places):  # the last one is the user's, if there is one
+        path = place / PROOF_KEY
+        if path.exists():
+            return _read(path)
+        try:
+            disk.make_directory(place, 0o700)
+            write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
+        except OSError as error:
+            why = f"`{path}`: {error.strerror}"
+            continue
+        return _read(path)
+    warn(f"the key of this worker's proofs is kept nowhere, the next process has another: {why}")
+    return SigningKey(random.octets(32))
+
+
+def _read(path: Path) -> SigningKey:
+    try:
+        with path.open("rb") as file:
+            return read_private_pem(file.read(MAX_PEM).decode())
+    except OSError as error:
+        raise BootError(f"the proof key `{path}` cannot be read: {error.strerror}") from error
+    except (KeyFormatError, UnicodeDecodeError) as error:
+        raise BootError(
+            f"the proof key `{path}` is no Ed25519 key: {error}",
+            hint="expected PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` writes it",
+        ) from None
