@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from greentic.ground.clock import CLOCK
 from greentic.ground.going import in_task
-from greentic.wasm.call import Call, HostFailure, Waited
+from greentic.wasm.call import Call, HostFailure, Trap, Waited
 
 LONG = 0.001
 """Seconds of computing after which other calls on the loop wait for its next turn."""
@@ -87,12 +87,17 @@ def loop_here() -> asyncio.AbstractEventLoop | None:
 
 async def finish(call: Call) -> object:
     """What a call answers; it is closed then. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
+    trapped = False
     try:
         loop = loop_here()
         if loop is not None:
             return await _on_loop(call, turns_of(loop))
         return _without(call)
+    except Trap:
+        trapped = True
+        raise
     finally:
+        call.context.over(call.computed, trapped=trapped)
         call.close()
 
 
