@@ -21,6 +21,7 @@ from greentic.author.bundle_build import build_bundle
 from greentic.operate import bundles, env, revisions, traffic, trust_root
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
+from greentic.telemetry import request_id
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted, from_nothing
 from greentic.worker.candidate import read_candidate
@@ -224,6 +225,7 @@ def make_bundle(directory: Path, packs: dict[str, bytes]) -> Path:
 def operator_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_components: Path) -> Path:
     """A home of its own for every test; nothing of the machine's environment leaks in. Builds of components are kept for the whole run."""
     home = _home(tmp_path / "home", built_components)
+    request_id.go_on(None)  # what a test before this one did in this thread
     for name in list(os.environ):
         if name.startswith(("GREENTIC_", "GTC_")) or name in ("PORT", "USERPROFILE"):
             monkeypatch.delenv(name)

@@ -57,6 +57,8 @@ class Serving:
         self.counts: dict[str, Counts] = {}
         self.control: dict[str, Counts] = {}
         """By revision, what of its counts belongs to the control slice of a ramp."""
+        self.forgotten = Counts()
+        """The sum of those that are no longer remembered."""
         self.process = f"{os.getpid()}.{clock.now_ns()}"
         """Whose counts these are; they begin at zero with it."""
         self.started = clock.now_ns()
@@ -110,7 +112,8 @@ class Serving:
             with self._lock:
                 counts.in_flight -= 1
                 counts.ended(seconds, lease.failure)
-                counts.parked = max(0, counts.parked + lease.parked)
+                if lease.parked:
+                    counts.waits(lease.parked)
                 if control:
                     self.control.setdefault(revision.revision_id, Counts()).ended(seconds, lease.failure)
             if revision.revision_id in self.draining:
@@ -149,5 +152,5 @@ class Serving:
     def _forget_oldest(self) -> None:
         for revision_id in self.counts:
             if revision_id not in self.activation.revisions and revision_id not in self.draining:
-                del self.counts[revision_id]
+                self.forgotten.take(self.counts.pop(revision_id))
                 return

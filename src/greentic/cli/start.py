@@ -58,6 +58,9 @@ def run(argv: list[str]) -> None:
         arguments.archive,
         arguments.require == "all",
         arguments.proof_key,
+        arguments.metrics_addr,
+        arguments.log_format,
+        arguments.access_log,
     )
     from greentic.cli.pull_view import pull_view
     from greentic.ground.variables import environment
@@ -99,7 +102,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="greentic-start",
         usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
-        " [--proof-key FILE] [--workers N|auto] [--require all] [--strict-port] [--verbose | --quiet]",
+        " [--proof-key FILE] [--workers N|auto] [--require all] [--strict-port] [--metrics-addr ADDR]"
+        " [--log-format json|text] [--access-log] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,6 +123,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--require", choices=("any", "all"), default="any", help="all: end the boot if any deployment cannot be served"
     )
     parser.add_argument("--strict-port", action="store_true", help="fail if the port is taken")
+    parser.add_argument(
+        "--metrics-addr", metavar="ADDR", help="ip:port where anybody is told /metrics (default: nowhere)"
+    )
+    parser.add_argument(
+        "--log-format", choices=("json", "text"), help="lines on stderr (default: text at a terminal, else json)"
+    )
+    parser.add_argument("--access-log", action="store_true", help="a line of the log for each request")
     parser.add_argument("--version", action="store_true", help="print the version")
     noise = parser.add_mutually_exclusive_group()
     noise.add_argument("--verbose", action="store_true", help="log more")

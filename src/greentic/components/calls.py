@@ -3,19 +3,22 @@
 Rules:
 1. Flows see the components of their own pack; providers are found in their pack first, then in the others.
 2. A call is awaited where its flow runs: on the worker's loop, or in place where there is none.
+3. Each call is counted, with what it computed and how it ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 from greentic.components.host import Grants, HostCall
 from greentic.components.interfaces import invoke_node, invoke_provider
 from greentic.flow.ports import ComponentCall, ProviderCall
+from greentic.ground.clock import CLOCK
 from greentic.ground.errors import FlowFailure
 from greentic.pack.components import PackComponent, Provider
 from greentic.pack.load import LoadedPack, Resolver
+from greentic.telemetry.tallies import TALLIES
 from greentic.wasm.component import LoadedComponent
 from greentic.wasm.engine import CallLimits
 
@@ -50,7 +53,7 @@ class PackCalls:
         component = self._find(call)
         ready = self._own[component.id]
         host = self._host(component.id, ready, call, self._config)
-        return await invoke_node(ready.loaded, component.id, call, host, self._limits)
+        return await _counted(host, invoke_node(ready.loaded, component.id, call, host, self._limits))
 
     def _find(self, call: ComponentCall) -> PackComponent:
         component = self._resolver.find(call.component, call.operation)
@@ -80,7 +83,7 @@ class PackCalls:
                 )
             ready = components[component.id]
             host = self._host(component.id, ready, call, config)
-            return await invoke_provider(ready.loaded, component.id, call, host, self._limits)
+            return await _counted(host, invoke_provider(ready.loaded, component.id, call, host, self._limits))
         raise no_provider(call)
 
 
@@ -92,6 +95,25 @@ def _both(first: Callable[[str, str], None], second: Callable[[str, str], None])
         second(source, text)
 
     return told
+
+
+async def _counted(host: HostCall, calling: Coroutine[object, object, object]) -> object:
+    """What a call comes to, counted under its deployment and component (rule 3)."""
+    labels, began, kind = (host.lane, host.component), CLOCK.monotonic(), None
+    try:
+        return await calling
+    except FlowFailure:
+        kind = "trap" if host.trapped else "failure"
+        raise
+    except BaseException:
+        kind = "gone"
+        raise
+    finally:
+        TALLIES.add("greentic_component_calls", labels)
+        TALLIES.observe("greentic_component_call_duration_seconds", labels, CLOCK.monotonic() - began)
+        TALLIES.add("greentic_component_compute_seconds", labels, host.computed)
+        if kind is not None:
+            TALLIES.add("greentic_component_failures", (*labels, kind))
 
 
 def _provider(providers: tuple[Provider, ...], call: ProviderCall) -> Provider | None:

@@ -21,6 +21,7 @@ from greentic.flow.ports import Caller, StateStore, scope
 from greentic.ground.beside import beside
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
+from greentic.telemetry import request_id
 from greentic.wasm.call import CallContext, HostFailure, HostFunction
 
 Map = dict[str, object]
@@ -88,11 +89,20 @@ class HostCall:
     lane: str = ""
     """Whose share of computing the call takes: its deployment's."""
     logged: int = 0
+    computed: float = 0.0
+    """Seconds of processor time that the call took, once it is over."""
+    trapped: bool = False
+    request: bytes | None = field(default_factory=request_id.current)
+
+    def over(self, computed: float, *, trapped: bool) -> None:
+        """Note what a call that is over took."""
+        self.computed, self.trapped = computed, trapped
 
     def log(self, stream: str, text: str) -> None:
         """Log a message of the component; the first `MAX_LOGS` of a call."""
         self.logged += 1
         if self.logged <= MAX_LOGS:
+            request_id.go_on(self.request)  # the library tells what was printed in threads of its own
             self.logger(f"component {self.component} ({stream})", text[:MAX_LOG])
 
 

@@ -114,6 +114,12 @@ class ComponentRuntime:
             self._made = _Made(self._env_directory, self._state, self._cache_directory)
         return self._made
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the calls that are suspended, about; nothing where nothing was loaded."""
+        share = None if self._made is None else self._made.engine.share
+        return max(share.held(), 0) if share is not None and share.suspended else 0
+
     def load(self, pack: LoadedPack) -> tuple[dict[str, ReadyComponent], CompileReport]:
         """Compile the components of a pack, or load them compiled. Raises `MalformedArtifact` or `BootError`."""
         found: dict[str, ReadyComponent] = {}

@@ -59,11 +59,15 @@ _ROWS = (
     Variable("GREENTIC_ANONYMOUS_SESSIONS", "text", "private", "worker", "`shared`: callers without a session share one", loosens=True),
     Variable("GREENTIC_SIGNING_KEY_FILE", "file", "", "worker", "the key of the affinity cookies that several workers share"),
     Variable("GREENTIC_MAX_CONNECTIONS", "count", "4096", "worker", "open connections of one process; more are answered 503 and closed"),
+    Variable("GREENTIC_METRICS_ADDR", "address", "", "worker", "ip:port, or a port of this machine, where anybody is told /metrics, if --metrics-addr is not given"),
+    Variable("GREENTIC_LOG_FORMAT", "text", "text at a terminal, else json", "worker", "`json` or `text` lines on stderr, if --log-format is not given"),
+    Variable("GREENTIC_ACCESS_LOG", "switch", "off", "worker", "a line of the log for each request (--access-log)"),
     # -- life and death of a worker
     Variable("GREENTIC_DRAIN_DELAY_SECONDS", "seconds", "0", "worker", "keep serving this long after SIGTERM, unready"),
     Variable("GREENTIC_FINISH_SECONDS", "seconds", "30", "worker", "how long running requests may take after that"),
     Variable("GREENTIC_WORKERS", "text", "1", "worker", "processes that serve, if --workers is not given; auto: one for each core"),
     Variable("GREENTIC_INHERITED_SOCKET", "count", "", "inside", "the socket that the first process bound"),
+    Variable("GREENTIC_INHERITED_METRICS", "count", "", "inside", "the socket for scrapers that the first process bound"),
     Variable("GREENTIC_READY_FD", "count", "", "inside", "where a process tells the first one that it serves"),
     Variable("GREENTIC_SHARED_SESSIONS", "directory", "", "inside", "where the processes of one worker keep conversations"),
     # -- trust

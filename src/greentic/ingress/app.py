@@ -6,7 +6,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -19,10 +19,11 @@ from greentic.flow.activity import Activity, activity_of, invoke_activity, repli
 from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
-from greentic.ground.clock import Clock, timestamp, unix_seconds
+from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
 from greentic.ground.documents import TooDeep, parse
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
+from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
 from greentic.ingress.front import Answer
@@ -36,12 +37,16 @@ from greentic.ingress.identity import (
     trusted_identity,
 )
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
+from greentic.ingress.metrics import Metrics, answered
 from greentic.ingress.status import status
 from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
+from greentic.telemetry import request_id
 from greentic.telemetry.log import OperatorLog, traceback_of
+from greentic.telemetry.readings import Row
+from greentic.telemetry.tallies import TALLIES
 
 if TYPE_CHECKING:
     from greentic.ingress.status_proof import Prover
@@ -137,48 +142,72 @@ class WorkerApp:
         *,
         shared_sessions: bool = False,
         prover: Callable[[], Prover] | None = None,
+        access_log: bool = False,
     ) -> None:
         self.serving = serving
         self.listen_addr = listen_addr
         self.draining = False
         self.admission = Admission()
         self.gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
+        self._access_log = access_log
         self._clock: Clock = services.clock
         self._make_prover = prover
         self._prover: Prover | None = None
         self.peers = peers
+        self._codes: dict[int, int] = {}
+        self.metrics = Metrics(serving, self.live)
+
+    def live(self) -> Iterator[Row]:
+        """What only this process knows: answers by code, and turns that wait for a place."""
+        for code, number in list(self._codes.items()):
+            yield "greentic_http_answers", (str(code),), [number]
+        yield "greentic_turns_waiting", (), [self.admission.waiting]
+        yield "greentic_draining", (), [float(self.draining)]
 
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         """Answer a request, at once where that is possible."""
+        name = request_id.begin(incoming.head.fields.get(request_id.FIELD))
+        if not self._access_log:
+            return self._handled(incoming, peer, name)
+        access = Access(self._log, peer, incoming, CLOCK.monotonic())
+        answer = self._handled(incoming, peer, name)
+        if isinstance(answer, Answer):
+            access.answered(answer)
+            return answer
+        return access.awaited(answer)
+
+    def _handled(self, incoming: Incoming, peer: str, name: bytes) -> Answer | Coroutine[object, object, Answer]:
         head = incoming.head
-        request = Request(
+        asked = Request(
             head.method, head.path, head.fields, incoming.body, self.peers.trusts(peer, head.fields), head.query
         )
         try:
-            found = self._answer(request)
+            found = self._answer(asked)
         except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does
-            return self._dressed(self._failed(request, error))
-        return self._dressed(found) if isinstance(found, Reply) else self._later(request, found)
+            return self._dressed(self._failed(asked, error), name)
+        return self._dressed(found, name) if isinstance(found, Reply) else self._later(asked, found, name)
 
-    async def _later(self, request: Request, running: Coroutine[object, object, Reply]) -> Answer:
+    async def _later(self, asked: Request, running: Coroutine[object, object, Reply], name: bytes) -> Answer:
         try:
-            return self._dressed(await running)
+            return self._dressed(await running, name)
         except Exception as error:  # noqa: BLE001  as above
-            return self._dressed(self._failed(request, error))
+            return self._dressed(self._failed(asked, error), name)
 
-    def _failed(self, request: Request, error: Exception) -> Reply:
+    def _failed(self, asked: Request, error: Exception) -> Reply:
         if isinstance(error, Refused):
             return Reply(error.code, error.text.encode(), _TEXT, error.extra, error.cors)
-        self._log.error("serve", f"{request.method} {request.path}: {traceback_of(error)}")
+        self._log.error("serve", f"{asked.method} {asked.path}: {traceback_of(error)}")
         return Reply(500, b"internal error", _TEXT)
 
-    def _dressed(self, reply: Reply) -> Answer:
-        headers = list(reply.extra) if reply.code == 204 else [reply.kind, *reply.extra]
+    def _dressed(self, reply: Reply, name: bytes) -> Answer:
+        self._codes[reply.code] = self._codes.get(reply.code, 0) + 1
+        named = (request_id.FIELD, name)
+        headers = [*reply.extra, named] if reply.code == 204 else [reply.kind, *reply.extra, named]
         return Answer(reply.code, reply.body, headers + _CORS if reply.cors else headers)
 
-    def _answer(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
-        path = request.path
-        if request.method == "OPTIONS":
+    def _answer(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+        path = asked.path
+        if asked.method == "OPTIONS":
             if path == _INVOKE:
                 raise Refused(405, "cross-origin requests are not permitted on this path", cors=False)
             return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
@@ -188,39 +217,48 @@ class WorkerApp:
             return Reply(503, b"draining", _TEXT) if self.draining else Reply(200, b"ok", _TEXT)
         if path == "/status":
             told = msgspec.json.encode(status(self.serving, self.listen_addr, draining=self.draining))
-            return Reply(200, told, cors=b"origin" not in request.fields)  # for operators, not for pages of others
+            return Reply(200, told, cors=b"origin" not in asked.fields)  # for operators, not for pages of others
         if path == "/status/proof" and self._make_prover is not None:
-            return self._proof(self._make_prover, request)
+            return self._proof(self._make_prover, asked)
+        if path == "/metrics" and asked.method in ("GET", "HEAD"):
+            return self._metrics(asked)
         if path == _INVOKE:
-            return self._invoke(request)
-        return self._generic(request)
+            return self._invoke(asked)
+        return self._generic(asked)
 
-    async def _proof(self, make: Callable[[], Prover], request: Request) -> Reply:
+    async def _metrics(self, asked: Request) -> Reply:
+        if not asked.trusted:
+            text = "metrics are told to trusted callers; an address for scrapers is made with --metrics-addr"
+            raise Refused(403, text, cors=False)
+        answer = await answered(self.metrics, asked.fields.get(b"accept"))
+        return Reply(answer.code, answer.body, answer.headers[0], cors=False)
+
+    async def _proof(self, make: Callable[[], Prover], asked: Request) -> Reply:
         from greentic.ingress.status_proof import BadNonce, nonce_of  # no boot waits for what few ask
 
-        if request.method != "GET":
+        if asked.method != "GET":
             raise Refused(405, "a proof is asked for with GET", cors=False)
         try:
-            nonce = nonce_of(request.query)
+            nonce = nonce_of(asked.query)
         except BadNonce as error:
             raise Refused(400, str(error), cors=False) from None
         self._prover = self._prover or make()
-        return Reply(200, await self._prover.answer(nonce), cors=b"origin" not in request.fields)  # as for /status
+        return Reply(200, await self._prover.answer(nonce), cors=b"origin" not in asked.fields)  # as for /status
 
     # -- the generic route ------------------------------------------------------------------------------------------
 
-    def _generic(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _generic(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
         activation = self.serving.activation
-        route = activation.routes.find(request.header(b"host") or "", request.path)
+        route = activation.routes.find(asked.header(b"host") or "", asked.path)
         if route is None:
             raise Refused(404, "no deployment is bound to this host and path")
-        body = request.whole_body()
-        _admit_endpoint(activation, route, request)
+        body = asked.whole_body()
+        _admit_endpoint(activation, route, asked)
         now = unix_seconds(self._clock)
         dispatcher = self._dispatcher(activation, route)
-        if request.method != "POST":
+        if asked.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress")
-        if not request.trusted and self.gate.check(request.header(b"authorization"), route.bundle_id, now) != "pass":
+        if not asked.trusted and self.gate.check(asked.header(b"authorization"), route.bundle_id, now) != "pass":
             raise Refused(401, "a valid bearer token is required")
         try:
             value = parse(body) if body else None
@@ -228,9 +266,9 @@ class WorkerApp:
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels") from None
         except ValueError:
             raise Refused(400, "request body must be JSON") from None
-        seen = self._identity(request, value)
-        picked = self._pick(activation, route, dispatcher, request, seen, now)
-        steps = Steps(self._clock) if request.trusted and request.header(HEADER) is not None else None
+        seen = self._identity(asked, value)
+        picked = self._pick(activation, route, dispatcher, asked, seen, now)
+        steps = Steps(self._clock) if asked.trusted and asked.header(HEADER) is not None else None
 
         def replied(served: Served) -> Reply:
             extra: Headers = [] if picked.cookie is None else [(b"set-cookie", picked.cookie.encode())]
@@ -242,18 +280,18 @@ class WorkerApp:
                 answer = {"replies": answer, **told, **steps.told()}
             return Reply(200, msgspec.json.encode(answer), extra=extra)
 
-        name = message_id(request, value)
+        name = message_id(asked, value)
         return self._turn(route, picked, activity_of(value), seen.identity, replied, name, steps)
 
-    def _identity(self, request: Request, body: object) -> Seen:
-        if request.trusted:
+    def _identity(self, asked: Request, body: object) -> Seen:
+        if asked.trusted:
             return trusted_identity(
-                request.header(b"x-greentic-user"),
-                request.header(b"x-greentic-session"),
-                request.header(b"x-greentic-messaging-endpoint-id"),
+                asked.header(b"x-greentic-user"),
+                asked.header(b"x-greentic-session"),
+                asked.header(b"x-greentic-messaging-endpoint-id"),
                 body,
             )
-        cookies = request.header(b"cookie")
+        cookies = asked.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, SESSION_COOKIE)
         return stranger_identity(cookie, self._services.random.octets(SESSION_BYTES), shared=self._shared)
 
@@ -275,10 +313,10 @@ class WorkerApp:
         raise Refused(500, "revision dispatch failed")
 
     def _pick(
-        self, activation: Activation, route: Route, dispatcher: Dispatcher, request: Request, seen: Seen, now: int
+        self, activation: Activation, route: Route, dispatcher: Dispatcher, asked: Request, seen: Seen, now: int
     ) -> Picked:
         """The revision of a request: by name, by session, or by cookie."""
-        named = request.header(b"x-greentic-revision") if request.trusted else None
+        named = asked.header(b"x-greentic-revision") if asked.trusted else None
         if named is not None:
             if named.upper() not in dispatcher.weights:
                 raise Refused(404, "this deployment does not serve the revision that was named")
@@ -287,7 +325,7 @@ class WorkerApp:
             found = dispatcher.of_session(seen.identity.session)
             control = dispatcher.in_control(session_key(seen.identity.session), found)
             return Picked(activation.revisions[found], None, control)
-        cookies = request.header(b"cookie")
+        cookies = asked.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, dispatcher.cookie_name)
         found, client = dispatcher.of_cookie(cookie, route.tenant, now, self._services.random)
         carried = dispatcher.set_cookie(client) if client.cookie else None
@@ -313,6 +351,7 @@ class WorkerApp:
             try:
                 await self.admission.enter(route.deployment_id)
             except Busy:
+                TALLIES.add("greentic_turns_refused", (route.deployment_id,))
                 raise _busy() from None
             try:
                 if not drawn.never_waits:
@@ -323,9 +362,13 @@ class WorkerApp:
                     held = None if pinned is None else self.serving.find(pinned)
                     revision = revision if held is None else held
                 with self.serving.lease(revision, control=picked.control and revision is drawn) as lease:
-                    found = await turn(
-                        revision, activity, route.tenant, route.team, identity, services, message_id=named
-                    )
+                    try:
+                        found = await turn(
+                            revision, activity, route.tenant, route.team, identity, services, message_id=named
+                        )
+                    except NoFlow:
+                        lease.failure = "no_flow"
+                        raise
                     lease.failure = None if found.failed is None else "flow"
                     lease.parked = found.parked - (pinned == revision.revision_id)
                 return replied(Served(revision, found))
@@ -342,12 +385,12 @@ class WorkerApp:
 
     # -- invoke -----------------------------------------------------------------------------------------------------
 
-    def _invoke(self, request: Request) -> Reply | Coroutine[object, object, Reply]:
-        if not request.trusted:
+    def _invoke(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+        if not asked.trusted:
             raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
-        if request.method != "POST":
+        if asked.method != "POST":
             raise Refused(405, "worker invoke requires POST", cors=False)
-        body = request.whole_body(cors=False)
+        body = asked.whole_body(cors=False)
         try:
             wanted = read_request(body)
         except InvalidRequest as error:
@@ -362,7 +405,7 @@ class WorkerApp:
         user = wanted.tenant.get("user_id")
         seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
         dispatcher = self._dispatcher(activation, route)
-        picked = self._pick(activation, route, dispatcher, request, seen, unix_seconds(self._clock))
+        picked = self._pick(activation, route, dispatcher, asked, seen, unix_seconds(self._clock))
 
         def replied(served: Served) -> Reply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
@@ -376,9 +419,9 @@ def _busy() -> Refused:
     return Refused(503, text, extra=[(b"retry-after", b"%d" % RETRY_SECONDS)])
 
 
-def message_id(request: Request, body: object) -> str | None:
+def message_id(asked: Request, body: object) -> str | None:
     """What the caller calls its message: `X-Message-Id`, else `Idempotency-Key`, else the `id` of an activity."""
-    told = request.header(b"x-message-id") or request.header(b"idempotency-key")
+    told = asked.header(b"x-message-id") or asked.header(b"idempotency-key")
     if told is None and isinstance(body, dict) and "text" in body and isinstance(body.get("id"), str):
         told = body["id"]
     return told or None
@@ -389,9 +432,9 @@ def _is_deep(body: bytes, value: object) -> bool:
     return body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value)
 
 
-def _admit_endpoint(activation: Activation, route: Route, request: Request) -> None:
+def _admit_endpoint(activation: Activation, route: Route, asked: Request) -> None:
     """A messaging endpoint that a trusted caller names must exist and be linked to the deployment's bundle."""
-    named = request.header(b"x-greentic-messaging-endpoint-id") if request.trusted else None
+    named = asked.header(b"x-greentic-messaging-endpoint-id") if asked.trusted else None
     if named is None:
         return
     linked = activation.endpoints.get(named) if 0 < len(named) <= 128 and set(named) <= _ENDPOINT_CHARS else None

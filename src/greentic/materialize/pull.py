@@ -28,6 +28,7 @@ from greentic.model.revision_files import diverging_packs, lock_ref
 from greentic.net.addresses import shown
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
+from greentic.telemetry.tallies import TALLIES
 from greentic.trust.gate import VerifiedBundle, admit, mismatch
 
 PARALLEL = 4
@@ -147,6 +148,16 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
         raise BootError(step) from error
 
 
+def _count(fetched: Fetched | None) -> None:
+    """Count a bundle that came from its source, or was in the cache."""
+    TALLIES.add("greentic_pulls", ("cache" if fetched is None else "source",))
+    if fetched is not None:
+        TALLIES.add("greentic_pulled_bytes", (), fetched.moved)
+        if fetched.resumed:
+            TALLIES.add("greentic_pull_resumes")
+            TALLIES.add("greentic_pull_resumed_bytes", (), fetched.resumed)
+
+
 def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revision) -> VerifiedBundle:
     """The pinned bundle, open and verified, and in the staging area. Raises `FetchError` or `DigestMismatch`."""
     uri, digest = revision.bundle_source_uri or "", revision.bundle_digest
@@ -175,11 +186,13 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
         if means.cache is None or pinned is None:
             file = stack.enter_context(area.create_bundle_file())
             fetched = download(file, None)
+            _count(fetched)
             return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
         obtained = means.cache.obtain(digest, download, lambda: needed_digests(means.store))
     except DigestMismatch as error:
         raise mismatch(error.actual, digest, revision_id=revision.revision_id) from None
     file = stack.enter_context(obtained.file)
+    _count(obtained.fetched)
     if obtained.fetched is None:
         means.events.here_already(revision)
     elif obtained.fetched.resumed:

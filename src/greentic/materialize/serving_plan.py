@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from greentic.ground.errors import BootError, GreenticError
+from greentic.ground.errors import BootError, DigestMismatch, GreenticError
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_worker, with_own_revision
 from greentic.model.traffic import wanted_revisions
@@ -47,6 +47,11 @@ class Fault(NamedTuple):
     def passing(self) -> bool:
         """Whether trying again, without a change of the environment, can help."""
         return self.reason in ("unreachable", "broken")
+
+    @property
+    def why(self) -> str:
+        """The reason; `digest` for bytes that are not the pinned ones."""
+        return "digest" if isinstance(self.error.__cause__, DigestMismatch) else self.reason
 
     @property
     def text(self) -> str:

@@ -27,12 +27,15 @@ class Snapshot(NamedTuple):
     buckets: tuple[int, ...]
     in_flight: int
     parked: int
+    began_to_wait: int
+    """Conversations that were parked here, and those that were here freed of waiting; the difference adds up over processes."""
+    waited: int
 
 
 class Counts:
     """The counts of one revision."""
 
-    __slots__ = ("_buckets", "_failures", "_seconds", "_turns", "in_flight", "parked")
+    __slots__ = ("_buckets", "_failures", "_seconds", "_turns", "began_to_wait", "in_flight", "parked", "waited")
 
     def __init__(self) -> None:
         self._turns, self._seconds = 0, 0.0
@@ -41,6 +44,25 @@ class Counts:
         self.in_flight = 0
         self.parked = 0
         """Conversations that this process saw parked and not yet resumed."""
+        self.began_to_wait = self.waited = 0
+
+    def waits(self, more: int) -> None:
+        """By how many the conversations that wait became more, or less."""
+        self.parked = max(0, self.parked + more)
+        if more > 0:
+            self.began_to_wait += more
+        else:
+            self.waited -= more
+
+    def take(self, other: Counts) -> None:
+        """Add what another counted, for good."""
+        self._turns += other._turns
+        self._seconds += other._seconds
+        self._buckets = [a + b for a, b in zip(self._buckets, other._buckets, strict=True)]
+        for kind, number in other._failures.items():
+            self._failures[kind] += number
+        self.began_to_wait += other.began_to_wait
+        self.waited += other.waited
 
     def ended(self, seconds: float, failure: Kind | None) -> None:
         """Count one turn."""
@@ -58,6 +80,8 @@ class Counts:
             tuple(self._buckets),
             self.in_flight,
             self.parked,
+            self.began_to_wait,
+            self.waited,
         )
 
 

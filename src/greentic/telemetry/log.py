@@ -1,10 +1,11 @@
-"""The worker's log: a line a record into `operator.log`, and what people must see on stderr (formats: worker 2).
+"""The worker's log: a line a record into `operator.log`, and on stderr what people must see, or everything as JSON (formats: worker 2).
 
 Rules:
-1. A record is one line in the file; warnings and errors, and progress where asked, are on stderr too. Control characters, which a
-   path or a name may bring along, are written as escapes: they command terminals.
+1. A record is one line in the file, as `log_lines` says. On stderr are warnings and errors, and progress where asked, as text; in the
+   shape `json` every record of the level is there.
 2. A worker serves without a voice: a line that cannot be written (a full disk, a reader that is gone, a closed stream, a directory that
    may not be written) is dropped and counted, never an error. What is missing is told once, wherever it still can be.
+3. A record that is made for a request names it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import contextlib
 import sys
 import traceback
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import TextIO
 
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.optional import done_without
+from greentic.telemetry import request_id
+from greentic.telemetry.log_lines import Field, Level, Record, Shape, json_line, text_line
 
-Level = Literal["Debug", "Info", "Warn", "Error"]
 MAX_FRAMES = 5
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
 _RANK: dict[Level, int] = {"Debug": 0, "Info": 1, "Warn": 2, "Error": 3}
 
 
@@ -32,10 +33,18 @@ def traceback_of(error: BaseException) -> str:
 
 
 class OperatorLog:
-    """Appends to `<dir>/operator.log`; warnings and errors always reach stderr, progress lines where asked."""
+    """Appends to `<dir>/operator.log`, and tells stderr (rule 1)."""
 
-    def __init__(self, directory: Path, clock: Clock, *, level: Level = "Info", stderr: TextIO | None = None) -> None:
-        self._clock, self._level = clock, _RANK[level]
+    def __init__(
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        level: Level = "Info",
+        stderr: TextIO | None = None,
+        shape: Shape = "text",
+    ) -> None:
+        self._clock, self._level, self._shape = clock, _RANK[level], shape
         self._stderr = stderr if stderr is not None else sys.stderr
         self.dropped = 0
         """Lines that the file did not take."""
@@ -45,33 +54,41 @@ class OperatorLog:
         for place in (directory, Path("logs")):
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                file = (place / "operator.log").open("a", encoding="utf-8", buffering=1)
+                file = (place / "operator.log").open("a", encoding="utf-8", errors="replace", buffering=1)
             except OSError as error:
                 reason = error.strerror
                 continue
             if place != directory:
-                say(self._stderr, f"unable to write operator.log at {directory}; falling back to {place}\n")
+                self._complain(f"unable to write operator.log at {directory}; falling back to {place}")
             return file
         done_without("operator.log", f"{directory}: {reason}")
-        say(self._stderr, f"unable to write operator.log at {directory}: {reason}; going on without it\n")
+        self._complain(f"unable to write operator.log at {directory}: {reason}; going on without it")
         return None
 
-    def info(self, module: str, message: str, *, show: bool = False) -> None:
-        self._write("Info", module, message, show)
+    def _complain(self, text: str) -> None:
+        """Tell of the log itself, while there is none."""
+        record = Record(timestamp(self._clock.now_ns()), "Warn", "log", text)
+        say(self._stderr, f"{text}\n" if self._shape == "text" else json_line(record))
 
-    def warn(self, module: str, message: str) -> None:
-        self._write("Warn", module, message, True)
+    def info(self, module: str, message: str, *, show: bool = False, **fields: Field) -> None:
+        self._write("Info", module, message, show, fields)
 
-    def error(self, module: str, message: str) -> None:
-        self._write("Error", module, message, True)
+    def warn(self, module: str, message: str, **fields: Field) -> None:
+        self._write("Warn", module, message, True, fields)
 
-    def _write(self, level: Level, module: str, message: str, show: bool) -> None:
+    def error(self, module: str, message: str, **fields: Field) -> None:
+        self._write("Error", module, message, True, fields)
+
+    def _write(self, level: Level, module: str, message: str, show: bool, fields: dict[str, Field]) -> None:
         if _RANK[level] < self._level:
             return
-        line = f"{timestamp(self._clock.now_ns())} [{level}] greentic.{module} - {' '.join(message.splitlines()).translate(_CONTROLS)}\n"
+        record = Record(timestamp(self._clock.now_ns()), level, module, message, request_id.current(), fields)
+        line = text_line(record)
         if self._file is not None and not say(self._file, line):
             self.dropped += 1
-        if show:
+        if self._shape == "json":
+            say(self._stderr, json_line(record))
+        elif show:
             say(self._stderr, line)
 
     def close(self) -> None:

@@ -54,6 +54,10 @@ class CallContext(Protocol):
 
     def log(self, stream: str, text: str) -> None: ...
 
+    def over(self, computed: float, *, trapped: bool) -> None:
+        """Told once a call is over how many seconds it computed, and whether it ended in a trap."""
+        ...
+
 
 HostFunction = Callable[[CallContext, list[object]], object]
 """Answers one call of an import with a value of its declared result type, or with a coroutine that comes to one."""

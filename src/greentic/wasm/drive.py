@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from greentic.ground.clock import CLOCK
 from greentic.ground.going import in_task
-from greentic.wasm.call import Call, HostFailure, Waited
+from greentic.wasm.call import Call, HostFailure, Trap, Waited
 
 AT_ONCE = 16
 """Calls that are let on in one turn of the loop while none of them computes long."""
@@ -106,12 +106,17 @@ def loop_here() -> asyncio.AbstractEventLoop | None:
 
 async def finish(call: Call) -> object:
     """What a call answers; it is closed then. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
+    trapped = False
     try:
         loop = loop_here()
         if loop is not None:
             return await _on_loop(call, turns_of(loop))
         return _without(call)
+    except Trap:
+        trapped = True
+        raise
     finally:
+        call.context.over(call.computed, trapped=trapped)
         call.close()
 
 

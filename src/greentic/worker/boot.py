@@ -8,6 +8,7 @@ swap that fails leaves what serves.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,10 @@ from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.store.environments import EnvironmentStore
-from greentic.telemetry.log import Level, OperatorLog
+from greentic.telemetry.component_output import ComponentOutput
+from greentic.telemetry.log import OperatorLog
+from greentic.telemetry.log_lines import Level
+from greentic.telemetry.phases import phase
 from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.proof_key import proof_key
@@ -61,6 +65,11 @@ def boot(
     options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events] = LoggedPull
 ) -> Booted:
     """Everything before the socket; `events` makes who is told how pulling goes. Raises `BootError`, whose cause is the reason."""
+    with phase("whole", boot=True):
+        return _boot(options, environ, events)
+
+
+def _boot(options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events]) -> Booted:
     settings = read_settings(options, environ)
     store = EnvironmentStore(settings.store_root)
     try:
@@ -73,7 +82,9 @@ def boot(
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
     candidate = read_candidate(store, settings)
-    log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level])
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    shape = settings.log_shape or ("text" if terminal else "json")
+    log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level], shape=shape)
     for warning in settings.warnings:
         log.warn("start", warning)
     on_lack(lambda text: log.warn("start", text))
@@ -91,9 +102,7 @@ def from_nothing(
     paths = store.paths(settings.env_id)
     try:
         services = turn_services(settings.env_id, settings.sessions, log, store.clock, store.random)
-        runtime = ComponentRuntime(
-            paths.root, services.state, lambda source, text: log.info("component", f"{source}: {text}")
-        )
+        runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key, events)
         places = memory_of(paths, settings.state_directory).places

@@ -21,15 +21,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
+from greentic.telemetry.siblings import leave_first
+from greentic.telemetry.tallies import TALLIES
+from greentic.worker.scraping import DIRECTORY
 from greentic.worker.settings import IngressSettings, Settings
 
-SOCKET_FD, READY_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD"
+SOCKET_FD, READY_FD, METRICS_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD", "GREENTIC_INHERITED_METRICS"
 READY_SECONDS = 120.0
 STOP_SECONDS = 60.0
 """How long a process may take to stop after its drain delay; longer than it gives itself."""
@@ -44,6 +48,8 @@ class Inherited(NamedTuple):
     socket: socket.socket
     ready_fd: int | None
     """A pipe that the first process reads for as long as it lives."""
+    metrics: socket.socket | None = None
+    """For scrapers."""
 
     def ready(self) -> None:
         """Tell the first process that this one serves."""
@@ -55,7 +61,9 @@ class Inherited(NamedTuple):
 def inherited(environ: Mapping[str, str]) -> Inherited | None:
     """The socket that the first process bound, if this is one of those that it started."""
     told, ready = variables.count(SOCKET_FD, environ), variables.count(READY_FD, environ)
-    return None if told is None else Inherited(socket.socket(fileno=told), ready)
+    scraped = variables.count(METRICS_FD, environ)
+    metrics = None if scraped is None else socket.socket(fileno=scraped)
+    return None if told is None else Inherited(socket.socket(fileno=told), ready, metrics)
 
 
 class _Process:
@@ -92,8 +100,20 @@ class _Process:
         self.restart_at = now + self.backoff
 
 
+class Sockets(NamedTuple):
+    """What the first process has bound for the others."""
+
+    bound: socket.socket
+    metrics: socket.socket | None = None
+
+    def close(self) -> None:
+        self.bound.close()
+        if self.metrics is not None:
+            self.metrics.close()
+
+
 def supervise(
-    bound: socket.socket,
+    sockets: Sockets,
     settings: Settings,
     arguments: list[str],
     environ: Mapping[str, str],
@@ -102,6 +122,8 @@ def supervise(
 ) -> None:
     """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
     directory = tempfile.mkdtemp(prefix="greentic-sessions-")
+    with contextlib.suppress(OSError):  # no room: the metrics begin with the other processes
+        leave_first(Path(directory) / DIRECTORY, TALLIES.rows())
     given = {**environ, "GREENTIC_SHARED_SESSIONS": directory, "GREENTIC_WORKERS": "1"}
     given.pop("GREENTIC_SEED_DIR", None)
     if settings.offline:
@@ -116,7 +138,7 @@ def supervise(
     processes: list[_Process] = []
     try:
         for _ in range(settings.ingress.workers):
-            process = _Process(lambda: _spawn(bound, arguments, given))
+            process = _Process(lambda: _spawn(sockets, arguments, given))
             process.begin()
             processes.append(process)
         _await_ready(processes, stopping)
@@ -142,21 +164,23 @@ def supervise(
             CLOCK.sleep(0.1)
         told(f"runtime shutdown requested via {stopping[0]}")
     finally:
-        bound.close()  # the last process that closes the door is to be the last that holds it: who knocks here waits in vain
+        sockets.close()  # the last process that closes the door is to be the last that holds it: who knocks here waits in vain
         _stop(processes, stopping, settings.ingress)
         for number, handler in previous.items():
             signal.signal(number, handler)
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _spawn(bound: socket.socket, arguments: list[str], given: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(sockets: Sockets, arguments: list[str], given: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
     reading, writing = os.pipe()
-    environment = {**given, SOCKET_FD: str(bound.fileno()), READY_FD: str(writing)}
+    environment = {**given, SOCKET_FD: str(sockets.bound.fileno()), READY_FD: str(writing)}
+    passed = [sockets.bound.fileno(), writing]
+    if sockets.metrics is not None:
+        environment[METRICS_FD] = str(sockets.metrics.fileno())
+        passed.append(sockets.metrics.fileno())
     words = [sys.executable, "-m", "greentic.cli.start", *arguments]
     try:
-        process = subprocess.Popen(
-            words, env=environment, pass_fds=(bound.fileno(), writing), stdin=subprocess.DEVNULL, process_group=0
-        )
+        process = subprocess.Popen(words, env=environment, pass_fds=passed, stdin=subprocess.DEVNULL, process_group=0)
     except BaseException:
         os.close(reading)
         raise

@@ -32,6 +32,8 @@ from greentic.net.addresses import shown
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import OperatorLog
+from greentic.telemetry.phases import phase
+from greentic.telemetry.tallies import TALLIES
 from greentic.trust.policy import Trusted, verdict
 from greentic.worker.candidate import Candidate
 from greentic.worker.settings import Settings
@@ -58,7 +60,9 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     store, settings, log, env = bench.store, bench.settings, bench.log, candidate.env
     paths = store.paths(env.environment_id)
     memory = memory_of(paths, settings.state_directory)
-    trust = establish(env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock)
+    boot = serving is None
+    with phase("trust", boot=boot):
+        trust = establish(env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock)
     for warning in trust.warnings:
         log.warn("trust", warning)
     candidate.adopt(store)
@@ -76,17 +80,21 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     if plan.warning:
         log.warn("pull", plan.warning)
     cache = open_cache(settings.cache_directory)
-    obtained = _pulled(bench, plan, cache, trust.delivery.mirrors)
+    with phase("pull", boot=boot):
+        obtained = _pulled(bench, plan, cache, trust.delivery.mirrors)
     faults = {**plan.unavailable, **_unreachable(plan, obtained)}
     served = [r for r in wanted_revisions(plan.env) if r.deployment_id not in faults]
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(served)))
     parts: Mapping[str, ActiveRevision] = {r.content: r for r in serving.revisions.values()} if serving else {}
     loader = bench.loader._replace(policy=bench.loader.policy._replace(revoked=trust.revoked_keys))
-    loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
+    with phase("load", boot=boot):
+        loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
     faults |= loaded.failed
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
+    for fault in faults.values():
+        TALLIES.add("greentic_refusals", (fault.why,))
     _tell(log, plan.env, faults)
     _project(store, plan.env, frozenset(faults))
     if obtained.packs:

@@ -36,8 +36,9 @@ from greentic.telemetry.log import OperatorLog, say
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import DOCUMENT, Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
-from greentic.worker.processes import inherited, supervise
+from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision
+from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.together import SharedDirectory
 from greentic.worker.watch import DirectoryWatch
@@ -85,7 +86,8 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
     gate = BearerGate(
         load_tokens(booted.store.paths(activation.env.environment_id), ingress.tokens_file), enabled=ingress.bearer_gate
     )
-    bound = given.socket if given is not None else _bound(booted, gate)
+    sockets = Sockets(given.socket, given.metrics) if given is not None else _bound(booted, gate)
+    bound = sockets.bound
     address = bound.getsockname()
     listen = join_listen_addr(str(address[0]), int(address[1]))
 
@@ -96,17 +98,17 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         say(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
     if given is not None:
-        _run(booted, gate, bound, listen, given.ready, given.ready_fd)
+        _run(booted, gate, sockets, listen, given.ready, given.ready_fd)
         return
     if ingress.workers == 1:
-        _run(booted, gate, bound, listen, serving)
+        _run(booted, gate, sockets, listen, serving)
     else:
         told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
-        supervise(bound, booted.bench.settings, options.arguments(), environ, serving, told)
+        supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told)
 
 
-def _bound(booted: Booted, gate: BearerGate) -> socket.socket:
-    """The socket that the worker listens on, with what is to be said about it."""
+def _bound(booted: Booted, gate: BearerGate) -> Sockets:
+    """The sockets that the worker listens on, with what is to be said about them."""
     activation, log, ingress = booted.activation, booted.log, booted.bench.settings.ingress
     told = bind_address(activation.env.host_config.listen_addr, ingress.gateway)
     for warning in told.warnings:
@@ -123,13 +125,22 @@ def _bound(booted: Booted, gate: BearerGate) -> socket.socket:
         log.info(
             "start", "no ingress token is configured: anyone who reaches this address can drive the worker", show=True
         )
-    return bound
+    if ingress.metrics_addr is None:
+        return Sockets(bound)
+    scraped, _ = bind(*ingress.metrics_addr, strict=True)
+    name = scraped.getsockname()
+    log.info(
+        "start",
+        f"metrics are told to anybody who asks {join_listen_addr(str(name[0]), int(name[1]))} for /metrics",
+        show=True,
+    )
+    return Sockets(bound, scraped)
 
 
 def _run(
     booted: Booted,
     gate: BearerGate,
-    bound: socket.socket,
+    sockets: Sockets,
     listen: str,
     ready: Callable[[], None],
     starter: int | None = None,
@@ -140,10 +151,11 @@ def _run(
     serving = Serving(activation, booted.store.clock)
     app = WorkerApp(
         serving, listen, gate, booted.log, booted.services, peers,
-        shared_sessions=ingress.shared_sessions, prover=lambda: _prover(booted, serving),
+        shared_sessions=ingress.shared_sessions, prover=lambda: _prover(booted, serving), access_log=ingress.access_log,
     )  # fmt: skip
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    asyncio.run(_serve(booted, app, front, bound, ready, starter))
+    scraping = Scraping(app.metrics, front, sockets.metrics, lambda: booted.bench.loader.runtime.held_bytes, booted.log)
+    asyncio.run(_serve(booted, app, front, sockets.bound, scraping, ready, starter))
 
 
 def _prover(booted: Booted, serving: Serving) -> Prover:
@@ -158,6 +170,7 @@ async def _serve(
     app: WorkerApp,
     front: Front,
     bound: socket.socket,
+    scraping: Scraping,
     ready: Callable[[], None],
     starter: int | None,
 ) -> None:
@@ -187,6 +200,7 @@ async def _serve(
     front.start()
     follower = _follower(booted, app, loop)
     loop.add_signal_handler(signal.SIGHUP, follower.wake)
+    await scraping.start(app.serving.process, booted.bench.settings.sessions.shared_directory)
     ready()
     follower.start()
     await stop.wait()
@@ -198,6 +212,7 @@ async def _serve(
         log.warn(
             "start", f"{cut} connection(s) were cut: their requests did not end within {ingress.finish_seconds:g} s"
         )
+    await scraping.stop()
 
 
 def _orphaned(loop: asyncio.AbstractEventLoop, starter: int, asked: Callable[[str], None]) -> None:

@@ -26,6 +26,7 @@ from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_
 from greentic.model.ids import LOCAL_ENV
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
 from greentic.store.layout import default_store_root
+from greentic.telemetry.log_lines import Shape
 
 OLD_NAME = "dev"
 MORE_PORTS = 10
@@ -51,6 +52,9 @@ class StartOptions(NamedTuple):
     require_all: bool = False
     """Whether the failure of any deployment ends the boot."""
     proof_key: Path | None = None
+    metrics_addr: str | None = None
+    log_format: str | None = None
+    access_log: bool = False
 
     def arguments(self) -> list[str]:
         """The command line of another process of the same worker."""
@@ -65,6 +69,10 @@ class StartOptions(NamedTuple):
             words += ["--proof-key", str(self.proof_key)]
         if self.require_all:
             words += ["--require", "all"]
+        if self.log_format is not None:
+            words += ["--log-format", self.log_format]
+        if self.access_log:
+            words.append("--access-log")
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
@@ -100,6 +108,9 @@ class IngressSettings(NamedTuple):
     drain_delay: float = 0.0
     """Seconds between turning unready and closing the door, for load balancers to notice."""
     finish_seconds: float = FINISH_SECONDS
+    metrics_addr: tuple[str, int] | None = None
+    """Where anybody is told the metrics."""
+    access_log: bool = False
 
 
 class SessionSettings(NamedTuple):
@@ -121,6 +132,8 @@ class Settings(NamedTuple):
     store_root: Path
     warnings: tuple[str, ...] = ()
     level: Literal["debug", "info", "warn"] = "info"
+    log_shape: Shape | None = None
+    """None: text at a terminal, else JSON."""
     seed: Path | None = None
     archive: Path | None = None
     scope: Scope = Scope()
@@ -149,6 +162,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             store_root=options.store_root or default_store_root(),
             warnings=told.warnings,
             level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
+            log_shape=_log_shape(options.log_format or variables.text("GREENTIC_LOG_FORMAT", environ)),
             seed=variables.path("GREENTIC_SEED_DIR", environ),
             archive=options.archive,
             scope=read_scope(options, environ),
@@ -242,7 +256,33 @@ def _ingress(options: StartOptions, environ: Mapping[str, str]) -> IngressSettin
         shared_sessions=anonymous == "shared",
         drain_delay=variables.seconds("GREENTIC_DRAIN_DELAY_SECONDS", environ, most=MAX_DELAY) or 0.0,
         finish_seconds=FINISH_SECONDS if finish is None else finish,
+        access_log=options.access_log or variables.switch("GREENTIC_ACCESS_LOG", environ),
+        metrics_addr=_metrics_addr(options.metrics_addr or variables.text("GREENTIC_METRICS_ADDR", environ)),
     )
+
+
+def _log_shape(text: str) -> Shape | None:
+    """The shape of lines on stderr. Raises `InvalidArgument`."""
+    match text:
+        case "":
+            return None
+        case "json" | "text":
+            return text
+        case _:
+            raise InvalidArgument(f"GREENTIC_LOG_FORMAT=`{text[:60]}`: expected `json` or `text`")
+
+
+def _metrics_addr(text: str) -> tuple[str, int] | None:
+    """Where to tell metrics: `ip:port`; a port alone means this machine only. Raises `InvalidArgument`."""
+    if not text:
+        return None
+    try:
+        return split_listen_addr(text if ":" in text else f"127.0.0.1:{text}")
+    except ValueError:
+        raise InvalidArgument(
+            f"the address for metrics is `{text[:60]}`: expected ip:port, or a port of this machine",
+            hint="--metrics-addr 0.0.0.0:9464, or GREENTIC_METRICS_ADDR",
+        ) from None
 
 
 def _workers(option: str | None, environ: Mapping[str, str]) -> int:
