@@ -56,6 +56,7 @@ def run(argv: list[str]) -> None:
         arguments.workers,
         arguments.trust_anchor,
         arguments.archive,
+        arguments.env_from,
         arguments.require == "all",
     )
     from greentic.cli.pull_view import pull_view
@@ -97,7 +98,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         raise SystemExit(1)
     parser = _Parser(
         prog="greentic-start",
-        usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
+        usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE | --env-from PLACE] [--trust-anchor FILE]"
         " [--workers N] [--require all] [--strict-port] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
@@ -108,6 +109,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
     parser.add_argument(
         "--from", dest="archive", type=Path, metavar="FILE", help="boot from an exported environment, without a network"
+    )
+    parser.add_argument(
+        "--env-from",
+        metavar="PLACE",
+        help="boot from a published environment and follow it: oci://…, https://…, a directory",
     )
     parser.add_argument("--trust-anchor", type=Path, metavar="FILE", help="keys that must have sealed environment.json")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that serve (default: 1)")

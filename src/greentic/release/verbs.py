@@ -6,7 +6,10 @@ from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Ve
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
 _S = "greentic.release.env_status"
+_P = "greentic.release.env_publish"
 _W = "greentic.release.ramp_run"
+
+_GENERATION = Flag("--generation", "generation", "which one", "N")
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -18,6 +21,20 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
     Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
          "gtc op env status prod --at http://127.0.0.1:8080", flags=(AT,)),
+    Verb("env", "publish", f"{_P}:publish", f"{_P}:EnvPublishPayload",
+         "push what pods may see, sealed, for workers and operators that follow it",
+         "gtc op env publish prod oci://registry.example.com/envs/prod:prod", positionals=(ENV, "place"), required=(ENV, "place"),
+         hint="greentic-start --env-from {place} --trust-anchor FILE"),
+    Verb("env", "pull", f"{_P}:pull", f"{_P}:EnvPullPayload", "read a published environment and check its seal",
+         "gtc op env pull prod oci://registry.example.com/envs/prod:prod --output seed/", positionals=(ENV, "place"),
+         required=(ENV, "place"),
+         flags=(Flag("--output", "output", "write environment.json there", "DIR"), _GENERATION,
+                Flag("--trust-anchor", "trust_anchor", "the keys that must have sealed it", "FILE"))),
+    Verb("env", "history", f"{_P}:told_history", f"{_P}:EnvHistoryPayload", "the published generations, newest first",
+         "gtc op env history prod oci://registry.example.com/envs/prod:prod", positionals=(ENV, "place"), required=(ENV, "place")),
+    Verb("env", "rollback", f"{_P}:rollback", f"{_P}:EnvRollbackPayload", "publish the content of an older generation again",
+         "gtc op env rollback prod oci://registry.example.com/envs/prod:prod --generation 11", positionals=(ENV, "place"),
+         required=(ENV, "place"), flags=(_GENERATION,)),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),

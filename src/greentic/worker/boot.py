@@ -28,6 +28,7 @@ from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import Level, OperatorLog
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.provision import Bench, provision
+from greentic.worker.published import Published
 from greentic.worker.services import turn_services
 from greentic.worker.session_key import signing_key
 from greentic.worker.settings import Settings, StartOptions, read_settings
@@ -43,6 +44,8 @@ class Booted(NamedTuple):
     """Of the candidate that is served."""
     activation: Activation
     services: TurnServices
+    published: Published | None = None
+    """What is followed instead of the store."""
 
     @property
     def store(self) -> EnvironmentStore:
@@ -59,21 +62,24 @@ def boot(
     """Everything before the socket; `events` makes who is told how pulling goes. Raises `BootError`, whose cause is the reason."""
     settings = read_settings(options, environ)
     store = EnvironmentStore(settings.store_root)
+    published = None if settings.published is None else Published(store, settings)
+    if published is not None:
+        settings = published.settings
     try:
         paths = store.paths(settings.env_id)
     except GreenticError as error:
         raise BootError(str(error)) from None
     if settings.archive is not None:
         _from_archive(settings.archive, store, settings)
-    if settings.env_id == LOCAL_ENV and not paths.environment.exists():
+    if published is None and settings.env_id == LOCAL_ENV and not paths.environment.exists():
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
-    candidate = read_candidate(store, settings)
+    candidate = read_candidate(store, settings) if published is None else published.first()
     log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level])
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *(published.warnings if published is not None else ())):
         log.warn("start", warning)
     on_lack(lambda text: log.warn("start", text))
-    return from_nothing(store, settings, candidate, log, events)
+    return from_nothing(store, settings, candidate, log, events)._replace(published=published)
 
 
 def from_nothing(

@@ -38,7 +38,7 @@ from greentic.worker.processes import inherited, supervise
 from greentic.worker.provision import provision
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.together import SharedDirectory
-from greentic.worker.watch import DirectoryWatch
+from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
 BACKLOG = 1024
 ACCEPT_AT_ONCE = 2
@@ -230,7 +230,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
 
     def read() -> Candidate:
         reread_tokens(app.gate, store.paths(settings.env_id), tokens_file, booted.log)
-        return read_candidate(store, settings)
+        return read_candidate(store, settings) if booted.published is None else booted.published.read()
 
     steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
     directories, names = [store.paths(settings.env_id).root], WATCHED
@@ -240,7 +240,10 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
     together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
-    return Follower(steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together)
+    every = POLL_SECONDS if settings.published is None else settings.published.every
+    return Follower(
+        steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together, every
+    )
 
 
 def reread_tokens(gate: BearerGate, paths: EnvPaths, named: Path | None, log: OperatorLog) -> None:
