@@ -38,7 +38,11 @@ LEFT_OUT = {
 }  # fmt: skip
 LEFT_OUT_PREFIXES = ("_tkinter", "_test", "_xx", "xxlimited", "xxsubtype")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-PROGRAMS = {"greentic-start": "greentic.cli.start", "gtc": "greentic.cli.gtc"}
+PROGRAMS = {
+    "greentic-start": "greentic.cli.start",
+    "greentic-operator": "greentic.cli.operator",
+    "gtc": "greentic.cli.gtc",
+}
 
 
 def build_root(root: Path) -> None:

@@ -4,6 +4,8 @@ a cluster in memory."""
 from __future__ import annotations
 
 import copy
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +14,11 @@ from greentic.flow import engine
 from greentic.flow.ports import ComponentCall, ProviderCall
 from greentic.flow.state import Snapshot
 from greentic.ground.disk import RealDisk
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import FetchError, FlowFailure, ServerBusy, Truncated
 from greentic.ground.going import in_place
 from greentic.k8s.names import FIELD_MANAGER
-from greentic.k8s.objects import ApiRefused, Event, Listed, Ref, labels_of, metadata_of, ref_of
+from greentic.k8s.objects import ApiRefused, Event, Listed, Ref, labels_of, member, metadata_of, ref_of
 
 
 class FakeClock:
@@ -307,6 +309,157 @@ class SimulatedCluster:
 
     def post(self, path: str, body: JsonObject) -> JsonObject:
         raise ApiRefused(f"{path}: not simulated", status=404)
+
+    def ask_pod(self, *_: object) -> JsonObject:
+        raise ApiRefused("pods are not simulated", status=404)
+
+    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+        raise ApiRefused(f"{ref}: not simulated", status=404)
+
+    def update(self, thing: JsonObject) -> JsonObject:
+        raise ApiRefused("not simulated", status=404)
+
+    def patch_status(self, ref: Ref, status: JsonObject) -> JsonObject:
+        raise ApiRefused("not simulated", status=404)
+
+
+class LivingCluster(SimulatedCluster):
+    """A `SimulatedCluster` that tells its watches, keeps versions apart, and that several may work in at once.
+
+    `fault` is called with (verb, kind) before each request, and may raise. Deployments are complete at once, unless their names are in
+    `stuck`. Pods do not exist.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fault: Callable[[str, str], object] = lambda verb, kind: None
+        self.stuck: set[str] = set()
+        self.told: list[tuple[int, Event]] = []
+        self.news = threading.Condition(threading.RLock())
+        self.written: list[tuple[str, Ref]] = []
+        self.events: list[JsonObject] = []
+        self.prunes_status = False
+        """Whether the definition is an older one, which keeps nothing of a status but `observedGeneration`."""
+
+    def get(self, ref: Ref) -> JsonObject | None:
+        self.fault("get", ref.kind)
+        with self.news:
+            return super().get(ref)
+
+    def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        self.fault("list", kind)
+        with self.news:
+            return super().list(kind, namespace, selector)
+
+    def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
+        ref = ref_of(thing)
+        self.fault("patch", ref.kind)
+        with self.news:
+            before = self.objects.get(ref)
+            made = super().apply(thing, force=force, dry_run=dry_run)
+            if not dry_run:
+                self.written.append(("apply", ref))
+                self._completed(self.objects[ref])
+                self._tell("ADDED" if before is None else "MODIFIED", ref)
+            return made
+
+    def create(self, thing: JsonObject) -> JsonObject:
+        ref = ref_of(thing)
+        self.fault("create", ref.kind)
+        with self.news:
+            if ref.kind == "Event":
+                self.events.append(thing)
+                return thing
+            if ref in self.objects:
+                raise ApiRefused(f"{ref} already exists", status=409)
+            return self.put(thing, "create")
+
+    def update(self, thing: JsonObject) -> JsonObject:
+        ref = ref_of(thing)
+        self.fault("update", ref.kind)
+        with self.news:
+            old = self.objects.get(ref)
+            if old is None or metadata_of(old)["resourceVersion"] != metadata_of(thing).get("resourceVersion"):
+                raise ApiRefused(f"{ref} was changed meanwhile", status=409)
+            return self.put(thing, "replace")
+
+    def patch_status(self, ref: Ref, status: JsonObject) -> JsonObject:
+        self.fault("patch", f"{ref.kind}/status")
+        with self.news:
+            old = self.objects.get(ref)
+            if old is None:
+                raise ApiRefused(f"{ref} not found", status=404)
+            kept = {"observedGeneration": status.get("observedGeneration")} if self.prunes_status else status
+            return self.put({**old, "status": copy.deepcopy(kept)}, "status")
+
+    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+        self.fault("patch", ref.kind)
+        with self.news:
+            thing = copy.deepcopy(self.objects[ref])
+            metadata_of(thing)["annotations"] = dict[str, Json](annotations)
+            self.put(thing, "annotate")
+
+    def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
+        self.fault("delete", ref.kind)
+        with self.news:
+            return self.remove(ref)
+
+    def put(self, thing: JsonObject, how: str = "by hand") -> JsonObject:
+        """Write an object as it is, as somebody else would."""
+        ref = ref_of(thing)
+        with self.news:
+            before = self.objects.get(ref)
+            made = copy.deepcopy(thing)
+            self.version += 1
+            uid = metadata_of(before)["uid"] if before is not None else f"uid-{self.version}"
+            made["metadata"] = {**metadata_of(made), "uid": uid, "resourceVersion": str(self.version)}
+            self.objects[ref] = made
+            if how != "by hand":
+                self.writes += 1
+                self.written.append((how, ref))
+            self._tell("ADDED" if before is None else "MODIFIED", ref)
+            return copy.deepcopy(made)
+
+    def remove(self, ref: Ref) -> bool:
+        with self.news:
+            gone = self.objects.get(ref)
+            if gone is None:
+                return False
+            self.version += 1
+            self.told.append((self.version, Event("DELETED", copy.deepcopy(gone))))
+            del self.objects[ref]
+            self.news.notify_all()
+            return True
+
+    def watch(self, *how: object) -> Iterator[Event]:
+        kind, _, selector, version, seconds = how
+        self.fault("watch", str(kind))
+        wanted = dict(part.split("=", 1) for part in str(selector).split(",")) if selector else {}
+        at, ends = int(str(version)), time.monotonic() + min(float(str(seconds)), 20)
+        while time.monotonic() < ends:
+            with self.news:
+                fresh = [(v, e) for v, e in self.told if v > at]
+                if not fresh:
+                    self.news.wait(0.2)
+                    continue
+            at = fresh[-1][0]
+            for _, event in fresh:
+                if event.thing["kind"] == kind and wanted.items() <= labels_of(event.thing).items():
+                    yield event
+
+    def _tell(self, type_: str, ref: Ref) -> None:
+        self.told.append((self.version, Event(type_, copy.deepcopy(self.objects[ref]))))
+        self.news.notify_all()
+
+    def _completed(self, thing: JsonObject) -> None:
+        if thing["kind"] == "Deployment":
+            done = 0 if metadata_of(thing)["name"] in self.stuck else 1
+            thing["spec"] = {**member(thing, "spec")}
+            count = member(thing, "spec").get("replicas", 1)
+            number = count if isinstance(count, int) else 1
+            thing["status"] = {
+                "observedGeneration": 0, "updatedReplicas": number, "replicas": number, "availableReplicas": number * done,
+            }  # fmt: skip
 
 
 def _fields(value: object) -> JsonObject:

@@ -17,6 +17,7 @@ _NOUNS = (
     "traffic",
     "env-packs",
     "config",
+    "operator",
     "deploy",
 )
 """In the order in which help tells them."""

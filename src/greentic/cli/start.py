@@ -56,6 +56,7 @@ def run(argv: list[str]) -> None:
         arguments.workers,
         arguments.trust_anchor,
         arguments.archive,
+        arguments.env_from,
         arguments.require == "all",
         arguments.proof_key,
         arguments.metrics_addr,
@@ -101,7 +102,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         raise SystemExit(1)
     parser = _Parser(
         prog="greentic-start",
-        usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE] [--trust-anchor FILE]"
+        usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE | --env-from PLACE] [--trust-anchor FILE]"
         " [--proof-key FILE] [--workers N|auto] [--require all] [--strict-port] [--metrics-addr ADDR]"
         " [--log-format json|text] [--access-log] [--verbose | --quiet]",
         description=_DESCRIPTION,
@@ -113,6 +114,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
     parser.add_argument(
         "--from", dest="archive", type=Path, metavar="FILE", help="boot from an exported environment, without a network"
+    )
+    parser.add_argument(
+        "--env-from",
+        metavar="PLACE",
+        help="boot from a published environment and follow it: oci://…, https://…, a directory",
     )
     parser.add_argument("--trust-anchor", type=Path, metavar="FILE", help="keys that must have sealed environment.json")
     parser.add_argument(

@@ -214,6 +214,20 @@ class ApiServer:
         parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER}
         return self._json("POST", path, parameters=parameters, body=compact(thing), about=str(ref), writes=True)
 
+    def update(self, thing: JsonObject) -> JsonObject:
+        ref = ref_of(thing)
+        parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER}
+        return self._json(
+            "PUT", self._path(ref), parameters=parameters, body=compact(thing), about=str(ref), writes=True
+        )
+
+    def patch_status(self, ref: Ref, status: JsonObject) -> JsonObject:
+        parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER}
+        return self._json(
+            "PATCH", f"{self._path(ref)}/status", parameters=parameters, body=compact({"status": status}), media=_MERGE,
+            about=f"the status of {ref}", writes=True,
+        )  # fmt: skip
+
     def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
         preconditions: JsonObject = {"uid": uid}
         if resource_version:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.disk import real_path
-from greentic.ground.documents import Json, parse, replace
+from greentic.ground.documents import Json, JsonObject, parse, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
@@ -98,6 +98,15 @@ def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> D
     secrets = _dev_secrets(paths) if bound and live else None
     document = resealed(for_pods(env), context.store.disk)
     return Deployer(env, descriptor, ref, answers, owner, Desired(document, answers, owner.store, bound, secrets))
+
+
+def recorded_answers(context: Context, env_id: str) -> JsonObject:
+    """The answers of the environment's deployer as they were recorded. Raises `Conflict` for those that cannot be read."""
+    binding = context.store.load(env_id).binding("deployer")
+    if binding is None or binding.answers_ref is None:
+        return {}
+    found = _answers(context.store.paths(env_id), binding.answers_ref)
+    return found if isinstance(found, dict) else {}
 
 
 def _store_id(paths: EnvPaths) -> str:

@@ -10,6 +10,7 @@ from greentic.operate.verb import ENV, Flag, Verb
 
 _B, _N, _CR = "greentic.deployer.binding", "greentic.deployer.env_render", "greentic.deployer.credentials"
 _RE, _RO, _S = "greentic.deployer.reconcile", "greentic.deployer.rollout", "greentic.deployer.sweep"
+_O = "greentic.deployer.operator_render"
 _KIND = Flag("--kind", "kind", "the deployer's descriptor", "PATH@VERSION")
 _ADOPT = Flag("--adopt", "adopt", "take over objects of others under our names", switch=True)
 _FORCE = Flag("--force", "force", "take over fields that others manage", switch=True)
@@ -45,6 +46,18 @@ VERBS: tuple[Verb, ...] = (
          "gtc op env apply-traffic prod bot", positionals=(ENV, "deployment_id"), required=(ENV, "deployment_id"), flags=(_KIND,)),
     Verb("env", "sweep", f"{_S}:sweep", f"{_S}:SweepPayload", "find workers of revisions that this store no longer knows",
          "gtc op env sweep prod --apply", required=(ENV,), flags=(_KIND, Flag("--apply", "apply", "delete them", switch=True))),
+    Verb("operator", "render", f"{_O}:render_operator", f"{_O}:OperatorRenderPayload",
+         "the objects that let an operator keep a namespace, without asking a cluster",
+         "gtc op operator render prod --from oci://registry.example.com/envs/prod:prod --output operator/",
+         required=(ENV,),
+         flags=(Flag("--from", "place", "where the environment is published", "PLACE"),
+                Flag("--image", "image", "the operator's image (default: what pods run)", "IMAGE"),
+                Flag("--wish", "kind", "Environment, or ConfigMap where none may be defined", "KIND"),
+                Flag("--paused", "paused", "write nothing until that is taken back", switch=True),
+                Flag("--operator-dry-run", "dry_run", "let it tell what it would write, and write nothing", switch=True),
+                Flag("--adopt", "adopt", "let it take over objects of others under our names", switch=True),
+                Flag("--output", "output", "write one YAML file an object there", "DIR")),
+         hint="kubectl apply -f DIR"),
     Verb("credentials", "requirements", f"{_CR}:requirements", f"{_CR}:CredentialsRequirementsPayload",
          "what the bound identity may do in the cluster", "gtc op credentials requirements prod"),
     Verb("credentials", "bootstrap", f"{_CR}:bootstrap", f"{_CR}:CredentialsBootstrapPayload",

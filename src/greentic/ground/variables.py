@@ -43,6 +43,8 @@ _ROWS = (
     Variable("GREENTIC_ENV", "text", "local", "worker", "the environment to serve, if --env is not given"),
     Variable("GREENTIC_DISABLE_DEV_ALIAS", "switch", "off", "worker", "refuse the old environment name `dev`"),
     Variable("GREENTIC_SEED_DIR", "directory", "", "worker", "a directory that holds environment.json, such as a mounted ConfigMap"),
+    Variable("GREENTIC_ENV_FROM", "text", "", "worker", "the place of a published environment to boot from and follow, if --env-from is not given"),
+    Variable("GREENTIC_ENV_FROM_SECONDS", "seconds", "10", "worker", "how long between two looks at a published environment, about"),
     Variable("GREENTIC_REVISION_ID", "text", "", "worker", "the revision that this worker is for: loaded even while nothing is routed to it"),
     Variable("GREENTIC_REVISION_SCOPE", "text", "", "worker", "`own`: serve the revision of GREENTIC_REVISION_ID and nothing else"),
     Variable("GREENTIC_STORE_ID", "text", "a hash of the store's directory", "gtc", "who this store is, in the labels of a cluster's objects"),

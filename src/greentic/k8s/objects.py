@@ -43,6 +43,10 @@ KINDS: dict[str, Kind] = {
         Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy", ("v1", "v1beta1")),
         Kind("Deployment", "deployments", "apps"),
         Kind("Pod", "pods"),
+        Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", namespaced=False),
+        Kind("Environment", "environments", "greentic.ai", ("v1alpha1",)),
+        Kind("Lease", "leases", "coordination.k8s.io"),
+        Kind("Event", "events"),
     )
 }
 """In the order in which objects are applied: permissions and policies before configuration, workloads last."""
@@ -165,6 +169,14 @@ class Cluster(Protocol):
         ...
 
     def create(self, thing: JsonObject) -> JsonObject: ...
+
+    def update(self, thing: JsonObject) -> JsonObject:
+        """Write a whole object over exactly the version that it names; refused with 409 if there is another by now."""
+        ...
+
+    def patch_status(self, ref: Ref, status: JsonObject) -> JsonObject:
+        """Merge into an object's status; the object afterwards."""
+        ...
 
     def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
         """Delete exactly the object that was seen; whether there was one to delete."""

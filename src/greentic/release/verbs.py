@@ -6,8 +6,11 @@ from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Ve
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
 _S = "greentic.release.env_status"
+_P = "greentic.release.env_publish"
 _W = "greentic.release.ramp_run"
 _V = "greentic.release.env_verify"
+
+_GENERATION = Flag("--generation", "generation", "which one", "N")
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -22,6 +25,20 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "verify", f"{_V}:verify", f"{_V}:EnvVerifyPayload", "what workers prove that they serve, field by field",
          "gtc op env verify prod --at http://127.0.0.1:8080 --proof-key 21fe…", codes=f"{_V}:CODES",
          flags=(AT, Flag("--proof-key", "proof_keys", "who must have signed: a key id, or a file of public keys", "FILE|ID", repeat=True))),
+    Verb("env", "publish", f"{_P}:publish", f"{_P}:EnvPublishPayload",
+         "push what pods may see, sealed, for workers and operators that follow it",
+         "gtc op env publish prod oci://registry.example.com/envs/prod:prod", positionals=(ENV, "place"), required=(ENV, "place"),
+         hint="greentic-start --env-from {place} --trust-anchor FILE"),
+    Verb("env", "pull", f"{_P}:pull", f"{_P}:EnvPullPayload", "read a published environment and check its seal",
+         "gtc op env pull prod oci://registry.example.com/envs/prod:prod --output seed/", positionals=(ENV, "place"),
+         required=(ENV, "place"),
+         flags=(Flag("--output", "output", "write environment.json there", "DIR"), _GENERATION,
+                Flag("--trust-anchor", "trust_anchor", "the keys that must have sealed it", "FILE"))),
+    Verb("env", "history", f"{_P}:told_history", f"{_P}:EnvHistoryPayload", "the published generations, newest first",
+         "gtc op env history prod oci://registry.example.com/envs/prod:prod", positionals=(ENV, "place"), required=(ENV, "place")),
+    Verb("env", "rollback", f"{_P}:rollback", f"{_P}:EnvRollbackPayload", "publish the content of an older generation again",
+         "gtc op env rollback prod oci://registry.example.com/envs/prod:prod --generation 11", positionals=(ENV, "place"),
+         required=(ENV, "place"), flags=(_GENERATION,)),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),

@@ -14,6 +14,7 @@ from greentic.ground.documents import replace
 from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_delivery
 from greentic.model.environment import Environment
 from greentic.store import operator_key
+from greentic.trust.keys import SigningKey
 from greentic.trust.root import TrustRoot
 from greentic.trust.statements import SEAL, sign_content, statement_time
 
@@ -23,9 +24,17 @@ def sealed(env: Environment, root: TrustRoot, disk: Disk, clock: Clock) -> Envir
     if MEMBER not in env.extra:
         return env
     key = operator_key.load_trusted(disk, root, env.environment_id)
-    before = delivery_of(env)
+    return _signed(env, delivery_of(env).generation + 1, root, key, clock)
+
+
+def sealed_as(env: Environment, generation: int, root: TrustRoot, disk: Disk, clock: Clock) -> Environment:
+    """A projection of any environment, sealed as a generation of its own, for readers elsewhere. Raises `OperatorKeyError`."""
+    return _signed(env, generation, root, operator_key.load_trusted(disk, root, env.environment_id), clock)
+
+
+def _signed(env: Environment, generation: int, root: TrustRoot, key: SigningKey, clock: Clock) -> Environment:
     keys = {k.key_id.lower(): k.public_key_pem for k in root.keys}
-    env = with_delivery(env, replace(before, generation=before.generation + 1, keys=keys, seal=None))
+    env = with_delivery(env, replace(delivery_of(env), generation=generation, keys=keys, seal=None))
     name = f"{env.environment_id}/environment.json"
     seal = sign_content(SEAL, name, sealed_content(env), key, timestamp(clock.now_ns()))
     return with_delivery(env, replace(delivery_of(env), seal=seal))

@@ -34,6 +34,7 @@ from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.proof_key import proof_key
 from greentic.worker.provision import Bench, provision
+from greentic.worker.published import Published
 from greentic.worker.services import turn_services
 from greentic.worker.session_key import signing_key
 from greentic.worker.settings import Settings, StartOptions, read_settings
@@ -51,6 +52,8 @@ class Booted(NamedTuple):
     services: TurnServices
     proof_key: SigningKey
     """Of the worker: what it signs its proofs with."""
+    published: Published | None = None
+    """What is followed instead of the store."""
 
     @property
     def store(self) -> EnvironmentStore:
@@ -72,23 +75,26 @@ def boot(
 def _boot(options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events]) -> Booted:
     settings = read_settings(options, environ)
     store = EnvironmentStore(settings.store_root)
+    published = None if settings.published is None else Published(store, settings)
+    if published is not None:
+        settings = published.settings
     try:
         paths = store.paths(settings.env_id)
     except GreenticError as error:
         raise BootError(str(error)) from None
     if settings.archive is not None:
         _from_archive(settings.archive, store, settings)
-    if settings.env_id == LOCAL_ENV and not paths.environment.exists():
+    if published is None and settings.env_id == LOCAL_ENV and not paths.environment.exists():
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
-    candidate = read_candidate(store, settings)
+    candidate = read_candidate(store, settings) if published is None else published.first()
     terminal = sys.stderr is not None and sys.stderr.isatty()
     shape = settings.log_shape or ("text" if terminal else "json")
     log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level], shape=shape)
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *(published.warnings if published is not None else ())):
         log.warn("start", warning)
     on_lack(lambda text: log.warn("start", text))
-    return from_nothing(store, settings, candidate, log, events)
+    return from_nothing(store, settings, candidate, log, events)._replace(published=published)
 
 
 def from_nothing(

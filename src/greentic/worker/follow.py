@@ -1,8 +1,8 @@
 """A living worker: it follows its environment (formats: worker 15; and better: it pulls).
 
 Rules:
-1. When the store, the seed or a signal says that there may be something new, the document is read, checked and provisioned beside what
-   serves, then swapped in with one step. Nothing of what serves is touched before.
+1. When the store, the seed, a signal or the time says that there may be something new, the document is read, checked and provisioned
+   beside what serves, then swapped in with one step. Nothing of what serves is touched before.
 2. Any failure leaves the old set serving, is told in the log and in `/status`, and is tried again, later each time. So is a deployment
    that could not be had, while the others are served.
 3. The same document is not provisioned twice, unless something is to be tried again.
@@ -67,9 +67,10 @@ class Follower:
         clock: Clock,
         random: Random,
         together: Together,
+        every: float = POLL_SECONDS,
     ) -> None:
         self._steps, self._watch, self._log, self._clock, self._random = steps, watch, log, clock, random
-        self._together = together
+        self._together, self._every = together, every
         self._applied = self._wanted = digest
         self._desired = self._serving = serving.generation
         self._error: str | None = None
@@ -122,7 +123,11 @@ class Follower:
 
     def _run(self) -> None:
         while not self._stopping:
-            seconds = POLL_SECONDS if self._next is None else max(self._next - self._clock.monotonic(), 0.0)
+            # many workers follow one environment, and must not all ask at one moment
+            seconds = self._every * (0.75 + self._random.fraction() / 2)
+            if self._next is not None:
+                left = max(self._next - self._clock.monotonic(), 0.0)
+                seconds = left if self._error is not None else min(left, seconds)
             self._watch.wait(seconds)
             if not self._stopping:
                 self.look()

@@ -41,7 +41,7 @@ from greentic.worker.provision import provision
 from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.together import SharedDirectory
-from greentic.worker.watch import DirectoryWatch
+from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
 if TYPE_CHECKING:
     from greentic.ingress.status_proof import Prover
@@ -262,6 +262,8 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
 
     def read() -> Candidate:
         reread_tokens(app.gate, store.paths(settings.env_id), tokens_file, booted.log)
+        if booted.published is not None:
+            return booted.published.read()
         return read_candidate(store, settings, elements)
 
     steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
@@ -272,7 +274,10 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
     together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
-    return Follower(steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together)
+    every = POLL_SECONDS if settings.published is None else settings.published.every
+    return Follower(
+        steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together, every
+    )
 
 
 def reread_tokens(gate: BearerGate, paths: EnvPaths, named: Path | None, log: OperatorLog) -> None:

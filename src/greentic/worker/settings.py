@@ -25,6 +25,7 @@ from greentic.materialize.serving_plan import Scope
 from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
+from greentic.publication.place import is_directory
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -33,6 +34,7 @@ MORE_PORTS = 10
 MAX_PROCESSES = 64
 _WORKERS = "GREENTIC_WORKERS"
 MAX_DELAY = 600.0
+PUBLISHED_SECONDS = 10.0
 FINISH_SECONDS = 30.0
 """How long running requests may take after the door is closed."""
 
@@ -49,6 +51,8 @@ class StartOptions(NamedTuple):
     trust_anchor: Path | None = None
     archive: Path | None = None
     """An exported environment to boot from, without a network."""
+    env_from: str | None = None
+    """The place of a published environment to boot from and follow."""
     require_all: bool = False
     """Whether the failure of any deployment ends the boot."""
     proof_key: Path | None = None
@@ -63,6 +67,8 @@ class StartOptions(NamedTuple):
             words += ["--env", self.env]
         if self.store_root is not None:
             words += ["--store-root", str(self.store_root)]
+        if self.env_from is not None:
+            words += ["--env-from", self.env_from]
         if self.trust_anchor is not None:
             words += ["--trust-anchor", str(self.trust_anchor)]
         if self.proof_key is not None:
@@ -125,6 +131,16 @@ class SessionSettings(NamedTuple):
     """Where the processes of one worker keep them."""
 
 
+class PublishedSettings(NamedTuple):
+    """A published environment to boot from and follow."""
+
+    place: str
+    every: float = PUBLISHED_SECONDS
+    """Seconds between two looks, about."""
+    named: bool = False
+    """Whether it was told which environment to expect; else it is the one that is published."""
+
+
 class Settings(NamedTuple):
     """All that a worker is told; nothing further in reads a variable."""
 
@@ -136,6 +152,7 @@ class Settings(NamedTuple):
     """None: text at a terminal, else JSON."""
     seed: Path | None = None
     archive: Path | None = None
+    published: PublishedSettings | None = None
     scope: Scope = Scope()
     trust_anchor: Path | None = None
     allow_rollback: bool = False
@@ -165,6 +182,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             log_shape=_log_shape(options.log_format or variables.text("GREENTIC_LOG_FORMAT", environ)),
             seed=variables.path("GREENTIC_SEED_DIR", environ),
             archive=options.archive,
+            published=_published(options, environ),
             scope=read_scope(options, environ),
             trust_anchor=options.trust_anchor or variables.path("GREENTIC_TRUST_ANCHOR", environ),
             allow_rollback=variables.switch("GREENTIC_ALLOW_ROLLBACK", environ),
@@ -295,6 +313,25 @@ def _workers(option: str | None, environ: Mapping[str, str]) -> int:
     if not (told.isascii() and told.isdigit() and len(told) < 4 and 1 <= int(told) <= MAX_PROCESSES):
         raise InvalidArgument(f"{name} {told[:60]!r}: expected 1 to {MAX_PROCESSES}, or auto (one for each core)")
     return int(told)
+
+
+def _published(options: StartOptions, environ: Mapping[str, str]) -> PublishedSettings | None:
+    """Where the environment is published, if it is followed there. Raises `InvalidArgument` for a second source, or without an anchor."""
+    place = options.env_from or variables.text("GREENTIC_ENV_FROM", environ)
+    if not place:
+        return None
+    if options.archive is not None or variables.path("GREENTIC_SEED_DIR", environ) is not None:
+        raise InvalidArgument(
+            "--env-from: an archive or a seed directory says which environment to serve, too; give one of them"
+        )
+    anchored = options.trust_anchor or variables.path("GREENTIC_TRUST_ANCHOR", environ)
+    if anchored is None and not is_directory(place):
+        raise InvalidArgument(
+            "--env-from: who published it is told by a trust anchor, and none is given",
+            hint="--trust-anchor FILE, with the operator's public key (gtc op trust-root list)",
+        )
+    every = variables.seconds("GREENTIC_ENV_FROM_SECONDS", environ, least=0.05, most=86_400) or PUBLISHED_SECONDS
+    return PublishedSettings(place, every, bool(options.env or variables.text("GREENTIC_ENV", environ)))
 
 
 def _sessions(environ: Mapping[str, str]) -> SessionSettings:

@@ -1,0 +1,477 @@
+"""The operator at work: one wish, one namespace (formats: operator 1, 2, 3, 4).
+
+Rules:
+1. What is next is for `decide` to say; here it is done, and what came of it is remembered until it is told in the status.
+2. Objects are made what they should be by the same plan and apply as by `gtc op env reconcile`. Fields that others changed are taken back:
+   that is what healing means. Objects of others are not touched, unless the wish says so.
+3. Whatever fails leaves the cluster as it is. The reason stands in Degraded, and it is tried again later each time.
+4. In sync nothing is written but the Lease.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from greentic.cluster.apply import Outcome, Rules, converge, read_live, scoped
+from greentic.cluster.wait_served import Document, wait_served
+from greentic.controller.decide import RESYNC, Act, Situation, decide
+from greentic.controller.desired import Desired, Publication
+from greentic.controller.election import LEASE, RENEW, Election, Held
+from greentic.controller.metrics import Metrics
+from greentic.controller.watches import Watches
+from greentic.controller.wish import Wish, read_wish
+from greentic.controller.wish_status import Condition, Told, is_kept, status_of, turned
+from greentic.ground.backoff import Backoff
+from greentic.ground.clock import Clock, Random, timestamp
+from greentic.ground.documents import JsonObject, compact, parse
+from greentic.ground.errors import FetchError, GreenticError
+from greentic.k8s import names, render
+from greentic.k8s.health import Rollout, rollout
+from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
+from greentic.k8s.plan import Owner, make_plan
+from greentic.k8s.served import Served
+from greentic.net.terms import Terms
+
+STATUS_ANNOTATION = "greentic.ai/status"
+"""Where a ConfigMap carries what an `Environment` has in its status."""
+AGAIN = Backoff(first=1.0, longest=120.0)
+HEAR_SECONDS = 120.0
+MAX_NAMED = 5
+
+
+Log = Callable[[str], None]
+
+
+class Trouble(NamedTuple):
+    """What is in the way."""
+
+    reason: str
+    message: str
+
+
+class Operator:
+    """One process; several of them take turns by a Lease."""
+
+    def __init__(
+        self,
+        cluster: Callable[[], Cluster],
+        source: Ref,
+        me: str,
+        home: Path,
+        clock: Clock,
+        random: Random,
+        log: Log,
+        terms: Terms | None = None,
+    ) -> None:
+        assert source.namespace is not None
+        self._reach, self._source, self._clock, self._random, self._log = cluster, source, clock, random, log
+        self.metrics = Metrics()
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self.watches = Watches(cluster, source.namespace, clock, random, self.wake)
+        self.election = Election(cluster, Ref("Lease", f"{LEASE}-{source.name}"[:63], source.namespace), me, clock)
+        self._publication = Publication(home, clock, terms)
+        self._wish: Wish | None = None
+        self._wish_version = ""
+        self._selector: str | None = None
+        self._desired: Desired | None = None
+        self._status: JsonObject = {}
+        self._troubles: dict[str, Trouble] = {}
+        self._tried: dict[str, int] = {}
+        self._look_at = self._compare_at = 0.0
+        self._changed = False
+        self._applied: tuple[int, str] | None = None
+        self._deployments: dict[str, JsonObject] = {}
+        self._synced = Condition("Synced", "Unknown", "Starting")
+        self._objects = 0
+        self._heard: Trouble | None = None
+        self._led = False
+        self._turned = clock.monotonic()
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        self.watches.follow_wish(self._source)
+        voting = threading.Thread(target=self._vote, daemon=True, name="lease")
+        voting.start()
+        while not self._stopping.is_set():
+            self._woken.clear()
+            seconds = self.turn()
+            if seconds > 0 and not self._stopping.is_set():
+                self._woken.wait(seconds)
+        self.watches.stop()
+        voting.join(RENEW)
+        self.election.release()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._woken.set()
+
+    def alive(self) -> bool:
+        """Whether the loop has turned in the last minutes."""
+        return self._clock.monotonic() - self._turned < 300
+
+    def _vote(self) -> None:
+        """Hold or await the Lease (rules of `election`)."""
+        while not self._stopping.is_set():
+            before = self.election.leads()
+            try:
+                self.election.step()
+            except GreenticError as error:
+                self._log(f"lease: {error.message}")
+            if self.election.leads() != before:
+                self._log(
+                    "this operator holds the Lease"
+                    if self.election.leads()
+                    else f"`{self.election.holder}` holds the Lease"
+                )
+                self.wake()
+            self._stopping.wait(RENEW * (0.75 + self._random.fraction() / 2))
+
+    # -- one turn -----------------------------------------------------------------------------------------------------
+
+    def turn(self) -> float:
+        """Do the next thing; how long to rest then, unless woken."""
+        self._turned = self._clock.monotonic()
+        leads = self.election.leads()
+        if self._led and not leads:
+            self._applied, self._desired = None, None  # another may have gone on
+            self._publication.forget()
+        self._led = leads
+        self.metrics.set("leads", int(leads))
+        self._read_wish()
+        self._changed = self.watches.changed() or self._changed
+        wish = self._wish
+        status = self._what_is_told()
+        step = decide(
+            Situation(
+                now=self._clock.monotonic(),
+                leads=leads,
+                wish=None if wish is None else (wish.generation, wish.paused, wish.dry_run),
+                told=status == self._status or self._thing() is None,
+                document=self._desired.digest if self._desired is not None else None,
+                applied=self._applied,
+                changed=self._changed,
+                look_at=self._look_at,
+                compare_at=self._compare_at,
+                failing="apply" in self._troubles,
+            )
+        )
+        if step.act is Act.TELL:
+            return 0.0 if self._tell(status) else 2.0
+        if wish is not None and step.act is Act.LOOK:
+            self._look(wish)
+        elif wish is not None and step.act in (Act.CONVERGE, Act.COMPARE):
+            self._changed = False
+            self._compare(wish, dry_run=step.act is Act.COMPARE)
+        return step.seconds
+
+    def _thing(self) -> JsonObject | None:
+        return self.watches.wish(self._source)
+
+    def _read_wish(self) -> None:
+        thing = self._thing()
+        version = (
+            ""
+            if thing is None
+            else compact([metadata_of(thing).get("generation"), thing.get("spec"), thing.get("data")]).decode()
+        )
+        if version == self._wish_version:
+            return
+        if thing is not None and not self._status:
+            self._status = _told_before(thing)
+        self._wish_version, self._wish = version, None
+        self._troubles.pop("wish", None)
+        if thing is None:
+            self._log(f"{self._source} is gone; what runs is left as it is")
+            return
+        try:
+            self._wish = read_wish(thing)
+        except GreenticError as error:
+            self._trouble("wish", Trouble("WishInvalid", _text(error)))
+            return
+        self._publication.forget()
+        self._look_at = self._compare_at = self._clock.monotonic()
+
+    def _look(self, wish: Wish) -> None:
+        self.metrics.add("looks_total")
+        seen = max(_generation(self._status), self._desired.generation if self._desired is not None else 0)
+        try:
+            found = self._publication.look(wish, seen)
+        except GreenticError as error:
+            self.metrics.add("look_failures_total")
+            reason = "PublicationUnreachable" if isinstance(error, FetchError) else "PublicationRefused"
+            self._trouble("look", Trouble(reason, _text(error)))
+            self._look_at = self._clock.monotonic() + self._pause("look")
+            if self._desired is None:
+                self._take_that_of_pods(wish, seen)
+            return
+        self._well("look")
+        if found is not None:
+            self._take(found)
+        self._look_at = self._clock.monotonic() + wish.every * (0.75 + self._random.fraction() / 2)
+
+    def _take_that_of_pods(self, wish: Wish, seen: int) -> None:
+        try:
+            found = self._publication.of_pods(self._reach(), wish, seen)
+        except GreenticError as error:
+            self._log(f"the pods' own document is not used: {_text(error)}")
+            return
+        if found is not None:
+            self._take(found)
+
+    def _take(self, found: Desired) -> None:
+        self._desired, self._compare_at = found, self._clock.monotonic()
+        selector = names.owner_selector(found.env.environment_id)
+        if selector != self._selector:
+            self._selector = selector
+            self.watches.follow_objects(selector)
+        self._log(f"environment `{found.env.environment_id}`, generation {found.generation}")
+
+    def _compare(self, wish: Wish, *, dry_run: bool) -> None:
+        """Compare everything, and, unless it is a dry run, write what differs (rule 2)."""
+        assert self._desired is not None
+        self.metrics.add("reconciles_total")
+        desired, again = self._desired, self._applied == (wish.generation, self._desired.digest)
+        owner = Owner(desired.env.environment_id, wish.store)
+        cluster = Held(self._reach(), self.election)
+        try:
+            wanted = render.render(render.Desired(desired.env, wish.answers, wish.store))
+            objects = [thing for thing in wanted if thing["kind"] != "Namespace"]
+            if dry_run:
+                self._would(cluster, objects, wish, owner)
+            else:
+                rules = Rules(adopt=wish.adopt, force=True)
+                outcome = converge(cluster, objects, wish.answers.namespace, owner, rules, self._random, self._log)
+                self._done(outcome, cluster, again)
+        except GreenticError as error:
+            self._failed(error)
+        else:
+            self._applied = (wish.generation, desired.digest)
+            self._compare_at = self._clock.monotonic() + RESYNC
+        self.metrics.add("writes_total", cluster.writes)
+
+    def _would(self, cluster: Cluster, objects: list[JsonObject], wish: Wish, owner: Owner) -> None:
+        seen = read_live(cluster, wish.answers.namespace, owner, objects)
+        plan = scoped(make_plan(objects, seen.live, owner, adopt=wish.adopt), Rules())
+        refs = [str(i.ref) for i in plan.writes] + [f"{d.ref} (delete)" for d in plan.deletions]
+        named = ", ".join(refs[:MAX_NAMED]) + (f" and {len(refs) - MAX_NAMED} more" if len(refs) > MAX_NAMED else "")
+        self._synced = (
+            Condition("Synced", "False", "DryRun", f"{len(refs)} object(s) would be written: {named}")
+            if refs
+            else Condition("Synced", "True", "DryRun", "nothing would be written")
+        )
+        self._well("apply")
+
+    def _done(self, outcome: Outcome, cluster: Cluster, again: bool) -> None:
+        """Take over what came of a comparison. Raises the first failure."""
+        written = [*outcome.created, *outcome.changed, *outcome.pruned]
+        if written and again:
+            self.metrics.add("drift_healed_total", len(written))
+            self._event(
+                Condition("Synced", "True", "DriftHealed", f"put right: {', '.join(map(str, written[:MAX_NAMED]))}")
+            )
+        self._deployments = {r.name: t for r, t in outcome.objects.items() if r.kind == "Deployment"}
+        self._objects = len(outcome.applied)
+        if outcome.failures:
+            raise outcome.failures[0].error
+        self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
+        self._well("apply")
+        if any(ref.name == names.ENV_STORE for ref in written) or self._heard is None:
+            self._hear(cluster)
+
+    def _failed(self, error: GreenticError) -> None:
+        self.metrics.add("reconcile_failures_total")
+        reason = "ApplyFailed"
+        if isinstance(error, ClusterUnreachable):
+            reason = "ClusterUnreachable"
+        elif isinstance(error, ApiRefused):
+            reason = "RightsMissing" if error.forbidden else "AdmissionDenied" if error.denied else "ApiRefused"
+        elif "are not its own" in error.message:
+            reason = "NotOurs"
+        self._trouble("apply", Trouble(reason, _text(error)))
+        self._synced = Condition("Synced", "False", reason, _text(error))
+        self._applied = None
+        self._compare_at = self._clock.monotonic() + self._pause("apply")
+
+    def _hear(self, cluster: Cluster) -> None:
+        """Wait, beside the loop, until routers say that they serve the document; kubelets are hurried on the way."""
+        assert self._desired is not None
+        assert self._selector is not None
+        digest, routers = self._desired.digest, [t for n, t in self._deployments.items() if n == names.ROUTER]
+        document = Document(digest, str(self._source.namespace), self._selector, routers)
+        self._heard = Trouble("Spreading", "routers have not said yet that they serve the document")
+
+        def listen() -> None:
+            try:
+                heard = wait_served(cluster, document, HEAR_SECONDS, _Unseen(), self._clock)
+                found = Trouble("", heard.warning or "")
+            except GreenticError as error:
+                found = Trouble("NotServed", _text(error))
+            if self._desired is not None and self._desired.digest == digest:
+                self._heard = found
+                self.wake()
+
+        threading.Thread(target=listen, daemon=True, name="hear").start()
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def _what_is_told(self) -> JsonObject:
+        """The status as it should be now."""
+        wish, desired = self._wish, self._desired
+        synced = self._synced
+        if wish is not None and wish.paused:
+            synced = Condition("Synced", "Unknown", "Paused", "nothing is written while spec.paused is true")
+        degraded = next(iter(self._troubles.values()), None)
+        ready, failed = self._ready()
+        if degraded is None and failed is not None:
+            degraded = failed
+        conditions = (
+            ready,
+            synced,
+            Condition("Degraded", "True", degraded.reason, degraded.message)
+            if degraded is not None
+            else Condition("Degraded", "False", "AsExpected"),
+        )
+        observed = self._status.get("observedGeneration")
+        published = member(self._status, "published")
+        keeps = desired is None or self._applied is None or self._applied[1] != desired.digest
+        told = Told(
+            observed=wish.generation if wish is not None else observed if isinstance(observed, int) else 0,
+            conditions=conditions,
+            published=_generation(self._status) if keeps or desired is None else desired.generation,
+            document=str(published.get("document", "")) if keeps or desired is None else desired.digest,
+            manifest=str(published.get("manifest", "")) if keeps or desired is None else desired.manifest,
+            objects=self._objects,
+        )
+        self.metrics.set("generation", told.published)
+        self.metrics.set("objects", told.objects)
+        for condition in conditions:
+            self.metrics.set(condition.type.lower(), int(condition.status == "True"))
+        return status_of(told, self._status, timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000))
+
+    def _ready(self) -> tuple[Condition, Trouble | None]:
+        """The condition Ready, and a rollout that will not become ready."""
+        if not self._deployments:
+            return Condition("Ready", "Unknown", "Starting"), None
+        now: dict[str, Rollout] = {n: self.watches.rollouts.get(n) or rollout(t) for n, t in self._deployments.items()}
+        for name, found in now.items():
+            if found.failed is not None:
+                return Condition("Ready", "False", "RolloutFailed", f"{name}: {found.failed}"), Trouble(
+                    "RolloutFailed", f"Deployment `{name}`: {found.failed}"
+                )
+        waiting = sorted(n for n, found in now.items() if not found.done)
+        if waiting:
+            named = ", ".join(waiting[:MAX_NAMED])
+            return Condition(
+                "Ready", "False", "Progressing", f"{len(waiting)} of {len(now)} are not available: {named}"
+            ), None
+        if self._heard is not None and self._heard.reason:
+            return Condition("Ready", "False", self._heard.reason, self._heard.message), None
+        message = self._heard.message if self._heard is not None else ""
+        return Condition("Ready", "True", "Serving", message), None
+
+    def _tell(self, status: JsonObject) -> bool:
+        """Write the status and its events; whether that needs no other try."""
+        cluster, before = self._reach(), self._status
+        held = Held(cluster, self.election)
+        try:
+            if self._source.kind == "Environment":
+                kept = member(held.patch_status(self._source, status), "status")
+                if not is_kept(status, kept):
+                    self._log(
+                        "the cluster's definition of Environment does not keep the whole status; it is older than this operator. "
+                        "Next: apply that of gtc op operator render"
+                    )
+            else:
+                held.annotate(self._source, {STATUS_ANNOTATION: compact(status).decode()})
+        except ApiRefused as error:
+            self._log(f"the status cannot be told: {error.message}")
+        except GreenticError as error:
+            self._log(f"the status cannot be told now: {error.message}")
+            return False
+        self._status = status  # where it was refused, too: it would be refused again
+        for condition in turned(status, before):
+            self._log(f"{condition.type} is {condition.status}: {condition.reason} {condition.message}")
+            self._event(condition)
+        return True
+
+    def _event(self, condition: Condition) -> None:
+        """An event on the object; one that cannot be written is no matter."""
+        thing, now = self._thing(), timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000)
+        if thing is None:
+            return
+        suffix = self._random.octets(6).hex()
+        source: JsonObject = {
+            "apiVersion": str(thing.get("apiVersion") or "v1"), "kind": self._source.kind, "name": self._source.name,
+            "namespace": self._source.namespace, "uid": str(metadata_of(thing).get("uid", "")),
+        }  # fmt: skip
+        bad = (condition.type == "Degraded") == (condition.status == "True")
+        event: JsonObject = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{self._source.name}.{suffix}", "namespace": self._source.namespace},
+            "involvedObject": source,
+            "type": "Warning"
+            if bad and condition.status != "Unknown" and condition.reason != "AsExpected"
+            else "Normal",
+            "reason": condition.reason,
+            "message": (condition.message or f"{condition.type} is {condition.status}")[:1000],
+            "source": {"component": "greentic-operator"},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            Held(self._reach(), self.election).create(event)
+        except GreenticError as error:
+            self._log(f"no event: {error.message}")
+
+    # -- troubles -----------------------------------------------------------------------------------------------------
+
+    def _trouble(self, what: str, found: Trouble) -> None:
+        if self._troubles.get(what) != found:
+            self._log(f"{found.reason}: {found.message}")
+        self._troubles[what] = found
+
+    def _well(self, what: str) -> None:
+        self._troubles.pop(what, None)
+        self._tried.pop(what, None)
+
+    def _pause(self, what: str) -> float:
+        self._tried[what] = self._tried.get(what, 0) + 1
+        return AGAIN.pause(self._tried[what], self._random)
+
+
+class _Unseen:
+    """Nobody watches."""
+
+    def show_served(self, pods: dict[str, Served]) -> None: ...
+
+
+def _text(error: GreenticError) -> str:
+    return f"{error.message}" + (f" Next: {error.hint}" if error.hint else "")
+
+
+def _generation(status: JsonObject) -> int:
+    found = member(status, "published").get("generation")
+    return found if isinstance(found, int) else 0
+
+
+def _told_before(thing: JsonObject) -> JsonObject:
+    """The status that an operator left before."""
+    if thing.get("kind") != "ConfigMap":
+        return member(thing, "status")
+    text = member(thing, "metadata", "annotations").get(STATUS_ANNOTATION)
+    try:
+        found = parse(text) if isinstance(text, str) else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

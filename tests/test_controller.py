@@ -1,0 +1,618 @@
+"""The operator: what it is asked for, who acts, what it does next, and that it keeps a namespace as what is published says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Author
+from greentic.controller import grants, wish
+from greentic.controller.decide import RESYNC, Act, Situation, decide
+from greentic.controller.election import DEADLINE, DURATION, Election, Held, Move, Sight, next_move
+from greentic.controller.loop import STATUS_ANNOTATION, Operator
+from greentic.controller.metrics import FAMILIES, Metrics, serve
+from greentic.controller.watches import fingerprint
+from greentic.controller.wish_status import MAX_MESSAGE, Condition, Told, is_kept, status_of, turned
+from greentic.deployer import operator_render
+from greentic.ground.clock import CLOCK
+from greentic.ground.documents import replace
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.k8s import names
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, metadata_of, ref_of
+from greentic.operate import env_packs
+from greentic.release import env_publish
+from simulators import CountingRandom, FakeClock, LivingCluster
+
+IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
+NS = "gtc-local"
+SOURCE = Ref("Environment", "local", NS)
+
+
+def asked(spec: dict, generation: int = 1, name: str = "local") -> dict:
+    metadata = {"name": name, "namespace": NS, "generation": generation}
+    return {"apiVersion": "greentic.ai/v1alpha1", "kind": "Environment", "metadata": metadata, "spec": spec}
+
+
+GOOD = {"from": "oci://r.example/envs/local:prod", "answers": {"runtime_image": IMAGE}}
+
+
+# -- the wish ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wish_is_read_from_an_environment_and_from_a_config_map():
+    read = wish.read_wish(asked(GOOD, 7))
+    assert (read.generation, read.place, read.store, read.every, read.paused) == (
+        7,
+        GOOD["from"],
+        "op-local",
+        30.0,
+        False,
+    )
+    assert read.answers.namespace == NS and read.answers.runtime_image == IMAGE
+    held = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "local", "namespace": NS},
+        "data": {"spec.yaml": json.dumps(GOOD | {"paused": True})},
+    }
+    assert wish.read_wish(held).paused
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"form": "x"}, "spec.form: unknown"),
+        ({"from": None}, "spec.from: missing"),
+        ({"from": 7}, "spec.from: expected a text"),
+        ({"paused": "yes"}, "spec.paused: expected true or false"),
+        ({"everySeconds": 0}, "spec.everySeconds"),
+        ({"everySeconds": True}, "spec.everySeconds"),
+        ({"environment": "../x"}, "spec.environment"),
+        ({"answers": {"runtime_image": IMAGE, "namespace": "kube-system"}}, "spec.answers.namespace"),
+        ({"answers": {"runtime_image": IMAGE, "kubeconfig_context": "x"}}, "kubeconfig_context"),
+        ({"answers": {"router_replicas": 1, "runtime_image": IMAGE}}, "router_replicas must be >= 2"),
+        ({"answers": {}}, "spec.answers.runtime_image: missing"),
+        ({"answers": "x"}, "spec.answers: "),
+    ],
+)
+def test_a_wish_that_makes_no_sense_names_the_field(change, told):
+    with pytest.raises(InvalidArgument, match=told):
+        wish.read_wish(asked(GOOD | change))
+
+
+# -- the Lease --------------------------------------------------------------------------------------------------------
+
+
+def lease(holder: str, version: str) -> dict:
+    return {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": holder}}
+
+
+def test_a_lease_is_taken_when_nobody_renews_it_by_our_own_clock():
+    assert next_move(None, "me", Sight(), 5)[0] is Move.CREATE
+    assert next_move(lease("", "1"), "me", Sight(), 5)[0] is Move.TAKE
+    assert next_move(lease("me", "1"), "me", Sight(), 5)[0] is Move.RENEW
+    move, seen = next_move(lease("you", "1"), "me", Sight(), 5)
+    assert move is Move.WAIT and seen == Sight("you", "1", 5)
+    assert next_move(lease("you", "1"), "me", seen, 5 + DURATION - 0.1)[0] is Move.WAIT
+    assert next_move(lease("you", "1"), "me", seen, 5 + DURATION)[0] is Move.TAKE
+    assert next_move(lease("you", "2"), "me", seen, 5 + DURATION) == (Move.WAIT, Sight("you", "2", 5 + DURATION))
+
+
+def election(cluster: LivingCluster, me: str, clock: FakeClock) -> Election:
+    return Election(lambda: cluster, Ref("Lease", "l", NS), me, clock)
+
+
+def test_one_of_two_leads_and_the_other_takes_over_when_it_is_killed_or_gives_back():
+    cluster, clock = LivingCluster(), FakeClock()
+    one, two = election(cluster, "one", clock), election(cluster, "two", clock)
+    assert one.step() and not two.step() and two.holder == "one"
+    for _ in range(10):
+        clock.sleep(3)
+        assert one.step() and not two.step() and not two.leads()
+    clock.sleep(DEADLINE)  # one is killed while it holds the Lease
+    assert not one.leads() and not two.step()
+    clock.sleep(DURATION - DEADLINE)
+    assert two.step() and two.leads() and not one.step()
+    two.release()
+    assert not two.leads() and one.step()
+    spec = member(cluster.objects[Ref("Lease", "l", NS)], "spec")
+    assert spec["leaseTransitions"] == 2 and spec["holderIdentity"] == "one"
+
+
+def test_of_two_that_take_a_lease_at_once_one_is_refused_and_writes_nothing():
+    cluster, clock = LivingCluster(), FakeClock()
+    one, two = election(cluster, "one", clock), election(cluster, "two", clock)
+    seen: list[bool] = []
+
+    def race(verb: str, kind: str) -> None:
+        if verb == "create" and not seen:
+            seen.append(True)
+            assert two.step()
+
+    cluster.fault = race
+    assert not one.step() and two.leads()
+    held = Held(cluster, one)
+    assert held.get(Ref("Lease", "l", NS)) is not None
+    for write in (
+        lambda: held.create(lease("x", "1")),
+        lambda: held.update(lease("x", "1")),
+        lambda: held.apply(asked(GOOD), force=True),
+        lambda: held.delete(SOURCE, uid="u", resource_version=None),
+        lambda: held.annotate(SOURCE, {}),
+        lambda: held.patch_status(SOURCE, {}),
+    ):
+        with pytest.raises(Conflict, match="the Lease was lost"):
+            write()
+    assert held.writes == 0
+
+
+# -- what is next -----------------------------------------------------------------------------------------------------
+
+AT = Situation(100.0, True, (1, False, False), True, "doc", (1, "doc"), False, 130.0, 100.0 + RESYNC)
+
+
+@pytest.mark.parametrize(
+    ("change", "act"),
+    [
+        ({}, Act.REST),
+        ({"leads": False, "changed": True}, Act.STAND_BY),
+        ({"wish": None}, Act.REST),
+        ({"wish": None, "told": False}, Act.TELL),
+        ({"wish": (2, True, False), "changed": True, "look_at": 0.0}, Act.REST),
+        ({"wish": (2, True, False), "told": False}, Act.TELL),
+        ({"look_at": 100.0}, Act.LOOK),
+        ({"changed": True}, Act.CONVERGE),
+        ({"wish": (2, False, False)}, Act.CONVERGE),
+        ({"wish": (2, False, True)}, Act.COMPARE),
+        ({"document": "newer"}, Act.CONVERGE),
+        ({"document": None, "changed": True, "applied": None}, Act.REST),
+        ({"compare_at": 100.0}, Act.CONVERGE),
+        ({"changed": True, "failing": True}, Act.REST),
+        ({"changed": True, "failing": True, "compare_at": 99.0}, Act.CONVERGE),
+        ({"told": False}, Act.TELL),
+    ],
+)
+def test_what_is_next(change, act):
+    found = decide(AT._replace(**change))
+    assert found.act is act
+    assert found.seconds > 0 if act in (Act.REST, Act.STAND_BY) else True
+
+
+def test_a_status_keeps_its_times_and_tells_what_turned():
+    told = Told(1, (Condition("Ready", "True", "Serving"), Condition("Degraded", "False", "AsExpected", "x" * 5000)))
+    first = status_of(told, {}, "t1")
+    assert status_of(told, first, "t2") == first and len(turned(first, {})) == 2 and turned(first, first) == []
+    assert len(first["conditions"][1]["message"]) == MAX_MESSAGE
+    second = status_of(told._replace(conditions=(Condition("Ready", "False", "Progressing"),)), first, "t2")
+    assert second["conditions"][0]["lastTransitionTime"] == "t2" and turned(second, first)[0].reason == "Progressing"
+    assert is_kept(first, first) and not is_kept(first, {"observedGeneration": 1})
+
+
+def test_bookkeeping_and_status_are_no_change():
+    thing = asked(GOOD)
+    same = {**thing, "status": {"x": 1}, "metadata": {**thing["metadata"], "resourceVersion": "9", "managedFields": []}}
+    assert fingerprint(thing) == fingerprint(same)
+    assert fingerprint(thing) != fingerprint(asked({**GOOD, "paused": True}))
+
+
+# -- at work ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(author: Author, hello: Path, tmp_path: Path) -> Path:
+    author.create()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle", "one", ("/one",))
+    publish(author, tmp_path / "place")
+    return tmp_path / "place"
+
+
+def publish(author: Author, place: Path) -> env_publish.EnvPublished:
+    return env_publish.publish(author.context, env_publish.EnvPublishPayload(environment_id="local", place=str(place)))
+
+
+def until(condition: Callable[[], object], what: str = "") -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+class Running:
+    """An operator in threads of its own."""
+
+    def __init__(self, cluster: LivingCluster, home: Path, me: str = "one", source: Ref = SOURCE) -> None:
+        self.cluster, self.logged = cluster, list[str]()
+        self.operator = Operator(lambda: cluster, source, me, home, CLOCK, CountingRandom(), self.logged.append)
+        self.thread = threading.Thread(target=self.operator.run, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.operator.stop()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+class Scene:
+    """A cluster with a wish, and whoever keeps it."""
+
+    def __init__(self, author: Author, place: Path, tmp_path: Path) -> None:
+        self.author, self.place, self.tmp_path = author, place, tmp_path
+        self.cluster = LivingCluster()
+        keys = author.context.store.trust_root("local").keys
+        self.spec = {
+            "from": str(place),
+            "answers": {"runtime_image": IMAGE},
+            "everySeconds": 1,
+            "trustAnchor": keys[0].public_key_pem,
+        }
+        self.running: list[Running] = []
+
+    def wish(self, generation: int = 1, **change: object) -> None:
+        self.spec = {**self.spec, **change}
+        thing = asked(self.spec, generation)
+        before = self.cluster.objects.get(SOURCE)
+        self.cluster.put({**thing, "status": member(before, "status")} if before is not None else thing)
+
+    def start(self, me: str = "one") -> Running:
+        found = Running(self.cluster, self.tmp_path / f"home-{me}", me)
+        self.running.append(found)
+        return found
+
+    def condition(self, kind: str) -> dict:
+        status = member(self.cluster.objects[SOURCE], "status")
+        return next((c for c in status.get("conditions") or [] if c["type"] == kind), {})  # type: ignore[union-attr, index, call-overload, return-value]
+
+    def synced(self) -> None:
+        until(lambda: self.condition("Synced").get("status") == "True", str(self.running[-1].logged))
+
+    def document(self) -> dict:
+        return json.loads(
+            str(member(self.cluster.objects[Ref("ConfigMap", names.ENV_STORE, NS)], "data")["environment.json"])
+        )
+
+    def quiet(self) -> list:
+        """What is written while nothing happens, the Lease left out."""
+        until(lambda: self.running[-1].operator.metrics["reconciles_total"] >= 2)
+        self.cluster.written.clear()
+        compared = self.running[-1].operator.metrics["looks_total"]
+        until(lambda: self.running[-1].operator.metrics["looks_total"] >= compared + 2)
+        return [w for w in self.cluster.written if w[1].kind != "Lease"]
+
+
+@pytest.fixture
+def scene(author: Author, place: Path, tmp_path: Path) -> Iterator[Scene]:
+    found = Scene(author, place, tmp_path)
+    yield found
+    for running in found.running:
+        running.stop()
+
+
+def test_what_is_published_becomes_objects_and_in_sync_nothing_is_written(scene, author, hello):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    kinds = {ref.kind for ref in scene.cluster.objects}
+    assert {"Deployment", "Service", "ConfigMap", "NetworkPolicy"} <= kinds and "Namespace" not in kinds
+    until(lambda: scene.condition("Ready").get("status") == "True", str(scene.condition("Ready")))
+    status = member(scene.cluster.objects[SOURCE], "status")
+    assert status["observedGeneration"] == 1 and member(status, "published")["generation"] == 1
+    assert scene.condition("Degraded")["status"] == "False"
+    assert scene.quiet() == []
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle", "two", ("/two",))
+    told = publish(author, scene.place)
+    until(
+        lambda: (
+            member(member(scene.cluster.objects[SOURCE], "status"), "published").get("generation") == told.generation
+        )
+    )
+    assert len(scene.document()["bundles"]) == 2
+    assert {e["reason"] for e in scene.cluster.events} >= {"InSync", "Serving"}
+    assert all(e["involvedObject"]["name"] == "local" for e in scene.cluster.events)
+    assert running.operator.metrics["leads"] == 1 and running.operator.metrics["generation"] == told.generation
+
+
+@pytest.mark.parametrize("how", ["deleted", "changed", "stolen"])
+def test_drift_is_healed_when_the_watch_tells(how, scene):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.quiet()
+    ref = Ref("Service", names.ROUTER, NS)
+    good = fingerprint(scene.cluster.objects[ref])
+    began = time.monotonic()
+    if how == "deleted":
+        scene.cluster.remove(ref)
+    else:
+        thing = json.loads(json.dumps(scene.cluster.objects[ref]))
+        thing["spec"]["type"] = "NodePort"
+        if how == "stolen":
+            fields = {"f:spec": {"f:type": {}}}
+            thing["metadata"]["managedFields"].append(
+                {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields}
+            )
+            del thing["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:type"]
+        scene.cluster.put(thing)
+    until(lambda: ref in scene.cluster.objects and fingerprint(scene.cluster.objects[ref]) == good)
+    assert time.monotonic() - began < 5
+    until(lambda: running.operator.metrics["drift_healed_total"] == 1)
+    until(lambda: "DriftHealed" in {e["reason"] for e in scene.cluster.events})
+
+
+def test_strangers_are_not_touched_and_that_is_told(scene):
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": names.ROUTER, "namespace": NS, "labels": {}},
+        "spec": {"x": 1},
+    }
+    scene.cluster.put(stranger)
+    other = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "other", "namespace": NS, "labels": {}},
+        "spec": {"x": 1},
+    }
+    scene.cluster.put(other)
+    scene.wish()
+    scene.start()
+    until(lambda: scene.condition("Degraded").get("reason") == "NotOurs")
+    assert member(scene.cluster.objects[ref_of(stranger)], "spec") == {"x": 1}
+    assert not any(ref.kind == "Deployment" for ref in scene.cluster.objects)
+    scene.wish(2, adopt=True)
+    scene.synced()
+    assert member(scene.cluster.objects[ref_of(other)], "spec") == {"x": 1}
+
+
+def test_a_paused_wish_writes_nothing_and_a_dry_one_tells_what_it_would(scene):
+    scene.wish(paused=True)
+    running = scene.start()
+    until(lambda: scene.condition("Synced").get("reason") == "Paused")
+    assert running.operator.metrics["writes_total"] == 0
+    scene.wish(2, paused=False, dryRun=True)
+    until(lambda: scene.condition("Synced").get("reason") == "DryRun")
+    assert "object(s) would be written" in scene.condition("Synced")["message"]
+    assert not any(ref.kind in ("Deployment", "Service") for ref in scene.cluster.objects)
+    scene.wish(3, dryRun=False)
+    scene.synced()
+
+
+def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(scene):
+    scene.wish()
+    first = scene.start()
+    scene.synced()
+    document = scene.document()
+    away = scene.place.with_name("away")
+    scene.place.rename(away)
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable")
+    first.stop()
+    scene.running.clear()
+    scene.start("two")  # with an empty home: it takes the document of the pods
+    ref = Ref("Service", names.ROUTER, NS)
+    until(lambda: "generation 1" in " ".join(scene.running[0].logged), str(scene.running[0].logged))
+    scene.cluster.remove(ref)
+    until(lambda: ref in scene.cluster.objects)
+    assert scene.document() == document
+    away.rename(scene.place)
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+def test_threat_rollback_an_older_generation_is_refused_by_an_operator_that_starts_anew(scene, author, hello):
+    old = (scene.place / "index.json").read_bytes()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle", "two", ("/two",))
+    publish(author, scene.place)
+    scene.wish()
+    first = scene.start()
+    scene.synced()
+    first.stop()
+    scene.running.clear()
+    (scene.place / "index.json").write_bytes(old)
+    scene.start("two")
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused")
+    assert "has seen 2" in scene.condition("Degraded")["message"] and len(scene.document()["bundles"]) == 2
+
+
+def test_threat_stripped_signature_what_nobody_trusted_sealed_is_not_applied(scene, author, tmp_path):
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    pem = (
+        Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    )
+    scene.wish(trustAnchor=pem)
+    scene.start()
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused")
+    assert "not sealed by a key of the trust anchor" in scene.condition("Degraded")["message"]
+    assert not any(ref.kind == "Deployment" for ref in scene.cluster.objects)
+
+
+def refusing(verbs: tuple[str, ...], kind: str, error: Callable[[], Exception]) -> Callable[[str, str], None]:
+    def fault(verb: str, of: str) -> None:
+        if of == kind and verb in verbs:
+            raise error()
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("verbs", "kind", "error", "reason"),
+    [
+        (("patch",), "Service", lambda: ApiRefused("services is forbidden", status=403), "RightsMissing"),
+        (("list",), "Service", lambda: ApiRefused("services is forbidden", status=403), "RightsMissing"),
+        (("patch",), "Deployment", lambda: ApiRefused("exceeded quota: pods", status=403), "RightsMissing"),
+        (("patch",), "Deployment", lambda: ApiRefused("webhook denied the request: no", status=400), "AdmissionDenied"),
+        (("patch",), "ConfigMap", lambda: ClusterUnreachable("cannot reach the cluster"), "ClusterUnreachable"),
+    ],
+)
+def test_what_the_server_refuses_is_told_and_tried_again(verbs, kind, error, reason, scene):
+    scene.wish()
+    scene.cluster.fault = refusing(verbs, kind, error)
+    scene.start()
+    until(lambda: scene.condition("Degraded").get("reason") == reason, str(scene.condition("Degraded")))
+    assert scene.condition("Synced")["status"] == "False"
+    scene.cluster.fault = lambda *_: None
+    scene.synced()
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+def test_rights_to_watch_and_to_write_events_are_done_without(scene):
+    def fault(verb: str, kind: str) -> None:
+        if kind == "Event" or (verb == "watch" and kind == "Service"):
+            raise ApiRefused(f"{kind} is forbidden", status=403)
+
+    scene.cluster.fault = fault
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    until(lambda: "Service" in running.operator.watches.troubles)
+    assert any("no event" in line for line in running.logged)
+
+
+def test_an_older_definition_that_drops_the_status_is_told_and_does_not_stop_it(scene):
+    scene.cluster.prunes_status = True
+    scene.wish()
+    running = scene.start()
+    until(lambda: any("is older than this operator" in line for line in running.logged))
+    until(lambda: any(ref.kind == "Deployment" for ref in scene.cluster.objects))
+    scene.quiet()
+
+
+def test_a_wish_that_is_damaged_or_gone_leaves_what_runs(scene):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.wish(2, answers={"runtime_image": IMAGE, "replicaz": 3})
+    until(lambda: scene.condition("Degraded").get("reason") == "WishInvalid")
+    assert "replicaz" in scene.condition("Degraded")["message"]
+    there = {r for r in scene.cluster.objects if r.kind == "Deployment"}
+    scene.cluster.remove(SOURCE)
+    until(lambda: any("is gone; what runs is left" in line for line in running.logged))
+    assert there and there <= set(scene.cluster.objects)
+
+
+def test_two_operators_take_turns(scene):
+    scene.wish()
+    first = scene.start("one")
+    scene.synced()
+    second = scene.start("two")
+    until(lambda: second.operator.election.holder.startswith("one"))
+    assert not second.operator.election.leads() and second.operator.metrics["writes_total"] == 0
+    first.stop()  # it gives the Lease back
+    ref = Ref("Service", names.ROUTER, NS)
+    until(second.operator.election.leads)
+    scene.cluster.remove(ref)
+    until(lambda: ref in scene.cluster.objects)
+    scene.running.remove(first)
+
+
+def test_rollouts_that_stand_still_are_told(scene, place):
+    scene.cluster.stuck = {names.ROUTER}
+    scene.wish()
+    scene.start()
+    until(lambda: scene.condition("Ready").get("reason") == "Progressing")
+    assert names.ROUTER in scene.condition("Ready")["message"]
+    thing = scene.cluster.objects[Ref("Deployment", names.ROUTER, NS)]
+    gone = [{"type": "Progressing", "reason": "ProgressDeadlineExceeded", "message": "too long"}]
+    scene.cluster.put({**thing, "status": {**member(thing, "status"), "conditions": gone}})
+    until(lambda: scene.condition("Degraded").get("reason") == "RolloutFailed")
+
+
+def test_a_config_map_may_hold_the_wish(scene, tmp_path):
+    source = Ref("ConfigMap", "local", NS)
+    scene.cluster.put(
+        {
+            "kind": "ConfigMap",
+            "metadata": {"name": "local", "namespace": NS},
+            "data": {"spec.yaml": json.dumps(scene.spec)},
+        }
+    )
+    scene.running.append(Running(scene.cluster, tmp_path / "home", "one", source))
+
+    def status() -> dict:
+        text = member(scene.cluster.objects[source], "metadata", "annotations").get(STATUS_ANNOTATION, "{}")
+        return json.loads(str(text))
+
+    until(lambda: any(c["type"] == "Synced" and c["status"] == "True" for c in status().get("conditions", [])))
+    assert status()["published"]["generation"] == 1
+
+
+# -- what it needs ----------------------------------------------------------------------------------------------------
+
+
+def bind(author: Author, **answers: object) -> None:
+    root = author.context.store.paths("local").root
+    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE, **answers}))
+    payload = env_packs.EnvPackBindingPayload(
+        environment_id="local",
+        slot="deployer",
+        kind="greentic.deployer.k8s@1.0.0",
+        pack_ref="builtin",
+        answers_ref="answers.json",
+    )
+    env_packs.add(author.context, payload)
+
+
+@pytest.mark.parametrize("kind", ["Environment", "ConfigMap"])
+def test_the_rendered_operator_has_rights_in_its_namespace_alone_and_a_wish_that_it_can_read(
+    kind, place, author, tmp_path
+):
+    bind(author, oci_insecure_registries=["r.example:5000"], kubeconfig_context="laptop")
+    payload = operator_render.OperatorRenderPayload(
+        environment_id="local", place="oci://r.example:5000/envs/local:prod", kind=kind, output=str(tmp_path / "out")
+    )
+    told = operator_render.render_operator(author.context, payload)
+    assert len(told.files) == told.object_count == (8 if kind == "Environment" else 7)
+    objects = operator_render.render_operator(author.context, replace(payload, output=None)).manifests
+    assert {metadata_of(o).get("namespace", NS) for o in objects} == {NS}
+    assert not any(o["kind"].startswith("ClusterRole") for o in objects)
+    rules = next(o for o in objects if o["kind"] == "Role")["rules"]
+    assert not any("*" in rule[key] for rule in rules for key in ("apiGroups", "resources", "verbs"))
+    assert ("greentic.ai" in json.dumps(rules)) == (kind == "Environment")
+    thing = next(o for o in objects if o["kind"] == kind)
+    read = wish.read_wish(thing)
+    assert read.store == names.store_identity(author.context.store.paths("local").root) and read.env_id == "local"
+    text = json.dumps(objects)
+    assert "PRIVATE KEY" not in text and "laptop" not in text and read.anchor.startswith("-----BEGIN PUBLIC KEY-----")
+    fence = next(o for o in objects if o["kind"] == "NetworkPolicy")["spec"]
+    assert [p["port"] for p in fence["egress"][0]["ports"]] == [443, 5000, 6443]
+
+
+def test_every_key_of_a_wish_is_in_the_definition():
+    version = grants.definition()["spec"]["versions"][0]
+    assert set(version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]) == set(wish.KEYS)
+    assert version["name"] == grants.VERSION and "status" in version["subresources"]
+
+
+def test_an_operator_is_not_rendered_from_what_it_could_not_follow(place, author):
+    payload = operator_render.OperatorRenderPayload(environment_id="local", place="oci://r.example/e:1")
+    with pytest.raises(GreenticError):
+        operator_render.render_operator(author.context, payload)
+    bind(author)
+    with pytest.raises(InvalidArgument, match="a directory of this machine"):
+        operator_render.render_operator(author.context, replace(payload, place="/tmp/x"))
+
+
+def test_metrics_tell_every_family_and_probes_answer():
+    metrics, alive = Metrics(), [True]
+    metrics.add("writes_total", 3)
+    server = serve(0, metrics, lambda: alive[0])
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        text = urllib.request.urlopen(f"{url}/metrics").read().decode()
+        assert "greentic_operator_writes_total 3\n" in text and all(
+            f"greentic_operator_{name} " in text for name in FAMILIES
+        )
+        assert urllib.request.urlopen(f"{url}/livez").status == 200
+        alive[0] = False
+        for path, code in (("/livez", 503), ("/other", 404)):
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(url + path)
+            assert error.value.code == code
+    finally:
+        server.shutdown()
+        server.server_close()

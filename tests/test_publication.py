@@ -1,0 +1,432 @@
+"""An environment as an artifact: published, pulled, rolled back, and followed by workers that boot from it."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import http.server
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Author
+from greentic.ground.documents import compact, replace
+from greentic.ground.errors import BootError, Conflict, FetchError, InvalidArgument, NotFound, UntrustedBundle
+from greentic.model.delivery import delivery_of, with_delivery
+from greentic.operate.change import Context
+from greentic.publication.artifact import (
+    ARTIFACT,
+    LAYER,
+    MAX_ENVIRONMENT,
+    Edition,
+    document_tag,
+    edition_of,
+    manifest_of,
+    press,
+    sha256_of,
+    unpress,
+)
+from greentic.publication.layout_place import MAX_LISTED, Layout, listed
+from greentic.publication.place import by_name, place_of, push
+from greentic.release import env_publish
+from greentic.store.environments import EnvironmentStore
+from greentic.worker.boot import Booted, boot
+from greentic.worker.settings import StartOptions
+from simulators import CountingRandom, FakeClock
+from test_delivery import RegistryProcess
+from test_programs import Worker, ask
+
+
+def publish(author: Author, place: object) -> env_publish.EnvPublished:
+    return env_publish.publish(
+        author.context, env_publish.EnvPublishPayload(environment_id=author.env_id, place=str(place))
+    )
+
+
+def rollback(author: Author, place: object, generation: int | None = None) -> env_publish.EnvPublished:
+    payload = env_publish.EnvRollbackPayload(environment_id=author.env_id, place=str(place), generation=generation)
+    return env_publish.rollback(author.context, payload)
+
+
+def generations(author: Author, place: object) -> list[int]:
+    payload = env_publish.EnvHistoryPayload(environment_id=author.env_id, place=str(place))
+    return [e.generation for e in env_publish.told_history(author.context, payload).editions]
+
+
+@pytest.fixture
+def published(author: Author, hello: Path, tmp_path: Path) -> Path:
+    """A directory with the first generation of an environment that routes /one."""
+    author.create()
+    author.deployed(hello, f"file://{hello}", "one", ("/one",))
+    publish(author, tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def web(published: Path) -> Iterator[str]:
+    """The same behind a web server."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(published)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def anchor(author: Author) -> Path:
+    return author.context.store.paths(author.env_id).trust_root
+
+
+def start(author: Author, place: object, tmp_path: Path, **options: object) -> Booted:
+    """Boot a worker whose store was empty before the first time."""
+    told = StartOptions(None, tmp_path / "worker", trust_anchor=anchor(author), env_from=str(place))._replace(**options)  # type: ignore[arg-type]
+    return boot(told, {"HOME": str(tmp_path / "worker-home")})
+
+
+def routes(worker: Booted) -> list[str]:
+    return sorted(p for r in worker.activation.routes for p in r.prefixes)
+
+
+# -- the format -----------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_says_what_it_is_and_is_the_same_each_time():
+    pressed = press(b'{"a": 1}')
+    data = manifest_of("prod", 7, pressed, sha256_of(b"before"), 3, "2026-01-02T03:04:05Z")
+    assert data == manifest_of("prod", 7, press(b'{"a": 1}'), sha256_of(b"before"), 3, "2026-01-02T03:04:05Z")
+    edition = edition_of(data, "here")
+    assert edition == Edition(
+        sha256_of(data), "prod", 7, pressed.document, pressed.layer_digest, len(pressed.layer), sha256_of(b"before"), 3,
+        "2026-01-02T03:04:05Z",
+    )  # fmt: skip
+    assert unpress(pressed.layer, edition, "here") == b'{"a": 1}'
+    assert document_tag(pressed.document) == f"document-{pressed.document[7:]}"
+    raw = json.loads(data)
+    assert raw["artifactType"] == ARTIFACT and raw["layers"][0]["mediaType"] == LAYER
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update(artifactType="application/x"), "artifact type is `application/x`"),
+        (lambda m: m.update(layers=[]), "one layer"),
+        (lambda m: m["layers"].append(m["layers"][0]), "one layer"),
+        (lambda m: m["layers"][0].update(size=1 << 40), "at most"),
+        (lambda m: m["layers"][0].update(size=True), "at most"),
+        (lambda m: m["layers"][0].update(digest="sha256:no"), "not named by their sha256"),
+        (lambda m: m["annotations"].update({"ai.greentic.environment.id": "../x"}), "no environment's id"),
+        (lambda m: m["annotations"].update({"ai.greentic.environment.generation": "9" * 40}), "no generation"),
+        (lambda m: m["annotations"].update({"ai.greentic.environment.previous": "x"}), "no digest"),
+        (lambda m: m.pop("annotations"), "expected annotations"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(change: Callable[[dict], object], told: str):
+    raw = json.loads(manifest_of("prod", 7, press(b"{}"), None, None, ""))
+    change(raw)
+    with pytest.raises(FetchError, match=told):
+        edition_of(json.dumps(raw).encode(), "here")
+    for data in (b"", b"[]", b"{", b"\xff"):
+        with pytest.raises(FetchError, match="no published environment"):
+            edition_of(data, "here")
+
+
+def edition(layer: bytes, document: bytes = b"") -> Edition:
+    return Edition("sha256:" + "0" * 64, "prod", 1, sha256_of(document), sha256_of(layer), len(layer), None, None, "")
+
+
+def test_threat_zip_bomb_a_document_is_taken_apart_only_up_to_its_limit():
+    bomb = gzip.compress(bytes(MAX_ENVIRONMENT + 1), 9)
+    assert len(bomb) < 1 << 20
+    with pytest.raises(FetchError, match="is larger than"):
+        unpress(bomb, edition(bomb), "here")
+    good = gzip.compress(b"{}")
+    for layer in (good[:-4], good + b"x", b"no gzip"):
+        with pytest.raises(FetchError, match=r"no (whole )?compressed document"):
+            unpress(layer, edition(layer, b"{}"), "here")
+    with pytest.raises(FetchError, match="its manifest names"):
+        unpress(good, edition(good, b"{ }"), "here")
+    with pytest.raises(FetchError, match="the layer is"):
+        unpress(good, edition(b"other", b"{}"), "here")
+
+
+# -- publishing -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_is_what_pods_may_see_and_nothing_of_the_deployer(published, author):
+    place = Layout(published)
+    found = edition_of(place.newest() or b"", "here")
+    document = json.loads(unpress(place.blob(found.layer, found.layer_size), found, "here"))
+    assert (
+        document["environment_id"] == "local" and len(document["revisions"]) == 1 and "credentials_ref" not in document
+    )
+    assert document["greentic:delivery"]["generation"] == found.generation == 1
+    assert "PRIVATE" not in json.dumps(document)
+    index = json.loads((published / "index.json").read_text())
+    names = [m["annotations"]["org.opencontainers.image.ref.name"] for m in index["manifests"]]
+    assert names == ["latest", document_tag(found.document)]
+    assert json.loads((published / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    event = author.audit()[-1]
+    assert (event["noun"], event["verb"]) == ("env", "publish")
+
+
+def test_the_same_content_is_published_once_and_generations_only_grow(published, author, hello, tmp_path):
+    again = publish(author, published)
+    assert not again.published and again.generation == 1 and generations(author, published) == [1]
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    second = publish(author, published)
+    assert second.published and second.generation == 2 and second.moved_bytes < second.document_bytes
+    back = rollback(author, published)
+    assert back.generation == 3 and back.rollback_of == 1
+    assert generations(author, published) == [3, 2, 1]
+    assert not rollback_is_same(author, published, back)
+    # the place was set back: what this store has published there still counts
+    shutil.rmtree(published)
+    assert publish(author, published).generation == 5
+    with pytest.raises(NotFound, match="generation 99 is published"):
+        rollback(author, published, 99)
+
+
+def rollback_is_same(author: Author, place: Path, back: env_publish.EnvPublished) -> bool:
+    """Whether publishing after a rollback says that nothing is to do; the store says otherwise, so it must not."""
+    told = publish(author, place)
+    assert told.generation == 4
+    return not told.published
+
+
+def test_a_sealed_environment_is_published_with_its_own_generation_at_least(author, hello, tmp_path):
+    from greentic.operate import delivery
+
+    author.create()
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="warn"))
+    author.deployed(hello, f"file://{hello}")
+    own = delivery_of(author.context.store.load("local")).generation
+    assert own > 2 and publish(author, tmp_path / "place").generation == own
+
+
+def test_another_environment_or_a_strangers_artifact_is_not_published_over(published, author, context, tmp_path):
+    other = Author(context, "other").create()
+    with pytest.raises(Conflict, match="is environment `local`, asked for was `other`"):
+        publish(other, published)
+    stranger = Author(Context(EnvironmentStore(tmp_path / "s", clock=FakeClock(), random=CountingRandom())), "local")
+    stranger.create()
+    place = Layout(published)
+    forged = press(
+        compact(with_delivery(stranger.context.store.load("local"), delivery_of(stranger.context.store.load("local"))))
+    )
+    push(place, forged, manifest_of("local", 9, forged, None, None, ""))
+    with pytest.raises(Conflict, match="did not publish"):
+        publish(author, published)
+
+
+def test_nobody_publishes_what_nobody_would_believe(author, tmp_path):
+    from greentic.operate import trust_root
+
+    author.create()
+    root = author.context.store.trust_root("local")
+    trust_root.remove(
+        author.context, trust_root.TrustRootRemovePayload(environment_id="local", key_id=root.keys[0].key_id)
+    )
+    with pytest.raises(Exception, match="is not in the trust root"):
+        publish(author, tmp_path / "place")
+    assert not (tmp_path / "place").exists()
+
+
+@pytest.mark.parametrize("place", ["https://example.com/x", "ftp://x/y", ""])
+def test_some_places_cannot_be_published_to(author, place):
+    author.create()
+    with pytest.raises(InvalidArgument):
+        publish(author, place)
+
+
+def test_an_index_keeps_its_newest_names_and_readers_find_the_others_by_digest(tmp_path):
+    place, before = Layout(tmp_path / "place"), None
+    for number in range(MAX_LISTED + 3):
+        pressed = press(b'{"n": %d}' % number)
+        data = manifest_of("prod", number, pressed, before, None, "")
+        assert push(place, pressed, data)
+        before = sha256_of(data)
+    names = listed((tmp_path / "place" / "index.json").read_bytes(), "x")
+    assert len(names) == MAX_LISTED + 1 and names["latest"] == before
+    first = edition_of(manifest_of("prod", 0, press(b'{"n": 0}'), None, None, ""), "x")
+    assert by_name(place, first.digest, "x") == first
+    assert place.manifest("nothing") is None and not push(place, press(b'{"n": 0}'), data)
+
+
+def test_what_is_pulled_is_checked_by_the_anchor(published, author, tmp_path):
+    payload = env_publish.EnvPullPayload(environment_id="local", place=str(published), output=str(tmp_path / "seed"))
+    told = env_publish.pull(author.context, payload)
+    assert json.loads((tmp_path / "seed" / "environment.json").read_text())["environment_id"] == "local"
+    assert told.document == sha256_of((tmp_path / "seed" / "environment.json").read_bytes())
+    with pytest.raises(NotFound):
+        env_publish.pull(author.context, replace(payload, generation=7))
+    elsewhere = Context(EnvironmentStore(tmp_path / "ci"))
+    with pytest.raises(InvalidArgument, match="nobody's seal"):
+        env_publish.pull(elsewhere, payload)
+    assert env_publish.pull(elsewhere, replace(payload, trust_anchor=str(anchor(author)))).generation == 1
+
+
+# -- workers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["directory", "web", "registry"])
+def test_a_worker_boots_from_each_place_follows_it_and_serves_on_when_it_is_gone(
+    kind, published, web, author, hello, tmp_path, monkeypatch
+):
+    place, registry = {"directory": str(published), "web": web}.get(kind, ""), None
+    if kind == "registry":
+        registry = RegistryProcess(tmp_path)
+        monkeypatch.setenv("GREENTIC_OCI_INSECURE_REGISTRIES", registry.name)
+        place = f"oci://{registry.name}/envs/local:prod"
+        publish(author, place)
+    target = place if kind == "registry" else published
+    try:
+        worker = start(author, place, tmp_path)
+        assert routes(worker) == ["/one"] and worker.published is not None
+        assert worker.activation.protections["anchor"] is True
+        first = worker.published.read()
+        assert first is worker.published.read()  # nothing is new, nothing is read again
+        author.deployed(hello, f"file://{hello}", "two", ("/two",))
+        publish(author, target)
+        found = worker.published.read()
+        assert found.digest != first.digest and len(found.env.bundles) == 2
+        assert routes(start(author, place, tmp_path)) == ["/one", "/two"]
+        rollback(author, target)
+        assert len(worker.published.read().env.bundles) == 1
+    finally:
+        if registry is not None:
+            registry.stop()
+        shutil.rmtree(published)
+    monkeypatch.setattr("greentic.net.terms.TRIES", 1)
+    again = start(author, place, tmp_path)
+    assert routes(again) == ["/one", "/two"] and again.published is not None
+    assert "the last good one is" in again.published.warnings[0]
+    with pytest.raises(BootError, match="booting from the published environment"):
+        start(author, place, tmp_path, store_root=tmp_path / "never")
+
+
+def forge(author: Author, published: Path, change: Callable, generation: int | None = None) -> None:
+    """Put a document under the name that its operator did not seal so."""
+    place = Layout(published)
+    found = edition_of(place.newest() or b"", "here")
+    env = author.context.store.load("local")
+    raw = json.loads(unpress(place.blob(found.layer, found.layer_size), found, "here"))
+    raw = change(raw) or raw
+    pressed = press(json.dumps(raw).encode())
+    told = generation if generation is not None else raw["greentic:delivery"]["generation"]
+    push(place, pressed, manifest_of(env.environment_id, told, pressed, None, None, ""))
+
+
+@pytest.mark.parametrize(
+    ("change", "generation", "told"),
+    [
+        (lambda d: d["greentic:delivery"].update(seal=None), None, "there is no signature"),
+        (lambda d: d.pop("greentic:delivery") and None, 0, "there is no signature"),
+        (lambda d: d["bundles"][0]["route_binding"].update(path_prefixes=["/evil"]), None, "is about sha256"),
+        (lambda d: d["greentic:delivery"].update(generation=99), None, "is about sha256"),
+        (lambda d: None, 99, "its manifest says"),
+        (lambda d: d.update(environment_id="other"), None, "environment_id mismatch"),
+    ],
+)
+def test_threat_stripped_signature_a_published_document_that_is_not_sealed_changes_nothing(
+    change, generation, told, published, author, tmp_path
+):
+    worker = start(author, published, tmp_path)
+    good = (tmp_path / "worker" / "local" / "environment.json").read_bytes()
+    forge(author, published, change, generation)
+    again = start(author, published, tmp_path)
+    assert again.digest == worker.digest and told in again.published.warnings[0]  # type: ignore[union-attr]
+    assert (tmp_path / "worker" / "local" / "environment.json").read_bytes() == good
+    with pytest.raises(BootError) as error:
+        start(author, published, tmp_path, store_root=tmp_path / "never")
+    assert told in f"{error.value} {error.value.__cause__} {getattr(error.value.__cause__, '__cause__', '')}"
+    assert not (tmp_path / "never" / "local" / "environment.json").exists()
+
+
+def test_threat_rollback_an_older_generation_under_the_name_is_not_served(published, author, hello, tmp_path):
+    old = (published / "index.json").read_bytes()
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    publish(author, published)
+    worker = start(author, published, tmp_path)
+    assert routes(worker) == ["/one", "/two"]
+    (published / "index.json").write_bytes(old)
+    again = start(author, published, tmp_path)
+    assert routes(again) == ["/one", "/two"] and "this worker has seen 2" in again.published.warnings[0]  # type: ignore[union-attr]
+
+
+def test_threat_moved_tag_a_place_that_turns_to_another_environment_is_not_followed(
+    published, author, context, tmp_path
+):
+    worker = start(author, published, tmp_path)
+    other = Author(context, "other").create()
+    publish(other, tmp_path / "other-place")
+    shutil.rmtree(published)
+    shutil.copytree(tmp_path / "other-place", published)
+    assert worker.published is not None
+    with pytest.raises(Exception, match="environment_id mismatch"):
+        worker.published.read()
+    assert routes(start(author, published, tmp_path, env="local")) == ["/one"]
+
+
+def test_a_worker_is_told_by_whom_it_believes_what_comes_over_the_network(author, tmp_path, published, monkeypatch):
+    with pytest.raises(BootError, match="told by a trust anchor"):
+        start(author, "https://example.com/envs", tmp_path, trust_anchor=None)
+    assert routes(start(author, published, tmp_path, trust_anchor=None)) == ["/one"]
+    with pytest.raises(BootError, match="give one of them"):
+        start(author, published, tmp_path, archive=tmp_path / "x")
+
+
+def test_a_registry_that_lies_about_digests_is_refused(published, author, tmp_path):
+    blob = next(p for p in (published / "blobs" / "sha256").iterdir() if p.read_bytes()[:2] == b"\x1f\x8b")
+    blob.write_bytes(gzip.compress(b'{"evil": true}'))
+    with pytest.raises(BootError) as error:
+        start(author, published, tmp_path)
+    assert "its manifest names" in str(error.value.__cause__) or "larger than" in str(error.value.__cause__)
+
+
+def test_believing_is_the_error_of_its_own(published, author, tmp_path):
+    forge(author, published, lambda d: d["greentic:delivery"].update(seal=None))
+    payload = env_publish.EnvPullPayload(environment_id="local", place=str(published))
+    with pytest.raises(UntrustedBundle, match="not sealed by a trusted key"):
+        env_publish.pull(author.context, payload)
+    assert place_of(str(published)).newest() is not None
+
+
+@pytest.mark.e2e
+def test_a_running_worker_follows_what_is_published(published, author, hello, tmp_path):
+    environ = {"GREENTIC_ENV_FROM_SECONDS": "0.1", "HOME": str(tmp_path / "h")}
+    words = ("--env-from", str(published), "--trust-anchor", str(anchor(author)))
+    worker = Worker(tmp_path / "empty", tmp_path, *words, **environ)
+    try:
+        port = worker.port()
+
+        def following() -> dict:
+            return json.loads(ask(port, "GET", "/status")[1])["following"]
+
+        author.deployed(hello, f"file://{hello}", "two", ("/two",))
+        told = publish(author, published)
+        until(lambda: following()["serving"] == {"generation": 2, "digest": told.document})
+        index = (published / "index.json").read_bytes()
+        (published / "index.json").unlink()
+        until(lambda: "nothing is published there" in (following()["error"] or ""))
+        assert following()["serving"]["generation"] == 2 and ask(port, "POST", "/two", b'{"text":"x"}')[0] != 404
+        (published / "index.json").write_bytes(index)
+        until(lambda: following()["error"] is None)
+    finally:
+        assert worker.stop() == 0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that a program does."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
