@@ -74,6 +74,11 @@ ROWS = (
     Row("no-way-back", "Every failure leaves a state from which the next try can succeed.", "distribute"),
     Row("optional-fatal", "What is optional is told once by its name and done without.", "ground/optional.py"),
     # -- secrets
+    Row("zip-bomb", "A compressed document is taken apart only up to the limit of a document.", "publication"),
+    Row("moved-tag", "A place is followed for one environment; what it turns to otherwise is refused, and the last good one serves.", "publication worker/published.py"),
+    Row("log-injection", "What callers send reaches a log or a header only in an inert form.", "telemetry ingress/access_log.py"),
+    Row("log-flood", "What a component may log is bounded over time, and what was cut is counted.", "telemetry/component_output.py"),
+    Row("unbounded-labels", "Labels of metrics are bounded, with what is beyond counted as other; no label holds a text of others.", "telemetry ingress/metrics.py"),
     Row("secret-leak", "Credentials are references; no output of a whole run holds a planted secret.", "k8s/render.py deployer/credentials.py telemetry/log.py"),
     Row("secret-before-validation", "Nothing is recorded before it was recognised; addresses with credentials are refused when they are authored.", "operate/payload.py store/audit.py"),
     # -- the store and the machine
@@ -101,7 +106,7 @@ KINDS = (
     Kind(3, "one question to every key", "Trusted for this, now, not revoked, within the threshold; requiring signatures names by whom.", "trust", "stripped-signature fail-open-gate"),
     Kind(4, "protective state", "What protects is bound to what it protects; untrusted input never replaces it before every check has passed.", "store materialize", "state-beside rollback refused-import poisoned-document"),
     Kind(5, "closed when in doubt", "A gate covers all that it is for, what loosens it is loud, and loopback is no proof of a person.", "ingress", "fail-open-gate unauthenticated-invoke browser-on-loopback"),
-    Kind(6, "nothing secret is written", "First recognise, then record; what is shown of an address has no credentials and no query.", "operate store telemetry", "secret-leak secret-before-validation"),
+    Kind(6, "nothing secret is written", "First recognise, then record; what is shown of an address has no credentials and no query.", "operate store telemetry", "secret-leak secret-before-validation log-injection"),
     Kind(7, "a credential has an origin", "It goes to the host that it is for, by the rules of the files that it stands in.", "registry net", "credential-origin ssrf"),
     Kind(8, "limits before the work", "On the total and the product: names by depth, shared references, entries, all memories, all calls.", "bundle pack flow wasm", "bomb expansion cbor-bomb unbounded-head deep-body"),
     Kind(9, "a deadline on everything from outside", "Heads, idle connections, tokens, documents, addresses, a component's sleep.", "net ingress wasm", "slow-peer waiting-component runaway-component"),
