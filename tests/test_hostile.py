@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import cbor2
 import pytest
@@ -238,7 +242,7 @@ def test_configuration_is_what_is_published_then_a_declared_secret(tmp_path, mon
     runtime = ComponentRuntime(None, StoredState(MemoryStore()), lambda source, text: None)
     calls = RevisionComponents((pack,), runtime, {"pack": {"base": "https://x", "n": 3}}).of_pack("p")
     ready = calls._own["echo"]
-    one = calls._host("echo", ready, type("C", (), {"caller": CALLER})(), calls._config)
+    one = calls._host("echo", ready, type("C", (), {"caller": CALLER, "trace": None})(), calls._config)
     get = runtime.made.host.function("greentic:runtime-config@1.0.0", "get")
     assert [asyncio.run(get(one, [key])) for key in ("base", "n", "API_KEY", "other")] == [
         "https://x",
@@ -398,3 +402,13 @@ def test_threat_deep_body_ends_as_a_failed_run():
             World(flow(node("a", "emit.response", {"text": template}))).start({"k": deep})
     lookup = World(flow(node("a", "emit.response", {"text": "a {{lookup entry.list entry.k}}"})))
     assert lookup.start({"list": [1], "k": "9" * 5000}).output == [{"text": "a "}]
+
+
+def test_threat_runaway_component_a_hundred_thousand_mixed_calls_leave_nothing():
+    """Answered, abandoned while suspended, trapped, out of time, out of memory, with a host that breaks or never answers."""
+    program = Path(__file__).with_name("mixed_calls.py")
+    done = subprocess.run([sys.executable, str(program), "100000"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["calls"] == found["suspended"] == 0 and sum(found["ended"].values()) == 100_000, found
+    assert {"answered", "abandoned", "Trap", "HostFailure", "Waited"} <= set(found["ended"]), found
+    assert found["grown"] < 16 << 10, found  # KiB; 100 bytes a call would be half of it, a store far more

@@ -14,8 +14,8 @@ from conftest import booted
 from greentic.activate.lease import Serving
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
-from greentic.ground.documents import replace
 from greentic.ground.cores import quota_of, usable_cores
+from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.ingress import invoke
 from greentic.ingress.app import WorkerApp
@@ -100,7 +100,7 @@ def test_a_variable_that_makes_no_sense_ends_the_boot_by_its_name(variable, valu
 
 def test_how_many_processes_serve(monkeypatch):
     monkeypatch.setattr(settings, "usable_cores", lambda: 3)
-    assert [told(**{"GREENTIC_WORKERS": w}).ingress.workers for w in ("", "1", "64", "auto")] == [1, 1, 64, 3]
+    assert [told(GREENTIC_WORKERS=w).ingress.workers for w in ("", "1", "64", "auto")] == [1, 1, 64, 3]
     given = settings.read_settings(settings.StartOptions("local", workers="2"), {"GREENTIC_WORKERS": "auto"})
     assert given.ingress.workers == 2
     for wrong in ("0", "65", "-1", "AUTO", "٣", "1e1"):

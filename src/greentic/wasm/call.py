@@ -144,8 +144,12 @@ class Call:
         self._function: ctypes.Array[ctypes.c_char] | None = None
         target.engine.began()
         _calls[id(self)] = self
-        self._carrier = None if target.wasi is None else _carrier(target.engine)
-        self._instantiate()
+        try:
+            self._carrier = None if target.wasi is None else _carrier(target.engine)
+            self._instantiate()
+        except BaseException:
+            self._ended()
+            raise
 
     def _instantiate(self) -> None:
         target, limits = self._target, self._limits
@@ -295,11 +299,15 @@ class Call:
             native.future_delete(self._future)
             self._future = 0
         if self._store:
+            self._ended()
+
+    def _ended(self) -> None:
+        if self._store:
             native.store_delete(self._store)
             self._store = 0
-            self._target.engine.ended()
-            if self.suspended:
-                self._target.engine.share.end()
+        self._target.engine.ended()
+        if self.suspended:
+            self._target.engine.share.end()
 
     def log(self, stream: str, data: bytes) -> None:
         """Log what the component wrote, as far as a call may."""
