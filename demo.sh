@@ -2,24 +2,26 @@
 # The demo: author a deployment, strip the host to what a pod would have, boot a worker that pulls its bundle, serve it.
 #   ./demo.sh host-pull [BUNDLE]   everything, and leave the worker running
 #   ./demo.sh talk                 a conversation with the running worker (type; an empty line ends it)
+#   ./demo.sh console              a page on the running worker (starts one if there is none); both are left running
 #   ./demo.sh tamper               one byte differs at the distributor: the boot must refuse
 #   ./demo.sh oci-pull [BUNDLE]    push the bundle to a local registry, and boot a worker from oci://
 #   ./demo.sh resume               kill a worker in the middle of a large pull; the next one fetches the rest
 #   ./demo.sh revoke [BUNDLE]      revoke a bundle: the boot must refuse
 #   ./demo.sh outage               one of two distributors is dead: the other deployment answers, the first comes by itself
 #   ./demo.sh canary               a ramp to a new revision under load, and one to a faulty revision that is aborted by itself
-#   ./demo.sh host-stop            stop exactly what host-pull started
+#   ./demo.sh host-stop            stop exactly what host-pull and console started
 #   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
 #   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
 #   ./demo.sh kind-pull            pods pull their bundle from a pod, through the network policies, and answer
 #   ./demo.sh kind-down            take the cluster away
-# WORKER_PORT (8080) and DISTRIBUTOR_PORT (8090) choose the ports.
+# WORKER_PORT (8080), DISTRIBUTOR_PORT (8090) and CONSOLE_PORT (8070) choose the ports.
 set -euo pipefail
 export CALLED_FROM=$PWD NO_COLOR=1
 cd "$(dirname "$0")"
 WORKER_PORT=${WORKER_PORT:-8080}
 DISTRIBUTOR_PORT=${DISTRIBUTOR_PORT:-8090}
-export WORKER_PORT DISTRIBUTOR_PORT
+CONSOLE_PORT=${CONSOLE_PORT:-8070}
+export WORKER_PORT DISTRIBUTOR_PORT CONSOLE_PORT
 state=$PWD/.demo
 gtc=$PWD/.venv/bin/gtc
 python=$PWD/.venv/bin/python
@@ -46,7 +48,16 @@ host_pull() {
   step worker
   bold "4. Ask it"
   step ask /healthz /status
-  bold "The worker keeps running. Stop it with ./demo.sh host-stop"
+  bold "The worker keeps running. ./demo.sh console opens a page on it; ./demo.sh host-stop stops it"
+}
+
+console() {
+  scripts/setup.sh
+  [ -n "$(step running)" ] || host_pull
+  stop_on ERR
+  bold "A page on this machine that shows what runs, and talks to it"
+  step console
+  bold "Both keep running. Stop them with ./demo.sh host-stop"
 }
 
 tamper() {
@@ -147,10 +158,11 @@ case "$verb" in
   resume) resume ;;
   outage) shift; outage "$@" ;;
   canary) canary ;;
+  console) console ;;
   revoke) shift; revoke "$@" ;;
   host-pull) shift; host_pull "$@" ;;
   host-stop) [ ! -x "$python" ] || step stop ;; # without it nothing was ever started
   talk) step talk ;;
   tamper) shift; tamper "$@" ;;
-  *) sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
+  *) sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
 esac

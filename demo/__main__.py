@@ -23,6 +23,8 @@ STEPS: dict[str, Callable[..., object]] = {
     "distributor": host.distributor,
     "worker": host.worker,
     "ask": host.ask,
+    "console": host.console,
+    "running": host.running_worker,
     "get": host.get,
     "stop": host.halt,
     "flip": delivery.flip,

@@ -14,17 +14,18 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from demo.processes import STATE, Failed, log_of, port_free, start, stop, wait_for
+from demo.processes import STATE, Failed, log_of, port_free, running, start, stop, wait_for
 
 ROOT = STATE.parent
 GTC, WORKER = ROOT / ".venv" / "bin" / "gtc", ROOT / ".venv" / "bin" / "greentic-start"
 WORKER_PORT = int(os.environ.get("WORKER_PORT") or 8080)
 DISTRIBUTOR_PORT = int(os.environ.get("DISTRIBUTOR_PORT") or 8090)
+CONSOLE_PORT = int(os.environ.get("CONSOLE_PORT") or 8070)
 STORE = STATE / "environments"
 BUNDLES = STATE / "bundles"
 BUNDLE = BUNDLES / "bundle.gtbundle"
 URI = STATE / "bundle-source-uri"
-PROCESSES = ("worker", "distributor", "registry")
+PROCESSES = ("console", "worker", "distributor", "registry")
 
 
 def say(text: str) -> None:
@@ -136,6 +137,23 @@ def worker() -> None:
     boot()
     wait_for("worker", f"http://127.0.0.1:{WORKER_PORT}/healthz")
     print(log_of("worker").read_text(), end="", flush=True)
+
+
+def running_worker() -> None:
+    """Say which process the worker is, or nothing where none runs."""
+    pid = running("worker")
+    print("" if pid is None else pid)
+
+
+def console() -> None:
+    """Start a console on the worker and say where it is."""
+    stop("console")
+    port_free(CONSOLE_PORT, "for the console", "CONSOLE_PORT")
+    words = ["console", "local", "--at", f"http://127.0.0.1:{WORKER_PORT}", "--port", CONSOLE_PORT]
+    show(f"gtc {' '.join(map(str, words))} --store-root .demo/environments")
+    start("console", GTC, *words, "--store-root", STORE)
+    wait_for("console", f"http://127.0.0.1:{CONSOLE_PORT}/")
+    print(log_of("console").read_text().splitlines()[0], flush=True)
 
 
 def get(method: str, url: str, body: str | None = None) -> None:

@@ -51,6 +51,9 @@ ROWS = (
     Row("unauthenticated-invoke", "Strangers drive no worker: a bearer token compared in constant time, or a peer on loopback that no proxy speaks for.", "ingress/auth.py ingress/identity.py k8s/network_policies.py"),
     Row("browser-on-loopback", "A page in a browser on the same machine is no trusted peer: the host must be ours, and the origin not foreign.", "ingress"),
     Row("lying-worker", "What a worker says it serves is believed with a signature by its key and the asker's nonce, and compared field by field, not as a subset.", "trust/proof.py trust/proof_verdict.py ingress/status_proof.py release/env_verify.py"),
+    Row("host-rebinding", "A name of somebody else's that leads to this machine opens nothing: a page that is served here answers to its own address and port alone.", "console/door.py ingress/trusted_peer.py"),
+    Row("foreign-page", "A page of another site can neither read nor do anything through a browser that may: its origin is refused, and what acts needs a header that no form sends.", "console/door.py ingress/trusted_peer.py"),
+    Row("text-of-others", "What bundles say is a text: never markup, never a script, never an address that runs or reaches inside, and bounded in depth and length.", "console/static console/pictures.py"),
     # -- bytes
     Row("verify-then-refetch", "The file that was hashed is the file that is read: private, opened once, written by nobody else.", "trust/gate.py materialize/pull.py"),
     Row("prefix-signed", "A digest covers every byte, also beyond 2 and 4 GiB.", "trust/gate.py"),
@@ -105,7 +108,7 @@ KINDS = (
     Kind(2, "equality, not subset", "Served is exactly what was pinned and sealed: packs, digests, configuration, routes.", "materialize", "pinned-subset verify-then-refetch prefix-signed edited-document"),
     Kind(3, "one question to every key", "Trusted for this, now, not revoked, within the threshold; requiring signatures names by whom.", "trust", "stripped-signature fail-open-gate"),
     Kind(4, "protective state", "What protects is bound to what it protects; untrusted input never replaces it before every check has passed.", "store materialize", "state-beside rollback refused-import poisoned-document"),
-    Kind(5, "closed when in doubt", "A gate covers all that it is for, what loosens it is loud, and loopback is no proof of a person.", "ingress", "fail-open-gate unauthenticated-invoke browser-on-loopback"),
+    Kind(5, "closed when in doubt", "A gate covers all that it is for, what loosens it is loud, and loopback is no proof of a person.", "ingress", "fail-open-gate unauthenticated-invoke browser-on-loopback host-rebinding foreign-page"),
     Kind(6, "nothing secret is written", "First recognise, then record; what is shown of an address has no credentials and no query.", "operate store telemetry", "secret-leak secret-before-validation log-injection"),
     Kind(7, "a credential has an origin", "It goes to the host that it is for, by the rules of the files that it stands in.", "registry net", "credential-origin ssrf"),
     Kind(8, "limits before the work", "On the total and the product: names by depth, shared references, entries, all memories, all calls.", "bundle pack flow wasm", "bomb expansion cbor-bomb unbounded-head deep-body"),

@@ -66,7 +66,8 @@ EVERYTHING = DEFINED | set().union(*FOREIGN.values())
 
 
 OTHERS = {
-    f"gtc {name}": defined(SOURCE / "cli" / f"{name}.py") for name in ("bundle", "pack", "flow", "cache", "distributor")
+    f"gtc {name}": defined(SOURCE / "cli" / f"{name}.py")
+    for name in ("bundle", "pack", "flow", "cache", "console", "distributor")
 }
 OTHERS["greentic-start"] = defined(SOURCE / "cli" / "start.py")
 

@@ -10,6 +10,7 @@ COMMANDS = {
     "pack": ("greentic.cli.pack", "start, build, sign and inspect .gtpack files"),
     "flow": ("greentic.cli.flow", "run a flow on the spot, and find what is wrong with it"),
     "cache": ("greentic.cli.cache", "the bundles that this user's workers share"),
+    "console": ("greentic.cli.console", "a page on this machine: what runs, why, how well, what changed, and a chat"),
     "distributor": ("greentic.cli.distributor", "serve a directory of bundles to workers"),
 }
 

@@ -209,7 +209,7 @@ def _once(
         opened.sock, found = _connected(scheme, host, port, proxy, terms, outermost)
         if proxy is not None and scheme == "http":
             target = f"{scheme}://{parts.netloc}{target}"
-        opened.putrequest(method, target, skip_accept_encoding=True)
+        opened.putrequest(method, target, skip_host="Host" in headers, skip_accept_encoding=True)
         opened.putheader("Accept-Encoding", "identity")
         opened.putheader("User-Agent", f"greentic/{__version__}")
         for name, value in headers.items():

@@ -1,0 +1,49 @@
+"""`gtc console ENV`: a page on this machine that shows what runs, and talks to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+_EXAMPLES = """examples:
+  gtc console prod --at http://127.0.0.1:8080
+  gtc console prod --at http://10.0.0.7:8080 --at http://10.0.0.8:8080 --port 8070
+  gtc console prod --at http://127.0.0.1:8080 --allow-changes"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="gtc console",
+        description="Serve a page on 127.0.0.1: deployments and revisions with live rates, why each may run, what changed, "
+        "ramps, and a chat. It only shows, unless changes are allowed.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("env", metavar="ENV", help="the environment to show first")
+    parser.add_argument("--at", action="append", default=[], metavar="URL", help="the address of a worker to watch")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="let the page warm, set traffic, ramp and roll back"
+    )
+    parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
+    arguments = parser.parse_args(argv)
+    from greentic.cli.output import inert
+    from greentic.console.serve_console import ConsoleOptions, serve_console
+    from greentic.ground.errors import GreenticError
+    from greentic.store.environments import EnvironmentStore
+    from greentic.store.layout import default_store_root
+
+    def ready(address: str) -> None:
+        print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)
+
+    try:
+        store = EnvironmentStore(arguments.store_root or default_store_root())
+        options = ConsoleOptions(arguments.env, arguments.at, arguments.port, arguments.allow_changes)
+        serve_console(store, options, ready)
+    except GreenticError as error:
+        print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
+        if error.hint:
+            print(f"next: {inert(error.hint)}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,149 @@
+"""What workers tell the console: their status, and the proof of what they serve.
+
+Rules:
+1. Only addresses that the operator gave are asked, each for itself; one that is silent takes nothing from the others.
+2. What a worker tells is checked for its form, and what is shown of it is plain JSON. Rates are made by the page, from two answers of one
+   process.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.documents import Json, JsonObject, decode, parse
+from greentic.ground.errors import FetchError
+from greentic.net.addresses import shown
+from greentic.net.request import check_status, read_body, send
+from greentic.net.terms import terms_of
+from greentic.operate.worker_status import ASK_SECONDS, MAX_STATUS, RevisionRow, TurnCounts, WorkerStatus
+
+NONCE_BYTES = 16
+_NOTHING_THERE = frozenset({404, 405, 410})
+
+
+class PackRow(RevisionRow, frozen=True):
+    """A revision with what it was loaded from."""
+
+    bundle_digest: str = ""
+    bundle_source_uri: str | None = None
+    packs: list[dict[str, object]] = []
+
+
+class LiveStatus(WorkerStatus, frozen=True):
+    """What a worker tells of itself, as far as the page shows it."""
+
+    version: str = ""
+    draining: bool = False
+    revisions: tuple[PackRow, ...] = ()
+
+
+class Watched:
+    """The workers that a console asks."""
+
+    def __init__(self, addresses: list[str], clock: Clock = CLOCK, random: Random = RANDOM) -> None:
+        self.addresses = addresses
+        self._random = random
+        self._clock = clock
+
+    def status(self, address: str) -> LiveStatus:
+        """Raises `FetchError`."""
+        data = self._asked(f"{address.rstrip('/')}/status")
+        if data is None:
+            raise FetchError(f"there is no worker at `{address}`: it has no /status")
+        try:
+            return decode(data, LiveStatus)
+        except ValueError as error:
+            raise FetchError(f"what `{address}` answers is no status of a worker: {error}") from None
+
+    def proof(self, address: str) -> JsonObject | None:
+        """What a worker proves, in answer to a question that was never asked before; nothing if it gives no proofs.
+
+        Raises `FetchError`.
+        """
+        nonce = self._random.octets(NONCE_BYTES).hex()
+        data = self._asked(f"{address.rstrip('/')}/status/proof?nonce={nonce}")
+        if data is None:
+            return None
+        told, keys = opened_envelope(data)
+        if told.get("nonce") != nonce:
+            raise FetchError(
+                f"the proof of `{address}` answers another question: its nonce is not the one that was sent"
+            )
+        return told | {"keyids": keys}
+
+    def _asked(self, url: str) -> bytes | None:
+        """What stands at an address; nothing if a worker has nothing there (one takes it for a route of a deployment)."""
+        terms = terms_of(variables.environment(), self._clock)._replace(total=ASK_SECONDS, tries=1).begun()
+        try:
+            answer = send(url, url, terms)
+            if answer.status in _NOTHING_THERE:
+                answer.close()
+                return None
+            check_status(answer, url, 200)
+            return read_body(answer, f"`{shown(url)}`", MAX_STATUS)
+        except FetchError as error:
+            if error.__cause__ is None:
+                raise
+            raise FetchError(f"it does not answer: {error.__cause__}") from error.__cause__
+
+
+def opened_envelope(data: bytes) -> tuple[JsonObject, list[Json]]:
+    """The statement inside a signed envelope, and who says to have signed it; the signature is not checked here. Raises `FetchError`."""
+    try:
+        envelope = parse(data)
+        payload = envelope.get("payload") if isinstance(envelope, dict) else None
+        signatures = envelope.get("signatures") if isinstance(envelope, dict) else None
+        told = parse(base64.b64decode(payload, validate=True)) if isinstance(payload, str) else None
+    except ValueError as error:
+        raise FetchError(f"the proof cannot be read: {error}") from None
+    if not isinstance(told, dict):
+        raise FetchError("the proof is no signed statement")
+    rows = signatures if isinstance(signatures, list) else []
+    return told, [row["keyid"] for row in rows if isinstance(row, dict) and isinstance(row.get("keyid"), str)]
+
+
+def live_row(address: str, found: LiveStatus | FetchError) -> JsonObject:
+    """One worker for the page."""
+    if isinstance(found, FetchError):
+        return {"at": address, "answers": False, "error": found.message}
+    following = found.following
+    return {
+        "at": address,
+        "answers": True,
+        "env_id": found.env_id,
+        "process": found.process,
+        "version": found.version,
+        "draining": found.draining,
+        "desired": None if following is None else following.desired.generation,
+        "serving": None if following is None else following.serving.generation,
+        "behind": following is not None and following.desired.digest != following.serving.digest,
+        "error": None if following is None else following.error,
+        "revisions": [
+            {
+                "revision_id": r.revision_id,
+                "weight_bps": r.weight_bps,
+                "counts": _counts(r.counts),
+                "control": None if r.control is None else _counts(r.control),
+            }
+            for r in found.revisions
+        ],
+        "draining_revisions": [
+            {"revision_id": r.revision_id, "counts": _counts(r.counts)} for r in found.draining_revisions
+        ],
+        "unavailable": [
+            {"deployment_id": u.deployment_id, "reason": u.reason, "error": u.error} for u in found.unavailable
+        ],
+    }
+
+
+def _counts(counts: TurnCounts) -> JsonObject:
+    return {
+        "turns": counts.turns,
+        "failures": sum(counts.failures.values()),
+        "in_flight": counts.in_flight,
+        "parked": counts.parked,
+        "buckets": [*counts.latency.counts],
+        "bounds": [*counts.latency.bounds],
+    }
