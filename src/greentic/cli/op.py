@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 
 from greentic.cli import op_table
 from greentic.cli.output import chosen_form, inert, print_failure, print_success
+from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.reply import reply_object
@@ -71,6 +72,11 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
             return 2
     except GreenticError as error:
         print_failure(form, verb.noun, verb.verb, error)
+        return 1
+    except BrokenPipeError:
+        raise  # who read us has gone
+    except OSError as error:
+        print_failure(form, verb.noun, verb.verb, io_error(error.filename or "the file system", error))
         return 1
     except _Usage as error:
         return _usage(str(error), verb)
