@@ -14,12 +14,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import NamedTuple
@@ -27,6 +25,7 @@ from typing import NamedTuple
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
+from greentic.sessions.shared_directory import SharedDirectory
 from greentic.worker.settings import IngressSettings, Settings
 
 SOCKET_FD, READY_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD"
@@ -101,8 +100,8 @@ def supervise(
     told: Callable[[str], None],
 ) -> None:
     """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
-    directory = tempfile.mkdtemp(prefix="greentic-sessions-")
-    given = {**environ, "GREENTIC_SHARED_SESSIONS": directory, "GREENTIC_WORKERS": "1"}
+    shared = SharedDirectory()
+    given = {**environ, "GREENTIC_SHARED_SESSIONS": str(shared.path), "GREENTIC_WORKERS": "1"}
     given.pop("GREENTIC_SEED_DIR", None)
     if settings.offline:
         given["GREENTIC_OFFLINE"] = "1"
@@ -116,7 +115,7 @@ def supervise(
     processes: list[_Process] = []
     try:
         for _ in range(settings.ingress.workers):
-            process = _Process(lambda: _spawn(bound, arguments, given))
+            process = _Process(lambda: _spawn(bound, arguments, given, shared.fileno()))
             process.begin()
             processes.append(process)
         _await_ready(processes, stopping)
@@ -146,16 +145,23 @@ def supervise(
         _stop(processes, stopping, settings.ingress)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        shutil.rmtree(directory, ignore_errors=True)
+        shared.close()
 
 
-def _spawn(bound: socket.socket, arguments: list[str], given: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(
+    bound: socket.socket, arguments: list[str], given: Mapping[str, str], shared: int
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a process; `shared` is what it holds as long as it uses the sessions of all."""
     reading, writing = os.pipe()
     environment = {**given, SOCKET_FD: str(bound.fileno()), READY_FD: str(writing)}
     words = [sys.executable, "-m", "greentic.cli.start", *arguments]
     try:
         process = subprocess.Popen(
-            words, env=environment, pass_fds=(bound.fileno(), writing), stdin=subprocess.DEVNULL, process_group=0
+            words,
+            env=environment,
+            pass_fds=(bound.fileno(), writing, shared),
+            stdin=subprocess.DEVNULL,
+            process_group=0,
         )
     except BaseException:
         os.close(reading)

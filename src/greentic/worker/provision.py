@@ -56,7 +56,14 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     store, settings, log, env = bench.store, bench.settings, bench.log, candidate.env
     paths = store.paths(env.environment_id)
     memory = memory_of(paths, settings.state_directory)
-    trust = establish(env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock)
+    trust = establish(
+        env,
+        memory,
+        settings.trust_anchor,
+        allow_rollback=settings.allow_rollback,
+        clock=store.clock,
+        terms=settings.terms,
+    )
     for warning in trust.warnings:
         log.warn("trust", warning)
     candidate.adopt(store)
@@ -126,7 +133,7 @@ def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
     events = bench.events(bench.log)
     try:
-        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.offline))
+        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.terms))
     finally:
         events.close()
 
