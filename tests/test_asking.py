@@ -647,7 +647,12 @@ def download(tmp_path: Path, source: SimulatedDistributor, wanted: str | None = 
     journal = Journal(tmp_path / "journal", tmp_path / "partial")
     with os.fdopen(os.open(tmp_path / "partial", os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
         return fetch_into(
-            file, "r", source=source, wanted=wanted, clock=FakeClock(), random=CountingRandom(), journal=journal
+            file,
+            "r",
+            source=source,
+            wanted=wanted,
+            terms=Terms(clock=FakeClock(), random=CountingRandom()),
+            journal=journal,
         )
 
 

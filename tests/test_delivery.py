@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import tarfile
@@ -1103,3 +1104,21 @@ def test_threat_malformed_image_beside_a_good_signature_is_neither_believed_nor_
     staged = author.stage(deployment, bundle, f"file://{bundle}")
     revision = author.context.store.load("local").revision(staged)
     assert revision.extra["greentic:signatures"]["bundle"] == [json.loads(good)]
+
+
+@pytest.mark.parametrize("how", ["--from", "GREENTIC_OFFLINE"])
+def test_a_worker_without_a_network_asks_nobody_for_its_revocation_list(how, hello, author, tmp_path):
+    options = StartOptions("local", tmp_path, archive=tmp_path / "x" if how == "--from" else None)
+    terms = read_settings(options, {} if how == "--from" else {how: "1"}).terms
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/revocations.json"
+        author.create()
+        delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=address))
+        author.deployed(hello)
+        activation = booted(author.context.store, terms=terms).activation
+        assert len(activation.revisions) == 1
+        told = str(activation.protections["warnings"])
+        assert "is not used" in told and "without a network" in told
+        with pytest.raises(BlockingIOError):
+            listening.accept()

@@ -15,6 +15,7 @@ from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.author.pack_build import build_pack
 from greentic.cli import bundle as bundle_command
 from greentic.cli import flow as flow_command
+from greentic.cli import op as op_command
 from greentic.cli import pack as pack_command
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import reply_json
@@ -578,3 +579,20 @@ def test_links_in_a_circle_are_no_file_and_no_traceback(tmp_path, context, autho
         lambda: bundle_command.main(["publish", str(circle), str(circle)]),
     ):  # fmt: skip
         assert command() == 1
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "d/" * 3000 + "n"])
+def test_a_name_that_the_system_refuses_is_a_typed_error_of_every_program(name, capsys):
+    for command in (
+        lambda: bundle_command.main(["build", name]), lambda: bundle_command.main(["verify", name]),
+        lambda: bundle_command.main(["sign", name]), lambda: pack_command.main(["build", name]),
+        lambda: pack_command.main(["inspect", name]), lambda: pack_command.main(["new", name]),
+        lambda: flow_command.main(["lint", name]), lambda: flow_command.main(["run", name, "main"]),
+        lambda: op_command.main(["deploy", "--bundle", name]),
+        lambda: op_command.main(["env", "apply", "--answers", name]),
+        lambda: op_command.main(["--store-root", name, "env", "create", "prod", "--name", "P"]),
+        lambda: op_command.main(["--store-root", name, "env", "list"]),
+    ):  # fmt: skip
+        assert command() in (0, 1)
+        told = capsys.readouterr()
+        assert told.out or json.loads(told.err)["error"]["kind"]

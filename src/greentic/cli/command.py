@@ -2,7 +2,8 @@
 
 Rules:
 1. Every verb takes `--output`; without it a terminal gets a table and a program JSON.
-2. A typed error is told on the standard error output, and the exit is 1.
+2. A typed error is told on the standard error output, and the exit is 1. What the system refuses and nobody foresaw, such as a name that
+   is too long, is told as one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from greentic.cli.output import Form, chosen_form, print_failure, print_success
+from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
 
@@ -60,4 +62,9 @@ def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) 
         return work(form)
     except GreenticError as error:
         print_failure(form, noun, arguments.verb, error)
+        return 1
+    except BrokenPipeError:
+        raise  # who read us has gone
+    except OSError as error:
+        print_failure(form, noun, arguments.verb, io_error(error.filename or "the file system", error))
         return 1

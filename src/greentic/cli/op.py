@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from greentic.cli import op_table
 from greentic.cli.output import chosen_form, inert, print_failure, print_success
+from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.reply import reply_object
@@ -76,6 +77,11 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
             return int(dict(_load(verb.codes)).get(result.get("state"), 0))
     except GreenticError as error:
         print_failure(form, verb.noun, verb.verb, error)
+        return 1
+    except BrokenPipeError:
+        raise  # who read us has gone
+    except OSError as error:
+        print_failure(form, verb.noun, verb.verb, io_error(error.filename or "the file system", error))
         return 1
     except _Usage as error:
         return _usage(str(error), verb)

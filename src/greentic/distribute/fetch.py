@@ -29,7 +29,7 @@ from greentic.distribute.source import Body, Source
 from greentic.distribute.sources import source_for
 from greentic.ground import variables
 from greentic.ground.backoff import Backoff
-from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.disk import sync_data, sync_file
 from greentic.ground.errors import DigestMismatch, FetchError, GreenticError, PartRefused, TooLarge
 from greentic.net.addresses import shown
@@ -85,23 +85,24 @@ def fetch_into(
     limits: FetchLimits = FetchLimits(),  # noqa: B008  an immutable value
     progress: Told | None = None,
     clock: Clock | None = None,
-    random: Random | None = None,
+    terms: Terms | None = None,
     journal: Journal | None = None,
 ) -> Fetched:
     """Fetch `reference` into `file`, a private file open for writing; empty, unless `journal` tells what is in it.
 
+    `terms` are how it is asked; a program of the operator that names none goes by its variables.
     `wanted` is the digest that the bytes must have, if it is known; `mirror` says that another address is the bundle's own.
     Raises `FetchError` or its kinds, `DigestMismatch` for other bytes than the wanted ones, which are dropped, and `OSError`.
     """
-    terms = terms_of(variables.environment(), clock or CLOCK, random or RANDOM)
-    terms = terms._replace(
+    asked = terms_of(variables.environment(), clock or CLOCK) if terms is None else terms
+    asked = asked._replace(
         total=limits.total_seconds, tries=limits.tries, backoff=Backoff(jitter=limits.jitter)
     ).begun()
     text = reference
     if source is None:
         # One patience for the whole download: what is asked on the way is asked once a try.
-        source, text = source_for(reference, terms._replace(tries=1), mirror=mirror)
-    return _Download(file, source, text, limits, terms, wanted, progress, journal).run()
+        source, text = source_for(reference, asked._replace(tries=1), mirror=mirror)
+    return _Download(file, source, text, limits, asked, wanted, progress, journal).run()
 
 
 class _Download:

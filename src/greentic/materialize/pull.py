@@ -26,6 +26,7 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.ids import is_digest
 from greentic.model.revision_files import diverging_packs, lock_ref
 from greentic.net.addresses import shown
+from greentic.net.terms import Terms
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.tallies import TALLIES
@@ -66,8 +67,8 @@ class Means(NamedTuple):
     mirrors: list[str]
     limits: FetchLimits
     events: Events
-    offline: bool = False
-    """Whether no server may be asked; then what is not in the cache is not to be had."""
+    terms: Terms = Terms()
+    """How servers are asked. Where none may be, what is not in the cache is not to be had."""
 
 
 class Obtained(NamedTuple):
@@ -164,7 +165,7 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
     found, pinned = references(uri, digest, means.mirrors), digest if is_digest(digest) else None
 
     def download(file: BinaryIO, journal: Journal | None) -> Fetched:
-        if means.offline:
+        if means.terms.offline:
             raise FetchError(f"download bundle reference {shown(uri)}: this worker runs without a network")
 
         def fetch(reference: str) -> Fetched:
@@ -175,8 +176,7 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
                 mirror=reference != uri,
                 limits=means.limits,
                 progress=means.events.pulling(shown(reference)),
-                clock=means.store.clock,
-                random=means.store.random,
+                terms=means.terms._replace(clock=means.store.clock, random=means.store.random),
                 journal=journal,
             )
 

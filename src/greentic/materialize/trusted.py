@@ -25,6 +25,7 @@ from greentic.model.delivery import Delivery, delivery_of
 from greentic.model.environment import Environment, Revocation
 from greentic.net.addresses import shown
 from greentic.net.document import read_small
+from greentic.net.terms import Terms
 from greentic.trust.keys import KeyFormatError, key_id, read_public_pem
 from greentic.trust.policy import Trusted, unsatisfiable, unsealed
 from greentic.trust.revocation import (
@@ -59,10 +60,16 @@ class Believed(NamedTuple):
 
 
 def establish(
-    env: Environment, memory: Memory, anchor: Path | None, *, allow_rollback: bool, clock: Clock = CLOCK
+    env: Environment,
+    memory: Memory,
+    anchor: Path | None,
+    *,
+    allow_rollback: bool,
+    clock: Clock = CLOCK,
+    terms: Terms | None = None,
 ) -> Trusted:
     """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
-    found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock)
+    found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock, terms=terms)
     unwritten = memory.remember(found.seen, found.listed)
     return found.trusted._replace(warnings=(*found.trusted.warnings, *unwritten))
 
@@ -75,10 +82,12 @@ def examine(
     allow_rollback: bool,
     clock: Clock = CLOCK,
     offered: bytes | None = None,
+    terms: Terms | None = None,
 ) -> Examined:
     """Check seal, generation and revocations of a document; changes nothing. Raises `BootError` with the cause.
 
-    `offered` is a revocation list that came with the document, no more trusted than one that is published.
+    `offered` is a revocation list that came with the document, no more trusted than one that is published. `terms` are how the place
+    of the list is asked.
     """
     try:
         delivery = delivery_of(env)
@@ -94,7 +103,9 @@ def examine(
             )
         if allow_rollback:
             recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
-        believed = believed_list(env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered)
+        believed = believed_list(
+            env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered, terms=terms
+        )
         revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
         _check_seal(env, delivery, anchors, revoked_keys)
         why = unsatisfiable(delivery.signatures, keys, revoked_keys)
@@ -153,7 +164,13 @@ def _check_seal(
 
 
 def believed_list(
-    asked: Revocation, keys: Mapping[str, bytes], recalled: Recalled, now: int, *, offered: bytes | None = None
+    asked: Revocation,
+    keys: Mapping[str, bytes],
+    recalled: Recalled,
+    now: int,
+    *,
+    offered: bytes | None = None,
+    terms: Terms | None = None,
 ) -> Believed:
     """The revocation list in force (rule 3). Raises `UntrustedBundle` where one is required, or was seen, and cannot be had."""
     reference = asked.list_ref
@@ -168,7 +185,7 @@ def believed_list(
     candidates.append((reference, None))  # the kept ones first: they say which keys sign no list any more
     for where, data in candidates:
         try:
-            data = read_small(where, MAX_LIST) if data is None else data
+            data = read_small(where, MAX_LIST, terms) if data is None else data
             if data is None:
                 raise RevocationError("it is not there")
             revoked_before = best[0].key_ids if best else frozenset[str]()

@@ -132,6 +132,7 @@ def _from_archive(archive: Path, store: EnvironmentStore, settings: Settings) ->
     import_archive(
         archive, paths, cache, memory,
         lambda env, listed: examine(
-            env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock, offered=listed
+            env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock, offered=listed,
+            terms=settings.terms,
         ),
     )  # fmt: skip

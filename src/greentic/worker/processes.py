@@ -14,20 +14,18 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
+from greentic.sessions.shared_directory import SharedDirectory
 from greentic.telemetry.siblings import leave_first
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker.scraping import DIRECTORY
@@ -121,10 +119,10 @@ def supervise(
     told: Callable[[str], None],
 ) -> None:
     """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
-    directory = tempfile.mkdtemp(prefix="greentic-sessions-")
+    shared = SharedDirectory()
     with contextlib.suppress(OSError):  # no room: the metrics begin with the other processes
-        leave_first(Path(directory) / DIRECTORY, TALLIES.rows())
-    given = {**environ, "GREENTIC_SHARED_SESSIONS": directory, "GREENTIC_WORKERS": "1"}
+        leave_first(shared.path / DIRECTORY, TALLIES.rows())
+    given = {**environ, "GREENTIC_SHARED_SESSIONS": str(shared.path), "GREENTIC_WORKERS": "1"}
     given.pop("GREENTIC_SEED_DIR", None)
     if settings.offline:
         given["GREENTIC_OFFLINE"] = "1"
@@ -138,7 +136,7 @@ def supervise(
     processes: list[_Process] = []
     try:
         for _ in range(settings.ingress.workers):
-            process = _Process(lambda: _spawn(sockets, arguments, given))
+            process = _Process(lambda: _spawn(sockets, arguments, given, shared.fileno()))
             process.begin()
             processes.append(process)
         _await_ready(processes, stopping)
@@ -168,13 +166,16 @@ def supervise(
         _stop(processes, stopping, settings.ingress)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        shutil.rmtree(directory, ignore_errors=True)
+        shared.close()
 
 
-def _spawn(sockets: Sockets, arguments: list[str], given: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(
+    sockets: Sockets, arguments: list[str], given: Mapping[str, str], shared: int
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a process; `shared` is what it holds as long as it uses the sessions of all."""
     reading, writing = os.pipe()
     environment = {**given, SOCKET_FD: str(sockets.bound.fileno()), READY_FD: str(writing)}
-    passed = [sockets.bound.fileno(), writing]
+    passed = [sockets.bound.fileno(), writing, shared]
     if sockets.metrics is not None:
         environment[METRICS_FD] = str(sockets.metrics.fileno())
         passed.append(sockets.metrics.fileno())

@@ -62,7 +62,14 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     memory = memory_of(paths, settings.state_directory)
     boot = serving is None
     with phase("trust", boot=boot):
-        trust = establish(env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock)
+        trust = establish(
+            env,
+            memory,
+            settings.trust_anchor,
+            allow_rollback=settings.allow_rollback,
+            clock=store.clock,
+            terms=settings.terms,
+        )
     for warning in trust.warnings:
         log.warn("trust", warning)
     candidate.adopt(store)
@@ -149,7 +156,7 @@ def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
     events = bench.events(bench.log)
     try:
-        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.offline))
+        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.terms))
     finally:
         events.close()
 

@@ -24,6 +24,7 @@ from greentic.ground.user_cache import user_state
 from greentic.materialize.serving_plan import Scope
 from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
+from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
 from greentic.publication.place import is_directory
 from greentic.store.layout import default_store_root
@@ -168,12 +169,15 @@ class Settings(NamedTuple):
     cache_bytes: int = DEFAULT_MAX_BYTES
     fetch: FetchLimits = FetchLimits()
     offline: bool = False
+    terms: Terms = Terms()
+    """How servers are asked; offline, none is."""
 
 
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     """All that a worker is told. Raises `BootError` for what makes no sense (rule 4)."""
     try:
         told = env_id(options.env, environ)
+        offline = options.archive is not None or variables.switch("GREENTIC_OFFLINE", environ)
         return Settings(
             env_id=told.value,
             store_root=options.store_root or default_store_root(),
@@ -195,7 +199,8 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             cache_directory=cache_directory(environ),
             cache_bytes=max_bytes(environ),
             fetch=fetch_limits(environ),
-            offline=options.archive is not None or variables.switch("GREENTIC_OFFLINE", environ),
+            offline=offline,
+            terms=terms_of(environ)._replace(offline=offline),
         )
     except (ValueError, GreenticError) as error:
         raise error if isinstance(error, BootError) else BootError(str(error)) from None
