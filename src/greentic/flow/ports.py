@@ -98,7 +98,9 @@ class Now(Protocol):
 
 
 class Trace(Protocol):
-    """Is told each step of a run, for `gtc flow run`."""
+    """Is told each node of a run: when it begins, and what it came to. Of one that fails only that it began."""
+
+    def enter(self, flow_id: str, node_id: str, kind: str) -> None: ...
 
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None: ...
 
