@@ -520,13 +520,18 @@ def test_slots_are_given_to_the_extractor():
 
 def test_the_trace_tells_each_step():
     told: list[tuple[object, ...]] = []
+    begun: list[tuple[object, ...]] = []
 
     class Trace:
+        def enter(self, *what: object) -> None:
+            begun.append(what)
+
         def step(self, *what: object) -> None:
             told.append(what)
 
     world = World(flow(node("a", "emit.response", {"t": 1}, to("b")), node("b", "session.wait", "r", to("a"))))
     start(world.run()._replace(ports=world.ports._replace(trace=Trace())), {})
+    assert begun == [t[:3] for t in told]
     assert [(t[1], t[2], t[5]) for t in told] == [
         ("a", "emit", "b"),
         ("b", "session.wait", "wait for the next message"),

@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple, Protocol
 
+from greentic.activate.flow_spans import FlowSpans
 from greentic.flow.activity import Activity, failure_payload
 from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, new_budget, resume, start
 from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
@@ -30,6 +31,7 @@ from greentic.ground.errors import FlowFailure
 from greentic.pack.load import LoadedFlow, LoadedPack
 from greentic.sessions.conversation import MAX_FAILURES, Conversations, Identity, Waiting, read_waiting, session_hint
 from greentic.sessions.hold import held
+from greentic.telemetry import tracing
 
 ATTEMPTS = 3
 BACKOFF = Backoff(first=0.5, longest=2.0, longest_asked=10.0)
@@ -127,7 +129,15 @@ async def turn(
     pack = revision.pack(flow.pack_id)
     caller = Caller(services.env_id, tenant, team, identity.user, hint, flow.flow_id, "provider")
     components = revision.components.of_pack(pack.manifest_id)
-    ports = Ports(pack.plans, components, pack.assets, services.state, services.clock, services.trace)
+    spans = None if services.trace is not None or tracing.current() is None else FlowSpans()
+    ports = Ports(
+        pack.plans,
+        components,
+        pack.assets,
+        services.state,
+        services.clock,
+        spans if spans is not None else services.trace,
+    )
     run = Run(pack.manifest_id, flow.flow_id, caller, ports)
     place = _Place(revision, tenant, identity, hint, run)
     try:
@@ -139,6 +149,9 @@ async def turn(
     except FlowFailure as failure:
         services.log(f"flow {flow.flow_id}: {failure}")
         return _answer(failure, run)
+    finally:
+        if spans is not None:
+            spans.over()
 
 
 class _Place(NamedTuple):
@@ -246,6 +259,8 @@ async def _attempts(run: Run, payload: object, services: TurnServices) -> Outcom
         try:
             return await _told(start(attempt, payload))
         except FlowFailure as failure:
+            if isinstance(run.ports.trace, FlowSpans):
+                run.ports.trace.over()
             if not may_repeat(failure, attempt) or patience.tried + 1 >= ATTEMPTS:
                 raise
             services.log(

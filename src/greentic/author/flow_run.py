@@ -50,6 +50,9 @@ class _Tracer:
     def __init__(self, told: Callable[[Step], None]) -> None:
         self._told = told
 
+    def enter(self, flow_id: str, node_id: str, kind: str) -> None:
+        """Steps are told once they are done."""
+
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None:
         self._told(Step(flow_id, node_id, kind, payload, output, then))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 COMMANDS = {
     "op": ("greentic.cli.op", "author environments (env, trust-root, bundles, revisions, traffic, …)"),
@@ -60,8 +61,16 @@ def _dispatch(argv: list[str]) -> int:
         return 2
     import importlib
 
-    code: int = importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
-    return code
+    from greentic.cli.traces import traced
+
+    with traced("gtc"):
+        main: Callable[[list[str]], int] = importlib.import_module(COMMANDS[argv[0]][0]).main
+        if argv[0] == "op":  # its verbs have names of their own
+            return main(argv[1:])
+        from greentic.telemetry.tracing import whole
+
+        with whole(f"gtc {argv[0]}"):
+            return main(argv[1:])
 
 
 if __name__ == "__main__":

@@ -62,9 +62,12 @@ def main(argv: list[str]) -> int:
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
     arguments = vars(_parser(verb).parse_intermixed_args(words))
+    from greentic.telemetry.tracing import whole
+
     form = chosen_form(options.output)
     try:
-        result = _result(verb, arguments, options)
+        with whole(f"gtc op {verb.noun} {verb.verb}"):
+            result = _result(verb, arguments, options)
         if form == "table" and verb.changes_member and verb.changes_member in result:
             from greentic.cli.changes_view import show_changes
 

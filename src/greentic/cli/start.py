@@ -9,10 +9,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greentic.cli.output import inert
+from greentic.cli.traces import traced
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
+
+if TYPE_CHECKING:
+    from greentic.worker.settings import StartOptions
 
 COMMANDS = ("start", "up")
 _DESCRIPTION = """Boot a worker that starts empty: all it needs is environment.json. It pulls the bundles that traffic is
@@ -63,6 +68,12 @@ def run(argv: list[str]) -> None:
         arguments.log_format,
         arguments.access_log,
     )
+    with traced("greentic-start"):
+        _live(options)
+
+
+def _live(options: StartOptions) -> None:
+    """Boot and serve, to the end."""
     from greentic.cli.pull_view import pull_view
     from greentic.ground.variables import environment
     from greentic.worker.boot import boot

@@ -18,6 +18,7 @@ from greentic.ground.clock import CLOCK
 from greentic.ground.errors import FlowFailure
 from greentic.pack.components import PackComponent, Provider
 from greentic.pack.load import LoadedPack, Resolver
+from greentic.telemetry import tracing
 from greentic.telemetry.tallies import TALLIES
 from greentic.wasm.component import LoadedComponent
 from greentic.wasm.engine import CallLimits
@@ -100,6 +101,7 @@ def _both(first: Callable[[str, str], None], second: Callable[[str, str], None])
 async def _counted(host: HostCall, calling: Coroutine[object, object, object]) -> object:
     """What a call comes to, counted under its deployment and component (rule 3)."""
     labels, began, kind = (host.lane, host.component), CLOCK.monotonic(), None
+    span = tracing.begin(f"component {host.component}")
     try:
         return await calling
     except FlowFailure:
@@ -114,6 +116,9 @@ async def _counted(host: HostCall, calling: Coroutine[object, object, object]) -
         TALLIES.add("greentic_component_compute_seconds", labels, host.computed)
         if kind is not None:
             TALLIES.add("greentic_component_failures", (*labels, kind))
+        if span is not None:
+            span.attributes |= {"greentic.component": host.component, "greentic.compute_seconds": host.computed}
+            tracing.end(span, kind)
 
 
 def _provider(providers: tuple[Provider, ...], call: ProviderCall) -> Provider | None:

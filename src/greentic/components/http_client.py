@@ -21,6 +21,7 @@ from greentic.components.http_exchange import Destination, NoHttp, exchange
 from greentic.ground.beside import beside
 from greentic.net.dial import reason
 from greentic.net.egress import EgressPolicy, refused_address, refused_host
+from greentic.telemetry import tracing
 
 MAX_RESPONSE = 4 << 20
 """Bytes of an answer's body."""
@@ -49,6 +50,21 @@ class PolicedHttp:
         self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None, seconds: float
     ) -> HttpResponse:
         """Raises `EgressRefused` or `EgressFailed`."""
+        span = tracing.begin("http request", "client")
+        if span is None:
+            return await self._send(method, url, headers, body, seconds)
+        try:
+            answer = await self._send(method, url, _traced(headers, span), body, seconds)
+        except BaseException as error:
+            tracing.end(span, type(error).__name__)
+            raise
+        span.attributes["http.response.status_code"] = answer.status
+        tracing.end(span, str(answer.status) if answer.status >= 400 else None)
+        return answer
+
+    async def _send(
+        self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None, seconds: float
+    ) -> HttpResponse:
         method = method.upper()
         if method not in _METHODS:
             raise EgressFailed("the method is none of " + ", ".join(sorted(_METHODS)))
@@ -62,6 +78,9 @@ class PolicedHttp:
         refused = refused_host(self._policy, host)
         if refused is not None:
             raise EgressRefused(refused)
+        span = tracing.current()
+        if span is not None:
+            span.attributes |= {"http.request.method": method, "server.address": host[:255]}
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not _TARGET.match(target) or not _HOST.match(host):
             raise EgressFailed(f"the url on `{host[:80]!r}` has characters that must be escaped")
@@ -92,6 +111,14 @@ class PolicedHttp:
         refused = refused_address(self._policy, address)
         if refused is not None:
             raise EgressRefused(f"`{host}`: {refused}")
+
+
+def _traced(headers: list[tuple[str, str]], span: tracing.Span) -> list[tuple[str, str]]:
+    """The headers with those that tell the other server of the trace; what a component says of one is left to it."""
+    if any(name.lower() in ("traceparent", "tracestate") for name, _ in headers):
+        return headers
+    told = [*headers, ("traceparent", span.traceparent)]
+    return [*told, ("tracestate", span.state)] if span.state else told
 
 
 def _checked(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from greentic.net.egress import EgressPolicy, read_policy
 from greentic.pack.archive import PackArchive
 from greentic.pack.components import PackComponent
 from greentic.pack.load import LoadedPack
+from greentic.telemetry.tracing import within
 from greentic.wasm.format import least_memory
 from greentic.wasm.scratch import scratch_directory
 
@@ -130,7 +131,10 @@ class ComponentRuntime:
             archive = PackArchive(file)
             for component in pack.components:
                 data = archive.read(component.path)
-                result = self.made.cache.load(self.made.engine, data, component.id, sha256=component.sha256)
+                with within("compile", **{"greentic.component": component.id}) as span:
+                    result = self.made.cache.load(self.made.engine, data, component.id, sha256=component.sha256)
+                    if span is not None:
+                        span.attributes["greentic.compiled_before"] = not result.seconds
                 compiled += result.seconds > 0
                 seconds += result.seconds
                 found[component.id] = self.made.link(result.component, pack, component, least_memory(data))

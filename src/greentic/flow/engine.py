@@ -159,6 +159,8 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         if node is None:
             raise FlowFailure(f"node {node_id} not found")
         context = Context(state, state.last_output, run.ports.clock)
+        if run.ports.trace is not None:
+            run.ports.trace.enter(plan.id, node.id, node.kind)
         result, payload = await _execute(run, plan, node, state, context)
         output = _answered(node, result.output, state)
         state.nodes[node_id] = output

@@ -101,7 +101,10 @@ class Now(Protocol):
 
 
 class Trace(Protocol):
-    """Is told what happens in a run: each step, and each line that a component writes."""
+    """Is told what happens in a run: each node when it begins and what it came to (of one that fails only that it began), and each line
+    that a component writes."""
+
+    def enter(self, flow_id: str, node_id: str, kind: str) -> None: ...
 
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None: ...
 

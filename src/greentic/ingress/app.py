@@ -23,6 +23,7 @@ from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
 from greentic.ground.documents import TooDeep, parse
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
+from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
@@ -43,10 +44,11 @@ from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
-from greentic.telemetry import request_id
+from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
 from greentic.telemetry.tallies import TALLIES
+from greentic.telemetry.tracing import Tracer
 
 if TYPE_CHECKING:
     from greentic.ingress.status_proof import Prover
@@ -167,14 +169,27 @@ class WorkerApp:
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         """Answer a request, at once where that is possible."""
         name = request_id.begin(incoming.head.fields.get(request_id.FIELD))
-        if not self._access_log:
+        tracer = tracing.installed()
+        if tracer is None and not self._access_log:
             return self._handled(incoming, peer, name)
-        access = Access(self._log, peer, incoming, CLOCK.monotonic())
+        return self._watched(incoming, peer, name, tracer)
+
+    def _watched(
+        self, incoming: Incoming, peer: str, name: bytes, tracer: Tracer | None
+    ) -> Answer | Coroutine[object, object, Answer]:
+        """The same for a request that is told in the access log, or traced."""
+        access = Access(self._log, peer, incoming, CLOCK.monotonic()) if self._access_log else None
+        span = None if tracer is None else request_span.begun(tracer, incoming, name)
         answer = self._handled(incoming, peer, name)
         if isinstance(answer, Answer):
-            access.answered(answer)
+            if span is not None:
+                request_span.answered(span, answer)
+            if access is not None:
+                access.answered(answer)
             return answer
-        return access.awaited(answer)
+        if span is not None:
+            answer = request_span.awaited(span, answer)
+        return answer if access is None else access.awaited(answer)
 
     def _handled(self, incoming: Incoming, peer: str, name: bytes) -> Answer | Coroutine[object, object, Answer]:
         head = incoming.head
@@ -362,6 +377,7 @@ class WorkerApp:
                     held = None if pinned is None else self.serving.find(pinned)
                     revision = revision if held is None else held
                 with self.serving.lease(revision, control=picked.control and revision is drawn) as lease:
+                    span = tracing.begin("turn")
                     try:
                         found = await turn(
                             revision, activity, route.tenant, route.team, identity, services, message_id=named
@@ -369,6 +385,9 @@ class WorkerApp:
                     except NoFlow:
                         lease.failure = "no_flow"
                         raise
+                    finally:
+                        if span is not None:
+                            _end_turn(span, revision)
                     lease.failure = None if found.failed is None else "flow"
                     lease.parked = found.parked - (pinned == revision.revision_id)
                 return replied(Served(revision, found))
@@ -412,6 +431,15 @@ class WorkerApp:
             return Reply(200, msgspec.json.encode(answer), cors=False)
 
         return self._turn(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
+
+
+def _end_turn(span: tracing.Span, revision: ActiveRevision) -> None:
+    span.attributes |= {
+        "greentic.deployment": revision.deployment_id,
+        "greentic.bundle": revision.bundle_id,
+        "greentic.revision": revision.revision_id,
+    }
+    tracing.end(span)
 
 
 def _busy() -> Refused:

@@ -30,6 +30,7 @@ from greentic.telemetry.exposition import chosen, text
 from greentic.telemetry.families import OTHER
 from greentic.telemetry.readings import Labels, Readings, Row, packed, unpacked
 from greentic.telemetry.siblings import NoSiblings, Siblings
+from greentic.telemetry.signals import METRICS
 from greentic.telemetry.tallies import TALLIES, Tallies
 
 MAX_REVISIONS = 4_096
@@ -233,5 +234,7 @@ async def answered(metrics: Metrics, accept: bytes | None) -> Answer:
     try:
         kind, body = await metrics.page(None if accept is None else accept.decode("latin-1"))
     except GreenticError as error:
+        METRICS.failed(str(error))
         return Answer(503, str(error).encode(), [_TEXT])
+    METRICS.ok()
     return Answer(200, body, [(b"content-type", kind.encode())])

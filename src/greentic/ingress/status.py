@@ -8,9 +8,9 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.optional import lacking
 from greentic.materialize.serving_plan import Fault
 from greentic.net.addresses import shown
+from greentic.telemetry import tracing
 from greentic.telemetry.counts import BOUNDS, Counts
-
-_SIGNAL: JsonObject = {"last_ok_at": None, "last_error_at": None, "last_error": None}
+from greentic.telemetry.signals import LOGS, METRICS, TRACES
 
 
 def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
@@ -53,12 +53,7 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
         "revisions_active": len(activation.revisions),
         "restart_required": False,
         "draining": draining,
-        "telemetry": {
-            "exporter": "none",
-            "installed": False,
-            "init_error": None,
-            "signals": {"traces": _SIGNAL, "logs": _SIGNAL, "metrics": _SIGNAL},
-        },
+        "telemetry": _telemetry(),
         "triggers": [],
         "revisions": revisions,
         "protections": activation.protections,
@@ -69,6 +64,17 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
         "following": serving.following,
         "lacking": list[Json](lacking()),
         "skipped_deployments": {deployment: fault.text for deployment, fault in activation.unavailable.items()},
+    }
+
+
+def _telemetry() -> JsonObject:
+    """Where this process sends what it tells, and whether that arrives."""
+    sends = tracing.installed() is not None
+    return {
+        "exporter": "otlp" if sends else "none",
+        "installed": sends,
+        "init_error": tracing.refused(),
+        "signals": {"traces": TRACES.told(), "logs": LOGS.told(), "metrics": METRICS.told()},
     }
 
 

@@ -32,6 +32,9 @@ class Steps:
         self._said: list[Json] = []
         self._left_out = self._lines = 0
 
+    def enter(self, flow_id: str, node_id: str, kind: str) -> None:
+        """A node begins; it is written down when it is done."""
+
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None:
         """One node ran; it took the time since the one before it."""
         now = self._clock.monotonic()

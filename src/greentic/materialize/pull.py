@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from typing import BinaryIO, NamedTuple, Protocol
 
 from greentic.distribute.bundle_cache import BundleCache
@@ -30,6 +31,7 @@ from greentic.net.terms import Terms
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.tallies import TALLIES
+from greentic.telemetry.tracing import within
 from greentic.trust.gate import VerifiedBundle, admit, mismatch
 
 PARALLEL = 4
@@ -93,7 +95,10 @@ def pull(plan: ServingPlan, means: Means) -> Obtained:
     with ThreadPoolExecutor(
         min(PARALLEL, len(plan.pull)), "pull", initializer=lambda: told.append(restrict_writes(writable))
     ) as pool:
-        waiting = [(revision, pool.submit(materialize, plan.env, revision, means)) for revision in plan.pull]
+        waiting = [
+            (revision, pool.submit(copy_context().run, materialize, plan.env, revision, means))
+            for revision in plan.pull
+        ]
         for revision, future in waiting:
             if any(plan.is_fatal(r.deployment_id) for r, _ in waiting if r.revision_id in failed):
                 future.cancel()
@@ -112,7 +117,7 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
     deployment = env.deployment(revision.deployment_id)
     fetching = f"fetching bundle `{shown(uri)}` for revision `{revision.revision_id}`"
     materializing = f"materializing revision `{revision.revision_id}` from bundle `{shown(uri)}`"
-    step = fetching
+    step, named = fetching, {"greentic.bundle": revision.bundle_id, "greentic.revision": revision.revision_id}
     try:
         if deployment is None:
             raise NotFound(f"deployment `{revision.deployment_id}` for revision `{revision.revision_id}` has no bundle")
@@ -120,19 +125,21 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
             StagingArea(paths, store.disk, revision.revision_id, store.random.octets(6).hex()) as area,
             ExitStack() as stack,
         ):
-            bundle = _obtain(area, stack, means, revision)
+            with within("fetch", **named):
+                bundle = _obtain(area, stack, means, revision)
             step = materializing
             if revision.pack_list_lock_ref != lock_ref(revision.revision_id):
                 raise Conflict(
                     f"materialized pack-list lock ref `{lock_ref(revision.revision_id)}` diverges from revision "
                     f"`{revision.revision_id}`'s `{revision.pack_list_lock_ref}`"
                 )
-            staged = area.fill(
-                bundle,
-                env_id=env.environment_id,
-                bundle_id=deployment.bundle_id,
-                shown_as=shown(uri),
-            )
+            with within("unpack", **named):
+                staged = area.fill(
+                    bundle,
+                    env_id=env.environment_id,
+                    bundle_id=deployment.bundle_id,
+                    shown_as=shown(uri),
+                )
             wrong = diverging_packs(revision.pack_list, staged.lock)
             if wrong:
                 raise RevisionFault(f"packs {', '.join(wrong)} of the bundle are not those that the revision records")
@@ -187,7 +194,8 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
             file = stack.enter_context(area.create_bundle_file())
             fetched = download(file, None)
             _count(fetched)
-            return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
+            with within("gate"):
+                return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
         obtained = means.cache.obtain(digest, download, lambda: needed_digests(means.store))
     except DigestMismatch as error:
         raise mismatch(error.actual, digest, revision_id=revision.revision_id) from None
@@ -198,4 +206,5 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
     elif obtained.fetched.resumed:
         means.events.resumed(revision, obtained.fetched)
     area.adopt(obtained.path, file)
-    return admit(file, obtained.digest, obtained.size, digest, revision_id=revision.revision_id)
+    with within("gate"):
+        return admit(file, obtained.digest, obtained.size, digest, revision_id=revision.revision_id)

@@ -20,6 +20,7 @@ from greentic.ground.clock import Clock, timestamp
 from greentic.ground.optional import done_without
 from greentic.telemetry import request_id
 from greentic.telemetry.log_lines import Field, Level, Record, Shape, json_line, text_line
+from greentic.telemetry.signals import LOGS
 
 MAX_FRAMES = 5
 _RANK: dict[Level, int] = {"Debug": 0, "Info": 1, "Warn": 2, "Error": 3}
@@ -84,10 +85,17 @@ class OperatorLog:
             return
         record = Record(timestamp(self._clock.now_ns()), level, module, message, request_id.current(), fields)
         line = text_line(record)
-        if self._file is not None and not say(self._file, line):
-            self.dropped += 1
+        if self._file is not None:
+            if say(self._file, line):
+                LOGS.ok()
+            else:
+                self.dropped += 1
+                LOGS.failed("operator.log does not take lines")
         if self._shape == "json":
-            say(self._stderr, json_line(record))
+            if say(self._stderr, json_line(record)):
+                LOGS.ok()
+            else:
+                LOGS.failed("stderr does not take lines")
         elif show:
             say(self._stderr, line)
 

@@ -30,6 +30,7 @@ from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.log_lines import Level
 from greentic.telemetry.phases import phase
+from greentic.telemetry.tracing import refused, whole
 from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.proof_key import proof_key
@@ -68,7 +69,7 @@ def boot(
     options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events] = LoggedPull
 ) -> Booted:
     """Everything before the socket; `events` makes who is told how pulling goes. Raises `BootError`, whose cause is the reason."""
-    with phase("whole", boot=True):
+    with whole("boot"), phase("whole", boot=True):
         return _boot(options, environ, events)
 
 
@@ -91,6 +92,8 @@ def _boot(options: StartOptions, environ: Mapping[str, str], events: Callable[[O
     terminal = sys.stderr is not None and sys.stderr.isatty()
     shape = settings.log_shape or ("text" if terminal else "json")
     log = OperatorLog(paths.root / "logs", store.clock, level=_LEVELS[settings.level], shape=shape)
+    if (why := refused()) is not None:
+        log.warn("telemetry", f"nothing is traced: {why}")
     for warning in (*settings.warnings, *(published.warnings if published is not None else ())):
         log.warn("start", warning)
     on_lack(lambda text: log.warn("start", text))

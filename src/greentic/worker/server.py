@@ -33,6 +33,7 @@ from greentic.model.elements import Elements
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog, say
+from greentic.telemetry.tracing import whole
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import DOCUMENT, Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
@@ -266,7 +267,11 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
             return booted.published.read()
         return read_candidate(store, settings, elements)
 
-    steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
+    def provisioned(found: Candidate) -> Activation:
+        with whole("change"):
+            return provision(bench, found, serving.activation)
+
+    steps = Steps(read, provisioned, swap, tell)
     directories, names = [store.paths(settings.env_id).root], WATCHED
     directories += [settings.seed] if settings.seed is not None else []
     if tokens_file is not None:
