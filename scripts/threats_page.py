@@ -80,6 +80,8 @@ ROWS = (
     Row("zip-bomb", "A compressed document is taken apart only up to the limit of a document.", "publication"),
     Row("moved-tag", "A place is followed for one environment; what it turns to otherwise is refused, and the last good one serves.", "publication worker/published.py"),
     Row("log-injection", "What callers send reaches a log or a header only in an inert form.", "telemetry ingress/access_log.py"),
+    Row("slow-collector", "Who collects traces costs requests nothing: a bounded queue, a thread of its own, and what is lost is counted and told.", "telemetry"),
+    Row("hostile-trace-context", "A trace context of a caller is taken in its one form, or as if it were not there.", "telemetry"),
     Row("log-flood", "What a component may log is bounded over time, and what was cut is counted.", "telemetry/component_output.py"),
     Row("unbounded-labels", "Labels of metrics are bounded, with what is beyond counted as other; no label holds a text of others.", "telemetry ingress/metrics.py"),
     Row("secret-leak", "Credentials are references; no output of a whole run holds a planted secret.", "k8s/render.py deployer/credentials.py telemetry/log.py"),
