@@ -41,6 +41,7 @@ from measure import (
     worker,
     wrk,
 )
+from telemetry import telemetry_rows
 from turns import turn_rows
 
 from cluster import cluster_rows
@@ -274,6 +275,7 @@ def main() -> None:
             delivery_rows,
             cluster_rows,
             follow_rows,
+            telemetry_rows,
             storm_rows,
         ):
             for row in part(scratch):

@@ -763,6 +763,30 @@ def test_only_routers_reach_workers_and_answers_say_who_reaches_routers():
     assert "from" not in policy(rendered(environment()), "gtc-allow-router")["ingress"][0]
 
 
+def test_answered_namespaces_scrape_every_pod_and_nobody_does_else():
+    for answered in (None, "monitoring, other"):
+        objects = rendered(environment(), {"metrics_namespaces": answered})
+        opened = [
+            rule
+            for name in ("gtc-allow-router", "gtc-allow-workers")
+            for rule in policy(objects, name)["ingress"]
+            if {"protocol": "TCP", "port": pods.METRICS_PORT} in rule["ports"]
+        ]
+        templates = [o["spec"]["template"] for o in objects if o["kind"] == "Deployment"]
+        scraped = [t["metadata"]["annotations"].get("prometheus.io/port") for t in templates]
+        told = [
+            v["value"] for t in templates for v in t["spec"]["containers"][0]["env"] if v["name"] == "GREENTIC_METRICS_ADDR"
+        ]  # fmt: skip
+        assert len(templates) >= 2 and len(opened) == (2 if answered else 0)
+        assert scraped == [str(pods.METRICS_PORT) if answered else None] * len(templates)
+        assert told == ([f"0.0.0.0:{pods.METRICS_PORT}"] * len(templates) if answered else [])
+        for rule in opened:
+            names_ = [p["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for p in rule["from"]]
+            assert names_ == ["monitoring", "other"] and len(rule["ports"]) == 1
+    with pytest.raises(Conflict, match="metrics_namespaces"):
+        read_answers({"metrics_namespaces": "Not A Name"}, "prod")
+
+
 def test_dns_goes_to_the_clusters_resolvers_only():
     rule = policy(rendered(environment()), "gtc-allow-dns")["egress"][0]
     values = rule["to"][0]["podSelector"]["matchExpressions"][0]["values"]

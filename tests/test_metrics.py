@@ -31,8 +31,8 @@ from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS, Counts
 from greentic.telemetry.exposition import MAX_VALUE, OPEN, PLAIN, chosen, text
 from greentic.telemetry.families import FAMILIES, OTHER
-from greentic.telemetry.readings import FRAME_ROWS, Readings, Row, packed, unpacked
-from greentic.telemetry.siblings import NoSiblings, SharedReadings, fold, leave_first
+from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, packed, unpacked
+from greentic.telemetry.siblings import SharedReadings, fold, leave_first
 from greentic.telemetry.tallies import Tallies
 from greentic.worker import settings
 from storm import made_pack, until
@@ -246,6 +246,12 @@ def test_processes_are_asked_and_those_that_are_gone_count_on(tmp_path):
         assert found.families["greentic_boot_seconds"] == {
             ("pull",): [3.0]
         }  # the first one only watches, and counts as alive
+        assert {p.name for p in (tmp_path / "m").glob("*.counts")} == {
+            "first.counts",
+            "0.1.counts",
+            "1.1.counts",
+            "2.1.counts",
+        }
         processes[1]._server.close()  # killed: the socket stays, and nobody is behind it
         os.unlink(tmp_path / "m" / "1.1.sock")
         with socket.socket(socket.AF_UNIX) as left:
@@ -256,7 +262,7 @@ def test_processes_are_asked_and_those_that_are_gone_count_on(tmp_path):
             assert found.families["greentic_connections"] == {(): [1]}
             fold(tmp_path / "m")
         assert sorted(p.name for p in (tmp_path / "m").glob("*.counts")) == [
-            "2.1.counts", "first.counts", "past.counts",
+            "0.1.counts", "2.1.counts", "first.counts", "past.counts",
         ]  # fmt: skip
         for process in (processes[0], processes[2]):
             await process.close()

@@ -26,10 +26,8 @@ from greentic.ingress.front import Answer
 from greentic.ingress.http1 import Incoming
 from greentic.materialize.serving_plan import Fault
 from greentic.telemetry.counts import Snapshot
-from greentic.telemetry.exposition import chosen, text
 from greentic.telemetry.families import OTHER
-from greentic.telemetry.readings import Labels, Readings, Row, packed, unpacked
-from greentic.telemetry.siblings import NoSiblings, Siblings
+from greentic.telemetry.readings import Labels, NoSiblings, Readings, Row, Siblings, packed, unpacked
 from greentic.telemetry.signals import METRICS
 from greentic.telemetry.tallies import TALLIES, Tallies
 
@@ -66,9 +64,12 @@ class Metrics:
     async def page(self, accept: str | None) -> tuple[str, bytes]:
         """Content type and text. Raises `Conflict` when the other processes cannot be read."""
         async with self._one_at_a_time:
-            return await self._page(chosen(accept))
+            return await self._page(accept)
 
-    async def _page(self, kind: str) -> tuple[str, bytes]:
+    async def _page(self, accept: str | None) -> tuple[str, bytes]:
+        from greentic.telemetry.exposition import chosen, text  # a boot does without
+
+        kind = chosen(accept)
         others = await self.siblings.gathered()
         readings, pace = Readings(), _Pace()
         for row in self.rows():
@@ -233,7 +234,7 @@ async def answered(metrics: Metrics, accept: bytes | None) -> Answer:
     """What a scraper is answered."""
     try:
         kind, body = await metrics.page(None if accept is None else accept.decode("latin-1"))
-    except GreenticError as error:
+    except (GreenticError, OSError) as error:
         METRICS.failed(str(error))
         return Answer(503, str(error).encode(), [_TEXT])
     METRICS.ok()

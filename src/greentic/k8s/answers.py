@@ -41,6 +41,7 @@ KEYS: dict[str, str] = {
     "dns_cidrs": "more networks where DNS servers are, such as the address of Service kube-dns behind NodeLocal DNSCache",
     "ingress_namespaces": "only pods of these namespaces reach the router",
     "ingress_cidrs": "only these networks reach the router",
+    "metrics_namespaces": "pods of these namespaces scrape /metrics of every pod, on a port of its own",
     "registry_secret": "a Secret of type kubernetes.io/dockerconfigjson, for pulling bundles",
     "secrets_secret": "a Secret whose keys components read as their secrets",
     "ingress_tokens_secret": "a Secret with ingress-tokens.json: callers need one of its bearer tokens",
@@ -72,6 +73,7 @@ class Answers(NamedTuple):
     dns_cidrs: tuple[str, ...] = ()
     ingress_namespaces: tuple[str, ...] = ()
     ingress_cidrs: tuple[str, ...] = ()
+    metrics_namespaces: tuple[str, ...] = ()
     registry_secret: str | None = None
     secrets_secret: str | None = None
     ingress_tokens_secret: str | None = None
@@ -126,6 +128,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         dns_cidrs=_networks(given, "dns_cidrs"),
         ingress_namespaces=tuple(_name("ingress_namespaces", n) for n in _list(given, "ingress_namespaces")),
         ingress_cidrs=_networks(given, "ingress_cidrs"),
+        metrics_namespaces=tuple(_name("metrics_namespaces", n) for n in _list(given, "metrics_namespaces")),
         registry_secret=_object_name(given, "registry_secret"),
         secrets_secret=_object_name(given, "secrets_secret"),
         ingress_tokens_secret=_object_name(given, "ingress_tokens_secret"),

@@ -4,7 +4,8 @@ Rules:
 1. Everything is denied; each policy opens one thing, and all six always exist, so that a later reconcile closes an opening
    in place. A closed direction is written by leaving its rules out.
 2. DNS goes to the cluster's resolvers, wherever they run, to caches on the node, and to answered networks.
-3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks.
+3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks. The answered
+   namespaces of scrapers reach the port of metrics of both.
 4. Pods that pull may reach what bundles come from. A source that names a Service of the cluster opens the pods of its namespace
    (policies see the pod's port, so no port is named): `<name>` its own, `<name>.<namespace>.svc` that one. A source that is an
    address opens this address and its port. Any other opens any address, or the answered networks, on its port and on 443, where
@@ -26,7 +27,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.excepted import LINK_LOCAL_4, within
-from greentic.k8s.pods import PORT
+from greentic.k8s.pods import METRICS_PORT, PORT
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
@@ -92,6 +93,7 @@ def network_policies(env: Environment, answers: Answers, namespace: str, labels:
     workers = names.component_labels(env.environment_id, "worker")
     to_workers: JsonObject = {"to": [_pods(workers)], "ports": [_tcp(PORT)]}
     from_router: JsonObject = {"from": [_pods(router)], "ports": [_tcp(PORT)]}
+    scraped = _scraped(answers)
     routed = routed_ids(env)
     present = present_revisions(env)
     everyone = _egress(env, answers, [r for r in present if r.bundle_source_uri])
@@ -104,13 +106,17 @@ def network_policies(env: Environment, answers: Answers, namespace: str, labels:
             {
                 "podSelector": {"matchLabels": dict(router)},
                 "policyTypes": ["Ingress", "Egress"],
-                "ingress": [_ingress(answers)],
+                "ingress": [_ingress(answers), *scraped],
                 "egress": [to_workers],
             },
         ),
         (
             "gtc-allow-workers",
-            {"podSelector": {"matchLabels": dict(workers)}, "policyTypes": ["Ingress"], "ingress": [from_router]},
+            {
+                "podSelector": {"matchLabels": dict(workers)},
+                "policyTypes": ["Ingress"],
+                "ingress": [from_router, *scraped],
+            },
         ),
         ("gtc-allow-worker-egress", _egress_spec(workers, everyone)),
         ("gtc-allow-router-egress", _egress_spec(router, routing)),
@@ -139,6 +145,13 @@ def _dns(answers: Answers) -> JsonObject:
     }
     peers: list[Json] = [resolvers, *_networks([str(LINK_LOCAL_4), *answers.dns_cidrs])]
     return {"to": peers, "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+
+
+def _scraped(answers: Answers) -> list[Json]:
+    """Who reaches the port of metrics."""
+    if not answers.metrics_namespaces:
+        return []
+    return [{"from": [_namespace_peer(n) for n in answers.metrics_namespaces], "ports": [_tcp(METRICS_PORT)]}]
 
 
 def _ingress(answers: Answers) -> JsonObject:

@@ -22,6 +22,8 @@ from greentic.k8s.objects import objects_in
 from greentic.model.environment import Environment, Revision
 
 PORT = 8080
+METRICS_PORT = 9464
+"""Where scrapers ask, if some may."""
 HOME = "/var/greentic"
 SEED, SESSION = "/etc/greentic/env-store", "/etc/greentic/session"
 DEV_SECRETS_DIR, DEV_SECRETS_KEY = "/etc/greentic/dev-secrets", ".dev.secrets.env"
@@ -131,7 +133,7 @@ def _deployment(
     pod: JsonObject,
 ) -> JsonObject:
     seen = checksum(pod, dev_store)
-    annotations: JsonObject = {names.CHECKSUM: seen}
+    annotations: JsonObject = {names.CHECKSUM: seen, **_scraping(pod)}
     if dev_store is not None:
         annotations[names.DEV_STORE_HASH] = dev_store
     return {
@@ -168,7 +170,7 @@ def _pod(
         "image": answers.runtime_image,
         "args": _arguments(env.environment_id),
         "env": [*_variables(env.environment_id, answers, finish), *mounted, *more],
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": _ports(answers),
         "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -203,6 +205,20 @@ def _pod(
     return pod
 
 
+def _ports(answers: Answers) -> list[Json]:
+    ports: list[Json] = [{"name": "http", "containerPort": PORT, "protocol": "TCP"}]
+    if answers.metrics_namespaces:
+        ports.append({"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"})
+    return ports
+
+
+def _scraping(pod: JsonObject) -> JsonObject:
+    """The annotations that scrapers look for, where a pod has a port for them."""
+    if len(objects_in(objects_in(pod["containers"])[0]["ports"])) == 1:
+        return {}
+    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
+
+
 def _probe(path: str, *, period: int, failures: int) -> JsonObject:
     get: JsonObject = {"path": path, "port": PORT, "scheme": "HTTP"}
     return {"httpGet": get, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures}
@@ -231,6 +247,8 @@ def _variables(env_id: str, answers: Answers, finish: int) -> list[Json]:
         # images of the existing runtime unpack damaged files under a CPU limit without it
         "RAYON_NUM_THREADS": "4",
     }
+    if answers.metrics_namespaces:
+        told["GREENTIC_METRICS_ADDR"] = f"0.0.0.0:{METRICS_PORT}"
     if answers.oci_insecure_registries:
         told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(answers.oci_insecure_registries)
     return [{"name": name, "value": literal(value)} for name, value in told.items()]

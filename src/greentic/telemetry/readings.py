@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +23,27 @@ Row = tuple[str, Labels, list[float]]
 FRAME_ROWS = 500
 _LENGTH = 4
 _rows = msgspec.msgpack.Decoder(list[Row])
+
+
+class Others(NamedTuple):
+    """What the other processes of a worker told."""
+
+    alive: list[bytes] = []
+    gone: list[bytes] = []
+    answered: int = 0
+
+
+class Siblings(Protocol):
+    async def gathered(self) -> Others:
+        """The packed readings of the other processes. Raises `Conflict` or `OSError`."""
+        ...
+
+
+class NoSiblings:
+    """The one process of a worker."""
+
+    async def gathered(self) -> Others:
+        return Others()
 
 
 class Readings:

@@ -1,7 +1,7 @@
 """The processes of one worker tell each other what they counted, through files in a directory that they share.
 
 Rules:
-1. Who is asked for the worker's metrics asks the others to write their readings, waits a while, and adds up the files.
+1. Who is asked for the worker's metrics writes its readings and asks the others to write theirs, waits a while, and adds up.
 2. What was told once stays told: the file of a process that was killed counts on, so no counter ever goes back. What it counted after
    it was asked last is lost. What the first process counted at the boot is a file, too, and is taken for that of a living one.
 3. A process that begins folds the files of those that are gone into one. Files are read and folded under one lock.
@@ -15,39 +15,17 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from greentic.ground.beside import beside
 from greentic.ground.clock import CLOCK
 from greentic.ground.disk import RealDisk, replace_file
 from greentic.ground.lock import held
 from greentic.ground.optional import done_without
-from greentic.telemetry.readings import Readings, Row, packed, unpacked
+from greentic.telemetry.readings import Others, Readings, Row, packed, unpacked
 
 PATIENCE = 1.0
 FIRST, PAST = "first", "past"
 _LOCK_SECONDS = 2.0
-
-
-class Others(NamedTuple):
-    """What the other processes of a worker told."""
-
-    alive: list[bytes] = []
-    gone: list[bytes] = []
-    answered: int = 0
-
-
-class Siblings(Protocol):
-    async def gathered(self) -> Others:
-        """The packed readings of the other processes. Raises `Conflict`."""
-        ...
-
-
-class NoSiblings:
-    """The one process of a worker."""
-
-    async def gathered(self) -> Others:
-        return Others()
 
 
 class SharedReadings:
@@ -69,9 +47,11 @@ class SharedReadings:
             done_without("adding up the metrics of several processes", error)
 
     async def gathered(self) -> Others:
-        """Ask the others and read what they wrote (rules 1 and 4)."""
+        """Ask the others and read what they wrote (rules 1 and 4). Raises `Conflict` or `OSError`."""
         names = [path.stem for path in self._directory.glob("*.sock") if path.stem != self._process]
+        own = asyncio.ensure_future(self._write())  # what it is about to tell is to stay told, too
         answers = await asyncio.gather(*(self._ask(name) for name in names))
+        await own
         files = await beside(_read, self._directory)
         files.pop(self._process, None)
         living = {FIRST, *(name for name, answered in zip(names, answers, strict=True) if answered)}

@@ -26,7 +26,6 @@ from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
 from greentic.sessions.shared_directory import SharedDirectory
-from greentic.telemetry.siblings import leave_first
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker.scraping import DIRECTORY
 from greentic.worker.settings import IngressSettings, Settings
@@ -119,6 +118,8 @@ def supervise(
     told: Callable[[str], None],
 ) -> None:
     """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
+    from greentic.telemetry.siblings import leave_first
+
     shared = SharedDirectory()
     with contextlib.suppress(OSError):  # no room: the metrics begin with the other processes
         leave_first(shared.path / DIRECTORY, TALLIES.rows())

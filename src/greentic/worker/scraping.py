@@ -12,6 +12,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
 from greentic.ground.optional import done_without
@@ -19,7 +20,9 @@ from greentic.ingress.front import Front, Places
 from greentic.ingress.metrics import LoopDelay, Metrics, scraped
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.readings import Row
-from greentic.telemetry.siblings import SharedReadings
+
+if TYPE_CHECKING:
+    from greentic.telemetry.siblings import SharedReadings
 
 PLACES = Places(32, 4)
 DIRECTORY = "metrics"
@@ -50,6 +53,8 @@ class Scraping:
         loop = asyncio.get_running_loop()
         self._delay = LoopDelay(loop)
         if shared is not None:
+            from greentic.telemetry.siblings import SharedReadings
+
             siblings = SharedReadings(shared / DIRECTORY, process, self._metrics.packed)
             try:
                 await siblings.start()
