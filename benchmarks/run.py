@@ -1,7 +1,7 @@
 """`make bench`: everything side by side in one run, several repetitions, medians and spread; renders docs/performance.md.
 
-Needs curl, wrk, unsquashfs and mksquashfs (Debian: curl wrk squashfs-tools); as root also the lab's programs (lab/build.sh). Ratios hold when the machine's speed drifts, for
-both sides of a row are measured in turn.
+Needs curl, wrk, unsquashfs, mksquashfs and chromium (Debian: curl wrk squashfs-tools chromium chromium-driver); as root also the lab's
+programs (lab/build.sh). Ratios hold when the machine's speed drifts, for both sides of a row are measured in turn.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components import component_rows
+from console import console_rows
 from delivery import delivery_rows
 from living import follow_rows, storm_rows
 from measure import (
@@ -270,6 +271,7 @@ def main() -> None:
             serve_rows,
             component_rows,
             turn_rows,
+            console_rows,
             unpack_rows,
             large_rows,
             delivery_rows,

@@ -187,7 +187,9 @@ def test_what_is_there_is_told_without_a_worker(store, served):
     assert chain["chains"][0]["error"] and [s["step"] for s in chain["document"]] == ["source", "bundle", "signatures", "routes"]  # fmt: skip
     history = asker.told("/api/history/local")
     assert [f"{c['noun']} {c['verb']}" for c in history["changes"]][:2] == ["traffic set", "revisions warm"]
-    assert asker.told("/api/environments")["environments"][0]["environment_id"] == "local"
+    (store.root / "no env").mkdir()
+    (store.root / "no env" / "environment.json").write_text("{}")
+    assert asker.told("/api/environments")["environments"] == ["local"]
     said = {"deployment_id": deployment_id, "conversation": "c" * 8, "message_id": "m" * 8, "text": "hi"}
     answer = asker.ask("POST", "/api/say", said)
     assert answer.code == 502 and b"did not answer" in answer.body

@@ -388,6 +388,14 @@ def test_wrong_command_lines_of_the_worker_exit_with_1():
     assert subprocess.run([str(PROGRAMS / "greentic-start"), "--version"], capture_output=True).returncode == 0
 
 
+def test_no_script_opens_its_own_output_anew():
+    """A file that a log is sent to would be cut to nothing by it, and be full of NUL bytes after."""
+    scripts = [ROOT / "demo.sh", ROOT / ".ci" / "run", ROOT / "Makefile", *(ROOT / "scripts").glob("*.sh"), *(ROOT / "lab").glob("*.sh")]  # fmt: skip
+    assert len(scripts) >= 5
+    for path in [*scripts, *(ROOT / "demo").glob("*.py")]:
+        assert not re.search(r"/dev/(stderr|stdout|fd/)|/proc/self/fd/", path.read_text()), path
+
+
 @pytest.mark.xdist_group("builds")
 @pytest.mark.e2e
 def test_the_demo(tmp_path):
@@ -395,19 +403,28 @@ def test_the_demo(tmp_path):
     import socket
 
     ports = []
-    for _ in range(2):
+    for _ in range(3):
         with socket.create_server(("127.0.0.1", 0)) as free:
             ports.append(str(free.getsockname()[1]))
-    environ = dict(os.environ.items()) | {"WORKER_PORT": ports[0], "DISTRIBUTOR_PORT": ports[1]}
+    names = ("WORKER_PORT", "DISTRIBUTOR_PORT", "CONSOLE_PORT")
+    environ = dict(os.environ.items()) | dict(zip(names, ports, strict=True))
     run = lambda *words: subprocess.run(
         [str(ROOT / "demo.sh"), *words], capture_output=True, text=True, env=environ, timeout=300
     )
-    if any((ROOT / ".demo" / f"{name}.pid").exists() for name in ("worker", "distributor")):
+    if any((ROOT / ".demo" / f"{name}.pid").exists() for name in ("console", "worker", "distributor")):
         pytest.skip("a demo is running; stop it with ./demo.sh host-stop")
-    pulled = run("host-pull")
+    with (tmp_path / "log").open("wb") as log:
+        pulled = subprocess.run([str(ROOT / "demo.sh"), "host-pull"], stdout=log, stderr=log, env=environ, timeout=300)
     try:
-        assert pulled.returncode == 0, pulled.stdout + pulled.stderr
-        assert "serving 1 revision(s) for env `local`" in pulled.stdout and '"text":"HI!"' in pulled.stdout
+        told = (tmp_path / "log").read_text()
+        assert pulled.returncode == 0, told
+        assert "0. Build the example bundle" in told and "\0" not in told, "what is sent to a file is whole"
+        assert "./demo.sh console" in told
+        assert "serving 1 revision(s) for env `local`" in told and '"text":"HI!"' in told
+        shown = run("console")
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        assert re.search(rf"^console: http://127\.0\.0\.1:{ports[2]}/open/\S+$", shown.stdout, re.MULTILINE)
+        assert ask(int(ports[2]), "GET", "/")[0] == 401
         busy = subprocess.run(
             [str(PROGRAMS / "gtc"), "distributor", "serve", str(tmp_path), "--port", ports[1]],
             capture_output=True,
@@ -416,7 +433,7 @@ def test_the_demo(tmp_path):
         assert busy.returncode == 1 and "cannot listen" in busy.stderr
     finally:
         stopped = run("host-stop")
-    assert "stopped worker" in stopped.stdout and "stopped distributor" in stopped.stdout
+    assert all(f"stopped {name}" in stopped.stdout for name in ("console", "worker", "distributor"))
     for word in ("tamper", "revoke"):
         refused = run(word)
         assert refused.returncode == 0 and "Refused:" in refused.stdout, refused.stdout + refused.stderr

@@ -30,7 +30,7 @@ from greentic.ingress.front import Answer
 from greentic.ingress.http1 import Headers, Incoming
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision, document_digest
-from greentic.model.ids import check_ulid
+from greentic.model.ids import check_ulid, is_env_id
 from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore
 from greentic.telemetry.log import traceback_of
 
@@ -105,14 +105,14 @@ class ConsoleApp:
     # -- what is ----------------------------------------------------------------------------------------------------
 
     async def _environments(self) -> Answer:
-        good, broken = await beside(self._store.survey)
-        rows: list[Json] = [
-            {"environment_id": e.environment_id, "name": e.name, "deployments": len(e.bundles), "error": None}
-            for e in good
-        ]
-        rows += [{"environment_id": b.environment_id, "name": "", "deployments": 0, "error": b.message} for b in broken]
+        rows: list[Json] = [*await beside(self._names)]
         chosen: JsonObject = {"chosen": self._env_id, "workers": [*self._watched.addresses]}
         return _json(200, {"environments": rows, "allow_changes": self._changes.allowed, **chosen})
+
+    def _names(self) -> list[str]:
+        """The environments of the store by name; whether one loads is seen when it is looked at, for each costs its whole document."""
+        found = self._store.root.glob("*/environment.json")
+        return sorted(path.parent.name for path in found if is_env_id(path.parent.name))
 
     async def _environment(self, env_id: str, known: bytes) -> Answer:
         digest = await beside(self._digest, env_id)

@@ -97,8 +97,7 @@ function bar(here) {
   drawn = key;
   const names = state.overview?.environments ?? [];
   const choice = h("select", { "aria-label": "environment", onchange: (e) => (location.hash = at(e.target.value)) },
-    names.map((e) => h("option", { value: e.environment_id, selected: e.environment_id === here.env, disabled: e.error },
-      e.environment_id + (e.error ? " (does not load)" : ""))));
+    names.map((name) => h("option", { value: name, selected: name === here.env }, name)));
   const tab = (view, label) => inside(at(here.env ?? "", view), { class: "tab", "aria-current": here.view === view && "page" }, label);
   const mark = h("img", { src: "/static/mark.svg", alt: "", width: 24, height: 24 });
   fill(document.getElementById("bar"), h("div", { class: "brand" }, mark, h("span", { class: "word" }, "greentic"), choice),
