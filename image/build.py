@@ -94,10 +94,10 @@ def _interpreter(root: Path) -> None:
 
 
 def _packages(root: Path) -> None:
-    """What the worker needs: the project and what it requires with the extra `worker`."""
+    """What workers and operators need: the project and what it requires with the extras `worker` and `cluster`."""
     site = root / PREFIX / "lib" / VERSION / "site-packages"
     site.mkdir(parents=True)
-    for distribution in required("greentic", "worker"):
+    for distribution in required("greentic", "worker", "cluster"):
         if distribution.metadata["Name"].lower() == "greentic":
             shutil.copytree(PROJECT / "src/greentic", site / "greentic", ignore=shutil.ignore_patterns("__pycache__"))
             metadata = site / f"greentic-{distribution.version}.dist-info"
@@ -124,8 +124,8 @@ def _packages(root: Path) -> None:
             target.chmod(0o755 if source.suffix == ".so" else 0o644)
 
 
-def required(name: str, extra: str) -> list[importlib.metadata.Distribution]:
-    """The distribution `name` and all that it requires on this machine with one of its extras; of the others it takes none."""
+def required(name: str, *extras: str) -> list[importlib.metadata.Distribution]:
+    """The distribution `name` and all that it requires on this machine with some of its extras; of the others it takes none."""
     from packaging.requirements import Requirement
 
     found: dict[str, importlib.metadata.Distribution] = {}
@@ -135,17 +135,17 @@ def required(name: str, extra: str) -> list[importlib.metadata.Distribution]:
         if wanted in found:
             continue
         found[wanted] = distribution = importlib.metadata.distribution(wanted)
-        for line in _requirements(extra) if wanted == name else distribution.requires or []:
+        for line in _requirements(*extras) if wanted == name else distribution.requires or []:
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 pending.append(requirement.name)
     return [found[key] for key in sorted(found)]
 
 
-def _requirements(extra: str) -> list[str]:
+def _requirements(*extras: str) -> list[str]:
     """What the project itself requires, by its own file: what an installation was told may be older than that."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"][extra]]
+    return [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
 
 
 def _shared_libraries(root: Path) -> None:

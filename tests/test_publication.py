@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import Author, gtc
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.model.delivery import delivery_of, with_delivery
@@ -430,3 +430,37 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.e2e
+def test_the_verbs_publish_pull_and_render_as_a_person_calls_them(tmp_path):
+    place, out = tmp_path / "place", tmp_path / "out"
+    store = ("--store-root", str(tmp_path / "store"))
+    for words in (("env", "create", "prod", "--name", "prod"), ("trust-root", "bootstrap", "prod")):
+        assert gtc("op", *store, *words).returncode == 0
+    told = json.loads(gtc("op", *store, "env", "publish", "prod", str(place)).stdout)["result"]
+    assert told["published"] is True and told["generation"] == 1
+    pulled = gtc("op", *store, "env", "pull", "prod", str(place), "--output", str(out))
+    assert json.loads(pulled.stdout)["result"]["output"] == str(out / "environment.json")
+    (tmp_path / "store/prod/answers.json").write_text(json.dumps({"runtime_image": f"r.example/w@sha256:{'0' * 64}"}))
+    bind = ("slot=deployer", "kind=greentic.deployer.k8s@1.0.0", "pack_ref=builtin", "answers_ref=answers.json")
+    assert gtc("op", *store, "env-packs", "add", "prod", *bind).returncode == 0
+    words = (
+        "operator",
+        "render",
+        "prod",
+        "--from",
+        "oci://r.example/envs/prod:prod",
+        "--output",
+        str(tmp_path / "operator"),
+    )
+    rendered = json.loads(gtc("op", *store, *words).stdout)["result"]
+    assert sorted(p.name for p in (tmp_path / "operator").iterdir()) == rendered["files"]
+    assert gtc("op", *store, "config", "set", "prod", "public_base_url=https://x.example.com").returncode == 0
+    assert json.loads(gtc("op", *store, "env", "publish", "prod", str(place)).stdout)["result"]["generation"] == 2
+    back = json.loads(gtc("op", *store, "env", "rollback", "prod", str(place), "--generation", "1").stdout)["result"]
+    assert (back["generation"], back["rollback_of"]) == (3, 1)
+    history = json.loads(gtc("op", *store, "env", "history", "prod", str(place)).stdout)["result"]["editions"]
+    assert [(e["generation"], e["rollback_of"]) for e in history] == [(3, 1), (2, None), (1, None)]
+    refused = gtc("op", *store, "env", "pull", "prod", str(tmp_path / "nowhere"))
+    assert refused.returncode == 1 and json.loads(refused.stderr)["error"]["kind"] == "fetch"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import LAB, Kubectl, Outside, World
+from world import LAB, PROJECT, Kubectl, Outside, World
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,17 @@ def outside(kubectl: Kubectl) -> Iterator[Outside]:
     made = Outside(kubectl)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def registry_image() -> tuple[str, str]:
+    """The image of a registry that this cluster has, and the program in it."""
+    made = subprocess.run(
+        [sys.executable, PROJECT / "lab/registry_image.py"], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    name, program = made.stdout.split()
+    return name, program
 
 
 @pytest.fixture

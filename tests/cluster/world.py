@@ -230,6 +230,15 @@ class World:
         self.kubectl.run("-n", n, "rollout", "status", "deployment/bundle-server", "--timeout=90s")
         return f"http://bundle-server.{n}.svc.cluster.local:8080"
 
+    def serve_registry(self, image: tuple[str, str]) -> None:
+        """A registry in the namespace: `registry.<namespace>.svc.cluster.local:5000`."""
+        text = (PROJECT / "lab/registry.yaml").read_text()
+        for word, told in (("IMAGE", image[0]), ("PROGRAM", image[1]), ("PULL", "Never" if LAB else "IfNotPresent")):
+            text = text.replace(word, told)
+        self.kubectl.run("create", "namespace", self.namespace, check=False)
+        self.kubectl.run("-n", self.namespace, "apply", "-f", "-", stdin=text)
+        self.kubectl.run("-n", self.namespace, "wait", "--for=condition=Ready", "pod/registry", "--timeout=90s")
+
     def get(self, kind: str, name: str) -> dict | None:
         return self.kubectl.get("-n", self.namespace, kind, name)
 

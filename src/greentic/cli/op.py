@@ -222,8 +222,11 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
 
 
 def _is_directory_option(argv: list[str], word: str) -> bool:
-    """Whether `--output` names the directory of `env render`, and not the form of the reply."""
-    if word.partition("=")[0] != "--output" or "env" not in argv or "render" not in argv:
+    """Whether `--output` names a directory, as verbs that write files have it, and not the form of the reply."""
+    writes = any(
+        v.noun in argv and v.verb in argv and any(f.name == "--output" for f in v.flags) for v in op_table.VERBS
+    )
+    if word.partition("=")[0] != "--output" or not writes:
         return False
     _, equals, value = word.partition("=")
     following = argv[argv.index(word) + 1 : argv.index(word) + 2]

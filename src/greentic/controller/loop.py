@@ -29,11 +29,13 @@ from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.documents import JsonObject, compact, parse
 from greentic.ground.errors import FetchError, GreenticError
 from greentic.k8s import names, render
+from greentic.k8s.answers import Answers
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
 from greentic.k8s.plan import Owner, make_plan
 from greentic.k8s.served import Served
 from greentic.net.terms import Terms
+from greentic.registry.reference import mapped
 
 STATUS_ANNOTATION = "greentic.ai/status"
 """Where a ConfigMap carries what an `Environment` has in its status."""
@@ -243,7 +245,7 @@ class Operator:
         owner = Owner(desired.env.environment_id, wish.store)
         cluster = Held(self._reach(), self.election)
         try:
-            wanted = render.render(render.Desired(desired.env, wish.answers, wish.store))
+            wanted = render.render(render.Desired(desired.env, self._answers(wish, desired), wish.store))
             objects = [thing for thing in wanted if thing["kind"] != "Namespace"]
             if dry_run:
                 self._would(cluster, objects, wish, owner)
@@ -257,6 +259,15 @@ class Operator:
             self._applied = (wish.generation, desired.digest)
             self._compare_at = self._clock.monotonic() + RESYNC
         self.metrics.add("writes_total", cluster.writes)
+
+    def _answers(self, wish: Wish, desired: Desired) -> Answers:
+        """The answers; a document that is too large for a ConfigMap is where it was published, under the name of its digest."""
+        if wish.answers.environment_registry is not None or not wish.place.startswith("oci://"):
+            return wish.answers
+        reference = mapped(wish.place, {})
+        there = wish.answers._replace(environment_registry=f"oci://{reference.registry}/{reference.repository}")
+        document = compact(desired.env)
+        return wish.answers if render.pointed(there, desired.env.environment_id, document) is None else there
 
     def _would(self, cluster: Cluster, objects: list[JsonObject], wish: Wish, owner: Owner) -> None:
         seen = read_live(cluster, wish.answers.namespace, owner, objects)

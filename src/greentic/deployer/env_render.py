@@ -16,11 +16,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.deployer.binding import resolve
+from greentic.deployer.reconcile import push_pointed
 from greentic.ground.disk import io_error, replace_file
-from greentic.ground.documents import JsonObject, replace
+from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.reply import Reply
 from greentic.k8s.objects import ref_of
-from greentic.k8s.render import render
+from greentic.k8s.render import pointed, render
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
@@ -36,6 +37,7 @@ class EnvRenderPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     kind: Annotated[str | None, msgspec.Meta(description="another deployer than the bound one")] = None
     output: Annotated[str | None, msgspec.Meta(description="a directory to write YAML files to")] = None
+    push: Annotated[bool, msgspec.Meta(description="push a document that the objects only point to")] = False
 
 
 class Rendered(Reply, frozen=True, kw_only=True):
@@ -67,12 +69,18 @@ def render_objects(context: Context, payload: EnvRenderPayload) -> Rendered:
     env_id = check_env_id(payload.environment_id, field="env_id")
     deployer = resolve(context, env_id, payload.kind, live=False)
     objects = render(deployer.desired)
+    warnings = deployer.answers.warnings()
+    pointer = pointed(deployer.answers, env_id, compact(deployer.desired.env))
+    if pointer is not None and payload.push:
+        push_pointed(deployer, context.view)
+    elif pointer is not None:
+        warnings = [*warnings, f"pods read document {pointer.document} from {pointer.repository}: --push puts it there"]
     told = Rendered(
         environment_id=env_id,
         kind=deployer.kind,
         object_count=len(objects),
         answers_ref=deployer.answers_ref,
-        warnings=deployer.answers.warnings() or UNSET,
+        warnings=warnings or UNSET,
     )
     if payload.output is None:
         return replace(told, manifests=objects)

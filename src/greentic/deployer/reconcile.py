@@ -32,18 +32,20 @@ from greentic.deployer.told import ObjectFailed, ObjectTold, all_told, failed
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.disk import try_exclusive
-from greentic.ground.documents import JsonObject, replace
+from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
 from greentic.k8s import names
 from greentic.k8s.answers import RECORDED_IMAGE
-from greentic.k8s.objects import member, ref_of
-from greentic.k8s.render import render
-from greentic.model.environment import Environment, document_digest
+from greentic.k8s.objects import ref_of
+from greentic.k8s.render import digest_for_pods, pointed, render
+from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present, routed_ids
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
+from greentic.operate.view import View
+from greentic.publication.pointed import push_document
 from greentic.store.audit import Change, outcome_of
 
 TIMEOUT_VARIABLE = "GREENTIC_K8S_WARM_READY_TIMEOUT_SECS"
@@ -125,6 +127,7 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         if payload.dry_run:
             wanted = for_identity(objects, reached)
             return replace(dry_run(reached.cluster, reached.identity, wanted, deployer, rules), warnings=warnings)
+        push_pointed(deployer, context.view)
         report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
         return replace(report, warnings=[*(warnings or []), *(report.warnings or [])] or UNSET)
 
@@ -137,6 +140,16 @@ def applicable(deployer: Deployer) -> list[JsonObject]:
             hint="build the worker's image, push it to your registry, and answer runtime_image with its digest (docs/cloud.md)",
         )
     return render(deployer.desired)
+
+
+def push_pointed(deployer: Deployer, view: View) -> bool:
+    """Put the document where pods are pointed to, before they are; whether anything was sent. Raises `FetchError`."""
+    env, answers = deployer.desired.env, deployer.answers
+    document = compact(env)
+    if pointed(answers, env.environment_id, document) is None or answers.environment_registry is None:
+        return False
+    view.say(f"pushing the document, {len(document)} bytes, to {answers.environment_registry}")
+    return push_document(env, document, answers.environment_registry)
 
 
 def unpullable(env: Environment) -> list[str]:
@@ -200,13 +213,12 @@ def _heard(
 ) -> Heard:
     """Wait until pods serve what they were given (rule 6)."""
     document = next(o for o in objects if ref_of(o).name == names.ENV_STORE)
-    text = str(member(document, "data").get("environment.json"))
     wrote = ref_of(document) in (*outcome.created, *outcome.changed)
     pods_of = [t for r, t in outcome.objects.items() if r.kind == "Deployment" and (wrote or r.name == names.ROUTER)]
     if not pods_of:
         return Heard([])
     selector = names.owner_selector(deployer.env.environment_id)
-    wanted = Document(document_digest(text.encode()), deployer.answers.namespace, selector, pods_of)
+    wanted = Document(digest_for_pods(document), deployer.answers.namespace, selector, pods_of)
     return wait_served(reached.cluster, wanted, seconds, view)
 
 

@@ -26,6 +26,7 @@ from greentic.deployer.reconcile import (
     alone,
     applicable,
     apply_objects,
+    push_pointed,
     wait_seconds,
 )
 from greentic.ground.clock import timestamp
@@ -113,6 +114,7 @@ def _apply_pair(
     objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
     pair = worker_pair(deployer.desired, revision)
     if is_present(revision):
+        push_pointed(deployer, context.view)
         read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]
         return apply_objects(context, deployer, reached, [*read, *pair], rules._replace(scope=frozenset()), seconds)
     return apply_objects(context, deployer, reached, [], rules._replace(scope=frozenset(map(ref_of, pair))), None)

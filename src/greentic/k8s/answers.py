@@ -46,11 +46,14 @@ KEYS: dict[str, str] = {
     "secrets_secret": "a Secret whose keys components read as their secrets",
     "ingress_tokens_secret": "a Secret with ingress-tokens.json: callers need one of its bearer tokens",
     "redis_secret": "a Secret with the key `url`: the Redis where pods share conversations and state",
+    "environment_registry": "oci://registry/repository where the document goes when it is too large for a ConfigMap",
+    "environment_in": "auto (default): a ConfigMap while the document fits; registry: always the registry, by digest",
     "trust_anchor_config_map": "a ConfigMap with trust-anchor.json: the keys that must have sealed the environment",
 }
 """Every key, with its meaning for people."""
 
 _IMAGE = re.compile(r"[a-z0-9.\-_/:@]+\Z")
+_REPOSITORY = re.compile(r"oci://[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+\Z")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
@@ -79,6 +82,9 @@ class Answers(NamedTuple):
     ingress_tokens_secret: str | None = None
     redis_secret: str | None = None
     trust_anchor_config_map: str | None = None
+    environment_registry: str | None = None
+    environment_always_there: bool = False
+    """Whether the document lies in the registry even where it would fit."""
 
     def warnings(self) -> list[str]:
         """What is accepted and may still surprise."""
@@ -134,6 +140,8 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         ingress_tokens_secret=_object_name(given, "ingress_tokens_secret"),
         redis_secret=_object_name(given, "redis_secret"),
         trust_anchor_config_map=_object_name(given, "trust_anchor_config_map"),
+        environment_registry=_repository(given),
+        environment_always_there=_choice(given, "environment_in", ("auto", "registry")) == "registry",
     )
 
 
@@ -150,6 +158,18 @@ def _text(given: JsonObject, key: str) -> str | None:
     if isinstance(value, int | float):
         return str(value)
     raise _invalid(f"{key} must be a text")
+
+
+def _repository(given: JsonObject) -> str | None:
+    """Where large documents go: a repository, whose names are made of digests."""
+    text = _text(given, "environment_registry")
+    if text is None:
+        if given.get("environment_in") == "registry":
+            raise _invalid("environment_in `registry` needs environment_registry: where the document goes")
+        return None
+    if not _REPOSITORY.match(text):
+        raise _invalid(f"environment_registry `{text}` is not oci://registry/repository, without tag and digest")
+    return text
 
 
 def _replicas(value: Json) -> int:

@@ -169,6 +169,8 @@ def _egress(env: Environment, answers: Answers, pulled: list[Revision]) -> list[
     uris += delivery_of(env).mirrors if pulled else []
     if env.revocation.list_ref is not None:
         uris.append(env.revocation.list_ref)
+    if answers.environment_registry is not None:
+        uris.append(answers.environment_registry)
     more = sorted({*answers.egress_ports, *([REDIS] if answers.redis_secret is not None else [])})
     if not uris and not more:
         return []

@@ -3,7 +3,8 @@
 Rules:
 1. Twelve objects of the environment, one more with development secrets, then a Deployment and a Service for each revision that
    is present, in the order of the document. The order is that of the list, not that of applying.
-2. What pods read is checked against the size that a cluster accepts before anything leaves this function.
+2. A document that does not fit a ConfigMap, or is not to be in one, is in a registry if one is answered: pods get a pointer, and the
+   projection is left out. What pods read is checked against the size that a cluster accepts before anything leaves this function.
 3. Nothing in the objects depends on the moment: the same environment, answers and store give the same objects.
 """
 
@@ -16,11 +17,14 @@ from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import Answers
 from greentic.k8s.network_policies import network_policies
+from greentic.k8s.objects import member
 from greentic.k8s.plan import SECURITY
-from greentic.model.environment import Environment, Revision
+from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.pod_view import present_revisions, routed_ids
+from greentic.model.pointer import POINTER_FILE, Pointer, pointer_to, read_pointer
 from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project
 
+DOCUMENT = "environment.json"
 MAX_DATA = 1 << 20
 """Bytes that a ConfigMap or a Secret may hold."""
 
@@ -51,6 +55,23 @@ def render(desired: Desired) -> list[JsonObject]:
     return objects
 
 
+def pointed(answers: Answers, env_id: str, document: bytes) -> Pointer | None:
+    """The pointer that pods get instead of a document, if they do (rule 2)."""
+    repository = answers.environment_registry
+    fits = len(DOCUMENT) + len(document) <= MAX_DATA
+    if repository is None or (fits and not answers.environment_always_there):
+        return None
+    return pointer_to(env_id, repository, document_digest(document))
+
+
+def digest_for_pods(env_store: JsonObject) -> str:
+    """The digest of the document that a rendered `gtc-env-store` gives pods, itself or by a pointer."""
+    data = member(env_store, "data")
+    if POINTER_FILE in data:
+        return read_pointer(str(data[POINTER_FILE]).encode()).document
+    return document_digest(str(data.get(DOCUMENT)).encode())
+
+
 def worker_pair(desired: Desired, revision: Revision) -> list[JsonObject]:
     """The two objects of one revision."""
     env, answers, store = desired.env, desired.answers, desired.store
@@ -70,6 +91,13 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
         return names.component_labels(env.environment_id, component) | store
 
     router_selector = names.component_labels(env.environment_id, "router")
+    document = compact(env)
+    pointer = pointed(answers, env.environment_id, document)
+    if pointer is None:
+        env_store = _config_map(names.ENV_STORE, namespace, labels("env-store"), DOCUMENT, document.decode())
+    else:
+        text = compact(pointer).decode()
+        env_store = _config_map(names.ENV_STORE, namespace, labels("env-store"), POINTER_FILE, text)
     config = project(env) or RuntimeConfig(schema=RUNTIME_CONFIG_SCHEMA, env_id=env.environment_id, revisions=[])
     restricted: JsonObject = {f"{SECURITY}{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
     objects: list[JsonObject] = [
@@ -78,8 +106,16 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
             "kind": "Namespace",
             "metadata": {"name": namespace, "labels": labels("namespace") | restricted},
         },
-        _config_map(names.ENV_STORE, namespace, labels("env-store"), "environment.json", compact(env).decode()),
-        _config_map(names.RUNTIME_CONFIG, namespace, labels("router"), "runtime-config.json", compact(config).decode()),
+        env_store,
+        *(
+            []
+            if pointer is not None
+            else [
+                _config_map(
+                    names.RUNTIME_CONFIG, namespace, labels("router"), "runtime-config.json", compact(config).decode()
+                )
+            ]
+        ),
         pods.router(env, answers, namespace, labels("router"), _secrets_hash(desired)),
         _router_service(answers, namespace, labels("router"), router_selector),
         {
@@ -139,6 +175,6 @@ def _check_size(thing: JsonObject, env: Environment) -> None:
             f"archive what has no traffic: gtc op revisions archive {env.environment_id} revision_id={idle[0]}"
             + (f" (and {len(idle) - 1} more)" if len(idle) > 1 else "")
             if idle
-            else "spread the deployments over several environments"
+            else "answer environment_registry: then the document lies there, and the ConfigMap points to it"
         ),
     )

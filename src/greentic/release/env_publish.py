@@ -54,7 +54,7 @@ class EnvPullPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     place: PlaceText
     output: Annotated[str | None, msgspec.Meta(description="a directory for environment.json")] = None
-    generation: Annotated[int | None, msgspec.Meta(description="not the newest one", ge=1)] = None
+    generation: Annotated[int | None, msgspec.Meta(description="not the newest one")] = None
     trust_anchor: Annotated[str | None, msgspec.Meta(description="a file with the keys that must have sealed it")] = (
         None
     )
@@ -68,9 +68,7 @@ class EnvHistoryPayload(Payload, frozen=True, kw_only=True):
 class EnvRollbackPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     place: PlaceText
-    generation: Annotated[
-        int | None, msgspec.Meta(description="whose content; default: that before the newest", ge=1)
-    ] = None
+    generation: Annotated[int | None, msgspec.Meta(description="whose content; default: that before the newest")] = None
 
 
 class EnvPublished(Reply, frozen=True, kw_only=True):

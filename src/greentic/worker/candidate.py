@@ -2,7 +2,7 @@
 
 Rules:
 1. It comes from the seed directory where there is one, else from the store. It is parsed and validated, and must be of the environment
-   that this worker serves.
+   that this worker serves. A seed may hold a pointer instead: the document comes from a registry then, and is the one of that digest.
 2. What the seed brings is placed in the store only by `adopt`, which whoever checked the document calls.
 3. Two candidates with the same digest are the same. It is the document's own (`document_digest`), unless a seed without a document adds
    to it.
@@ -10,13 +10,18 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import NamedTuple
 
+from greentic.ground.documents import read_file
 from greentic.ground.errors import BootError, GreenticError, NotFound
 from greentic.materialize.seed import Seed, place_seed, read_seed
 from greentic.model.elements import Elements
 from greentic.model.environment import Environment, document_digest
+from greentic.model.pointer import POINTER_FILE, read_pointer
 from greentic.store.environments import EnvironmentStore, environment_of
+from greentic.store.layout import EnvPaths
 from greentic.worker.settings import Settings
 
 DOCUMENT = "environment.json"
@@ -35,6 +40,18 @@ class Candidate(NamedTuple):
             place_seed(self.seed, store.paths(self.env.environment_id).root)
 
 
+def _pointed(pointer_data: bytes, paths: EnvPaths) -> bytes:
+    """The document that a seed only points to; one that is in the store already is not asked for again. Raises `GreenticError`."""
+    from greentic.publication.pointed import read_pointed
+
+    pointer = read_pointer(pointer_data)
+    with contextlib.suppress(OSError, ValueError):
+        kept = read_file(paths.environment)
+        if document_digest(kept) == pointer.document:
+            return kept
+    return read_pointed(pointer)
+
+
 def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elements | None = None) -> Candidate:
     """The document that is there now (rule 1); `elements` are those of the one before. Raises `BootError`, whose cause is the reason."""
     name = settings.env_id
@@ -43,6 +60,9 @@ def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elemen
     seed = None if settings.seed is None else read_seed(settings.seed, paths.root)
     try:
         data = None if seed is None else seed.file(DOCUMENT)
+        if seed is not None and data is None and (pointer := seed.file(POINTER_FILE)) is not None:
+            data = _pointed(pointer, paths)
+            seed = Seed((*seed.files, (Path(DOCUMENT), data)))
         if data is None:
             seed_digest = b"" if seed is None else b"".join(content for _, content in seed.files)
             path = store.existing(name).environment
