@@ -7,7 +7,7 @@ from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Ve
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
 _S = "greentic.release.env_status"
 _W = "greentic.release.ramp_run"
-_V = "greentic.release.env_verify"
+_V, _Q = "greentic.release.env_verify", "greentic.release.env_prune"
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -22,6 +22,11 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "verify", f"{_V}:verify", f"{_V}:EnvVerifyPayload", "what workers prove that they serve, field by field",
          "gtc op env verify prod --at http://127.0.0.1:8080 --proof-key 21fe…", codes=f"{_V}:CODES",
          flags=(AT, Flag("--proof-key", "proof_keys", "who must have signed: a key id, or a file of public keys", "FILE|ID", repeat=True))),
+    Verb("env", "prune", f"{_Q}:prune", f"{_Q}:EnvPrunePayload", "let go what retention does not keep and nobody needs",
+         "gtc op env prune prod --keep-revisions 3 --audit-days 90 --dry-run",
+         flags=(Flag("--keep-revisions", "keep_revisions", "archived revisions of each deployment that stay unpacked", "N"),
+                Flag("--audit-days", "audit_days", "days of audit log and backups that stay", "N"),
+                Flag("--dry-run", "dry_run", "only tell what would go", switch=True))),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),

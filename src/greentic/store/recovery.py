@@ -4,6 +4,7 @@ Rules:
 1. A staging directory that nobody holds a lock on is deleted. Where the file system has no locks that says nothing: there one is deleted
    when it is older than `ABANDONED_SECONDS`.
 2. A revision moved aside is put back, unless its successor is whole: then it is deleted.
+3. A revision that goes is renamed to such a directory first, so that a kill leaves none that is half there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ STAGING_PREFIX = ".staging-"
 ASIDE_SUFFIX = ".bak"
 LOCK_NAME = "pack-list.lock"
 ABANDONED_SECONDS = 86_400
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None:
@@ -36,16 +38,30 @@ def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None
                 disk.rename(path, current)
                 disk.sync_directory(paths.revisions)
         elif (
-            path.name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink() and _abandoned(path, clock)
+            path.name.startswith(STAGING_PREFIX)
+            and path.is_dir()
+            and not path.is_symlink()
+            and abandoned(path, _DIRECTORY, clock)
         ):
             disk.remove_tree(path)
 
 
-def _abandoned(directory: Path, clock: Clock) -> bool:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+def remove_revision(paths: EnvPaths, revision_id: str, disk: Disk) -> None:
+    """Delete the files of a revision (rule 3). Only under the environment lock."""
+    path = paths.revision(revision_id)
+    if path.is_dir():
+        gone = path.with_name(f"{STAGING_PREFIX}gone-{revision_id}")
+        disk.remove_tree(gone)
+        disk.rename(path, gone)
+        disk.sync_directory(paths.revisions)
+        disk.remove_tree(gone)
+
+
+def abandoned(path: Path, flags: int, clock: Clock) -> bool:
+    """Whether nobody holds a lock on a file or directory (rule 1)."""
     with ExitStack() as stack:
         try:
-            fds = [os.open(directory, flags), os.open(directory, flags)]
+            fds = [os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC) for _ in range(2)]
         except OSError:
             return False
         for fd in fds:

@@ -25,6 +25,8 @@ from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.store.environments import EnvironmentStore
+from greentic.store.in_use import InUse
+from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import Level, OperatorLog
 from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
@@ -95,7 +97,15 @@ def from_nothing(
             paths.root, services.state, lambda source, text: log.info("component", f"{source}: {text}")
         )
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
-        bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key, events)
+        bench = Bench(
+            store,
+            settings,
+            log,
+            Loader(paths, runtime, settings.pack_signatures),
+            key,
+            events,
+            _in_use(paths, store, log),
+        )
         places = memory_of(paths, settings.state_directory).places
         own = proof_key(settings.proof_key, places, store.disk, store.random, lambda text: log.warn("start", text))
         return Booted(bench, candidate.digest, provision(bench, candidate), services, own)
@@ -103,6 +113,15 @@ def from_nothing(
         with contextlib.suppress(OSError):
             paths.runtime_config.unlink(missing_ok=True)
         raise
+
+
+def _in_use(paths: EnvPaths, store: EnvironmentStore, log: OperatorLog) -> InUse | None:
+    """Where this process tells which revisions it holds; what cannot be told is said."""
+    try:
+        return InUse(paths.in_use, store.random, ())
+    except OSError as error:
+        log.warn("tidy", f"which revisions this process holds cannot be told: {error}")
+        return None
 
 
 def _from_archive(archive: Path, store: EnvironmentStore, settings: Settings) -> None:

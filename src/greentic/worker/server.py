@@ -38,6 +38,7 @@ from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.processes import inherited, supervise
 from greentic.worker.provision import provision
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
+from greentic.worker.tidy import after_swap
 from greentic.worker.together import SharedDirectory
 from greentic.worker.watch import DirectoryWatch
 
@@ -101,6 +102,7 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         _run(booted, gate, bound, listen, serving)
     else:
         told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
+        _holds_nothing(booted)  # who serves tells for itself
         supervise(bound, booted.bench.settings, options.arguments(), environ, serving, told)
 
 
@@ -142,7 +144,15 @@ def _run(
         shared_sessions=ingress.shared_sessions, prover=lambda: _prover(booted, serving),
     )  # fmt: skip
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    asyncio.run(_serve(booted, app, front, bound, ready, starter))
+    try:
+        asyncio.run(_serve(booted, app, front, bound, ready, starter))
+    finally:
+        _holds_nothing(booted)
+
+
+def _holds_nothing(booted: Booted) -> None:
+    if booted.bench.in_use is not None:
+        booted.bench.in_use.close()
 
 
 def _prover(booted: Booted, serving: Serving) -> Prover:
@@ -246,7 +256,13 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
         reread_tokens(app.gate, store.paths(settings.env_id), tokens_file, booted.log)
         return read_candidate(store, settings)
 
-    steps = Steps(read, lambda found: provision(bench, found, serving.activation), swap, tell)
+    steps = Steps(
+        read,
+        lambda found: provision(bench, found, serving.activation),
+        swap,
+        tell,
+        lambda: after_swap(store, settings, booted.log, bench.in_use, serving),
+    )
     directories, names = [store.paths(settings.env_id).root], WATCHED
     directories += [settings.seed] if settings.seed is not None else []
     if tokens_file is not None:
