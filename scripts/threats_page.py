@@ -91,6 +91,7 @@ ROWS = (
     Row("stale-lock", "A lock ends with its process.", "ground/lock.py"),
     Row("torn-store", "A command that ended anywhere leaves the old state or the new one, and the next repairs the rest.", "store/recovery.py materialize/staging.py"),
     Row("two-writers", "Of two writers one waits or fails with a conflict; no change is lost.", "store/environments.py"),
+    Row("needed-gone", "What is routed, one step back, not archived, retained or held by a process is never tidied away; what goes leaves no half.", "materialize/retention.py materialize/prune.py store/in_use.py worker/tidy.py"),
     # -- components and conversations
     Row("runaway-component", "A call has a deadline and a limit of memory; after a trap its instance is gone and the worker serves.", "wasm components"),
     Row("waiting-component", "Waiting counts against the deadline and holds up nobody else.", "wasm ingress/app.py"),

@@ -35,7 +35,8 @@ from greentic.ground.errors import BootError, FlowFailure, InvalidArgument, Malf
 from greentic.ground.going import in_place
 from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
 from greentic.wasm import native
-from greentic.wasm.compile_cache import CompileCache, default_directory
+from greentic.wasm.compile_cache import CompileCache
+from greentic.wasm.compiled_files import default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
 from greentic.wasm.format import check_component

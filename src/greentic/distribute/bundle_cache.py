@@ -27,6 +27,7 @@ from greentic.ground import variables
 from greentic.ground.clock import unix_seconds
 from greentic.ground.disk import exclusive, place, sync_directory, sync_file, try_exclusive
 from greentic.ground.errors import DigestMismatch, InvalidArgument
+from greentic.ground.least_used import Item, beyond
 from greentic.ground.optional import done_without
 from greentic.ground.user_cache import user_cache
 from greentic.model.ids import is_digest
@@ -238,20 +239,26 @@ class BundleCache:
 
         `needed` is asked only if something has to go.
         """
-        entries = self.entries()
-        total = sum(e.size for e in entries)
-        keep = needed() if total > limit else frozenset[str]()
-        gone: list[Entry] = []
-        for entry in entries:
-            if total <= limit:
-                break
-            if entry.digest in keep:
-                continue
-            self.path(entry.digest).unlink(missing_ok=True)
-            total -= entry.size
-            gone.append(entry)
+        entries = {e.digest: e for e in self.entries()}
+        keep = needed() if sum(e.size for e in entries.values()) > limit else frozenset[str]()
+        gone = [entries[i.name] for i in beyond((Item(*e) for e in entries.values()), limit, keep)]
+        for entry in gone:
+            self.drop(entry.digest)
         self._drop_partials(PARTIAL_DAYS * 86_400)
         return gone
+
+    def drop(self, digest: str) -> None:
+        """Let a bundle go; who has it open keeps it."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def unfinished(self) -> list[Item]:
+        """Downloads that are not done, with when somebody last went on with them."""
+        found = []
+        for digest, size in self.partials():
+            with contextlib.suppress(OSError):
+                path = self.directory / "partial" / digest.removeprefix("sha256:")
+                found.append(Item(digest, size, path.stat().st_mtime))
+        return found
 
     def _free(self, digest: str, needed: Needed) -> bool:
         """Give up everything that is not needed, for a download that has no room; whether that freed anything."""
@@ -260,18 +267,19 @@ class BundleCache:
 
     def _drop_partials(self, seconds: int, but: str = "") -> bool:
         """Give up downloads that nobody went on with for so long, unless somebody is at it; whether there were any."""
-        found = False
-        for digest, _ in self.partials():
-            name = digest.removeprefix("sha256:")
-            path = self.directory / "partial" / name
-            if digest == but:
-                continue
-            with contextlib.suppress(OSError), (self.directory / "locks" / name).open("ab") as lock:
-                if try_exclusive(lock.fileno()) and unix_seconds() - path.stat().st_mtime >= seconds:
-                    path.unlink()
-                    path.with_name(f"{name}.json").unlink(missing_ok=True)
-                    found = True
-        return found
+        gone = [digest for digest, _ in self.partials() if digest != but and self.give_up(digest, seconds)]
+        return bool(gone)
+
+    def give_up(self, digest: str, seconds: int) -> bool:
+        """Delete a download that nobody went on with for so long, unless somebody is at it; whether it went."""
+        name = digest.removeprefix("sha256:")
+        path = self.directory / "partial" / name
+        with contextlib.suppress(OSError), (self.directory / "locks" / name).open("ab") as lock:
+            if try_exclusive(lock.fileno()) and unix_seconds() - path.stat().st_mtime >= seconds:
+                path.unlink()
+                path.with_name(f"{name}.json").unlink(missing_ok=True)
+                return True
+        return False
 
 
 def _into(partial: Path, journal: Journal, download: Download) -> Fetched:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from greentic.store.environments import EnvironmentStore
+import re
+
+from greentic.materialize.retention import needed_bundles
+from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore
+from greentic.store.in_use import in_use
+
+_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
 def needed_digests(store: EnvironmentStore) -> frozenset[str]:
-    """The bundles that routed or retained revisions need: everything that is not archived, and what retention keeps."""
+    """The bundles that needed revisions of all environments have. Of a document that does not load, every digest that stands in it."""
     found: set[str] = set()
-    for env in store.survey()[0]:
-        keep = env.retention.keep_revisions
-        routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
-        archived: dict[str, list[tuple[int, str]]] = {}
-        for revision in env.revisions:
-            if revision.lifecycle != "archived" or revision.revision_id in routed or keep is None:
-                found.add(revision.bundle_digest)
-            else:
-                archived.setdefault(revision.deployment_id, []).append((revision.sequence, revision.bundle_digest))
-        for entries in archived.values():
-            found |= {digest for _, digest in sorted(entries, reverse=True)[:keep]}
+    good, broken = store.survey()
+    for env in good:
+        held = in_use(store.paths(env.environment_id).in_use, store.clock)
+        everything = frozenset(r.revision_id for r in env.revisions)
+        found |= needed_bundles(env, everything if held is None else held)
+    for one in broken:
+        with (store.root / one.environment_id / "environment.json").open("rb") as file:
+            found.update(digest.decode() for digest in _DIGEST.findall(file.read(MAX_DOCUMENT)))
     return frozenset(found)

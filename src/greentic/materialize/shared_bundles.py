@@ -6,8 +6,10 @@ from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_b
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import NotFound
+from greentic.materialize.prune import Caches, let_go_of_caches, of_caches
 from greentic.materialize.retained import needed_digests
 from greentic.store.environments import EnvironmentStore
+from greentic.wasm.compiled_files import default_directory
 
 
 def _cache() -> BundleCache:
@@ -44,7 +46,15 @@ def verify(store: EnvironmentStore) -> JsonObject:
 
 
 def prune(store: EnvironmentStore, limit: int | None) -> JsonObject:
-    """Delete what was not used for longest, until the rest fits; what is needed stays."""
+    """Delete what was not used for longest, until the rest fits; what is needed stays. Compiled components and old downloads, too."""
     cache = _cache()
-    gone = cache.prune(max_bytes() if limit is None else limit, lambda: needed_digests(store))
-    return {"directory": str(cache.directory), "deleted": [e.digest for e in gone], "freed": sum(e.size for e in gone)}
+    caches = Caches(cache, max_bytes() if limit is None else limit, default_directory())
+    gone = let_go_of_caches(of_caches(store, caches), caches)
+
+    def names(kind: str) -> list[Json]:
+        return [g.name for g in gone if g.kind == kind]
+
+    return {
+        "directory": str(cache.directory), "deleted": names("bundle"), "partial": names("partial"),
+        "components": names("component"), "freed": sum(g.size for g in gone),
+    }  # fmt: skip

@@ -30,6 +30,7 @@ from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.operator_key import load as load_operator_key
+from greentic.store.recovery import remove_revision
 from greentic.store.signed_policy import check_trusted, write_policy
 
 DEFAULT_PARTY = "greentic"
@@ -290,7 +291,7 @@ def without_deployment(env: Environment, deployment: BundleDeployment) -> tuple[
 
 def delete_revision_files(transaction: Transaction, revision_ids: list[str]) -> None:
     for revision_id in revision_ids:
-        transaction.store.disk.remove_tree(transaction.paths.revision(revision_id))
+        remove_revision(transaction.paths, revision_id, transaction.store.disk)
 
 
 def list_deployments(context: Context, env_id: str) -> DeploymentList:

@@ -23,6 +23,7 @@ from greentic.ground.documents import parse, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import verified_packs
+from greentic.materialize.prune import let_go, of_revisions
 from greentic.materialize.remembered import NOTHING_SEEN
 from greentic.materialize.staging import Staged, StagingArea, copy_private, place
 from greentic.materialize.trusted import believed_list
@@ -444,7 +445,7 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
         transaction.save(env)
         transaction.refresh_projection(env)
         if verb == "archive" and moved:
-            _retain(transaction, env, revision.deployment_id)
+            _retain(transaction, env)
         told = summary(replace(revision, lifecycle=state))
         return Done(msgspec.structs.replace(told, warnings=warnings or UNSET))
 
@@ -473,15 +474,10 @@ def gate(transaction: Transaction, env: Environment, revision: Revision) -> list
         ) from error
 
 
-def _retain(transaction: Transaction, env: Environment, deployment_id: str) -> None:
-    """Delete the files of archived revisions beyond the newest `retention.keep_revisions` of the deployment."""
-    keep = env.retention.keep_revisions
-    if keep is None:
-        return
-    archived = [r for r in env.revisions if r.deployment_id == deployment_id and r.lifecycle == "archived"]
-    archived.sort(key=lambda r: r.sequence, reverse=True)
-    for old in archived[keep:]:
-        transaction.store.disk.remove_tree(transaction.paths.revision(old.revision_id))
+def _retain(transaction: Transaction, env: Environment) -> None:
+    """Delete the files of revisions that retention lets go, where it says anything."""
+    if env.retention.keep_revisions is not None:
+        let_go(of_revisions(transaction, env), transaction)
 
 
 def list_revisions(context: Context, env_id: str) -> RevisionList:

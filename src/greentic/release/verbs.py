@@ -8,7 +8,7 @@ _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.
 _S = "greentic.release.env_status"
 _P = "greentic.release.env_publish"
 _W = "greentic.release.ramp_run"
-_V = "greentic.release.env_verify"
+_V, _Q = "greentic.release.env_verify", "greentic.release.env_prune"
 
 _GENERATION = Flag("--generation", "generation", "which one", "N")
 
@@ -39,6 +39,11 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "rollback", f"{_P}:rollback", f"{_P}:EnvRollbackPayload", "publish the content of an older generation again",
          "gtc op env rollback prod oci://registry.example.com/envs/prod:prod --generation 11", positionals=(ENV, "place"),
          required=(ENV, "place"), flags=(_GENERATION,)),
+    Verb("env", "prune", f"{_Q}:prune", f"{_Q}:EnvPrunePayload", "let go what retention does not keep and nobody needs",
+         "gtc op env prune prod --keep-revisions 3 --audit-days 90 --dry-run",
+         flags=(Flag("--keep-revisions", "keep_revisions", "archived revisions of each deployment that stay unpacked", "N"),
+                Flag("--audit-days", "audit_days", "days of audit log and backups that stay", "N"),
+                Flag("--dry-run", "dry_run", "only tell what would go", switch=True))),
     Verb("bundles", "retire", f"{_R}:retire", f"{_R}:BundleRetirePayload",
          "take a deployment out of service, all steps", "gtc op bundles retire prod bot --customer acme",
          positionals=(ENV, "bundle"),

@@ -8,13 +8,17 @@ Rules:
    documents unchanged means nothing happened, changed means that the change was committed.
 4. If the intent cannot be written, nothing is changed. If the event cannot be written after a change, the verb fails with
    kind `audit`.
-5. A line holds what the verb made of its payload, never the payload; a text in it that holds a secret is withheld.
+5. Lines go from the beginning only, by retention; the event of who cut the log tells how many, and the sha256 of the last one that went.
+6. A line holds what the verb made of its payload, never the payload; a text in it that holds a secret is withheld.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -24,6 +28,7 @@ from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.disk import Disk
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import AuditError, GreenticError
+from greentic.ground.least_used import Item
 from greentic.ground.secret_text import object_without_secrets, without_secrets
 from greentic.model.ids import LOCAL_ENV, mint_ulid
 from greentic.store.layout import EnvPaths
@@ -156,6 +161,28 @@ class AuditLog:
             outcome = Outcome("ok")
         self.record(event_id, change, outcome, recovered=True)
         return event_id
+
+    def kept(self) -> list[Item]:
+        """Every line, oldest first; one without a time is as old as the one before it. Raises `OSError`."""
+        found: list[Item] = []
+        for number, raw in enumerate(self._lines(), 1):
+            told = found[-1].used if found else math.inf
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                line = parse(raw)
+                told = datetime.fromisoformat(str(line["ts"])[:19]).replace(tzinfo=UTC).timestamp()  # type: ignore[index,call-overload]
+            found.append(Item(str(number), len(raw), told))
+        return found
+
+    def last_of_first(self, lines: int) -> str:
+        """The sha256 of the last of so many first lines, without its end (rule 5). Raises `OSError`."""
+        return hashlib.sha256(self._lines()[lines - 1].rstrip(b"\n")).hexdigest()
+
+    def without_first(self, lines: int) -> bytes:
+        """The log without so many first lines. Raises `OSError`."""
+        return b"".join(self._lines()[lines:])
+
+    def _lines(self) -> list[bytes]:
+        return self._paths.audit.read_bytes().splitlines(keepends=True) if self._paths.audit.exists() else []
 
     def _unfinished(self) -> JsonObject | None:
         path = self._paths.audit

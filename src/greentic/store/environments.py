@@ -155,6 +155,7 @@ class Transaction:
     def recover(self) -> None:
         """Finish what a killed process left (rule 3)."""
         self.files.sweep(self.paths.root)
+        self.files.sweep(self.paths.audit.parent)
         recover_revisions(self.paths, self.store.disk, self.store.clock)
         self.audit.repair()
 

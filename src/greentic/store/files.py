@@ -9,12 +9,15 @@ Rules:
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from greentic.ground.clock import Clock, Random, compact_stamp
 from greentic.ground.disk import Disk
+from greentic.ground.least_used import Item
 
 KEEP_BACKUPS = 32
+"""Beside what retention says of their age (`materialize/retention.py`)."""
 _MAX_COLLISIONS = 1024
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp\Z")
 _BACKUP_TAIL = re.compile(r"\.(\d{8}T\d{6}\.\d{9}Z)(?:\.(\d+))?\.bak\Z")
@@ -75,6 +78,18 @@ class Files:
         """The backups of one file, oldest first."""
         return [path for _, _, path in self._backups_of(name)]
 
+    def kept(self) -> dict[str, tuple[Item, ...]]:
+        """Every backup, oldest first, by the name of its file; when it was made stands in its name."""
+        if not self._backups.is_dir():
+            return {}
+        names = {p.name[: tail.start()] for p in self._backups.iterdir() if (tail := _BACKUP_TAIL.search(p.name))}
+        return {
+            name: tuple(
+                Item(path.name, path.stat().st_size, _seconds(stamp)) for stamp, _, path in self._backups_of(name)
+            )
+            for name in sorted(names)
+        }
+
     def _backups_of(self, name: str) -> list[tuple[str, int, Path]]:
         """Stamp, collision number and path of each backup, oldest first."""
         found: list[tuple[str, int, Path]] = []
@@ -91,3 +106,8 @@ class Files:
             for path in directory.iterdir():
                 if _TEMPORARY.match(path.name):
                     self._disk.remove(path)
+
+
+def _seconds(stamp: str) -> float:
+    """When a backup was made, in seconds since 1970."""
+    return datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC).timestamp()

@@ -51,6 +51,10 @@ class EnvPaths(NamedTuple):
         return self.root / "revisions"
 
     @property
+    def in_use(self) -> Path:
+        return self.root / "in-use"
+
+    @property
     def signing_key(self) -> Path:
         return self.root / "revision-signing.key"
 

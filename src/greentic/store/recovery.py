@@ -5,11 +5,13 @@ Rules:
    then whether it is still there. Where the file system has no locks that says nothing: there one is deleted when it is older than
    `ABANDONED_SECONDS`.
 2. A revision moved aside is put back, unless its successor is whole: then it is deleted.
+3. A revision that goes is renamed to such a directory first, so that a kill leaves none that is half there.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +23,7 @@ STAGING_PREFIX = ".staging-"
 ASIDE_SUFFIX = ".bak"
 LOCK_NAME = "pack-list.lock"
 ABANDONED_SECONDS = 86_400
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None:
@@ -41,20 +44,33 @@ def recover_revisions(paths: EnvPaths, disk: Disk, clock: Clock = CLOCK) -> None
                 disk.rename(path, current)
                 disk.sync_directory(paths.revisions)
         elif name.startswith(STAGING_PREFIX) and path.is_dir() and not path.is_symlink():
-            _drop_abandoned(path, disk, clock)
+            drop_abandoned(path, _DIRECTORY, clock, lambda directory: disk.remove_tree(directory))
 
 
-def _drop_abandoned(directory: Path, disk: Disk, clock: Clock) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+def remove_revision(paths: EnvPaths, revision_id: str, disk: Disk) -> None:
+    """Delete the files of a revision (rule 3). Only under the environment lock."""
+    path = paths.revision(revision_id)
+    if path.is_dir():
+        gone = path.with_name(f"{STAGING_PREFIX}gone-{revision_id}")
+        disk.remove_tree(gone)
+        disk.rename(path, gone)
+        disk.sync_directory(paths.revisions)
+        disk.remove_tree(gone)
+
+
+def drop_abandoned(path: Path, flags: int, clock: Clock, drop: Callable[[Path], object]) -> bool:
+    """Drop a file or directory that nobody holds a lock on, under its lock (rule 1); whether it was dropped."""
     with ExitStack() as stack:
         try:
-            fds = [os.open(directory, flags), os.open(directory, flags)]
+            fds = [os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC) for _ in range(2)]
         except OSError:
-            return
+            return False
         for fd in fds:
             stack.callback(os.close, fd)
         if not try_exclusive(fds[0]):
-            return
+            return False
         # Our own first lock keeps the second out where there are locks: then nobody held one.
-        if not try_exclusive(fds[1]) or unix_seconds(clock) - os.fstat(fds[0]).st_mtime > ABANDONED_SECONDS:
-            disk.remove_tree(directory)
+        if try_exclusive(fds[1]) and unix_seconds(clock) - os.fstat(fds[0]).st_mtime <= ABANDONED_SECONDS:
+            return False
+        drop(path)
+        return True

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,12 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from wasmtime import WasmtimeError
 from wasmtime import component as c
 
-from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.disk import exclusive, replace_file
 from greentic.ground.errors import BootError, MalformedArtifact
+from greentic.ground.least_used import beyond
 from greentic.ground.optional import done_without
-from greentic.ground.user_cache import user_cache
+from greentic.wasm.compiled_files import MAX_BYTES, VARIABLE, default_directory, drop, entries
 from greentic.wasm.engine import ComponentEngine, engine_version
 from greentic.wasm.format import check_component
 from greentic.wasm.scratch import scratch_directory
@@ -34,24 +33,11 @@ from greentic.wasm.scratch import scratch_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_BYTES = 4 << 30
-"""Bytes of compiled code that are kept."""
-VARIABLE = "GREENTIC_COMPONENT_CACHE_DIR"
-
 
 class Compiled(NamedTuple):
     component: c.Component
     seconds: float
     """Time of compiling; 0 for an entry that was there."""
-
-
-def default_directory(environ: Mapping[str, str] | None = None) -> Path | None:
-    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache; nothing if the variable is `off`."""
-    found = variables.environment() if environ is None else environ
-    told = variables.path(VARIABLE, found)
-    if told is not None:
-        return None if str(told) in variables.NO else told
-    return (user_cache(found) or Path("~").expanduser() / ".cache" / "greentic") / "components"
 
 
 class CompileCache:
@@ -142,20 +128,12 @@ class CompileCache:
             yield
 
     def prune(self, max_bytes: int) -> int:
-        """Delete the entries that were not used for longest until the rest fits; how many went."""
-        entries: list[tuple[float, int, Path, Path]] = []
-        for record in self.directory.glob("*.sha256"):
-            path = record.with_suffix(".cwasm")
-            with suppress(OSError):
-                entries.append((record.stat().st_mtime, path.stat().st_size, path, record))
-        total, gone = sum(size for _, size, _, _ in entries), 0
-        for _, size, path, record in sorted(entries):
-            if total <= max_bytes:
-                break
-            for file in (record, path, self.directory / f".{path.stem}.lock"):
-                file.unlink(missing_ok=True)
-            total, gone = total - size, gone + 1
-        return gone
+        """Let the entries of all engines go that were not used for longest, until the rest fits; how many went."""
+        base = self.directory.parent
+        gone = beyond(entries(base), max_bytes)
+        for item in gone:
+            drop(base, item.name)
+        return len(gone)
 
 
 def _first_cause(text: str) -> str:

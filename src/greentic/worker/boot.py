@@ -26,6 +26,8 @@ from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.store.environments import EnvironmentStore
+from greentic.store.in_use import InUse
+from greentic.store.layout import EnvPaths
 from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.log_lines import Level
@@ -113,7 +115,15 @@ def from_nothing(
         services = turn_services(settings.env_id, settings.sessions, log, store.clock, store.random)
         runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
-        bench = Bench(store, settings, log, Loader(paths, runtime, settings.pack_signatures), key, events)
+        bench = Bench(
+            store,
+            settings,
+            log,
+            Loader(paths, runtime, settings.pack_signatures),
+            key,
+            events,
+            _in_use(paths, store, log),
+        )
         places = memory_of(paths, settings.state_directory).places
         own = proof_key(settings.proof_key, places, store.disk, store.random, lambda text: log.warn("start", text))
         return Booted(bench, candidate.digest, provision(bench, candidate), services, own)
@@ -121,6 +131,15 @@ def from_nothing(
         with contextlib.suppress(OSError):
             paths.runtime_config.unlink(missing_ok=True)
         raise
+
+
+def _in_use(paths: EnvPaths, store: EnvironmentStore, log: OperatorLog) -> InUse | None:
+    """Where this process tells which revisions it holds; what cannot be told is said."""
+    try:
+        return InUse(paths.in_use, store.random, ())
+    except OSError as error:
+        log.warn("tidy", f"which revisions this process holds cannot be told: {error}")
+        return None
 
 
 def _from_archive(archive: Path, store: EnvironmentStore, settings: Settings) -> None:

@@ -52,6 +52,8 @@ class Steps(NamedTuple):
     swap: Callable[[Activation], None]
     tell: Callable[[JsonObject], None]
     """Told the state for `/status`."""
+    tidy: Callable[[], bool] = lambda: False
+    """What is to be done once a swap is over; whether it is to be done again."""
 
 
 class Follower:
@@ -78,6 +80,7 @@ class Follower:
         self._tried = 0
         self._next: float | None = None
         self._stopping = False
+        self._untidy = True
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._look_again_for(serving)
         self._told()
@@ -111,6 +114,7 @@ class Follower:
             return False
         self._together.agree(candidate.digest)
         self._steps.swap(new)
+        self._untidy = True
         if candidate.digest != self._applied:
             self._tried = 0
         self._applied, self._serving, self._error, self._since = candidate.digest, self._desired, None, None
@@ -131,6 +135,8 @@ class Follower:
             self._watch.wait(seconds)
             if not self._stopping:
                 self.look()
+                if self._untidy:
+                    self._untidy = self._steps.tidy()
         self._watch.close()
 
     def _due(self) -> bool:

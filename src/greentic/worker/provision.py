@@ -21,7 +21,6 @@ from greentic.ground.errors import BootError, GreenticError, SpecViolation
 from greentic.materialize.placed import survey
 from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
-from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
@@ -31,12 +30,14 @@ from greentic.model.traffic import wanted_revisions
 from greentic.net.addresses import shown
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
+from greentic.store.in_use import InUse
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.phases import phase
 from greentic.telemetry.tallies import TALLIES
 from greentic.trust.policy import Trusted, verdict
 from greentic.worker.candidate import Candidate
 from greentic.worker.settings import Settings
+from greentic.worker.tidy import hold, make_room
 
 
 class Bench(NamedTuple):
@@ -49,6 +50,8 @@ class Bench(NamedTuple):
     cookie_key: bytes
     events: Callable[[OperatorLog], Events]
     """Who is told how pulling goes."""
+    in_use: InUse | None = None
+    """Where this process tells which revisions it holds; nothing where that cannot be told."""
 
 
 def provision(bench: Bench, candidate: Candidate, serving: Activation | None = None) -> Activation:
@@ -76,6 +79,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
     wanted = wanted_revisions(env)
+    hold(bench.in_use, wanted, log)
     refused: dict[str, GreenticError] = {}
     for revision in wanted:
         found = verdict(trust, revision)
@@ -86,6 +90,8 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     plan = serving_plan(env, settings.scope, refused, survey(paths, wanted, _at_hand(serving)))
     if plan.warning:
         log.warn("pull", plan.warning)
+    if plan.pull:
+        make_room(store, settings, log)  # before there is more on the disk, not after
     cache = open_cache(settings.cache_directory)
     with phase("pull", boot=boot):
         obtained = _pulled(bench, plan, cache, trust.delivery.mirrors)
@@ -105,7 +111,6 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     _tell(log, plan.env, faults)
     _project(store, plan.env, frozenset(faults))
     if obtained.packs:
-        _make_room(bench, cache)
         log.info(
             "pull",
             f"materialized {len(obtained.packs)} revision(s) from bundle sources for env `{env.environment_id}` "
@@ -201,20 +206,6 @@ def _project(store: EnvironmentStore, env: Environment, unavailable: frozenset[s
             transaction.refresh_projection(env, skipped=unavailable)
     except GreenticError as error:
         raise BootError(f"re-projecting runtime-config for env `{env.environment_id}`") from error
-
-
-def _make_room(bench: Bench, cache: BundleCache | None) -> None:
-    """Keep the cache below its size; a worker does not fail because it could not tidy up."""
-    if cache is None:
-        return
-    try:
-        gone = cache.prune(bench.settings.cache_bytes, lambda: needed_digests(bench.store))
-    except (OSError, GreenticError) as error:
-        bench.log.warn("cache", f"`{cache.directory}` was not pruned: {error}")
-        return
-    if gone:
-        size = sum(entry.size for entry in gone)
-        bench.log.info("cache", f"dropped {len(gone)} bundle(s) that nothing needs, {size} bytes")
 
 
 def _because(text: str, cause: GreenticError) -> BootError:

@@ -41,6 +41,7 @@ from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision
 from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
+from greentic.worker.tidy import after_swap
 from greentic.worker.together import SharedDirectory
 from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
@@ -105,6 +106,7 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         _run(booted, gate, sockets, listen, serving)
     else:
         told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
+        _holds_nothing(booted)  # who serves tells for itself
         supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told)
 
 
@@ -156,7 +158,15 @@ def _run(
     )  # fmt: skip
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
     scraping = Scraping(app.metrics, front, sockets.metrics, lambda: booted.bench.loader.runtime.held_bytes, booted.log)
-    asyncio.run(_serve(booted, app, front, sockets.bound, scraping, ready, starter))
+    try:
+        asyncio.run(_serve(booted, app, front, sockets.bound, scraping, ready, starter))
+    finally:
+        _holds_nothing(booted)
+
+
+def _holds_nothing(booted: Booted) -> None:
+    if booted.bench.in_use is not None:
+        booted.bench.in_use.close()
 
 
 def _prover(booted: Booted, serving: Serving) -> Prover:
@@ -271,7 +281,10 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
         with whole("change"):
             return provision(bench, found, serving.activation)
 
-    steps = Steps(read, provisioned, swap, tell)
+    def tidy() -> bool:
+        return after_swap(store, settings, booted.log, bench.in_use, serving)
+
+    steps = Steps(read, provisioned, swap, tell, tidy)
     directories, names = [store.paths(settings.env_id).root], WATCHED
     directories += [settings.seed] if settings.seed is not None else []
     if tokens_file is not None:

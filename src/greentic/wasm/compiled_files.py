@@ -1,0 +1,45 @@
+"""The files of the cache of compiled components: where they lie, what there is, and how one goes. Loads no engine.
+
+An entry is `<engine>/<sha256 of the wasm>`: its code, its own sha256 beside it, whose time of change is when it was last used, and the
+lock of who compiles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from greentic.ground import variables
+from greentic.ground.least_used import Item
+from greentic.ground.user_cache import user_cache
+
+MAX_BYTES = 4 << 30
+"""Bytes of compiled code that are kept."""
+VARIABLE = "GREENTIC_COMPONENT_CACHE_DIR"
+
+
+def default_directory(environ: Mapping[str, str] | None = None) -> Path | None:
+    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache; nothing if the variable is `off`."""
+    found = variables.environment() if environ is None else environ
+    told = variables.path(VARIABLE, found)
+    if told is not None:
+        return None if str(told) in variables.NO else told
+    return (user_cache(found) or Path("~").expanduser() / ".cache" / "greentic") / "components"
+
+
+def entries(directory: Path) -> list[Item]:
+    """What all engines compiled, whatever its age."""
+    found: list[Item] = []
+    for record in directory.glob("*/*.sha256"):
+        with suppress(OSError):
+            size = record.with_suffix(".cwasm").stat().st_size
+            found.append(Item(f"{record.parent.name}/{record.stem}", size, record.stat().st_mtime))
+    return found
+
+
+def drop(directory: Path, name: str) -> None:
+    """Let an entry go, its record first: code without a record is never loaded. Raises `OSError`."""
+    engine, _, key = name.partition("/")
+    for file in (f"{key}.sha256", f"{key}.cwasm", f".{key}.lock"):
+        (directory / engine / file).unlink(missing_ok=True)
