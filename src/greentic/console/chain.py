@@ -1,7 +1,7 @@
 """Why a revision may run, as a chain of steps: from a worker's proof, or from what the document and `/status` say. Pure.
 
 Rules:
-1. A proof is shown as the worker gave it, step by step, and as what it is: signed by a key id that this page does not check. `gtc` does.
+1. A proof is shown as the worker gave it, step by step, and as what it is: signed by a key id whose signature is not checked here.
 2. Where there is no proof, the chain is made from the environment's document and `/status`, and marked as not signed: it tells what is
    wanted and what a worker says, and no more.
 3. A step that is not known is shown with its members all the same; order is the worker's.

@@ -86,7 +86,8 @@ class Watched:
         except FetchError as error:
             if error.__cause__ is None:
                 raise
-            raise FetchError(f"it does not answer: {error.__cause__}") from error.__cause__
+            why = getattr(error.__cause__, "strerror", None) or error.__cause__
+            raise FetchError(f"it does not answer: {why}") from error.__cause__
 
 
 def opened_envelope(data: bytes) -> tuple[JsonObject, list[Json]]:

@@ -40,7 +40,7 @@ export function drawChat(context) {
   function redraw() {
     fill(log, talk.turns.length ? talk.turns.map((t) => t.node) : h("p", { class: "quiet empty" }, "Nothing was said yet."));
     choose(talk.turns.at(-1));
-    queueMicrotask(() => log.scrollTo(0, log.scrollHeight));
+    requestAnimationFrame(() => talk.turns.at(-1)?.node.scrollIntoView({ block: "nearest" }));
   }
 
   function choose(turn) {
@@ -68,7 +68,7 @@ export function drawChat(context) {
     mine.busy = button.disabled = false;
     fill(answer, reply(turn));
     choose(turn);
-    log.scrollTo(0, log.scrollHeight);
+    turn.node.scrollIntoView({ block: "nearest" });
     if (!turn.node.contains(document.activeElement)) (turn.node.querySelector(".adaptive input, .adaptive select") ?? words).focus({ preventScroll: true });
   }
 

@@ -69,7 +69,7 @@ function card(d, now, open) {
   const routed = d.revisions.filter((r) => r.weight_bps !== null);
   const taken = new Set();
   for (const r of [...routed].sort((x, y) => x.sequence - y.sequence)) { // a revision keeps its colour while weights move
-    let c = r.sequence % COLOURS;
+    let c = Math.max(0, r.sequence - 1) % COLOURS;
     while (taken.has(c) && taken.size < COLOURS) c = (c + 1) % COLOURS;
     taken.add(c);
     colours.set(r.revision_id, `c${c}`);

@@ -15,6 +15,7 @@ const TOLD = {
   serving: ["Serving", "by whom, since when"],
 };
 const DEPTH = 6;
+const BAD = new Map([["as_pinned", false], ["valid", false], ["accepted", false], ["revoked", true], ["expired", true]]); // what must not be
 
 export function drawProof(context) {
   const id = context.argument;
@@ -47,7 +48,7 @@ function chain(c, told) {
     h("header", {}, h("h2", {}, short(c.at, 80)),
       h("span", { class: `pill ${signed ? "ready" : "warn"}` }, signed ? "signed" : "not signed"),
       h("p", { class: "quiet" }, signed
-        ? ["by key ", h("code", {}, (c.keyids ?? []).map((k) => short(k, 20)).join(", ") || "that is not named"), "; the signature is checked by gtc op env verify, not by this page"]
+        ? ["by key ", h("code", {}, (c.keyids ?? []).map((k) => short(k, 20)).join(", ") || "that is not named"), "; this page shows the signature and does not check it"]
         : c.alone ? "No worker is watched: this is what the document wants."
         : c.error ? null : ["This worker gives no proof. The chain is made from the document and ", h("code", {}, "/status"), ": what is wanted, and what the worker says.",
           c.served === false ? " It does not serve this revision." : ""])),
@@ -74,7 +75,7 @@ function one(key, value, depth) {
   if (key === "hosts" && Array.isArray(value) && !value.length) return "any";
   if (value === null || value === undefined || value === "") return h("span", { class: "quiet" }, "none");
   if (key === "weight_bps" && typeof value === "number") return percent(value);
-  if (typeof value === "boolean") return value ? "yes" : h("b", { class: "bad" }, "no");
+  if (typeof value === "boolean") return h(value === BAD.get(key) ? "b" : "span", { class: value === BAD.get(key) && "bad" }, value ? "yes" : "no");
   if (typeof value === "string" && /^(sha256:)?[0-9a-f]{64}$/.test(value)) return copyable(digest(value), value, { class: "digest" });
   if (Array.isArray(value)) {
     if (!value.length) return h("span", { class: "quiet" }, "none");
