@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentic.ground.errors import FetchError, InvalidArgument
+from greentic.ground.errors import FetchError, InvalidArgument, ServerBusy
 from greentic.net import addresses
 from greentic.net.addresses import Reach, check_address, check_authored, never_reached, reach, shown
-from greentic.net.egress import EgressPolicy, refused_address
+from greentic.net.dial import reason
+from greentic.net.document import read_small
+from greentic.net.egress import EgressPolicy, refused_address, refused_host
+from greentic.net.request import MAX_REDIRECTS, origin, send
+from greentic.net.terms import Terms, asked_to_wait, terms_of
+from simulators import FakeClock
 
 V4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address)
 V6 = st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address)
@@ -90,3 +97,146 @@ def test_threat_secret_before_validation_credentials_in_an_address_are_refused_w
 )
 def test_addresses_without_credentials_may_be_written(url):
     check_authored(url, "the source")
+
+
+# -- documents, terms and hosts -------------------------------------------------------------------------------------
+
+
+def test_small_documents_from_files_and_what_is_no_place_of_one(tmp_path):
+    path = tmp_path / "d"
+    path.write_bytes(b"x" * 10)
+    for reference in (str(path), f"file://{path}"):
+        assert read_small(reference, 10) == b"x" * 10
+        with pytest.raises(FetchError, match="larger than 9 bytes"):
+            read_small(reference, 9)
+    assert read_small(str(tmp_path / "absent"), 10) is None and read_small(str(path / "below"), 10) is None
+    for reference in ("ftp://a/b", "oci://a/b:1"):
+        with pytest.raises(FetchError, match="is no address of a document"):
+            read_small(reference, 10)
+
+
+def test_hosts_that_egress_refuses_say_why():
+    hosts = EgressPolicy("hosts", ("a.example", "*.b.example"))
+    assert refused_host(hosts, "A.example.") is None and refused_host(hosts, "x.b.example") is None
+    assert refused_host(hosts, "b.example") == "`b.example` is not among the allowed hosts"
+    for policy in (hosts, EgressPolicy("public"), EgressPolicy("unrestricted")):
+        assert refused_host(policy, "metadata.google.internal.") == "`metadata.google.internal.` is a metadata service"
+        assert refused_host(policy, "") == "the address has no host"
+    assert refused_host(EgressPolicy("none"), "a.example") == "http client disabled by policy"
+    with pytest.raises(InvalidArgument, match="has no host"):
+        addresses.check_host_name("")
+
+
+def test_terms_end_when_the_question_began_plus_the_total():
+    class Still(FakeClock):
+        at = 100.0
+
+        def monotonic(self) -> float:
+            return self.at
+
+    clock = Still()
+    terms = Terms(idle=10, total=30, clock=clock)
+    assert terms.wait() == 10 and terms.left() == 30, "nothing has begun"
+    begun = terms.begun()
+    assert begun.ends == 130 and begun.begun() is begun
+    clock.at = 125
+    assert begun.wait() == begun.left() == 5
+    clock.at = 129.5
+    assert begun.wait() == 0.5, "the last half second may be used"
+    for clock.at in (130, 131):
+        with pytest.raises(TimeoutError, match="not done after 30 s"):
+            begun.wait()
+        assert begun.left() == 0
+    assert terms_of({"GREENTIC_FETCH_IDLE_SECONDS": "3600"}).idle == 3600
+    with pytest.raises(InvalidArgument):
+        terms_of({"GREENTIC_FETCH_IDLE_SECONDS": "3601"})
+
+
+def test_why_a_connection_failed_in_a_few_words():
+    assert (
+        reason(TimeoutError("timed out"), 7)
+        == reason(TimeoutError("_ssl.c: handshake timed out"), 7)
+        == "no answer within 7 s"
+    )
+    assert reason(TimeoutError("not done after 30 s"), 7) == "not done after 30 s"
+    assert reason(TimeoutError(), 7) == "no answer within 7 s"
+    assert reason(ConnectionRefusedError(111, "Connection refused")) == "Connection refused"
+    assert reason(ValueError()) == "ValueError" and reason(ValueError("x")) == "x"
+
+
+def test_an_origin_has_the_port_of_its_scheme():
+    assert origin("https://a.example/x") == ("https", "a.example", 443) == origin("https://a.example:443")
+    assert origin("http://a.example") == ("http", "a.example", 80) != origin("https://a.example:80")
+    with pytest.raises(FetchError, match="without a network"):
+        send("http://127.0.0.1:9/x", "x", Terms(offline=True))
+
+
+@pytest.mark.parametrize("redirects", [0, 1, MAX_REDIRECTS, MAX_REDIRECTS + 1])
+def test_redirects_are_followed_so_far_and_no_further(redirects):
+    left = [redirects]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            again = left[0] > 0
+            left[0] -= again
+            self.send_response(302 if again else 200)
+            if again:
+                self.send_header("Location", f"/{left[0]}")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/first"
+        if redirects > MAX_REDIRECTS:
+            with pytest.raises(FetchError, match=f"more than {MAX_REDIRECTS} redirects"):
+                send(url, url, Terms())
+        else:
+            answer = send(url, url, Terms())
+            assert (answer.status, answer.redirected) == (200, redirects > 0)
+            answer.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "expected", "told"),
+    [
+        (302, {}, None, "302 that does not say where to"), (307, {"Location": "ftp://x"}, None, "redirect to unsupported"),
+        (404, {}, None, None), (410, {}, None, None), (405, {}, FetchError, "http status: 405"), (403, {}, FetchError, "http status: 403"),
+        (503, {}, ServerBusy, "http status: 503"), (429, {"Retry-After": "7"}, ServerBusy, "http status: 429"),
+    ],
+)  # fmt: skip
+def test_each_status_means_one_thing(status, headers, expected, told):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/x"
+        if told is None:
+            assert read_small(url, 10, Terms(tries=1)) is None
+            return
+        with pytest.raises(FetchError, match=told) as error:
+            read_small(url, 10, Terms(tries=1))
+        assert expected is None or type(error.value) is expected
+        if "Retry-After" in headers:
+            assert asked_to_wait(error.value) == 7.0
+    finally:
+        server.shutdown()
+        server.server_close()

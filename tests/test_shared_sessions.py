@@ -99,3 +99,10 @@ def test_another_users_directory_stays(top: Path, monkeypatch: pytest.MonkeyPatc
     assert sweep(top) == 0
     monkeypatch.undo()
     assert sweep(top) == 1
+
+
+def test_where_there_are_no_locks_nothing_is_swept(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (top / f"{PREFIX}x").mkdir()
+    (top / f"{PREFIX}x" / ".used").write_bytes(b"used")
+    monkeypatch.setattr("greentic.sessions.shared_directory.try_exclusive", lambda fd: True)
+    assert sweep(top) == 0

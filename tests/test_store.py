@@ -24,21 +24,26 @@ from greentic.ground.errors import (
     InvalidArgument,
     NotFound,
     OperatorKeyError,
+    RevenuePolicyError,
+    SpecViolation,
     StoreError,
 )
 from greentic.materialize.placed import RevisionFault, read_lock, read_pack_config, regular_file, verified_packs
 from greentic.materialize.staging import StagingArea, place
+from greentic.model.delivery import delivery_of
 from greentic.model.environment import HostConfig, new_environment
-from greentic.operate import bundles, revisions, traffic
+from greentic.operate import bundles, delivery, revisions, traffic
 from greentic.operate.change import Context
-from greentic.store import operator_key
+from greentic.store import operator_key, seal, signed_policy
 from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths, default_store_root
 from greentic.store.recovery import recover_revisions
 from greentic.trust.gate import pin
-from greentic.trust.keys import private_pem, public_pem
+from greentic.trust.keys import SigningKey, private_pem, public_pem
+from greentic.trust.policy import unsealed
+from greentic.trust.statements import statement_time
 from simulators import CountingRandom, DyingDisk, FakeClock, FullDisk, Killed
 
 
@@ -685,3 +690,78 @@ def test_an_existing_private_key_may_lie_in_version_2(tmp_path, monkeypatch):
     read_only.mkdir()
     assert EnvPaths(tmp_path).policies("a", "b") == tmp_path / "billing-policies" / "a" / "b"
     assert DigestMismatch("x").kind == "conflict" and traffic.DEFAULT_OPERATOR == "operator"
+
+
+# -- what is written is what was checked ----------------------------------------------------------------------------
+
+
+def test_a_document_that_is_not_valid_is_neither_saved_nor_read(author, store):
+    author.create().add()
+    env = store.load("local")
+    before = store.paths("local").environment.read_bytes()
+    wrong = (
+        replace(env, schema="greentic.environment.v9"),
+        replace(env, host_config=replace(env.host_config, env_id="other")),
+    )
+    for document in wrong:
+        with pytest.raises(SpecViolation), store.transaction("local") as transaction:
+            transaction.save(document)
+        assert store.paths("local").environment.read_bytes() == before
+    with pytest.raises(Conflict, match="the lock is held for env"), store.transaction("local") as transaction:
+        transaction.save(replace(env, environment_id="other"))
+    store.paths("local").environment.write_bytes(pretty(wrong[1]))
+    with pytest.raises(StoreError) as error:
+        store.load("local")
+    assert "gtc op env doctor local" in error.value.hint
+
+
+def test_a_share_is_signed_by_a_key_of_the_trust_root_and_read_back(author, store, monkeypatch):
+    author.create()
+    paths, env = store.paths("local"), store.load("local")
+    author.add()
+    deployment = store.load("local").bundles[0]
+    key, root = operator_key.load(store.disk), store.trust_root("local")
+    signed_policy.check_trusted(key, root, paths)
+    stranger = SigningKey(bytes(32))
+    with pytest.raises(RevenuePolicyError, match=f"operator key `{stranger.key_id}` is not trusted"):
+        signed_policy.check_trusted(stranger, root, paths)
+    files = Files(store.disk, store.clock, store.random, paths.root / "backups")
+    again = signed_policy.write_policy(paths, files, store.clock, key, root, deployment, is_new=False)
+    assert again.endswith("v2.json.sig"), "a deployment that is there goes on counting"
+    with pytest.raises(RevenuePolicyError, match="does not verify: .*1 signature"):
+        signed_policy.write_policy(paths, files, store.clock, stranger, root, deployment, is_new=False)
+    directory = paths.policies(deployment.bundle_id, deployment.customer_id)
+
+    class Torn(Files):
+        def write(self, path, data, *, mode=0o600):
+            super().write(path, data, mode=mode)
+            path.unlink()
+
+    with pytest.raises(RevenuePolicyError, match="does not verify: .*No such file"):
+        signed_policy.write_policy(
+            paths,
+            Torn(store.disk, store.clock, store.random, paths.root / "backups"),
+            store.clock,
+            key,
+            root,
+            deployment,
+            is_new=False,
+        )
+    assert (directory / "v2.json.sig").is_file() and env.environment_id == "local"
+
+
+def test_a_projection_is_sealed_anew_with_the_time_of_the_original(author, store):
+    env = author.create().context.store.load("local")
+    assert seal.resealed(env, store.disk) is env, "one that was never sealed stays as it is"
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="warn"))
+    env = store.load("local")
+    told = delivery_of(env)
+    assert told.seal is not None
+    shown = seal.resealed(replace(env, name="for a pod"), store.disk)
+    assert delivery_of(shown).generation == told.generation
+    again = seal.resealed(replace(env, name="for a pod"), store.disk)
+    assert pretty(again) == pretty(shown) != pretty(env)
+    assert statement_time(delivery_of(shown).seal) == statement_time(told.seal) != ""
+    keys_of = store.trust_root("local").public_keys()
+    assert unsealed(shown, delivery_of(shown), keys_of, ()) is None
+    assert unsealed(replace(shown, name="changed"), delivery_of(shown), keys_of, ()) is not None

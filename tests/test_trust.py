@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greentic.ground.errors import DigestMismatch, TrustRootError
-from greentic.trust import dsse, gate, keys, root
+from greentic.trust import dsse, gate, keys, revocation, root, statements
 
 SEED = bytes(range(32))
 KEY = keys.SigningKey(SEED)
@@ -226,3 +226,46 @@ def test_threat_verify_then_refetch_the_checked_file_is_the_read_one(tmp_path):
     bundle = gate.pin(opened(path))
     os.replace(opened(tmp_path / "evil", b"evil!!").name, path)  # whoever swaps the name reaches nothing
     assert bundle.read_at(0, 6) == b"bundle"
+
+
+def test_der_lengths_of_a_form_that_no_key_has_are_refused():
+    for length in (b"\x80", b"\x83\x00\x00\x22", b"\x84" + bytes(4), b"\x82\x01"):
+        text = base64.b64encode(b"\x30" + length + bytes(40)).decode()
+        with pytest.raises(keys.KeyFormatError, match="DER"):
+            keys.read_private_pem(f"-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
+
+
+def test_a_list_is_read_up_to_its_size_and_no_further(monkeypatch):
+    data = revocation.sign_list(revocation.empty(1), KEY)
+    trusted = {KEY.key_id: KEY.public}
+    monkeypatch.setattr(revocation, "MAX_LIST", len(data))
+    assert revocation.read_list(data, trusted).version == 0
+    monkeypatch.setattr(revocation, "MAX_LIST", len(data) - 1)
+    with pytest.raises(revocation.RevocationError, match=f"larger than {len(data) - 1} bytes"):
+        revocation.read_list(data, trusted)
+
+
+def test_only_what_a_list_names_is_revoked():
+    named = revocation.RevokedDigest("sha256:" + "a" * 64, "leaked")
+    listed = revocation.RevocationList(revocation.SCHEMA, 1, 1, 2, [named], [revocation.RevokedKey("AB", "lost")])
+    assert listed.reason_of(named.digest) == "leaked" and listed.reason_of("sha256:" + "b" * 64) is None
+    assert listed.key_ids == {"ab"}
+    assert revocation.read_list(revocation.sign_list(listed, KEY), {KEY.key_id: KEY.public}) == listed
+    with pytest.raises(revocation.RevocationError, match="signature"):
+        revocation.read_list(revocation.sign_list(listed, KEY), {})
+
+
+def test_what_a_signature_of_a_bundle_says_and_when():
+    data = statements.sign_bundle("a.gtbundle", "a" * 64, KEY, builder="b", at="2026-01-01T00:00:00Z")
+    trusted = {KEY.key_id: KEY.public}
+    told = statements.vouched(statements.BUNDLE, [data], "a" * 64, trusted)
+    assert told.lacking is None and told.statement.predicate["runDetails"]["builder"] == {"id": "b"}
+    wanted = statements.vouched(statements.BUNDLE, [data], "a" * 64, trusted, wanted=["cd" * 32]).lacking
+    assert wanted.startswith(f"1 signature(s) of {'cd' * 32} needed, 0 found")
+    anybody = statements.vouched(statements.BUNDLE, [data], "b" * 64, trusted).lacking
+    assert anybody.startswith("1 signature(s) by trusted keys needed, 0 found")
+    content = {"a": 1}
+    envelope = statements.sign_content(statements.SEAL, "e", content, KEY, "2026-01-01T00:00:00Z")
+    assert statements.statement_time(envelope) == "2026-01-01T00:00:00Z"
+    for odd in ({}, {"payload": "!"}, msgspec.json.decode(data)):
+        assert statements.statement_time(odd) == ""

@@ -141,15 +141,6 @@ def try_exclusive(fd: int) -> bool:
     return _locked(fd, fcntl.LOCK_NB)
 
 
-def is_free(fd: int) -> bool:
-    """Whether provably nobody else holds the lock on an open file, which is taken. Not where the file system has no locks."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def _locked(fd: int, how: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | how)

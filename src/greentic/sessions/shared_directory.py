@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from greentic.ground.disk import exclusive, is_free
+from greentic.ground.disk import exclusive, try_exclusive
 
 PREFIX = "greentic-sessions-"
 _USED, _MARK = ".used", b"used\n"
@@ -57,9 +57,17 @@ def _swept(path: Path) -> bool:
         found = path.lstat()
         if not path.is_dir() or path.is_symlink() or found.st_uid != os.geteuid():
             return False
-        with os.fdopen(os.open(path / _USED, os.O_RDWR | os.O_NOFOLLOW), "rb+") as file:
-            if not is_free(file.fileno()) or not file.read(1):
+        with _opened(path / _USED) as file, _opened(path / _USED) as again:
+            if not try_exclusive(file.fileno()) or not file.read(1):
+                return False
+            if try_exclusive(
+                again.fileno()
+            ):  # our own lock does not keep it out: there are no locks, and nothing is proved
                 return False
             shutil.rmtree(path, ignore_errors=True)
             return True
     return False
+
+
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "rb+")

@@ -22,7 +22,7 @@ from greentic.ground.documents import Document, from_json, parse, pretty, read_f
 from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError, TrustRootError
 from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.model.elements import Elements
-from greentic.model.environment import ENVIRONMENT_SCHEMA, Environment
+from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, is_env_id
 from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, RuntimeConfig, project
 from greentic.model.validate import check_schema, validate
@@ -166,7 +166,6 @@ class Transaction:
         """Validate, back up, write. Raises `SpecViolation`; nothing is written then."""
         if env.environment_id != self.env_id:
             raise Conflict(f"the lock is held for env `{self.env_id}`, the document is `{env.environment_id}`")
-        check_schema(env.schema, ENVIRONMENT_SCHEMA)
         validate(env)
         env = sealed(env, self.store.trust_root(self.env_id), self.store.disk, self.store.clock)
         self.files.replace(self.paths.environment, readable(env, self.paths.environment))
