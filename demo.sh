@@ -13,6 +13,7 @@
 #   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
 #   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
 #   ./demo.sh kind-pull            pods pull their bundle from a pod, through the network policies, and answer
+#   ./demo.sh kind-operator        an operator pulls what is published: no kubeconfig after the start
 #   ./demo.sh kind-down            take the cluster away
 # WORKER_PORT (8080), DISTRIBUTOR_PORT (8090) and CONSOLE_PORT (8070) choose the ports.
 set -euo pipefail
@@ -148,11 +149,14 @@ canary() {
 
 # shellcheck source=scripts/demo-cluster.sh
 . scripts/demo-cluster.sh
+# shellcheck source=scripts/demo-operator.sh
+. scripts/demo-operator.sh
 
 case "$verb" in
   kind-up) kind_up ;;
   kind-serve) kind_serve ;;
   kind-pull) kind_pull ;;
+  kind-operator) kind_operator ;;
   kind-down) kind_down ;;
   oci-pull) shift; oci_pull "$@" ;;
   resume) resume ;;

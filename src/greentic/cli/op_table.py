@@ -22,7 +22,13 @@ _NOUNS = (
 )
 """In the order in which help tells them."""
 
-_FIRST = (("revisions", "stage"), ("revisions", "warm"), ("env-packs", "add"), ("env-packs", "update"))
+_FIRST = (
+    ("revisions", "stage"),
+    ("revisions", "warm"),
+    ("revisions", "drain"),
+    ("env-packs", "add"),
+    ("env-packs", "update"),
+)
 """Verbs that people need before the others of their noun, whichever room they come from."""
 
 

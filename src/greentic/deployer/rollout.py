@@ -94,7 +94,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
         revision = find(deployer.env, revision_id)
         reached = reach(context, deployer)
         rules = Rules(payload.adopt, payload.force)
-        report = _apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
+        report = apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
     return RevisionApplied(
         environment_id=env_id,
         kind=deployer.kind,
@@ -108,9 +108,10 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
     )
 
 
-def _apply_pair(
+def apply_pair(
     context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
 ) -> ReconcileReport:
+    """Apply the pair of a revision with what its pods read (rule 1), or delete it."""
     objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
     pair = worker_pair(deployer.desired, revision)
     if is_present(revision):
@@ -150,7 +151,7 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
         with alone(context, env_id):
             deployer = resolve(context, env_id, None, live=True)
             revision = find(deployer.env, revision_id)
-            _apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
+            apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
     except RolloutFailed as error:
         if before.lifecycle == "ready":
             raise

@@ -20,6 +20,7 @@ from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.objects import objects_in
 from greentic.model.environment import Environment, Revision
+from greentic.model.pod_view import is_left
 
 PORT = 8080
 METRICS_PORT = 9464
@@ -93,7 +94,8 @@ def worker(
     pod = _pod(env, answers, "worker", more, dev_store, _finish(revision))
     selector: JsonObject = {names.REVISION: names.label_value(revision.revision_id)}
     name = names.worker_name(revision.revision_id)
-    return _deployment(name, namespace, own | {names.STORE: store}, 1, selector, own, dev_store, pod)
+    replicas = 0 if is_left(revision) else 1
+    return _deployment(name, namespace, own | {names.STORE: store}, replicas, selector, own, dev_store, pod)
 
 
 def _finish(revision: Revision) -> int:

@@ -53,10 +53,10 @@ def asked(pods: list[JsonObject], deployments: list[JsonObject]) -> list[str]:
     return sorted(
         str(metadata_of(pod).get("name"))
         for pod in pods
-        if _ready(pod) and any(selects(d, pod) and runs_template(pod, d) for d in deployments)
+        if is_ready(pod) and any(selects(d, pod) and runs_template(pod, d) for d in deployments)
     )
 
 
-def _ready(pod: JsonObject) -> bool:
+def is_ready(pod: JsonObject) -> bool:
     conditions = objects_in(member(pod, "status").get("conditions"))
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)

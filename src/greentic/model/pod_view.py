@@ -22,12 +22,24 @@ from greentic.model.environment import (
     TrafficSplit,
 )
 
+LEFT = "greentic:left"
+"""A member of a draining revision that nobody is on any more: its worker runs no pod."""
 PRESENT: frozenset[Lifecycle] = frozenset({"warming", "ready", "draining"})
 
 
 def is_present(revision: Revision) -> bool:
     """Whether the revision has objects in the cluster (rule 1)."""
     return revision.lifecycle in PRESENT
+
+
+def left(revision: Revision) -> Revision:
+    """The revision, marked as left by everybody."""
+    return replace(revision, extra={**revision.extra, LEFT: True})
+
+
+def is_left(revision: Revision) -> bool:
+    """Whether nobody is on the revision. One that came back into service is not left, whatever was noted before."""
+    return revision.lifecycle == "draining" and revision.extra.get(LEFT) is True
 
 
 def present_revisions(env: Environment) -> list[Revision]:

@@ -85,8 +85,6 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--verify-source", "verify_source", "compare the bundle with what its source has", switch=True), KEY),
          needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <NAME>"), ("bundle_path|bundle_source_uri", "--bundle <PATH>")),
          hint="gtc op revisions warm ENV {bundle_id}@{sequence}"),
-    Verb("revisions", "drain", f"{_R}:drain", _TRANSITION, "no new sessions for a ready revision",
-         "gtc op revisions drain prod bot@1", positionals=(ENV, "revision_id")),
     Verb("revisions", "archive", f"{_R}:archive", _TRANSITION, "end a revision that has no traffic",
          "gtc op revisions archive prod bot@1", positionals=(ENV, "revision_id"), options=f"{_R}:ArchiveOptions",
          flags=(AT, Flag("--wait", "wait", "wait until no worker that is asked has anybody on it", switch=True))),

@@ -3,7 +3,8 @@
 Rules:
 1. First what the plan depends on is looked up, then the plan is made (`env_plan`, pure). `--dry-run` stops there and prints it,
    `--check` fails if anything is to do.
-2. Applying runs the verbs of the plan in order, each with its own audit event. Nothing is ever deleted.
+2. Applying runs the verbs of the plan in order, each with its own audit event. Nothing is deleted but with `--prune`, and then only what
+   was confirmed (`env_unnamed`).
 3. A bundle that is told by its source alone is pulled once, to learn its digest; one whose digest is told, too, is not pulled before it
    is staged.
 4. A second apply of the same file does nothing: afterwards the plan is made once more, and what it would still do is told.
@@ -53,6 +54,7 @@ from greentic.release.env_plan import (
     deployed,
     make_plan,
 )
+from greentic.release.env_unnamed import NOTHING, Surplus, check_confirmed, prune, surplus
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.operator_key import key_path
@@ -62,6 +64,9 @@ from greentic.store.operator_key import load as load_operator_key
 class ApplyOptions(NamedTuple):
     dry_run: bool = False
     check: bool = False
+    prune: bool = False
+    confirm: str | None = None
+    """The digest of the plan of what goes, as it was shown."""
     updated_by: str = traffic.DEFAULT_OPERATOR
     base: Path = Path()
     """What relative paths in the manifest are relative to."""
@@ -98,6 +103,8 @@ class ApplyReport(Reply, frozen=True, kw_only=True):
     missing: list[MissingInput]
     warnings: list[str] = []
     verify: Verified | UnsetType = UNSET
+    confirm: str | UnsetType = UNSET
+    """With `--prune`: what confirms this plan."""
 
 
 def apply(context: Context, manifest: EnvManifest, options: ApplyOptions) -> ApplyReport:
@@ -114,17 +121,26 @@ def apply(context: Context, manifest: EnvManifest, options: ApplyOptions) -> App
     with tempfile.TemporaryDirectory(prefix="gtc-apply-") as scratch:
         artifacts = _artifacts(manifest, options.base, Path(scratch))
         plan = _plan(context, manifest, env_id, artifacts, options.base)
+        extra = _surplus(context, manifest, env_id) if options.prune else NOTHING
         report = _report(manifest, env_id, plan, options)
+        if extra.deployments:
+            gone = _going(context, env_id, extra)
+            report = replace(
+                report, steps=[*report.steps, *gone], changed=report.changed + len(gone), confirm=extra.digest
+            )
         if report.mode == "dry-run":
             return report
         if report.mode == "check":
-            _check_converged(env_id, plan)
+            _check_converged(env_id, report.steps, plan)
             return report
         if plan.missing:
             names = ", ".join(m.source for m in plan.missing)
             raise InvalidArgument(f"env apply: {len(plan.missing)} missing input(s): {names}")
+        if extra.deployments:
+            check_confirmed(context.store.load(env_id), extra, options.confirm)
         for step in plan.todo:
             _carry_out(context, env_id, step, options.updated_by)
+        prune(context, env_id, extra)
         left = [_told(s) for s in _plan(context, manifest, env_id, artifacts, options.base).todo]
         return replace(report, verify=Verified(checked=1 + len(manifest.bundles), failures=left))
 
@@ -145,11 +161,23 @@ def _told(step: Step) -> StepTold:
     return StepTold(kind=step.kind, key=step.key, action=step.action, detail=step.detail)
 
 
-def _check_converged(env_id: str, plan: Plan) -> None:
-    if plan.todo or plan.missing:
-        pending = "; ".join(f"{s.kind} {s.key}: {s.detail}" for s in plan.todo)
+def _surplus(context: Context, manifest: EnvManifest, env_id: str) -> Surplus:
+    """What the environment has beyond the manifest."""
+    env = context.store.load(env_id) if context.store.exists(env_id) else None
+    return surplus(env, frozenset((b.bundle_id, bundles.customer_of(env_id, b.customer_id)) for b in manifest.bundles))
+
+
+def _going(context: Context, env_id: str, extra: Surplus) -> list[StepTold]:
+    told = extra.told(context.store.load(env_id))
+    return [StepTold(kind="bundle", key=name, action="delete", detail=detail) for name, detail in told]
+
+
+def _check_converged(env_id: str, steps: list[StepTold], plan: Plan) -> None:
+    todo = [s for s in steps if s.action != "no-op"]
+    if todo or plan.missing:
+        pending = "; ".join(f"{s.kind} {s.key}: {s.detail}" for s in todo)
         raise Conflict(
-            f"env `{env_id}` is not converged: {len(plan.todo)} pending change(s) — run `gtc op env apply --answers "
+            f"env `{env_id}` is not converged: {len(todo)} pending change(s) — run `gtc op env apply --answers "
             f"<manifest>` to reconcile ({pending})"
         )
 

@@ -18,6 +18,8 @@ VERBS: tuple[Verb, ...] = (
          options=f"{_A}:ApplyOptions",
          flags=(Flag("--dry-run", "dry_run", "only show the plan", switch=True),
                 Flag("--check", "check", "fail if anything is to do", switch=True),
+                Flag("--prune", "prune", "retire deployments that the file does not name, once that is confirmed", switch=True),
+                Flag("--confirm", "confirm", "the digest of the plan of what goes, as --prune shows it", "DIGEST"),
                 Flag("--yes", "", "accepted for scripts; nothing is asked", switch=True),
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
     Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",

@@ -1,0 +1,184 @@
+"""`op revisions drain`, and with `--rollout` in the cluster: a revision leaves when nobody is on it any more.
+
+Rules:
+1. A revision with weight is not drained: `traffic set` takes the weight away first.
+2. Pods are told first, as they follow the document. Then every ready pod is asked what it still holds of the revision, until that is
+   nothing, or the window ends: `drain_seconds` of the revision, or `--timeout`. A pod that cannot be asked may hold something.
+3. When the window ends with somebody on it, the verb fails and the worker goes on. Else the document says that the revision is left, and
+   its worker is scaled to nothing. `revisions archive` and a reconcile prune it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from greentic.cluster.apply import Rules
+from greentic.deployer.binding import resolve
+from greentic.deployer.cluster_identity import Reached, reach
+from greentic.deployer.reconcile import Timeout, alone, wait_seconds
+from greentic.deployer.rollout import apply_pair
+from greentic.ground.backoff import Backoff
+from greentic.ground.documents import JsonObject, compact, decode, replace
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.reply import Reply
+from greentic.k8s.names import owner_selector
+from greentic.k8s.objects import metadata_of
+from greentic.k8s.pods import PORT
+from greentic.k8s.served import is_ready
+from greentic.model.environment import Environment
+from greentic.model.ids import check_env_id, check_ulid
+from greentic.model.lifecycle import put_revision
+from greentic.model.pod_view import left
+from greentic.operate import revisions
+from greentic.operate.change import Context, Done, checked_key, run
+from greentic.operate.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
+from greentic.operate.worker_status import WorkerStatus
+from greentic.store.audit import Change
+from greentic.store.environments import Transaction
+
+_AGAIN = Backoff(first=0.5, longest=3.0)
+MAX_NAMED = 5
+
+
+class RevisionDrainPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
+    schema_title: ClassVar[str] = "RevisionTransitionPayload"
+
+    rollout: Annotated[
+        bool, msgspec.Meta(description="wait in the cluster until nobody is on it, and scale it to nothing")
+    ] = False
+    timeout: Timeout = None
+
+
+class RevisionDrained(Reply, frozen=True, kw_only=True):
+    """A revision, and, with a rollout, what became of its worker."""
+
+    revision_id: str
+    deployment_id: str
+    bundle_id: str
+    sequence: int
+    lifecycle: str
+    replicas: int | UnsetType = UNSET
+    waited_seconds: int | UnsetType = UNSET
+    pods_asked: int | UnsetType = UNSET
+
+
+class Holding(NamedTuple):
+    """What pods still hold of a revision."""
+
+    asked: int
+    running: int
+    parked: int
+    silent: tuple[str, ...]
+    """Pods that did not answer, with why."""
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.running or self.parked or self.silent)
+
+    def __str__(self) -> str:
+        text = f"{self.running} request(s) and {self.parked} conversation(s) on it"
+        return text + (f"; not heard: {'; '.join(self.silent[:MAX_NAMED])}" if self.silent else "")
+
+
+def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
+    """ready to draining; with `rollout` until nobody is on it, and its worker is gone."""
+    if not payload.rollout:
+        return _told(revisions.drain(context, payload))
+    env_id = check_env_id(payload.environment_id)
+    revision_id = check_ulid(payload.revision_id, field="revision_id")
+    if checked_key(payload.idempotency_key) is not None:
+        raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
+    resolve(context, env_id, None, live=True)
+    env = context.store.load(env_id)
+    revision = find(env, revision_id)
+    check_unweighted(env, revision_id)
+    seconds = revision.drain_seconds if payload.timeout is None else wait_seconds(payload.timeout)
+    if revision.lifecycle != "draining":
+        revisions.drain(context, RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
+    with alone(context, env_id):
+        deployer = resolve(context, env_id, None, live=True)
+        reached = reach(context, deployer)
+        apply_pair(context, deployer, reached, find(deployer.env, revision_id), Rules(), None)
+        began = context.clock.monotonic()
+        holding = await_nobody(context, reached, deployer.answers.namespace, env_id, revision_id, seconds)
+        _leave(context, env_id, revision_id)
+        deployer = resolve(context, env_id, None, live=True)
+        apply_pair(context, deployer, reached, find(deployer.env, revision_id), Rules(), None)
+    told = _told(summary(find(context.store.load(env_id), revision_id)))
+    waited = int(context.clock.monotonic() - began)
+    return replace(told, replicas=0, waited_seconds=waited, pods_asked=holding.asked)
+
+
+def check_unweighted(env: Environment, revision_id: str) -> None:
+    """Raise `Conflict` while traffic is drawn to a revision (rule 1)."""
+    for split in env.traffic_splits:
+        weight = sum(e.weight_bps for e in split.entries if e.revision_id == revision_id)
+        if weight:
+            raise Conflict(
+                f"revision `{revision_id}` still has {weight} of 10000 parts of the traffic of deployment `{split.deployment_id}`",
+                hint=f"gtc op traffic set {env.environment_id} OTHER=100 --deployment {split.deployment_id} --idempotency-key KEY",
+            )
+
+
+def await_nobody(
+    context: Context, reached: Reached, namespace: str, env_id: str, revision_id: str, seconds: float
+) -> Holding:
+    """Wait until no pod holds anything of a revision (rule 2). Raises `Conflict` when the window ends before."""
+    ends, tried = context.clock.monotonic() + seconds, 0
+    while True:
+        holding = held_by_pods(reached, namespace, env_id, revision_id)
+        if holding.nothing:
+            return holding
+        if context.clock.monotonic() >= ends:
+            raise Conflict(
+                f"revision `{revision_id}` is still in use after {seconds:g} s: {holding}; its worker was left running",
+                hint="call it again, or with a longer --timeout; what it holds ends by itself when its conversations do",
+            )
+        tried += 1
+        context.view.say(f"waiting: {holding}")
+        context.clock.sleep(_AGAIN.pause(tried, context.store.random))
+
+
+def held_by_pods(reached: Reached, namespace: str, env_id: str, revision_id: str) -> Holding:
+    """Ask every ready pod of the environment, by way of the API server."""
+    running, parked, asked, silent = 0, 0, 0, list[str]()
+    for pod in reached.cluster.list("Pod", namespace, owner_selector(env_id)).items:
+        if not is_ready(pod):
+            continue
+        name, asked = str(metadata_of(pod).get("name")), asked + 1
+        try:
+            status = decode(compact(reached.cluster.ask_pod(namespace, name, PORT, "/status")), WorkerStatus)
+        except (GreenticError, ValueError) as error:
+            silent.append(f"`{name}`: {getattr(error, 'message', error)}")
+            continue
+        some = status.held(revision_id)
+        running, parked = running + some[0], parked + some[1]
+    return Holding(asked, running, parked, tuple(silent))
+
+
+def _leave(context: Context, env_id: str, revision_id: str) -> None:
+    """Say in the document that nobody is on the revision (rule 3)."""
+    target: JsonObject = {"revision_id": revision_id, "lifecycle_to": "draining", "left": True}
+    change = Change(env_id, "revisions", "drain", target, context.mint())
+
+    def action(transaction: Transaction) -> Done[RevisionSummary]:
+        env = transaction.load()
+        check_unweighted(env, revision_id)
+        revision = left(find(env, revision_id))
+        transaction.save(put_revision(env, revision))
+        return Done(summary(revision))
+
+    run(context, change, action)
+
+
+def _told(found: RevisionSummary) -> RevisionDrained:
+    return RevisionDrained(
+        revision_id=found.revision_id,
+        deployment_id=found.deployment_id,
+        bundle_id=found.bundle_id,
+        sequence=found.sequence,
+        lifecycle=found.lifecycle,
+    )
