@@ -28,7 +28,7 @@ from greentic.ingress.front import Answer
 from greentic.ingress.http1 import RequestReader
 from greentic.model.delivery import Delivery
 from greentic.model.ids import ulid_from_int
-from greentic.release.ramp_run import TrafficRampPayload, _change, _wanted
+from greentic.rollout.ramp_run import TrafficRampPayload, _change, _wanted
 from simulators import CountingRandom
 from test_model_rules import DEP, REV, REV2, deployment, env, revision, split
 

@@ -13,8 +13,8 @@ from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramp
 from greentic.operate import revisions, traffic
 from greentic.operate.worker_status import Latency, RevisionRow, TurnCounts, WorkerStatus
 from greentic.release.env_status import EnvStatusPayload, status
-from greentic.release.ramp import Limits, Seen, Slice, decide, lowest, read_seconds, read_steps, with_metrics
-from greentic.release.ramp_run import TrafficRampPayload, ramp
+from greentic.rollout.ramp import Limits, Seen, Slice, decide, lowest, read_seconds, read_steps, with_metrics
+from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.telemetry.counts import BOUNDS
 from simulators import Killed
 

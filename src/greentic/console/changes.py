@@ -23,7 +23,7 @@ from greentic.operate.payload import P, read
 from greentic.operate.revisions import RevisionTransitionPayload, warm
 from greentic.operate.traffic import TrafficSetPayload, TrafficShowPayload, rollback, set_traffic
 from greentic.operate.view import Row
-from greentic.release.ramp_run import TrafficRampPayload, ramp
+from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.log import traceback_of
 

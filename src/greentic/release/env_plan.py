@@ -2,7 +2,8 @@
 
 Rules:
 1. Nothing is read, asked or downloaded here. What counts beside the two documents is handed in as `Surroundings`.
-2. Every wish of the manifest is one step, `create`, `update` or `no-op`; the order is that of carrying out. What is to go is `env_unnamed`'s.
+2. Every wish of the manifest is one step, `create`, `update` or `no-op`; the order is that of carrying out. What is to go is told by
+   `env_unnamed`.
 3. A step holds the payload of the verb that does it, so that whoever carries it out decides nothing.
 4. A bundle is converged when its split routes exactly the wanted digests with the wanted weights and sources.
 """

@@ -7,7 +7,7 @@ from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Ve
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
 _S = "greentic.release.env_status"
 _P = "greentic.release.env_publish"
-_W = "greentic.release.ramp_run"
+_W = "greentic.rollout.ramp_run"
 _V, _Q = "greentic.release.env_verify", "greentic.release.env_prune"
 
 _GENERATION = Flag("--generation", "generation", "which one", "N")

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from greentic.ground.clock import Clock, Random
-from greentic.ground.disk import replace_file, try_exclusive
+from greentic.ground.disk import place, replace_file, try_exclusive
 from greentic.ground.documents import decode, read_file
 from greentic.store.recovery import drop_abandoned
 
@@ -39,7 +39,7 @@ class InUse:
         try_exclusive(fd)
         self._said = frozenset(revisions)
         self._write()
-        unnamed.rename(self._lock)
+        place(unnamed, self._lock)
 
     def say(self, revisions: Iterable[str]) -> None:
         """These are held from now on, and no others. Raises `OSError`."""

@@ -25,7 +25,7 @@ from greentic.operate import revisions
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload, Ulid
 from greentic.operate.worker_status import HttpWorkers, TurnCounts, Workers, WorkerStatus, checked_addresses
-from greentic.release.ramp import (
+from greentic.rollout.ramp import (
     Limits,
     Seen,
     Slice,
