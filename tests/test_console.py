@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import threading
 
 import msgspec
 import pytest
 
+from conftest import gtc
 from greentic.console import console_app
 from greentic.console.chain import proven, told
 from greentic.console.changes import Asked, Changes
@@ -498,3 +500,10 @@ def test_addresses_are_checked_before_anything_is_served(store, served):
         serve_console(store, ConsoleOptions("local", ["worker:8080"]), print)
     with pytest.raises(NotFound):
         serve_console(store, ConsoleOptions("nope", []), print)
+
+
+def test_a_port_that_is_taken_is_told(store, served):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told = gtc("console", "local", "--port", port, "--store-root", str(store.root))
+    assert told.returncode == 1 and told.stdout == "" and f"127.0.0.1:{port}" in told.stderr and "--port" in told.stderr

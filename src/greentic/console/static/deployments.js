@@ -36,9 +36,9 @@ export function drawDeployments(context) {
 
   function live(now) {
     fill(faults, now.env.fault && h("p", { class: "fault" }, now.env.fault),
-      now.live.workers.filter((w) => !w.answers || w.error || w.behind || w.draining).map((w) =>
+      now.live.workers.filter((w) => !w.answers || w.error || w.behind || w.draining || w.env_id !== now.env.environment_id).map((w) =>
         h("p", { class: w.answers && !w.error ? "fault soft" : "fault" }, h("b", {}, short(w.at)), " ",
-          !w.answers ? w.error : w.draining ? "is stopping" : w.error ? `stays at generation ${w.serving}: ${w.error}` : "follows a change of the environment")));
+          !w.answers ? w.error : w.env_id !== now.env.environment_id ? `serves another environment: ${short(w.env_id)}` : w.draining ? "is stopping" : w.error ? `stays at generation ${w.serving}: ${w.error}` : "follows a change of the environment")));
     changesUnderWay(under, now);
     for (const c of cards) c.update(now);
   }
