@@ -765,3 +765,23 @@ def test_a_projection_is_sealed_anew_with_the_time_of_the_original(author, store
     keys_of = store.trust_root("local").public_keys()
     assert unsealed(shown, delivery_of(shown), keys_of, ()) is None
     assert unsealed(replace(shown, name="changed"), delivery_of(shown), keys_of, ()) is not None
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_bundle_that_lies_elsewhere_is_adopted_with_or_without_hard_links(links, store, tmp_path, monkeypatch):
+    data = os.urandom((1 << 20) + 17)
+    path = tmp_path / "cached"
+    path.write_bytes(data)
+
+    def refuse(*words: object, **more: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    store.paths("prod").revisions.mkdir(parents=True)
+    with StagingArea(store.paths("prod"), store.disk, "R", "t") as area, path.open("rb") as file:
+        file.seek(5)
+        area.adopt(path, file)
+        found = next(p for p in area.directory.iterdir() if p.is_file() and p.stat().st_size == len(data))
+        assert found.read_bytes() == data and file.tell() == 5
+        assert (found.stat().st_ino == path.stat().st_ino) == links

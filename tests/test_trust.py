@@ -269,3 +269,12 @@ def test_what_a_signature_of_a_bundle_says_and_when():
     assert statements.statement_time(envelope) == "2026-01-01T00:00:00Z"
     for odd in ({}, {"payload": "!"}, msgspec.json.decode(data)):
         assert statements.statement_time(odd) == ""
+
+
+def test_base64_with_anything_else_in_it_is_no_envelope():
+    good = msgspec.json.decode(dsse.envelope_bytes(dsse.sign(dsse.statement("x", "a" * 64, "https://p/v1", {}), KEY)))
+    assert dsse.claimed_statement(dsse.read_envelope(msgspec.json.encode(good))).predicate == {}
+    for odd in ("*", "\n", " ", "="):
+        changed = good | {"payload": good["payload"][:4] + odd + good["payload"][4:]}
+        with pytest.raises(dsse.SignatureError):
+            dsse.claimed_statement(dsse.read_envelope(msgspec.json.encode(changed)))

@@ -28,6 +28,9 @@ from greentic.store.layout import EnvPaths
 from greentic.store.recovery import ASIDE_SUFFIX, LOCK_NAME, STAGING_PREFIX
 from greentic.trust.gate import VerifiedBundle
 
+_PIECE = 1 << 20
+"""Bytes that are copied at once."""
+
 
 class Staged(NamedTuple):
     """A revision that lies complete in its staging directory."""
@@ -90,9 +93,11 @@ class StagingArea:
         except OSError:
             target.unlink(missing_ok=True)
         with self.create_bundle_file() as copy:
-            offset, left = 0, os.fstat(file.fileno()).st_size
-            while left and (count := os.sendfile(copy.fileno(), file.fileno(), offset, left)):
-                offset, left = offset + count, left - count
+            offset = 0
+            while piece := os.pread(file.fileno(), _PIECE, offset):  # its position is not ours to move
+                copy.write(piece)
+                offset += len(piece)
+            copy.flush()
             sync_file(copy.fileno())
 
     def fill(
