@@ -74,6 +74,12 @@ ROWS = (
     Row("optional-fatal", "What is optional is told once by its name and done without.", "ground/optional.py"),
     # -- secrets
     Row("secret-leak", "Credentials are references; no output of a whole run holds a planted secret.", "k8s/render.py deployer/credentials.py telemetry/log.py"),
+    # -- what a worker tells of itself
+    Row("unbounded-labels", "Series are capped, what is beyond counts under `other`; no value of a label comes from a caller.", "telemetry/families.py telemetry/tallies.py ingress/metrics.py"),
+    Row("hostile-trace-context", "A trace context that is not exactly what the standard says is as if it were not there.", "telemetry/tracing.py"),
+    Row("slow-collector", "A collector that is down, slow or wrong costs no request: the queue is bounded, a thread sends, the end waits a moment.", "telemetry/exporter.py"),
+    Row("log-injection", "A record is one line without control characters; a caller's request id is taken only if it is short and inert.", "telemetry/log_lines.py telemetry/request_id.py"),
+    Row("log-flood", "What a component says is limited by time; what is left out is counted and told.", "telemetry/component_output.py"),
     Row("secret-before-validation", "Nothing is recorded before it was recognised; addresses with credentials are refused when they are authored.", "operate/payload.py store/audit.py"),
     # -- the store and the machine
     Row("id-traversal", "Ids have one grammar, checked where they enter; nothing else becomes part of a path.", "model/ids.py store/layout.py"),
@@ -102,8 +108,8 @@ KINDS = (
     Kind(5, "closed when in doubt", "A gate covers all that it is for, what loosens it is loud, and loopback is no proof of a person.", "ingress", "fail-open-gate unauthenticated-invoke browser-on-loopback"),
     Kind(6, "nothing secret is written", "First recognise, then record; what is shown of an address has no credentials and no query.", "operate store telemetry", "secret-leak secret-before-validation"),
     Kind(7, "a credential has an origin", "It goes to the host that it is for, by the rules of the files that it stands in.", "registry net", "credential-origin ssrf"),
-    Kind(8, "limits before the work", "On the total and the product: names by depth, shared references, entries, all memories, all calls.", "bundle pack flow wasm", "bomb expansion cbor-bomb unbounded-head deep-body"),
-    Kind(9, "a deadline on everything from outside", "Heads, idle connections, tokens, documents, addresses, a component's sleep.", "net ingress wasm", "slow-peer waiting-component runaway-component"),
+    Kind(8, "limits before the work", "On the total and the product: names by depth, shared references, entries, all memories, all calls.", "bundle pack flow wasm", "bomb expansion cbor-bomb unbounded-head deep-body unbounded-labels"),
+    Kind(9, "a deadline on everything from outside", "Heads, idle connections, tokens, documents, addresses, a component's sleep.", "net ingress wasm", "slow-peer waiting-component runaway-component slow-collector"),
     Kind(10, "only typed errors", "Untrusted bytes and command lines end in a sentence, in seconds, in bounded memory.", "bundle pack flow registry", "malformed-image expansion confused-types"),
     Kind(11, "patience is a property of asking", "Every question to a server has the same tries, deadlines, cut detection and errors.", "ground/backoff.py net distribute", "truncation lying-server"),
     Kind(12, "the answer as a whole", "Length against announcement, repeated fields, lists, the scope that was asked for; requests likewise.", "net registry ingress", "body-lost lying-server header-injection"),
