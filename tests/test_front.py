@@ -94,6 +94,20 @@ def test_a_kept_connection_is_answered_in_order():
     run(scenario)
 
 
+def test_a_large_answer_is_whole_and_the_next_one_follows_it():
+    async def scenario() -> None:
+        body = b"x" * (front_module.LARGE + 7)
+        async with site() as made:
+            posted = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            asked = posted + posted.replace(b"POST", b"HEAD") + GET.replace(b"Host", b"Connection: close\r\nHost")
+            large, head, last = (await made.ask(asked)).split(b"HTTP/1.1 200 OK\r\n")[1:]
+            assert large.endswith(b"\r\n\r\n" + body) and b"content-length: %d\r\n" % len(body) in large
+            assert b"content-length: %d\r\n" % len(body) in head and head.endswith(b"\r\n\r\n")
+            assert last.endswith(b"connection: close\r\n\r\n-")
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("sent", "what"),
     [(b"GET /x HT", b"head"), (b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc", b"body")],

@@ -85,7 +85,7 @@ class Reply(NamedTuple):
     """An answer before it is dressed for the wire."""
 
     code: int
-    body: bytes
+    body: bytes | bytearray
     kind: tuple[bytes, bytes] = _JSON
     extra: Headers = []
     cors: bool = True

@@ -38,6 +38,8 @@ LINGER_SECONDS = 2.0
 SWEEP_SECONDS = 1.0
 MAX_AHEAD = 64 << 10
 """Bytes that are taken in beside a request that runs."""
+LARGE = 256 << 10
+"""Bytes of a body above which it is not copied behind its head: that would hold the loop."""
 AT_ONCE = 16
 """Requests of one connection that are answered in one go."""
 TURNS = 3
@@ -67,7 +69,7 @@ class Answer(NamedTuple):
     """What a request is answered."""
 
     code: int
-    body: bytes
+    body: bytes | bytearray
     headers: Headers
 
 
@@ -389,9 +391,14 @@ class Connection(asyncio.Protocol):
             return
         close = not request.head.keep_alive or request.body is None or self._front.draining or not self._full_place
         head = request.head.method == "HEAD"
-        data = answer_bytes(answer.code, answer.headers, answer.body, self._front.date(), close=close, head=head)
+        apart = len(answer.body) > LARGE and not head and answer.code != 204
+        data = answer_bytes(
+            answer.code, answer.headers, answer.body, self._front.date(), close=close, head=head or apart
+        )
         self._request = None
         transport.write(data)
+        if apart:
+            transport.write(answer.body)
         if close and (request.body is None or not self._reader.empty):
             self._linger()
         elif close:

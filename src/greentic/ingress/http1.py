@@ -332,10 +332,16 @@ _STATUS = {code: b"HTTP/1.1 %d %b\r\n" % (code, reason) for code, reason in _REA
 
 
 def answer_bytes(
-    code: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, date: bytes, *, close: bool, head: bool = False
+    code: int,
+    headers: Iterable[tuple[bytes, bytes]],
+    body: bytes | bytearray,
+    date: bytes,
+    *,
+    close: bool,
+    head: bool = False,
 ) -> bytes:
     """An answer as it is sent. `date` is the value of its field; with `head` the body is told but not sent."""
-    lines = [_STATUS.get(code) or b"HTTP/1.1 %d Unknown\r\n" % code]
+    lines: list[bytes | bytearray] = [_STATUS.get(code) or b"HTTP/1.1 %d Unknown\r\n" % code]
     for name, value in headers:
         lines.append(b"%b: %b\r\n" % (name, value))
     if code != 204:

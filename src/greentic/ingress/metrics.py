@@ -61,12 +61,12 @@ class Metrics:
         self.siblings: Siblings = NoSiblings()
         self._one_at_a_time = asyncio.Lock()
 
-    async def page(self, accept: str | None) -> tuple[str, bytes]:
+    async def page(self, accept: str | None) -> tuple[str, bytes | bytearray]:
         """Content type and text. Raises `Conflict` when the other processes cannot be read."""
         async with self._one_at_a_time:
             return await self._page(accept)
 
-    async def _page(self, accept: str | None) -> tuple[str, bytes]:
+    async def _page(self, accept: str | None) -> tuple[str, bytes | bytearray]:
         from greentic.telemetry.exposition import chosen, text  # a boot does without
 
         kind = chosen(accept)
@@ -81,12 +81,10 @@ class Metrics:
                     readings.add(row, alive=alive)
                 await pace.breath()
         readings.add(("greentic_processes", (), [others.answered + 1]))
-        pieces: list[bytes] = []
+        whole = bytearray()  # grown piece by piece: joining megabytes would hold the loop
         for piece in text(readings, kind):
-            pieces.append(piece.encode())
+            whole += piece.encode()
             await pace.breath()
-        whole = b"".join(pieces)
-        await asyncio.sleep(0)
         return kind, whole
 
     async def packed(self) -> list[bytes]:

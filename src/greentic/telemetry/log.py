@@ -85,19 +85,15 @@ class OperatorLog:
             return
         record = Record(timestamp(self._clock.now_ns()), level, module, message, request_id.current(), fields)
         line = text_line(record)
-        if self._file is not None:
-            if say(self._file, line):
-                LOGS.ok()
-            else:
-                self.dropped += 1
-                LOGS.failed("operator.log does not take lines")
+        if self._file is not None and not say(self._file, line):
+            self.dropped += 1
+            LOGS.failed("operator.log does not take lines")
         if self._shape == "json":
-            if say(self._stderr, json_line(record)):
-                LOGS.ok()
-            else:
-                LOGS.failed("stderr does not take lines")
-        elif show:
-            say(self._stderr, line)
+            told = say(self._stderr, json_line(record))
+        else:
+            told = not show or say(self._stderr, line)
+        if not told:
+            LOGS.failed("stderr does not take lines")
 
     def close(self) -> None:
         if self._file is not None:

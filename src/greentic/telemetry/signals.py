@@ -1,4 +1,7 @@
-"""Whether what a worker tells arrives: for each signal when it last did, and what went wrong last."""
+"""Whether what a worker tells arrives: for each signal when it last did, and what went wrong last.
+
+Of traces and metrics somebody takes delivery, a collector and a scraper. Of logs nobody does, so only what went wrong is told.
+"""
 
 from __future__ import annotations
 
