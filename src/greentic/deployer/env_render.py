@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.deployer.binding import resolve
+from greentic.deployer.binding import public_url_warnings, resolve
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.reply import Reply
@@ -72,7 +72,7 @@ def render_objects(context: Context, payload: EnvRenderPayload) -> Rendered:
         kind=deployer.kind,
         object_count=len(objects),
         answers_ref=deployer.answers_ref,
-        warnings=deployer.answers.warnings() or UNSET,
+        warnings=[*deployer.answers.warnings(), *public_url_warnings(deployer.env, deployer.answers)] or UNSET,
     )
     if payload.output is None:
         return replace(told, manifests=objects)

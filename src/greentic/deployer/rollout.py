@@ -1,7 +1,8 @@
 """One revision in the cluster: `op env apply-revision`, `op env apply-traffic`, `op revisions warm --rollout` (formats: cluster 7).
 
 Rules:
-1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.
+1. A present revision's pair, with its autoscaler where there is one, is applied and waited for, with what its pods read, are and are
+   fenced by: the document, the account and the policies.
    An absent one's pair is deleted. Routers follow that document, so weights that were set before go with it; no pod is replaced.
 2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
    not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
@@ -34,7 +35,7 @@ from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.k8s.names import ENV_STORE, worker_name
 from greentic.k8s.objects import ref_of
-from greentic.k8s.render import worker_pair
+from greentic.k8s.render import worker_objects
 from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
@@ -111,9 +112,9 @@ def _apply_pair(
     context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
 ) -> ReconcileReport:
     objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
-    pair = worker_pair(deployer.desired, revision)
+    pair = worker_objects(deployer.desired, revision)
     if is_present(revision):
-        read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]
+        read = [o for o in objects if o["kind"] in ("NetworkPolicy", "ServiceAccount") or ref_of(o).name == ENV_STORE]
         return apply_objects(context, deployer, reached, [*read, *pair], rules._replace(scope=frozenset()), seconds)
     return apply_objects(context, deployer, reached, [], rules._replace(scope=frozenset(map(ref_of, pair))), None)
 
