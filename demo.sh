@@ -10,7 +10,7 @@
 #   ./demo.sh canary               a ramp to a new revision under load, and one to a faulty revision that is aborted by itself
 #   ./demo.sh host-stop            stop exactly what host-pull started
 #   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
-#   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
+#   ./demo.sh kind-serve           reconcile it: pods of routers and of a worker boot empty and serve /healthz
 #   ./demo.sh kind-pull            pods pull their bundle from a pod, through the network policies, and answer
 #   ./demo.sh kind-down            take the cluster away
 # WORKER_PORT (8080) and DISTRIBUTOR_PORT (8090) choose the ports.

@@ -134,9 +134,24 @@ def test_a_rollout_belongs_to_the_deployer_and_the_plain_warm_asks_no_cluster(bo
     staged = bound.stage(document.bundles[0].deployment_id, _bundle(bound))
     plain = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=staged))
     assert plain.lifecycle == "ready" and cluster.requests == 0
+    assert reply_object(plain)["cluster_asked"] is False
     again = bound.stage(document.bundles[0].deployment_id, _bundle(bound))
     transition = revisions.RevisionTransitionPayload(environment_id=E, revision_id=again)
     assert revisions.warm(bound.context, transition).lifecycle == "ready" and cluster.requests == 0
+
+
+def test_warming_with_a_rollout_says_that_the_cluster_was_asked(bound, cluster, monkeypatch):
+    monkeypatch.setattr(rollout, "_apply_pair", lambda *_: cluster.list("Deployment", None))
+    deployment = bound.context.store.load(E).bundles[0].deployment_id
+    staged = bound.stage(deployment, _bundle(bound))
+    told = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=staged, rollout=True))
+    assert told.lifecycle == "ready" and reply_object(told)["cluster_asked"] is True and cluster.requests == 1
+    document = bound.context.store.load(E)
+    with bound.context.store.transaction(E) as transaction:
+        transaction.save(replace(document, packs=[p for p in document.packs if p.slot != "deployer"]))
+    alone = bound.stage(deployment, _bundle(bound))
+    plain = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=alone))
+    assert "cluster_asked" not in reply_object(plain)
 
 
 def _bundle(author: Author) -> Path:

@@ -7,7 +7,7 @@ Rules:
 2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
    not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
    it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it.
-3. Without `--rollout` no verb that authors an environment needs a cluster.
+3. Without `--rollout` no verb that authors an environment needs a cluster. Where one is bound, warming says whether it was asked.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal, NoReturn
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import Rules
 from greentic.cluster.wait import RolloutFailed
-from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.reconcile import (
     KindText,
@@ -69,6 +70,11 @@ class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
 
     rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
     timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
+
+
+class RevisionWarmed(RevisionSummary, frozen=True, kw_only=True):
+    cluster_asked: bool | UnsetType = UNSET
+    """Where a cluster is bound: whether the revision is known to run there, or was only loaded here."""
 
 
 class RevisionApplied(Reply, frozen=True, kw_only=True):
@@ -129,9 +135,18 @@ def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> NoReturn:
     )
 
 
-def warm(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:
-    """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to."""
-    return _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
+def warm(context: Context, payload: RevisionWarmPayload) -> RevisionWarmed:
+    """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to (rule 3)."""
+    done = _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
+    bound = is_kubernetes(context.store.load(payload.environment_id).binding("deployer"))
+    return RevisionWarmed(
+        revision_id=done.revision_id,
+        deployment_id=done.deployment_id,
+        bundle_id=done.bundle_id,
+        sequence=done.sequence,
+        lifecycle=done.lifecycle,
+        cluster_asked=payload.rollout if bound else UNSET,
+    )
 
 
 def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:
