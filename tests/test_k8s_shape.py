@@ -473,6 +473,15 @@ def test_a_cluster_without_the_gateway_api_is_told_before_anything_is_written(bo
     assert reconciled(bound).writes
 
 
+def test_an_older_server_is_not_given_the_metric_that_it_would_double(bound, cluster, monkeypatch):
+    answer(bound, worker={"autoscale": {"min": 1, "max": 2, "in_flight": 20}})
+    with pytest.raises(Conflict, match="does not serve autoscaling/v2"):
+        reconciled(bound)
+    assert cluster.writes == 0
+    monkeypatch.setattr(cluster, "versions", lambda group: ("v2", "v1"))
+    assert "HorizontalPodAutoscaler" in {o.kind for o in reconciled(bound).created}
+
+
 @pytest.mark.parametrize("status", [403, 404])
 def test_kinds_that_nobody_asks_for_may_be_missing_or_hidden(bound, cluster, monkeypatch, status):
     listed = cluster.list

@@ -26,6 +26,7 @@ from greentic.k8s import names
 from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
+from greentic.shape.pod_shape import IN_FLIGHT
 
 PARALLEL = 16
 """Requests at once."""
@@ -164,7 +165,16 @@ def list_if_there(
 
 
 def _check_known(cluster: Cluster, desired: list[JsonObject]) -> None:
-    """Raise `Conflict` if something is desired of a kind that nobody brought to the cluster."""
+    """Raise `Conflict` if something is desired that the cluster does not know, or gets wrong."""
+    by_pods = any(
+        t["kind"] == "HorizontalPodAutoscaler" and IN_FLIGHT in str(member(t, "spec")["metrics"]) for t in desired
+    )
+    if by_pods and "v2" not in cluster.versions("autoscaling"):
+        raise Conflict(
+            f"the cluster does not serve autoscaling/v2, and older servers apply a metric of pods (`{IN_FLIGHT}`) twice; "
+            "nothing was applied",
+            hint="answer autoscale with cpu, or use Kubernetes 1.23 or newer",
+        )
     for name in sorted({str(thing["kind"]) for thing in desired} & ADDED.keys()):
         kind = KINDS[name]
         served = cluster.versions(kind.group)
