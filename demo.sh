@@ -11,7 +11,7 @@
 #   ./demo.sh canary               a ramp to a new revision under load, and one to a faulty revision that is aborted by itself
 #   ./demo.sh host-stop            stop exactly what host-pull and console started
 #   ./demo.sh kind-up              a Kubernetes cluster with the worker's image in it (kind; CLUSTER=lab or current)
-#   ./demo.sh kind-serve           reconcile it: pods boot empty and serve /healthz
+#   ./demo.sh kind-serve           reconcile it: pods of routers and of a worker boot empty and serve /healthz
 #   ./demo.sh kind-pull            pods pull their bundle from a pod, through the network policies, and answer
 #   ./demo.sh kind-operator        an operator pulls what is published: no kubeconfig after the start
 #   ./demo.sh kind-down            take the cluster away

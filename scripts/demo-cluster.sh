@@ -1,6 +1,6 @@
 # The demo's second track: the same authoring, and a cluster. Sourced by demo.sh.
 #   ./demo.sh kind-up      a cluster with the worker's image in it
-#   ./demo.sh kind-serve   env-packs add, env reconcile: pods boot and serve /healthz
+#   ./demo.sh kind-serve   env-packs add, env reconcile: pods of routers and of one revision's worker boot and serve /healthz
 #   ./demo.sh kind-pull    pods pull their bundle from another pod, through the network policies, and answer a POST
 #   ./demo.sh kind-down    take the cluster away
 # On kind where kind and Docker are; CLUSTER=lab uses the lab (root, Debian bookworm), CLUSTER=current the current context.
@@ -45,18 +45,16 @@ kind_ready() { # sets KUBECONFIG, $image and $pull
   kubectl delete namespace gtc-local --ignore-not-found >/dev/null
 }
 
-kind_author() { # kind_author [URI]: the verbs of the first track, with a bundle if there is a URI, and the binding of the deployer
-  local uri=${1:-} dep rev
+kind_author() { # kind_author [URI]: the verbs of the first track, and the binding of the deployer; without a URI nothing is routed. Sets $rev
+  local uri=${1:-} dep
   bold "1. Author, as on a laptop"
-  show "gtc op env create / trust-root bootstrap${uri:+ / bundles add / revisions stage / warm / traffic set}"
+  show "gtc op env create / trust-root bootstrap / bundles add / revisions stage / warm${uri:+ / traffic set}"
   "${op[@]}" env create local --name local >/dev/null
   "${op[@]}" trust-root bootstrap local >/dev/null
-  if [ -n "$uri" ]; then
-    dep=$("${op[@]}" bundles add local bundle_id=hello 'route_binding.path_prefixes=["/"]' | field deployment_id)
-    rev=$("${op[@]}" revisions stage local --deployment "$dep" --bundle "$state/cluster/hello.gtbundle" --source-uri "$uri" | field revision_id)
-    "${op[@]}" revisions warm local revision_id="$rev" >/dev/null
-    "${op[@]}" traffic set local "$rev=100" --deployment "$dep" --idempotency-key demo >/dev/null
-  fi
+  dep=$("${op[@]}" bundles add local bundle_id=hello 'route_binding.path_prefixes=["/"]' | field deployment_id)
+  rev=$("${op[@]}" revisions stage local --deployment "$dep" --bundle "$state/cluster/hello.gtbundle" ${uri:+--source-uri "$uri"} | field revision_id)
+  "${op[@]}" revisions warm local revision_id="$rev" >/dev/null
+  if [ -n "$uri" ]; then "${op[@]}" traffic set local "$rev=100" --deployment "$dep" --idempotency-key demo >/dev/null; fi
   bold "2. Bind the Kubernetes deployer"
   printf '{"runtime_image": "%s", "image_pull_policy": "%s"}\n' "$image" "$pull" > "$store/local/deployer-answers.json"
   show "gtc op env-packs add local slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin answers_ref=deployer-answers.json"
@@ -83,14 +81,20 @@ kind_ask() { # kind_ask SERVICE METHOD PATH [BODY]: through kubectl port-forward
 
 kind_serve() {
   kind_ready
+  "$gtc" bundle build examples/hello-bundle --out "$state/cluster/hello.gtbundle" >/dev/null
   kind_author
-  bold "3. Make the cluster match the environment: 12 objects, no revision yet"
+  bold "3. Make the cluster match the environment: 12 objects, and the pair of a warmed revision that no traffic goes to"
   kind_reconcile
   show kubectl -n gtc-local get pods
   kubectl -n gtc-local get pods
   bold "4. Pods boot empty and serve"
   show "kubectl -n gtc-local port-forward service/gtc-router; curl /healthz"
   kind_ask service/gtc-router GET /healthz
+  bold "5. So does the worker of the revision, in a pod of its own; it has nowhere to pull from yet, ./demo.sh kind-pull shows that"
+  local worker
+  worker=gtc-worker-$(printf %s "$rev" | tr "[:upper:]" "[:lower:]")
+  show "kubectl -n gtc-local port-forward service/$worker; curl /healthz"
+  kind_ask "service/$worker" GET /healthz
 }
 
 kind_pull() {

@@ -28,7 +28,7 @@ from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-from simulators import CountingRandom, FakeClock
+from simulators import CountingRandom, FakeClock, SimulatedCluster
 
 settings.register_profile("project", deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 settings.load_profile("project")
@@ -326,3 +326,46 @@ def gtc(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         **options,
     )
+
+
+IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
+PLANTED = "planted-value-of-a-secret"
+
+
+@pytest.fixture
+def bound(author: Author, hello: Path) -> Author:
+    """An environment with a routed revision that pods can pull, bound to a cluster and to development secrets."""
+    from greentic.deployer import binding
+    from greentic.operate import env_packs
+
+    author.create()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle")
+    root = author.context.store.paths(author.env_id).root
+    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE}))
+    (root / ".greentic" / "dev").mkdir(parents=True)
+    (root / ".greentic" / "dev" / ".dev.secrets.env").write_text(f"TOKEN={PLANTED}\n")
+    for slot, kind, ref in (
+        ("deployer", "greentic.deployer.k8s@1.0.0", "answers.json"),
+        ("secrets", "greentic.secrets.dev-store@1.0.0", None),
+    ):
+        payload = env_packs.EnvPackBindingPayload(
+            environment_id=author.env_id,
+            slot=slot,  # type: ignore[arg-type]
+            kind=kind,
+            pack_ref="builtin",
+            answers_ref=ref,
+        )
+        binding.add(author.context, payload)
+    return author
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
+    from greentic.deployer import reconcile, rollout, sweep
+    from greentic.deployer.cluster_identity import Reached
+
+    found = SimulatedCluster()
+    reached = Reached(found, found, "ambient")  # type: ignore[arg-type]  # as much of a cluster as the verbs ask for
+    for module in (reconcile, rollout, sweep):
+        monkeypatch.setattr(module, "reach", lambda context, deployer: reached)
+    return found

@@ -8,51 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import PLANTED, Author
 from greentic.cli.changes_view import show_changes
 from greentic.cli.output import print_failure, print_success
 from greentic.deployer import binding, cluster_identity, reconcile, rollout, sweep
-from greentic.deployer.cluster_identity import Reached
 from greentic.deployer.dry_run import DryRun
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
 from greentic.k8s.objects import Ref
-from greentic.operate import env, env_packs, revisions
-from simulators import SimulatedCluster
+from greentic.operate import env, revisions
 
 E = "local"
-IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
-SECRET = "planted-value-of-a-secret"
-
-
-@pytest.fixture
-def bound(author: Author, hello: Path) -> Author:
-    """An environment with a routed revision that pods can pull, bound to a cluster and to development secrets."""
-    author.create()
-    author.deployed(hello, "https://bundles.example.com/hello.gtbundle")
-    root = author.context.store.paths(E).root
-    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE}))
-    (root / ".greentic" / "dev").mkdir(parents=True)
-    (root / ".greentic" / "dev" / ".dev.secrets.env").write_text(f"TOKEN={SECRET}\n")
-    for slot, kind, ref in (
-        ("deployer", "greentic.deployer.k8s@1.0.0", "answers.json"),
-        ("secrets", "greentic.secrets.dev-store@1.0.0", None),
-    ):
-        payload = env_packs.EnvPackBindingPayload(
-            environment_id=E, slot=slot, kind=kind, pack_ref="builtin", answers_ref=ref
-        )
-        binding.add(author.context, payload)
-    return author
-
-
-@pytest.fixture
-def cluster(monkeypatch) -> SimulatedCluster:
-    found = SimulatedCluster()
-    for module in (reconcile, rollout, sweep):
-        monkeypatch.setattr(module, "reach", lambda context, deployer: Reached(found, found, "ambient"))
-    return found
 
 
 def reconciled(author: Author, **how: object) -> reconcile.ReconcileReport | DryRun:
@@ -84,7 +52,7 @@ def test_a_reconcile_names_what_the_image_or_a_source_lacks(bound, cluster):
 @pytest.mark.parametrize("refused", [False, True])
 def test_threat_secret_leak_a_dry_run_never_shows_the_value_of_a_secret(bound, cluster, capsys, refused):
     """Neither the one that is there nor the one that would come, in no form, not even where the server repeats it."""
-    new = base64.b64encode(f"TOKEN={SECRET}\n".encode()).decode()
+    new = base64.b64encode(f"TOKEN={PLANTED}\n".encode()).decode()
     reconciled(bound)
     ref = Ref("Secret", names.DEV_SECRETS, "gtc-local")
     old = base64.b64encode(b"TOKEN=the-one-before\n").decode()
@@ -100,7 +68,7 @@ def test_threat_secret_leak_a_dry_run_never_shows_the_value_of_a_secret(bound, c
     show_changes(reply_object(told))
     shown = "".join(capsys.readouterr())
     assert names.DEV_SECRETS in shown
-    assert not [text for text in (SECRET, new, old, "the-one-before") if text in shown]
+    assert not [text for text in (PLANTED, new, old, "the-one-before") if text in shown]
 
 
 def test_a_failed_reconcile_reports_what_was_done_and_holds_no_secret(bound, cluster, capsys):
@@ -111,7 +79,7 @@ def test_a_failed_reconcile_reports_what_was_done_and_holds_no_secret(bound, clu
     assert {f["kind"] for f in report["failed"]} == {"Service"} and report["not_attempted"]
     print_failure("json", "env", "reconcile", failed.value)
     print_failure("table", "env", "reconcile", failed.value)
-    assert SECRET not in "".join(capsys.readouterr())
+    assert PLANTED not in "".join(capsys.readouterr())
     assert bound.audit()[-1]["verb"] == "reconcile"
 
 
@@ -166,9 +134,24 @@ def test_a_rollout_belongs_to_the_deployer_and_the_plain_warm_asks_no_cluster(bo
     staged = bound.stage(document.bundles[0].deployment_id, _bundle(bound))
     plain = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=staged))
     assert plain.lifecycle == "ready" and cluster.requests == 0
+    assert reply_object(plain)["cluster_asked"] is False
     again = bound.stage(document.bundles[0].deployment_id, _bundle(bound))
     transition = revisions.RevisionTransitionPayload(environment_id=E, revision_id=again)
     assert revisions.warm(bound.context, transition).lifecycle == "ready" and cluster.requests == 0
+
+
+def test_warming_with_a_rollout_says_that_the_cluster_was_asked(bound, cluster, monkeypatch):
+    monkeypatch.setattr(rollout, "_apply_pair", lambda *_: cluster.list("Deployment", None))
+    deployment = bound.context.store.load(E).bundles[0].deployment_id
+    staged = bound.stage(deployment, _bundle(bound))
+    told = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=staged, rollout=True))
+    assert told.lifecycle == "ready" and reply_object(told)["cluster_asked"] is True and cluster.requests == 1
+    document = bound.context.store.load(E)
+    with bound.context.store.transaction(E) as transaction:
+        transaction.save(replace(document, packs=[p for p in document.packs if p.slot != "deployer"]))
+    alone = bound.stage(deployment, _bundle(bound))
+    plain = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=alone))
+    assert "cluster_asked" not in reply_object(plain)
 
 
 def _bundle(author: Author) -> Path:

@@ -164,7 +164,7 @@ def test_answers_that_make_no_sense_are_refused(raw, text):
 def test_blank_answers_are_the_defaults():
     blank = read_answers({key: None if index % 2 else "" for index, key in enumerate(KEYS)}, "prod")
     assert blank == read_answers({}, "prod")
-    assert (blank.namespace, blank.runtime_image, blank.router_replicas) == ("gtc-prod", RECORDED_IMAGE, 2)
+    assert (blank.namespace, blank.runtime_image, blank.router.replicas) == ("gtc-prod", RECORDED_IMAGE, 2)
 
 
 def test_answers_come_as_texts_numbers_and_lists():
@@ -178,7 +178,7 @@ def test_answers_come_as_texts_numbers_and_lists():
         },
         "prod",
     )
-    assert (found.namespace, found.router_replicas) == ("5", 3)
+    assert (found.namespace, found.router.replicas) == ("5", 3)
     assert found.oci_insecure_registries == ("a:5000", "b")
     assert found.egress_ports == (5432, 9092)
     assert found.dns_cidrs == ("10.1.2.3/32",)

@@ -25,7 +25,7 @@ def test_fourteen_then_no_write_then_twelve_and_two(world: World):
         [],
         [],
     )
-    assert again["requests"] <= 10
+    assert again["requests"] <= 13
     # traffic moves to a second revision, so that the first may be archived
     second = world.ready()
     world.op("revisions", "archive", world.env_id, f"revision_id={revision}").result
@@ -66,6 +66,43 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would(world: World):
     ] == [("gtc-router", [(".spec.replicas", 2, 3)])]
     world.reconcile("--no-wait").result
     assert world.get("deployment", "gtc-router")["spec"]["replicas"] == 3
+    assert world.op("env", "diff", world.env_id).code == 0
+
+
+SHAPE = {
+    "resources": {"requests": {"cpu": "0.05", "memory": "0.25Gi"}, "limits": {"cpu": "1000m"}},
+    "autoscale": {"min": 2, "max": 3, "cpu": 70},
+    "topology_spread": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}],
+    "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+    "service_account": {"name": "bots", "annotations": {"example.com/role": "bots"}},
+    "labels": {"team": "bots"},
+    "annotations": {"example.com/scrape": "no"},
+}
+
+
+def test_what_is_answered_of_shape_and_exposure_is_in_sync_and_goes_when_it_is_not_answered(world: World):
+    world.author(runtime_image=PAUSE)
+    revision = world.ready()
+    world.reconcile("--no-wait").result
+    exposed = {"expose": "ingress", "hosts": ["bots.example.com"], "ingress_class": "lab", "cluster_issuer": "lab"}
+    settings = {"size_limit": {"home": "2048Mi"}, "component_limits": {"seconds": 2.5}}
+    world.answer(runtime_image=PAUSE, router=SHAPE, worker=SHAPE, **exposed, **settings)
+    made = world.reconcile("--no-wait").result
+    assert sorted(c["kind"] for c in made["created"]) == [
+        *["HorizontalPodAutoscaler"] * 2, "Ingress", "NetworkPolicy", "ServiceAccount",
+    ]  # fmt: skip
+    assert made["urls"] == ["https://bots.example.com"]
+    assert world.reconcile("--no-wait").result["writes"] == 0
+    assert world.op("env", "diff", world.env_id).code == 0
+    assert world.get("deployment", world.worker(revision))["spec"]["template"]["spec"]["serviceAccountName"] == "bots"
+    world.answer(
+        runtime_image=PAUSE, expose="gateway", gateway="infra/public", hosts="a.example.com", ingress_cidrs="10.0.0.0/8"
+    )
+    without = world.reconcile("--no-wait")
+    assert without.code == 1 and "HTTPRoute in no version" in without.error["message"]
+    world.answer(runtime_image=PAUSE)
+    assert world.reconcile("--no-wait").result["pruned_count"] == 5
+    assert world.get("ingress", "gtc-router") is None and world.get("hpa", "gtc-router") is None
     assert world.op("env", "diff", world.env_id).code == 0
 
 

@@ -3,7 +3,8 @@
 Rules:
 1. Read everything first, plan, and only then write. If an object may not be taken over, or a field belongs to somebody else,
    nothing at all is written.
-2. Phases, each finished before the next: namespace; policies and configuration; services and budgets; workloads; deletions. A
+2. Phases, each finished before the next: namespace; policies and configuration; services and budgets; workloads; autoscalers and the way
+   in; deletions. A
    phase with a failure is finished, later ones are not begun; the report says what was done, what failed and what was left.
 3. Only what differs is written. What really changed is what the server gave a new version.
 4. Deleting is for exactly the object that was seen. If it changed meanwhile it is read again, and deleted only if still ours.
@@ -20,11 +21,12 @@ from typing import NamedTuple
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import Conflict, GreenticError
+from greentic.ground.errors import Conflict, GreenticError, PermissionMissing
 from greentic.k8s import names
-from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
+from greentic.shape.pod_shape import IN_FLIGHT
 
 PARALLEL = 16
 """Requests at once."""
@@ -40,8 +42,11 @@ PHASES: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     ("services", frozenset({"Service", "PodDisruptionBudget"})),
     ("workloads", frozenset({"Deployment"})),
+    ("autoscalers and the way in", frozenset({"HorizontalPodAutoscaler", "Ingress", "HTTPRoute"})),
 )
 _LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
+ANSWERED_KINDS = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount")
+"""Kinds that are there only where answers ask for them: a cluster may not have them, an identity not see them."""
 
 Told = Callable[[str], None]
 
@@ -100,8 +105,10 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
 
     Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
-    identity that may not see the namespace itself works inside it and leaves it as it is.
+    identity that may not see the namespace itself works inside it and leaves it as it is. Raises `Conflict`, too, if something is desired
+    that the cluster does not know or this identity may not see.
     """
+    _check_known(cluster, desired)
     live: list[JsonObject] = []
     hidden: frozenset[Ref] = frozenset()
     refs = [ref_of(thing) for thing in desired]
@@ -118,9 +125,17 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
                 return LiveObjects([])
             _check_staying(namespace, found)
             live.append(found)
-    with ThreadPoolExecutor(len(_LISTED) + 1) as pool:
+    needed = frozenset(ref.kind for ref in refs)
+    with ThreadPoolExecutor(len(_LISTED) + len(ANSWERED_KINDS) + 1) as pool:
         lists = [pool.submit(cluster.list, kind, namespace) for kind in _LISTED]
         secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
+        selectors = {"ServiceAccount": names.owner_selector(owner.env_id)}
+        answered = [
+            pool.submit(list_if_there, cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
+            for kind in ANSWERED_KINDS
+        ]
+        for found_there in answered:
+            live += found_there.result()
         for waiting in [*lists, secrets]:
             live += waiting.result().items
     known = {ref_of(thing) for thing in live}
@@ -130,6 +145,45 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             if found is not None:
                 live.append(found)
     return LiveObjects(live, hidden)
+
+
+def list_if_there(
+    cluster: Cluster, kind: str, namespace: str, selector: str | None, *, needed: bool
+) -> list[JsonObject]:
+    """What is there of a kind that not every cluster has; what nobody asks for may stay unseen."""
+    try:
+        return cluster.list(kind, namespace, selector).items
+    except ApiRefused as error:
+        if not needed and (error.forbidden or error.status == 404):
+            return []
+        if error.forbidden:
+            raise PermissionMissing(
+                f"this identity may not list {KINDS[kind].plural} in namespace `{namespace}`, which the answers ask for",
+                hint="gtc op credentials bootstrap writes the rules that it needs",
+            ) from error
+        raise
+
+
+def _check_known(cluster: Cluster, desired: list[JsonObject]) -> None:
+    """Raise `Conflict` if something is desired that the cluster does not know, or gets wrong."""
+    by_pods = any(
+        t["kind"] == "HorizontalPodAutoscaler" and IN_FLIGHT in str(member(t, "spec")["metrics"]) for t in desired
+    )
+    if by_pods and "v2" not in cluster.versions("autoscaling"):
+        raise Conflict(
+            f"the cluster does not serve autoscaling/v2, and older servers apply a metric of pods (`{IN_FLIGHT}`) twice; "
+            "nothing was applied",
+            hint="answer autoscale with cpu, or use Kubernetes 1.23 or newer",
+        )
+    for name in sorted({str(thing["kind"]) for thing in desired} & ADDED.keys()):
+        kind = KINDS[name]
+        served = cluster.versions(kind.group)
+        if not set(served) & set(kind.versions):
+            raise Conflict(
+                f"the cluster serves {name} in {', '.join(served) or 'no version'} of `{kind.group}`, and the answers ask for "
+                f"{' or '.join(kind.versions)}; nothing was applied",
+                hint=ADDED[name],
+            )
 
 
 def _check_staying(namespace: str, found: JsonObject) -> None:

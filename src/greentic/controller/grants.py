@@ -13,7 +13,8 @@ from typing import NamedTuple
 from greentic.controller.election import LEASE as NAME
 from greentic.controller.wish import KEYS
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.pods import HOME, REGISTRY_DIR, USER, literal
+from greentic.k8s.pods import HOME, REGISTRY_DIR, literal
+from greentic.shape.pod_settings import USER
 
 PORT = 8081
 GROUP, VERSION = "greentic.ai", "v1alpha1"
@@ -26,6 +27,10 @@ TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "secrets", ("get", "list", "create", "patch", "delete")),
     ("policy", "poddisruptionbudgets", WRITTEN),
     ("networking.k8s.io", "networkpolicies", WRITTEN),
+    ("networking.k8s.io", "ingresses", WRITTEN),
+    ("gateway.networking.k8s.io", "httproutes", WRITTEN),
+    ("autoscaling", "horizontalpodautoscalers", WRITTEN),
+    ("", "serviceaccounts", WRITTEN),
     ("", "pods", ("get", "list", "watch", "patch")),
     ("", "pods/proxy", ("get",)),
     ("", "events", ("create",)),

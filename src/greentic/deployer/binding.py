@@ -4,7 +4,9 @@ Rules:
 1. `--kind` unset means the environment's binding; with `@` it is a full descriptor; without, it has to be the bound path.
 2. Verbs that reach a cluster need a binding of the same path; rendering may preview an unbound descriptor.
 3. Answers that are recorded and cannot be read are a `Conflict`, never a silent default. A binding of another kind has none.
-4. Pods get secrets of the development store only, and only where the secrets slot is bound to it.
+4. Answers are looked at whole when they are bound, so that a mistake is told before anything is applied; a key that stands twice is one.
+5. Pods are told the URL by which they are exposed, unless `set-public-url` says another.
+6. Pods get secrets of the development store only, and only where the secrets slot is bound to it.
 """
 
 from __future__ import annotations
@@ -14,19 +16,21 @@ from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.disk import real_path
-from greentic.ground.documents import Json, JsonObject, parse, replace
+from greentic.ground.documents import Json, JsonObject, parse, repeated_key, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
 from greentic.k8s.plan import Owner
-from greentic.k8s.render import MAX_DATA, Desired
+from greentic.k8s.render import MAX_DATA, Desired, render
 from greentic.model.descriptors import split_descriptor, version_tuple
 from greentic.model.environment import Environment, EnvPackBinding
+from greentic.model.hosts import host_without_port
 from greentic.model.ids import is_contained_ref
 from greentic.model.pod_view import for_pods
 from greentic.operate import env_packs
 from greentic.operate.change import Context
 from greentic.operate.env_packs import BindingSummary
+from greentic.shape.exposure import fits
 from greentic.store.layout import EnvPaths
 from greentic.store.seal import resealed
 
@@ -70,7 +74,7 @@ def _with_warning(context: Context, payload: env_packs.EnvPackBindingPayload, do
     if payload.answers_ref is None or not payload.kind.startswith(f"{KUBERNETES}@"):
         return done
     try:
-        resolve(context, payload.environment_id, None, live=False)
+        render(resolve(context, payload.environment_id, None, live=False).desired)
     except GreenticError as error:
         return replace(done, warnings=[error.message])
     return done
@@ -96,7 +100,7 @@ def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> D
     owner = Owner(env_id, _store_id(paths))
     bound = _secrets_bound(env)
     secrets = _dev_secrets(paths) if bound and live else None
-    document = resealed(for_pods(env), context.store.disk)
+    document = resealed(with_public_url(for_pods(env), answers), context.store.disk)
     return Deployer(env, descriptor, ref, answers, owner, Desired(document, answers, owner.store, bound, secrets))
 
 
@@ -107,6 +111,29 @@ def recorded_answers(context: Context, env_id: str) -> JsonObject:
         return {}
     found = _answers(context.store.paths(env_id), binding.answers_ref)
     return found if isinstance(found, dict) else {}
+
+
+def with_public_url(env: Environment, answers: Answers) -> Environment:
+    """The environment with the URL that the exposure gives it (rule 5)."""
+    urls = [] if answers.exposure is None else answers.exposure.urls
+    if not urls or env.host_config.public_base_url is not None:
+        return env
+    return replace(env, host_config=replace(env.host_config, public_base_url=urls[0]))
+
+
+def public_url_warnings(env: Environment, answers: Answers) -> list[str]:
+    """What is to be said of a public URL that leads elsewhere, or is missing where nobody else can tell it."""
+    told, exposure = env.host_config.public_base_url, answers.exposure
+    if exposure is None:
+        return []
+    again = f"gtc op env set-public-url {env.environment_id} URL"
+    if told is None:
+        missing = f"pods are told no public URL, for scheme and port are the Gateway's: {again}"
+        return [] if exposure.urls or exposure.way == "ingress" else [missing]
+    host = host_without_port(told.partition("://")[2].partition("/")[0])
+    if not exposure.hosts or any(fits(pattern, host) for pattern in exposure.hosts):
+        return []
+    return [f"the public URL `{told}` is none of the exposed hosts ({', '.join(exposure.hosts)}): {again}"]
 
 
 def _store_id(paths: EnvPaths) -> str:
@@ -162,7 +189,11 @@ def _answers(paths: EnvPaths, ref: str) -> Json:
             data = file.read(_MAX_ANSWERS + 1)
         if len(data) > _MAX_ANSWERS:
             raise Conflict(f"answers_ref `{ref}`: larger than {_MAX_ANSWERS} bytes")
-        return parse(data)
+        answers = parse(data)
+        twice = repeated_key(data)
+        if twice is not None:
+            raise ValueError(f"the key `{twice}` stands twice in one object")
+        return answers
     except (OSError, ValueError) as error:
         raise Conflict(f"answers_ref `{ref}` cannot be read: {error}", hint=again) from error
 

@@ -15,7 +15,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.deployer.binding import resolve
+from greentic.deployer.binding import public_url_warnings, resolve
 from greentic.deployer.reconcile import push_pointed
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import JsonObject, compact, replace
@@ -69,7 +69,7 @@ def render_objects(context: Context, payload: EnvRenderPayload) -> Rendered:
     env_id = check_env_id(payload.environment_id, field="env_id")
     deployer = resolve(context, env_id, payload.kind, live=False)
     objects = render(deployer.desired)
-    warnings = deployer.answers.warnings()
+    warnings = [*deployer.answers.warnings(), *public_url_warnings(deployer.env, deployer.answers)]
     pointer = pointed(deployer.answers, env_id, compact(deployer.desired.env))
     if pointer is not None and payload.push:
         push_pointed(deployer, context.view)

@@ -24,7 +24,7 @@ from msgspec import UNSET, UnsetType
 from greentic.cluster.apply import Outcome, Rules, converge
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import Document, Heard, wait_served
-from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.binding import Deployer, public_url_warnings, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.dry_run import DryRun, dry_run
 from greentic.deployer.rollout_view import RolloutView
@@ -37,7 +37,7 @@ from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
 from greentic.k8s import names
 from greentic.k8s.answers import RECORDED_IMAGE
-from greentic.k8s.objects import ref_of
+from greentic.k8s.objects import member, objects_in, ref_of
 from greentic.k8s.render import digest_for_pods, pointed, render
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
@@ -110,6 +110,10 @@ class ReconcileReport(Reply, frozen=True, kw_only=True):
     """The Deployments that were waited for."""
     serving: list[str] | UnsetType = UNSET
     """The pods that said that they serve the document."""
+    urls: list[str] | UnsetType = UNSET
+    """What callers use, where an exposure is answered."""
+    addresses: list[str] | UnsetType = UNSET
+    """Where that is, as far as the cluster has given it an address: of the Ingress or the load balancer."""
     warnings: list[str] | UnsetType = UNSET
 
 
@@ -123,7 +127,8 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         deployer = resolve(context, env_id, payload.kind, live=True)
         objects = applicable(deployer)
         reached = reach(context, deployer)
-        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env)] or UNSET
+        urls = public_url_warnings(deployer.env, deployer.answers)
+        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls] or UNSET
         if payload.dry_run:
             wanted = for_identity(objects, reached)
             return replace(dry_run(reached.cluster, reached.identity, wanted, deployer, rules), warnings=warnings)
@@ -203,6 +208,7 @@ def apply_objects(
         raise
     finally:
         view.close()
+    report = replace(report, urls=_urls(deployer), addresses=_addresses(reached, outcome) or UNSET)
     if reached.api.writes:
         _audit(context, env_id, report, None)
     return report
@@ -220,6 +226,28 @@ def _heard(
     selector = names.owner_selector(deployer.env.environment_id)
     wanted = Document(digest_for_pods(document), deployer.answers.namespace, selector, pods_of)
     return wait_served(reached.cluster, wanted, seconds, view)
+
+
+def _urls(deployer: Deployer) -> list[str] | UnsetType:
+    exposure = deployer.answers.exposure
+    if exposure is None:
+        return UNSET
+    told = deployer.env.host_config.public_base_url
+    return list(dict.fromkeys([*([] if told is None else [told]), *exposure.urls]))
+
+
+def _addresses(reached: Reached, outcome: Outcome) -> list[str]:
+    """The addresses that the cluster gave to the way in; asked for only where there is one."""
+    found: list[str] = []
+    for ref, thing in outcome.objects.items():
+        balanced = (
+            ref.kind == "Service" and ref.name == names.ROUTER and member(thing, "spec").get("type") == "LoadBalancer"
+        )
+        if ref.kind != "Ingress" and not balanced:
+            continue
+        status = member(reached.cluster.get(ref) or {}, "status", "loadBalancer")
+        found += [str(one.get("ip") or one.get("hostname")) for one in objects_in(status.get("ingress"))]
+    return found
 
 
 def for_identity(objects: list[JsonObject], reached: Reached) -> list[JsonObject]:

@@ -1,12 +1,13 @@
 """One revision in the cluster: `op env apply-revision`, `op env apply-traffic`, `op revisions warm --rollout` (formats: cluster 7).
 
 Rules:
-1. A present revision's pair is applied and waited for, with what its pods read and are fenced by: the document and the policies.
+1. A present revision's pair, with its autoscaler where there is one, is applied and waited for, with what its pods read, are and are
+   fenced by: the document, the account and the policies.
    An absent one's pair is deleted. Routers follow that document, so weights that were set before go with it; no pod is replaced.
 2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
    not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
    it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it.
-3. Without `--rollout` no verb that authors an environment needs a cluster.
+3. Without `--rollout` no verb that authors an environment needs a cluster. Where one is bound, warming says whether it was asked.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal, NoReturn
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import Rules
 from greentic.cluster.wait import RolloutFailed
-from greentic.deployer.binding import Deployer, resolve
+from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.reconcile import (
     KindText,
@@ -35,7 +37,7 @@ from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.k8s.names import ENV_STORE, worker_name
 from greentic.k8s.objects import ref_of
-from greentic.k8s.render import worker_pair
+from greentic.k8s.render import worker_objects
 from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
@@ -69,6 +71,11 @@ class RevisionWarmPayload(RevisionTransitionPayload, frozen=True, kw_only=True):
 
     rollout: Annotated[bool, msgspec.Meta(description="ready only once it runs in the cluster")] = False
     timeout: Annotated[int | None, msgspec.Meta(description="with rollout: seconds to wait for that")] = None
+
+
+class RevisionWarmed(RevisionSummary, frozen=True, kw_only=True):
+    cluster_asked: bool | UnsetType = UNSET
+    """Where a cluster is bound: whether the revision is known to run there, or was only loaded here."""
 
 
 class RevisionApplied(Reply, frozen=True, kw_only=True):
@@ -113,10 +120,10 @@ def apply_pair(
 ) -> ReconcileReport:
     """Apply the pair of a revision with what its pods read (rule 1), or delete it."""
     objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
-    pair = worker_pair(deployer.desired, revision)
+    pair = worker_objects(deployer.desired, revision)
     if is_present(revision):
         push_pointed(deployer, context.view)
-        read = [o for o in objects if o["kind"] == "NetworkPolicy" or ref_of(o).name == ENV_STORE]
+        read = [o for o in objects if o["kind"] in ("NetworkPolicy", "ServiceAccount") or ref_of(o).name == ENV_STORE]
         return apply_objects(context, deployer, reached, [*read, *pair], rules._replace(scope=frozenset()), seconds)
     return apply_objects(context, deployer, reached, [], rules._replace(scope=frozenset(map(ref_of, pair))), None)
 
@@ -131,9 +138,18 @@ def apply_traffic(context: Context, payload: ApplyTrafficPayload) -> NoReturn:
     )
 
 
-def warm(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:
-    """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to."""
-    return _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
+def warm(context: Context, payload: RevisionWarmPayload) -> RevisionWarmed:
+    """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to (rule 3)."""
+    done = _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
+    bound = is_kubernetes(context.store.load(payload.environment_id).binding("deployer"))
+    return RevisionWarmed(
+        revision_id=done.revision_id,
+        deployment_id=done.deployment_id,
+        bundle_id=done.bundle_id,
+        sequence=done.sequence,
+        lifecycle=done.lifecycle,
+        cluster_asked=payload.rollout if bound else UNSET,
+    )
 
 
 def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:

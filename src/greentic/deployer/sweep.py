@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import await_gone, delete_own
+from greentic.cluster.apply import ANSWERED_KINDS, await_gone, delete_own, list_if_there
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployer.reconcile import KindText, alone
@@ -27,15 +27,18 @@ from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import Reply
 from greentic.k8s import names
 from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of
-from greentic.k8s.plan import Deletion, deletion_of, is_ours, may_delete
+from greentic.k8s.plan import Deletion, deletion_of, is_ours, is_the_deployers, may_delete
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
 from greentic.operate import env
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
-_SWEPT = ("Deployment", "Service")
-_DESTROYED = ("Deployment", "Service", "PodDisruptionBudget", "ConfigMap", "Secret", "NetworkPolicy")
+_SWEPT = ("HorizontalPodAutoscaler", "Deployment", "Service")
+_DESTROYED = (
+    *("HTTPRoute", "Ingress", "HorizontalPodAutoscaler"),
+    *("Deployment", "Service", "PodDisruptionBudget", "ConfigMap", "Secret", "ServiceAccount", "NetworkPolicy"),
+)
 
 
 class SweepPayload(Payload, frozen=True, kw_only=True):
@@ -147,11 +150,7 @@ def _destroy(cluster: Cluster, deployer: Deployer) -> list[Ref]:
     removed: list[Ref] = []
     for kind in _DESTROYED:
         found = [t for t in _listed(cluster, (kind,), namespace, names.owner_selector(env_id)) if is_ours(t, owner)]
-        mine = [
-            deletion_of(t)
-            for t in found
-            if may_delete(t, owner) and labels_of(t).get(names.COMPONENT) != "deployer-identity"
-        ]
+        mine = [deletion_of(t) for t in found if may_delete(t, owner) and not is_the_deployers(t)]
         removed += [d.ref for d in mine if delete_own(cluster, d, owner, foreground=kind == "Deployment")]
         for deletion in mine:
             await_gone(cluster, deletion.ref)
@@ -178,6 +177,9 @@ def _destroy_namespace(cluster: Cluster, deployer: Deployer) -> list[Ref]:
 def _listed(cluster: Cluster, kinds: tuple[str, ...], namespace: str, selector: str) -> list[JsonObject]:
     out: list[JsonObject] = []
     for kind in kinds:
+        if kind in ANSWERED_KINDS:
+            out += list_if_there(cluster, kind, namespace, selector, needed=False)
+            continue
         try:
             out += cluster.list(kind, namespace, selector).items
         except ApiRefused as error:

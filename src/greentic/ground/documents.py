@@ -139,6 +139,20 @@ def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES) -> T:
     return value
 
 
+def repeated_key(data: bytes | str) -> str | None:
+    """A key that stands twice in one object of a JSON text that was parsed already: of two readers each might take another value."""
+    import json
+
+    repeated: list[str] = []
+
+    def members(found: list[tuple[str, object]]) -> None:
+        keys = [key for key, _ in found]
+        repeated.extend(key for key in set(keys) if keys.count(key) > 1)
+
+    json.loads(data, object_pairs_hook=members)
+    return min(repeated, default=None)
+
+
 def _check_size(data: bytes | str, limit: int) -> int:
     """How many brackets open in the text: no fewer than its depth. Raises `ValueError` for a text above the limits.
 

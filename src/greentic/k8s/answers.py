@@ -1,9 +1,10 @@
-"""What the operator answered about the cluster: one flat JSON object, read into a value (formats: cluster 1). Pure.
+"""What the operator answered about the cluster: one JSON object, read into a value (formats: cluster 1). Pure.
 
 Rules:
 1. A key that is not in the table is refused before any value is looked at. `null` and the empty text mean unset.
 2. Values are not trimmed; the entries of lists are. Lists are arrays of texts, or one text with commas.
-3. The first keys are those of the existing deployer; the others are ours, and all are optional.
+3. The first keys are those of the existing deployer; the others are ours, and all are optional. Deep ones, the shape of pods and their
+   exposure, are read in `shape/`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import re
 from typing import Literal, NamedTuple, cast
 
 from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import Conflict
 from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
+from greentic.shape.exposure import Exposure, read_exposure
+from greentic.shape.pod_settings import Settings, check_fit, read_settings
+from greentic.shape.pod_shape import Shape, read_shape
+from greentic.shape.syntax import invalid, namespace_name, object_name
 
 RECORDED_IMAGE = "ghcr.io/greenticai/greentic-start-distroless:latest"
 """What the existing deployer runs where no image is answered. It is rendered, as it does, and never applied: it is not ours."""
@@ -49,22 +53,37 @@ KEYS: dict[str, str] = {
     "environment_registry": "oci://registry/repository where the document goes when it is too large for a ConfigMap",
     "environment_in": "auto (default): a ConfigMap while the document fits; registry: always the registry, by digest",
     "trust_anchor_config_map": "a ConfigMap with trust-anchor.json: the keys that must have sealed the environment",
+    "router": "the shape of routers: resources, replicas or autoscale, placement, account, labels, env (docs/kubernetes.md)",
+    "worker": "the shape of the workers of revisions, likewise",
+    "uid": "65532 (default), or none: the namespace chooses, as OpenShift does",
+    "size_limit": "how large the writable volumes may get: {home, tmp}",
+    "extra_ca": "a ConfigMap with ca.crt: certificate authorities beside the image's",
+    "component_egress": "where components may send requests: public (default), none, unrestricted, or hosts",
+    "component_limits": "of components: {seconds, memory_mb, total_mb}",
+    "pack_signatures": "ignore, warn (default) or require signatures of packs",
+    "pack_signers": "the keys that may sign packs",
+    "expose": "none (default), ingress or gateway: how routers are reached from outside",
+    "hosts": "the names that callers use",
+    "ingress_class": "the class of the Ingress",
+    "tls_secret": "a Secret of type kubernetes.io/tls for the hosts; with an issuer, where it keeps the certificate",
+    "issuer": "the Issuer of cert-manager that makes the certificate",
+    "cluster_issuer": "the ClusterIssuer of cert-manager that makes it",
+    "gateway": "NAMESPACE/NAME of the Gateway that routes attach to",
 }
 """Every key, with its meaning for people."""
 
 _IMAGE = re.compile(r"[a-z0-9.\-_/:@]+\Z")
 _REPOSITORY = re.compile(r"oci://[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+\Z")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
 
 class Answers(NamedTuple):
     """The answers with their defaults."""
 
     namespace: str
+    router: Shape
+    worker: Shape
     kubeconfig_context: str | None = None
     runtime_image: str = RECORDED_IMAGE
-    router_replicas: int = 2
     oci_insecure_registries: tuple[str, ...] = ()
     image_pull_policy: PullPolicy | None = None
     image_pull_secrets: tuple[str, ...] = ()
@@ -85,16 +104,22 @@ class Answers(NamedTuple):
     environment_registry: str | None = None
     environment_always_there: bool = False
     """Whether the document lies in the registry even where it would fit."""
+    settings: Settings = Settings()
+    exposure: Exposure | None = None
 
     def warnings(self) -> list[str]:
         """What is accepted and may still surprise."""
+        found = [*self.router.warnings("router"), *self.worker.warnings("worker"), *self.settings.warnings()]
         if self.runtime_image == RECORDED_IMAGE:
-            return [
-                f"runtime_image is not answered: `{RECORDED_IMAGE}` is another project's, is only shown and never applied"
-            ]
-        if "@sha256:" in self.runtime_image:
-            return []
-        return [f"runtime_image `{self.runtime_image}` names no digest: what a node pulls for it may change"]
+            found.insert(
+                0,
+                f"runtime_image is not answered: `{RECORDED_IMAGE}` is another project's, is only shown and never applied",
+            )
+        elif "@sha256:" not in self.runtime_image:
+            found.insert(
+                0, f"runtime_image `{self.runtime_image}` names no digest: what a node pulls for it may change"
+            )
+        return found
 
 
 def read_answers(raw: Json, env_id: str) -> Answers:
@@ -106,17 +131,36 @@ def read_answers(raw: Json, env_id: str) -> Answers:
             raise _invalid(f"unknown answer key `{key}`", f"known keys: {', '.join(KEYS)}")
     given: JsonObject = {key: value for key, value in raw.items() if value is not None and value != ""}
     namespace = _text(given, "namespace")
-    if namespace is not None and not _LABEL.match(namespace):
-        raise _invalid(f"namespace `{namespace}` is not a valid RFC 1123 label")
+    if namespace is not None:
+        namespace_name(namespace, "namespace")
     image = _text(given, "runtime_image") or RECORDED_IMAGE
     if not _IMAGE.match(image):
         raise _invalid(f"runtime_image `{image}` contains invalid characters")
     _check_tunnel(_text(given, "tunnel"))
+    router = read_shape(given.get("router"), "router", least=2, replicas=_replicas(given.get("router_replicas")))
+    worker = read_shape(given.get("worker"), "worker", least=1)
+    egress = ",".join(_list(given, "component_egress")) or None
+    settings = read_settings(given, _list(given, "pack_signers"), egress)
+    exposure = read_exposure(given, lambda key: _list(given, key))
+    check_fit(settings, router, "router")
+    check_fit(settings, worker, "worker")
+    _check_accounts(router, worker)
+    if (
+        exposure is not None
+        and exposure.way == "gateway"
+        and "ingress_namespaces" not in given
+        and "ingress_cidrs" not in given
+    ):
+        raise _invalid(
+            "expose: gateway: the Gateway's pods reach workers, and nobody said where they run",
+            "answer ingress_namespaces with the namespace of the pods of the Gateway, or ingress_cidrs",
+        )
     return Answers(
         namespace=namespace or namespace_of(env_id),
         kubeconfig_context=_text(given, "kubeconfig_context"),
         runtime_image=image,
-        router_replicas=_replicas(given.get("router_replicas")),
+        router=router,
+        worker=worker,
         oci_insecure_registries=_list(given, "oci_insecure_registries"),
         image_pull_policy=cast(
             "PullPolicy | None", _choice(given, "image_pull_policy", ("Always", "IfNotPresent", "Never"))
@@ -142,11 +186,19 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         trust_anchor_config_map=_object_name(given, "trust_anchor_config_map"),
         environment_registry=_repository(given),
         environment_always_there=_choice(given, "environment_in", ("auto", "registry")) == "registry",
+        settings=settings,
+        exposure=exposure,
     )
 
 
-def _invalid(message: str, hint: str | None = None) -> Conflict:
-    return Conflict(f"invalid binding answers: {message}", hint=hint)
+_invalid = invalid
+
+
+def _check_accounts(router: Shape, worker: Shape) -> None:
+    """Raise `Conflict` where one account is to have two forms."""
+    one, other = router.account, worker.account
+    if one and other and one.name == other.name and (one, router.makes_account) != (other, worker.makes_account):
+        raise _invalid(f"worker.service_account: `{other.name}` is answered otherwise for the router")
 
 
 def _text(given: JsonObject, key: str) -> str | None:
@@ -172,9 +224,9 @@ def _repository(given: JsonObject) -> str | None:
     return text
 
 
-def _replicas(value: Json) -> int:
+def _replicas(value: Json) -> int | None:
     if value is None:
-        return 2
+        return None
     number = _number(value, "router_replicas", 0, 2**32 - 1)
     if number < 2:
         raise _invalid(f"router_replicas must be >= 2 (one may stop while the other serves), got {number}")
@@ -243,9 +295,7 @@ def _networks(given: JsonObject, key: str) -> tuple[str, ...]:
 
 
 def _name(key: str, text: str) -> str:
-    if not _SUBDOMAIN.match(text):
-        raise _invalid(f"{key}: `{text}` is not a valid name of a Kubernetes object")
-    return text
+    return object_name(text, key)
 
 
 def _object_name(given: JsonObject, key: str) -> str | None:

@@ -4,8 +4,9 @@ Rules:
 1. Everything is denied; each policy opens one thing, and all six always exist, so that a later reconcile closes an opening
    in place. A closed direction is written by leaving its rules out.
 2. DNS goes to the cluster's resolvers, wherever they run, to caches on the node, and to answered networks.
-3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks. The answered
-   namespaces of scrapers reach the port of metrics of both.
+3. Workers are reached by the router only; the router by everyone, or by the answered namespaces and networks. With `expose: gateway`
+   those reach workers as well, for there the Gateway draws revisions. The answered namespaces of scrapers reach the port of metrics
+   of both.
 4. Pods that pull may reach what bundles come from. A source that names a Service of the cluster opens the pods of its namespace
    (policies see the pod's port, so no port is named): `<name>` its own, `<name>.<namespace>.svc` that one. A source that is an
    address opens this address and its port. Any other opens any address, or the answered networks, on its port and on 443, where
@@ -92,7 +93,9 @@ def network_policies(env: Environment, answers: Answers, namespace: str, labels:
     router = names.component_labels(env.environment_id, "router")
     workers = names.component_labels(env.environment_id, "worker")
     to_workers: JsonObject = {"to": [_pods(workers)], "ports": [_tcp(PORT)]}
-    from_router: JsonObject = {"from": [_pods(router)], "ports": [_tcp(PORT)]}
+    to_worker: list[Json] = [{"from": [_pods(router)], "ports": [_tcp(PORT)]}]
+    if answers.exposure is not None and answers.exposure.gateway is not None:
+        to_worker.append(_ingress(answers))
     scraped = _scraped(answers)
     routed = routed_ids(env)
     present = present_revisions(env)
@@ -115,7 +118,7 @@ def network_policies(env: Environment, answers: Answers, namespace: str, labels:
             {
                 "podSelector": {"matchLabels": dict(workers)},
                 "policyTypes": ["Ingress"],
-                "ingress": [from_router, *scraped],
+                "ingress": [*to_worker, *scraped],
             },
         ),
         ("gtc-allow-worker-egress", _egress_spec(workers, everyone)),

@@ -42,6 +42,9 @@ KINDS: dict[str, Kind] = {
         Kind("Service", "services"),
         Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy", ("v1", "v1beta1")),
         Kind("Deployment", "deployments", "apps"),
+        Kind("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2", "v2beta2")),
+        Kind("Ingress", "ingresses", "networking.k8s.io"),
+        Kind("HTTPRoute", "httproutes", "gateway.networking.k8s.io", ("v1", "v1beta1")),
         Kind("Pod", "pods"),
         Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", namespaced=False),
         Kind("Environment", "environments", "greentic.ai", ("v1alpha1",)),
@@ -49,7 +52,11 @@ KINDS: dict[str, Kind] = {
         Kind("Event", "events"),
     )
 }
-"""In the order in which objects are applied: permissions and policies before configuration, workloads last."""
+"""In the order in which objects are applied: permissions and policies before configuration, workloads, then what leads to them."""
+ADDED: dict[str, str] = {
+    "HTTPRoute": "install the Gateway API (its custom resource definitions and a controller), or answer expose: ingress",
+}
+"""Kinds that a cluster has only if somebody brought them, with what to do."""
 
 
 class Ref(NamedTuple):

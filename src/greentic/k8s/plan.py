@@ -4,7 +4,8 @@ Rules:
 1. An object is ours if its labels name this environment and this store. What carries another environment's name is never
    touched; what belongs to another store, to another tool, or to nobody is refused unless adopting is asked for.
 2. A namespace that nobody's label claims is used: platform teams create namespaces ahead. It is the only exception to rule 1.
-3. A namespace that was there before keeps its own pod security labels; replicas that an autoscaler sets are its own.
+3. A namespace that was there before keeps its own pod security labels; replicas that an autoscaler sets are its own. Where ours give way to
+   an autoscaler they are stated as they are until it has set its own: leaving them out would reset them to one.
 4. Deleted is what is ours, by labels and because we applied it (labels get copied), and not desired any more, whether its
    revision is archived or no longer known at all. Kept are the namespace and what belongs to the deployer itself.
 5. An object that would not change is not written.
@@ -18,13 +19,17 @@ from greentic.ground.documents import JsonObject
 from greentic.k8s import names
 from greentic.k8s.objects import KINDS, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import FieldChange, applied_fields, compare, owners_of
+from greentic.k8s.scaling import ACCOUNT
 
 Action = Literal["create", "update", "unchanged"]
 SECURITY = "pod-security.kubernetes.io/"
 AUTOSCALER = "kube-controller-manager"
 """Who sets the replicas of a Deployment that a HorizontalPodAutoscaler targets."""
-KEPT_COMPONENTS = frozenset({"deployer-identity", "session-key", "namespace"})
-PRUNED_KINDS = ("Secret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
+KEPT_COMPONENTS = frozenset({"session-key", "namespace"})
+PRUNED_KINDS = (
+    *("Secret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"),
+    *("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount"),
+)
 
 
 class Owner(NamedTuple):
@@ -119,6 +124,12 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
         return {**stated, "metadata": {**metadata_of(stated), "labels": dict(kept)}}
     if stated["kind"] == "Deployment" and AUTOSCALER in owners_of(live, "spec", "replicas"):
         return {**stated, "spec": {key: value for key, value in member(stated, "spec").items() if key != "replicas"}}
+    if (
+        stated["kind"] == "Deployment"
+        and "replicas" not in member(stated, "spec")
+        and "f:replicas" in _inside(own, "spec")
+    ):
+        return {**stated, "spec": {**member(stated, "spec"), "replicas": member(live, "spec").get("replicas")}}
     return stated
 
 
@@ -133,7 +144,13 @@ def _is_unattributed(thing: JsonObject, owner: Owner) -> bool:
 
 
 def _is_kept(thing: JsonObject) -> bool:
-    return labels_of(thing).get(names.COMPONENT) in KEPT_COMPONENTS
+    return is_the_deployers(thing) or labels_of(thing).get(names.COMPONENT) in KEPT_COMPONENTS
+
+
+def is_the_deployers(thing: JsonObject) -> bool:
+    """Whether an object is how the deployer itself logs in: its token, and its account, which names no component."""
+    component = labels_of(thing).get(names.COMPONENT)
+    return component == "deployer-identity" or (thing.get("kind") == "ServiceAccount" and component != ACCOUNT)
 
 
 def deletion_of(thing: JsonObject) -> Deletion:

@@ -14,13 +14,20 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+from typing import cast
+
+import msgspec
 
 from greentic.ground.documents import Json, JsonObject, compact
+from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.objects import objects_in
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import is_left
+from greentic.shape.placement import LabelSelector, Spread
+from greentic.shape.pod_settings import CA_KEY
+from greentic.shape.pod_shape import Shape
 
 PORT = 8080
 METRICS_PORT = 9464
@@ -30,7 +37,7 @@ SEED, SESSION = "/etc/greentic/env-store", "/etc/greentic/session"
 DEV_SECRETS_DIR, DEV_SECRETS_KEY = "/etc/greentic/dev-secrets", ".dev.secrets.env"
 REGISTRY_DIR = "/etc/greentic/registry"
 SECRETS_DIR, TOKENS_DIR, TRUST_DIR = "/etc/greentic/secrets", "/etc/greentic/ingress", "/etc/greentic/trust"
-USER = 65532
+AUTHORITIES_DIR = "/etc/greentic/ca"
 STARTUP_SECONDS = 600
 """How long a pod may take to pull and load before it counts as failed; as long as a rollout may stand still."""
 FINISH_SECONDS = 30
@@ -45,37 +52,29 @@ def secrets_hash(encoded: str | None) -> str:
     return NO_SECRETS if encoded is None else hashlib.sha256(encoded.encode()).hexdigest()
 
 
-def checksum(pod: JsonObject, dev_store: str | None) -> str:
-    """What changes exactly when pods have to be replaced (rule 3): the hash of the pod as it is stated here, whatever webhooks
-    make of it, and of the development secrets."""
-    return hashlib.sha256(compact([dev_store, pod], sort=True)).hexdigest()
+def checksum(pod: JsonObject, dev_store: str | None, shape: Shape) -> str:
+    """What changes exactly when pods have to be replaced (rule 3): the hash of the pod as it is stated here with its answered labels and
+    annotations, whatever webhooks make of it, and of the development secrets."""
+    marks: list[Json] = [dict[str, Json](shape.labels), dict[str, Json](shape.annotations)]
+    return hashlib.sha256(compact([dev_store, pod, *(marks if any(marks) else [])], sort=True)).hexdigest()
+
+
+def worker_shape(answers: Answers, revision: Revision) -> Shape:
+    """The shape of a revision's worker; one that was left rests, with everything of it at hand."""
+    return answers.worker._replace(replicas=0, autoscale=None) if is_left(revision) else answers.worker
 
 
 def router(env: Environment, answers: Answers, namespace: str, labels: JsonObject, dev_store: str | None) -> JsonObject:
     """The router's Deployment. `dev_store` is the hash of the development secrets, if there are any."""
     selector = names.component_labels(env.environment_id, "router")
-    spread: list[Json] = [
-        {
-            "maxSkew": 1,
-            "topologyKey": key,
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": dict(selector)},
-        }
-        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
-    ]
     longest = max((_finish(r) for r in env.revisions), default=FINISH_SECONDS)
-    pod = _pod(env, answers, "router", [], dev_store, next(s for s in ROUTER_FINISH_SECONDS if s >= longest))
-    pod["topologySpreadConstraints"] = spread
-    return _deployment(
-        names.ROUTER,
-        namespace,
-        labels,
-        answers.router_replicas,
-        selector,
-        selector,
-        dev_store,
-        pod,
-    )
+    finish = next(s for s in ROUTER_FINISH_SECONDS if s >= longest)
+    spread = [Spread(1, key, "ScheduleAnyway") for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")]
+    shape = answers.router
+    if shape.topology_spread is None:
+        shape = shape._replace(topology_spread=spread)
+    pod = _pod(env, answers, shape, "router", [], dev_store, finish, selector)
+    return _deployment(names.ROUTER, namespace, labels, shape, selector, selector, dev_store, pod)
 
 
 def worker(
@@ -91,11 +90,11 @@ def worker(
         "GREENTIC_REVISION_SCOPE": "own",
     }
     more: list[Json] = [{"name": name, "value": literal(value)} for name, value in identity.items()]
-    pod = _pod(env, answers, "worker", more, dev_store, _finish(revision))
     selector: JsonObject = {names.REVISION: names.label_value(revision.revision_id)}
+    pod = _pod(env, answers, answers.worker, "worker", more, dev_store, _finish(revision), selector)
     name = names.worker_name(revision.revision_id)
-    replicas = 0 if is_left(revision) else 1
-    return _deployment(name, namespace, own | {names.STORE: store}, replicas, selector, own, dev_store, pod)
+    shape = worker_shape(answers, revision)
+    return _deployment(name, namespace, own | {names.STORE: store}, shape, selector, own, dev_store, pod)
 
 
 def _finish(revision: Revision) -> int:
@@ -128,14 +127,15 @@ def _deployment(
     name: str,
     namespace: str,
     labels: JsonObject,
-    replicas: int,
+    shape: Shape,
     selector: JsonObject,
     pod_labels: JsonObject,
     dev_store: str | None,
     pod: JsonObject,
 ) -> JsonObject:
-    seen = checksum(pod, dev_store)
-    annotations: JsonObject = {names.CHECKSUM: seen, **_scraping(pod)}
+    seen = checksum(pod, dev_store, shape)
+    annotations: JsonObject = {**shape.annotations, names.CHECKSUM: seen, **_scraping(pod)}
+    replicas: JsonObject = {} if shape.autoscale is not None else {"replicas": shape.replicas}
     if dev_store is not None:
         annotations[names.DEV_STORE_HASH] = dev_store
     return {
@@ -144,17 +144,20 @@ def _deployment(
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": dict(labels),
+            "labels": {**shape.labels, **labels},
             # what `kubectl rollout history` shows for each replacement
             "annotations": {"kubernetes.io/change-cause": f"template {seen[:12]}, image {_image(pod)}"},
         },
         "spec": {
-            "replicas": replicas,
+            **replicas,
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": STARTUP_SECONDS,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": dict(selector)},
-            "template": {"metadata": {"labels": dict(pod_labels), "annotations": annotations}, "spec": pod},
+            "template": {
+                "metadata": {"labels": {**shape.labels, **pod_labels}, "annotations": annotations},
+                "spec": pod,
+            },
         },
     }
 
@@ -164,16 +167,24 @@ def _image(pod: JsonObject) -> str:
 
 
 def _pod(
-    env: Environment, answers: Answers, component: str, more: list[Json], dev_store: str | None, finish: int
-) -> JsonObject:
+    env: Environment, answers: Answers, shape: Shape, component: str, more: list[Json], dev_store: str | None, finish: int,
+    selector: JsonObject,
+) -> JsonObject:  # fmt: skip
     mounts, volumes, mounted = _mounts(answers, dev_store is not None)
+    user = answers.settings.user
     container: JsonObject = {
         "name": component,
         "image": answers.runtime_image,
         "args": _arguments(env.environment_id),
-        "env": [*_variables(env.environment_id, answers, finish), *mounted, *more],
+        "env": _with_answered(
+            [*_variables(env.environment_id, answers, shape, finish), *mounted, *more], shape, component
+        ),
         "ports": _ports(answers),
-        "resources": {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "resources": {
+            part: {name: amount.text for name, amount in told.items()}
+            for part, told in (("requests", shape.requests), ("limits", shape.limits))
+            if told
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -194,9 +205,7 @@ def _pod(
         "terminationGracePeriodSeconds": answers.drain_delay_seconds + finish + 5,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **({} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
@@ -204,7 +213,39 @@ def _pod(
     }
     if answers.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in answers.image_pull_secrets]
-    return pod
+    return pod | _placed(shape, selector)
+
+
+def _placed(shape: Shape, selector: JsonObject) -> JsonObject:
+    """Where the pod may run, and as whom, as far as it was answered."""
+    own = LabelSelector({key: str(value) for key, value in selector.items()})
+    spread = [
+        msgspec.structs.replace(s, label_selector=own) if s.label_selector is None else s
+        for s in shape.topology_spread or []
+    ]
+    account = None if shape.account is None else shape.account.name
+    told: dict[str, object] = {
+        "nodeSelector": shape.node_selector, "tolerations": shape.tolerations, "affinity": shape.affinity,
+        "topologySpreadConstraints": spread, "priorityClassName": shape.priority_class, "serviceAccountName": account,
+    }  # fmt: skip
+    return {key: _plain(value) for key, value in told.items() if value}
+
+
+def _plain(value: object) -> Json:
+    return cast(Json, msgspec.to_builtins(value))
+
+
+def _with_answered(own: list[Json], shape: Shape, component: str) -> list[Json]:
+    """A pod's variables with the answered ones. Raises `Conflict` for one that the pod is told already."""
+    taken = {variable["name"] for variable in objects_in(own)}
+    for name in shape.env:
+        if name in taken:
+            raise Conflict(
+                f"invalid binding answers: {component}.env.{name}: pods are told it already",
+                hint="answer the key that stands for it (docs/kubernetes.md), or leave it out",
+            )
+    answered: list[Json] = [{"name": name, "value": literal(value)} for name, value in shape.env.items()]
+    return own + answered
 
 
 def _ports(answers: Answers) -> list[Json]:
@@ -235,7 +276,7 @@ def _arguments(env_id: str) -> list[Json]:
     return ["start", "--env", literal(env_id)]
 
 
-def _variables(env_id: str, answers: Answers, finish: int) -> list[Json]:
+def _variables(env_id: str, answers: Answers, shape: Shape, finish: int) -> list[Json]:
     told = {
         "GREENTIC_ENV_ID": env_id,
         "HOME": HOME,
@@ -248,6 +289,7 @@ def _variables(env_id: str, answers: Answers, finish: int) -> list[Json]:
         "GREENTIC_SIGNING_KEY_FILE": f"{SESSION}/{names.SESSION_KEY}",
         # images of the existing runtime unpack damaged files under a CPU limit without it
         "RAYON_NUM_THREADS": "4",
+        **answers.settings.variables(shape),
     }
     if answers.metrics_namespaces:
         told["GREENTIC_METRICS_ADDR"] = f"0.0.0.0:{METRICS_PORT}"
@@ -272,8 +314,8 @@ def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json]
     def tell(name: str, value: str) -> None:
         variables.append({"name": name, "value": value})
 
-    add("greentic-home", HOME, {"emptyDir": {}}, read_only=False)
-    add("tmp", "/tmp", {"emptyDir": {}}, read_only=False)  # noqa: S108  of the pod
+    add("greentic-home", HOME, _scratch(answers.settings.home_size), read_only=False)
+    add("tmp", "/tmp", _scratch(answers.settings.tmp_size), read_only=False)  # noqa: S108  of the pod
     add("env-store", SEED, {"configMap": {"name": names.ENV_STORE}})
     add("session", SESSION, {"secret": {"secretName": names.SESSION_KEY, "optional": True}})
     if dev_secrets:
@@ -293,7 +335,15 @@ def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json]
     if answers.trust_anchor_config_map is not None:
         add("trust", TRUST_DIR, {"configMap": {"name": answers.trust_anchor_config_map}})
         tell("GREENTIC_TRUST_ANCHOR", f"{TRUST_DIR}/trust-anchor.json")
+    if answers.settings.extra_ca is not None:
+        add("authorities", AUTHORITIES_DIR, {"configMap": {"name": answers.settings.extra_ca}})
+        tell("GREENTIC_CA_FILES", f"{AUTHORITIES_DIR}/{CA_KEY}")
     if answers.redis_secret is not None:
         reference: JsonObject = {"secretKeyRef": {"name": answers.redis_secret, "key": "url"}}
         variables.append({"name": "GREENTIC_RUNNER_REDIS_URL", "valueFrom": reference})
     return mounts, volumes, variables
+
+
+def _scratch(size: str | None) -> JsonObject:
+    """A volume that is empty at first, and goes with the pod."""
+    return {"emptyDir": {} if size is None else {"sizeLimit": size}}

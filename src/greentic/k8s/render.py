@@ -5,7 +5,8 @@ Rules:
    is present, in the order of the document. The order is that of the list, not that of applying.
 2. A document that does not fit a ConfigMap, or is not to be in one, is in a registry if one is answered: pods get a pointer, and the
    projection is left out. What pods read is checked against the size that a cluster accepts before anything leaves this function.
-3. Nothing in the objects depends on the moment: the same environment, answers and store give the same objects.
+3. More objects stand after those of the environment, and an autoscaler after a pair, only where answers ask for them.
+4. Nothing in the objects depends on the moment: the same environment, answers and store give the same objects.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
 from greentic.k8s.answers import Answers
+from greentic.k8s.exposed import exposing_objects
 from greentic.k8s.network_policies import network_policies
 from greentic.k8s.objects import member
 from greentic.k8s.plan import SECURITY
+from greentic.k8s.scaling import autoscaler, service_accounts
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.pod_view import present_revisions, routed_ids
 from greentic.model.pointer import POINTER_FILE, Pointer, pointer_to, read_pointer
 from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project
+from greentic.shape.pod_shape import Shape
 
 DOCUMENT = "environment.json"
 MAX_DATA = 1 << 20
@@ -48,7 +52,7 @@ def render(desired: Desired) -> list[JsonObject]:
     env, namespace = desired.env, desired.answers.namespace
     objects = _environment_objects(desired)
     for revision in present_revisions(env):
-        objects += worker_pair(desired, revision)
+        objects += worker_objects(desired, revision)
     for thing in objects:
         _check_size(thing, env)
     assert all(o["metadata"].get("namespace", namespace) == namespace for o in objects)  # type: ignore[union-attr]
@@ -72,11 +76,17 @@ def digest_for_pods(env_store: JsonObject) -> str:
     return document_digest(str(data.get(DOCUMENT)).encode())
 
 
-def worker_pair(desired: Desired, revision: Revision) -> list[JsonObject]:
-    """The two objects of one revision."""
+def worker_objects(desired: Desired, revision: Revision) -> list[JsonObject]:
+    """The objects of one revision: its pair, and the autoscaler where there is one."""
     env, answers, store = desired.env, desired.answers, desired.store
     deployment = pods.worker(env, revision, answers, answers.namespace, store, _secrets_hash(desired))
-    return [deployment, pods.worker_service(env, revision, answers.namespace, store)]
+    pair = [deployment, pods.worker_service(env, revision, answers.namespace, store)]
+    return [*pair, *_scaled(deployment, pods.worker_shape(answers, revision))]
+
+
+def _scaled(deployment: JsonObject, shape: Shape) -> list[JsonObject]:
+    found = autoscaler(deployment, shape)
+    return [] if found is None else [found]
 
 
 def _secrets_hash(desired: Desired) -> str | None:
@@ -136,7 +146,13 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
         if desired.dev_secrets is not None:
             secret["data"] = {pods.DEV_SECRETS_KEY: desired.dev_secrets}
         objects.append(secret)
-    return objects
+    shapes = [answers.router, *([answers.worker] if present_revisions(env) else [])]
+    return [
+        *objects,
+        *service_accounts(shapes, env.environment_id, desired.store, namespace),
+        *_scaled(next(o for o in objects if o["kind"] == "Deployment"), answers.router),
+        *exposing_objects(env, answers.exposure, namespace, labels("router-ingress")),
+    ]
 
 
 def _router_service(answers: Answers, namespace: str, labels: JsonObject, selector: JsonObject) -> JsonObject:

@@ -1,0 +1,167 @@
+"""The objects by which routers are reached from outside: an Ingress, or routes of the Gateway API. Pure.
+
+Rules:
+1. An Ingress leads every host to the routers, which draw revisions. cert-manager's solver pods are let in where an issuer is answered.
+2. With the Gateway API the traffic split is in the data plane: an HTTPRoute a deployment, the Services of its workers behind it, each with
+   its basis points as weight. What no deployment claims goes to the routers, and so does a deployment of which a weighted revision
+   has no worker.
+3. Which deployment a request belongs to is decided as routers do it (`model.routes`): the longest prefix, the earlier one on a tie. A
+   Gateway prefers the more exact host and then the older route, so no host and prefix stands in two routes, and a deployment that
+   takes any host is told all hosts by name.
+4. Every field that a server would fill in is stated, so that a comparison finds nothing to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import Conflict
+from greentic.k8s import names
+from greentic.k8s.pods import PORT
+from greentic.model.environment import Environment, TrafficSplit
+from greentic.model.pod_view import is_present
+from greentic.model.routes import Route, route_table
+from greentic.shape.exposure import Exposure, Gateway
+from greentic.shape.syntax import host_name
+
+GATEWAY_GROUP = "gateway.networking.k8s.io"
+MATCHES, RULES, HOSTS, BACKENDS = 8, 16, 16, 16
+"""What an HTTPRoute may hold: matches of a rule, rules, host names, backends of a rule."""
+SOLVER_LABEL, SOLVER_PORT = "acme.cert-manager.io/http01-solver", 8089
+_EVERY = "/"
+
+
+def exposing_objects(
+    env: Environment, exposure: Exposure | None, namespace: str, labels: JsonObject
+) -> list[JsonObject]:
+    """The objects of an exposure. Raises `Conflict` for what does not fit the Gateway API."""
+    if exposure is None:
+        return []
+    if exposure.gateway is not None:
+        return _routes(env, exposure.gateway, exposure.hosts, namespace, labels)
+    found = [_ingress(exposure, namespace, labels)]
+    if exposure.issuer is not None:
+        found.append(_solver_policy(namespace, labels))
+    return found
+
+
+def _ingress(exposure: Exposure, namespace: str, labels: JsonObject) -> JsonObject:
+    backend: JsonObject = {"service": {"name": names.ROUTER, "port": {"number": PORT}}}
+    http: JsonObject = {"paths": [{"path": _EVERY, "pathType": "Prefix", "backend": backend}]}
+    hosts: list[JsonObject] = [{"host": host} for host in exposure.hosts] or [{}]
+    spec: JsonObject = {"rules": [{**host, "http": http} for host in hosts]}
+    if exposure.ingress_class is not None:
+        spec["ingressClassName"] = exposure.ingress_class
+    if exposure.tls_secret is not None:
+        spec["tls"] = [{"hosts": list(exposure.hosts), "secretName": exposure.tls_secret}]
+    metadata: JsonObject = {"name": names.ROUTER, "namespace": namespace, "labels": dict(labels)}
+    if exposure.issuer is not None:
+        annotation, issuer = exposure.issuer
+        metadata["annotations"] = {annotation: issuer}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def _solver_policy(namespace: str, labels: JsonObject) -> JsonObject:
+    """Whoever asks may reach what proves that the host is ours; everything else of these pods stays closed."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "gtc-allow-certificates", "namespace": namespace, "labels": dict(labels)},
+        "spec": {
+            "podSelector": {"matchLabels": {SOLVER_LABEL: "true"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": [{"protocol": "TCP", "port": SOLVER_PORT}]}],
+        },
+    }
+
+
+def _routes(
+    env: Environment, gateway: Gateway, answered: tuple[str, ...], namespace: str, labels: JsonObject
+) -> list[JsonObject]:
+    """The routes of the Gateway API (rules 2 and 3)."""
+    table = route_table(env)
+    every = _hosts(answered, *(route.hosts for route in table))
+    taken: set[tuple[str, str]] = set()
+    found: list[JsonObject] = []
+    for route in table:
+        hosts_of: dict[tuple[str, ...], list[str]] = {}
+        for prefix in dict.fromkeys(route.prefixes):
+            free = tuple(host for host in _hosts(route.hosts) or every if (host, prefix) not in taken)
+            taken |= {(host, prefix) for host in free}
+            if free:
+                hosts_of.setdefault(free, []).append(prefix)
+        split = env.split(route.deployment_id)
+        backends = None if split is None else _workers(env, split)
+        for number, (hosts, prefixes) in enumerate(hosts_of.items()):
+            name = f"gtc-{route.deployment_id.lower()}" + (f"-{number}" if number else "")
+            found += _http_routes(
+                name, route, gateway, hosts, prefixes, backends or [_backend(names.ROUTER, 1)], namespace, labels
+            )
+    rest = [host for host in every if (host, "") not in taken]
+    if rest:
+        found += _http_routes(names.ROUTER, None, gateway, rest, [""], [_backend(names.ROUTER, 1)], namespace, labels)
+    return found
+
+
+def _hosts(*groups: Iterable[str]) -> tuple[str, ...]:
+    """The hosts that a Gateway can match, each once: names. What a binding names beside them no request has here."""
+    found: dict[str, None] = {}
+    for host in (host for group in groups for host in (group if isinstance(group, tuple) else sorted(group))):
+        try:
+            found[host_name(host, "hosts")] = None
+        except Conflict:
+            continue
+    return tuple(found)
+
+
+def _workers(env: Environment, split: TrafficSplit) -> list[Json] | None:
+    """The workers of a split with their weights; nothing if one that has traffic is not in the cluster."""
+    found: list[Json] = []
+    for entry in split.entries:
+        revision = env.revision(entry.revision_id)
+        if revision is not None and is_present(revision):
+            found.append(_backend(names.worker_name(entry.revision_id), entry.weight_bps))
+        elif entry.weight_bps:
+            return None
+    return found if 0 < len(found) <= BACKENDS else None
+
+
+def _backend(name: str, weight: int) -> JsonObject:
+    return {"group": "", "kind": "Service", "name": name, "port": PORT, "weight": weight}
+
+
+def _http_routes(
+    name: str, route: Route | None, gateway: Gateway, hosts: Iterable[str], prefixes: list[str], backends: list[Json], namespace: str,
+    labels: JsonObject,
+) -> list[JsonObject]:  # fmt: skip
+    """The routes of one group of hosts and prefixes, as many as it takes."""
+    matches: list[Json] = [{"path": {"type": "PathPrefix", "value": prefix or _EVERY}} for prefix in prefixes]
+    if len(matches) > MATCHES * RULES:
+        whose = "" if route is None else f" of deployment `{route.deployment_id}`"
+        raise Conflict(
+            f"{len(matches)} path prefixes{whose} do not fit an HTTPRoute, which holds {MATCHES * RULES}; nothing was applied",
+            hint="spread them over several deployments, or answer expose: ingress",
+        )
+    rules: list[Json] = [
+        {"matches": matches[at : at + MATCHES], "backendRefs": backends} for at in range(0, len(matches), MATCHES)
+    ]
+    parent: JsonObject = {
+        "group": GATEWAY_GROUP,
+        "kind": "Gateway",
+        "namespace": gateway.namespace,
+        "name": gateway.name,
+    }
+    told: list[Json] = list(hosts)
+    own: JsonObject = {} if route is None else {names.DEPLOYMENT: names.label_value(route.deployment_id)}
+    return [
+        {
+            "apiVersion": f"{GATEWAY_GROUP}/v1",
+            "kind": "HTTPRoute",
+            "metadata": {
+                "name": name + (f"-hosts-{at // HOSTS}" if at else ""), "namespace": namespace, "labels": {**labels, **own},
+            },
+            "spec": {"parentRefs": [parent], "hostnames": told[at : at + HOSTS], "rules": rules},
+        }
+        for at in range(0, len(told), HOSTS)
+    ]  # fmt: skip
