@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import Author, booted
+from conftest import Author, booted, gtc
 from greentic.activate.lease import Serving
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.ground.clock import unix_seconds
@@ -199,6 +199,17 @@ def test_pruning_tells_first_and_then_lets_go_what_nobody_needs(author, hello):
     assert there(author) == [old[2], served] and author.context.store.load("local").retention.keep_revisions == 1
     last = author.audit()[-1]
     assert (last["noun"], last["verb"], last["target"]["revisions"]) == ("env", "prune", [old[0]])
+
+
+def test_the_command_line_prunes_and_refuses_what_makes_no_sense(author, hello):
+    _, old, served = archived(author, hello)
+    words = ("op", "env", "prune", "local", "--store-root", str(author.context.store.root), "--keep-revisions")
+    dry = json.loads(gtc(*words, "1", "--dry-run").stdout)["result"]
+    assert dry["dry_run"] and [g["name"] for g in dry["goes"]] == old[:2] and there(author) == [*old, served]
+    done = json.loads(gtc(*words, "1", "--audit-days", "7").stdout)["result"]
+    assert (done["keep_revisions"], done["audit_days"]) == (1, 7) and there(author) == [old[2], served]
+    wrong = gtc(*words, "-1")
+    assert wrong.returncode == 1 and "invalid-argument" in wrong.stderr
 
 
 def test_the_log_is_cut_at_its_beginning_and_says_so(author, hello):

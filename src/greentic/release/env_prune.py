@@ -20,16 +20,17 @@ from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.wasm.compiled_files import default_directory
 
-_MOST = 2**32 - 1
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Days = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
 class EnvPrunePayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     keep_revisions: Annotated[
-        int | None, msgspec.Meta(description="archived revisions of each deployment that stay unpacked; remembered", ge=0, le=_MOST)
-    ] = None  # fmt: skip
+        Count | None, msgspec.Meta(description="archived revisions of each deployment that stay unpacked; remembered")
+    ] = None
     audit_days: Annotated[
-        int | None, msgspec.Meta(description="days of audit log and backups that stay; remembered", ge=1, le=_MOST)
+        Days | None, msgspec.Meta(description="days of audit log and backups that stay; remembered")
     ] = None
     dry_run: Annotated[bool, msgspec.Meta(description="only tell what would go")] = False
 
