@@ -41,6 +41,7 @@ from measure import (
     worker,
     wrk,
 )
+from published import published_rows
 
 from cluster import cluster_rows
 from greentic.author.bundle_build import build_bundle
@@ -272,6 +273,7 @@ def main() -> None:
             delivery_rows,
             cluster_rows,
             follow_rows,
+            published_rows,
             storm_rows,
         ):
             for row in part(scratch):

@@ -96,7 +96,8 @@ def examine(
             recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
         believed = believed_list(env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered)
         revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
-        _check_seal(env, delivery, anchors, revoked_keys)
+        if revoked_keys:
+            _check_seal(env, delivery, anchors, revoked_keys)
         why = unsatisfiable(delivery.signatures, keys, revoked_keys)
         if why is not None:
             raise UntrustedBundle(why, hint="name whom to trust: gtc op trust-root add, gtc op delivery set --key")

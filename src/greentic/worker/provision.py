@@ -23,7 +23,7 @@ from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import forbid_core_files
-from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan, wanted_revisions
+from greentic.materialize.serving_plan import Fault, ServingPlan, as_seen, ends_boot, serving_plan, wanted_revisions
 from greentic.materialize.trusted import establish, protections
 from greentic.model.environment import Environment, Revision
 from greentic.net.addresses import shown
@@ -62,7 +62,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     candidate.adopt(store)
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
-    wanted = wanted_revisions(env)
+    wanted = wanted_revisions(as_seen(env, settings.scope))  # of thousands, a revision's own worker looks at one
     refused: dict[str, GreenticError] = {}
     for revision in wanted:
         found = verdict(trust, revision)
