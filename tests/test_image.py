@@ -52,10 +52,15 @@ def test_every_part_of_a_worker_loads_in_the_image(root):
     assert done.returncode == 0, done.stderr
 
 
-def test_there_is_no_shell_no_installer_and_no_cluster_client(root):
+def test_there_is_no_shell_and_no_installer_and_three_programs(root):
     names = {p.name for p in root.rglob("*")}
-    assert not names & {"sh", "bash", "busybox", "pip", "apt-get", "lightkube", "pytest", "mypy", "ensurepip"}
-    assert {p.name for p in (root / "usr/local/bin").iterdir()} == {"python3", "greentic-start", "gtc"}
+    assert not names & {"sh", "bash", "busybox", "pip", "apt-get", "kubectl", "pytest", "mypy", "ensurepip"}
+    assert {p.name for p in (root / "usr/local/bin").iterdir()} == {
+        "python3",
+        "greentic-start",
+        "greentic-operator",
+        "gtc",
+    }
 
 
 def test_nothing_tells_where_it_was_built(root):

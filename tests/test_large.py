@@ -193,9 +193,7 @@ def test_a_worker_of_five_thousand_deployments_boots_from_a_pointer_and_follows_
         assert worker.stop() == 0
 
 
-def test_threat_registry_lies_another_document_under_the_name_is_refused(
-    small, registry, author, tmp_path, monkeypatch
-):
+def test_threat_lying_server_another_document_under_the_name_is_refused(small, registry, author, tmp_path, monkeypatch):
     from greentic.publication.artifact import document_tag, manifest_of, press
     from greentic.publication.place import place_of
 
