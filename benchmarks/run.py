@@ -42,6 +42,7 @@ from measure import (
     worker,
     wrk,
 )
+from published import published_rows
 from telemetry import telemetry_rows
 from turns import turn_rows
 
@@ -278,6 +279,7 @@ def main() -> None:
             cluster_rows,
             follow_rows,
             telemetry_rows,
+            published_rows,
             storm_rows,
         ):
             for row in part(scratch):

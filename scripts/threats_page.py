@@ -77,8 +77,6 @@ ROWS = (
     Row("no-way-back", "Every failure leaves a state from which the next try can succeed.", "distribute"),
     Row("optional-fatal", "What is optional is told once by its name and done without.", "ground/optional.py"),
     # -- secrets
-    Row("zip-bomb", "A compressed document is taken apart only up to the limit of a document.", "publication"),
-    Row("moved-tag", "A place is followed for one environment; what it turns to otherwise is refused, and the last good one serves.", "publication worker/published.py"),
     Row("secret-leak", "Credentials are references; no output of a whole run holds a planted secret.", "k8s/render.py deployer/credentials.py telemetry/log.py"),
     # -- what a worker tells of itself
     Row("unbounded-labels", "Series are capped, what is beyond counts under `other`; no value of a label comes from a caller.", "telemetry/families.py telemetry/tallies.py ingress/metrics.py"),

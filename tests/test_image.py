@@ -52,7 +52,7 @@ def test_every_part_of_a_worker_loads_in_the_image(root):
     assert done.returncode == 0, done.stderr
 
 
-def test_there_is_no_shell_and_no_installer(root):
+def test_there_is_no_shell_and_no_installer_and_three_programs(root):
     names = {p.name for p in root.rglob("*")}
     assert not names & {"sh", "bash", "busybox", "pip", "apt-get", "kubectl", "pytest", "mypy", "ensurepip"}
     assert {p.name for p in (root / "usr/local/bin").iterdir()} == {

@@ -143,7 +143,7 @@ def edition(layer: bytes, document: bytes = b"") -> Edition:
     return Edition("sha256:" + "0" * 64, "prod", 1, sha256_of(document), sha256_of(layer), len(layer), None, None, "")
 
 
-def test_threat_zip_bomb_a_document_is_taken_apart_only_up_to_its_limit():
+def test_threat_bomb_a_published_document_is_taken_apart_only_up_to_its_limit():
     bomb = gzip.compress(bytes(MAX_ENVIRONMENT + 1), 9)
     assert len(bomb) < 1 << 20
     with pytest.raises(FetchError, match="is larger than"):
@@ -362,9 +362,7 @@ def test_threat_rollback_an_older_generation_under_the_name_is_not_served(publis
     assert routes(again) == ["/one", "/two"] and "this worker has seen 2" in again.published.warnings[0]  # type: ignore[union-attr]
 
 
-def test_threat_moved_tag_a_place_that_turns_to_another_environment_is_not_followed(
-    published, author, context, tmp_path
-):
+def test_a_place_that_turns_to_another_environment_is_not_followed(published, author, context, tmp_path):
     worker = start(author, published, tmp_path)
     other = Author(context, "other").create()
     publish(other, tmp_path / "other-place")

@@ -107,7 +107,8 @@ def examine(
             env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered, terms=terms
         )
         revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
-        _check_seal(env, delivery, anchors, revoked_keys)
+        if revoked_keys:
+            _check_seal(env, delivery, anchors, revoked_keys)
         why = unsatisfiable(delivery.signatures, keys, revoked_keys)
         if why is not None:
             raise UntrustedBundle(why, hint="name whom to trust: gtc op trust-root add, gtc op delivery set --key")

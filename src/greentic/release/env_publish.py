@@ -39,6 +39,7 @@ from greentic.store.audit import Change
 from greentic.store.environments import environment_of
 from greentic.store.seal import sealed_as
 from greentic.trust.policy import unsealed
+from greentic.trust.statements import canonical_sha256
 
 RECORD = "published.json"
 MAX_RECORD = 1 << 20
@@ -81,7 +82,8 @@ class EnvPublished(Reply, frozen=True, kw_only=True):
     """Its digest."""
     document: str
     """The digest of `environment.json`."""
-    document_bytes: int
+    document_bytes: int | None
+    """Nothing where it was not read, as it was published already."""
     moved_bytes: int
     rollback_of: int | None = None
 
@@ -110,29 +112,40 @@ class EnvHistory(Reply, frozen=True, kw_only=True):
     editions: list[EnvEdition]
 
 
+class _Sent(msgspec.Struct, frozen=True):
+    """What this store published last at one place."""
+
+    generation: int = 0
+    manifest: str = ""
+    content: str = ""
+    """The digest of the document without its generation."""
+
+
 class _Record(msgspec.Struct, frozen=True):
     """What this store has published, by place."""
 
-    generations: dict[str, int] = {}
+    places: dict[str, _Sent] = {}
 
 
 class _Before(NamedTuple):
     """What a place holds, believed."""
 
     edition: Edition
-    env: Environment
+    content: str
+    size: int | None
 
 
 def publish(context: Context, payload: EnvPublishPayload) -> EnvPublished:
     """Push what pods may see of an environment."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     with _alone(context, env_id):
-        env = for_pods(context.store.load(env_id))
+        env = _keyed(context, for_pods(context.store.load(env_id)))
         place = place_of(payload.place, push=True)
         before = _standing(context, place, payload.place, env_id)
-        if before is not None and _content(before.env) == _content(_keyed(context, env)):
-            return _told(payload.place, before.edition, len(compact(before.env)))
-        return _push(context, env, place, payload.place, before, "publish")
+        content = _content(env)
+        if before is not None and before.content == content:
+            return _told(payload.place, before.edition, before.size)
+        return _push(context, env, content, place, payload.place, before, "publish", delivery_of(env).generation)
 
 
 def rollback(context: Context, payload: EnvRollbackPayload) -> EnvPublished:
@@ -145,7 +158,8 @@ def rollback(context: Context, payload: EnvRollbackPayload) -> EnvPublished:
             raise NotFound(f"nothing is published at `{shown(payload.place)}`")
         wanted = _chosen(place, payload.place, env_id, payload.generation, skip=before.edition)
         old = _believed(place, wanted, payload.place, env_id, context.store.trust_root(env_id).public_keys())
-        return _push(context, old, place, payload.place, before, "rollback", wanted.generation)
+        old, own = _keyed(context, old), delivery_of(context.store.load(env_id)).generation
+        return _push(context, old, _content(old), place, payload.place, before, "rollback", own, wanted.generation)
 
 
 def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
@@ -204,9 +218,13 @@ def _standing(context: Context, place: Place, where: str, env_id: str) -> _Befor
     except NothingPublished:
         return None
     assert edition is not None
+    sent = _record(context.store.paths(env_id).root / RECORD).places.get(where, _Sent())
+    if edition.digest == sent.manifest:  # our own, so nothing of it has to be read
+        return _Before(edition, sent.content, None)
     try:
         keys = context.store.trust_root(env_id).public_keys()
-        return _Before(edition, _believed(place, edition, where, env_id, keys))
+        env = _believed(place, edition, where, env_id, keys)
+        return _Before(edition, _content(env), len(compact(env)))
     except (FetchError, UntrustedBundle) as error:
         raise Conflict(
             f"`{shown(where)}` holds what environment `{env_id}` did not publish: {error.message}",
@@ -254,24 +272,25 @@ def _keyed(context: Context, env: Environment) -> Environment:
     return with_delivery(env, replace(delivery_of(env), keys=keys))
 
 
-def _content(env: Environment) -> JsonObject:
-    """A document without its generation."""
+def _content(env: Environment) -> str:
+    """The digest of a document without its generation and seal."""
     content = sealed_content(env)
     member = content.get(MEMBER)
     if isinstance(member, dict):
         content[MEMBER] = {key: value for key, value in member.items() if key != "generation"}
-    return content
+    return canonical_sha256(content)
 
 
 def _push(
-    context: Context, env: Environment, place: Place, where: str, before: _Before | None, verb: str, rollback_of: int | None = None
+    context: Context, env: Environment, content: str, place: Place, where: str, before: _Before | None, verb: str, own: int,
+    rollback_of: int | None = None,
 ) -> EnvPublished:  # fmt: skip
+    """Publish as the next generation (rule 1). `own` is the store's."""
     env_id = env.environment_id
     path = context.store.paths(env_id).root / RECORD
     record = _record(path)
-    own = delivery_of(context.store.load(env_id)).generation
     there = before.edition.generation if before is not None else 0
-    generation = max(own, there + 1, record.generations.get(where, 0) + 1, 1)
+    generation = max(own, there + 1, record.places.get(where, _Sent()).generation + 1)
     sealed = sealed_as(env, generation, context.store.trust_root(env_id), context.store.disk, context.clock)
     document = compact(sealed)
     pressed = press(document)
@@ -286,7 +305,8 @@ def _push(
         rollback_of=rollback_of,
     )  # fmt: skip
     target: JsonObject = {"environment_id": env_id, "place": shown(where), "generation": generation, "manifest": digest}
-    kept = msgspec.json.encode(_Record({**record.generations, where: generation}))
+    sent = _Sent(generation, digest, content)
+    kept = msgspec.json.encode(_Record({**record.places, where: sent}))
 
     def action(_: object) -> Done[EnvPublished]:
         replace_file(path, kept, 0o600, durable=True)
@@ -306,7 +326,7 @@ def _record(path: Path) -> _Record:
         ) from error
 
 
-def _told(where: str, edition: Edition, size: int) -> EnvPublished:
+def _told(where: str, edition: Edition, size: int | None) -> EnvPublished:
     return EnvPublished(
         environment_id=edition.env_id, place=shown(where), generation=edition.generation, published=False,
         manifest=edition.digest, document=edition.document, document_bytes=size, moved_bytes=0, rollback_of=edition.rollback_of,

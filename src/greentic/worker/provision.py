@@ -22,7 +22,7 @@ from greentic.materialize.placed import survey
 from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.sandbox import forbid_core_files
-from greentic.materialize.serving_plan import Fault, ServingPlan, ends_boot, serving_plan
+from greentic.materialize.serving_plan import Fault, ServingPlan, as_seen, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
@@ -78,7 +78,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     candidate.adopt(store)
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
-    wanted = wanted_revisions(env)
+    wanted = wanted_revisions(as_seen(env, settings.scope))  # of thousands, a revision's own worker looks at one
     hold(bench.in_use, wanted, log)
     refused: dict[str, GreenticError] = {}
     for revision in wanted:
