@@ -74,7 +74,7 @@ OTHERS["greentic-start"] = defined(SOURCE / "cli" / "start.py")
 
 def verb_flags(noun: str, verb: str) -> set[str] | None:
     row = op_table.find(noun, "run" if noun == "deploy" else verb)
-    return None if row is None else {f.name for f in row.flags} | GLOBAL
+    return None if row is None else {f.name for f in row.flags} | GLOBAL | ({"--watch"} if row.watch else set())
 
 
 def wrong(text: str) -> list[str]:

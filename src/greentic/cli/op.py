@@ -7,13 +7,24 @@ envelope on stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from greentic.cli import op_table
-from greentic.cli.output import chosen_form, inert, print_failure, print_success
+from greentic.cli.output import (
+    FOR_PROGRAMS,
+    FORMS,
+    Form,
+    chosen_form,
+    inert,
+    print_failure,
+    print_hint,
+    print_success,
+)
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
@@ -65,15 +76,16 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     from greentic.telemetry.tracing import whole
 
     form = chosen_form(options.output)
+    watched = bool(arguments.pop("watch", False)) and not options.schema
     try:
         with whole(f"gtc op {verb.noun} {verb.verb}"):
-            result = _result(verb, arguments, options)
-        if form == "table" and verb.changes_member and verb.changes_member in result:
-            from greentic.cli.changes_view import show_changes
-
-            show_changes(result)
-        else:
-            print_success(form, verb.noun, verb.verb, result, "" if options.schema else _hint(verb, result))
+            call = _call(verb, arguments, options)
+            if watched:
+                _watch(form, verb, call, options)
+                return 0
+            reply = call()
+        result = reply_object(reply)
+        _print(form, verb, reply, result, options)
         if verb.changes_member and result.get(verb.changes_member) is True:
             return 2
         if verb.codes and not options.schema:
@@ -95,7 +107,44 @@ class _Usage(Exception):
     pass
 
 
-def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonObject:
+def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: Globals) -> None:
+    if form == "table" and verb.changes_member and verb.changes_member in result:
+        from greentic.cli.changes_view import show_changes
+
+        show_changes(result)
+        return
+    hint = "" if options.schema else _hint(verb, result)
+    if form in FOR_PROGRAMS or options.schema:
+        print_success("json" if form == "name" else form, verb.noun, verb.verb, result, hint)
+        return
+    from greentic.cli.picture import shown
+
+    if form == "name":
+        shown.print_names(_context(options), verb.noun, verb.verb, result)
+    elif shown.has_picture(verb.noun, verb.verb):
+        shown.show(form, _context(options), verb.noun, verb.verb, reply, result)
+        print_hint(hint)
+    else:
+        print_success(form, verb.noun, verb.verb, result, hint)
+
+
+def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals) -> None:
+    """Ask again and again: drawn in place at a terminal, a line each time for programs."""
+    from greentic.cli.picture.shown import WATCH_SECONDS, watch
+
+    context = _context(options)
+    if form not in FOR_PROGRAMS:
+        watch(context, call)  # type: ignore[arg-type]  # the one row that is watched
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            print_success(form, verb.noun, verb.verb, reply_object(call()), "")
+            sys.stdout.flush()
+            context.clock.sleep(WATCH_SECONDS)
+
+
+def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callable[[], object]:
+    """What is to be done for a command line: everything is read and checked by now, nothing was changed."""
     from greentic.cli import op_payload
     from greentic.operate.payload import read as read_payload
     from greentic.operate.payload import schema, unknown_keys
@@ -117,8 +166,10 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
         )
     if options.schema:
         if form is None or verb.schema_text:
-            return {"input_schema": verb.schema_text or f"{' and '.join(verb.required)} positional"}
-        return schema(form, description=verb.summary if verb.noun == "env" and verb.verb == "apply" else None)
+            told: JsonObject = {"input_schema": verb.schema_text or f"{' and '.join(verb.required)} positional"}
+        else:
+            told = schema(form, description=verb.summary if verb.noun == "env" and verb.verb == "apply" else None)
+        return lambda: told
     if verb.exclusive and options.answers is not None and given.fixed:
         raise InvalidArgument(
             f"{verb.noun} {verb.verb}: inline flags and --answers are mutually exclusive; use one or the other"
@@ -136,7 +187,7 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     function = _load(verb.call)
     context = _context(options)
     if form is None:
-        return reply_object(function(context, *(str(raw[p]) for p in verb.positionals)))
+        return lambda: function(context, *(str(raw[p]) for p in verb.positionals))
     if options.answers is not None:
         payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
     else:
@@ -144,14 +195,18 @@ def _result(verb: Verb, arguments: dict[str, object], options: Globals) -> JsonO
     payload = with_ulids(context, payload)
     if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
-        return reply_object(function(context, payload, options_form(**settings)))
-    result = reply_object(function(context, payload))
+        return lambda: function(context, payload, options_form(**settings))
     unknown = unknown_keys(form, whole)
-    if unknown:
+    if not unknown:
+        return lambda: function(context, payload)
+
+    def with_warning() -> JsonObject:
+        result = reply_object(function(context, payload))
         warnings = result.get("warnings")
-        told = list(warnings) if isinstance(warnings, list) else []
-        result = result | {"warnings": [*told, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
-    return result
+        before = list(warnings) if isinstance(warnings, list) else []
+        return result | {"warnings": [*before, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
+
+    return with_warning
 
 
 def _all_optional(verb: Verb) -> bool:
@@ -213,8 +268,8 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
         else:
             rest.append(word)
     output = values.get("--output")
-    if output not in (None, "json", "table"):
-        _exit_usage(f"invalid value '{output}' for '--output'; expected json or table")
+    if output not in (None, *FORMS):
+        _exit_usage(f"invalid value '{output}' for '--output'; expected one of {', '.join(FORMS)}")
     root, answers = values.get("--store-root"), values.get("--answers")
     return Globals(
         Path(root) if root else None, Path(answers) if answers else None, "--schema" in switches, output
@@ -230,7 +285,7 @@ def _is_directory_option(argv: list[str], word: str) -> bool:
         return False
     _, equals, value = word.partition("=")
     following = argv[argv.index(word) + 1 : argv.index(word) + 2]
-    return (value if equals else "".join(following)) not in ("json", "table")
+    return (value if equals else "".join(following)) not in FORMS
 
 
 def _attribute(flag: Flag) -> str:
@@ -249,6 +304,8 @@ def _parser(verb: Verb) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="plain values in order, or key=value")
+    if verb.watch:
+        parser.add_argument("--watch", action="store_true", help="ask again every two seconds, until interrupted")
     for flag in verb.flags:
         if flag.switch:
             parser.add_argument(flag.name, action="store_true", dest=_attribute(flag), help=flag.help)
@@ -262,10 +319,11 @@ def _parser(verb: Verb) -> argparse.ArgumentParser:
 def overview() -> str:
     """The help of `gtc op`."""
     lines = [
-        "usage: gtc op [--store-root DIR] [--answers FILE] [--schema] [--output json|table] NOUN VERB …",
+        "usage: gtc op [--store-root DIR] [--answers FILE] [--schema] [--output FORM] NOUN VERB …",
         "",
         "Author environments: what runs, from where, for whom. Reads and writes the store below",
-        "~/.greentic/environments unless --store-root says otherwise.",
+        "~/.greentic/environments unless --store-root says otherwise. FORM is table or wide (for people),",
+        "json or yaml (for programs; json where there is no terminal), or name (one a line).",
         "",
     ]
     for noun in op_table.nouns():

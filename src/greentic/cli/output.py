@@ -1,7 +1,8 @@
 """What programs print: one line of JSON for programs, tables and hints for people (formats: op 2).
 
 Rules:
-1. At a terminal the same result is shown as a table with the next step; `--output json|table` decides otherwise.
+1. At a terminal the same result is shown as a picture or a table with the next step; `--output` decides otherwise. What is no
+   terminal gets JSON, byte for byte the same whatever the terminal would show.
 2. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters are shown, not sent.
 """
 
@@ -13,7 +14,10 @@ from typing import Literal, TextIO
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
 
-Form = Literal["json", "table"]
+Form = Literal["json", "yaml", "table", "wide", "name"]
+FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
+FOR_PROGRAMS: tuple[Form, ...] = ("json", "yaml")
+"""Forms whose failures are told as JSON, too."""
 
 
 def inert(text: str) -> str:
@@ -26,16 +30,23 @@ def _written(character: str) -> str:
 
 
 def chosen_form(asked: str | None) -> Form:
-    if asked in ("json", "table"):
-        return "json" if asked == "json" else "table"
-    return "table" if sys.stdout.isatty() else "json"
+    return next((form for form in FORMS if form == asked), "table" if sys.stdout.isatty() else "json")
 
 
 def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: str) -> None:
     if form == "json":
         print(_line({"noun": noun, "op": verb, "result": result}, sys.stdout))
         return
+    if form == "yaml":
+        from greentic.deployer.env_render import yaml_of
+
+        print(yaml_of({"noun": noun, "op": verb, "result": result}), end="")
+        return
     show_table(result)
+    print_hint(hint)
+
+
+def print_hint(hint: str) -> None:
     if hint:
         print(f"\nnext: {inert(hint)}")
 
@@ -49,7 +60,7 @@ def _line(envelope: JsonObject, stream: TextIO) -> str:
 
 
 def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> None:
-    if form == "json":
+    if form in FOR_PROGRAMS:
         told: JsonObject = {"kind": error.kind, "message": str(error)}
         if error.hint:
             told["hint"] = error.hint

@@ -48,6 +48,8 @@ class Verb(NamedTuple):
     """A member of the result that, when true, makes the exit code 2: there is something to do."""
     codes: str = ""
     """`module:name` of exit codes by the result's `state`; a state that is not among them is 0."""
+    watch: bool = False
+    """Whether `--watch` asks again and again, until it is interrupted."""
     hint: str = ""
     """The next step, shown at a terminal after success; fields of the result stand in braces."""
 

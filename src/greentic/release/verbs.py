@@ -23,7 +23,7 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--yes", "", "accepted for scripts; nothing is asked", switch=True),
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
     Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
-         "gtc op env status prod --at http://127.0.0.1:8080", flags=(AT,)),
+         "gtc op env status prod --at http://127.0.0.1:8080 --watch", flags=(AT,), watch=True),
     Verb("env", "verify", f"{_V}:verify", f"{_V}:EnvVerifyPayload", "what workers prove that they serve, field by field",
          "gtc op env verify prod --at http://127.0.0.1:8080 --proof-key 21fe…", codes=f"{_V}:CODES",
          flags=(AT, Flag("--proof-key", "proof_keys", "who must have signed: a key id, or a file of public keys", "FILE|ID", repeat=True))),

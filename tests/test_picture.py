@@ -1,0 +1,236 @@
+"""What a person sees: pictures as pure functions of a document and a width, and the forms that the programs print."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Author
+from greentic.cli.picture import env_picture
+from greentic.cli.picture.status_picture import Before, env_status
+from greentic.cli.picture.table_layout import Column, Line, Table, cell, laid_out
+from greentic.cli.picture.words import age, bar
+from greentic.ground.documents import replace
+from greentic.ground.yaml import parse_yaml
+from greentic.operate import bundles
+from greentic.release.env_status import EnvStatus, RevisionLine, WorkerLine
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202eevil\n\r" + "x" * 300
+
+
+@pytest.fixture
+def env(author, hello):
+    author.create()
+    deployment, first = author.deployed(
+        hello, uri="https://bundles.example.com/hello.gtbundle?token=secret", bundle_id="bot"
+    )
+    second = author.warm(author.stage(deployment, hello))
+    author.stage(deployment, hello)
+    author.route(deployment, (first, 9000), (second, 1000), key="two")
+    return author.context.store.load("local")
+
+
+def lines(blocks, width: int | None) -> list[str]:
+    return ["".join(part.text for part in line) for line in laid_out(blocks, width)]
+
+
+def test_an_environment_is_a_picture(env, store):
+    told = lines(env_picture.environment(env, store.clock.now_ns()), 120)
+    text = "\n".join(told)
+    first = next(line for line in told if "bot@1" in line)
+    assert "█████████░  90%" in first and "ready" in first
+    assert env.revisions[0].bundle_digest.removeprefix("sha256:")[:12] in first
+    assert env.revisions[0].bundle_digest.removeprefix("sha256:")[:13] not in text
+    assert "bundles.example.com/hello.gtbundle" in first and "secret" not in text
+    assert "█░░░░░░░░░  10%" in next(line for line in told if "bot@2" in line)
+    assert "staged" in next(line for line in told if "bot@3" in line)
+    assert env.revisions[0].revision_id not in text
+    wide = lines(env_picture.environment(env, store.clock.now_ns(), wide=True), None)
+    assert all(any(r.revision_id in line for line in wide) for r in env.revisions)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_a_narrow_terminal_drops_columns_and_no_characters(env, store, width):
+    pictures = (
+        env_picture.environment(env, store.clock.now_ns()),
+        env_picture.revisions(env, store.clock.now_ns()),
+        env_picture.deployments(env, store.clock.now_ns()),
+        env_picture.traffic(env, env.bundles[0].deployment_id, store.clock.now_ns()),
+    )
+    for blocks in pictures:
+        told = lines(blocks, width)
+        assert width < 40 or max(map(len, told)) <= width
+    for blocks in pictures[:2]:
+        if width >= 40:
+            assert any("bot@1" in line and "90%" in line for line in lines(blocks, width))
+
+
+def test_threat_terminal_escapes_hostile_names_are_shown_inert(env, store):
+    revision = replace(env.revisions[0], bundle_id=HOSTILE, bundle_source_uri="https://x/" + HOSTILE)
+    deployment = replace(env.bundles[0], bundle_id=HOSTILE, customer_id=HOSTILE)
+    hostile = replace(env, name=HOSTILE, bundles=[deployment], revisions=[revision, *env.revisions[1:]])
+    for width in (40, 120, None):
+        for blocks in (
+            env_picture.environment(hostile, store.clock.now_ns()),
+            env_picture.deployments(hostile, store.clock.now_ns(), wide=True),
+            env_picture.revisions(hostile, store.clock.now_ns(), wide=True),
+        ):
+            told = lines(blocks, width)
+            assert not any(not c.isprintable() for line in told for c in line)
+            assert any("\\x1b" in line for line in told) or width == 40  # there a name may have four cells
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=60), st.text("0123456789ABCDEF", min_size=26, max_size=26), st.text(max_size=60)),
+        max_size=5,
+    ),
+    st.integers(40, 150),
+)
+def test_ids_stand_in_one_piece_and_nothing_is_wider_than_the_terminal(rows, width):
+    table = Table(
+        (Column("name"), Column("id", whole=True), Column("more", 1)), [[cell(t) for t in row] for row in rows]
+    )
+    told = lines([table, Line([cell(row[2]) for row in rows])], width)
+    from rich.cells import cell_len
+
+    assert all(cell_len(line.rstrip()) <= width for line in told)
+    for _, ulid, _ in rows:
+        assert any(ulid in line for line in told)
+
+
+@given(st.integers(-5, 10_005))
+def test_a_bar_shows_what_is_not_nothing_and_is_full_for_the_whole_alone(bps):
+    assert len(bar(bps)) == 10
+    assert ("█" in bar(bps)) == (bps > 0) and ("░" in bar(bps)) == (bps < 10_000)
+
+
+def test_ages():
+    now = 1_700_000_000_000_000_000
+    assert age("2023-11-14T22:13:13.123456789Z", now) == "7s"
+    assert age("2023-11-11t22:13:13z", now) == "3d"
+    assert age("2023-11-14T22:13:21+01:00", now) == "59m"
+    assert age("2030-01-01T00:00:00Z", now) == "0s" and age(None, now) == "" and age("then", now) == ""
+
+
+def status(turns: int, *, error: str | None = None) -> EnvStatus:
+    worker = WorkerLine(
+        at="http://10.0.0.7:8080", answers=error is None, error=error, desired_generation=8, desired_digest="sha256:" + "b" * 64,
+        serving_generation=7, serving_digest="sha256:" + "a" * 64, unavailable=[],
+    )  # fmt: skip
+    line = RevisionLine(
+        deployment_id="d",
+        revision_id="r",
+        weight_bps=9000,
+        measured_bps=8800,
+        turns=turns,
+        failures=turns // 10,
+        in_flight=3,
+        parked=4,
+    )
+    return EnvStatus(environment_id="local", workers=[worker], revisions=[line])
+
+
+def test_the_live_view_tells_generations_shares_rates_and_errors(env):
+    text = "\n".join(lines(env_status(env, status(100), Before(status(40), 2.0)), 120))
+    for told in ("7 aaaaaaaaaaaa", "8 bbbbbbbbbbbb", "behind", "90%", "88%", "30.0", "10 (10%)"):
+        assert told in text
+    assert "30.0" not in "\n".join(lines(env_status(env, status(10), Before(status(40), 2.0)), 120)), (
+        "counts began anew"
+    )
+    assert "refused \\x1b" in "\n".join(lines(env_status(env, status(1, error="refused \x1b")), 120))
+
+
+# -- programs -------------------------------------------------------------------------------------------------------
+
+
+def at_terminal(columns: int, words: list[str], **environ: str) -> str:
+    """What `gtc` writes to a terminal of a width."""
+    ours, theirs = pty.openpty()
+    collected: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while data := os.read(ours, 65536):
+                collected.append(data)
+        except OSError:
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    command = [sys.executable, "-m", "greentic.cli.gtc", *words]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": str(columns), "TERM": "xterm"} | environ
+    ) as process:  # fmt: skip
+        assert process.wait() == 0
+    os.close(theirs)
+    reader.join()
+    os.close(ours)
+    return b"".join(collected).decode()
+
+
+@pytest.mark.e2e
+def test_at_a_terminal_of_forty_columns_and_without_one(env, store):
+    words = ["op", "--store-root", str(store.root), "env", "show", "local"]
+    coloured = at_terminal(40, words)
+    assert "\x1b[" in coloured and "bot@1" in coloured
+    plain = at_terminal(40, words, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", plain)
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", plain)
+    assert max(map(len, stripped.splitlines())) <= 40 and "90%" in stripped
+    run = subprocess.run([sys.executable, "-m", "greentic.cli.gtc", *words], capture_output=True, text=True, check=True)
+    assert run.stdout.count("\n") == 1
+    assert json.loads(run.stdout)["result"]["environment"]["environment_id"] == "local"
+
+
+def told(capsys, store, *words: str) -> str:
+    from greentic.cli import op
+
+    assert op.main(["--store-root", str(store.root), *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_each_form(env, store, capsys):
+    shown = told(capsys, store, "env", "show", "local")
+    assert shown == told(capsys, store, "env", "show", "local", "--output", "json"), "no terminal: JSON"
+    assert parse_yaml(told(capsys, store, "env", "show", "local", "--output", "yaml").encode()) == json.loads(shown)
+    assert told(capsys, store, "revisions", "list", "local", "--output", "name") == "bot@1\nbot@2\nbot@3\n"
+    assert told(capsys, store, "bundles", "list", "local", "--output", "name") == "bot\n"
+    assert told(capsys, store, "env", "list", "--output", "name") == "local\n"
+    assert told(capsys, store, "env", "show", "local", "--output", "name") == "local\n"
+    split = told(capsys, store, "traffic", "show", "local", "--deployment", "bot", "--output", "name")
+    assert split == "bot@1\nbot@2\n"
+    wide = told(capsys, store, "revisions", "list", "local", "--output", "wide")
+    assert all(any(r.revision_id in line for line in wide.splitlines()) for r in env.revisions)
+    assert "bot@2" in told(capsys, store, "env", "status", "local", "--output", "table")
+
+
+def test_a_name_that_would_begin_a_line_of_its_own_does_not(author: Author, store, capsys):
+    author.create()
+    document = store.paths("local").environment
+    author.add("bot")
+    document.write_text(document.read_text().replace('"bot"', '"bot\\u001b[31m\\u2028x"'))
+    if not store.survey()[0]:
+        pytest.fail("such a document loads, and is to be shown")
+    assert told(capsys, store, "bundles", "list", "local", "--output", "name") == "bot\\x1b[31m\\u2028x\n"
+
+
+def test_lists_of_nothing(author: Author, store, capsys):
+    author.create()
+    assert bundles.list_deployments(author.context, "local").deployments == []
+    for words in (
+        ("bundles", "list", "local"),
+        ("revisions", "list", "local"),
+        ("env", "show", "local"),
+        ("env", "list"),
+    ):
+        assert told(capsys, store, *words, "--output", "table").strip()
