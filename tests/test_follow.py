@@ -21,10 +21,11 @@ from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
+from greentic.operate import delivery
 from greentic.telemetry.counts import BOUNDS, Counts, quantile
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
-from greentic.worker.candidate import read_candidate
+from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
@@ -253,6 +254,41 @@ def test_a_document_that_is_refused_changes_nothing_and_the_next_good_one_heals(
     path.write_bytes(good)
     author.deployed(hello, bundle_id="two", prefixes=("/two",))
     assert living.later() and living.routes == ["/one", "/two"] and living.told[-1]["error"] is None
+
+
+def test_threat_rollback_an_older_generation_leaves_the_newer_one_serving(author, hello):
+    author.create().deployed(hello, prefixes=("/one",))
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="warn"))
+    path, living = document(author), Living(booted(author.context.store))
+    old = path.read_bytes()
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+    serving, good = living.serving.activation, path.read_bytes()
+    path.write_bytes(old)
+    assert not living.later() and living.serving.activation is serving
+    assert (
+        "has generation" in str(living.told[-1]["error"]) and living.told[-1]["serving"] != living.told[-1]["desired"]
+    )
+    path.write_bytes(good)
+    author.deployed(hello, bundle_id="three", prefixes=("/three",))
+    assert living.later() and living.routes == ["/one", "/three", "/two"] and living.told[-1]["error"] is None
+
+
+def test_an_editor_who_writes_while_another_change_is_provisioned_is_not_missed(living, author, hello, monkeypatch):
+    steps = living.follower._steps
+
+    def provision_slowly(found: Candidate) -> Activation:
+        made = steps.provision(found)
+        if found.env.deployment(deployment).bundle_id == "two" and not edited:
+            edited.append(author.deployed(hello, bundle_id="three", prefixes=("/three",)))
+        return made
+
+    edited: list[object] = []
+    deployment, _ = author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    living.follower._steps = steps._replace(provision=provision_slowly)
+    assert living.follower.look() and living.routes == ["/one", "/two"] and edited
+    assert living.told[-1]["serving"] == living.told[-1]["desired"]
+    assert living.follower.look() and living.routes == ["/one", "/three", "/two"]
 
 
 def test_twenty_documents_in_a_row_leave_the_last_one_serving(living, author, hello):
