@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
+import threading
 import time
 from pathlib import Path
 
-from measure import Row, spread, timed
+from measure import POST_LUA, Row, spread, timed, wrk
 
 from conftest import Author, make_bundle
 from greentic.activate.dispatch import Choice, Dispatcher
@@ -57,6 +59,61 @@ def follow_rows(scratch: Path) -> list[Row]:
         seconds = _choosing(number)
         rows.append((f"choosing one of {number} revisions", spread(seconds, 1e6, " µs"), "", "", target))
     return rows
+
+
+def swap_rows(scratch: Path) -> list[Row]:
+    """A new revision of a bundle that is in the cache until it serves, and what such changes cost the others meanwhile."""
+    root = scratch / "swap"
+    author = Author(Context(EnvironmentStore(root / "author"))).create()
+    bundle = make_bundle(root, {"app": made_pack(0)})
+    author.deployed(bundle, bundle.as_uri())
+    document = json_object(author.context.store.load("local"))
+    deployment, revision, split = (document[key][0] for key in ("bundles", "revisions", "traffic_splits"))  # type: ignore[index, call-overload]
+    text, count = json.dumps([deployment, revision, split]), itertools.count()
+
+    def changed() -> bytes:
+        number = next(count)
+        rows = json.loads(text.replace(revision["revision_id"], ulid_from_int(number + 1)))
+        rows[2]["generation"] += number
+        return pretty(
+            from_json(Environment, document | {"bundles": rows[:1], "revisions": rows[1:2], "traffic_splits": rows[2:]})
+        )
+
+    worker = Worker(root / "worker", changed(), processes=1)
+    post = root / "post.lua"
+    post.write_text(POST_LUA)
+    took, quiet, swapping = [], [], []
+    try:
+        for _ in range(9):
+            told = worker.log.read_text().count("serving generation ")
+            began = time.perf_counter()
+            worker.follow(changed())
+            while worker.log.read_text().count("serving generation ") == told:
+                time.sleep(0.001)
+            took.append(time.perf_counter() - began)
+        for _ in range(3):
+            quiet.append(wrk(worker.port, "/", 16, post)[1])
+            ends = threading.Event()
+            flips = threading.Thread(
+                target=lambda ends=ends: [worker.follow(changed()) and None for _ in iter(lambda: ends.wait(0.2), True)]
+            )
+            flips.start()
+            swapping.append(wrk(worker.port, "/", 16, post)[1])
+            ends.set()
+            flips.join()
+    finally:
+        worker.stop()
+    ratio = statistics.median(a / b for a, b in zip(swapping, quiet, strict=True))
+    return [
+        ("a new revision of a cached bundle, until it serves", spread(took), "", "", "≤ 100 ms and compiling"),
+        (
+            "p99 of turns while such changes come every 200 ms, 16 connections",
+            spread(swapping, 1),
+            f"quiet {spread(quiet, 1)}",
+            f"{ratio:.1f} ×",
+            "≤ 2 ×",
+        ),
+    ]
 
 
 def _choosing(number: int) -> list[float]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from components import component_rows
 from console import console_rows
 from delivery import delivery_rows
-from living import follow_rows, storm_rows
+from living import follow_rows, storm_rows, swap_rows
 from measure import (
     BIN,
     MIB,
@@ -278,6 +278,7 @@ def main() -> None:
             delivery_rows,
             cluster_rows,
             follow_rows,
+            swap_rows,
             telemetry_rows,
             published_rows,
             storm_rows,
