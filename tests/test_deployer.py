@@ -141,7 +141,7 @@ def test_a_rollout_belongs_to_the_deployer_and_the_plain_warm_asks_no_cluster(bo
 
 
 def test_warming_with_a_rollout_says_that_the_cluster_was_asked(bound, cluster, monkeypatch):
-    monkeypatch.setattr(rollout, "_apply_pair", lambda *_: cluster.list("Deployment", None))
+    monkeypatch.setattr(rollout, "apply_pair", lambda *_: cluster.list("Deployment", None))
     deployment = bound.context.store.load(E).bundles[0].deployment_id
     staged = bound.stage(deployment, _bundle(bound))
     told = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=staged, rollout=True))

@@ -29,7 +29,7 @@ COOKIE_SECONDS = 30 * 86_400
 KEY_BYTES = 16
 _KEY_MARK = "k."
 _KEY_CHARS = 22
-_MINTED = 256
+_MINTED = 2048
 """How many keys are tried for one that belongs to a wanted revision."""
 
 

@@ -31,11 +31,10 @@ def proof_key(
     why = ""
     for place in reversed(places):  # the last one is the user's, if there is one
         path = place / PROOF_KEY
-        if path.exists():
-            return _read(path)
         try:
-            disk.make_directory(place, 0o700)
-            write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
+            if not path.exists():  # which raises where the way there is closed
+                disk.make_directory(place, 0o700)
+                write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
         except OSError as error:
             why = f"`{path}`: {error.strerror}"
             continue
