@@ -158,7 +158,7 @@ def test_tables_and_hints_for_people(tmp_path):
     failed = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "show", "nope")
     assert failed.returncode == 1 and "error (not-found)" in failed.stderr and "next: " in failed.stderr
     listed = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "list")
-    assert "environments" in listed.stdout and "prod" in listed.stdout
+    assert "environment " in listed.stdout and "prod" in listed.stdout
 
 
 def test_a_verb_loads_only_what_it_needs(tmp_path):

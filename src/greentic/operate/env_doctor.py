@@ -14,6 +14,7 @@ from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
+from greentic.history.line_chain import breaks
 from greentic.materialize.placed import is_bootable, verified_packs
 from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, version_tuple
 from greentic.model.environment import Environment
@@ -129,6 +130,19 @@ def stale_revisions(env: Environment, paths: EnvPaths) -> list[StaleRevision]:
     return found
 
 
+def _audit_findings(paths: EnvPaths) -> list[Finding]:
+    """Where lines of the log were changed, moved or taken out."""
+    try:
+        lines = paths.audit.read_bytes().splitlines() if paths.audit.exists() else []
+    except OSError as error:
+        return [Finding(kind="audit-unreadable", message=f"`{paths.audit}`: {error.strerror}")]
+    fix = "compare with a copy of the log; what follows is chained again"
+    return [
+        Finding(kind="audit-chain", message=f"{paths.audit.name}, line {b.number}: {b.why}", fix=fix)
+        for b in breaks(lines)
+    ]
+
+
 def doctor(context: Context, env_id: str) -> Examined | Unloadable:
     """Everything that is wrong, or may be, without changing it."""
     env_id = check_env_id(env_id, field="env_id")
@@ -145,7 +159,9 @@ def doctor(context: Context, env_id: str) -> Examined | Unloadable:
             backups=[p.name for p in sorted(paths.backups.glob("environment.json.*.bak"))[-5:]],
             checked_at=checked_at,
         )
-    findings = [*_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths)]
+    findings = [
+        *_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths), *_audit_findings(paths),
+    ]  # fmt: skip
     stale = [
         replace(
             s,

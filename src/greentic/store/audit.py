@@ -9,7 +9,8 @@ Rules:
 4. If the intent cannot be written, nothing is changed. If the event cannot be written after a change, the verb fails with
    kind `audit`.
 5. Lines go from the beginning only, by retention; the event of who cut the log tells how many, and the sha256 of the last one that went.
-6. A line holds what the verb made of its payload, never the payload; a text in it that holds a secret is withheld.
+6. Each line carries the sha256 of the line before it (`history/line_chain.py` reads that back).
+7. A line holds what the verb made of its payload, never the payload; a text in it that holds a secret is withheld.
 """
 
 from __future__ import annotations
@@ -228,7 +229,19 @@ class AuditLog:
 
     def _append(self, line: JsonObject) -> None:
         self._disk.make_directory(self._paths.audit.parent)
-        self._disk.append(self._paths.audit, compact(line) + b"\n")
+        before = self._last_line()
+        chained = line if before is None else line | {"previous_line": f"sha256:{hashlib.sha256(before).hexdigest()}"}
+        self._disk.append(self._paths.audit, compact(chained) + b"\n")
+
+    def _last_line(self) -> bytes | None:
+        """The last line without its end, also one that was cut short; nothing for none, or one beyond all measure."""
+        if not self._paths.audit.exists():
+            return None
+        with self._paths.audit.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().splitlines()
+        return lines[-1] if lines and (len(lines) > 1 or size <= _TAIL_BYTES) else None
 
 
 def outcome_of(error: GreenticError | None) -> Outcome:

@@ -1,0 +1,156 @@
+"""The history of an environment: the chain of its audit, the log as people read it, and what differs between generations."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Author
+from greentic.ground.errors import NotFound
+from greentic.history.compare import differences
+from greentic.history.line_chain import PREVIOUS, breaks
+from greentic.history.trail import entries, told
+from greentic.operate import env, env_doctor
+from greentic.operate.change import Context
+from greentic.release.env_log import EnvDiffPayload, EnvLogPayload, diff, log
+from greentic.release.env_prune import EnvPrunePayload, prune
+from greentic.store.environments import EnvironmentStore
+
+
+@pytest.fixture
+def busy(author: Author, hello) -> Author:
+    author.create()
+    deployment, first = author.deployed(hello)
+    second = author.warm(author.stage(deployment, hello))
+    author.route(deployment, (first, 5000), (second, 5000), key="half")
+    return author
+
+
+def lines(author: Author) -> list[bytes]:
+    return author.context.store.paths("local").audit.read_bytes().splitlines()
+
+
+def test_each_line_tells_which_was_before_it(busy):
+    assert len(lines(busy)) > 10 and breaks(lines(busy)) == []
+    assert sum(PREVIOUS in json.loads(line) for line in lines(busy)) == len(lines(busy)) - 1
+    assert not [f for f in env_doctor.doctor(busy.context, "local").findings if f.kind.startswith("audit")]
+
+
+@pytest.mark.parametrize("harm", ["removed", "changed", "reordered", "first removed", "cut short", "unchained"])
+def test_threat_audit_edited_what_was_done_to_the_log_shows(busy, harm):
+    told = lines(busy)
+    if harm == "removed":
+        del told[4]
+    elif harm == "first removed":
+        del told[0]
+    elif harm == "changed":
+        told[4] = told[4].replace(b'"uid":', b'"uid":1')
+    elif harm == "reordered":
+        told[4:6] = reversed(told[4:6])
+    elif harm == "cut short":
+        told[4] = told[4][:40]
+    else:
+        told = [
+            json.dumps({k: v for k, v in json.loads(t).items() if k != PREVIOUS or n < 5}).encode()
+            for n, t in enumerate(told)
+        ]
+    assert breaks(told)
+    busy.context.store.paths("local").audit.write_bytes(b"\n".join(told) + b"\n")
+    found = [f for f in env_doctor.doctor(busy.context, "local").findings if f.kind == "audit-chain"]
+    assert found and "line" in found[0].message and log(busy.context, EnvLogPayload(environment_id="local")).breaks
+    before = len(found)
+    busy.add("more", ("/more",))  # what follows is chained to what is there now
+    assert len([f for f in env_doctor.doctor(busy.context, "local").findings if f.kind == "audit-chain"]) == before
+
+
+def test_a_line_that_a_kill_cut_short_is_told_and_the_next_one_follows_it(busy):
+    path = busy.context.store.paths("local").audit
+    with path.open("ab") as file:
+        file.write(b'{"schema":"greentic.au')
+    busy.add("more", ("/more",))
+    assert [b.number for b in breaks(lines(busy))] == [
+        next(n for n, t in enumerate(lines(busy), 1) if t.endswith(b"au"))
+    ]
+
+
+def test_lines_of_a_program_that_does_not_chain_begin_a_new_stretch(author, hello):
+    author.create()
+    path = author.context.store.paths("local").audit
+    path.write_bytes(
+        b"".join(
+            json.dumps({k: v for k, v in json.loads(t).items() if k != PREVIOUS}).encode() + b"\n"
+            for t in lines(author)
+        )
+    )
+    author.add("more", ("/more",))
+    assert breaks(lines(author)) == []
+
+
+def test_a_log_that_retention_cut_is_whole(busy):
+    busy.context.store.clock.sleep(40 * 86_400)
+    busy.add("late", ("/late",))
+    before = len(lines(busy))
+    prune(busy.context, EnvPrunePayload(environment_id="local", audit_days=7))
+    assert len(lines(busy)) < before and breaks(lines(busy)) == []
+    assert breaks(lines(busy)[1:])
+
+
+def test_two_who_write_at_once_leave_one_chain(busy):
+    def work(number: int) -> None:
+        Author(patient).add(f"b{number}", (f"/b{number}",))
+
+    patient = Context(EnvironmentStore(busy.context.store.root))  # with a clock that goes
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+    assert breaks(lines(busy)) == []
+
+
+@given(st.lists(st.binary(max_size=40).filter(lambda b: b"\n" not in b), max_size=6))
+def test_any_log_is_read(raw):
+    assert len(breaks(raw)) <= len(raw) and len(entries(raw)) <= len(raw)
+
+
+def test_the_log_tells_who_did_what(busy):
+    found = log(busy.context, EnvLogPayload(environment_id="local", last=3))
+    assert [c.verb for c in found.changes] == ["revisions stage", "revisions warm", "traffic set"]
+    assert found.older == len(entries(lines(busy))) - 3 and found.breaks == 0
+    assert all(c.outcome == "ok" and c.who and c.at for c in found.changes)
+    with pytest.raises(NotFound):
+        log(busy.context, EnvLogPayload(environment_id="elsewhere"))
+    assert len(told({"a": "x" * 500, "b": {}, "c": list(range(1000))})) <= 120
+
+
+def test_what_differs_between_two_generations(busy):
+    found = diff(busy.context, EnvDiffPayload(environment_id="local"))
+    (entry,) = [d for d in found.differences if d.path.endswith("entries") or "].entries" in d.path][:1]
+    assert entry.path.startswith("traffic_splits[") and found.to_generation > found.from_generation
+    same = diff(busy.context, EnvDiffPayload(environment_id="local", from_generation=1, to_generation=1))
+    assert same.differences == []
+    with pytest.raises(NotFound, match="generation 77") as error:
+        diff(busy.context, EnvDiffPayload(environment_id="local", from_generation=77))
+    assert error.value.hint
+    env.create(busy.context, env.EnvCreatePayload(environment_id="new", name="new"))
+    with pytest.raises(NotFound, match="no backup"):
+        diff(busy.context, EnvDiffPayload(environment_id="new"))
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=4), lambda i: st.lists(i, max_size=3) | st.dictionaries(st.text(max_size=3), i, max_size=3), max_leaves=8)  # fmt: skip
+
+
+@given(JSON, JSON)
+def test_only_what_differs_is_told(before, after):
+    assert differences(before, before) == []
+    if json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True) and not (
+        isinstance(before, dict) and isinstance(after, dict)
+    ):
+        assert differences(before, after)
+
+
+def test_records_are_told_by_their_id():
+    before = {"revisions": [{"revision_id": "A", "lifecycle": "ready"}, {"revision_id": "B", "lifecycle": "ready"}]}
+    after = {"revisions": [{"revision_id": "B", "lifecycle": "failed"}, {"revision_id": "A", "lifecycle": "ready"}]}
+    assert [tuple(d) for d in differences(before, after)] == [("revisions[B].lifecycle", "ready", "failed")]
