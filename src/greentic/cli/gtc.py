@@ -12,6 +12,7 @@ COMMANDS = {
     "flow": ("greentic.cli.flow", "run a flow on the spot, and find what is wrong with it"),
     "cache": ("greentic.cli.cache", "the bundles that this user's workers share"),
     "console": ("greentic.cli.console", "a page on this machine: what runs, why, how well, what changed, and a chat"),
+    "completion": ("greentic.cli.completion", "completing commands in a shell: bash, zsh or fish"),
     "distributor": ("greentic.cli.distributor", "serve a directory of bundles to workers"),
 }
 
@@ -56,8 +57,16 @@ def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
+    if argv[0] == "complete":  # asked by the scripts of `gtc completion`
+        from greentic.cli.completion import complete
+
+        return complete(argv[1:], COMMANDS)
     if argv[0] not in COMMANDS:
-        print(f"error: unrecognized subcommand '{argv[0]}'\n\n{usage()}", file=sys.stderr)
+        from greentic.cli.suggest import did_you_mean
+
+        print(
+            f"error: unrecognized subcommand '{argv[0]}'{did_you_mean(argv[0], COMMANDS)}\n\n{usage()}", file=sys.stderr
+        )
         return 2
     import importlib
 

@@ -25,6 +25,7 @@ from greentic.cli.output import (
     print_hint,
     print_success,
 )
+from greentic.cli.suggest import did_you_mean
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
@@ -54,7 +55,8 @@ def main(argv: list[str]) -> int:
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
-        return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}")
+        meant = did_you_mean(noun, op_table.nouns())
+        return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}{meant}")
     if noun == "deploy":
         verb = op_table.find("deploy", "run")
     else:
@@ -63,8 +65,9 @@ def main(argv: list[str]) -> int:
             return 0 if rest else 2
         verb = op_table.find(noun, rest[0])
         if verb is None:
-            known = ", ".join(v.verb for v in op_table.VERBS if v.noun == noun)
-            return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {known}")
+            known = [v.verb for v in op_table.VERBS if v.noun == noun]
+            meant = did_you_mean(rest[0], known)
+            return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}")
         rest = rest[1:]
     if verb is None:
         return _usage(f"unrecognized subcommand '{noun}'")
@@ -292,10 +295,19 @@ def _attribute(flag: Flag) -> str:
     return flag.name.lstrip("-").replace("-", "_")
 
 
+class _VerbParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A flag that nobody knows is told with the nearest one."""
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
+        if unknown != message and unknown.startswith("-"):
+            message += did_you_mean(unknown, [name for name in self._option_string_actions if name.startswith("--")])
+        super().error(message)
+
+
 def _parser(verb: Verb) -> argparse.ArgumentParser:
     name = verb.noun if verb.noun == "deploy" else f"{verb.noun} {verb.verb}"
     positionals = " ".join(f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
-    parser = argparse.ArgumentParser(
+    parser = _VerbParser(
         prog=f"gtc op {name}",
         usage=f"gtc op {name} {positionals} [key=value …] [flags] [--answers FILE]",
         description=verb.summary + ".",

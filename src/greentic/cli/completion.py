@@ -1,0 +1,129 @@
+"""`gtc completion SHELL`, and what its scripts ask: the words that may stand where the cursor is.
+
+Rules:
+1. The answer comes from the table of verbs that help is printed from, and from the store: environments, bundles, revisions as
+   `bundle@3`. Nothing is asked over a network, and nothing is written.
+2. Completing never fails: what cannot be read has no candidates.
+3. A candidate is a word that a shell takes as it stands; names of others that are not are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from greentic.ground.errors import GreenticError
+
+_WORD = re.compile(r"[A-Za-z0-9@._:/=-]{1,128}\Z")
+SCRIPTS = {
+    "bash": """# gtc completion bash > ~/.local/share/bash-completion/completions/gtc
+COMP_WORDBREAKS=${COMP_WORDBREAKS//@}
+_gtc() {
+  local IFS=$'\\n'
+  COMPREPLY=($(gtc complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o default -F _gtc gtc
+""",
+    "zsh": """#compdef gtc
+# gtc completion zsh > "${fpath[1]}/_gtc"
+_gtc() {
+  local -a found
+  found=("${(@f)$(gtc complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  compadd -- $found
+}
+compdef _gtc gtc
+""",
+    "fish": """# gtc completion fish > ~/.config/fish/completions/gtc.fish
+complete -c gtc -f -a '(gtc complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
+""",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run `gtc completion <argv>`; returns the exit code."""
+    if len(argv) != 1 or argv[0] not in SCRIPTS:
+        print(
+            f"usage: gtc completion {'|'.join(SCRIPTS)}",
+            file=sys.stdout if argv in (["-h"], ["--help"]) else sys.stderr,
+        )
+        return 0 if argv in (["-h"], ["--help"]) else 2
+    print(SCRIPTS[argv[0]], end="")
+    return 0
+
+
+def complete(argv: list[str], commands: Iterable[str]) -> int:
+    """Run `gtc complete -- WORDS…`, the last of which is the one that is being typed."""
+    words = argv[1:] if argv[:1] == ["--"] else argv
+    before, typed = words[:-1], words[-1] if words else ""
+    for word in candidates(before, typed, commands):
+        if word.startswith(typed) and _WORD.match(word):
+            print(word)
+    return 0
+
+
+def candidates(before: list[str], typed: str, commands: Iterable[str] = ()) -> list[str]:
+    """What may come after some words; more than fits what is typed, which the caller looks at."""
+    if not before:
+        return list(commands)
+    if before[0] == "completion":
+        return list(SCRIPTS)
+    return _of_op(before[1:], typed) if before[0] == "op" else []
+
+
+def _of_op(before: list[str], typed: str) -> list[str]:
+    from greentic.cli import op_table
+
+    root, words = _without_root(before)
+    if not words:
+        return op_table.nouns()
+    verb = op_table.find("deploy", "run") if words[0] == "deploy" else None
+    if verb is None:
+        if len(words) == 1:
+            return [v.verb for v in op_table.VERBS if v.noun == words[0]]
+        verb = op_table.find(words[0], words[1])
+    if verb is None:
+        return []
+    if typed.startswith("-"):
+        own = [*(f.name for f in verb.flags), *(["--watch"] if verb.watch else [])]
+        return [*own, "--output", "--answers", "--schema", "--store-root", "--help"]
+    if words[-1] == "--output":
+        return ["table", "wide", "json", "yaml", "name"]
+    given = [w for w in words[1 if verb.noun == "deploy" else 2 :] if not w.startswith("-")]
+    if words[-1] == "--env" or (verb.positionals and not given):
+        return _environments(root)
+    named = words[words.index("--env") + 1] if "--env" in words[:-1] else given[0] if given else ""
+    return _names(root, named)
+
+
+def _without_root(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The store that was named, and the words without that."""
+    if "--store-root" in words[:-1]:
+        at = words.index("--store-root")
+        return Path(words[at + 1]), [*words[:at], *words[at + 2 :]]
+    return None, words
+
+
+def _environments(root: Path | None) -> list[str]:
+    with contextlib.suppress(OSError, GreenticError):
+        return sorted(path.parent.name for path in _store(root).glob("*/environment.json"))
+    return []
+
+
+def _names(root: Path | None, env_id: str) -> list[str]:
+    """The bundles of an environment, and its revisions as verbs take them."""
+    from greentic.store.environments import EnvironmentStore
+
+    with contextlib.suppress(OSError, GreenticError):
+        env = EnvironmentStore(_store(root)).load(env_id)
+        live = [r for r in env.revisions if r.lifecycle != "archived"]
+        return [*sorted({d.bundle_id for d in env.bundles}), *(f"{r.bundle_id}@{r.sequence}" for r in live)]
+    return []
+
+
+def _store(root: Path | None) -> Path:
+    from greentic.store.layout import default_store_root
+
+    return root or default_store_root()
