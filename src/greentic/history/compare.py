@@ -2,7 +2,8 @@
 
 Rules:
 1. Records in lists are the same record when their id is the same, wherever they stand; other lists are compared as a whole.
-2. A place is written as one would say it: `revisions[01J…].lifecycle`.
+2. In an object `null` and nothing are the same, as in these documents; false is not 0.
+3. A place is written as one would say it: `revisions[01J…].lifecycle`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,16 @@ def differences(before: Json, after: Json, path: str = "") -> list[Difference]:
             for name in [*old, *(n for n in new if n not in old)]:
                 found += differences(old.get(name), new.get(name), f"{path}[{name}]")
             return found
-    return [] if before == after else [Difference(path, before, after)]
+    return [] if _same(before, after) else [Difference(path, before, after)]
+
+
+def _same(before: Json, after: Json) -> bool:
+    """Whether both are the same JSON; Python holds `false` equal to 0 and `true` to 1."""
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(_same, before, after))
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(_same(before[k], after[k]) for k in before)
+    return isinstance(before, bool) == isinstance(after, bool) and before == after
 
 
 def _by_id(rows: list[Json]) -> dict[str, Json] | None:

@@ -2,10 +2,12 @@
 
 Rules:
 1. Each line carries the sha256 of the line before it (`previous_line`). So a line that was taken out, changed or moved shows at the next.
-2. Lines of programs that do not chain carry none; each is told, for whoever changes a line could take the members away as well.
+2. Lines of programs that do not chain carry none. One behind a chained line is told, for whoever changes a line could take the member away
+   as well; of a log without any nothing can be told.
 3. Retention takes lines from the beginning. The event of who did it holds the sha256 of the last line that went, and so anchors the first
    one that is left.
-4. What is missing at the very end shows in no line. Who must know that compares with a copy.
+4. What is missing at the very end shows in no line, and the sum has no key: who may write the whole file can chain it anew. Who must know
+   compares with a copy elsewhere.
 """
 
 from __future__ import annotations

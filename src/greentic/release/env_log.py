@@ -1,4 +1,4 @@
-"""`op env log` and `op env diff`: what was done to an environment, and what differs between two generations of it.
+"""`op env log` and `op env changes`: what was done to an environment, and what differs between two generations of it.
 
 Rules:
 1. The log is read as it lies there; a chain that is broken is told with it (`env doctor` tells where).
