@@ -239,8 +239,8 @@ def _half_a_core(pid: int) -> Iterator[str]:
         ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000"),
     ):
         group = Path(root) / f"greentic-bench-{os.getpid()}"
-        if not (Path(root) / "cgroup.procs").exists():
-            continue
+        if not (Path(root) / file).parent.joinpath("cgroup.controllers" if file == "cpu.max" else file).exists():
+            continue  # another version of control groups
         try:
             group.mkdir()
             (group / file).write_text(quota)
