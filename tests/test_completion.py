@@ -50,6 +50,7 @@ def test_bash_completes_commands_nouns_verbs_flags_and_names(stocked):
     assert bash(*root, "traffic", "set", "local", "--depl") == ["--deployment"]
     assert bash(*root, "traffic", "set", "local", "--deployment", "hello@2") == ["hello@2"]
     assert bash(*root, "env", "show", "--output", "w") == ["wide"]
+    assert bash("op", "--output", "json", f"--store-root={stocked}", "--schema", "env", "show", "lo") == ["local"]
 
 
 @pytest.mark.parametrize("shell", sorted(SCRIPTS))

@@ -76,7 +76,7 @@ def candidates(before: list[str], typed: str, commands: Iterable[str] = ()) -> l
 def _of_op(before: list[str], typed: str) -> list[str]:
     from greentic.cli import op_table
 
-    root, words = _without_root(before)
+    root, words = _without_globals(before)
     if not words:
         return op_table.nouns()
     verb = op_table.find("deploy", "run") if words[0] == "deploy" else None
@@ -98,12 +98,21 @@ def _of_op(before: list[str], typed: str) -> list[str]:
     return _names(root, named)
 
 
-def _without_root(words: list[str]) -> tuple[Path | None, list[str]]:
-    """The store that was named, and the words without that."""
-    if "--store-root" in words[:-1]:
-        at = words.index("--store-root")
-        return Path(words[at + 1]), [*words[:at], *words[at + 2 :]]
-    return None, words
+def _without_globals(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The store that was named, and the words without flags that stand before the noun, and without it."""
+    root: Path | None = None
+    left: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--store-root" or (name in ("--answers", "--output") and not left):
+            if not equals and rest:
+                value = rest.pop(0)
+            root = Path(value) if name == "--store-root" and value else root
+        elif word != "--schema":
+            left.append(word)
+    return root, left
 
 
 def _environments(root: Path | None) -> list[str]:
