@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from greentic.ground.documents import Json, JsonObject, parse
-from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA
+from greentic.ground.documents import JsonObject
+from greentic.history import trail
 
 READ_BYTES = 2 << 20
 MOST = 400
@@ -22,21 +22,10 @@ MOST = 400
 def timeline(path: Path) -> JsonObject:
     """What changed, newest first. Raises `OSError`."""
     lines, cut = _tail(path)
-    events: dict[str, JsonObject] = {}
-    damaged = 0
-    for raw in lines:
-        try:
-            line = parse(raw)
-        except ValueError:
-            damaged += 1
-            continue
-        if isinstance(line, dict) and isinstance(line.get("event_id"), str):
-            schema = line.get("schema")
-            if schema == EVENT_SCHEMA or (schema == INTENT_SCHEMA and str(line["event_id"]) not in events):
-                events[str(line["event_id"])] = _row(line, ended=schema == EVENT_SCHEMA)
-    rows = list(events.values())
+    found = trail.records(lines)
+    rows = [_row(line) for line in found.by_id.values()]
     rows.reverse()
-    return {"changes": [*rows[:MOST]], "older": cut or len(rows) > MOST, "damaged": damaged}
+    return {"changes": [*rows[:MOST]], "older": cut or len(rows) > MOST, "damaged": found.damaged}
 
 
 def _tail(path: Path) -> tuple[list[bytes], bool]:
@@ -51,26 +40,18 @@ def _tail(path: Path) -> tuple[list[bytes], bool]:
     return (lines[1:] if begin else lines), begin > 0
 
 
-def _row(line: JsonObject, *, ended: bool) -> JsonObject:
-    actor, result = _object(line.get("actor")), _object(line.get("result"))
+def _row(line: JsonObject) -> JsonObject:
+    result = trail.member(line, "result")
     return {
         "id": line["event_id"],
-        "at": _text(line.get("ts")),
-        "who": _text(actor.get("user")) or (f"uid {actor['uid']}" if "uid" in actor else ""),
-        "noun": _text(line.get("noun")),
-        "verb": _text(line.get("verb")),
-        "target": _object(line.get("target")),
-        "outcome": _text(result.get("outcome")) if ended else "unknown",
-        "message": _text(result.get("message")),
+        "at": trail.text(line, "ts"),
+        "who": trail.who(line),
+        "noun": trail.text(line, "noun"),
+        "verb": trail.text(line, "verb"),
+        "target": trail.member(line, "target"),
+        "outcome": trail.text(result, "outcome") if trail.ended(line) else "unknown",
+        "message": trail.text(result, "message"),
         "from": line.get("previous_generation"),
         "to": line.get("new_generation"),
         "recovered": line.get("recovered") is True,
     }
-
-
-def _object(value: Json) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""

@@ -12,13 +12,12 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject, parse
+from greentic.store.audit import PREVIOUS_LINE, line_digest
 
-PREVIOUS = "previous_line"
 PRUNED = "audit_last_sha256"
 
 
@@ -28,11 +27,6 @@ class Break(NamedTuple):
     number: int
     """Of the line, from 1."""
     why: str
-
-
-def digest_of(line: bytes) -> str:
-    """What the next line carries: the sha256 of a line without its end."""
-    return f"sha256:{hashlib.sha256(line).hexdigest()}"
 
 
 def breaks(lines: Sequence[bytes]) -> list[Break]:
@@ -45,7 +39,7 @@ def breaks(lines: Sequence[bytes]) -> list[Break]:
         if line is None:
             found.append(Break(number, "it is no JSON object: cut short by a kill, or damaged"))
             continue
-        told = line.get(PREVIOUS)
+        told = line.get(PREVIOUS_LINE)
         if told is None:
             if chained:
                 found.append(
@@ -54,7 +48,7 @@ def breaks(lines: Sequence[bytes]) -> list[Break]:
                     )
                 )
             continue
-        before = digest_of(lines[number - 2]) if number > 1 else anchor
+        before = line_digest(lines[number - 2]) if number > 1 else anchor
         if told != before:
             found.append(
                 Break(number, "the line before it is not the one that was there: one was changed, moved or taken out")

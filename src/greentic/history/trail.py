@@ -32,25 +32,62 @@ class Entry(NamedTuple):
     """Generations."""
 
 
-def entries(lines: Iterable[bytes]) -> list[Entry]:
-    """The changes that some lines tell of, oldest first (rule 1)."""
-    found: dict[str, Entry] = {}
+class Records(NamedTuple):
+    """What some lines hold: by id the event of a change, or its intent while there is no event (rule 1)."""
+
+    by_id: dict[str, JsonObject]
+    damaged: int
+    """Lines that cannot be read (rule 2)."""
+
+
+def records(lines: Iterable[bytes]) -> Records:
+    """The changes that some lines tell of, oldest first, as they were written."""
+    found: dict[str, JsonObject] = {}
+    damaged = 0
     for raw in lines:
         try:
             line = parse(raw)
         except ValueError:
+            damaged += 1
             continue
-        if not isinstance(line, dict) or not isinstance(line.get("event_id"), str):
-            continue
-        schema, name = line.get("schema"), str(line["event_id"])
-        if schema == EVENT_SCHEMA or (schema == INTENT_SCHEMA and name not in found):
-            found[name] = _entry(line, ended=schema == EVENT_SCHEMA)
-    return list(found.values())
+        if isinstance(line, dict) and isinstance(line.get("event_id"), str):
+            name = str(line["event_id"])
+            if ended(line) or (line.get("schema") == INTENT_SCHEMA and name not in found):
+                found[name] = line
+    return Records(found, damaged)
+
+
+def entries(lines: Iterable[bytes]) -> list[Entry]:
+    """The changes that some lines tell of, oldest first."""
+    return [_entry(line) for line in records(lines).by_id.values()]
+
+
+def ended(line: JsonObject) -> bool:
+    """Whether a line tells what came of a change."""
+    return line.get("schema") == EVENT_SCHEMA
+
+
+def who(line: JsonObject) -> str:
+    """Who made a change; nothing if the line does not tell."""
+    actor = member(line, "actor")
+    return text(actor, "user") or (f"uid {actor['uid']}" if "uid" in actor else "")
+
+
+def member(line: JsonObject, key: str) -> JsonObject:
+    """An object in a line; an empty one for anything else."""
+    value = line.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def text(line: JsonObject, key: str) -> str:
+    """A text in a line; an empty one for anything else."""
+    value = line.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def told(target: JsonObject) -> str:
     """What a change was about, in a few words: its members, as far as they are short."""
-    return ", ".join(f"{key} {text}" for key, value in target.items() if (text := _short(value)))[:MOST_SHOWN]
+    return ", ".join(f"{key} {short}" for key, value in target.items() if (short := _short(value)))[:MOST_SHOWN]
 
 
 def _short(value: Json) -> str:
@@ -62,22 +99,13 @@ def _short(value: Json) -> str:
     return text if 2 < len(text) <= 64 else ""
 
 
-def _entry(line: JsonObject, *, ended: bool) -> Entry:
-    actor, result = _object(line.get("actor")), _object(line.get("result"))
-    who = _text(actor.get("user")) or (f"uid {actor['uid']}" if "uid" in actor else "?")
-    outcome = (_text(result.get("kind")) or _text(result.get("outcome"))) if ended else "unknown"
+def _entry(line: JsonObject) -> Entry:
+    result = member(line, "result")
+    outcome = (text(result, "kind") or text(result, "outcome")) if ended(line) else "unknown"
     return Entry(
-        _text(line.get("ts")), who, f"{_text(line.get('noun'))} {_text(line.get('verb'))}", _object(line.get("target")), outcome,
+        text(line, "ts"), who(line) or "?", f"{text(line, 'noun')} {text(line, 'verb')}", member(line, "target"), outcome,
         _number(line.get("previous_generation")), _number(line.get("new_generation")),
     )  # fmt: skip
-
-
-def _object(value: Json) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _number(value: Json) -> int | None:

@@ -36,6 +36,8 @@ from greentic.store.layout import EnvPaths
 
 EVENT_SCHEMA = "greentic.audit.event.v1"
 INTENT_SCHEMA = "greentic.audit.intent.v1"
+PREVIOUS_LINE = "previous_line"
+"""The member that carries the digest of the line before."""
 _TAIL_BYTES = 1 << 20
 """How far back an unfinished intent is looked for; intents are finished before the next one is written."""
 
@@ -64,6 +66,11 @@ class Generations(msgspec.Struct, frozen=True):
 
 
 NO_GENERATIONS = Generations()
+
+
+def line_digest(line: bytes) -> str:
+    """What the next line carries: the sha256 of a line without its end."""
+    return f"sha256:{hashlib.sha256(line).hexdigest()}"
 
 
 def documents_digest(paths: EnvPaths) -> str:
@@ -186,13 +193,7 @@ class AuditLog:
         return self._paths.audit.read_bytes().splitlines(keepends=True) if self._paths.audit.exists() else []
 
     def _unfinished(self) -> JsonObject | None:
-        path = self._paths.audit
-        if not path.exists():
-            return None
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().splitlines()
+        lines, _ = self._tail()
         finished: set[str] = set()
         for raw in reversed(lines):
             try:
@@ -230,18 +231,22 @@ class AuditLog:
     def _append(self, line: JsonObject) -> None:
         self._disk.make_directory(self._paths.audit.parent)
         before = self._last_line()
-        chained = line if before is None else line | {"previous_line": f"sha256:{hashlib.sha256(before).hexdigest()}"}
+        chained = line if before is None else line | {PREVIOUS_LINE: line_digest(before)}
         self._disk.append(self._paths.audit, compact(chained) + b"\n")
 
     def _last_line(self) -> bytes | None:
         """The last line without its end, also one that was cut short; nothing for none, or one beyond all measure."""
+        lines, whole = self._tail()
+        return lines[-1] if lines and (len(lines) > 1 or whole) else None
+
+    def _tail(self) -> tuple[list[bytes], bool]:
+        """The last lines, without their ends, and whether that is the whole log; the first one may be cut if not. Raises `OSError`."""
         if not self._paths.audit.exists():
-            return None
+            return [], True
         with self._paths.audit.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().splitlines()
-        return lines[-1] if lines and (len(lines) > 1 or size <= _TAIL_BYTES) else None
+            return file.read().splitlines(), size <= _TAIL_BYTES
 
 
 def outcome_of(error: GreenticError | None) -> Outcome:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
@@ -140,26 +140,19 @@ def end(span: Span, error: str | None = None) -> None:
         _installed.take(span)
 
 
-@contextmanager
-def within(name: str, **attributes: Value) -> Iterator[Span | None]:
+def within(name: str, **attributes: Value) -> AbstractContextManager[Span | None]:
     """Do something in a span of its own, if there is one around it. What it raises is told by its type."""
-    span = begin(name)
-    if span is None:
-        yield None
-        return
-    span.attributes.update(attributes)
-    try:
-        yield span
-    except BaseException as failure:
-        end(span, type(failure).__name__)
-        raise
-    end(span)
+    return _held(begin(name), attributes)
+
+
+def whole(name: str, **attributes: Value) -> AbstractContextManager[Span | None]:
+    """Do something that is a trace of its own, such as a boot or a verb, if anything is traced."""
+    return _held(None if _installed is None else _installed.root(name, "internal"), attributes)
 
 
 @contextmanager
-def whole(name: str, **attributes: Value) -> Iterator[Span | None]:
-    """Do something that is a trace of its own, such as a boot or a verb, if anything is traced."""
-    span = None if _installed is None else _installed.root(name, "internal")
+def _held(span: Span | None, attributes: dict[str, Value]) -> Iterator[Span | None]:
+    """A span that begins now and ends with what is done in it."""
     if span is None:
         yield None
         return
