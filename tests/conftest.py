@@ -332,6 +332,22 @@ IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
 PLANTED = "planted-value-of-a-secret"
 
 
+def bind_deployer(author: Author, **answers: object) -> None:
+    """Bind an environment to a cluster, with an image and other answers."""
+    from greentic.operate import env_packs
+
+    root = author.context.store.paths(author.env_id).root
+    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE, **answers}))
+    payload = env_packs.EnvPackBindingPayload(
+        environment_id=author.env_id,
+        slot="deployer",
+        kind="greentic.deployer.k8s@1.0.0",
+        pack_ref="builtin",
+        answers_ref="answers.json",
+    )
+    env_packs.add(author.context, payload)
+
+
 @pytest.fixture
 def bound(author: Author, hello: Path) -> Author:
     """An environment with a routed revision that pods can pull, bound to a cluster and to development secrets."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import IMAGE, Author, bind_deployer
 from greentic.controller import grants, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.election import DEADLINE, DURATION, Election, Held, Move, Sight, next_move
@@ -26,11 +26,9 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, metadata_of, ref_of
-from greentic.operate import env_packs
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 
-IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
 NS = "gtc-local"
 SOURCE = Ref("Environment", "local", NS)
 
@@ -544,24 +542,11 @@ def test_a_config_map_may_hold_the_wish(scene, tmp_path):
 # -- what it needs ----------------------------------------------------------------------------------------------------
 
 
-def bind(author: Author, **answers: object) -> None:
-    root = author.context.store.paths("local").root
-    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE, **answers}))
-    payload = env_packs.EnvPackBindingPayload(
-        environment_id="local",
-        slot="deployer",
-        kind="greentic.deployer.k8s@1.0.0",
-        pack_ref="builtin",
-        answers_ref="answers.json",
-    )
-    env_packs.add(author.context, payload)
-
-
 @pytest.mark.parametrize("kind", ["Environment", "ConfigMap"])
 def test_the_rendered_operator_has_rights_in_its_namespace_alone_and_a_wish_that_it_can_read(
     kind, place, author, tmp_path
 ):
-    bind(author, oci_insecure_registries=["r.example:5000"], kubeconfig_context="laptop")
+    bind_deployer(author, oci_insecure_registries=["r.example:5000"], kubeconfig_context="laptop")
     payload = operator_render.OperatorRenderPayload(
         environment_id="local", place="oci://r.example:5000/envs/local:prod", kind=kind, output=str(tmp_path / "out")
     )
@@ -592,7 +577,7 @@ def test_an_operator_is_not_rendered_from_what_it_could_not_follow(place, author
     payload = operator_render.OperatorRenderPayload(environment_id="local", place="oci://r.example/e:1")
     with pytest.raises(GreenticError):
         operator_render.render_operator(author.context, payload)
-    bind(author)
+    bind_deployer(author)
     with pytest.raises(InvalidArgument, match="a directory of this machine"):
         operator_render.render_operator(author.context, replace(payload, place="/tmp/x"))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from conftest import Author
+from conftest import Author, bind_deployer
 from greentic.deployer import drain, reconcile, rollout
 from greentic.deployer.cluster_identity import Reached
 from greentic.ground.documents import JsonObject
@@ -14,10 +12,8 @@ from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.k8s.names import worker_name
 from greentic.k8s.objects import ClusterUnreachable, Listed, Ref, member
 from greentic.model.pod_view import LEFT, is_left
-from greentic.operate import env_packs, revisions
+from greentic.operate import revisions
 from simulators import SimulatedCluster
-
-IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
 
 
 class Occupied(SimulatedCluster):
@@ -56,16 +52,7 @@ class Scene:
         author.create()
         self.deployment, self.old = author.deployed(hello, "https://b.example.com/h.gtbundle")  # type: ignore[arg-type]
         self.new = author.warm(author.stage(self.deployment, hello, "https://b.example.com/h.gtbundle"))  # type: ignore[arg-type]
-        root = author.context.store.paths("local").root
-        (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE}))
-        payload = env_packs.EnvPackBindingPayload(
-            environment_id="local",
-            slot="deployer",
-            kind="greentic.deployer.k8s@1.0.0",
-            pack_ref="builtin",
-            answers_ref="answers.json",
-        )
-        env_packs.add(author.context, payload)
+        bind_deployer(author)
         self.cluster = Occupied(says, self.old)
         for module in (drain, reconcile, rollout):
             monkeypatch.setattr(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import IMAGE, Author, bind_deployer
 from greentic.deployer import binding, env_render, reconcile
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, SpecViolation
@@ -23,7 +23,6 @@ from greentic.model.ids import mint_ulid
 from greentic.model.pod_view import for_pods
 from greentic.model.pointer import POINTER_FILE, pointer_to, read_pointer
 from greentic.model.validate import validate
-from greentic.operate import env_packs
 from greentic.publication.pointed import push_document, read_pointed
 from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
@@ -31,7 +30,6 @@ from simulators import CountingRandom, FakeClock
 from test_delivery import RegistryProcess
 from test_programs import Worker, ask
 
-IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
 REPOSITORY = "oci://registry.example.com/envs/local"
 
 
@@ -229,17 +227,7 @@ def test_a_reconcile_and_a_rendering_on_request_push_what_pods_are_pointed_to(sm
     from greentic.operate.view import QUIET
 
     repository = f"oci://{registry.name}/envs/local"
-    root = author.context.store.paths("local").root
-    told = {"runtime_image": IMAGE, "environment_registry": repository, "environment_in": "registry"}
-    (root / "answers.json").write_text(json.dumps(told))
-    payload = env_packs.EnvPackBindingPayload(
-        environment_id="local",
-        slot="deployer",
-        kind="greentic.deployer.k8s@1.0.0",
-        pack_ref="builtin",
-        answers_ref="answers.json",
-    )
-    env_packs.add(author.context, payload)
+    bind_deployer(author, environment_registry=repository, environment_in="registry")
     deployer = binding.resolve(author.context, "local", None, live=False)
     wanted = env_render.EnvRenderPayload(environment_id="local")
     rendered = env_render.render_objects(author.context, wanted)
@@ -254,16 +242,7 @@ def test_a_reconcile_and_a_rendering_on_request_push_what_pods_are_pointed_to(sm
 
 
 def test_gitops_the_same_environment_renders_to_the_same_bytes_anywhere(small, author, tmp_path, monkeypatch):
-    root = author.context.store.paths("local").root
-    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE}))
-    payload = env_packs.EnvPackBindingPayload(
-        environment_id="local",
-        slot="deployer",
-        kind="greentic.deployer.k8s@1.0.0",
-        pack_ref="builtin",
-        answers_ref="answers.json",
-    )
-    env_packs.add(author.context, payload)
+    bind_deployer(author)
     monkeypatch.setenv("GREENTIC_STORE_ID", "team-a")
 
     def rendered(out: Path) -> dict[str, bytes]:
@@ -271,6 +250,7 @@ def test_gitops_the_same_environment_renders_to_the_same_bytes_anywhere(small, a
         return {p.name: p.read_bytes() for p in out.iterdir()}
 
     first = rendered(tmp_path / "a")
+    root = author.context.store.paths("local").root
     root.rename(root.with_name("moved"))
     root.with_name("moved").rename(root)
     author.context.store.clock.sleep(3600)
