@@ -12,12 +12,19 @@ import base64
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
-from greentic.ground.documents import Json, JsonObject, decode, parse
+from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import terms_of
-from greentic.operate.worker_status import ASK_SECONDS, MAX_STATUS, RevisionRow, TurnCounts, WorkerStatus
+from greentic.operate.worker_status import (
+    ASK_SECONDS,
+    MAX_STATUS,
+    RevisionRow,
+    TurnCounts,
+    WorkerStatus,
+    read_status,
+)
 
 NONCE_BYTES = 16
 _NOTHING_THERE = frozenset({404, 405, 410})
@@ -49,13 +56,7 @@ class Watched:
 
     def status(self, address: str) -> LiveStatus:
         """Raises `FetchError`."""
-        data = self._asked(f"{address.rstrip('/')}/status")
-        if data is None:
-            raise FetchError(f"there is no worker at `{address}`: it has no /status")
-        try:
-            return decode(data, LiveStatus)
-        except ValueError as error:
-            raise FetchError(f"what `{address}` answers is no status of a worker: {error}") from None
+        return read_status(self._asked(f"{address.rstrip('/')}/status"), LiveStatus, address)
 
     def proof(self, address: str) -> JsonObject | None:
         """What a worker proves, in answer to a question that was never asked before; nothing if it gives no proofs.

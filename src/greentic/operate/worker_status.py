@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.document import read_small
 from greentic.net.terms import terms_of
+
+S = TypeVar("S")
 
 MAX_STATUS = 8 << 20
 ASK_SECONDS = 5.0
@@ -96,13 +98,17 @@ class HttpWorkers:
 
     def ask(self, address: str) -> WorkerStatus:
         url = f"{address.rstrip('/')}/status"
-        data = read_small(url, MAX_STATUS, self._terms)
-        if data is None:
-            raise FetchError(f"there is no worker at `{address}`: it has no /status")
-        try:
-            return decode(data, WorkerStatus)
-        except ValueError as error:
-            raise FetchError(f"what `{address}` answers is no status of a worker: {error}") from None
+        return read_status(read_small(url, MAX_STATUS, self._terms), WorkerStatus, address)
+
+
+def read_status(data: bytes | None, form: type[S], address: str) -> S:
+    """What a worker answered to `/status`, as far as `form` looks at it. Raises `FetchError`."""
+    if data is None:
+        raise FetchError(f"there is no worker at `{address}`: it has no /status")
+    try:
+        return decode(data, form)
+    except ValueError as error:
+        raise FetchError(f"what `{address}` answers is no status of a worker: {error}") from None
 
 
 def checked_addresses(addresses: list[str]) -> list[str]:
