@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -71,7 +70,7 @@ def distributor(root: Path, *flags: str) -> Iterator[str]:
             time.sleep(0.01)
         yield found.group(0)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a background shell has its children ignore an interrupt
         process.wait()
 
 
