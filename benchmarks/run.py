@@ -6,6 +6,7 @@ programs (lab/build.sh). Ratios hold when the machine's speed drifts, for both s
 
 from __future__ import annotations
 
+import compileall
 import os
 import platform
 import random
@@ -261,6 +262,7 @@ def main() -> None:
         if shutil.which(program) is None:
             raise SystemExit(f"make bench needs `{program}` (Debian: curl wrk squashfs-tools)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    compileall.compile_dir(ROOT / "src", quiet=1)  # as an installed package is
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR")) as directory:
         scratch = Path(directory)
