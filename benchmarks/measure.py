@@ -6,12 +6,12 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def distributor(root: Path, *flags: str) -> Iterator[str]:
             time.sleep(0.01)
         yield found.group(0)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a background shell has its children ignore an interrupt
         process.wait()
 
 
@@ -160,6 +160,18 @@ def author(root: Path, bundle: Path, uri: str) -> Author:
     return made
 
 
+def said(port: int, path: str = "/") -> str:
+    """What a flow answers to a message. What fails is no measurement."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", b'{"text":"hi"}', {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text = str(answer.read().decode())
+    if "error_kind" in text:
+        raise SystemExit(f"the flow fails: {text[:500]}")
+    return text
+
+
 def wrk(port: int, path: str, connections: int, script: Path | None) -> tuple[float, float]:
     """Requests per second and p99 in milliseconds."""
     command = [
@@ -172,6 +184,8 @@ def wrk(port: int, path: str, connections: int, script: Path | None) -> tuple[fl
         *(["-s", str(script)] if script else []),
     ]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise SystemExit(f"not every request was answered: {out}")
     value, unit = re.search(r"99%\s+([0-9.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]
     return float(re.search(r"Requests/sec:\s+([0-9.]+)", out).group(1)), float(value) * {
         "us": 0.001,

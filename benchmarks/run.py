@@ -6,6 +6,7 @@ programs (lab/build.sh). Ratios hold when the machine's speed drifts, for both s
 
 from __future__ import annotations
 
+import compileall
 import os
 import platform
 import random
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,6 +262,7 @@ def main() -> None:
         if shutil.which(program) is None:
             raise SystemExit(f"make bench needs `{program}` (Debian: curl wrk squashfs-tools)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    compileall.compile_dir(ROOT / "src", quiet=1)  # as an installed package is
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR")) as directory:
         scratch = Path(directory)
@@ -283,7 +286,7 @@ def main() -> None:
             published_rows,
             storm_rows,
         ):
-            for row in part(scratch):
+            for row in _measured(part, scratch):
                 print(" | ".join(row), flush=True)
                 rows.append(row)
     table = [
@@ -294,6 +297,21 @@ def main() -> None:
     (ROOT / "docs" / "performance.md").write_text(
         HEAD.format(python=platform.python_version(), cores=os.cpu_count()) + "\n".join(table) + "\n"
     )
+    if any(row[1] == "not measured" for row in rows):
+        raise SystemExit("a part of the benchmark could not be measured; its row says why")
+
+
+def _measured(part: Callable[[Path], list[Row]], scratch: Path) -> list[Row]:
+    """The rows of a part; one that fails is a row that says so, and takes nothing from the others."""
+    began = time.monotonic()
+    try:
+        return part(scratch)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever it is, the other rows are worth having
+        traceback.print_exc()
+        told = " ".join(f"{type(error).__name__}: {error}".split()).replace("|", "\\|")[:200]
+        return [(f"`{part.__name__}`", "not measured", told, "", "")]
+    finally:
+        print(f"# {part.__name__}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 HEAD = """# Performance

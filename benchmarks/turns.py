@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
-from measure import POST_LUA, Row, answers, author, free_port, spread, timed, worker, worker_process, wrk
+from measure import POST_LUA, Row, answers, author, free_port, said, spread, timed, worker, worker_process, wrk
 
 import wat
 from conftest import make_bundle, make_pack
@@ -28,6 +28,8 @@ from test_wasm import READ, READS, RUN, STATE, call, context, loaded, says
 CALLS = 2000
 ROUNDS = 3
 CARD_BYTES = 20_000
+CARD_PLACE = 16_384
+"""Above where the component writes its answer, below where its arguments are put."""
 WAITING = 1000
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -71,7 +73,8 @@ def _components() -> dict[str, bytes]:
         "small": wat.node_06(),
         "state": wat.node_06(f"{read} {echo}", {STATE: [READ]}, says("abc")),
         "card": wat.node_06(
-            wat.ok_06("(i32.const 65536)", f"(i32.const {len(card)})"), data=f'(data (i32.const 65536) "{told}")'
+            wat.ok_06(f"(i32.const {CARD_PLACE})", f"(i32.const {len(card)})"),
+            data=f'(data (i32.const {CARD_PLACE}) "{told}")',
         ),
     }
 
@@ -137,6 +140,7 @@ def _cost_rows(place: Path, stores: dict[str, Path], post: Path) -> list[Row]:
     rates: dict[str, list[float]] = {"bare": [], "turn": [], "hello": []}
     costs: dict[str, list[float]] = {"bare": [], "turn": [], "hello": []}
     with worker_process(stores["small"]) as (port, pid), _hello() as (hello, hello_pid):
+        said(port)
         for _ in range(ROUNDS):
             began = time.process_time()
             rates["bare"].append(CALLS / timed(lambda: [in_place(calls.call(request)) and None for _ in range(CALLS)]))
@@ -170,6 +174,8 @@ def _kinds_rows(stores: dict[str, Path], post: Path) -> list[Row]:
     rates: dict[str, list[float]] = {name: [] for name in stores}
     with contextlib.ExitStack() as stack:
         ports = {name: stack.enter_context(worker(store)) for name, store in stores.items()}
+        for port in ports.values():
+            said(port)
         for _ in range(ROUNDS):
             for name, port in ports.items():
                 rates[name].append(wrk(port, "/", 16, post)[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import socket
 import threading
@@ -22,15 +21,34 @@ from greentic.console.page_files import page_files
 from greentic.console.picture import picture
 from greentic.console.pictures import fetch_picture, kind_of
 from greentic.console.timeline import timeline
-from greentic.console.workers import LiveStatus, Watched, live_row, opened_envelope
+from greentic.console.workers import LiveStatus, Watched, live_row
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.ground.documents import decode
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound
 from greentic.ingress.front import Answer
 from greentic.ingress.http1 import RequestReader
 from greentic.model.delivery import Delivery
+from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
+from greentic.net.addresses import shown
 from greentic.rollout.ramp_run import TrafficRampPayload, _change, _wanted
+from greentic.trust.keys import SigningKey, public_pem
+from greentic.trust.proof import (
+    SCHEMA,
+    Bundle,
+    Pack,
+    Packs,
+    Proof,
+    ProvenRevision,
+    ProvenWorker,
+    Routed,
+    Served,
+    Signatures,
+    Source,
+    signed_proof,
+    told_routes,
+)
+from greentic.trust.proof_verdict import Known, judge
 from simulators import CountingRandom
 from test_model_rules import DEP, REV, REV2, deployment, env, revision, split
 
@@ -345,46 +363,82 @@ def test_a_chain_without_a_proof_is_marked_and_sees_other_bytes():
     assert chain["steps"][-1]["members"]["as_pinned"] is False
 
 
+KEY, OTHER_KEY = SigningKey(b"k" * 32), SigningKey(b"o" * 32)
+
+
 class Proving(Watched):
     """A worker that proves what it is told to."""
 
-    def __init__(self, statement: object) -> None:
-        super().__init__(["http://w"], random=CountingRandom())
-        self.statement = statement
+    def __init__(self, rows: list[ProvenRevision], *, key=KEY, nonce=None, pinned=(), generation=0) -> None:
+        super().__init__(["http://w"], random=CountingRandom(), pinned=pinned)
+        self._worker = ProvenWorker(KEY.key_id, KEY.key_id, "p", "1", "t", public_pem(KEY.public))
+        self._rows, self._key, self._nonce, self._generation = rows, key, nonce, generation
 
-    def _asked(self, url: str) -> bytes | None:
-        nonce = url.partition("nonce=")[2]
-        statement = json.loads(json.dumps(self.statement).replace("NONCE", nonce))
-        payload = base64.b64encode(json.dumps(statement).encode()).decode()
-        return json.dumps(
-            {"payloadType": "t", "payload": payload, "signatures": [{"keyid": "k1", "sig": "x"}]}
-        ).encode()
+    def _asked(self, url: str, most: int = 0) -> bytes | None:
+        nonce = self._nonce or url.partition("nonce=")[2]
+        return signed_proof(Proof(SCHEMA, "prod", self._generation, nonce, "t", self._worker, self._rows), self._key)
 
 
-CHAIN = [{"step": "source", "url": "https://x/b"}, {"step": "new", "deep": [{"a": 1}]}]
+def proven_row(found: Environment, digest: str = "") -> ProvenRevision:
+    """What a worker proves that serves the first revision as it is wanted, or other bytes."""
+    wanted = found.revisions[0]
+    chain = [
+        Source(shown(wanted.bundle_source_uri) if wanted.bundle_source_uri else None),
+        Bundle(digest or wanted.bundle_digest),
+        Signatures("off"),
+        Packs([Pack(p.pack_id, p.digest) for p in wanted.pack_list]),
+        Routed(told_routes(found.bundles[0]), found.traffic_splits[0].entries[0].weight_bps),
+        Served("t", 0),
+    ]
+    return ProvenRevision(wanted.deployment_id, wanted.revision_id, wanted.bundle_id, chain)
 
 
-def test_a_proof_is_drawn_as_it_comes():
-    statement = {"nonce": "NONCE", "revisions": [{"revision_id": REV, "chain": CHAIN}]}
-    proof = Proving(statement).proof("http://w")
-    chain = proven("http://w", proof, REV)
-    assert chain["signed"] and chain["keyids"] == ["k1"]
-    assert chain["steps"] == [{"step": "source", "members": {"url": "https://x/b"}}, {"step": "new", "members": {"deep": [{"a": 1}]}}]  # fmt: skip
-    assert proven("http://w", proof, REV2) is None
+def drawn(found: Environment, watched: Watched, revision_id: str = REV):
+    believed = watched.proof("http://w")
+    return proven("http://w", believed, judge(found, believed.proof, Known({}, {})), revision_id)
 
 
-@pytest.mark.parametrize("statement", [{"nonce": "0" * 32, "revisions": []}, {"revisions": []}, [], 5])
-def test_a_proof_that_answers_another_question_is_none(statement):
-    with pytest.raises(FetchError, match="nonce|no signed statement"):
-        Proving(statement).proof("http://w")
+def test_a_proof_is_drawn_with_who_signed_it_and_what_it_is_worth():
+    found = env()
+    chain = drawn(found, Proving([proven_row(found)]))
+    assert chain["state"] == "serves" and chain["differences"] == [] and not chain["pinned"]
+    assert chain["key_id"] == KEY.key_id
+    assert [s["step"] for s in chain["steps"]] == ["source", "bundle", "signatures", "packs", "routes", "serving"]
+    assert chain["steps"][1]["members"] == {"digest": found.revisions[0].bundle_digest}
+    assert drawn(found, Proving([proven_row(found)], pinned=[KEY.key_id]))["pinned"]
+    assert drawn(found, Proving([proven_row(found)]), REV2) is None
+
+
+def test_threat_lying_worker_other_bytes_are_told_field_by_field():
+    found = env()
+    chain = drawn(found, Proving([proven_row(found, "sha256:" + "f" * 64)]))
+    assert chain["state"] == "differs"
+    assert chain["differences"] == [
+        {"field": "bundle", "expected": found.revisions[0].bundle_digest, "found": "sha256:" + "f" * 64}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ({"key": OTHER_KEY}, "signature"),
+        ({"nonce": "0" * 32}, "another question"),
+        ({"pinned": [OTHER_KEY.key_id]}, "expected"),
+    ],
+)
+def test_threat_lying_worker_what_proves_nothing_is_not_drawn_as_a_proof(lie, told):
+    with pytest.raises(FetchError, match=told):
+        Proving([proven_row(env())], **lie).proof("http://w")
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b"[]", b'{"payload": 5}', b'{"payload": "!"}', b'{"payload": "W10="}', b"\xff"]
 )
-def test_a_proof_that_cannot_be_read_is_told(data):
-    with pytest.raises(FetchError):
-        opened_envelope(data)
+def test_a_proof_that_cannot_be_read_is_told(data, monkeypatch):
+    watched = Watched(["http://w"])
+    monkeypatch.setattr(watched, "_asked", lambda url, most: data)
+    with pytest.raises(FetchError, match="proves nothing"):
+        watched.proof("http://w")
 
 
 def test_the_time_line_is_bounded_and_survives_damage(tmp_path):

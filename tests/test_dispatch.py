@@ -82,6 +82,10 @@ def test_replicas_agree_whatever_the_order_they_read(order):
     ]
 
 
+def test_a_revision_alone_has_everybody_and_nobody_without_weight():
+    assert chosen("d", b"anybody", [("a", 1)]) == "a" and chosen("d", b"anybody", [("a", 0)]) is None
+
+
 def test_nobody_belongs_to_nothing():
     assert chosen(DEP, b"x", []) is None and chosen(DEP, b"x", split(0, 0)) is None
 

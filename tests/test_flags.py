@@ -72,8 +72,8 @@ OTHERS = {
 OTHERS["greentic-start"] = defined(SOURCE / "cli" / "start.py")
 
 
-def verb_flags(noun: str, verb: str) -> set[str] | None:
-    row = op_table.find(noun, "run" if noun == "deploy" else verb)
+def verb_flags(noun: str, verb: str, rest: str = "") -> set[str] | None:
+    row = op_table.named(noun, "run" if noun == "deploy" else verb, FLAG.findall(rest))
     return None if row is None else {f.name for f in row.flags} | GLOBAL | ({"--watch"} if row.watch else set())
 
 
@@ -82,7 +82,7 @@ def wrong(text: str) -> list[str]:
     found = [flag for flag in FLAG.findall(text) if flag not in EVERYTHING]
     for command in re.finditer(r"gtc op ([a-z-]+)(?: ([a-z-]+))?([^\n`;#]*)", text):
         noun, verb, rest = command[1], command[2] or "", re.split(r", (?!\d)|\. |\) |: ", command[3])[0]
-        known = verb_flags(noun, verb)
+        known = verb_flags(noun, verb, rest)
         if known is not None:
             found += [f"{flag} of gtc op {noun} {verb}" for flag in FLAG.findall(rest) if flag not in known]
     for program, flags in OTHERS.items():

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Author
+from greentic.cli import op_table
 from greentic.ground.errors import NotFound
 from greentic.history.compare import differences
 from greentic.history.line_chain import breaks
@@ -155,3 +156,10 @@ def test_records_are_told_by_their_id():
     before = {"revisions": [{"revision_id": "A", "lifecycle": "ready"}, {"revision_id": "B", "lifecycle": "ready"}]}
     after = {"revisions": [{"revision_id": "B", "lifecycle": "failed"}, {"revision_id": "A", "lifecycle": "ready"}]}
     assert [tuple(d) for d in differences(before, after)] == [("revisions[B].lifecycle", "ready", "failed")]
+
+
+def test_diff_with_generations_is_the_comparison_of_generations_and_without_them_that_with_the_cluster():
+    for words in (["prod", "--from", "3"], ["--to=4", "prod"], ["prod", "--from=1", "--to", "2"]):
+        assert op_table.named("env", "diff", words) is op_table.find("env", "changes")
+    for words in ([], ["prod"], ["prod", "--force"], ["prod", "from=1"]):
+        assert op_table.named("env", "diff", words) is op_table.find("env", "diff")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -509,3 +511,19 @@ def test_words_of_a_server_are_shown_and_not_obeyed(capsys, monkeypatch):
     assert json.loads(out.splitlines()[-1])["result"] == {told: told}
     for stream in (out, err):
         assert "owned" in stream and not set(stream) & set("\x1b\x07\x9b\u202e")
+
+
+def test_lists_that_begin_at_once_ask_for_the_versions_once():
+    asked, both = [], threading.Barrier(2)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.1)  # until the other asks, too, if it does
+        return ok(GROUPS)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="https://api.example.com")
+    api = ApiServer(Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(api.versions, ["policy", "apps"]))
+    assert found == [("v1beta1",), ("v1",)] and asked == ["/apis"]

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import unittest.mock
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from wasmtime import component as c
 from wasmtime import wat2wasm
 
 import wat
+from greentic.components import interfaces
 from greentic.components.host import (
     EgressFailed,
     EgressRefused,
@@ -230,6 +232,32 @@ def test_any_output_is_json_or_a_typed_failure(data):
         json.dumps(_from_cbor(data, "it"))
     except FlowFailure:
         pass
+
+
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+    | st.dates()
+)
+_KEYS = st.text(max_size=3) | st.integers() | st.binary(max_size=3)
+
+
+@settings(max_examples=80)
+@given(
+    st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_KEYS, inner, max_size=4)),
+    st.integers(0, 400),
+)
+def test_a_value_is_taken_as_it_stands_exactly_if_making_it_again_would_change_nothing(value, most):
+    with unittest.mock.patch.object(interfaces, "MAX_ANSWER", most):
+        try:
+            made: object = interfaces._Plain().of(value)
+        except ValueError:
+            made = ...
+        assert interfaces._is_plain(value) == (repr(made) == repr(value))
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ class Dispatcher:
         self.weights = {c.revision_id: c.weight_bps for c in choices}
         """Basis points by revision."""
         self._all = [(c.revision_id, c.weight_bps) for c in choices if c.weight_bps > 0]
-        self._open = [(c.revision_id, c.weight_bps) for c in choices if c.weight_bps > 0 and not c.draining]
+        draining = {c.revision_id for c in choices if c.draining}
+        self._open = [pair for pair in self._all if pair[0] not in draining] if draining else self._all
         self.cookie_name = f"{COOKIE_PREFIX}{deployment_id}"
 
     def equals(
@@ -117,7 +118,7 @@ class Dispatcher:
                 return held, self._new_client(held, random.octets(KEY_BYTES))
         key = random.octets(KEY_BYTES)
         drawn = self._choose(key, self._open)
-        return drawn, self._new_client(drawn, key)
+        return drawn, Client(key, cookie=True) if self._open is self._all else self._new_client(drawn, key)
 
     def _choose(self, client: bytes, among: list[tuple[str, int]]) -> str:
         found = chosen(self.deployment_id, client, among)

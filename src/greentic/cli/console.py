@@ -22,6 +22,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("env", metavar="ENV", help="the environment to show first")
     parser.add_argument("--at", action="append", default=[], metavar="URL", help="the address of a worker to watch")
+    parser.add_argument(
+        "--proof-key", action="append", default=[], metavar="FILE|ID",
+        help="who must have signed what workers prove: a key id, or a file of public keys",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument(
         "--allow-changes", action="store_true", help="let the page warm, set traffic, ramp and roll back"
@@ -39,7 +43,9 @@ def main(argv: list[str]) -> int:
 
     try:
         store = EnvironmentStore(arguments.store_root or default_store_root())
-        options = ConsoleOptions(arguments.env, arguments.at, arguments.port, arguments.allow_changes)
+        options = ConsoleOptions(
+            arguments.env, arguments.at, arguments.port, arguments.allow_changes, tuple(arguments.proof_key)
+        )
         serve_console(store, options, ready)
     except GreenticError as error:
         print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         if not rest or rest[0] in _HELP:
             print(_noun_help(noun))
             return 0 if rest else 2
-        verb = op_table.find(noun, rest[0])
+        verb = op_table.named(noun, rest[0], rest[1:])
         if verb is None:
             known = [v.verb for v in op_table.VERBS if v.noun == noun]
             meant = did_you_mean(rest[0], known)

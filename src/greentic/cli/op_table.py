@@ -44,5 +44,16 @@ def nouns() -> list[str]:
     return list(dict.fromkeys(v.noun for v in VERBS))
 
 
+_INSTEAD = {("env", "diff"): (("--from", "--to"), ("env", "changes"))}
+"""What is meant by a verb behind which one of these flags stands: between generations, not between document and cluster."""
+
+
+def named(noun: str, verb: str, words: list[str]) -> Verb | None:
+    """The row that a verb means with the words behind it."""
+    flags, instead = _INSTEAD.get((noun, verb), ((), (noun, verb)))
+    given = {word.partition("=")[0] for word in words}
+    return find(*instead) if given & set(flags) else find(noun, verb)
+
+
 def find(noun: str, verb: str) -> Verb | None:
     return next((v for v in VERBS if (v.noun, v.verb) == (noun, verb)), None)

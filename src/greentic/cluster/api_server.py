@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import quote
@@ -74,6 +75,7 @@ class ApiServer:
         self._clock = clock
         self._http, self._connection, self._patience = connection.client, connection, patience
         self._versions: dict[str, tuple[str, ...]] = {}
+        self._discovering = threading.Lock()
         self._answered = False
         self.requests = 0
         self.writes = 0
@@ -81,12 +83,13 @@ class ApiServer:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def versions(self, group: str) -> tuple[str, ...]:
-        if not self._versions:
-            answer = self._json("GET", "/apis")
-            for found in cast("list[JsonObject]", answer.get("groups") or []):
-                served = cast("list[JsonObject]", found.get("versions") or [])
-                self._versions[str(found.get("name"))] = tuple(str(v.get("version")) for v in served)
-        return self._versions.get(group, ())
+        with self._discovering:  # several lists begin at once, and one answer is enough for all
+            if not self._versions:
+                answer = self._json("GET", "/apis")
+                for found in cast("list[JsonObject]", answer.get("groups") or []):
+                    served = cast("list[JsonObject]", found.get("versions") or [])
+                    self._versions[str(found.get("name"))] = tuple(str(v.get("version")) for v in served)
+            return self._versions.get(group, ())
 
     def get(self, ref: Ref) -> JsonObject | None:
         try:

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import cast
 
 import cbor2
@@ -22,6 +23,7 @@ from greentic.flow.envelope import envelope_of
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
+from greentic.ground.value_range import GREATEST, LEAST
 from greentic.wasm.component import NODE_06, RUNTIME, Export, HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import CallLimits
 from greentic.wasm.values import ValueMismatch
@@ -35,6 +37,7 @@ MAX_JSON_DEPTH = 128
 MAX_ANSWER = 16 << 20
 """How much an answer may hold: bytes of its texts, and `NODE` for everything else."""
 NODE = 16
+_TEXT = frozenset({str})
 
 
 async def invoke_node(
@@ -178,7 +181,7 @@ def _from_cbor(data: bytes, what: str) -> object:
         return None
     try:
         value = cbor2.loads(data, max_depth=MAX_JSON_DEPTH, semantic_decoders=_REFUSED)
-        return _Plain().of(value)
+        return value if _is_plain(value) else _Plain().of(value)
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, ArithmeticError, MemoryError) as error:
         raise FlowFailure(f"{what} is no CBOR that this worker takes: {error}") from None
 
@@ -189,6 +192,34 @@ def _refuse(value: object, immutable: bool) -> object:
 
 _REFUSED = dict.fromkeys((4, 5, 25, 28, 29, 30, 35, 36, 256, 258, 260, 261), _refuse)
 """Tags whose few bytes stand for much: references to other values, numbers with exponents, expressions."""
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a decoded value is JSON as it stands and small enough, as nearly all are: then nothing of it has to be made again."""
+    left = MAX_ANSWER
+    waiting: list[dict[object, object] | list[object]] = [[value]]
+    while waiting:
+        held = waiting.pop()
+        left -= NODE * len(held)
+        if type(held) is dict and set(map(type, held)) - _TEXT:
+            return False
+        for item in held.values() if type(held) is dict else held:
+            kind = type(item)
+            if kind is str:
+                left -= len(item)  # type: ignore[arg-type]
+            elif kind is dict or kind is list:
+                waiting.append(item)  # type: ignore[arg-type]
+            elif kind is int:
+                if not LEAST <= item <= GREATEST:  # type: ignore[operator]
+                    return False
+            elif kind is float:
+                if not isfinite(item):  # type: ignore[arg-type]
+                    return False
+            elif item is not None and kind is not bool:
+                return False
+        if left < 0:
+            return False
+    return True
 
 
 class _Plain:
@@ -209,9 +240,9 @@ class _Plain:
         if value is None or isinstance(value, bool | str):
             return value
         if isinstance(value, int):
-            return value if -(2**63) <= value < 2**64 else float(value)
+            return value if LEAST <= value <= GREATEST else float(value)
         if isinstance(value, float):
-            return value if value == value and abs(value) != float("inf") else None
+            return value if isfinite(value) else None
         if isinstance(value, bytes):
             return list(value)
         if isinstance(value, cbor2.CBORTag):

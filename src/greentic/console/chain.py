@@ -1,13 +1,15 @@
 """Why a revision may run, as a chain of steps: from a worker's proof, or from what the document and `/status` say. Pure.
 
 Rules:
-1. A proof is shown as the worker gave it, step by step, and as what it is: signed by a key id whose signature is not checked here.
+1. A proof whose signature holds is shown as the worker gave it, step by step, with the verdict of `gtc op env verify` on it.
 2. Where there is no proof, the chain is made from the environment's document and `/status`, and marked as not signed: it tells what is
    wanted and what a worker says, and no more.
-3. A step that is not known is shown with its members all the same; order is the worker's.
+3. Order is the worker's.
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from greentic.console.picture import signed_by
 from greentic.console.workers import LiveStatus
@@ -15,22 +17,30 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.model.delivery import Delivery
 from greentic.model.environment import BundleDeployment, Revision, TrafficSplit
 from greentic.net.addresses import shown
+from greentic.trust.proof import Believed, Step
+from greentic.trust.proof_verdict import ProofVerdict
 
 MAX_STEPS = 32
 
 
-def proven(address: str, proof: JsonObject, revision_id: str) -> JsonObject | None:
-    """The chain of a revision from a proof; nothing if the worker does not serve it."""
-    rows = proof.get("revisions")
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict) and row.get("revision_id") == revision_id:
-            chain = row.get("chain")
-            steps = [step for step in chain[:MAX_STEPS] if isinstance(step, dict)] if isinstance(chain, list) else []
-            return {
-                "at": address, "signed": True, "keyids": proof.get("keyids"),
-                "steps": [{"step": str(s.get("step", "")), "members": _members(s)} for s in steps],
-            }  # fmt: skip
-    return None
+def proven(address: str, believed: Believed, verdict: ProofVerdict, revision_id: str) -> JsonObject | None:
+    """The chain of a revision from a proof, and what it is worth; nothing if the worker does not serve it."""
+    row = next((r for r in believed.proof.revisions if r.revision_id == revision_id), None)
+    if row is None:
+        return None
+    differences = [d for d in verdict.differences if d.revision_id in ("", revision_id)]
+    state = "behind" if verdict.behind else "differs" if differences else "serves"
+    return proof_head(address, believed) | {
+        "state": state,
+        "behind": verdict.behind,
+        "differences": [{"field": d.field, "expected": d.expected, "found": d.found} for d in differences],
+        "steps": [_step(step) for step in row.chain[:MAX_STEPS]],
+    }
+
+
+def proof_head(address: str, believed: Believed) -> JsonObject:
+    """Who signed a proof, and whether the operator had named that key."""
+    return {"at": address, "signed": True, "key_id": believed.proof.worker.key_id, "pinned": believed.pinned}
 
 
 def told(
@@ -48,7 +58,7 @@ def told(
         if status.following is not None:
             members["generation"] = status.following.serving.generation
         steps.append({"step": "serving", "members": {"worker": status.process, **members}})
-    return {"at": address, "signed": False, "keyids": [], "served": row is not None, "steps": [*steps]}
+    return {"at": address, "signed": False, "served": row is not None, "steps": [*steps]}
 
 
 def documented(
@@ -72,8 +82,9 @@ def documented(
     ]
 
 
-def _members(step: JsonObject) -> JsonObject:
-    return {key: value for key, value in step.items() if key != "step"}
+def _step(step: Step) -> JsonObject:
+    members: JsonObject = msgspec.to_builtins(step)
+    return {"step": members.pop("step"), "members": members}
 
 
 def _pack(pack: dict[str, object]) -> JsonObject:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from greentic.console.chain import documented, proven, told
+from greentic.console.chain import documented, proof_head, proven, told
 from greentic.console.changes import Asked, Changes
 from greentic.console.chat import Conversations, Message
 from greentic.console.door import Door
@@ -31,8 +31,10 @@ from greentic.ingress.http1 import Headers, Incoming
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.ids import check_ulid, is_env_id
+from greentic.release.env_verify import known_keys
 from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore
 from greentic.telemetry.log import traceback_of
+from greentic.trust.proof_verdict import Known, judge
 
 T = TypeVar("T")
 
@@ -151,16 +153,17 @@ class ConsoleApp:
     async def _chain(self, env: Environment, revision: Revision, address: str) -> JsonObject:
         proof = await _or_error(beside(self._watched.proof, address))
         if isinstance(proof, FetchError):
-            return {"at": address, "error": proof.message, "steps": [], "signed": False, "keyids": []}
+            return _unproven(address, proof)
         if proof is not None:
-            found = proven(address, proof, revision.revision_id)
+            verdict = await beside(judge, env, proof.proof, Known(known_keys(env), {}))
+            found = proven(address, proof, verdict, revision.revision_id)
             if found is not None:
                 return found
             text = "this worker proves what it serves, and this revision is not among it"
-            return {"at": address, "error": text, "steps": [], "signed": True, "keyids": proof.get("keyids")}
+            return proof_head(address, proof) | {"error": text, "steps": []}
         status = await _or_error(beside(self._watched.status, address))
         if isinstance(status, FetchError):
-            return {"at": address, "error": status.message, "steps": [], "signed": False, "keyids": []}
+            return _unproven(address, status)
         split, deployment = env.split(revision.deployment_id), env.deployment(revision.deployment_id)
         return told(address, status, revision, split, deployment, delivery_of(env))
 
@@ -196,3 +199,7 @@ def _json(code: int, value: JsonObject, headers: Headers | None = None) -> Answe
 
 def _dressed(code: int, body: bytes, headers: Headers) -> Answer:
     return Answer(code, body, [*headers, *SAFE])
+
+
+def _unproven(address: str, error: FetchError) -> JsonObject:
+    return {"at": address, "error": error.message, "steps": [], "signed": False}

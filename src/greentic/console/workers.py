@@ -4,15 +4,16 @@ Rules:
 1. Only addresses that the operator gave are asked, each for itself; one that is silent takes nothing from the others.
 2. What a worker tells is checked for its form, and what is shown of it is plain JSON. Rates are made by the page, from two answers of one
    process.
+3. A proof is believed as `gtc op env verify` believes it: its signature and nonce hold, and its key is one that was pinned, if any was.
 """
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Collection
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
-from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
@@ -25,6 +26,7 @@ from greentic.operate.worker_status import (
     WorkerStatus,
     read_status,
 )
+from greentic.trust.proof import MAX_PROOF, Believed, ProofError, read_proof
 
 NONCE_BYTES = 16
 _NOTHING_THERE = frozenset({404, 405, 410})
@@ -49,8 +51,10 @@ class LiveStatus(WorkerStatus, frozen=True):
 class Watched:
     """The workers that a console asks."""
 
-    def __init__(self, addresses: list[str], clock: Clock = CLOCK, random: Random = RANDOM) -> None:
-        self.addresses = addresses
+    def __init__(
+        self, addresses: list[str], clock: Clock = CLOCK, random: Random = RANDOM, pinned: Collection[str] = ()
+    ) -> None:
+        self.addresses, self._pinned = addresses, pinned
         self._random = random
         self._clock = clock
 
@@ -58,23 +62,21 @@ class Watched:
         """Raises `FetchError`."""
         return read_status(self._asked(f"{address.rstrip('/')}/status"), LiveStatus, address)
 
-    def proof(self, address: str) -> JsonObject | None:
+    def proof(self, address: str) -> Believed | None:
         """What a worker proves, in answer to a question that was never asked before; nothing if it gives no proofs.
 
-        Raises `FetchError`.
+        Raises `FetchError`, also for a proof that proves nothing.
         """
         nonce = self._random.octets(NONCE_BYTES).hex()
-        data = self._asked(f"{address.rstrip('/')}/status/proof?nonce={nonce}")
+        data = self._asked(f"{address.rstrip('/')}/status/proof?nonce={nonce}", MAX_PROOF)
         if data is None:
             return None
-        told, keys = opened_envelope(data)
-        if told.get("nonce") != nonce:
-            raise FetchError(
-                f"the proof of `{address}` answers another question: its nonce is not the one that was sent"
-            )
-        return told | {"keyids": keys}
+        try:
+            return read_proof(data, nonce, self._pinned)
+        except ProofError as error:
+            raise FetchError(f"what it answers proves nothing: {error}") from None
 
-    def _asked(self, url: str) -> bytes | None:
+    def _asked(self, url: str, most: int = MAX_STATUS) -> bytes | None:
         """What stands at an address; nothing if a worker has nothing there (one takes it for a route of a deployment)."""
         terms = terms_of(variables.environment(), self._clock)._replace(total=ASK_SECONDS, tries=1).begun()
         try:
@@ -83,27 +85,12 @@ class Watched:
                 answer.close()
                 return None
             check_status(answer, url, 200)
-            return read_body(answer, f"`{shown(url)}`", MAX_STATUS)
+            return read_body(answer, f"`{shown(url)}`", most)
         except FetchError as error:
             if error.__cause__ is None:
                 raise
             why = getattr(error.__cause__, "strerror", None) or error.__cause__
             raise FetchError(f"it does not answer: {why}") from error.__cause__
-
-
-def opened_envelope(data: bytes) -> tuple[JsonObject, list[Json]]:
-    """The statement inside a signed envelope, and who says to have signed it; the signature is not checked here. Raises `FetchError`."""
-    try:
-        envelope = parse(data)
-        payload = envelope.get("payload") if isinstance(envelope, dict) else None
-        signatures = envelope.get("signatures") if isinstance(envelope, dict) else None
-        told = parse(base64.b64decode(payload, validate=True)) if isinstance(payload, str) else None
-    except ValueError as error:
-        raise FetchError(f"the proof cannot be read: {error}") from None
-    if not isinstance(told, dict):
-        raise FetchError("the proof is no signed statement")
-    rows = signatures if isinstance(signatures, list) else []
-    return told, [row["keyid"] for row in rows if isinstance(row, dict) and isinstance(row.get("keyid"), str)]
 
 
 def live_row(address: str, found: LiveStatus | FetchError) -> JsonObject:

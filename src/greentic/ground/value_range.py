@@ -29,13 +29,33 @@ def number(value: int) -> int | float:
 
 def in_range(value: object) -> object:
     """The value with each integer in range (rule 2); the same object if there is nothing to change. Raises `FlowFailure`."""
+    return value if _has_all_in_range(value) else _brought_into_range(value)
+
+
+def _has_all_in_range(value: object) -> bool:
+    """Whether there is nothing to change, as nearly always; looked at without a call for each value."""
+    waiting: list[dict[str, object] | list[object]] = [[value]]
+    while waiting:
+        held = waiting.pop()
+        for item in held.values() if isinstance(held, dict) else held:
+            kind = type(item)
+            if kind is str:
+                continue
+            if kind is dict or kind is list:
+                waiting.append(item)  # type: ignore[arg-type]
+            elif isinstance(item, int) and not LEAST <= item <= GREATEST:
+                return False
+    return True
+
+
+def _brought_into_range(value: object) -> object:
     if isinstance(value, int):
         return value if LEAST <= value <= GREATEST else number(value)
     if isinstance(value, dict):
-        changed = {key: new for key, item in value.items() if (new := in_range(item)) is not item}
+        changed = {key: new for key, item in value.items() if (new := _brought_into_range(item)) is not item}
         return {**value, **changed} if changed else value
     if isinstance(value, list):
-        items = [in_range(item) for item in value]
+        items = [_brought_into_range(item) for item in value]
         return value if all(new is old for new, old in zip(items, value, strict=True)) else items
     return value
 

@@ -19,6 +19,8 @@ _SCALE = 2.0**-64
 
 def chosen(deployment_id: str, client: bytes, weights: Sequence[tuple[str, int]]) -> str | None:
     """The revision that a client belongs to; nothing if no weight is above zero. `weights` are (revision id, basis points)."""
+    if len(weights) == 1 and weights[0][1] > 0:
+        return weights[0][0]  # whatever the score
     best: str | None = None
     highest = -1.0
     asker = hashlib.blake2b(client, digest_size=32, salt=_salt(deployment_id)).digest()

@@ -162,11 +162,16 @@ def pinned_keys(told: list[str]) -> list[str]:
     return found
 
 
-def _known(env: Environment, paths: EnvPaths) -> Known:
+def known_keys(env: Environment) -> dict[str, bytes]:
+    """The public keys of a document by id. Raises `InvalidArgument`."""
     try:
-        keys = document_keys(delivery_of(env))
+        return document_keys(delivery_of(env))
     except (GreenticError, KeyFormatError) as error:
         raise InvalidArgument(f"the keys of environment `{env.environment_id}` do not parse: {error}") from None
+
+
+def _known(env: Environment, paths: EnvPaths) -> Known:
+    keys = known_keys(env)
     trees = {r.revision_id: tree_digest(paths.revision(r.revision_id) / "bundle", {}) for r in wanted_revisions(env)}
     return Known(keys, {revision_id: digest for revision_id, digest in trees.items() if digest is not None})
 

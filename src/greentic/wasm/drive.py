@@ -4,9 +4,9 @@ Rules:
 1. A call is advanced where it is awaited. On a loop, what waits (a host function's answer, WASI sleeping, a turn to compute) lets
    the loop go on; without a loop the thread waits in place. The code above is the same: it awaits, and `ground.going.in_place` runs
    such a coroutine without a loop.
-2. On a loop calls compute one after the other, one piece at each turn of the loop, lane by lane and within one first come
-   first served (`Turns`); a lane is a deployment. So what
-   else the loop has to do waits for one piece at most, however many calls compute.
+2. On a loop calls compute one after the other, lane by lane and within one first come first served (`Turns`); a lane is a
+   deployment. In one turn of the loop one long piece is computed, or a few short ones of each lane. So what else the loop has to do
+   waits for little, however many calls compute, and who comes in a lane that had nothing yet does not wait for those of others.
 3. A call that is cancelled, because nobody waits for it any more, is closed on the spot.
 """
 
@@ -22,6 +22,8 @@ from greentic.wasm.call import Call, HostFailure, Trap, Waited
 
 AT_ONCE = 16
 """Calls that are let on in one turn of the loop while none of them computes long."""
+EACH_AT_ONCE = 4
+"""How many of one lane."""
 LONG = 0.001
 """Seconds of computing after which other calls on the loop wait for its next turn."""
 LEAST_SLEEP, MOST_SLEEP, SLEEP_SHARE = 0.001, 0.05, 0.05
@@ -34,13 +36,20 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lanes: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        self._taken = self._coming = False
+        self._had: dict[str, int] = {}
+        """Calls of each lane that began, or were let on, in this turn of the loop."""
+        self._all_had = 0
+        self._long = self._coming = False
         """Whether a long piece was computed in this turn of the loop, and whether the next turn is asked for."""
 
-    @property
-    def wanted(self) -> bool:
-        """Whether who comes now has to wait: a long piece was computed in this turn, or others were here before."""
-        return self._taken or bool(self._lanes)
+    def begin(self, lane: str) -> bool:
+        """Whether a call that comes now goes on at once; else it has to wait until it is `mine`."""
+        had = self._had.get(lane, 0)
+        if self._long or lane in self._lanes or had >= EACH_AT_ONCE or (had and self._all_had >= AT_ONCE):
+            return False
+        self._count(lane)
+        self._ask()
+        return True
 
     async def mine(self, lane: str) -> None:
         """Wait for a turn of the loop in which no other call computed long."""
@@ -55,14 +64,18 @@ class Turns:
                 line.append(future)
             self._ask()
             await future
-            if not self._taken:
+            if not self._long:
                 return
             again = True
 
     def take(self) -> None:
         """Note that a long piece was computed; the next one comes with the next turn of the loop."""
-        self._taken = True
+        self._long = True
         self._ask()
+
+    def _count(self, lane: str) -> None:
+        self._had[lane] = self._had.get(lane, 0) + 1
+        self._all_had += 1
 
     def _ask(self) -> None:
         if not self._coming:
@@ -72,19 +85,24 @@ class Turns:
 
     def _next(self) -> None:
         # After a long piece one at a time; else several, for most calls are far shorter than a turn may take.
-        left = 1 if self._taken else AT_ONCE
-        self._taken = self._coming = False
-        while self._lanes and left:
+        most = 1 if self._long else AT_ONCE
+        self._long = self._coming = False
+        self._had, self._all_had = {}, 0
+        passed = 0
+        while self._all_had < most and passed < len(self._lanes):
             lane, waiting = next(iter(self._lanes.items()))
+            self._lanes.move_to_end(lane)
+            if self._had.get(lane, 0) >= EACH_AT_ONCE:
+                passed += 1
+                continue
+            passed = 0
             future = waiting.popleft()
-            if waiting:
-                self._lanes.move_to_end(lane)
-            else:
+            if not waiting:
                 del self._lanes[lane]
             if not future.done():
                 future.set_result(None)
-                left -= 1
-        if self._lanes:
+                self._count(lane)
+        if self._lanes or self._had:
             self._ask()
 
 
@@ -122,7 +140,7 @@ async def finish(call: Call) -> object:
 
 async def _on_loop(call: Call, turns: Turns) -> object:
     asleep = 0.0
-    if turns.wanted:
+    if not turns.begin(call.context.lane):
         await turns.mine(call.context.lane)
     while True:
         before = call.computed

@@ -32,7 +32,7 @@ export function drawProof(context) {
   async function load() {
     try {
       const told = await ask(`/api/proof/${encodeURIComponent(context.env.environment_id)}/${encodeURIComponent(id)}`);
-      const chains = told.chains.length ? told.chains : [{ at: "the environment's document", signed: false, keyids: [], steps: told.document, alone: true }];
+      const chains = told.chains.length ? told.chains : [{ at: "the environment's document", signed: false, steps: told.document, alone: true }];
       fill(body, chains.map((c) => chain(c, told)));
     } catch (error) {
       fill(body, h("p", { class: "fault" }, error.message));
@@ -41,17 +41,17 @@ export function drawProof(context) {
   return { node, update() {} };
 }
 
+const STATES = { serves: ["ready", "as wanted"], behind: ["warn", "behind"], differs: ["failed", "differs"] };
+
 function chain(c, told) {
   const steps = c.steps.length ? c.steps : told.document;
-  const signed = c.signed && !c.error;
-  return h("section", { class: `chain ${signed ? "signed" : "unsigned"}` },
-    h("header", {}, h("h2", {}, short(c.at, 80)),
-      h("span", { class: `pill ${signed ? "ready" : "warn"}` }, signed ? "signed" : "not signed"),
-      h("p", { class: "quiet" }, signed
-        ? ["by key ", h("code", {}, (c.keyids ?? []).map((k) => short(k, 20)).join(", ") || "that is not named"), "; this page shows the signature and does not check it"]
-        : c.alone ? "No worker is watched: this is what the document wants."
-        : c.error ? null : ["This worker gives no proof. The chain is made from the document and ", h("code", {}, "/status"), ": what is wanted, and what the worker says.",
-          c.served === false ? " It does not serve this revision." : ""])),
+  const [kind, state] = STATES[c.state] ?? ["warn", c.signed ? "signed" : "not proven"];
+  const word = c.state === "serves" && c.pinned ? "proven" : state;
+  return h("section", { class: `chain ${c.signed && !c.error ? "signed" : "unsigned"}` },
+    h("header", {}, h("h2", {}, short(c.at, 80)), h("span", { class: `pill ${kind}` }, word), h("p", { class: "quiet" }, vouching(c))),
+    c.behind > 0 && h("p", {}, `It has yet to follow ${c.behind} generation${c.behind > 1 ? "s" : ""} of the environment.`),
+    c.differences?.length > 0 && h("ul", { class: "fault" }, c.differences.slice(0, 20).map((d) =>
+      h("li", {}, h("b", {}, named(d.field)), ": wanted ", h("code", {}, short(d.expected, 120)), ", it serves ", h("code", {}, short(d.found, 120))))),
     c.error && h("p", { class: "fault" }, short(c.error, 400)),
     h("ol", { class: "steps" }, steps.map((s) => {
       const [name, what] = TOLD[s.step] ?? [s.step, ""];
@@ -59,6 +59,18 @@ function chain(c, told) {
       return h("li", { class: odd ? "bad" : "" }, h("span", { class: "knot" }), h("div", { class: "link" },
         h("h3", {}, short(name || "step"), h("small", {}, what)), members(s.members, 0)));
     })));
+}
+
+function vouching(c) {
+  if (c.signed) {
+    const key = h("code", {}, c.key_id);
+    return c.pinned ? ["Signed by the pinned key ", key, ", in answer to this page's question."]
+      : ["Signed by the worker's own key ", key, ", for which nobody vouches. To pin it: ", h("code", {}, `gtc console … --proof-key ${c.key_id}`)];
+  }
+  if (c.alone) return "No worker is watched: this is what the document wants.";
+  if (c.error) return null;
+  return ["This worker gives no proof. The chain is made from the document and ", h("code", {}, "/status"), ": what is wanted, and what the worker says.",
+    c.served === false ? " It does not serve this revision." : ""];
 }
 
 function members(value, depth) {
