@@ -254,11 +254,11 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     bench, store, settings, serving = booted.bench, booted.store, booted.bench.settings, app.serving
 
     def swap(new: Activation) -> None:
-        done = threading.Event()
+        done, peers = threading.Event(), _peers(booted, new, app.listen_addr)
 
         def flip() -> None:
             serving.swap(new)
-            app.peers = _peers(booted, new, app.listen_addr)
+            app.peers = peers
             done.set()
 
         loop.call_soon_threadsafe(flip)
@@ -282,7 +282,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
             return provision(bench, found, serving.activation)
 
     def tidy() -> bool:
-        return after_swap(store, settings, booted.log, bench.in_use, serving)
+        return after_swap(store, settings, booted.log, bench.in_use, serving, elements)
 
     steps = Steps(read, provisioned, swap, tell, tidy)
     directories, names = [store.paths(settings.env_id).root], WATCHED
