@@ -479,8 +479,12 @@ def test_processes_flip_together(tmp_path):
     began = clock.monotonic()
     one.agree("new")
     assert clock.monotonic() - began < 1
+    other.write_text("of another change")
+    one.agree("newer")  # it does not come back to what this one had
+    assert clock.monotonic() - began < 1
+    other.write_text("newer")
     other.rename(tmp_path / "prepared" / "4194304")  # no such process can be
-    one.agree("newer")
+    one.agree("newest")
     assert clock.monotonic() - began < 1
 
 

@@ -210,7 +210,12 @@ async def _serve(
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
     follower = _follower(booted, app, loop)
-    loop.add_signal_handler(signal.SIGHUP, follower.wake)
+
+    def asked_to_look() -> None:
+        log.info("follow", "asked to look again", show=True)
+        follower.wake()
+
+    loop.add_signal_handler(signal.SIGHUP, asked_to_look)
     await scraping.start(app.serving.process, booted.bench.settings.sessions.shared_directory)
     ready()
     follower.start()
