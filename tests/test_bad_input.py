@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from greentic.ground.documents import pretty, replace
 from greentic.operate import delivery
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
+from greentic.trust.keys import SigningKey, public_pem
+from greentic.trust.root import EMPTY, add_key
 from storm import Worker, made_pack, until
 
 pytestmark = pytest.mark.e2e
@@ -37,7 +40,10 @@ class Mounted:
             self.author.context, delivery.DeliverySetPayload(environment_id="local", signatures="warn")
         )
         self.mount(self.document)
-        self.worker = Worker(root / "worker", self.document, GREENTIC_SEED_DIR=str(self.seed))
+        self.anchor = root / "anchor.json"
+        shutil.copy(self.author.context.store.paths("local").trust_root, self.anchor)
+        told = {"GREENTIC_SEED_DIR": str(self.seed), "GREENTIC_TRUST_ANCHOR": str(self.anchor)}
+        self.worker = Worker(root / "worker", self.document, **told)
         self.await_all(lambda s: s["following"]["error"] is None)
 
     @property
@@ -202,3 +208,14 @@ def test_a_signal_reaches_every_process(mounted):
     until(lambda: mounted.worker.log.read_text().count("asked to look again") == log + 2, "both look")
     heals(mounted)
     assert mounted.worker.children() == before
+
+
+def test_threat_stripped_signature_an_anchor_that_no_longer_vouches_is_noticed_without_a_restart(mounted):
+    """The document is the same, and who is to be believed is another: it is refused, told, and what served goes on."""
+    good = mounted.anchor.read_bytes()
+    other = SigningKey(b"o" * 32)
+    changed = add_key(EMPTY, other.key_id, public_pem(other.public))
+    mounted.anchor.write_bytes(pretty(changed))
+    mounted.await_error("is not sealed by a key of the trust anchor")
+    mounted.anchor.write_bytes(good)
+    heals(mounted)
