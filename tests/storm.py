@@ -85,7 +85,7 @@ class Distributor:
 class Worker:
     """A worker of two processes that starts empty."""
 
-    def __init__(self, root: Path, document: bytes, processes: int = 2) -> None:
+    def __init__(self, root: Path, document: bytes, processes: int = 2, **told: str) -> None:
         self.document = root / "local" / "environment.json"
         self.document.parent.mkdir(parents=True)
         self.document.write_bytes(document)
@@ -95,6 +95,7 @@ class Worker:
             "GREENTIC_GATEWAY_LISTEN_ADDR": f"127.0.0.1:{self.port}",
             "GREENTIC_BUNDLE_CACHE_DIR": str(root / "cache"),
             "GREENTIC_DRAIN_DELAY_SECONDS": "1",
+            **told,
         }
         words = [
             str(PROGRAMS / "greentic-start"),

@@ -17,11 +17,15 @@ from conftest import Author, booted, make_bundle, make_pack
 from greentic.activate.activation import Activation
 from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import ActiveRevision
+from greentic.author import bundle_revoke
+from greentic.ground.clock import SystemClock
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
+from greentic.materialize.remembered import memory_of
 from greentic.operate import delivery
+from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS, Counts, quantile
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
@@ -30,6 +34,7 @@ from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
 from greentic.worker.together import SharedDirectory
+from greentic.worker.trust_files import TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
 
@@ -181,6 +186,35 @@ def test_a_revision_whose_digest_does_not_match_leaves_the_old_one_serving(livin
     assert not paths.revision(second).exists()  # not a byte of it is kept where revisions lie
     shutil.copy(hello, source)
     assert living.later() and living.serving.activation.dispatchers[deployment].weights == {second: 10_000}
+
+
+def test_a_bundle_that_is_revoked_stops_being_served_without_a_change_of_the_document(author, hello, tmp_path):
+    author.create().deployed(hello, hello.as_uri(), "one", ("/one",))
+    bad = make_bundle(tmp_path / "bad", {"app": make_pack("other", {})})
+    revoked, _ = author.deployed(bad, bad.as_uri(), "two", ("/two",))
+    listed = tmp_path / "revocations.json"
+    delivery.set_delivery(
+        author.context, delivery.DeliverySetPayload(environment_id="local", revocations=listed.as_uri())
+    )
+    clock = SystemClock()
+    bundle_revoke.revoke(listed, [], [], "none yet", None, 30, clock)
+    living = Living(booted(EnvironmentStore(author.context.store.root)))
+    settings, paths = living.worker.bench.settings, living.worker.store.paths("local")
+    files = TrustFiles(None, memory_of(paths, settings.state_directory), settings.terms, living.clock)
+    steps = living.follower._steps
+    living.follower._steps = steps._replace(
+        read=lambda: (found := steps.read())._replace(trust=files.digest(found.env))
+    )
+    living.follower._trust = files.digest(living.serving.activation.env)
+    assert not living.later() and len(living.serving.activation.dispatchers) == 2  # it was asked for, and is as it was
+    digest = f"sha256:{hashlib.sha256(bad.read_bytes()).hexdigest()}"
+    bundle_revoke.revoke(listed, [digest], [], "it leaks", None, 30, clock)
+    assert not living.follower.look()  # not before its time
+    assert living.later() and revoked not in living.serving.activation.dispatchers
+    assert "it leaks" in living.serving.activation.unavailable[revoked].text
+    assert len(living.serving.activation.dispatchers) == 1 and living.told[-1]["error"] is None
+    listed.unlink()  # what was revoked stays so, and the list that is gone is no change
+    assert not living.later()
 
 
 class FullDisk(RealDisk):
@@ -479,8 +513,12 @@ def test_processes_flip_together(tmp_path):
     began = clock.monotonic()
     one.agree("new")
     assert clock.monotonic() - began < 1
+    other.write_text("of another change")
+    one.agree("newer")  # it does not come back to what this one had
+    assert clock.monotonic() - began < 1
+    other.write_text("newer")
     other.rename(tmp_path / "prepared" / "4194304")  # no such process can be
-    one.agree("newer")
+    one.agree("newest")
     assert clock.monotonic() - began < 1
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from conftest import Author
 from greentic.activate.dispatch import Choice, Dispatcher
+from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
 from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramps_of
 from greentic.operate import revisions, traffic
@@ -167,6 +169,23 @@ def test_a_ramp_goes_up_step_by_step_with_a_line_for_each(two):
     assert lines == ["begin", "advance", "advance", "advance", "done"]
 
 
+def test_what_several_processes_behind_one_address_told_is_added_up(two):
+    """Each look is answered by one of two, in turn: neither alone has counted enough when both together have."""
+    author, deployment, _, new = two
+    workers = SimulatedWorkers(author, deployment, turns=15)
+    one, looks = workers.ask, []
+
+    def of_two(address: str) -> WorkerStatus:
+        looks.append(address)
+        return structs.replace(one(address), process=f"p{len(looks) % 2}")
+
+    workers.ask = of_two  # type: ignore[method-assign]
+    done = ramp(author.context, asked(deployment, new, pause="1s", min_turns=100, steps="50%,100%"), workers)
+    assert done.state == "done"
+    first = workers.weights.index(10_000)  # looks of the first step: both processes are needed to have enough
+    assert 5 <= first <= 7
+
+
 def test_a_failing_revision_is_taken_back_at_once(two):
     author, deployment, old, new = two
     workers = SimulatedWorkers(author, deployment, failing=new)
@@ -190,6 +209,48 @@ def test_a_killed_ramp_goes_on_where_it_was(two, die_at):
     seen_before = len(workers.weights)
     assert ramp(author.context, asked(deployment, resume=True), workers).state == "done"
     assert workers.weights[seen_before] == before and entries(author, deployment) == [(new, 10_000)]
+
+
+def test_a_revision_that_nobody_calls_is_held_with_the_reason(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment, turns=0)
+    workers.die_at = 500  # nothing changes, however long it is watched
+    with pytest.raises(Killed):
+        ramp(author.context, asked(deployment, new), workers)
+    assert entries(author, deployment) == [(old, 9900), (new, 100)]
+    assert set(workers.weights) == {100}
+
+
+def test_a_revision_that_is_slow_is_taken_back(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    usual = workers._counts
+    workers._counts = lambda r: structs.replace(  # type: ignore[method-assign]
+        usual(r), latency=Latency(BOUNDS, at(8 if r == new else 2, usual(r).turns))
+    )
+    told = ramp(author.context, asked(deployment, new), workers)
+    assert told.state == "aborted" and "took longer than" in told.reason
+    assert entries(author, deployment) == [(old, 10_000)]
+
+
+@pytest.mark.parametrize("lifecycle", ["archived", "failed", "draining"])
+def test_a_revision_that_is_no_longer_ready_meanwhile_is_taken_back(two, lifecycle):
+    author, deployment, old, new = two
+    store, workers = author.context.store, SimulatedWorkers(author, deployment)
+    usual = workers.ask
+
+    def ask(address: str) -> WorkerStatus:
+        if len(workers.weights) == 2:
+            env = store.load("local")
+            rows = [documents.replace(r, lifecycle=lifecycle) if r.revision_id == new else r for r in env.revisions]
+            with store.transaction("local") as transaction:
+                transaction.save(documents.replace(env, revisions=rows))
+        return usual(address)
+
+    workers.ask = ask  # type: ignore[method-assign]
+    told = ramp(author.context, asked(deployment, new), workers)
+    assert told.state == "aborted" and f"the new revision is {lifecycle}" in told.reason
+    assert entries(author, deployment) == [(old, 10_000)] and len(workers.weights) == 3
 
 
 def test_silence_holds_and_then_aborts(two):

@@ -5,11 +5,14 @@ Rules:
 2. It is made from parts that are shared by content: a revision whose packs and configuration are the same is not loaded again, and a
    change of weights loads nothing.
 3. A deployment takes part whole: if one revision of its split does not load, the deployment is unavailable, and only it.
+4. Of a document that differs in some deployments, those alone are made anew and put into what serves (`joined`); it is the activation that
+   the whole document would have given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -128,7 +131,7 @@ def content_of(revision: Revision, packs: tuple[LocatedPack, ...], config: dict[
 def activate(
     env: Environment, loaded: Loaded, unavailable: Mapping[str, Fault], key: bytes, before: Activation | None = None
 ) -> Activation:
-    """The activation of what was loaded. `key` signs cookies of the old form.
+    """The activation of what was loaded, without routes, which `joined` gives. `key` signs cookies of the old form.
 
     A deployment that is unavailable now and was served `before` goes on as it was; its fault is told all the same. One whose weights
     are the same keeps its dispatcher.
@@ -159,7 +162,21 @@ def activate(
             dispatchers[deployment_id] = kept
             revisions |= {i: before.revisions[i] for i in kept.weights}
     endpoints = {e.endpoint_id: frozenset(e.linked_bundles) for e in env.messaging_endpoints}
-    return Activation(env, Routes(route_table(env)), dispatchers, revisions, faults, endpoints)
+    return Activation(env, Routes(()), dispatchers, revisions, faults, endpoints)
+
+
+def joined(whole: Environment, touched: Collection[str], part: Activation, before: Activation | None) -> Activation:
+    """The activation of the `whole` document: `part` of what was `touched`, the rest as it was `before` (rule 4)."""
+    if before is None:
+        return part._replace(env=whole, routes=Routes(route_table(whole)))
+    same = len(whole.bundles) == len(before.env.bundles) and all(map(operator.is_, whole.bundles, before.env.bundles))
+    return part._replace(
+        env=whole,
+        routes=before.routes if same else Routes(route_table(whole)),
+        dispatchers={i: d for i, d in before.dispatchers.items() if i not in touched} | part.dispatchers,
+        revisions={i: r for i, r in before.revisions.items() if r.deployment_id not in touched} | part.revisions,
+        unavailable={i: f for i, f in before.unavailable.items() if i not in touched} | dict(part.unavailable),
+    )
 
 
 def published_config(paths: EnvPaths, deployment: BundleDeployment, revision: Revision) -> dict[str, dict[str, object]]:

@@ -139,6 +139,14 @@ def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES) -> T:
     return value
 
 
+def texts_in(array: msgspec.Raw) -> list[bytes]:
+    """The texts of the elements of an array that stands in a text which `decode` took. Raises `ValueError` for what is no array."""
+    try:
+        return list(map(bytes, msgspec.json.decode(array, type=list[msgspec.Raw])))
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
 def repeated_key(data: bytes | str) -> str | None:
     """A key that stands twice in one object of a JSON text that was parsed already: of two readers each might take another value."""
     import json
@@ -224,5 +232,6 @@ __all__ = [
     "read_file",
     "replace",
     "shown",
+    "texts_in",
     "to_json",
 ]

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +45,11 @@ def of_revisions(transaction: Transaction, env: Environment) -> list[Goes]:
     held = in_use(transaction.paths.in_use, transaction.store.clock)
     if held is None:
         return []
-    there = There(revisions=tuple(unpacked(transaction.paths)))
+    # Of thousands hardly ever one may go: what is not archived stays, whatever else is said of it.
+    stays = held | {r.revision_id for r in env.revisions if r.lifecycle != "archived"}
+    there = There(revisions=tuple(unpacked(transaction.paths, stays)))
+    if not there.revisions:
+        return []
     return plan(there, Needed(needed_revisions(env, held)), _rules(transaction.store, None))
 
 
@@ -100,11 +104,12 @@ def let_go_of_caches(goes: Iterable[Goes], caches: Caches) -> list[Goes]:
     return gone
 
 
-def unpacked(paths: EnvPaths) -> list[Item]:
-    """The revisions that are unpacked, with the bytes that only they hold."""
+def unpacked(paths: EnvPaths, besides: Collection[str] = ()) -> list[Item]:
+    """The revisions that are unpacked, `besides` some, with the bytes that only they hold."""
     found = []
     if paths.revisions.is_dir():
-        for path in sorted(paths.revisions.iterdir()):
+        for name in sorted({entry.name for entry in os.scandir(paths.revisions)}.difference(besides)):
+            path = paths.revisions / name
             if _is_ulid(path.name) and path.is_dir() and not path.is_symlink():
                 found.append(Item(path.name, _size(path), path.stat().st_mtime))
     return found

@@ -82,11 +82,14 @@ def ramps_of(env: Environment) -> dict[str, Ramp]:
         return {}
     if not isinstance(raw, dict):
         raise SpecViolation(f"`{MEMBER}` is no object of ramps by deployment")
-    found = {key: from_json(Ramp, value) for key, value in raw.items()}
-    for ramp in found.values():
-        if not ramp.steps or not 0 <= ramp.step < len(ramp.steps):
-            raise SpecViolation(f"the ramp of deployment `{ramp.deployment_id}` has no step {ramp.step}")
-    return found
+    return {key: _read(value) for key, value in raw.items()}
+
+
+def _read(raw: object) -> Ramp:
+    ramp = from_json(Ramp, raw)
+    if not ramp.steps or not 0 <= ramp.step < len(ramp.steps):
+        raise SpecViolation(f"the ramp of deployment `{ramp.deployment_id}` has no step {ramp.step}")
+    return ramp
 
 
 def with_ramp(env: Environment, ramp: Ramp) -> Environment:
@@ -98,10 +101,13 @@ def with_ramp(env: Environment, ramp: Ramp) -> Environment:
 
 def control_slice(env: Environment, deployment_id: str) -> ControlSlice | None:
     """The control slice of a deployment, if a ramp runs that leaves the old revision some traffic (rule 2)."""
+    ramps = env.extra.get(MEMBER)
+    if not isinstance(ramps, dict) or deployment_id not in ramps:
+        return None
     try:
-        ramp = ramps_of(env).get(deployment_id)
+        ramp = _read(ramps[deployment_id])  # of its own alone: another one concerns another deployment
     except SpecViolation:
         return None  # it concerns who reads counts, not who asks the worker
-    if ramp is None or ramp.state != "running" or ramp.weight >= WHOLE:
+    if ramp.state != "running" or ramp.weight >= WHOLE:
         return None
     return ControlSlice(ramp.old, f"control:{ramp.to}", min(1.0, ramp.weight / (WHOLE - ramp.weight)))

@@ -5,10 +5,13 @@ Rules:
 2. A step that is resumed is judged anew: what happened while nobody looked is not compared.
 3. Every step is one change under the lock, with its line in the audit log: begin, advance, done, abort.
 4. A split that somebody else changed is left as it is: the ramp is over.
+5. Behind one address there may be several processes, and one of them answers. What each told last counts until it is seen again: both
+   slices of a process are of one moment, so that old news is fair, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -137,12 +140,14 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
     clock = context.clock
     while current.state == "running":
         baselines: dict[str, _Baseline] = {}
+        newest: dict[str, WorkerStatus] = {}
         began = answered = clock.monotonic()
         while True:
             answers, silence = _ask(workers, current.at)
             now = clock.monotonic()
             answered = answered if silence else now
-            new, control = _window(current, answers, baselines)
+            newest |= {status.process: status for status in answers}
+            new, control = _window(current, newest.values(), baselines)
             env = context.store.load(env_id)
             revision = env.revision(current.to)
             seen = Seen(
@@ -217,10 +222,12 @@ def _ask(workers: Workers, addresses: list[str]) -> tuple[list[WorkerStatus], st
     return found, silence
 
 
-def _window(current: Ramp, answers: list[WorkerStatus], baselines: dict[str, _Baseline]) -> tuple[Slice, Slice | None]:
-    """What happened since the step began, in all processes that were seen; the first sight of one is its beginning."""
+def _window(
+    current: Ramp, newest: Iterable[WorkerStatus], baselines: dict[str, _Baseline]
+) -> tuple[Slice, Slice | None]:
+    """What happened since the step began, in all processes that were seen; the first sight of one is its beginning (rule 5)."""
     new, control = Slice(), Slice()
-    for status in {a.process: a for a in answers}.values():
+    for status in newest:
         rows = {r.revision_id: r for r in status.revisions}
         if current.to not in rows:
             continue  # it has not followed yet

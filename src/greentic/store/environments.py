@@ -24,7 +24,7 @@ from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.model.elements import Elements
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, is_env_id
-from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, RuntimeConfig, project
+from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, Projected
 from greentic.model.validate import check_schema, validate
 from greentic.store.audit import AuditLog
 from greentic.store.files import Files
@@ -81,9 +81,16 @@ class EnvironmentStore:
     def exists(self, env_id: str) -> bool:
         return self.paths(env_id).environment.exists()
 
-    def load(self, env_id: str) -> Environment:
+    def load(self, env_id: str, elements: Elements | None = None) -> Environment:
         """The validated environment. Raises `NotFound` or `StoreError`."""
-        return _valid(self.load_unchecked(env_id), self.paths(env_id).environment)
+        if elements is None:
+            return _valid(self.load_unchecked(env_id), self.paths(env_id).environment)
+        path = self.existing(env_id).environment
+        try:
+            data = read_file(path, MAX_DOCUMENT)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        return environment_of(data, path, env_id, elements)
 
     def load_unchecked(self, env_id: str) -> Environment:
         """The environment as it parses, without the rules across fields; for the doctor."""
@@ -159,8 +166,9 @@ class Transaction:
         recover_revisions(self.paths, self.store.disk, self.store.clock)
         self.audit.repair()
 
-    def load(self) -> Environment:
-        return self.store.load(self.env_id)
+    def load(self, elements: Elements | None = None) -> Environment:
+        """The validated environment; `elements` are those of the one that was read before. Raises `NotFound` or `StoreError`."""
+        return self.store.load(self.env_id, elements)
 
     def save(self, env: Environment) -> None:
         """Validate, back up, write. Raises `SpecViolation`; nothing is written then."""
@@ -185,25 +193,31 @@ class Transaction:
         self.files.replace(self.paths.runtime, readable(runtime, self.paths.runtime))
         self.committed = True
 
-    def refresh_projection(self, env: Environment, *, skipped: frozenset[str] = frozenset()) -> RuntimeConfig | None:
-        """Make `runtime-config.json` what the environment projects to; an equal file is left alone."""
-        config = project(env, skipped=skipped)
-        path = self.paths.runtime_config
-        if config is None:
+    def refresh_projection(
+        self, env: Environment, *, skipped: frozenset[str] = frozenset(), projected: Projected | None = None
+    ) -> None:
+        """Make `runtime-config.json` what the environment projects to; an equal file is left alone.
+
+        `projected` is what made it the last time, for whoever does so again and again.
+        """
+        projected = projected or Projected()
+        before, path = projected.text, self.paths.runtime_config
+        data = projected.of(env, skipped)
+        if data is None:
             self.files.delete(path)
-        else:
-            data = pretty(config)
-            if not _holds(path, data):
-                self.files.replace(path, data)
-        return config
+        elif not _holds(path, data, before):
+            self.files.replace(path, data)
 
 
 def environment_of(data: bytes, path: Path, env_id: str, elements: Elements | None = None) -> Environment:
     """The validated environment in some bytes; `path` is what errors call it, `elements` what was read before. Raises `StoreError`."""
     if len(data) > MAX_DOCUMENT:
         raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
-    read = (elements or Elements()).environment
-    return _valid(_of(_read(read, data, path), env_id), path)
+    elements = elements or Elements()
+    env = _of(_read(elements.environment, data, path), env_id)
+    if elements.valid is not env:
+        elements.valid = _valid(env, path)
+    return env
 
 
 def _of(env: Environment, env_id: str) -> Environment:
@@ -262,10 +276,10 @@ def readable(document: _D, path: Path) -> bytes:
     return data
 
 
-def _holds(path: Path, data: bytes) -> bool:
-    """Whether a file holds this JSON, however it is written."""
+def _holds(path: Path, data: bytes, before: bytes | None) -> bool:
+    """Whether a file holds this JSON, however it is written; if it is `before`, which was written the same way, it needs no reading."""
     try:
         found = read_file(path)
-        return found == data or parse(found) == parse(data)
+        return found == data or (found != before and parse(found) == parse(data))
     except (OSError, ValueError):
         return False

@@ -25,6 +25,7 @@ from greentic.materialize.remembered import memory_of
 from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
+from greentic.model.projection import Projected
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths
@@ -122,6 +123,7 @@ def from_nothing(
             Loader(paths, runtime, settings.pack_signatures),
             key,
             events,
+            Projected(),
             _in_use(paths, store, log),
         )
         places = memory_of(paths, settings.state_directory).places

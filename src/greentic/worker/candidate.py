@@ -33,6 +33,8 @@ class Candidate(NamedTuple):
     env: Environment
     digest: str
     seed: Seed | None
+    trust: str = ""
+    """The state of what it is believed by and does not hold (`worker/trust_files.py`)."""
 
     def adopt(self, store: EnvironmentStore) -> None:
         """Place what the seed brought (rule 2). Raises `BootError`."""

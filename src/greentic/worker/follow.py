@@ -5,7 +5,7 @@ Rules:
    beside what serves, then swapped in with one step. Nothing of what serves is touched before.
 2. Any failure leaves the old set serving, is told in the log and in `/status`, and is tried again, later each time. So is a deployment
    that could not be had, while the others are served.
-3. The same document is not provisioned twice, unless something is to be tried again.
+3. The same document is not provisioned twice, unless something is to be tried again, or what it is believed by has changed.
 4. The processes of one worker flip together: each waits a while until the others have prepared the same document.
 """
 
@@ -70,10 +70,12 @@ class Follower:
         random: Random,
         together: Together,
         every: float = POLL_SECONDS,
+        trust: str = "",
     ) -> None:
         self._steps, self._watch, self._log, self._clock, self._random = steps, watch, log, clock, random
         self._together, self._every = together, every
         self._applied = self._wanted = digest
+        self._trust = trust
         self._desired = self._serving = serving.generation
         self._error: str | None = None
         self._since: int | None = None
@@ -102,7 +104,7 @@ class Follower:
         """Look once; whether anything was swapped in."""
         try:
             candidate = self._steps.read()
-            if candidate.digest == self._applied and not self._due():
+            if (candidate.digest, candidate.trust) == (self._applied, self._trust) and not self._due():
                 return False
             self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
             new = self._steps.provision(candidate)
@@ -118,6 +120,7 @@ class Follower:
         if candidate.digest != self._applied:
             self._tried = 0
         self._applied, self._serving, self._error, self._since = candidate.digest, self._desired, None, None
+        self._trust = candidate.trust
         self._look_again_for(new)
         self._log.info(
             "follow", f"serving generation {self._serving} of environment `{new.env.environment_id}`", show=True

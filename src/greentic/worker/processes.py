@@ -7,6 +7,7 @@ Rules:
 3. It says that the worker serves when every process does. One that dies is started again, a little later each time.
 4. SIGTERM and SIGINT go on to every process; each drains, and the exit code is 0. If the first process is killed, the others see it
    and drain too: nobody would look after them, and they would hold the address against whatever is started next.
+5. Each process follows the environment for itself, also where a seed is mounted; SIGHUP goes on to every one that serves.
 """
 
 from __future__ import annotations
@@ -71,10 +72,13 @@ class _Process:
         self.backoff = 0.5
         self.restart_at: float | None = None
         self.ready_fd = -1
+        self.serves = False
+        """Whether it told that it serves; signals may be sent to it then."""
 
     def begin(self) -> None:
         """Start it. Raises `OSError` when the system has no room for another process."""
         self.close()
+        self.serves = False
         self.process, self.ready_fd = self._start()
         self.began, self.restart_at = CLOCK.monotonic(), None
 
@@ -87,10 +91,18 @@ class _Process:
         """Whether it told, since it was last asked, that it serves."""
         if self.ready_fd < 0 or not select.select([self.ready_fd], [], [], 0)[0]:
             return False
-        return bool(os.read(self.ready_fd, 1))  # the pipe stays open: its breaking says that this process is gone
+        self.serves = bool(
+            os.read(self.ready_fd, 1)
+        )  # the pipe stays open: its breaking says that this process is gone
+        return self.serves
 
     def ended(self) -> int | None:
         return self.process.poll()
+
+    def look(self) -> None:
+        """Let it look at its environment, if it serves: one that begins looks anyway, and would not know the signal yet."""
+        if self.serves:
+            self.process.send_signal(signal.SIGHUP)
 
     def later(self, now: float) -> None:
         self.backoff = 0.5 if now - self.began > STABLE_SECONDS else min(self.backoff * 2, MAX_BACKOFF)
@@ -124,7 +136,6 @@ def supervise(
     with contextlib.suppress(OSError):  # no room: the metrics begin with the other processes
         leave_first(shared.path / DIRECTORY, TALLIES.rows())
     given = {**environ, "GREENTIC_SHARED_SESSIONS": str(shared.path), "GREENTIC_WORKERS": "1"}
-    given.pop("GREENTIC_SEED_DIR", None)
     if settings.offline:
         given["GREENTIC_OFFLINE"] = "1"
     stopping: list[str] = []
@@ -133,8 +144,13 @@ def supervise(
         stopping.append("ctrl_c" if number == signal.SIGINT else "sigterm")
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     processes: list[_Process] = []
+
+    def look(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            process.look()
+
+    previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, look)
     try:
         for _ in range(settings.ingress.workers):
             process = _Process(lambda: _spawn(sockets, arguments, given, shared.fileno()))

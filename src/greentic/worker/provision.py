@@ -7,6 +7,8 @@ Rules:
 2. What the worker has is not had again: revisions that are served are neither hashed nor loaded another time.
 3. The projection on the disk is that of the very document that was provisioned, without the deployments that are not served.
 4. While something serves, a deployment whose new revisions cannot be had goes on with the old ones, unless trust refuses those now.
+5. While something serves, only deployments that a document touches, and those that are not served, go through the pipeline; the rest is
+   taken over as it is. All do where whom to trust has changed, and in a worker that is for one revision.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from greentic.activate.activation import Activation, Loader, activate, load_revisions
+from greentic.activate.activation import Activation, Loader, activate, joined, load_revisions
 from greentic.activate.turn import ActiveRevision
 from greentic.distribute.bundle_cache import BundleCache, open_cache
 from greentic.ground.errors import BootError, GreenticError, SpecViolation
@@ -22,10 +24,12 @@ from greentic.materialize.placed import survey
 from greentic.materialize.pull import Events, Means, Obtained, pull
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.sandbox import forbid_core_files
-from greentic.materialize.serving_plan import Fault, ServingPlan, as_seen, ends_boot, serving_plan
+from greentic.materialize.serving_plan import Fault, Scope, ServingPlan, as_seen, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
+from greentic.model.projection import Projected
+from greentic.model.touched import every_deployment, only, touched
 from greentic.model.traffic import wanted_revisions
 from greentic.net.addresses import shown
 from greentic.pack.located import LocatedPack
@@ -50,6 +54,8 @@ class Bench(NamedTuple):
     cookie_key: bytes
     events: Callable[[OperatorLog], Events]
     """Who is told how pulling goes."""
+    projected: Projected
+    """What made the projection that this process wrote last."""
     in_use: InUse | None = None
     """Where this process tells which revisions it holds; nothing where that cannot be told."""
 
@@ -78,7 +84,11 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     candidate.adopt(store)
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
-    wanted = wanted_revisions(as_seen(env, settings.scope))  # of thousands, a revision's own worker looks at one
+    whole = as_seen(env, settings.scope)  # of thousands, a revision's own worker looks at one
+    changed = _changed(whole, serving, trust, settings.scope)
+    held = {i: r for i, r in serving.revisions.items() if r.deployment_id in changed} if serving else {}
+    part = only(whole, changed)
+    wanted = wanted_revisions(part)
     hold(bench.in_use, wanted, log)
     refused: dict[str, GreenticError] = {}
     for revision in wanted:
@@ -87,7 +97,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
             log.warn("trust", found.warning)
         if found.refusal is not None:
             refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", found.refusal)
-    plan = serving_plan(env, settings.scope, refused, survey(paths, wanted, _at_hand(serving)))
+    plan = serving_plan(part, settings.scope, refused, survey(paths, wanted, _at_hand(held)))
     if plan.warning:
         log.warn("pull", plan.warning)
     if plan.pull:
@@ -99,7 +109,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     served = [r for r in wanted_revisions(plan.env) if r.deployment_id not in faults]
     if serving is None:
         _raise_if(ends_boot(plan, faults, len(served)))
-    parts: Mapping[str, ActiveRevision] = {r.content: r for r in serving.revisions.values()} if serving else {}
+    parts = {r.content: r for r in held.values()}
     loader = bench.loader._replace(policy=bench.loader.policy._replace(revoked=trust.revoked_keys))
     with phase("load", boot=boot):
         loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
@@ -109,7 +119,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     for fault in faults.values():
         TALLIES.add("greentic_refusals", (fault.why,))
     _tell(log, plan.env, faults)
-    _project(store, plan.env, frozenset(faults))
+    _project(store, whole, frozenset(faults), bench.projected)
     if obtained.packs:
         log.info(
             "pull",
@@ -120,7 +130,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
         activation = activate(plan.env, loaded, faults, bench.cookie_key, _still_good(serving, trust, faults))
     except SpecViolation as error:
         raise BootError(f"activating environment `{env.environment_id}`") from error
-    return activation._replace(
+    return joined(whole, changed, activation, serving)._replace(
         protections=protections(trust, [obtained.guard, forbid_core_files()]),
         trusted=trust,
         generation=generation_of(candidate.env),
@@ -129,8 +139,8 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
 
 def _still_good(serving: Activation | None, trust: Trusted, faults: Mapping[str, Fault]) -> Activation | None:
     """What serves, without those of the faulty deployments of which a revision is refused by now (rule 4)."""
-    if serving is None:
-        return None
+    if serving is None or not faults:
+        return serving
     wanted = {i for deployment_id in faults for i in _weights(serving, deployment_id)}
     known = {r.revision_id: r for r in serving.env.revisions if r.revision_id in wanted}
     gone = {deployment_id for deployment_id in faults if _is_refused(serving, deployment_id, trust, known)}
@@ -153,9 +163,26 @@ def _is_refused(serving: Activation, deployment_id: str, trust: Trusted, known: 
         return True
 
 
-def _at_hand(serving: Activation | None) -> Mapping[str, tuple[LocatedPack, ...]]:
+def _changed(env: Environment, serving: Activation | None, trust: Trusted, scope: Scope) -> frozenset[str]:
+    """The deployments that are to be provisioned (rule 5)."""
+    if serving is None:
+        return every_deployment(env)
+    if scope.own_revision is not None or not _trusts_as(serving.trusted, trust):
+        return every_deployment(serving.env) | every_deployment(env)
+    return touched(serving.env, env) | serving.unavailable.keys()
+
+
+def _trusts_as(before: Trusted | None, now: Trusted) -> bool:
+    """Whether the verdict on every revision is as it was."""
+    if before is None:
+        return False
+    told = (before.delivery.signatures, before.keys, before.revoked)
+    return told == (now.delivery.signatures, now.keys, now.revoked)
+
+
+def _at_hand(held: Mapping[str, ActiveRevision]) -> Mapping[str, tuple[LocatedPack, ...]]:
     """The packs of what is served, whose digests were verified when they were loaded (rule 2)."""
-    return {} if serving is None else {i: tuple(p.place for p in r.packs) for i, r in serving.revisions.items()}
+    return {i: tuple(p.place for p in r.packs) for i, r in held.items()}
 
 
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
@@ -199,11 +226,11 @@ def _told(env: Environment, deployment_id: str, fault: Fault, revision: Revision
     )
 
 
-def _project(store: EnvironmentStore, env: Environment, unavailable: frozenset[str]) -> None:
+def _project(store: EnvironmentStore, env: Environment, unavailable: frozenset[str], projected: Projected) -> None:
     """Write the projection of the document (rule 3). Raises `BootError`."""
     try:
         with store.transaction(env.environment_id) as transaction:
-            transaction.refresh_projection(env, skipped=unavailable)
+            transaction.refresh_projection(env, skipped=unavailable, projected=projected)
     except GreenticError as error:
         raise BootError(f"re-projecting runtime-config for env `{env.environment_id}`") from error
 

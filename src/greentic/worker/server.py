@@ -29,6 +29,7 @@ from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.front import TURNS, Front, places
 from greentic.ingress.trusted_peer import TrustedPeers
+from greentic.materialize.remembered import memory_of
 from greentic.model.elements import Elements
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.store.layout import EnvPaths
@@ -43,6 +44,7 @@ from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.tidy import after_swap
 from greentic.worker.together import SharedDirectory
+from greentic.worker.trust_files import TrustFiles
 from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
 if TYPE_CHECKING:
@@ -210,7 +212,12 @@ async def _serve(
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
     follower = _follower(booted, app, loop)
-    loop.add_signal_handler(signal.SIGHUP, follower.wake)
+
+    def asked_to_look() -> None:
+        log.info("follow", "asked to look again", show=True)
+        follower.wake()
+
+    loop.add_signal_handler(signal.SIGHUP, asked_to_look)
     await scraping.start(app.serving.process, booted.bench.settings.sessions.shared_directory)
     ready()
     follower.start()
@@ -254,11 +261,11 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     bench, store, settings, serving = booted.bench, booted.store, booted.bench.settings, app.serving
 
     def swap(new: Activation) -> None:
-        done = threading.Event()
+        done, peers = threading.Event(), _peers(booted, new, app.listen_addr)
 
         def flip() -> None:
             serving.swap(new)
-            app.peers = _peers(booted, new, app.listen_addr)
+            app.peers = peers
             done.set()
 
         loop.call_soon_threadsafe(flip)
@@ -269,32 +276,45 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
 
     tokens_file = settings.ingress.tokens_file
 
-    elements = Elements()
+    elements, paths = Elements(), store.paths(settings.env_id)
+    trust_files = TrustFiles(
+        settings.trust_anchor, memory_of(paths, settings.state_directory), settings.terms, store.clock
+    )
 
     def read() -> Candidate:
-        reread_tokens(app.gate, store.paths(settings.env_id), tokens_file, booted.log)
-        if booted.published is not None:
-            return booted.published.read()
-        return read_candidate(store, settings, elements)
+        reread_tokens(app.gate, paths, tokens_file, booted.log)
+        published = booted.published
+        found = read_candidate(store, settings, elements) if published is None else published.read()
+        return found._replace(trust=trust_files.digest(found.env))
 
     def provisioned(found: Candidate) -> Activation:
         with whole("change"):
             return provision(bench, found, serving.activation)
 
     def tidy() -> bool:
-        return after_swap(store, settings, booted.log, bench.in_use, serving)
+        return after_swap(store, settings, booted.log, bench.in_use, serving, elements)
 
     steps = Steps(read, provisioned, swap, tell, tidy)
-    directories, names = [store.paths(settings.env_id).root], WATCHED
+    directories, names = [paths.root], WATCHED
     directories += [settings.seed] if settings.seed is not None else []
-    if tokens_file is not None:
-        directories, names = [*directories, tokens_file.parent], names | {tokens_file.name}
+    for file in (tokens_file, settings.trust_anchor):
+        if file is not None:
+            directories, names = [*directories, file.parent], names | {file.name}
     watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
     together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
     every = POLL_SECONDS if settings.published is None else settings.published.every
     return Follower(
-        steps, watch, booted.activation, booted.digest, booted.log, store.clock, store.random, together, every
+        steps,
+        watch,
+        booted.activation,
+        booted.digest,
+        booted.log,
+        store.clock,
+        store.random,
+        together,
+        every,
+        trust_files.digest(booted.activation.env),
     )
 
 

@@ -13,6 +13,7 @@ from greentic.activate.lease import Serving
 from greentic.distribute.bundle_cache import open_cache
 from greentic.ground.errors import GreenticError
 from greentic.materialize.prune import Caches, let_go, let_go_of_caches, of_caches, of_revisions
+from greentic.model.elements import Elements
 from greentic.model.environment import Revision
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
@@ -30,12 +31,12 @@ def hold(held: InUse | None, wanted: Iterable[Revision], log: OperatorLog) -> No
         log.warn("tidy", f"what this process holds cannot be told: {error}")
 
 
-def make_room(store: EnvironmentStore, settings: Settings, log: OperatorLog) -> None:
-    """Let go what nobody needs, of this environment and of the caches."""
+def make_room(store: EnvironmentStore, settings: Settings, log: OperatorLog, elements: Elements | None = None) -> None:
+    """Let go what nobody needs, of this environment and of the caches; `elements` are what was read of the document."""
     caches = Caches(open_cache(settings.cache_directory), settings.cache_bytes, default_directory())
     try:
         with store.transaction(settings.env_id) as transaction:
-            goes = of_revisions(transaction, transaction.load())
+            goes = of_revisions(transaction, transaction.load(elements))
             let_go(goes, transaction)
         gone = [*goes, *let_go_of_caches(of_caches(store, caches), caches)]
     except (OSError, GreenticError) as error:
@@ -46,7 +47,12 @@ def make_room(store: EnvironmentStore, settings: Settings, log: OperatorLog) -> 
 
 
 def after_swap(
-    store: EnvironmentStore, settings: Settings, log: OperatorLog, held: InUse | None, serving: Serving
+    store: EnvironmentStore,
+    settings: Settings,
+    log: OperatorLog,
+    held: InUse | None,
+    serving: Serving,
+    elements: Elements | None = None,
 ) -> bool:
     """Tell what is still held, and let go the rest; whether something still drains, so that this is to be done again."""
     serving.sweep()
@@ -57,5 +63,5 @@ def after_swap(
     except OSError as error:
         log.warn("tidy", f"what this process holds cannot be told: {error}")
         return True
-    make_room(store, settings, log)
+    make_room(store, settings, log, elements)
     return bool(still)

@@ -2,7 +2,8 @@
 
 Rules:
 1. A process writes the digest of the document that it has prepared into a file of its name, and waits until every living one has
-   written the same, at most `PATIENCE`. Who is late is not waited for again: one slow process must not hold up a change.
+   written the same, at most `PATIENCE`. Who is late is not waited for again: one slow process must not hold up a change. Nor is one that
+   has prepared another document meanwhile: while changes come fast, each process may see others of them.
 2. The file of a process that is gone counts for nothing.
 """
 
@@ -29,12 +30,14 @@ class SharedDirectory:
 
     def agree(self, digest: str) -> None:
         """Say what was prepared, and wait for the others (rule 1)."""
+        before = self._said
         self._say(digest)
         ends = self._clock.monotonic() + PATIENCE
-        while self._clock.monotonic() < ends and not all(said == digest for said in self._others()):
+        while self._clock.monotonic() < ends and any(said == before != digest for said in self._others()):
             self._clock.sleep(_PAUSE)
 
     def _say(self, digest: str) -> None:
+        self._said = digest
         replace_file(self._own, digest.encode(), 0o600)
 
     def _others(self) -> list[str]:
