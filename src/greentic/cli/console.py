@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from greentic.cli.command import PORT
+
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080
   gtc console prod --at http://10.0.0.7:8080 --at http://10.0.0.8:8080 --port 8070
@@ -22,7 +24,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("env", metavar="ENV", help="the environment to show first")
     parser.add_argument("--at", action="append", default=[], metavar="URL", help="the address of a worker to watch")
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--port", type=PORT, default=0, help="default: a free one")
     parser.add_argument(
         "--allow-changes", action="store_true", help="let the page warm, set traffic, ramp and roll back"
     )

@@ -2,8 +2,8 @@
 
 Rules:
 1. A payload is a struct; its fields are the contract, the schema is made from them.
-2. Unknown keys do not fail a verb (older callers send them), but the reply names them in `warnings`. The environment
-   manifest alone refuses them.
+2. Unknown keys do not fail a verb (older callers send them), but the reply names them in `warnings`, those inside other
+   objects with their path: a mistyped route would be a route to everything. The environment manifest alone refuses them.
 3. A payload that holds a private key or a password in an address, in whatever member, is refused before anything is written of it, and
    no error shows it (threats: secret-before-validation).
 """
@@ -61,10 +61,19 @@ def refuse_secrets(raw: Json, where: str = "") -> None:
         )
 
 
-def unknown_keys(form: type[Payload], raw: Json) -> list[str]:
-    """Keys of the payload's top level that no field takes."""
-    known = {f.encode_name for f in msgspec.structs.fields(form)}
-    return sorted(raw.keys() - known) if isinstance(raw, dict) else []
+def unknown_keys(form: object, raw: Json) -> list[str]:
+    """Paths of what no field takes, in the payload and in the objects inside it (rule 2)."""
+    if get_origin(form) is Annotated:
+        return unknown_keys(get_args(form)[0], raw)
+    if get_origin(form) in (types.UnionType, typing.Union):
+        return unknown_keys(next(a for a in get_args(form) if a is not types.NoneType), raw)
+    if get_origin(form) is list and isinstance(raw, list):
+        return sorted({path for item in raw for path in unknown_keys(get_args(form)[0], item)})
+    if not (isinstance(form, type) and issubclass(form, msgspec.Struct) and isinstance(raw, dict)):
+        return []
+    known = {f.encode_name: f.type for f in msgspec.structs.fields(form)}
+    inside = (f"{key}.{path}" for key in raw if key in known for path in unknown_keys(known[key], raw[key]))
+    return sorted([*(raw.keys() - known.keys()), *inside])
 
 
 def schema(form: type[Payload], *, description: str | None = None) -> JsonObject:
