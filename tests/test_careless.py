@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from conftest import gtc
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
-from greentic.ground.documents import repeated_key
 from greentic.cli.output import show_table
-from greentic.ground.errors import AnswersParse
+from greentic.ground.documents import Json, repeated_key
+from greentic.ground.errors import AnswersParse, InvalidArgument
+from greentic.ground.field_types import unknown_keys
 from greentic.ground.yaml import parse_yaml
-from greentic.operate.bundles import BundleAddPayload
-from greentic.operate.payload import unknown_keys
+from greentic.operate.bundles import BundleAddPayload, BundleUpdatePayload
+from greentic.operate.payload import read
 from greentic.operate.trust_root import TrustRootRemovePayload, remove
+from greentic.release.env_manifest import EnvManifest
 
 ULID = "01M8D8C3NE29FC1W968T4MG0AC"
 PLACE = "https://bundles.example.com/a-place-with-a-long-name"
@@ -59,11 +61,13 @@ def test_a_word_that_is_given_twice_is_refused():
 
 
 def test_a_mistyped_member_inside_an_object_is_named():
-    raw = {"environment_id": "e", "bundle_id": "b", "route_binding": {"path_prefix": ["/x"]}, "reveneu": 1}
+    binding: Json = {"path_prefix": ["/x"]}
+    raw: Json = {"environment_id": "e", "bundle_id": "b", "route_binding": binding, "reveneu": 1}
     assert unknown_keys(BundleAddPayload, raw) == ["reveneu", "route_binding.path_prefix"]
-    listed = {"revenue_share": [{"party_id": "a", "basis_points": 1, "bps": 1}], "route_binding": {"hosts": []}}
+    share: Json = {"party_id": "a", "basis_points": 1, "bps": 1}
+    listed: Json = {"revenue_share": [share], "route_binding": {"hosts": []}}
     assert unknown_keys(BundleAddPayload, listed) == ["revenue_share.bps"]
-    free = {"config_overrides": {"pack": {"anything": {"goes": 1}}}}
+    free: Json = {"config_overrides": {"pack": {"anything": {"goes": 1}}}}
     assert unknown_keys(BundleAddPayload, free) == []
 
 
@@ -101,3 +105,24 @@ def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns
     for whole in (ULID, ULID[::-1], PLACE):
         assert told.count(whole) == 2
     assert "here" in told and ("deployment_id:" in told) == (columns < 200)
+
+
+@pytest.mark.parametrize(
+    ("form", "raw", "words"),
+    [
+        (BundleUpdatePayload, {"environment_id": "e", "deployment_id": "d", "status": "pausd"}, "active, paused"),
+        (EnvManifest, {"schema": "x", "environment": {"id": "e"}}, "greentic.env-manifest.v1"),
+        (
+            EnvManifest,
+            {
+                "schema": "greentic.env-manifest.v1",
+                "environment": {"id": "e"},
+                "bundles": [{"bundle_id": "b", "status": "on"}],
+            },
+            "active, paused",
+        ),
+    ],
+)
+def test_a_wrong_word_is_told_with_the_right_ones(form, raw, words):
+    with pytest.raises(InvalidArgument, match=f"Invalid enum value .*; expected one of .*{words}"):
+        read(form, raw, InvalidArgument)

@@ -18,6 +18,7 @@ import msgspec
 
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.field_types import allowed_words
 from greentic.ground.secret_text import secret_in
 
 P = TypeVar("P", bound="Payload")
@@ -47,6 +48,8 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
             .replace("Object missing required field", "missing field")
             .replace("Object contains unknown", "unknown")
         )
+        if text.startswith("Invalid enum value"):
+            text += f"; expected one of {', '.join(allowed_words(form, text.partition('$')[2].rstrip('`')))}"
         raise refuse(f"{where}{text}") from None
 
 
@@ -59,21 +62,6 @@ def refuse_secrets(raw: Json, where: str = "") -> None:
             f"{where}`{place}` holds {what}; nothing was recorded of it",
             hint="give the public key (the .pub file), or name where the secret is kept; replace a secret that others may have seen",
         )
-
-
-def unknown_keys(form: object, raw: Json) -> list[str]:
-    """Paths of what no field takes, in the payload and in the objects inside it (rule 2)."""
-    if get_origin(form) is Annotated:
-        return unknown_keys(get_args(form)[0], raw)
-    if get_origin(form) in (types.UnionType, typing.Union):
-        return unknown_keys(next(a for a in get_args(form) if a is not types.NoneType), raw)
-    if get_origin(form) is list and isinstance(raw, list):
-        return sorted({path for item in raw for path in unknown_keys(get_args(form)[0], item)})
-    if not (isinstance(form, type) and issubclass(form, msgspec.Struct) and isinstance(raw, dict)):
-        return []
-    known = {f.encode_name: f.type for f in msgspec.structs.fields(form)}
-    inside = (f"{key}.{path}" for key in raw if key in known for path in unknown_keys(known[key], raw[key]))
-    return sorted([*(raw.keys() - known.keys()), *inside])
 
 
 def schema(form: type[Payload], *, description: str | None = None) -> JsonObject:

@@ -83,7 +83,12 @@ class EnvironmentStore:
 
     def load(self, env_id: str) -> Environment:
         """The validated environment. Raises `NotFound` or `StoreError`."""
-        return _valid(self.load_unchecked(env_id), self.paths(env_id).environment)
+        path = self.paths(env_id).environment
+        try:
+            return _valid(self.load_unchecked(env_id), path)
+        except StoreError as error:
+            error.hint = error.hint or _next_step(env_id, path)
+            raise
 
     def load_unchecked(self, env_id: str) -> Environment:
         """The environment as it parses, without the rules across fields; for the doctor."""
@@ -216,11 +221,12 @@ def _valid(env: Environment, path: Path) -> Environment:
     try:
         validate(env)
     except SpecViolation as error:
-        raise StoreError(
-            str(error),
-            hint=f"`gtc op env doctor {env.environment_id}` examines it; backups of the document are in `{path.parent / 'backups'}`",
-        ) from None
+        raise StoreError(str(error), hint=_next_step(env.environment_id, path)) from None
     return env
+
+
+def _next_step(env_id: str, path: Path) -> str:
+    return f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{path.parent / 'backups'}`"
 
 
 def read_document(path: Path, form: type[_D]) -> _D:
