@@ -234,3 +234,16 @@ def test_lists_of_nothing(author: Author, store, capsys):
         ("env", "list"),
     ):
         assert told(capsys, store, *words, "--output", "table").strip()
+
+
+def test_the_log_is_one_line_a_change_and_a_short_terminal_keeps_what_and_outcome(env, author, store):
+    from greentic.cli.picture.shown import _log
+    from greentic.ground.reply import reply_json
+    from greentic.release.env_log import EnvLogPayload, log
+
+    result = reply_json(log(author.context, EnvLogPayload(environment_id="local", last=5)))
+    blocks = _log(author.context, None, result | {"breaks": 1}, False)
+    narrow, wide = lines(blocks, 40), lines(blocks, 200)
+    assert max(map(len, narrow)) <= 40 and len(narrow) == len(wide) == 1 + 5 + 2
+    assert "traffic set" in narrow[5] and narrow[5].rstrip().endswith("ok")
+    assert "uid" in wide[5] and "broken chain: 1" in wide[-1]

@@ -461,9 +461,43 @@ def test_an_unwritable_audit_stops_the_change_before_it_happens(store, author):
     path = store.paths("local").audit
     path.unlink()
     path.mkdir()
-    with pytest.raises(AuditError, match="nothing was changed"):
+    with pytest.raises(AuditError, match="audit log cannot be written: .* nothing was changed") as refused:
         author.add()
+    assert "after the mutation" not in str(refused.value)
     assert store.load("local").bundles == []
+
+
+def test_a_line_that_a_full_disk_cut_short_is_taken_back(tmp_path, monkeypatch):
+    path = tmp_path / "events.jsonl"
+    disk = RealDisk()
+    disk.append(path, b"first\n")
+    real, calls = os.write, []
+
+    def fills_up(fd: int, data: bytes) -> int:
+        calls.append(data)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(fd, data[:3])
+
+    monkeypatch.setattr("greentic.ground.disk.os.write", fills_up)
+    with pytest.raises(OSError, match="No space left"):
+        disk.append(path, b"second\n")
+    monkeypatch.undo()
+    assert len(calls) == 2 and path.read_bytes() == b"first\n"
+    disk.append(path, b"third\n")
+    assert path.read_bytes() == b"first\nthird\n"
+
+
+def test_a_document_that_is_no_json_is_told_with_the_next_step(store, author):
+    author.create()
+    store.paths("local").environment.write_bytes(b"garbage")
+    with pytest.raises(StoreError, match="JSON is malformed") as refused:
+        store.load("local")
+    assert (
+        refused.value.hint is not None
+        and "gtc op env doctor local" in refused.value.hint
+        and "backups" in refused.value.hint
+    )
 
 
 def test_an_event_that_cannot_be_written_after_the_change_is_kind_audit(store, author):
@@ -479,8 +513,9 @@ def test_an_event_that_cannot_be_written_after_the_change_is_kind_audit(store, a
             super().append(path, data)
 
     dying = Context(EnvironmentStore(store.root, disk=LogDies(), clock=store.clock, random=store.random))
-    with pytest.raises(AuditError):
+    with pytest.raises(AuditError, match="after the mutation committed") as told:
         Author(dying).add()
+    assert told.value.hint is not None and "do not run it again" in told.value.hint
     assert len(store.load("local").bundles) == 1
     author.add("next", ("/n",))  # the next command writes the owed event
     owed = [x for x in author.audit() if x.get("recovered")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greentic.cli.command import answered, command
+from greentic.cli.command import answered, command, number
 from greentic.ground.documents import Json, JsonObject
 
 _EXAMPLES = """examples:
@@ -50,7 +50,9 @@ def main(argv: list[str]) -> int:
     )
     revoke.add_argument("--list", type=Path, required=True, metavar="FILE", help="the list; made if it is not there")
     revoke.add_argument("--reason", default="revoked", metavar="TEXT", help="what workers say")
-    revoke.add_argument("--days", type=int, default=30, metavar="N", help="how long the list is good (default: 30)")
+    revoke.add_argument(
+        "--days", type=number(1, 3650), default=30, metavar="N", help="how long the list is good (default: 30)"
+    )
     export = verbs.add_parser(
         "export", help="an environment with its bundles in one file, for a worker without a network"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greentic.cli.command import answered, command
+from greentic.cli.command import answered, command, number
 from greentic.ground.documents import JsonObject
 
 _EXAMPLES = """examples:
@@ -20,7 +20,9 @@ def main(argv: list[str]) -> int:
     verbs.add_parser("list", help="what is there, and which revisions need it")
     verbs.add_parser("verify", help="hash everything anew; what is damaged is deleted")
     prune = verbs.add_parser("prune", help="delete what was not used for longest; what a revision needs stays")
-    prune.add_argument("--max-bytes", type=int, metavar="N", help="default: GREENTIC_CACHE_MAX_BYTES, else 3 GiB")
+    prune.add_argument(
+        "--max-bytes", type=number(0, 1 << 60), metavar="N", help="default: GREENTIC_CACHE_MAX_BYTES, else 3 GiB"
+    )
     for verb in verbs.choices.values():
         verb.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
     arguments = cache.parsed(argv)

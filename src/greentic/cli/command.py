@@ -4,6 +4,7 @@ Rules:
 1. Every verb takes `--output`; without it a terminal gets a table and a program JSON.
 2. A typed error is told on the standard error output, and the exit is 1. What the system refuses and nobody foresaw, such as a name that
    is too long, is told as one.
+3. A number of a flag has bounds, told with the number that is outside of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,21 @@ class Command(NamedTuple):
         for verb in self.verbs.choices.values():
             verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
         return self.parser.parse_args(argv)
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """The type of a flag that takes a whole number from `least` to `most` (rule 3)."""
+
+    def read(text: str) -> int:
+        digits = text.removeprefix("-")
+        if not digits.isascii() or not digits.isdigit() or len(digits) > 20 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"`{text}` is no whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+PORT = number(0, 65535)
 
 
 def command(noun: str, description: str, examples: str, verbs: str) -> Command:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from greentic.cli.command import PORT
+
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080
   gtc console prod --at http://10.0.0.7:8080 --at http://10.0.0.8:8080 --port 8070
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> int:
         "--proof-key", action="append", default=[], metavar="FILE|ID",
         help="who must have signed what workers prove: a key id, or a file of public keys",
     )  # fmt: skip
-    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--port", type=PORT, default=0, help="default: a free one")
     parser.add_argument(
         "--allow-changes", action="store_true", help="let the page warm, set traffic, ramp and roll back"
     )

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from greentic.cli.command import PORT
+
 
 def _rate(text: str) -> int:
     number = text.removesuffix("MiB").removesuffix("KiB")
@@ -25,7 +27,7 @@ def main(argv: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="serve")
     serve = verbs.add_parser("serve", help="serve a directory until Ctrl+C")
     serve.add_argument("directory", type=Path, metavar="DIR")
-    serve.add_argument("--port", type=int, default=8090, help="default: 8090; 0 takes a free one")
+    serve.add_argument("--port", type=PORT, default=8090, help="default: 8090; 0 takes a free one")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     serve.add_argument(
         "--rate",

@@ -149,8 +149,9 @@ def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals)
 def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callable[[], object]:
     """What is to be done for a command line: everything is read and checked by now, nothing was changed."""
     from greentic.cli import op_payload
+    from greentic.ground.field_types import unknown_keys
     from greentic.operate.payload import read as read_payload
-    from greentic.operate.payload import schema, unknown_keys
+    from greentic.operate.payload import schema
     from greentic.operate.ulids import with_ulids
 
     form = _load(verb.payload) if verb.payload else None

@@ -6,6 +6,7 @@ Rules:
 2. `key=value` sets a field, `a.b=value` a field inside one. A text field takes the value as it stands, any other field
    takes JSON.
 3. `.json` files are JSON, `.yaml` and `.yml` YAML, others JSON and then YAML.
+4. What is told twice is refused, in a file as on the command line: nobody knows which of the two was meant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Annotated, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.documents import Json, JsonObject, parse, repeated_key
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
@@ -60,11 +61,15 @@ def read_answers(path: Path) -> Json:
     if suffix in (".yaml", ".yml"):
         return _yaml(data, path, "")
     try:
-        return parse(data)
+        answers = parse(data)
     except ValueError as error:
         if suffix == ".json":
             raise AnswersParse(f"{path}: json: {error}") from None
         return _yaml(data, path, f"json: {error}; ")
+    twice = repeated_key(data)
+    if twice is not None:
+        raise AnswersParse(f"{path}: json: the key `{twice}` stands twice in one object")
+    return answers
 
 
 def _yaml(data: bytes, path: Path, before: str) -> Json:
@@ -87,6 +92,8 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key.split(".")[0] in fields:
+            if key in given:
+                raise InvalidArgument(f"`{key}` is given twice: a second time in `{word}`")
             given[key] = typed(key, value, fields.get(key))
         elif equals and "entries" in fields:
             entry = _shorthand(key, value, given)

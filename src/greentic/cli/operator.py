@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from greentic.cli.command import PORT
 from greentic.cli.output import inert
 from greentic.ground.errors import GreenticError, InvalidArgument
 
@@ -44,7 +45,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--identity", metavar="ID", help="who this process is among several (default: the host's name)")
     parser.add_argument(
-        "--metrics-port", type=int, default=8081, metavar="PORT", help="for /metrics, /livez, /readyz; 0: none"
+        "--metrics-port", type=PORT, default=8081, metavar="PORT", help="for /metrics, /livez, /readyz; 0: none"
     )
     parser.add_argument("--context", metavar="CONTEXT", help="a kubeconfig's context, outside of a cluster")
     parser.add_argument("--version", action="store_true", help="print the version")

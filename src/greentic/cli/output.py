@@ -3,16 +3,20 @@
 Rules:
 1. At a terminal the same result is shown as a picture or a table with the next step; `--output` decides otherwise. What is no
    terminal gets JSON, byte for byte the same whatever the terminal would show.
-2. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters are shown, not sent.
+2. A table whose words do not fit is shown row by row, one field a line: nothing is cut, and no id is broken.
+3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters are shown, not sent.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
@@ -21,7 +25,7 @@ FOR_PROGRAMS: tuple[Form, ...] = ("json", "yaml")
 
 
 def inert(text: str) -> str:
-    """A text for a terminal: what would steer it, or turn the direction of reading, is written out (rule 2)."""
+    """A text for a terminal: what would steer it, or turn the direction of reading, is written out (rule 3)."""
     return "".join(c if c in "\n\t" or c.isprintable() or c == "\u3000" else _written(c) for c in text)
 
 
@@ -92,18 +96,42 @@ def show_table(result: JsonObject) -> None:
             table.add_row(Text(inert(key)), Text(inert(_cell(value))))
         console.print(table)
     for key, value in result.items():
-        if _is_rows(value) and isinstance(value, list):
-            columns = list(dict.fromkeys(k for row in value if isinstance(row, dict) for k in row))
+        rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+        if rows and _is_rows(value):
+            columns = list(dict.fromkeys(k for row in rows for k in row))
+            cells = [[inert(_cell(row.get(column))) for column in columns] for row in rows]
+            needed = [
+                max(_longest_word(inert(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)
+            ]
+            console.print()
+            if sum(needed) + 2 * len(columns) > console.width:
+                console.print(Text(inert(key), style="bold"))
+                for row in cells:
+                    _print_row(console, columns, row)
+                continue
             table = Table(
                 title=Text(inert(key), style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
             )
-            for column in columns:
-                table.add_column(Text(inert(column)), overflow="fold")
-            for row in value:
-                if isinstance(row, dict):
-                    table.add_row(*(Text(inert(_cell(row.get(c)))) for c in columns))
-            console.print()
+            for column, least in zip(columns, needed, strict=True):
+                table.add_column(Text(inert(column)), overflow="fold", min_width=least)
+            for row in cells:
+                table.add_row(*(Text(cell) for cell in row))
             console.print(table)
+
+
+def _longest_word(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max((cell_len(word) for word in text.split()), default=0)
+
+
+def _print_row(console: Console, columns: list[str], row: list[str]) -> None:
+    """One row of a table that is too wide (rule 2); a terminal breaks a long line itself, and copies it in one piece."""
+    from rich.text import Text
+
+    console.print()
+    for column, cell in zip(columns, row, strict=True):
+        console.print(Text(f"  {inert(column)}: ", "dim") + Text(cell), soft_wrap=True)
 
 
 def _is_rows(value: Json) -> bool:

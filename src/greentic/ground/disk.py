@@ -37,7 +37,7 @@ class Disk(Protocol):
         ...
 
     def append(self, path: Path, data: bytes) -> None:
-        """Add bytes to the end of a file, creating it, and put them on stable storage."""
+        """Add bytes to the end of a file, creating it, and put them on stable storage: all of them, or none where it raises."""
         ...
 
     def rename(self, source: Path, target: Path) -> None: ...
@@ -79,8 +79,12 @@ class RealDisk:
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a line that a kill cut short stays one damaged line, it does not swallow the next
-            while data:
-                data = data[os.write(fd, data) :]
+            try:
+                while data:
+                    data = data[os.write(fd, data) :]
+            except OSError:
+                os.ftruncate(fd, size)  # on a full disk: part of a line would look like damage for good
+                raise
             sync_data(fd)
         finally:
             os.close(fd)

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar, cast
 
@@ -154,8 +155,8 @@ def repeated_key(data: bytes | str) -> str | None:
     repeated: list[str] = []
 
     def members(found: list[tuple[str, object]]) -> None:
-        keys = [key for key, _ in found]
-        repeated.extend(key for key in set(keys) if keys.count(key) > 1)
+        if len(dict(found)) < len(found):
+            repeated.extend(key for key, count in Counter(key for key, _ in found).items() if count > 1)
 
     json.loads(data, object_pairs_hook=members)
     return min(repeated, default=None)

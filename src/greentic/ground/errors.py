@@ -80,6 +80,12 @@ class AuditError(GreenticError):
     kind, prefix = "audit", "audit log write failed after the mutation committed: "
 
 
+class IntentError(AuditError):
+    """The log could not tell what was about to be done, so it was not done."""
+
+    prefix = "audit log cannot be written: "
+
+
 class RevenuePolicyError(GreenticError):
     kind, prefix = "revenue-policy", "revenue policy: "
 

@@ -4,7 +4,8 @@ Rules:
 1. All YAML of the project is read here, with the safe constructors only.
 2. A text is bounded in bytes. What it stands for is bounded in values and depth after every alias was written out, and before
    anything is built: nine lines of aliases can stand for a billion values, and merge keys multiply the same way.
-3. Every damage is a `ValueError` with one line of text; an alias to what it stands in is one.
+3. A key that stands twice in one mapping is damage: the library would take the last one without a word.
+4. Every damage is a `ValueError` with one line of text; an alias to what it stands in is one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import yaml
 MAX_BYTES = 4 << 20
 MAX_VALUES = 200_000
 MAX_DEPTH = 100
+_MERGE = "tag:yaml.org,2002:merge"
 
 if TYPE_CHECKING:
     from yaml import SafeLoader
@@ -86,6 +88,7 @@ def _check(root: yaml.Node) -> None:
             raise ValueError("an alias stands for what it stands in")
         open_nodes.add(id(node))
         total, depth = 1, 0
+        _check_keys(node)
         for child in _children(node):
             inner, below = measure(child)
             total, depth = total + inner, max(depth, below + 1)
@@ -98,6 +101,21 @@ def _check(root: yaml.Node) -> None:
         return total, depth
 
     measure(root)
+
+
+def _check_keys(node: yaml.Node) -> None:
+    """Raise `ValueError` for a mapping with the same plain key twice (rule 3)."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+            continue
+        if (key.tag, key.value) in seen:
+            raise ValueError(
+                f"the key `{key.value}` stands twice in one mapping, again in line {key.start_mark.line + 1}"
+            )
+        seen.add((key.tag, key.value))
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -2,8 +2,8 @@
 
 Rules:
 1. A payload is a struct; its fields are the contract, the schema is made from them.
-2. Unknown keys do not fail a verb (older callers send them), but the reply names them in `warnings`. The environment
-   manifest alone refuses them.
+2. Unknown keys do not fail a verb (older callers send them), but the reply names them in `warnings`, those inside other
+   objects with their path: a mistyped route would be a route to everything. The environment manifest alone refuses them.
 3. A payload that holds a private key or a password in an address, in whatever member, is refused before anything is written of it, and
    no error shows it (threats: secret-before-validation).
 """
@@ -18,6 +18,7 @@ import msgspec
 
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.field_types import allowed_words
 from greentic.ground.secret_text import secret_in
 
 P = TypeVar("P", bound="Payload")
@@ -47,6 +48,8 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
             .replace("Object missing required field", "missing field")
             .replace("Object contains unknown", "unknown")
         )
+        if text.startswith("Invalid enum value"):
+            text += f"; expected one of {', '.join(allowed_words(form, text.partition('$')[2].rstrip('`')))}"
         raise refuse(f"{where}{text}") from None
 
 
@@ -59,12 +62,6 @@ def refuse_secrets(raw: Json, where: str = "") -> None:
             f"{where}`{place}` holds {what}; nothing was recorded of it",
             hint="give the public key (the .pub file), or name where the secret is kept; replace a secret that others may have seen",
         )
-
-
-def unknown_keys(form: type[Payload], raw: Json) -> list[str]:
-    """Keys of the payload's top level that no field takes."""
-    known = {f.encode_name for f in msgspec.structs.fields(form)}
-    return sorted(raw.keys() - known) if isinstance(raw, dict) else []
 
 
 def schema(form: type[Payload], *, description: str | None = None) -> JsonObject:

@@ -114,7 +114,7 @@ def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
             "trusted_key_count": len(root.keys),
         }
         if gone is None:
-            return Done(told)
+            return Done(told | {"warnings": [f"no key `{payload.key_id}` is trusted here, so nothing was changed"]})
         policy = delivery_of(transaction.load()).signatures
         why = unsatisfiable(policy, root.public_keys())
         if why is not None:

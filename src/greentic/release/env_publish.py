@@ -261,8 +261,10 @@ def _chosen(place: Place, where: str, env_id: str, generation: int | None, skip:
             continue
         if generation is None or edition.generation == generation:
             return _of(env_id, edition, where)
-    what = "no older generation" if generation is None else f"generation {generation}"
-    raise NotFound(f"{what} is published at `{shown(where)}`", hint="gtc op env history lists what is")
+    what = "generation older than the newest one" if generation is None else f"generation {generation}"
+    raise NotFound(
+        f"no {what} is published at `{shown(where)}`", hint=f"what is: gtc op env history {env_id} {shown(where)}"
+    )
 
 
 def _keyed(context: Context, env: Environment) -> Environment:

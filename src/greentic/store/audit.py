@@ -26,9 +26,9 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.clock import Clock, Random, timestamp
-from greentic.ground.disk import Disk
+from greentic.ground.disk import Disk, io_error
 from greentic.ground.documents import Json, JsonObject, compact, parse
-from greentic.ground.errors import AuditError, GreenticError
+from greentic.ground.errors import AuditError, GreenticError, IntentError
 from greentic.ground.least_used import Item
 from greentic.ground.secret_text import object_without_secrets, without_secrets
 from greentic.model.ids import LOCAL_ENV, mint_ulid
@@ -96,10 +96,11 @@ class AuditLog:
         try:
             self._append(line)
         except OSError as error:
-            raise AuditError(
+            raise IntentError(
                 f"the intent of {change.noun}.{change.verb} on env `{change.env_id}` could not be written "
                 f"({error.strerror}); nothing was changed",
-                hint=f"make `{self._paths.audit}` writable and run the command again",
+                hint=io_error(self._paths.audit, error).hint
+                or f"make `{self._paths.audit}` writable and run the command again",
             ) from error
         return event_id
 
@@ -141,7 +142,8 @@ class AuditLog:
             self._append(line)
         except OSError as error:
             raise AuditError(
-                f"event {event_id} of {change.noun}.{change.verb} on env `{change.env_id}`: {error.strerror}"
+                f"event {event_id} of {change.noun}.{change.verb} on env `{change.env_id}`: {error.strerror}",
+                hint=f"do not run it again: it is done; make `{self._paths.audit}` writable, and the next command writes the event",
             ) from error
 
     def repair(self) -> str | None:
@@ -149,7 +151,7 @@ class AuditLog:
         try:
             intent = self._unfinished()
         except OSError as error:
-            raise AuditError(
+            raise IntentError(
                 f"the log `{self._paths.audit}` cannot be read ({error.strerror}); nothing was changed",
                 hint="make it a readable and writable file, and run the command again",
             ) from error

@@ -83,14 +83,21 @@ class EnvironmentStore:
 
     def load(self, env_id: str, elements: Elements | None = None) -> Environment:
         """The validated environment. Raises `NotFound` or `StoreError`."""
-        if elements is None:
-            return _valid(self.load_unchecked(env_id), self.paths(env_id).environment)
+        path = self.paths(env_id).environment
+        try:
+            if elements is None:
+                return _valid(self.load_unchecked(env_id), path)
+            return environment_of(self._bytes(env_id), path, env_id, elements)
+        except StoreError as error:
+            error.hint = error.hint or _next_step(env_id, path)
+            raise
+
+    def _bytes(self, env_id: str) -> bytes:
         path = self.existing(env_id).environment
         try:
-            data = read_file(path, MAX_DOCUMENT)
+            return read_file(path, MAX_DOCUMENT)
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-        return environment_of(data, path, env_id, elements)
 
     def load_unchecked(self, env_id: str) -> Environment:
         """The environment as it parses, without the rules across fields; for the doctor."""
@@ -230,11 +237,12 @@ def _valid(env: Environment, path: Path) -> Environment:
     try:
         validate(env)
     except SpecViolation as error:
-        raise StoreError(
-            str(error),
-            hint=f"`gtc op env doctor {env.environment_id}` examines it; backups of the document are in `{path.parent / 'backups'}`",
-        ) from None
+        raise StoreError(str(error), hint=_next_step(env.environment_id, path)) from None
     return env
+
+
+def _next_step(env_id: str, path: Path) -> str:
+    return f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{path.parent / 'backups'}`"
 
 
 def read_document(path: Path, form: type[_D]) -> _D:

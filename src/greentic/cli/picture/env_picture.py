@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from greentic.cli.picture.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
-from greentic.cli.picture.words import age, digest, share, source, state
+from greentic.cli.picture.words import age, counted, digest, share, source, state
 from greentic.model.delivery import MEMBER, delivery_of
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.naming import revision_name
@@ -81,7 +81,7 @@ def _headline(env: Environment) -> Line:
 
 
 def _counts(env: Environment) -> Line:
-    told = [f"{len(env.bundles)} deployments", f"{len(env.revisions)} revisions"]
+    told = [counted(len(env.bundles), "deployment"), counted(len(env.revisions), "revision")]
     if env.host_config.public_base_url:
         told.append(env.host_config.public_base_url)
     if MEMBER in env.extra:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from greentic.cli.output import Form, inert
 from greentic.cli.picture import env_picture
 from greentic.cli.picture.status_picture import Before, env_status
-from greentic.cli.picture.table_layout import Block, Cell, Column, Table, cell, laid_out
+from greentic.cli.picture.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 from greentic.ground.documents import Json, JsonObject
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
@@ -138,6 +138,30 @@ def _environments(context: Context, reply: object, result: JsonObject, wide: boo
     return [*told, Table((Column("does not load"), Column("because")), broken)] if broken else told
 
 
+_CHANGE = (
+    Column("at", 3, whole=True), Column("verb"), Column("what", 2), Column("outcome", 1), Column("generation", 5), Column("who", 4),
+)  # fmt: skip
+
+
+def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    """`env log`: one line a change, what it is about as far as there is room."""
+    rows = [
+        [
+            cell(_text_of(row, "at") if wide else _text_of(row, "at")[:19].replace("T", " "), "dim"),
+            cell(_text_of(row, "verb"), "bold"), cell(_text_of(row, "what")),
+            cell(_text_of(row, "outcome"), "" if row["outcome"] == "ok" else "red"),
+            cell(" → ".join(str(n) for n in (row["before"], row["after"]) if n is not None)), cell(_text_of(row, "who")),
+        ]
+        for row in _rows(result, "changes")
+    ]  # fmt: skip
+    told: list[Block] = [Table(_CHANGE, rows)]
+    if result["older"]:
+        told.append(Line((cell(f"and {result['older']} before these", "dim"),)))
+    if result["breaks"]:
+        told.append(Line((cell(f"broken chain: {result['breaks']}, see env doctor", "red"),)))
+    return told
+
+
 def _text_of(row: JsonObject, key: str) -> str:
     value: Json = row.get(key)
     return "" if value is None else str(value)
@@ -146,6 +170,7 @@ def _text_of(row: JsonObject, key: str) -> str:
 _PICTURES: dict[tuple[str, str], Callable[[Context, object, JsonObject, bool], list[Block]]] = {
     ("env", "show"): _show,
     ("env", "list"): _environments,
+    ("env", "log"): _log,
     ("env", "status"): _status,
     ("bundles", "list"): _deployments,
     ("revisions", "list"): _revisions,

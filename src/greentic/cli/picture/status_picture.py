@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.cli.picture.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
-from greentic.cli.picture.words import percent, share
+from greentic.cli.picture.words import counted, percent, share
 from greentic.model.environment import Environment
 from greentic.model.naming import revision_name
 from greentic.release.env_status import EnvStatus, RevisionLine, WorkerLine
@@ -25,7 +25,7 @@ class Before(NamedTuple):
 def env_status(env: Environment, status: EnvStatus, before: Before | None = None) -> list[Block]:
     """Workers, then revisions."""
     blocks: list[Block] = [
-        Line((cell(env.environment_id, "bold"), cell(f"{len(status.workers)} workers asked", "dim")))
+        Line((cell(env.environment_id, "bold"), cell(f"{counted(len(status.workers), 'worker')} asked", "dim")))
     ]
     if status.workers:
         of_workers = (

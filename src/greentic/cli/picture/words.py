@@ -28,6 +28,11 @@ def percent(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:g}%"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 revision`, `2 revisions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def share(bps: int) -> Cell:
     """A weight as a bar and a number."""
     return cell(f"{bar(bps)} {percent(bps):>4}", "cyan" if bps else "dim")

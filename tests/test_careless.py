@@ -1,0 +1,128 @@
+"""What a hurried hand gets wrong, and what the programs say to it: a thing told twice, a mistyped member, a number out of bounds,
+a terminal that is too narrow."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import gtc
+from greentic.cli.gtc import main
+from greentic.cli.op_payload import read_answers
+from greentic.cli.output import show_table
+from greentic.ground.documents import Json, repeated_key
+from greentic.ground.errors import AnswersParse, InvalidArgument
+from greentic.ground.field_types import unknown_keys
+from greentic.ground.yaml import parse_yaml
+from greentic.operate.bundles import BundleAddPayload, BundleUpdatePayload
+from greentic.operate.payload import read
+from greentic.operate.trust_root import TrustRootRemovePayload, remove
+from greentic.release.env_manifest import EnvManifest
+
+ULID = "01M8D8C3NE29FC1W968T4MG0AC"
+PLACE = "https://bundles.example.com/a-place-with-a-long-name"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"environment_id": "x", "name": "a", "name": "b"}'),
+        ("a.yaml", "environment_id: x\nname: a\nname: b\n"),
+        ("answers", "environment_id: x\nname: a\nname: b\n"),
+        ("deep.yaml", "bundles:\n- name: a\n  name: b\n"),
+    ],
+)
+def test_what_stands_twice_in_answers_is_refused(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(AnswersParse, match="the key `name` stands twice"):
+        read_answers(path)
+
+
+def test_a_merged_key_may_be_told_anew():
+    assert parse_yaml(b"base: &b {x: 1}\nown:\n  <<: *b\n  x: 2\n") == {"base": {"x": 1}, "own": {"x": 2}}
+
+
+@given(st.lists(st.sampled_from("abcdef"), max_size=8))
+def test_a_repeated_key_is_found_and_nothing_else(keys):
+    text = "{" + ",".join(f'"{key}": 1' for key in keys) + "}"
+    found = repeated_key(text)
+    assert (found is None) == (len(set(keys)) == len(keys))
+    assert found is None or keys.count(found) > 1
+
+
+def test_a_word_that_is_given_twice_is_refused():
+    done = gtc("op", "bundles", "add", "local", "bundle_id=a", "bundle_id=b")
+    assert done.returncode == 1
+    assert "`bundle_id` is given twice" in json.loads(done.stderr)["error"]["message"]
+
+
+def test_a_mistyped_member_inside_an_object_is_named():
+    binding: Json = {"path_prefix": ["/x"]}
+    raw: Json = {"environment_id": "e", "bundle_id": "b", "route_binding": binding, "reveneu": 1}
+    assert unknown_keys(BundleAddPayload, raw) == ["reveneu", "route_binding.path_prefix"]
+    share: Json = {"party_id": "a", "basis_points": 1, "bps": 1}
+    listed: Json = {"revenue_share": [share], "route_binding": {"hosts": []}}
+    assert unknown_keys(BundleAddPayload, listed) == ["revenue_share.bps"]
+    free: Json = {"config_overrides": {"pack": {"anything": {"goes": 1}}}}
+    assert unknown_keys(BundleAddPayload, free) == []
+
+
+def test_a_key_that_was_not_trusted_is_not_said_to_be_removed(context, author):
+    author.create()
+    told = remove(context, TrustRootRemovePayload(environment_id="local", key_id="6a8b"))
+    assert told["removed_public_key_pem"] is None
+    assert told["warnings"] == ["no key `6a8b` is trusted here, so nothing was changed"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["distributor", "serve", ".", "--port", "99999"],
+        ["console", "local", "--port", "-1"],
+        ["cache", "prune", "--max-bytes", "-1"],
+        ["cache", "prune", "--max-bytes", "9" * 5000],
+        ["bundle", "revoke", "sha256:" + "0" * 64, "--list", "r.json", "--days", "99999999999"],
+    ],
+)
+def test_a_number_out_of_bounds_is_told_with_its_bounds(words, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["gtc", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "is no whole number from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
+    show_table({"rows": [row, row | {"what": None}]})
+    told = capsys.readouterr().out
+    for whole in (ULID, ULID[::-1], PLACE):
+        assert told.count(whole) == 2
+    assert "here" in told and ("deployment_id:" in told) == (columns < 200)
+
+
+@pytest.mark.parametrize(
+    ("form", "raw", "words"),
+    [
+        (BundleUpdatePayload, {"environment_id": "e", "deployment_id": "d", "status": "pausd"}, "active, paused"),
+        (EnvManifest, {"schema": "x", "environment": {"id": "e"}}, "greentic.env-manifest.v1"),
+        (
+            EnvManifest,
+            {
+                "schema": "greentic.env-manifest.v1",
+                "environment": {"id": "e"},
+                "bundles": [{"bundle_id": "b", "status": "on"}],
+            },
+            "active, paused",
+        ),
+    ],
+)
+def test_a_wrong_word_is_told_with_the_right_ones(form, raw, words):
+    with pytest.raises(InvalidArgument, match=f"Invalid enum value .*; expected one of .*{words}"):
+        read(form, raw, InvalidArgument)
