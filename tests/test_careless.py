@@ -13,7 +13,7 @@ from conftest import gtc
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
 from greentic.cli.output import show_table
-from greentic.ground.documents import Json, repeated_key
+from greentic.ground.documents import Json, JsonObject, repeated_key
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.field_types import unknown_keys
 from greentic.ground.yaml import parse_yaml
@@ -99,8 +99,8 @@ def test_a_number_out_of_bounds_is_told_with_its_bounds(words, capsys, monkeypat
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    row = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
-    show_table({"rows": [row, row | {"what": None}]})
+    row: JsonObject = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
+    show_table({"rows": [row, {**row, "what": None}]})
     told = capsys.readouterr().out
     for whole in (ULID, ULID[::-1], PLACE):
         assert told.count(whole) == 2
