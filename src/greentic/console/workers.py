@@ -10,14 +10,7 @@ from __future__ import annotations
 
 import base64
 
-from greentic.ground import variables
-from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
-from greentic.ground.documents import Json, JsonObject, parse
-from greentic.ground.errors import FetchError
-from greentic.net.addresses import shown
-from greentic.net.request import check_status, read_body, send
-from greentic.net.terms import terms_of
-from greentic.operate.worker_status import (
+from greentic.deployments.worker_status import (
     ASK_SECONDS,
     MAX_STATUS,
     RevisionRow,
@@ -25,6 +18,13 @@ from greentic.operate.worker_status import (
     WorkerStatus,
     read_status,
 )
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.errors import FetchError
+from greentic.net.addresses import shown
+from greentic.net.request import check_status, read_body, send
+from greentic.net.terms import terms_of
 
 NONCE_BYTES = 16
 _NOTHING_THERE = frozenset({404, 405, 410})

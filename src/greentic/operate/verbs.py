@@ -15,8 +15,8 @@ _HOST_FLAGS = (
     Flag("--listen-addr", "listen_addr", "where workers listen", "IP:PORT"),
     Flag("--public-url", "public_base_url", "public http(s) origin", "URL"),
 )
-_E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.operate.env_doctor"
-_B, _R, _T = "greentic.operate.bundles", "greentic.operate.revisions", "greentic.operate.traffic"
+_E, _I, _D = "greentic.operate.env", "greentic.operate.env_init", "greentic.examine.env_doctor"
+_B, _R, _T = "greentic.deployments.bundles", "greentic.deployments.revisions", "greentic.deployments.traffic"
 _P, _C, _K = "greentic.operate.env_packs", "greentic.operate.config", "greentic.operate.trust_root"
 _L = "greentic.operate.delivery"
 _TRANSITION = f"{_R}:RevisionTransitionPayload"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
-_S = "greentic.release.env_status"
-_L, _P = "greentic.release.env_log", "greentic.release.env_publish"
+_S = "greentic.examine.env_status"
+_L, _P = "greentic.examine.env_log", "greentic.release.env_publish"
 _W = "greentic.rollout.ramp_run"
-_V, _Q = "greentic.release.env_verify", "greentic.release.env_prune"
+_V, _Q = "greentic.examine.env_verify", "greentic.release.env_prune"
 
 _GENERATION = Flag("--generation", "generation", "which one", "N")
 
