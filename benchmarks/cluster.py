@@ -41,12 +41,13 @@ def possible() -> str | None:
 
 def make_store(root: Path, revisions: int) -> None:
     """A store with an environment of so many ready revisions of one deployment, written as the verbs write it."""
+    from greentic.deployments import bundles, traffic
+    from greentic.deployments.revisions import RevisionStagePayload, stage
     from greentic.ground.documents import pretty, replace
     from greentic.model.environment import EnvPackBinding, HostConfig, new_environment
     from greentic.model.lifecycle import with_current_revisions
-    from greentic.operate import bundles, traffic, trust_root
+    from greentic.operate import trust_root
     from greentic.operate.change import Context
-    from greentic.operate.revisions import RevisionStagePayload, stage
     from greentic.store.environments import EnvironmentStore
 
     context = Context(EnvironmentStore(root))

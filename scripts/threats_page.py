@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 ROWS = (
     # -- trust
-    Row("stripped-signature", "A required signature that is missing, empty or of an unknown form is refused; nothing optional decides whether it is asked for.", "trust materialize/trusted.py operate/revisions.py"),
+    Row("stripped-signature", "A required signature that is missing, empty or of an unknown form is refused; nothing optional decides whether it is asked for.", "trust materialize/trusted.py deployments/revisions.py"),
     Row("signature-purpose", "A signed statement says what it is. A reader takes one payload type and one predicate, and refuses every other.", "trust store/seal.py"),
     Row("pinned-subset", "What is served equals what was pinned, pack for pack; nothing that came along is added.", "materialize/placed.py materialize/pull.py"),
     Row("edited-document", "A document that an anchor must have sealed is refused after any change that the seal does not cover.", "materialize/trusted.py store/seal.py"),
@@ -50,7 +50,7 @@ ROWS = (
     Row("fail-open-gate", "A gate that is configured for one is closed for all that it covers; an empty list opens nothing.", "ingress/auth.py trust"),
     Row("unauthenticated-invoke", "Strangers drive no worker: a bearer token compared in constant time, or a peer on loopback that no proxy speaks for.", "ingress/auth.py ingress/identity.py k8s/network_policies.py"),
     Row("browser-on-loopback", "A page in a browser on the same machine is no trusted peer: the host must be ours, and the origin not foreign.", "ingress"),
-    Row("lying-worker", "What a worker says it serves is believed with a signature by its key and the asker's nonce, and compared field by field, not as a subset.", "trust/proof.py trust/proof_verdict.py ingress/status_proof.py release/env_verify.py"),
+    Row("lying-worker", "What a worker says it serves is believed with a signature by its key and the asker's nonce, and compared field by field, not as a subset.", "trust/proof.py trust/proof_verdict.py ingress/status_proof.py examine/env_verify.py"),
     Row("host-rebinding", "A name of somebody else's that leads to this machine opens nothing: a page that is served here answers to its own address and port alone.", "console/door.py ingress/trusted_peer.py"),
     Row("foreign-page", "A page of another site can neither read nor do anything through a browser that may: its origin is refused, and what acts needs a header that no form sends.", "console/door.py ingress/trusted_peer.py"),
     Row("text-of-others", "What bundles say is a text: never markup, never a script, never an address that runs or reaches inside, and bounded in depth and length.", "console/static console/pictures.py"),
@@ -83,8 +83,8 @@ ROWS = (
     Row("hostile-trace-context", "A trace context that is not exactly what the standard says is as if it were not there.", "telemetry/tracing.py"),
     Row("slow-collector", "A collector that is down, slow or wrong costs no request: the queue is bounded, a thread sends, the end waits a moment.", "telemetry/exporter.py"),
     Row("log-injection", "A record is one line without control characters; a caller's request id is taken only if it is short and inert.", "telemetry/log_lines.py telemetry/request_id.py"),
-    Row("terminal-escapes", "No text of others steers a terminal: what is not printable is shown as its escape.", "cli/output.py cli/picture"),
-    Row("audit-edited", "A line of the audit that was changed, moved or taken out shows at the line behind it.", "history/line_chain.py store/audit.py operate/env_doctor.py"),
+    Row("terminal-escapes", "No text of others steers a terminal: what is not printable is shown as its escape.", "terminal/output.py cli/picture"),
+    Row("audit-edited", "A line of the audit that was changed, moved or taken out shows at the line behind it.", "history/line_chain.py store/audit.py examine/env_doctor.py"),
     Row("log-flood", "What a component says is limited by time; what is left out is counted and told.", "telemetry/component_output.py"),
     Row("secret-before-validation", "Nothing is recorded before it was recognised; addresses with credentials are refused when they are authored.", "operate/payload.py store/audit.py"),
     # -- the store and the machine

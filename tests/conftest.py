@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from greentic.author.bundle_build import build_bundle
-from greentic.operate import bundles, env, revisions, traffic, trust_root
+from greentic.deployments import bundles, revisions, traffic
+from greentic.operate import env, trust_root
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import request_id

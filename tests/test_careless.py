@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from conftest import gtc
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
-from greentic.cli.output import show_table
+from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.ground.documents import Json, JsonObject, repeated_key
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.field_types import unknown_keys
 from greentic.ground.yaml import parse_yaml
-from greentic.operate.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.operate.payload import read
 from greentic.operate.trust_root import TrustRootRemovePayload, remove
 from greentic.release.env_manifest import EnvManifest
+from greentic.terminal.output import show_table
 
 ULID = "01M8D8C3NE29FC1W968T4MG0AC"
 PLACE = "https://bundles.example.com/a-place-with-a-long-name"

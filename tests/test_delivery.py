@@ -26,6 +26,7 @@ from securesystemslib.signer import SSlibKey
 from conftest import PROGRAMS, Author, booted, gtc, make_bundle, make_pack, need
 from greentic.activate.activation import Activation
 from greentic.author import bundle_publish, bundle_revoke, bundle_sign
+from greentic.deployments import revisions
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
 from greentic.distribute.fetch import fetch_into
@@ -48,7 +49,7 @@ from greentic.materialize import export_archive as bundle_export
 from greentic.materialize import shared_bundles as cache
 from greentic.model.delivery import delivery_of
 from greentic.net.request import retry_after
-from greentic.operate import delivery, revisions, trust_root
+from greentic.operate import delivery, trust_root
 from greentic.registry.login import Credentials, credentials_for
 from greentic.registry.reference import mapped, parse
 from greentic.store.environments import EnvironmentStore
@@ -1097,10 +1098,10 @@ def test_threat_malformed_image_beside_a_good_signature_is_neither_believed_nor_
     bundle_sign.sign_file(bundle, key, FakeClock())
     good = bundle.with_name(bundle.name + ".sig").read_bytes()
     deployment = author.add()
-    monkeypatch.setattr("greentic.operate.revisions.signatures_at", lambda *words: [noise])
+    monkeypatch.setattr("greentic.deployments.revisions.signatures_at", lambda *words: [noise])
     with pytest.raises(UntrustedBundle):
         author.stage(deployment, bundle, f"file://{bundle}")
-    monkeypatch.setattr("greentic.operate.revisions.signatures_at", lambda *words: [noise, good])
+    monkeypatch.setattr("greentic.deployments.revisions.signatures_at", lambda *words: [noise, good])
     staged = author.stage(deployment, bundle, f"file://{bundle}")
     revision = author.context.store.load("local").revision(staged)
     assert revision.extra["greentic:signatures"]["bundle"] == [json.loads(good)]

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from conftest import PLANTED, Author
-from greentic.cli.changes_view import show_changes
-from greentic.cli.output import print_failure, print_success
 from greentic.deployer import binding, cluster_identity, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
+from greentic.deployments import revisions
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
 from greentic.k8s.objects import Ref
-from greentic.operate import env, revisions
+from greentic.operate import env
+from greentic.terminal.changes_view import show_changes
+from greentic.terminal.output import print_failure, print_success
 
 E = "local"
 

@@ -7,12 +7,12 @@ import pytest
 from conftest import Author, bind_deployer
 from greentic.deployer import drain, reconcile, rollout
 from greentic.deployer.cluster_identity import Reached
+from greentic.deployments import revisions
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.k8s.names import worker_name
 from greentic.k8s.objects import ClusterUnreachable, Listed, Ref, member
 from greentic.model.pod_view import LEFT, is_left
-from greentic.operate import revisions
 from simulators import SimulatedCluster
 
 

@@ -16,9 +16,9 @@ from greentic.activate.lease import Serving
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.cli import flow as flow_command
 from greentic.cli import pack as pack_command
+from greentic.deployments import revisions
 from greentic.ground import extras
 from greentic.ingress.status import status
-from greentic.operate import revisions
 from greentic.release import deploy
 from greentic.wasm.format import PAGE, least_memory
 

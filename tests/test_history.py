@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from conftest import Author
 from greentic.cli import op_table
+from greentic.examine import env_doctor
+from greentic.examine.env_log import EnvDiffPayload, EnvLogPayload, diff, log
 from greentic.ground.errors import NotFound
 from greentic.history.compare import differences
 from greentic.history.line_chain import breaks
 from greentic.history.trail import entries, told
-from greentic.operate import env, env_doctor
+from greentic.operate import env
 from greentic.operate.change import Context
-from greentic.release.env_log import EnvDiffPayload, EnvLogPayload, diff, log
 from greentic.release.env_prune import EnvPrunePayload, prune
 from greentic.store.audit import PREVIOUS_LINE as PREVIOUS
 from greentic.store.environments import EnvironmentStore

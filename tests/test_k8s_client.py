@@ -19,8 +19,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentic.cli.live_view import TerminalView
-from greentic.cli.output import inert, print_failure, print_success
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.apply import delete_own
 from greentic.cluster.connect import Connection, connect
@@ -30,6 +28,8 @@ from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
 from greentic.k8s.plan import Deletion, Owner
 from greentic.operate.view import Row
+from greentic.terminal.live_view import TerminalView
+from greentic.terminal.output import inert, print_failure, print_success
 from simulators import FakeClock
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
@@ -372,7 +372,7 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
-    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.operate.revisions, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"

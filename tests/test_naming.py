@@ -7,10 +7,10 @@ import json
 import pytest
 
 from greentic.cli import op, op_table
+from greentic.deployments import revisions, traffic
+from greentic.deployments.ulids import DEPLOYMENT, REVISIONS, with_ulids
 from greentic.ground.errors import AmbiguousName, GreenticError, InvalidArgument, NotFound
 from greentic.model.naming import LEAST, deployment_named, revision_named
-from greentic.operate import revisions, traffic
-from greentic.operate.ulids import DEPLOYMENT, REVISIONS, with_ulids
 
 
 @pytest.fixture

@@ -17,11 +17,13 @@ from greentic.cli import bundle as bundle_command
 from greentic.cli import flow as flow_command
 from greentic.cli import op as op_command
 from greentic.cli import pack as pack_command
+from greentic.deployments import bundles, revisions, traffic
+from greentic.examine import env_doctor
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import reply_json
 from greentic.materialize.seed import read_seed
 from greentic.model.ids import LOCAL_ENV
-from greentic.operate import bundles, config, env, env_doctor, env_init, env_packs, revisions, traffic, trust_root
+from greentic.operate import config, env, env_init, env_packs, trust_root
 from greentic.operate.payload import read
 from greentic.release import deploy, env_apply, env_plan, retire
 from greentic.release.env_manifest import EnvManifest

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Author
-from greentic.cli.picture import env_picture
-from greentic.cli.picture.status_picture import Before, env_status
-from greentic.cli.picture.table_layout import Column, Line, Table, cell, laid_out
-from greentic.cli.picture.words import age, bar
+from greentic.deployments import bundles
+from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.ground.documents import replace
 from greentic.ground.yaml import parse_yaml
-from greentic.operate import bundles
-from greentic.release.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.terminal import env_picture
+from greentic.terminal.status_picture import Before, env_status
+from greentic.terminal.table_layout import Column, Line, Table, cell, laid_out
+from greentic.terminal.words import age, bar
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202eevil\n\r" + "x" * 300
 
@@ -237,9 +237,9 @@ def test_lists_of_nothing(author: Author, store, capsys):
 
 
 def test_the_log_is_one_line_a_change_and_a_short_terminal_keeps_what_and_outcome(env, author, store):
-    from greentic.cli.picture.shown import _log
+    from greentic.examine.env_log import EnvLogPayload, log
     from greentic.ground.reply import reply_json
-    from greentic.release.env_log import EnvLogPayload, log
+    from greentic.terminal.shown import _log
 
     result = reply_json(log(author.context, EnvLogPayload(environment_id="local", last=5)))
     blocks = _log(author.context, None, result | {"breaks": 1}, False)

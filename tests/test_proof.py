@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import Author, booted, gtc
 from greentic.activate.lease import Serving
+from greentic.examine.env_verify import EnvVerifyPayload, pinned_keys, verify
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, FetchError, InvalidArgument
@@ -30,7 +31,6 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_pods, for_worker
 from greentic.model.traffic import wanted_revisions
 from greentic.net.addresses import shown
-from greentic.release.env_verify import EnvVerifyPayload, pinned_keys, verify
 from greentic.trust import proof as p
 from greentic.trust.dsse import envelope_bytes, sign
 from greentic.trust.keys import SigningKey, private_pem, public_pem

@@ -9,12 +9,12 @@ from msgspec import structs
 
 from conftest import Author
 from greentic.activate.dispatch import Choice, Dispatcher
+from greentic.deployments import revisions, traffic
+from greentic.deployments.worker_status import Latency, RevisionRow, TurnCounts, WorkerStatus
+from greentic.examine.env_status import EnvStatusPayload, status
 from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
 from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramps_of
-from greentic.operate import revisions, traffic
-from greentic.operate.worker_status import Latency, RevisionRow, TurnCounts, WorkerStatus
-from greentic.release.env_status import EnvStatusPayload, status
 from greentic.rollout.ramp import Limits, Seen, Slice, decide, lowest, read_seconds, read_steps, with_metrics
 from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.telemetry.counts import BOUNDS

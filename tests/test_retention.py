@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import Author, booted, gtc
 from greentic.activate.lease import Serving
+from greentic.deployments import revisions
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.ground.clock import unix_seconds
 from greentic.ground.documents import replace
@@ -23,7 +24,6 @@ from greentic.materialize.retained import needed_digests
 from greentic.materialize.retention import DAY, Needed, Rules, There, needed_bundles, needed_revisions, plan
 from greentic.model.environment import Environment, Retention
 from greentic.model.traffic import next_split, put_split
-from greentic.operate import revisions
 from greentic.release.env_prune import EnvPrunePayload, prune
 from greentic.store.in_use import InUse, in_use
 from greentic.store.recovery import recover_revisions, remove_revision

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Author
+from greentic.deployments import bundles, revisions, traffic
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import pretty, replace
 from greentic.ground.errors import (
@@ -32,7 +33,7 @@ from greentic.materialize.placed import RevisionFault, read_lock, read_pack_conf
 from greentic.materialize.staging import StagingArea, place
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import HostConfig, new_environment
-from greentic.operate import bundles, delivery, revisions, traffic
+from greentic.operate import delivery
 from greentic.operate.change import Context
 from greentic.store import operator_key, seal, signed_policy
 from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change

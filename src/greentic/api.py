@@ -24,17 +24,18 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from greentic.author.bundle_build import Built, build_bundle
+from greentic.deployments import bundles, revisions, traffic
+from greentic.deployments.bundles import DeploymentSummary
+from greentic.deployments.revisions import RevisionSummary
+from greentic.deployments.traffic import SplitSummary
+from greentic.deployments.ulids import with_ulids
 from greentic.ground import variables
 from greentic.ground.documents import Json, compact, parse
 from greentic.ground.errors import BootError, Conflict, GreenticError, InvalidArgument, NotFound
 from greentic.model.environment import Environment
-from greentic.operate import bundles, env, env_init, revisions, traffic, trust_root
-from greentic.operate.bundles import DeploymentSummary
+from greentic.operate import env, env_init, trust_root
 from greentic.operate.change import Context
 from greentic.operate.env import EnvSummary
-from greentic.operate.revisions import RevisionSummary
-from greentic.operate.traffic import SplitSummary
-from greentic.operate.ulids import with_ulids
 from greentic.release.deploy import BundleDeployPayload, Deployed, deploy
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import default_store_root

@@ -13,10 +13,10 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from greentic.cli.output import Form, chosen_form, print_failure, print_success
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
+from greentic.terminal.output import Form, chosen_form, print_failure, print_success
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

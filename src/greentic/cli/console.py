@@ -34,11 +34,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
     arguments = parser.parse_args(argv)
-    from greentic.cli.output import inert
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
+    from greentic.terminal.output import inert
 
     def ready(address: str) -> None:
         print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)

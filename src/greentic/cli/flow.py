@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from greentic.cli.command import command, told
-from greentic.cli.output import Form, print_success
 from greentic.ground.documents import Json, JsonObject, compact
+from greentic.terminal.output import Form, print_success
 
 _EXAMPLES = """examples:
   gtc flow run ./my-pack main --input '{"text": "Ada"}'

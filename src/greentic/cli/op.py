@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from greentic.cli import op_table
-from greentic.cli.output import (
+from greentic.cli.suggest import did_you_mean
+from greentic.ground.disk import io_error
+from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.ground.reply import reply_object
+from greentic.operate.verb import ENV, Flag, Verb
+from greentic.terminal.output import (
     FOR_PROGRAMS,
     FORMS,
     Form,
@@ -25,12 +31,6 @@ from greentic.cli.output import (
     print_hint,
     print_success,
 )
-from greentic.cli.suggest import did_you_mean
-from greentic.ground.disk import io_error
-from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
-from greentic.ground.reply import reply_object
-from greentic.operate.verb import ENV, Flag, Verb
 
 if TYPE_CHECKING:
     from greentic.operate.change import Context
@@ -112,7 +112,7 @@ class _Usage(Exception):
 
 def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: Globals) -> None:
     if form == "table" and verb.changes_member and verb.changes_member in result:
-        from greentic.cli.changes_view import show_changes
+        from greentic.terminal.changes_view import show_changes
 
         show_changes(result)
         return
@@ -120,7 +120,7 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
     if form in FOR_PROGRAMS or options.schema:
         print_success("json" if form == "name" else form, verb.noun, verb.verb, result, hint)
         return
-    from greentic.cli.picture import shown
+    from greentic.terminal import shown
 
     if form == "name":
         shown.print_names(_context(options), verb.noun, verb.verb, result)
@@ -133,7 +133,7 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
 
 def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals) -> None:
     """Ask again and again: drawn in place at a terminal, a line each time for programs."""
-    from greentic.cli.picture.shown import WATCH_SECONDS, watch
+    from greentic.terminal.shown import WATCH_SECONDS, watch
 
     context = _context(options)
     if form not in FOR_PROGRAMS:
@@ -149,10 +149,10 @@ def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals)
 def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callable[[], object]:
     """What is to be done for a command line: everything is read and checked by now, nothing was changed."""
     from greentic.cli import op_payload
+    from greentic.deployments.ulids import with_ulids
     from greentic.ground.field_types import unknown_keys
     from greentic.operate.payload import read as read_payload
     from greentic.operate.payload import schema
-    from greentic.operate.ulids import with_ulids
 
     form = _load(verb.payload) if verb.payload else None
     words = arguments.pop("words")
@@ -239,10 +239,10 @@ def _deploy_defaults(raw: JsonObject) -> None:
 
 
 def _context(options: Globals) -> Context:
-    from greentic.cli.live_view import fitting_view
     from greentic.operate.change import Context
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
+    from greentic.terminal.live_view import fitting_view
 
     return Context(EnvironmentStore(options.store_root or default_store_root()), fitting_view())
 

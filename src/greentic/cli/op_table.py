@@ -1,8 +1,10 @@
-"""Which `op` verbs exist: the rows of `operate/`, `deployer/` and `release/`, joined. Whoever looks for a row looks there."""
+"""Which `op` verbs exist: the rows of `verbs.py` of five rooms, joined. Whoever looks for a row looks there."""
 
 from __future__ import annotations
 
 from greentic.deployer.verbs import VERBS as DEPLOYER
+from greentic.deployments.verbs import VERBS as DEPLOYMENTS
+from greentic.examine.verbs import VERBS as EXAMINE
 from greentic.operate.verb import Verb
 from greentic.operate.verbs import VERBS as OPERATE
 from greentic.release.verbs import VERBS as RELEASE
@@ -37,7 +39,7 @@ def _place(row: Verb) -> tuple[int, int]:
     return _NOUNS.index(row.noun), _FIRST.index(key) if key in _FIRST else len(_FIRST)
 
 
-VERBS: tuple[Verb, ...] = tuple(sorted((*OPERATE, *DEPLOYER, *RELEASE), key=_place))
+VERBS: tuple[Verb, ...] = tuple(sorted((*OPERATE, *EXAMINE, *DEPLOYMENTS, *DEPLOYER, *RELEASE), key=_place))
 
 
 def nouns() -> list[str]:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
-from greentic.cli.output import inert
 from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.terminal.output import inert
 
 _DESCRIPTION = """Watch an Environment of this cluster, and keep its namespace as what is published says: the same plan and apply as
 gtc op env reconcile, without a shell or a kubeconfig. Several of them take turns by a Lease.

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from greentic.cli.output import inert
 from greentic.cli.traces import traced
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
+from greentic.terminal.output import inert
 
 if TYPE_CHECKING:
     from greentic.worker.settings import StartOptions
@@ -74,8 +74,8 @@ def run(argv: list[str]) -> None:
 
 def _live(options: StartOptions) -> None:
     """Boot and serve, to the end."""
-    from greentic.cli.pull_view import pull_view
     from greentic.ground.variables import environment
+    from greentic.terminal.pull_view import pull_view
     from greentic.worker.boot import boot
     from greentic.worker.server import serve
 

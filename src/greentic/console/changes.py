@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from greentic.deployments.revisions import RevisionTransitionPayload, warm
+from greentic.deployments.traffic import TrafficSetPayload, TrafficShowPayload, rollback, set_traffic
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import reply_object
 from greentic.operate.change import Context
 from greentic.operate.payload import P, read
-from greentic.operate.revisions import RevisionTransitionPayload, warm
-from greentic.operate.traffic import TrafficSetPayload, TrafficShowPayload, rollback, set_traffic
 from greentic.operate.view import Row
 from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.store.environments import EnvironmentStore

@@ -23,6 +23,7 @@ from greentic.console.picture import picture
 from greentic.console.pictures import fetch_picture
 from greentic.console.timeline import timeline
 from greentic.console.workers import LiveStatus, Watched, live_row
+from greentic.examine.env_verify import known_keys
 from greentic.ground.beside import beside
 from greentic.ground.documents import Json, JsonObject, decode, read_file
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument, NotFound
@@ -31,7 +32,6 @@ from greentic.ingress.http1 import Headers, Incoming
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.ids import check_ulid, is_env_id
-from greentic.release.env_verify import known_keys
 from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore
 from greentic.telemetry.log import traceback_of
 from greentic.trust.proof_verdict import Known, judge

@@ -19,10 +19,10 @@ from greentic.console.changes import Changes
 from greentic.console.console_app import ConsoleApp
 from greentic.console.door import Door
 from greentic.console.workers import Watched
+from greentic.deployments.worker_status import checked_addresses
+from greentic.examine.env_verify import pinned_keys
 from greentic.ground.errors import Conflict
 from greentic.ingress.front import Front, Places
-from greentic.operate.worker_status import checked_addresses
-from greentic.release.env_verify import pinned_keys
 from greentic.store.environments import EnvironmentStore
 
 HOST = "127.0.0.1"

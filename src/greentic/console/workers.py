@@ -11,14 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from greentic.ground import variables
-from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
-from greentic.ground.documents import JsonObject
-from greentic.ground.errors import FetchError
-from greentic.net.addresses import shown
-from greentic.net.request import check_status, read_body, send
-from greentic.net.terms import terms_of
-from greentic.operate.worker_status import (
+from greentic.deployments.worker_status import (
     ASK_SECONDS,
     MAX_STATUS,
     RevisionRow,
@@ -26,6 +19,13 @@ from greentic.operate.worker_status import (
     WorkerStatus,
     read_status,
 )
+from greentic.ground import variables
+from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.documents import JsonObject
+from greentic.ground.errors import FetchError
+from greentic.net.addresses import shown
+from greentic.net.request import check_status, read_body, send
+from greentic.net.terms import terms_of
 from greentic.trust.proof import MAX_PROOF, Believed, ProofError, read_proof
 
 NONCE_BYTES = 16

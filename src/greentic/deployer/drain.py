@@ -20,6 +20,9 @@ from greentic.deployer.binding import resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.reconcile import Timeout, alone, wait_seconds
 from greentic.deployer.rollout import apply_pair
+from greentic.deployments import revisions
+from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
+from greentic.deployments.worker_status import WorkerStatus
 from greentic.ground.backoff import Backoff
 from greentic.ground.documents import JsonObject, compact, decode, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
@@ -32,10 +35,7 @@ from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision
 from greentic.model.pod_view import left
-from greentic.operate import revisions
 from greentic.operate.change import Context, Done, checked_key, run
-from greentic.operate.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
-from greentic.operate.worker_status import WorkerStatus
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 

@@ -31,6 +31,8 @@ from greentic.deployer.reconcile import (
     push_pointed,
     wait_seconds,
 )
+from greentic.deployments import revisions
+from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, gate, summary
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
@@ -42,10 +44,8 @@ from greentic.model.environment import Lifecycle, Revision
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision, walk
 from greentic.model.pod_view import is_present
-from greentic.operate import revisions
 from greentic.operate.change import Context, Done, checked_key, run
 from greentic.operate.payload import Payload, Ulid
-from greentic.operate.revisions import RevisionSummary, RevisionTransitionPayload, find, gate, summary
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 

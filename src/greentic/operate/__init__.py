@@ -1,1 +1,1 @@
-"""The `op` verbs, one module a noun: payload in, result out, every change under the lock and in the audit log."""
+"""One change of one environment: how every verb runs, and the verbs of the document itself (host, trust root, packs, delivery)."""

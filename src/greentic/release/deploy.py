@@ -12,12 +12,12 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from greentic.deployments import bundles, revisions, traffic
+from greentic.deployments.bundles import Overrides, RouteBindingPayload, SharePayload
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
 from greentic.model.environment import BundleDeployment, Environment
 from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment
-from greentic.operate import bundles, revisions, traffic
-from greentic.operate.bundles import Overrides, RouteBindingPayload, SharePayload
 from greentic.operate.change import Context, checked_key
 from greentic.operate.payload import Payload
 

@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from greentic.deployments import bundles, revisions, traffic
 from greentic.distribute.fetch import fetch_into
 from greentic.ground.documents import JsonObject, pretty, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, NotYetImplemented
@@ -27,7 +28,7 @@ from greentic.ground.reply import Reply
 from greentic.materialize.placed import file_digest
 from greentic.model.environment import ExtensionBinding
 from greentic.model.ids import LOCAL_ENV, check_env_id
-from greentic.operate import bundles, config, env_init, env_packs, revisions, traffic, trust_root
+from greentic.operate import config, env_init, env_packs, trust_root
 from greentic.operate.change import Context, Done, run
 from greentic.release import deploy
 from greentic.release.env_manifest import (

@@ -9,10 +9,10 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+from greentic.deployments.bundles import RouteBindingPayload
 from greentic.ground.errors import InvalidArgument
 from greentic.model.traffic import WHOLE, equal_weights
 from greentic.net.addresses import check_authored
-from greentic.operate.bundles import RouteBindingPayload
 from greentic.operate.payload import ClosedPayload, Payload
 
 MANIFEST_SCHEMA = "greentic.env-manifest.v1"

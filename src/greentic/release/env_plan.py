@@ -15,11 +15,12 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from greentic.deployments import bundles
 from greentic.ground.errors import Conflict
 from greentic.model.descriptors import split_descriptor
 from greentic.model.environment import BundleDeployment, Environment, ExtensionBinding
 from greentic.model.ids import check_segment
-from greentic.operate import bundles, config, env_init, env_packs, trust_root
+from greentic.operate import config, env_init, env_packs, trust_root
 from greentic.release.env_manifest import (
     EnvManifest,
     ManifestBundle,

@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from greentic.deployments import bundles, revisions, traffic
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import split_descriptor
 from greentic.model.environment import BundleDeployment, Environment
 from greentic.model.ids import check_env_id
 from greentic.model.naming import is_part
-from greentic.operate import bundles, revisions, traffic
 from greentic.operate.change import Context
 from greentic.operate.payload import Key, Payload
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
-_S = "greentic.release.env_status"
-_L, _P = "greentic.release.env_log", "greentic.release.env_publish"
+_P, _Q = "greentic.release.env_publish", "greentic.release.env_prune"
 _W = "greentic.rollout.ramp_run"
-_V, _Q = "greentic.release.env_verify", "greentic.release.env_prune"
 
 _GENERATION = Flag("--generation", "generation", "which one", "N")
+
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "apply", f"{_A}:apply", "greentic.release.env_manifest:EnvManifest",
@@ -22,17 +21,6 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--confirm", "confirm", "the digest of the plan of what goes, as --prune shows it", "DIGEST"),
                 Flag("--yes", "", "accepted for scripts; nothing is asked", switch=True),
                 Flag("--non-interactive", "", "accepted for scripts", switch=True), UPDATED_BY)),
-    Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
-         "gtc op env status prod --at http://127.0.0.1:8080 --watch", flags=(AT,), watch=True),
-    Verb("env", "log", f"{_L}:log", f"{_L}:EnvLogPayload", "who changed what, and when", "gtc op env log prod --last 20",
-         flags=(Flag("--last", "last", "how many of the newest changes (50)", "N"),)),
-    Verb("env", "changes", f"{_L}:diff", f"{_L}:EnvDiffPayload", "what differs between two generations",
-         "gtc op env changes prod --from 7 --to 9",
-         flags=(Flag("--from", "from_generation", "the older one; without it the newest backup", "N"),
-                Flag("--to", "to_generation", "the newer one; without it the document", "N"))),
-    Verb("env", "verify", f"{_V}:verify", f"{_V}:EnvVerifyPayload", "what workers prove that they serve, field by field",
-         "gtc op env verify prod --at http://127.0.0.1:8080 --proof-key 21fe…", codes=f"{_V}:CODES",
-         flags=(AT, Flag("--proof-key", "proof_keys", "who must have signed: a key id, or a file of public keys", "FILE|ID", repeat=True))),
     Verb("env", "publish", f"{_P}:publish", f"{_P}:EnvPublishPayload",
          "push what pods may see, sealed, for workers and operators that follow it",
          "gtc op env publish prod oci://registry.example.com/envs/prod:prod", positionals=(ENV, "place"), required=(ENV, "place"),

@@ -16,6 +16,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from greentic.deployments import revisions
+from greentic.deployments.worker_status import HttpWorkers, TurnCounts, Workers, WorkerStatus, checked_addresses
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument, NotFound
@@ -24,10 +26,8 @@ from greentic.model.environment import Environment, Revision, SplitEntry
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.ramp_record import WHOLE, Ramp, State, ramps_of, with_ramp
 from greentic.model.traffic import next_split, put_split
-from greentic.operate import revisions
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload, Ulid
-from greentic.operate.worker_status import HttpWorkers, TurnCounts, Workers, WorkerStatus, checked_addresses
 from greentic.rollout.ramp import (
     Limits,
     Seen,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from greentic.cli.output import inert
 from greentic.operate.view import QUIET, Row, View
+from greentic.terminal.output import inert
 
 if TYPE_CHECKING:
     from rich.live import Live

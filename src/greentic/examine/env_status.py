@@ -6,13 +6,13 @@ from typing import Annotated
 
 import msgspec
 
+from greentic.deployments.worker_status import HttpWorkers, Workers, WorkerStatus, checked_addresses
 from greentic.ground.errors import FetchError
 from greentic.ground.reply import Reply
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
-from greentic.operate.worker_status import HttpWorkers, Workers, WorkerStatus, checked_addresses
 
 
 class EnvStatusPayload(Payload, frozen=True, kw_only=True):

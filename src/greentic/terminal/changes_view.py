@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from greentic.cli.output import inert
 from greentic.ground.documents import Json, JsonObject, compact
+from greentic.terminal.output import inert
 
 
 def show_changes(result: JsonObject) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.cli.picture.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
-from greentic.cli.picture.words import counted, percent, share
+from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.model.environment import Environment
 from greentic.model.naming import revision_name
-from greentic.release.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.terminal.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
+from greentic.terminal.words import counted, percent, share
 
 
 class Before(NamedTuple):

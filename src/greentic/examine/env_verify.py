@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
+from greentic.deployments.worker_status import checked_addresses
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
@@ -27,7 +28,6 @@ from greentic.net.document import read_small
 from greentic.net.terms import terms_of
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
-from greentic.operate.worker_status import checked_addresses
 from greentic.store.layout import EnvPaths
 from greentic.trust.keys import KeyFormatError, is_key_id
 from greentic.trust.proof import MAX_PROOF, Believed, ProofError, Signatures, read_proof

@@ -12,6 +12,9 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from greentic.deployments.bundles import find as find_deployment
+from greentic.deployments.revisions import find as find_revision
+from greentic.deployments.ulids import revision_ulid
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, from_json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
@@ -19,11 +22,8 @@ from greentic.ground.reply import Reply
 from greentic.model.environment import Environment, SplitEntry, TrafficSplit
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.traffic import check_weights, next_split, put_split, same_entries, unstash, without_split
-from greentic.operate.bundles import find as find_deployment
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
-from greentic.operate.revisions import find as find_revision
-from greentic.operate.ulids import revision_ulid
 from greentic.store.audit import Change, Generations
 from greentic.store.environments import Transaction
 

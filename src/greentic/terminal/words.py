@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from greentic.cli.picture.table_layout import Cell, cell
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
+from greentic.terminal.table_layout import Cell, cell
 
 BAR = 10
 DIGEST = 12

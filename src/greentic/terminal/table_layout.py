@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from greentic.cli.output import inert
+from greentic.terminal.output import inert
 
 MOST = 48
 _LEAST = 4

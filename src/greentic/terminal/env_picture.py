@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from greentic.cli.picture.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
-from greentic.cli.picture.words import age, counted, digest, share, source, state
 from greentic.model.delivery import MEMBER, delivery_of
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.naming import revision_name
+from greentic.terminal.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
+from greentic.terminal.words import age, counted, digest, share, source, state
 
 _REVISION = (
     Column("revision"), Column("weight", 0, whole=True), Column("state", 1), Column("digest", 3, whole=True), Column("age", 2, right=True),

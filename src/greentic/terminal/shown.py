@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
-from greentic.cli.output import Form, inert
-from greentic.cli.picture import env_picture
-from greentic.cli.picture.status_picture import Before, env_status
-from greentic.cli.picture.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
+from greentic.examine.env_status import EnvStatus
 from greentic.ground.documents import Json, JsonObject
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
-from greentic.release.env_status import EnvStatus
+from greentic.terminal import env_picture
+from greentic.terminal.output import Form, inert
+from greentic.terminal.status_picture import Before, env_status
+from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 
 WATCH_SECONDS = 2.0
 

@@ -15,6 +15,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.activate.warm import check_loadable
+from greentic.deployments.bundles import find as find_deployment
+from greentic.deployments.worker_status import HttpWorkers, Workers, checked_addresses
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import timestamp, unix_seconds
@@ -40,10 +42,8 @@ from greentic.model.ids import check_env_id, check_ulid, is_digest, is_semver
 from greentic.model.lifecycle import Verb, check_not_routed, put_revision, walk, with_current_revisions
 from greentic.model.revision_files import lock_ref, pack_list
 from greentic.net.addresses import check_authored, shown
-from greentic.operate.bundles import find as find_deployment
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
-from greentic.operate.worker_status import HttpWorkers, Workers, checked_addresses
 from greentic.store import operator_key
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
