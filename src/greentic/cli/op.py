@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from greentic.cli import op_table
-from greentic.cli.suggest import did_you_mean
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.ground.nearest import did_you_mean
 from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Flag, Verb
 from greentic.terminal.output import (
