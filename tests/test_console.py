@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import socket
 import threading
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,15 +24,21 @@ from greentic.console.pictures import fetch_picture, kind_of
 from greentic.console.timeline import timeline
 from greentic.console.workers import LiveStatus, Watched, live_row, opened_envelope
 from greentic.distribute.serve_directory import DirectoryServer
-from greentic.ground.documents import decode
+from greentic.ground.documents import decode, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound
 from greentic.ingress.front import Answer
 from greentic.ingress.http1 import RequestReader
 from greentic.model.delivery import Delivery
+from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
+from greentic.release.env_verify import judged
 from greentic.rollout.ramp_run import TrafficRampPayload, _change, _wanted
+from greentic.trust.keys import SigningKey
+from greentic.trust.proof import Bundle, Proof, signed_proof
+from greentic.trust.proof_verdict import Known
 from simulators import CountingRandom
-from test_model_rules import DEP, REV, REV2, deployment, env, revision, split
+from test_model_rules import DEP, REV, REV2, REV3, deployment, env, revision, split
+from test_proof import KEY, OTHER, honest
 
 PORT = 8070
 OWN = f"127.0.0.1:{PORT}"
@@ -91,10 +97,18 @@ def test_the_own_page_passes_and_a_stranger_does_not():
 class Asker:
     """A console, and its own page as the wire has it."""
 
-    def __init__(self, store, env_id: str = "local", at: list[str] | None = None, *, allowed: bool = False) -> None:
+    def __init__(
+        self,
+        store,
+        env_id: str = "local",
+        at: list[str] | None = None,
+        *,
+        allowed: bool = False,
+        watched: Watched | None = None,
+    ) -> None:
         self.door = Door(PORT, CountingRandom())
         self.changes = Changes(store, env_id, at or [], allowed=allowed)
-        self.app = ConsoleApp(store, env_id, Watched(at or []), self.door, self.changes)
+        self.app = ConsoleApp(store, env_id, watched or Watched(at or []), self.door, self.changes)
 
     def ask(self, method: str, path: str, body: object = None, **more: str) -> Answer:
         told = {"host": OWN, "cookie": self.door.set_cookie().partition(b";")[0].decode()}
@@ -346,37 +360,74 @@ def test_a_chain_without_a_proof_is_marked_and_sees_other_bytes():
 
 
 class Proving(Watched):
-    """A worker that proves what it is told to."""
+    """A worker that proves what it is told to, for the nonce that is asked for unless it is told another."""
 
-    def __init__(self, statement: object) -> None:
-        super().__init__(["http://w"], random=CountingRandom())
-        self.statement = statement
+    def __init__(
+        self, proof: Proof, key: SigningKey = KEY, pins: list[str] | None = None, *, replays: bool = False
+    ) -> None:
+        super().__init__(["http://w"], random=CountingRandom(), pins=pins)
+        self.made, self.key, self.replays = proof, key, replays
 
-    def _asked(self, url: str) -> bytes | None:
-        nonce = url.partition("nonce=")[2]
-        statement = json.loads(json.dumps(self.statement).replace("NONCE", nonce))
-        payload = base64.b64encode(json.dumps(statement).encode()).decode()
-        return json.dumps(
-            {"payloadType": "t", "payload": payload, "signatures": [{"keyid": "k1", "sig": "x"}]}
-        ).encode()
+    def _asked(self, url: str, limit: int, seconds: float) -> bytes | None:
+        nonce = self.made.nonce if self.replays else url.partition("nonce=")[2]
+        return signed_proof(replace(self.made, nonce=nonce), self.key)
 
 
-CHAIN = [{"step": "source", "url": "https://x/b"}, {"step": "new", "deep": [{"a": 1}]}]
+def chain_of(document: Environment, watched: Proving, revision_id: str = REV) -> dict[str, Any]:
+    proof = watched.proof("http://w")
+    assert proof is not None
+    found = judged(document, Known({}, {}), "http://w", proof.data, proof.nonce, watched.pins)
+    told: dict[str, Any] = proven("http://w", proof, found, revision_id)
+    return told
 
 
-def test_a_proof_is_drawn_as_it_comes():
-    statement = {"nonce": "NONCE", "revisions": [{"revision_id": REV, "chain": CHAIN}]}
-    proof = Proving(statement).proof("http://w")
-    chain = proven("http://w", proof, REV)
-    assert chain["signed"] and chain["keyids"] == ["k1"]
-    assert chain["steps"] == [{"step": "source", "members": {"url": "https://x/b"}}, {"step": "new", "members": {"deep": [{"a": 1}]}}]  # fmt: skip
-    assert proven("http://w", proof, REV2) is None
+DOCUMENT = env()
 
 
-@pytest.mark.parametrize("statement", [{"nonce": "0" * 32, "revisions": []}, {"revisions": []}, [], 5])
-def test_a_proof_that_answers_another_question_is_none(statement):
-    with pytest.raises(FetchError, match="nonce|no signed statement"):
-        Proving(statement).proof("http://w")
+def test_a_proof_that_holds_is_drawn_with_who_vouches_for_its_key():
+    chain = chain_of(DOCUMENT, Proving(honest(DOCUMENT), pins=[KEY.key_id]))
+    assert chain["signed"] and chain["served"] and chain["keyids"] == [KEY.key_id]
+    assert [s["step"] for s in chain["steps"]][:3] == ["source", "bundle", "signatures"]
+    verdict = chain["verdict"]
+    assert (verdict["state"], verdict["pinned"], verdict["key_id"]) == ("serves", True, KEY.key_id)
+    assert verdict["differences"] == [] and verdict["warnings"] == [] and verdict["elsewhere"] == 0
+    verdict = chain_of(DOCUMENT, Proving(honest(DOCUMENT)))["verdict"]
+    assert (verdict["state"], verdict["pinned"]) == ("serves", False) and "nobody vouches" in verdict["warnings"][0]
+    assert chain_of(DOCUMENT, Proving(honest(DOCUMENT)), REV3)["served"] is False
+
+
+def test_threat_lying_worker_is_not_believed_by_the_console():
+    for watched, why in (
+        (Proving(honest(DOCUMENT), pins=[OTHER.key_id]), "expected"),
+        (Proving(honest(DOCUMENT), OTHER), "signature does not hold"),
+        (Proving(honest(DOCUMENT), replays=True), "another question"),
+    ):
+        chain = chain_of(DOCUMENT, watched)
+        assert not chain["signed"] and chain["verdict"]["state"] == "unproven" and why in chain["verdict"]["reason"]
+        assert chain["steps"], "what it says is shown all the same"
+
+
+def test_threat_lying_worker_differs_in_words():
+    proof = honest(DOCUMENT)
+    first = proof.revisions[0]
+    other = f"sha256:{'e' * 64}"
+    steps = [Bundle(other) if isinstance(s, Bundle) else s for s in first.chain]
+    lying = replace(proof, revisions=[replace(first, chain=steps), *proof.revisions[1:]])
+    verdict = chain_of(DOCUMENT, Proving(lying), first.revision_id)["verdict"]
+    assert verdict["state"] == "differs"
+    wanted = next(r.bundle_digest for r in DOCUMENT.revisions if r.revision_id == first.revision_id)
+    assert verdict["differences"] == [{"field": "bundle", "expected": wanted, "found": other}]
+    verdict = chain_of(DOCUMENT, Proving(lying), REV3)["verdict"]
+    assert verdict["differences"] == [] and verdict["elsewhere"] == 1
+
+
+def test_the_console_judges_with_the_trees_of_its_store(store, served):
+    asker = Asker(store, watched=Proving(honest(store.load("local"))))
+    chain = asker.told(f"/api/proof/local/{served[1]}")["chains"][0]
+    assert chain["verdict"]["state"] == "differs"
+    assert "tree" in {d["field"] for d in chain["verdict"]["differences"]}
+    asker = Asker(store, watched=Proving(honest(store.load("local")), pins=[OTHER.key_id]))
+    assert asker.told(f"/api/proof/local/{served[1]}")["chains"][0]["verdict"]["state"] == "unproven"
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def follow(page: Browser, address: str, deployment: str, first: str, clients: th
 
     page.run(f"location.hash = '#/local/revision/{first}'")
     page.until("document.querySelectorAll('.steps > li').length >= 6")
-    page.sees("by key")
+    page.sees("nobody vouches for the key")
     page.picture(PICTURES / "proof.png")
     page.run("location.hash = '#/local/history'")
     page.sees("traffic set")

@@ -9,6 +9,7 @@ from pathlib import Path
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080
   gtc console prod --at http://10.0.0.7:8080 --at http://10.0.0.8:8080 --port 8070
+  gtc console prod --at http://127.0.0.1:8080 --proof-key 9f86d081884c7d659a2feaa0c55ad015
   gtc console prod --at http://127.0.0.1:8080 --allow-changes"""
 
 
@@ -22,6 +23,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("env", metavar="ENV", help="the environment to show first")
     parser.add_argument("--at", action="append", default=[], metavar="URL", help="the address of a worker to watch")
+    parser.add_argument(
+        "--proof-key", action="append", default=[], metavar="KEYID|FILE",
+        help="who must have signed what workers prove: the id of a key or a file with public keys",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument(
         "--allow-changes", action="store_true", help="let the page warm, set traffic, ramp and roll back"
@@ -39,7 +44,9 @@ def main(argv: list[str]) -> int:
 
     try:
         store = EnvironmentStore(arguments.store_root or default_store_root())
-        options = ConsoleOptions(arguments.env, arguments.at, arguments.port, arguments.allow_changes)
+        options = ConsoleOptions(
+            arguments.env, arguments.at, arguments.port, arguments.allow_changes, arguments.proof_key
+        )
         serve_console(store, options, ready)
     except GreenticError as error:
         print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Why a revision may run, as a chain of steps: from a worker's proof, or from what the document and `/status` say. Pure.
 
 Rules:
-1. A proof is shown as the worker gave it, step by step, and as what it is: signed by a key id whose signature is not checked here.
+1. A proof is shown as the worker gave it, step by step, with the verdict of `env verify` over it: whose signature holds, and in what the
+   worker differs from what is wanted. What is not believed is shown, too, and called so.
 2. Where there is no proof, the chain is made from the environment's document and `/status`, and marked as not signed: it tells what is
    wanted and what a worker says, and no more.
 3. A step that is not known is shown with its members all the same; order is the worker's.
@@ -10,26 +11,45 @@ Rules:
 from __future__ import annotations
 
 from greentic.console.picture import signed_by
-from greentic.console.workers import LiveStatus
+from greentic.console.workers import LiveStatus, ToldProof
 from greentic.ground.documents import Json, JsonObject
 from greentic.model.delivery import Delivery
 from greentic.model.environment import BundleDeployment, Revision, TrafficSplit
 from greentic.net.addresses import shown
+from greentic.release.env_verify import Judged
 
-MAX_STEPS = 32
+MAX_STEPS, MAX_DIFFERENCES = 32, 50
 
 
-def proven(address: str, proof: JsonObject, revision_id: str) -> JsonObject | None:
-    """The chain of a revision from a proof; nothing if the worker does not serve it."""
-    rows = proof.get("revisions")
+def proven(address: str, proof: ToldProof, judged: Judged, revision_id: str) -> JsonObject:
+    """The chain of a revision from a proof, without steps if it is not in it, and what the proof is worth."""
+    chain: JsonObject = {"at": address, "signed": judged.worker.state != "unproven", "keyids": proof.keyids}
+    steps = _steps(proof.statement, revision_id)
+    return chain | {"served": steps is not None, "steps": [*(steps or [])], "verdict": verdict(judged, revision_id)}
+
+
+def verdict(judged: Judged, revision_id: str) -> JsonObject:
+    """What a proof is worth, for the page: its state, who signed, and the differences of one revision and of the whole worker."""
+    own = [d for d in judged.differences if d.revision_id in ("", revision_id)]
+    return {
+        "state": judged.worker.state,
+        "behind": judged.worker.behind,
+        "reason": judged.worker.reason,
+        "key_id": judged.worker.key_id,
+        "pinned": judged.worker.pinned,
+        "differences": [{"field": d.field, "expected": d.expected, "found": d.found} for d in own[:MAX_DIFFERENCES]],
+        "elsewhere": len({d.revision_id for d in judged.differences} - {"", revision_id}),
+        "warnings": [*judged.warnings[:MAX_DIFFERENCES]],
+    }
+
+
+def _steps(statement: JsonObject, revision_id: str) -> list[JsonObject] | None:
+    rows = statement.get("revisions")
     for row in rows if isinstance(rows, list) else []:
         if isinstance(row, dict) and row.get("revision_id") == revision_id:
             chain = row.get("chain")
             steps = [step for step in chain[:MAX_STEPS] if isinstance(step, dict)] if isinstance(chain, list) else []
-            return {
-                "at": address, "signed": True, "keyids": proof.get("keyids"),
-                "steps": [{"step": str(s.get("step", "")), "members": _members(s)} for s in steps],
-            }  # fmt: skip
+            return [{"step": str(s.get("step", "")), "members": _members(s)} for s in steps]
     return None
 
 

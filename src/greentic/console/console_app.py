@@ -31,6 +31,7 @@ from greentic.ingress.http1 import Headers, Incoming
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.ids import check_ulid, is_env_id
+from greentic.release.env_verify import judged, known_of
 from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore
 from greentic.telemetry.log import traceback_of
 
@@ -153,11 +154,9 @@ class ConsoleApp:
         if isinstance(proof, FetchError):
             return {"at": address, "error": proof.message, "steps": [], "signed": False, "keyids": []}
         if proof is not None:
-            found = proven(address, proof, revision.revision_id)
-            if found is not None:
-                return found
-            text = "this worker proves what it serves, and this revision is not among it"
-            return {"at": address, "error": text, "steps": [], "signed": True, "keyids": proof.get("keyids")}
+            known = await beside(known_of, env, self._store.paths(env.environment_id), [revision])
+            found = judged(env, known, address, proof.data, proof.nonce, self._watched.pins)
+            return proven(address, proof, found, revision.revision_id)
         status = await _or_error(beside(self._watched.status, address))
         if isinstance(status, FetchError):
             return {"at": address, "error": status.message, "steps": [], "signed": False, "keyids": []}

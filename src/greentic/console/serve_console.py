@@ -22,6 +22,7 @@ from greentic.console.workers import Watched
 from greentic.ground.errors import Conflict
 from greentic.ingress.front import Front, Places
 from greentic.operate.worker_status import checked_addresses
+from greentic.release.env_verify import pinned_keys
 from greentic.store.environments import EnvironmentStore
 
 HOST = "127.0.0.1"
@@ -37,20 +38,22 @@ class ConsoleOptions(NamedTuple):
     addresses: list[str]
     port: int = 0
     allow_changes: bool = False
+    proof_keys: list[str] = []
 
 
 def serve_console(store: EnvironmentStore, options: ConsoleOptions, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `ready` is given the address that opens it.
 
-    Raises `NotFound` for an environment that is not there, `InvalidArgument` for an address, `Conflict` for a port that is taken.
+    Raises `NotFound` for an environment that is not there, `InvalidArgument` for an address or a key, `Conflict` for a port that is taken.
     """
     store.load(options.env_id)
-    addresses = checked_addresses(options.addresses)
+    addresses, pins = checked_addresses(options.addresses), pinned_keys(options.proof_keys)
     with contextlib.closing(_bound(options.port)) as bound:
         port = int(bound.getsockname()[1])
         door = Door(port, store.random)
         changes = Changes(store, options.env_id, addresses, allowed=options.allow_changes)
-        app = ConsoleApp(store, options.env_id, Watched(addresses, store.clock, store.random), door, changes)
+        watched = Watched(addresses, store.clock, store.random, pins)
+        app = ConsoleApp(store, options.env_id, watched, door, changes)
         asyncio.run(_serve(app, bound, lambda: ready(f"http://{HOST}:{port}/open/{door.token}")))
 
 

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
@@ -25,8 +26,9 @@ from greentic.operate.worker_status import (
     WorkerStatus,
     read_status,
 )
+from greentic.release import env_verify
+from greentic.trust.proof import MAX_PROOF
 
-NONCE_BYTES = 16
 _NOTHING_THERE = frozenset({404, 405, 410})
 
 
@@ -46,44 +48,53 @@ class LiveStatus(WorkerStatus, frozen=True):
     revisions: tuple[PackRow, ...] = ()
 
 
-class Watched:
-    """The workers that a console asks."""
+class ToldProof(NamedTuple):
+    """What a worker answered to who asked for a proof; whether it is one is not judged here."""
 
-    def __init__(self, addresses: list[str], clock: Clock = CLOCK, random: Random = RANDOM) -> None:
+    data: bytes
+    nonce: str
+    statement: JsonObject
+    keyids: list[Json]
+
+
+class Watched:
+    """The workers that a console asks, and the ids of the keys that their proofs must be signed by (none: any)."""
+
+    def __init__(
+        self, addresses: list[str], clock: Clock = CLOCK, random: Random = RANDOM, pins: list[str] | None = None
+    ) -> None:
         self.addresses = addresses
+        self.pins = pins or []
         self._random = random
         self._clock = clock
 
     def status(self, address: str) -> LiveStatus:
         """Raises `FetchError`."""
-        return read_status(self._asked(f"{address.rstrip('/')}/status"), LiveStatus, address)
+        data = self._asked(f"{address.rstrip('/')}/status", MAX_STATUS, ASK_SECONDS)
+        return read_status(data, LiveStatus, address)
 
-    def proof(self, address: str) -> JsonObject | None:
-        """What a worker proves, in answer to a question that was never asked before; nothing if it gives no proofs.
+    def proof(self, address: str) -> ToldProof | None:
+        """What a worker answers, in answer to a question that was never asked before; nothing if it gives no proofs.
 
         Raises `FetchError`.
         """
-        nonce = self._random.octets(NONCE_BYTES).hex()
-        data = self._asked(f"{address.rstrip('/')}/status/proof?nonce={nonce}")
+        nonce = self._random.octets(env_verify.NONCE_BYTES).hex()
+        asked = f"{address.rstrip('/')}/status/proof?nonce={nonce}"
+        data = self._asked(asked, MAX_PROOF, env_verify.ASK_SECONDS)
         if data is None:
             return None
-        told, keys = opened_envelope(data)
-        if told.get("nonce") != nonce:
-            raise FetchError(
-                f"the proof of `{address}` answers another question: its nonce is not the one that was sent"
-            )
-        return told | {"keyids": keys}
+        return ToldProof(data, nonce, *opened_envelope(data))
 
-    def _asked(self, url: str) -> bytes | None:
+    def _asked(self, url: str, limit: int, seconds: float) -> bytes | None:
         """What stands at an address; nothing if a worker has nothing there (one takes it for a route of a deployment)."""
-        terms = terms_of(variables.environment(), self._clock)._replace(total=ASK_SECONDS, tries=1).begun()
+        terms = terms_of(variables.environment(), self._clock)._replace(total=seconds, tries=1).begun()
         try:
             answer = send(url, url, terms)
             if answer.status in _NOTHING_THERE:
                 answer.close()
                 return None
             check_status(answer, url, 200)
-            return read_body(answer, f"`{shown(url)}`", MAX_STATUS)
+            return read_body(answer, f"`{shown(url)}`", limit)
         except FetchError as error:
             if error.__cause__ is None:
                 raise

@@ -4,12 +4,14 @@ Rules:
 1. Every question has a nonce of its own; an answer that is signed by another key, or to another question, is not believed.
 2. What is not believed, not answered or differs is told for each worker, field by field; the exit code is that of the worst.
 3. Trees are compared where this store has the revision unpacked.
+4. `judged` is the one verdict over an answer; the console shows what it says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,7 +22,7 @@ from greentic.ground.reply import Reply
 from greentic.materialize.tree import tree_digest
 from greentic.materialize.trusted import document_keys, read_anchor
 from greentic.model.delivery import delivery_of, generation_of
-from greentic.model.environment import Environment
+from greentic.model.environment import Environment, Revision
 from greentic.model.ids import check_env_id
 from greentic.model.traffic import wanted_revisions
 from greentic.net.document import read_small
@@ -31,7 +33,7 @@ from greentic.operate.worker_status import checked_addresses
 from greentic.store.layout import EnvPaths
 from greentic.trust.keys import KeyFormatError, is_key_id
 from greentic.trust.proof import MAX_PROOF, Believed, ProofError, Signatures, read_proof
-from greentic.trust.proof_verdict import Known, judge
+from greentic.trust.proof_verdict import Difference, Known, judge
 
 ASK_SECONDS = 30.0
 """A worker reads its trees when it is first asked."""
@@ -90,6 +92,14 @@ class EnvVerified(Reply, frozen=True, kw_only=True):
     warnings: list[str]
 
 
+class Judged(NamedTuple):
+    """What the answer of one worker is worth."""
+
+    worker: WorkerProof
+    differences: tuple[Difference, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Provers(Protocol):
     """Whoever can be asked for a proof."""
 
@@ -118,7 +128,7 @@ def verify(context: Context, payload: EnvVerifyPayload, provers: Provers | None 
         raise InvalidArgument("env verify: missing `--at <URL>`", hint=f"gtc op env verify {env_id} --at http://WORKER")
     env = context.store.load(env_id)
     pins = pinned_keys(payload.proof_keys)
-    known = _known(env, context.store.paths(env_id))
+    known = known_of(env, context.store.paths(env_id), wanted_revisions(env))
     asked = provers or HttpProvers(context.clock)
     workers: list[WorkerProof] = []
     differences: list[ProofDifference] = []
@@ -127,25 +137,31 @@ def verify(context: Context, payload: EnvVerifyPayload, provers: Provers | None 
         context.view.say(f"asking {address}")
         nonce = context.store.random.octets(NONCE_BYTES).hex()
         try:
-            believed = read_proof(asked.ask(address, nonce), nonce, pins)
+            found = judged(env, known, address, asked.ask(address, nonce), nonce, pins)
         except FetchError as error:
-            workers.append(_unproven(address, "silent", str(error)))
-            continue
-        except ProofError as error:
-            workers.append(_unproven(address, "unproven", str(error)))
-            continue
-        found = judge(env, believed.proof, known)
-        workers.append(_worker(address, believed, found.state, found.behind))
+            found = Judged(_unproven(address, "silent", str(error)))
+        workers.append(found.worker)
         differences += [
             ProofDifference(at=address, revision_id=d.revision_id, field=d.field, expected=d.expected, found=d.found)
             for d in found.differences
         ]
-        warnings |= dict.fromkeys(_warnings(address, believed))
+        warnings |= dict.fromkeys(found.warnings)
     worst = max((w.state for w in workers), key=_WORSE.index)
     return EnvVerified(
         environment_id=env_id, generation=generation_of(env), state=worst, workers=workers, differences=differences,
         warnings=list(warnings),
     )  # fmt: skip
+
+
+def judged(env: Environment, known: Known, address: str, data: bytes, nonce: str, pins: list[str]) -> Judged:
+    """What a worker's answer to a nonce proves, against what the environment wants."""
+    try:
+        believed = read_proof(data, nonce, pins)
+    except ProofError as error:
+        return Judged(_unproven(address, "unproven", str(error)))
+    found = judge(env, believed.proof, known)
+    worker = _worker(address, believed, found.state, found.behind)
+    return Judged(worker, found.differences, tuple(_warnings(address, believed)))
 
 
 def pinned_keys(told: list[str]) -> list[str]:
@@ -162,12 +178,13 @@ def pinned_keys(told: list[str]) -> list[str]:
     return found
 
 
-def _known(env: Environment, paths: EnvPaths) -> Known:
+def known_of(env: Environment, paths: EnvPaths, revisions: Iterable[Revision]) -> Known:
+    """What this store knows of some revisions. Raises `InvalidArgument`."""
     try:
         keys = document_keys(delivery_of(env))
     except (GreenticError, KeyFormatError) as error:
         raise InvalidArgument(f"the keys of environment `{env.environment_id}` do not parse: {error}") from None
-    trees = {r.revision_id: tree_digest(paths.revision(r.revision_id) / "bundle", {}) for r in wanted_revisions(env)}
+    trees = {r.revision_id: tree_digest(paths.revision(r.revision_id) / "bundle", {}) for r in revisions}
     return Known(keys, {revision_id: digest for revision_id, digest in trees.items() if digest is not None})
 
 

@@ -44,21 +44,44 @@ export function drawProof(context) {
 function chain(c, told) {
   const steps = c.steps.length ? c.steps : told.document;
   const signed = c.signed && !c.error;
+  const [mark, word, why] = judgement(c);
   return h("section", { class: `chain ${signed ? "signed" : "unsigned"}` },
     h("header", {}, h("h2", {}, short(c.at, 80)),
-      h("span", { class: `pill ${signed ? "ready" : "warn"}` }, signed ? "signed" : "not signed"),
-      h("p", { class: "quiet" }, signed
-        ? ["by key ", h("code", {}, (c.keyids ?? []).map((k) => short(k, 20)).join(", ") || "that is not named"), "; this page shows the signature and does not check it"]
+      h("span", { class: `pill ${mark}` }, word),
+      h("p", { class: "quiet" }, c.verdict ? why
         : c.alone ? "No worker is watched: this is what the document wants."
         : c.error ? null : ["This worker gives no proof. The chain is made from the document and ", h("code", {}, "/status"), ": what is wanted, and what the worker says.",
           c.served === false ? " It does not serve this revision." : ""])),
     c.error && h("p", { class: "fault" }, short(c.error, 400)),
+    differences(c),
     h("ol", { class: "steps" }, steps.map((s) => {
       const [name, what] = TOLD[s.step] ?? [s.step, ""];
       const odd = s.members?.as_pinned === false;
       return h("li", { class: odd ? "bad" : "" }, h("span", { class: "knot" }), h("div", { class: "link" },
         h("h3", {}, short(name || "step"), h("small", {}, what)), members(s.members, 0)));
     })));
+}
+
+// What `gtc op env verify` says of the worker: the class of the mark, a word, and a sentence.
+function judgement(c) {
+  const v = c.verdict;
+  if (!v) return ["warn", "not signed", null];
+  if (v.state === "unproven") return ["failed", "not believed", ["Nothing is proven: ", short(v.reason, 300), ". What follows is what the worker says."]];
+  const who = ["Signed by key ", copyable(short(v.key_id, 20), v.key_id, { class: "digest" }), v.pinned
+    ? ", which you pinned; the signature holds. " : "; the signature holds, and nobody vouches for the key. To pin it: --proof-key. "];
+  if (v.state === "behind") return ["warn", `behind by ${v.behind}`, [who, "It has yet to follow the newest changes."]];
+  if (v.state === "differs") return ["failed", "differs", [who, "It does not serve what the environment wants."]];
+  return [v.pinned ? "ready" : "warn", v.pinned ? "verified" : "signed by a stranger", [who, c.served ? "It serves what the environment wants."
+    : "It serves what the environment wants, and this revision is not part of that."]];
+}
+
+function differences(c) {
+  const v = c.verdict;
+  if (!v || v.state === "unproven") return null;
+  const rows = v.differences.map((d) => h("li", {}, h("b", {}, named(d.field)), ": wanted is ", h("code", {}, short(d.expected, 160)),
+    ", the worker serves ", h("code", {}, short(d.found, 160))));
+  if (v.elsewhere) rows.push(h("li", {}, `${v.elsewhere} other ${v.elsewhere === 1 ? "revision differs" : "revisions differ"}, too; gtc op env verify tells all.`));
+  return rows.length ? h("ul", { class: v.state === "differs" ? "fault" : "quiet" }, rows) : null;
 }
 
 function members(value, depth) {
