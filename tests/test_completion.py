@@ -12,7 +12,9 @@ import pytest
 from conftest import PROGRAMS, gtc
 from greentic.cli import op_table
 from greentic.cli.completion import SCRIPTS, candidates
-from greentic.cli.suggest import did_you_mean
+from greentic.ground.errors import NotFound
+from greentic.ground.nearest import did_you_mean
+from greentic.store.environments import EnvironmentStore
 
 ASKED = """
 source /dev/stdin <<< "$(gtc completion bash)"
@@ -88,4 +90,19 @@ def test_a_mistyped_word_is_told_with_the_nearest():
     assert "did you mean `reconcile`?" in gtc("op", "env", "reconcil").stderr
     assert "did you mean `bundle`?" in gtc("bundel").stderr
     assert "did you mean `--deployment`?" in gtc("op", "traffic", "set", "prod", "--deploymnt", "x").stderr
+    told = gtc("op", "bundles", "add", "prod", "bundel_id=x").stderr
+    assert "unknown key `bundel_id`" in told and "did you mean `bundle_id`?" in told
     assert did_you_mean("qqqqq", ["traffic"]) == "" and did_you_mean("", ["traffic"]) == ""
+
+
+def test_a_mistyped_environment_is_told_with_the_nearest_one(tmp_path):
+    store = EnvironmentStore(tmp_path)
+    for name in ("prod", "staging", "no env"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "environment.json").write_text("{}")
+    with pytest.raises(NotFound, match="environment `prdo`; did you mean `prod`") as caught:
+        store.existing("prdo")
+    assert "gtc op env list" in (caught.value.hint or "")
+    with pytest.raises(NotFound) as caught:
+        store.existing("zzz")
+    assert "did you mean" not in str(caught.value)

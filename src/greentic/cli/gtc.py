@@ -62,7 +62,7 @@ def _dispatch(argv: list[str]) -> int:
 
         return complete(argv[1:], COMMANDS)
     if argv[0] not in COMMANDS:
-        from greentic.cli.suggest import did_you_mean
+        from greentic.ground.nearest import did_you_mean
 
         print(
             f"error: unrecognized subcommand '{argv[0]}'{did_you_mean(argv[0], COMMANDS)}\n\n{usage()}", file=sys.stderr

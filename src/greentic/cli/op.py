@@ -25,10 +25,10 @@ from greentic.cli.output import (
     print_hint,
     print_success,
 )
-from greentic.cli.suggest import did_you_mean
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.ground.nearest import did_you_mean
 from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Flag, Verb
 

@@ -19,6 +19,7 @@ import msgspec
 
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.errors import AnswersParse, InvalidArgument
+from greentic.ground.nearest import did_you_mean
 from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
 
@@ -93,7 +94,10 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
             if entry is not None:
                 entries.append(entry)
         elif equals and form is not None and not open_positions:
-            raise InvalidArgument(f"unknown key `{key}` in `{word}`; expected one of {', '.join(sorted(fields))}")
+            meant = did_you_mean(key.split(".")[0], fields)
+            raise InvalidArgument(
+                f"unknown key `{key}` in `{word}`; expected one of {', '.join(sorted(fields))}{meant}"
+            )
         elif open_positions:
             positional[open_positions.pop(0)] = word
         else:

@@ -21,6 +21,7 @@ from greentic.ground.disk import Disk, RealDisk, io_error
 from greentic.ground.documents import Document, from_json, parse, pretty, read_file
 from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError, TrustRootError
 from greentic.ground.lock import WAIT_SECONDS, held
+from greentic.ground.nearest import did_you_mean
 from greentic.model.elements import Elements
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, is_env_id
@@ -75,7 +76,10 @@ class EnvironmentStore:
         """The directory of an environment that is there. Raises `NotFound`."""
         paths = self.paths(env_id)
         if not paths.environment.exists():
-            raise NotFound(f"environment `{env_id}`", hint=f"create it: gtc op env create {env_id} --name {env_id}")
+            there = sorted(p.parent.name for p in self.root.glob("*/environment.json") if is_env_id(p.parent.name))
+            meant = did_you_mean(env_id, there)
+            hint = f"list them: gtc op env list; create it: gtc op env create {env_id} --name {env_id}"
+            raise NotFound(f"environment `{env_id}`{meant}", hint=hint)
         return paths
 
     def exists(self, env_id: str) -> bool:

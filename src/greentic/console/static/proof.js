@@ -68,10 +68,10 @@ function judgement(c) {
   if (!v) return ["warn", "not signed", null];
   if (v.state === "unproven") return ["failed", "not believed", ["Nothing is proven: ", short(v.reason, 300), ". What follows is what the worker says."]];
   const who = ["Signed by key ", copyable(short(v.key_id, 20), v.key_id, { class: "digest" }), v.pinned
-    ? ", which you pinned; the signature holds. " : "; the signature holds, and nobody vouches for the key. To pin it: --proof-key. "];
+    ? ", which you pinned; the signature holds. " : "; the signature holds, and nobody vouches for the key. To vouch for it, start the console with --proof-key and this key. "];
   if (v.state === "behind") return ["warn", `behind by ${v.behind}`, [who, "It has yet to follow the newest changes."]];
   if (v.state === "differs") return ["failed", "differs", [who, "It does not serve what the environment wants."]];
-  return [v.pinned ? "ready" : "warn", v.pinned ? "verified" : "signed by a stranger", [who, c.served ? "It serves what the environment wants."
+  return [v.pinned ? "ready" : "warn", v.pinned ? "verified" : "signed, key not pinned", [who, c.served ? "It serves what the environment wants."
     : "It serves what the environment wants, and this revision is not part of that."]];
 }
 
