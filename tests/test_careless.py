@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import gtc
+from conftest import ROOT, gtc
+from greentic.author.bundle_build import build_bundle
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
 from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
-from greentic.ground.documents import Json, JsonObject, repeated_key
+from greentic.ground.documents import Json, JsonObject, repeated_key, replace
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.field_types import unknown_keys
 from greentic.ground.yaml import parse_yaml
+from greentic.model import routes
 from greentic.operate.payload import read
 from greentic.operate.trust_root import TrustRootRemovePayload, remove
 from greentic.release.env_manifest import EnvManifest
@@ -126,3 +128,32 @@ def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns
 def test_a_wrong_word_is_told_with_the_right_ones(form, raw, words):
     with pytest.raises(InvalidArgument, match=f"Invalid enum value .*; expected one of .*{words}"):
         read(form, raw, InvalidArgument)
+
+
+def test_overlaps_of_many_routes_are_found_without_comparing_each_with_each(author, monkeypatch):
+    author.create()
+    for number in range(3):
+        author.add(f"b{number}", (f"/own{number}", "/shared" if number else "/other"))
+    env = author.context.store.load("local")
+    first, second = (d.deployment_id for d in env.bundles[1:])
+    assert routes.overlaps(env) == [(first, second, "/shared")]
+    many = []
+    for number in range(50):
+        binding = replace(env.bundles[0].route_binding, path_prefixes=[f"/p{number}"])
+        many.append(replace(env.bundles[0], deployment_id=f"d{number}", route_binding=binding))
+    compared: list[str] = []
+
+    class Counted(tuple):
+        def __contains__(self, prefix: object) -> bool:
+            compared.append(str(prefix))
+            return super().__contains__(prefix)
+
+    own = routes._route
+    monkeypatch.setattr(routes, "_route", lambda d: own(d)._replace(prefixes=Counted(own(d).prefixes)))
+    assert routes.overlaps(replace(env, bundles=many)) == [] and compared == []
+
+
+def test_a_directory_is_no_name_for_a_bundle(tmp_path):
+    with pytest.raises(InvalidArgument, match="is a directory; expected the name of a file"):
+        build_bundle(ROOT / "examples" / "hello-bundle", tmp_path)
+    assert not list(tmp_path.glob("*.gtbundle")) and not list(tmp_path.glob(".*.tmp"))

@@ -70,6 +70,10 @@ def build_bundle(directory: Path, out: Path) -> Built:
 
 
 def _write(tree: Path, out: Path, packs: list[str]) -> Built:
+    if out.is_dir():
+        raise InvalidArgument(
+            f"`{out}` is a directory; expected the name of a file", hint="gtc bundle build DIR --out FILE"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:

@@ -118,8 +118,13 @@ def overlaps(env: Environment) -> list[tuple[str, str, str]]:
     """Pairs of active deployments that claim the same host and prefix, with the prefix; the second never gets it."""
     found: list[tuple[str, str, str]] = []
     routes = route_table(env)
+    claimed: dict[str, list[int]] = {}
+    for number, route in enumerate(routes):
+        for prefix in set(route.prefixes):
+            claimed.setdefault(prefix, []).append(number)
     for index, first in enumerate(routes):
-        for second in routes[index + 1 :]:
+        for number in sorted({n for prefix in first.prefixes for n in claimed[prefix] if n > index}):
+            second = routes[number]
             if not first.hosts or not second.hosts or first.hosts & second.hosts:
                 found += [
                     (first.deployment_id, second.deployment_id, prefix or "/")
