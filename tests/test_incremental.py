@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from conftest import Author, booted
 from greentic.activate.activation import Activation
 from greentic.ground.documents import from_json, json_object, pretty
+from greentic.ground.errors import SpecViolation
 from greentic.model.elements import Elements
 from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
 from greentic.model.projection import Projected, project
 from greentic.model.touched import every_deployment, only, touched
-from greentic.model.validate import validate
+from greentic.model.validate import validate, validate_change
 from greentic.store.environments import EnvironmentStore
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate
@@ -81,6 +83,30 @@ class Grown:
             self.rows[key] = self.rows.pop(key)
         elif kind == "ramp":
             self.head["greentic:ramp"] = {split["deployment_id"]: at, "other": [at]}
+        elif kind == "light":
+            split["entries"][0]["weight_bps"] = 9_999
+        elif kind == "schema":
+            deployment["schema"] = "x"
+        elif kind == "foreign":  # the revision of whoever comes last
+            split["entries"][0]["revision_id"] = list(self.rows.values())[-1][1]["revision_id"]
+        elif kind == "current":
+            deployment["current_revisions"] = [revision["revision_id"]]
+        elif kind == "taken":  # an id that another deployment's revision has
+            revision["revision_id"] = next(iter(self.rows.values()))[1]["revision_id"]
+        elif kind == "unsplit":
+            deployment["deployment_id"] = ulid_from_int(10**7 + at)
+        elif kind == "double":
+            first = next(iter(self.rows.values()))[1]["revision_id"]
+            self.rows[key].append({**revision, "revision_id": first})
+        elif kind == "endpoint":
+            deployment["bundle_id"] = revision["bundle_id"] = split["bundle_id"] = f"e{at}"
+            self.head["messaging_endpoints"] = [{
+                "schema": "greentic.messaging-endpoint.v1", "env_id": "local", "endpoint_id": ulid_from_int(at),
+                "provider_id": "p", "provider_type": "t", "display_name": "d", "linked_bundles": [deployment["bundle_id"]],
+                "created_at": deployment["created_at"], "updated_at": deployment["created_at"], "updated_by": "u",
+            }]  # fmt: skip
+        elif kind == "bundle":
+            deployment["bundle_id"] = revision["bundle_id"] = split["bundle_id"] = f"b{at}"
         elif kind == "split":
             other = {**revision, "revision_id": ulid_from_int(10**6 + at)}
             self.rows[key].append(other)
@@ -90,6 +116,10 @@ class Grown:
 
 KINDS = ("add", "remove", "weights", "status", "prefix", "overrides", "lifecycle", "digest", "last", "ramp", "split")
 EDITS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 9)), min_size=1, max_size=3)
+
+
+BREAKING = ("light", "schema", "foreign", "current", "taken", "unsplit", "endpoint", "bundle", "double")
+ANY = st.lists(st.tuples(st.sampled_from(KINDS + BREAKING), st.integers(0, 4)), min_size=1, max_size=3)
 
 
 @pytest.fixture
@@ -152,6 +182,43 @@ def test_the_projection_made_of_parts_is_that_of_the_whole(worker, steps):
         skipped = frozenset(d.deployment_id for d in env.bundles[:skipping])
         config = project(env, skipped=skipped)
         assert projected.of(env, skipped) == (None if config is None else pretty(config))
+
+
+def broken_rule(check: Callable[..., None], *envs: Environment) -> str | None:
+    try:
+        check(*envs)
+    except SpecViolation as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(ANY, min_size=1, max_size=5))
+def test_a_change_is_as_legal_as_the_whole(worker, steps):
+    """The same first broken rule, or none, whatever was legal before."""
+    grown, elements = Grown(worker.activation.env), Elements()
+    for _ in range(3):
+        grown.add()
+    before = elements.environment(grown.text())
+    validate(before)
+    for edits in steps:
+        for kind, at in edits:
+            grown.edit(kind, at)
+        env = elements.environment(grown.text())
+        told = broken_rule(validate, env)
+        assert broken_rule(validate_change, env, before) == told
+        before = env if told is None else before
+
+
+def test_an_endpoint_of_a_bundle_that_goes_is_noticed(worker):
+    grown, elements = Grown(worker.activation.env), Elements()
+    for _ in range(3):
+        grown.add()
+    grown.edit("endpoint", 1)
+    before = elements.environment(grown.text())
+    validate(before)
+    grown.edit("remove", 1)
+    assert "is not deployed" in (broken_rule(validate_change, elements.environment(grown.text()), before) or "")
 
 
 def test_one_touched_deployment_of_a_thousand_is_all_that_is_worked_on(worker, monkeypatch):

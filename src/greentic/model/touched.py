@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
@@ -62,8 +61,8 @@ def _of_split(record: TrafficSplit) -> str:
 
 
 def _differing(old: list[_D], new: list[_D], key: Callable[[_D], str]) -> set[str]:
-    if len(old) == len(new) and all(map(operator.is_, old, new)):
-        return set()
+    if len(old) == len(new):  # then what stands where nothing else stood stands in its order, too
+        return {key(record) for pair in zip(old, new, strict=True) if pair[0] is not pair[1] for record in pair}
     before, after = _grouped(old, key), _grouped(new, key)
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 

@@ -26,7 +26,7 @@ from greentic.model.elements import Elements
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, is_env_id
 from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, Projected
-from greentic.model.validate import check_schema, validate
+from greentic.model.validate import check_schema, validate, validate_change
 from greentic.store.audit import AuditLog
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths
@@ -227,7 +227,7 @@ def environment_of(data: bytes, path: Path, env_id: str, elements: Elements | No
     elements = elements or Elements()
     env = _of(_read(elements.environment, data, path), env_id)
     if elements.valid is not env:
-        elements.valid = _valid(env, path)
+        elements.valid = _valid(env, path, elements.valid)
     return env
 
 
@@ -237,9 +237,12 @@ def _of(env: Environment, env_id: str) -> Environment:
     return env
 
 
-def _valid(env: Environment, path: Path) -> Environment:
+def _valid(env: Environment, path: Path, before: Environment | None = None) -> Environment:
     try:
-        validate(env)
+        if before is None:
+            validate(env)
+        else:
+            validate_change(env, before)
     except SpecViolation as error:
         raise StoreError(str(error), hint=_next_step(env.environment_id, path)) from None
     return env
