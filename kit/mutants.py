@@ -43,7 +43,7 @@ PAGE = ROOT / "docs" / "mutants.md"
 EXPLAINED = ROOT / "kit" / "survivors.toml"
 LANES = {
     "trust": ["test_trust.py", "test_trust_policy.py", "test_trust_verdict.py"],
-    "store": ["test_store.py", "test_trust_policy.py"],
+    "store": ["test_store_rules.py", "test_store.py", "test_trust_policy.py"],
     "distribute": [
         "test_bundle_sources.py",
         "test_asking.py",
@@ -52,6 +52,7 @@ LANES = {
         "test_bounds.py",
     ],
     "materialize": [
+        "test_archives.py",
         "test_store.py",
         "test_artifact.py",
         "test_trust_policy.py",
