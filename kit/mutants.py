@@ -2,15 +2,15 @@
 """Whether the tests would notice: change one thing of a module at a time (mutations.py) and run the tests that execute it.
 
     kit/mutants.py run [ROOM | MODULE …] [--sample N] [--again] [--quick]   all rooms of LANES, or some; goes on where it stopped
-    kit/mutants.py page                                           print docs/mutants.md from what was found
+    kit/mutants.py page                                                     print docs/mutants.md from what was found
 
 Each file of tests runs once, with a record of which test executes which line; then each mutant meets the tests that execute its line,
 quickest first, in a process that is forked from one that has loaded what takes long to load. A mutant is killed by a failing test or by
 taking far longer than the tests took. A module has many mutants, and a sample is tried: they stand in the order of the digests of their
 names, so a larger sample contains the smaller one and chance decides nothing twice. What was found is kept in kit/mutants.json by the
 digest of the module; `--again` tries its survivors once more, after tests were added. A room's first file of tests is of its rules and
-quick; with `--quick` mutants meet that one alone, so what is killed is killed, and what lives may fall to the rest with `--again`. Why a survivor may live is written by hand in
-kit/survivors.toml, by kind. A run ends with 1 where a room is below LEAST.
+quick; with `--quick` mutants meet that one alone, so what is killed is killed, and what lives may fall to the rest with `--again`. Why a
+survivor may live is written by hand in kit/survivors.toml, by kind. A run ends with 1 where a room is below LEAST.
 Coverage decides nothing here: a line that no test executes has survivors.
 """
 
@@ -63,7 +63,7 @@ LANES = {
     "ingress": ["test_ingress_rules.py", "test_front.py", "test_http1.py", "test_activate.py", "test_serve.py"],
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
-"""The tests of each room. Those that start programs see no mutant, and are left out by their marks."""
+"""The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
 MORE = {
     "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],

@@ -489,6 +489,32 @@ def test_threat_bomb_a_bundle_may_have_its_limit_and_no_more(tmp_path: Path, siz
     assert source.opened == 1
 
 
+WHOLE = random.Random(9).randbytes(3 * MiB)
+
+
+def test_a_refusal_is_told_and_not_asked_again(tmp_path: Path) -> None:
+    source = SimulatedDistributor(Answer(refuse="http status: 403"), Answer(WHOLE))
+    with (tmp_path / "f").open("w+b") as file, pytest.raises(FetchError, match="403"):
+        fetch_into(file, "r", source=source, clock=FakeClock())
+    assert source.opened == 1 and not (tmp_path / "f").stat().st_size
+
+
+@pytest.mark.parametrize("kept", [b"", WHOLE[:MiB], bytes(MiB)])
+@pytest.mark.parametrize("parts", [True, False])
+def test_threat_no_way_back_what_is_kept_is_gone_on_with_or_dropped(tmp_path: Path, kept: bytes, parts: bool) -> None:
+    journal = Journal(tmp_path / "j", tmp_path / "f")
+    (tmp_path / "f").write_bytes(kept)
+    if kept:
+        journal.save(Progress(Ranges(((0, len(kept)),)), len(WHOLE), None, ""))
+    source = SimulatedDistributor(Answer(WHOLE, parts=parts))
+    with (tmp_path / "f").open("r+b") as file:
+        found = fetch_into(file, "r", source=source, clock=FakeClock(), journal=journal, wanted=sha256(WHOLE))
+    assert (tmp_path / "f").read_bytes() == WHOLE and (found.digest, found.size) == (sha256(WHOLE), len(WHOLE))
+    right = bool(kept) and parts and WHOLE.startswith(kept)
+    assert found.resumed == (len(kept) if right else 0)
+    assert source.opened == (2 if kept and parts and not right else 1)
+
+
 def test_the_limits_of_a_download_are_told_by_variables() -> None:
     assert fetch_limits({}) == FetchLimits()
     told = fetch_limits({"GREENTIC_FETCH_MAX_BYTES": "1", "GREENTIC_FETCH_TOTAL_SECONDS": "0.5"})
@@ -522,6 +548,23 @@ def test_a_bundle_at_hand_is_put_over_what_was_there_of_it(tmp_path: Path) -> No
     Journal(partial.with_name(f"{partial.name}.json"), partial).save(Progress(Ranges(((0, 9),)), 20, None, ""))
     assert cache.add(sha256(data), io.BytesIO(data))
     assert cache.path(sha256(data)).read_bytes() == data and not list((cache.directory / "partial").iterdir())
+
+
+def test_a_bundle_is_whole_when_it_is_put_on_stable_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, data, sizes = BundleCache(tmp_path / "c"), b"bundle", list[int]()
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: sizes.append(os.fstat(fd).st_size) or real(fd))
+    cache.add(sha256(data), io.BytesIO(data))
+    assert sizes[0] == len(data)
+
+
+def test_nobody_is_asked_what_is_needed_while_everything_fits(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path / "c")
+    for data in (b"one", b"other"):
+        cache.add(sha256(data), io.BytesIO(data))
+    assert cache.prune(8, lambda: pytest.fail("asked")) == []
+    assert [entry.digest for entry in cache.prune(7, lambda: frozenset({sha256(b"one")}))] == [sha256(b"other")]
+    assert [entry.digest for entry in cache.entries()] == [sha256(b"one")]
 
 
 def test_an_entry_is_hashed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
