@@ -65,7 +65,7 @@ LANES = {
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
 MORE = {
-    "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
+    "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
     "activate/activation.py": ["test_serve.py"], "activate/lease.py": ["test_serve.py"],
     "ingress/auth.py": ["test_pod_worker.py"],

@@ -11,6 +11,7 @@ from greentic.ground.disk import RealDisk
 from greentic.store import ledger, operator_key
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
+from greentic.store.in_use import InUse, in_use
 from greentic.store.layout import EnvPaths
 from greentic.store.recovery import ABANDONED_SECONDS, LOCK_NAME, drop_abandoned, recover_revisions
 from simulators import CountingRandom, FakeClock
@@ -135,3 +136,42 @@ def test_what_somebody_holds_a_lock_on_is_not_dropped(tmp_path: Path, age: int, 
         assert drop_abandoned(path, os.O_RDONLY, clock, dropped.append) is not held
     assert dropped == ([] if held else [path])
     assert not drop_abandoned(tmp_path / "none", os.O_RDONLY, clock, dropped.append)
+
+
+def test_what_a_process_holds_is_told_until_it_lets_go(tmp_path: Path) -> None:
+    place, random = tmp_path / "in-use", CountingRandom()
+    assert in_use(place, FakeClock()) == frozenset()
+    one, two = InUse(place, random, ["a"]), InUse(place, random, ["b", "c"])
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert {path.suffix for path in place.iterdir()} == {".json", ".lock"} and len(list(place.iterdir())) == 4
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in place.iterdir())
+    assert in_use(place, FakeClock()) == {"a", "b", "c"}
+    one.also(["d"])
+    two.say(["c"])
+    assert in_use(place, FakeClock()) == {"a", "c", "d"}
+    one.close()
+    one.close()
+    assert in_use(place, FakeClock()) == {"c"} and len(list(place.iterdir())) == 2
+    two.close()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("spoiled", [b"{", b"7", None])
+def test_where_it_cannot_be_known_all_may_be_held(tmp_path: Path, spoiled: bytes | None) -> None:
+    held = InUse(tmp_path / "in-use", CountingRandom(), ["a"])
+    told = next((tmp_path / "in-use").glob("*.json"))
+    if spoiled is None:
+        told.unlink()
+    else:
+        told.write_bytes(spoiled)
+    assert in_use(tmp_path / "in-use", FakeClock()) is None
+    held.close()
+
+
+def test_what_a_dead_process_held_is_let_go(tmp_path: Path) -> None:
+    place = tmp_path / "in-use"
+    place.mkdir()
+    (place / "1-00.json").write_bytes(b'["a"]')
+    (place / "1-00.lock").touch()
+    late = FakeClock(int(((place / "1-00.lock").stat().st_mtime + 2 * ABANDONED_SECONDS) * 1e9))
+    assert in_use(place, late) == frozenset() and not list(place.iterdir())
