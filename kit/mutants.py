@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Whether the tests would notice: change one thing of a module at a time (mutations.py) and run the tests that execute it.
 
-    kit/mutants.py run [ROOM | MODULE …] [--sample N] [--again]   all rooms of LANES, or some; goes on where it stopped
-    kit/mutants.py page                                           print docs/mutants.md from what was found
+    kit/mutants.py run [ROOM | MODULE …] [--sample N] [--again] [--quick]   all rooms of LANES, or some; goes on where it stopped
+    kit/mutants.py page                                                     print docs/mutants.md from what was found
 
 Each file of tests runs once, with a record of which test executes which line; then each mutant meets the tests that execute its line,
 quickest first, in a process that is forked from one that has loaded what takes long to load. A mutant is killed by a failing test or by
 taking far longer than the tests took. A module has many mutants, and a sample is tried: they stand in the order of the digests of their
 names, so a larger sample contains the smaller one and chance decides nothing twice. What was found is kept in kit/mutants.json by the
-digest of the module; `--again` tries its survivors once more, after tests were added. Why a survivor may live is written by hand in
-kit/survivors.toml, by kind. A run ends with 1 where a room is below LEAST.
+digest of the module; `--again` tries its survivors once more, after tests were added. A room's first file of tests is of its rules and
+quick; with `--quick` mutants meet that one alone, so what is killed is killed, and what lives may fall to the rest with `--again`. Why a
+survivor may live is written by hand in kit/survivors.toml, by kind. A run ends with 1 where a room is below LEAST.
 Coverage decides nothing here: a line that no test executes has survivors.
 """
 
@@ -42,9 +43,16 @@ PAGE = ROOT / "docs" / "mutants.md"
 EXPLAINED = ROOT / "kit" / "survivors.toml"
 LANES = {
     "trust": ["test_trust.py", "test_trust_policy.py", "test_trust_verdict.py"],
-    "store": ["test_store.py", "test_trust_policy.py"],
-    "distribute": ["test_asking.py", "test_distribute.py", "test_delivery.py", "test_bounds.py"],
+    "store": ["test_store_rules.py", "test_store.py", "test_trust_policy.py"],
+    "distribute": [
+        "test_bundle_sources.py",
+        "test_asking.py",
+        "test_distribute.py",
+        "test_delivery.py",
+        "test_bounds.py",
+    ],
     "materialize": [
+        "test_archives.py",
         "test_store.py",
         "test_artifact.py",
         "test_trust_policy.py",
@@ -52,12 +60,12 @@ LANES = {
         "test_delivery.py",
     ],
     "activate": ["test_dispatch.py", "test_activate.py", "test_follow.py"],
-    "ingress": ["test_front.py", "test_http1.py", "test_activate.py", "test_serve.py"],
-    "net": ["test_addresses.py", "test_asking.py", "test_hostile.py"],
+    "ingress": ["test_ingress_rules.py", "test_front.py", "test_http1.py", "test_activate.py", "test_serve.py"],
+    "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
-"""The tests of each room. Those that start programs see no mutant, and are left out by their marks."""
+"""The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
 MORE = {
-    "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
+    "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
     "activate/activation.py": ["test_serve.py"], "activate/lease.py": ["test_serve.py"],
     "ingress/auth.py": ["test_pod_worker.py"],
@@ -143,7 +151,7 @@ def save(results: dict[str, Result]) -> None:
     temporary.replace(FOUND)
 
 
-def run(names: list[str], sample: int, again: bool, until: float) -> None:
+def run(names: list[str], sample: int, again: bool, until: float, quick: bool = False) -> None:
     """Try the sample of each module until a moment; what was found is saved after each mutant."""
     measured: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
@@ -161,10 +169,11 @@ def run(names: list[str], sample: int, again: bool, until: float) -> None:
             alive = {one["key"] for one in now["survivors"]} if again else set()
             if not left and not alive:
                 continue
-            for file in tests_of(name):
+            met = tests_of(name)[: 1 if quick else None]
+            for file in met:
                 if file not in measured:
                     measured[file] = _measure(tree, file)
-            lane = _lane(tree, name, [measured[file] for file in tests_of(name)])
+            lane = _lane(tree, name, [measured[file] for file in met])
             for mutant in [*(one for one in every if one.key in alive), *left]:
                 if time.monotonic() >= until:
                     print("out of time; run it again to go on", flush=True)
@@ -368,6 +377,7 @@ def main(words: list[str]) -> None:
     running.add_argument("chosen", nargs="*", metavar="ROOM|MODULE")
     running.add_argument("--sample", type=int, default=SAMPLE)
     running.add_argument("--again", action="store_true", help="try the survivors once more")
+    running.add_argument("--quick", action="store_true", help="meet the first file of tests of each room only")
     running.add_argument("--minutes", type=float, default=600)
     running.add_argument("--nice", type=int, default=10)
     commands.add_parser("page").add_argument("--write", action="store_true")
@@ -380,7 +390,7 @@ def main(words: list[str]) -> None:
         return
     os.nice(told.nice)
     _preload()
-    run(modules(told.chosen), told.sample, told.again, time.monotonic() + told.minutes * 60)
+    run(modules(told.chosen), told.sample, told.again, time.monotonic() + told.minutes * 60, told.quick)
     for room in (low := below(load())):
         print(f"{room}/: less than {LEAST:.0%} of what was tried is killed; docs/mutants.md lists the survivors")
     sys.exit(1 if low else 0)
