@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import os
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from measure import POST_LUA, Row, spread, timed, wrk
@@ -44,7 +46,8 @@ def storm_rows(scratch: Path) -> list[Row]:
 
 def follow_rows(scratch: Path) -> list[Row]:
     """What following costs: a change of weights until it is seen, with one deployment and with a thousand, and choosing a revision."""
-    few, many = (_visible(scratch / f"follow-{number}", number) for number in (1, DEPLOYMENTS))
+    (few, _), (many, held) = (_visible(scratch / f"follow-{number}", number) for number in (1, DEPLOYMENTS))
+    quiet, changing = zip(*held, strict=True)
     rows = [
         ("a change of weights, seen after the file changed", spread(few), "", "", "≤ 50 ms"),
         (
@@ -53,6 +56,13 @@ def follow_rows(scratch: Path) -> list[Row]:
             f"one deployment {spread(few)}",
             f"{statistics.median(many) / statistics.median(few):.1f} ×",
             "≤ 3 ×",
+        ),
+        (
+            "… the longest of some thousand requests meanwhile, a change every 200 ms",
+            spread([*changing]),
+            f"without changes {spread([*quiet])}",
+            "",
+            "≤ 10 ms",
         ),
     ]
     for number, target in ((2, "≤ 10 µs"), (20, "≤ 50 µs")):
@@ -123,8 +133,26 @@ def _choosing(number: int) -> list[float]:
     return [timed(lambda: [dispatcher.of_session(str(n)) for n in range(1000)]) / 1000 for _ in range(9)]
 
 
-def _visible(root: Path, number: int) -> list[float]:
-    """Seconds from the rename of a document until the worker says that it serves its generation."""
+def _longest(port: int, meanwhile: Callable[[float], object]) -> float:
+    """Seconds of the longest answer to a probe in two seconds, while something else is done every fifth of a second."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    longest, began, told = 0.0, time.perf_counter(), 0
+    while (now := time.perf_counter()) - began < 2:
+        if (now - began) // 0.2 >= told:
+            told += 1
+            meanwhile(now)
+            now = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        longest = max(longest, time.perf_counter() - now)
+    connection.close()
+    return longest
+
+
+def _visible(root: Path, number: int) -> tuple[list[float], list[tuple[float, float]]]:
+    """Seconds from the rename of a document until the worker says that it serves its generation, and the longest answers without and
+    with such changes.
+    """
     author = Author(Context(EnvironmentStore(root / "author"))).create()
     bundle = make_bundle(root, {"app": made_pack(0)})
     author.deployed(bundle, bundle.as_uri())
@@ -157,6 +185,11 @@ def _visible(root: Path, number: int) -> list[float]:
             while line not in worker.log.read_text():
                 time.sleep(0.001)
             found.append(time.perf_counter() - began)
+        held = []
+        for _ in range(3):
+            documents = iter([changed() for _ in range(12)])
+            quiet = _longest(worker.port, lambda now: None)
+            held.append((quiet, _longest(worker.port, lambda now: worker.follow(next(documents)))))  # noqa: B023
     finally:
         worker.stop()
-    return found
+    return found, held
