@@ -21,6 +21,7 @@ from greentic.author.bundle_build import build_bundle
 from greentic.deployments import bundles, revisions, traffic
 from greentic.operate import env, trust_root
 from greentic.operate.change import Context
+from greentic.operate.env_packs import EnvPackBindingPayload
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import request_id
 from greentic.telemetry.log import OperatorLog
@@ -333,20 +334,23 @@ IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
 PLANTED = "planted-value-of-a-secret"
 
 
-def bind_deployer(author: Author, **answers: object) -> None:
-    """Bind an environment to a cluster, with an image and other answers."""
-    from greentic.operate import env_packs
-
-    root = author.context.store.paths(author.env_id).root
-    (root / "answers.json").write_text(json.dumps({"runtime_image": IMAGE, **answers}))
-    payload = env_packs.EnvPackBindingPayload(
+def deployer_answers(author: Author, text: str) -> EnvPackBindingPayload:
+    """Write down a deployer's answers, and what binds an environment to a cluster with them."""
+    (author.context.store.paths(author.env_id).root / "answers.json").write_text(text)
+    return EnvPackBindingPayload(
         environment_id=author.env_id,
         slot="deployer",
         kind="greentic.deployer.k8s@1.0.0",
         pack_ref="builtin",
         answers_ref="answers.json",
     )
-    env_packs.add(author.context, payload)
+
+
+def bind_deployer(author: Author, **answers: object) -> None:
+    """Bind an environment to a cluster, with an image and other answers."""
+    from greentic.operate import env_packs
+
+    env_packs.add(author.context, deployer_answers(author, json.dumps({"runtime_image": IMAGE, **answers})))
 
 
 @pytest.fixture

@@ -6,13 +6,16 @@ Read from the source: the flags that are defined, and the texts that name some. 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import NoReturn, get_args, get_type_hints
 
 import pytest
 
 from greentic.cli import op_table
+from greentic.ground.reply import Reply
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "greentic"
@@ -123,3 +126,11 @@ def test_nouns_and_verbs_that_hints_name_exist():
                 assert noun in op_table.nouns(), (path.name, text)
                 known = {v.verb for v in op_table.VERBS if v.noun == noun}
                 assert not verb or noun == "deploy" or verb in known, (path.name, text)
+
+
+@pytest.mark.parametrize("verb", op_table.VERBS, ids=lambda v: f"{v.noun}-{v.verb}")
+def test_every_verb_answers_a_value_with_names_and_types(verb):
+    module, _, name = verb.call.partition(":")
+    answered = get_type_hints(getattr(importlib.import_module(module), name))["return"]
+    forms = get_args(answered) or (answered,)
+    assert all(form is NoReturn or (isinstance(form, type) and issubclass(form, Reply)) for form in forms), answered

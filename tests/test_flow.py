@@ -14,11 +14,11 @@ from greentic.expressions.conditions import Facts, holds, parse_condition
 from greentic.expressions.paths import MISSING, follow, parse_path
 from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
-from greentic.flow.context import Context, entry_view, submitted, without_action
 from greentic.flow.engine import MAX_CALLS, MAX_STEPS, Completed, Exhausted, Parked, Run
 from greentic.flow.envelope import dropped_keys, envelope_of, split_input
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
+from greentic.flow.node_names import NodeNames, entry_view, submitted, without_action
 from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, ComponentCall, Ports
 from greentic.flow.results import Jump, Respond, interpret
@@ -94,7 +94,7 @@ BODY = {
 def rendered(template: object, *, pointers: bool = False) -> object:
     state = RunState(BODY, vars={"v": 3})
     state.nodes["a"] = NodeOutput(True, {"text": "A"})
-    return compile_value(template, pointers=pointers).render(Context(state, {"p": 1}, FakeClock()))
+    return compile_value(template, pointers=pointers).render(NodeNames(state, {"p": 1}, FakeClock()))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_pointers_where_they_are_allowed():
 
 
 def test_a_template_that_never_ends_is_stopped():
-    names = Context(RunState({"l": list(range(60))}), MISSING, FakeClock())
+    names = NodeNames(RunState({"l": list(range(60))}), MISSING, FakeClock())
     for inner, why in (("y", "longer than"), ("{{#if y}}{{/if}}", "more than 100000 steps")):
         with pytest.raises(FlowFailure, match=why):
             compile_value("x" + "{{#each @root.entry.l}}" * 4 + inner + "{{/each}}" * 4).render(names)
@@ -172,7 +172,7 @@ JSON = st.recursive(
 def test_an_exact_expression_keeps_the_value_and_its_type(body):
     state = RunState(body)
     for key, value in body.items():
-        got = compile_value("{{entry.%s}}" % key).render(Context(state, MISSING, FakeClock()))
+        got = compile_value("{{entry.%s}}" % key).render(NodeNames(state, MISSING, FakeClock()))
         assert got == value and type(got) is type(value)
 
 

@@ -149,13 +149,19 @@ def test_a_deployment_that_cannot_be_had_is_one_deployment_and_comes_by_itself(l
     assert living.told[-1]["next_try"] is None
 
 
+def routed_from(source: Path, author: Author, deployment: str, hello: Path) -> str:
+    """A second revision, staged from a copy at `source`, that all traffic goes to."""
+    shutil.copy(hello, source)
+    second = author.warm(author.stage(deployment, hello, source.as_uri()))
+    author.route(deployment, (second, 10_000), key="b")
+    return second
+
+
 def test_a_new_revision_that_cannot_be_had_leaves_the_old_one_serving(living, author, hello, tmp_path):
     (deployment,) = living.serving.activation.dispatchers
     (first,) = living.serving.activation.revisions
     source = tmp_path / "later.gtbundle"
-    shutil.copy(hello, source)
-    second = author.warm(author.stage(deployment, hello, source.as_uri()))
-    author.route(deployment, (second, 10_000), key="b")
+    second = routed_from(source, author, deployment, hello)
     source.unlink()
     shutil.rmtree(author.context.store.paths("local").revision(second))
     shutil.rmtree(living.worker.bench.settings.cache_directory, ignore_errors=True)
@@ -171,9 +177,7 @@ def test_a_revision_whose_digest_does_not_match_leaves_the_old_one_serving(livin
     (deployment,) = living.serving.activation.dispatchers
     (first,) = living.serving.activation.revisions
     source = tmp_path / "later.gtbundle"
-    shutil.copy(hello, source)
-    second = author.warm(author.stage(deployment, hello, source.as_uri()))
-    author.route(deployment, (second, 10_000), key="b")
+    second = routed_from(source, author, deployment, hello)
     data = bytearray(hello.read_bytes())
     data[len(data) // 2] ^= 1
     source.write_bytes(data)

@@ -16,7 +16,7 @@ from greentic.activate.lease import Serving
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.cli import flow as flow_command
 from greentic.cli import pack as pack_command
-from greentic.deployments import revisions
+from greentic.deployer import rollout
 from greentic.ground import extras
 from greentic.ingress.status import status
 from greentic.release import deploy
@@ -96,7 +96,8 @@ def _verify(pack: Path, tmp_path: Path, author: Author) -> list[str]:
 
 def _warm(pack: Path, tmp_path: Path, author: Author) -> list[str]:
     staged = author.create().stage(author.add(), make_bundle(tmp_path, {"one": pack.read_bytes()}))
-    warmed = revisions.warm(author.context, author.transition(staged)).warnings
+    payload = rollout.RevisionWarmPayload(environment_id=author.env_id, revision_id=staged)
+    warmed = rollout.warm(author.context, payload).warnings
     return [] if warmed is UNSET else warmed
 
 

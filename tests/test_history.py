@@ -21,6 +21,7 @@ from greentic.operate import env
 from greentic.operate.change import Context
 from greentic.release.env_prune import EnvPrunePayload, prune
 from greentic.store.audit import PREVIOUS_LINE as PREVIOUS
+from greentic.store.audit import AuditLog, Change, line_digest, outcome_of
 from greentic.store.environments import EnvironmentStore
 
 
@@ -164,3 +165,24 @@ def test_diff_with_generations_is_the_comparison_of_generations_and_without_them
         assert op_table.named("env", "diff", words) is op_table.find("env", "changes")
     for words in ([], ["prod"], ["prod", "--force"], ["prod", "from=1"]):
         assert op_table.named("env", "diff", words) is op_table.find("env", "diff")
+
+
+def test_a_change_reads_the_log_once_and_again_only_if_it_was_rewritten(author, monkeypatch):
+    author.create()
+    reads: list[int] = []
+    tail = AuditLog._tail
+
+    def counted(log: AuditLog) -> list[bytes]:
+        reads.append(1)
+        return tail(log)
+
+    monkeypatch.setattr(AuditLog, "_tail", counted)
+    author.add("counted")
+    assert reads == [1]
+    path = author.context.store.paths(author.env_id).audit
+    with author.context.store.transaction(author.env_id) as transaction:
+        event = transaction.audit.intend(Change(author.env_id, "env", "prune", {}))
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[-1])
+        transaction.audit.record(event, Change(author.env_id, "env", "prune", {}), outcome_of(None))
+    intent, last = path.read_bytes().splitlines()
+    assert len(reads) == 3 and json.loads(last)[PREVIOUS] == line_digest(intent)

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import deployer_answers
 from greentic.deployer.env_render import yaml_of
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
@@ -799,21 +800,11 @@ def test_dns_goes_to_the_clusters_resolvers_only():
 
 def test_binding_tells_what_is_wrong_with_answers_and_binds(author):
     from greentic.deployer import binding
-    from greentic.operate import env_packs
 
     author.create()
-    root = author.context.store.paths(author.env_id).root
 
     def bind(verb, text: str):
-        (root / "answers.json").write_text(text)
-        payload = env_packs.EnvPackBindingPayload(
-            environment_id=author.env_id,
-            slot="deployer",
-            kind="greentic.deployer.k8s@1.0.0",
-            pack_ref="builtin",
-            answers_ref="answers.json",
-        )
-        return verb(author.context, payload)
+        return verb(author.context, deployer_answers(author, text))
 
     assert "unknown answer key `surprise`" in bind(binding.add, '{"surprise": 1}').warnings[0]
     assert bind(binding.update, "{}").warnings is msgspec.UNSET

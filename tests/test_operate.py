@@ -475,9 +475,9 @@ def test_a_recorded_reply_is_read_back_typed_or_refused(context, author, store):
 
 def test_trust_root_files_and_both_sources(context, author, tmp_path):
     author.create()
-    told = trust_root.list_keys(context, E)["keys"][0]
-    (tmp_path / "k.pub").write_text(told["public_key_pem"])
-    base = {"environment_id": E, "key_id": told["key_id"]}
+    told = trust_root.list_keys(context, E).keys[0]
+    (tmp_path / "k.pub").write_text(told.public_key_pem)
+    base = {"environment_id": E, "key_id": told.key_id}
     trust_root.add(context, trust_root.TrustRootAddPayload(**base, public_key_file=str(tmp_path / "k.pub")))
     for more in ({"public_key_pem": "x", "public_key_file": "y"}, {"public_key_file": str(tmp_path / "absent")}):
         with pytest.raises(GreenticError):

@@ -23,13 +23,12 @@ from greentic.ground import variables
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import shown
-from greentic.net.request import check_status, read_body, send
+from greentic.net.document import NOT_THERE, read_small
 from greentic.net.terms import terms_of
 from greentic.trust.proof import MAX_PROOF, Believed, ProofError, read_proof
 
 NONCE_BYTES = 16
-_NOTHING_THERE = frozenset({404, 405, 410})
+_NOTHING_THERE = NOT_THERE | {405}
 
 
 class PackRow(RevisionRow, frozen=True):
@@ -78,14 +77,9 @@ class Watched:
 
     def _asked(self, url: str, most: int = MAX_STATUS) -> bytes | None:
         """What stands at an address; nothing if a worker has nothing there (one takes it for a route of a deployment)."""
-        terms = terms_of(variables.environment(), self._clock)._replace(total=ASK_SECONDS, tries=1).begun()
+        terms = terms_of(variables.environment(), self._clock)._replace(total=ASK_SECONDS, tries=1)
         try:
-            answer = send(url, url, terms)
-            if answer.status in _NOTHING_THERE:
-                answer.close()
-                return None
-            check_status(answer, url, 200)
-            return read_body(answer, f"`{shown(url)}`", most)
+            return read_small(url, most, terms, absent=_NOTHING_THERE)
         except FetchError as error:
             if error.__cause__ is None:
                 raise

@@ -14,6 +14,7 @@ from greentic.controller.election import LEASE as NAME
 from greentic.controller.wish import KEYS
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.pods import HOME, REGISTRY_DIR, literal
+from greentic.k8s.restricted import restricted_container, restricted_pod
 from greentic.shape.pod_settings import USER
 
 PORT = 8081
@@ -203,11 +204,7 @@ def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
         "env": [*_variables(told), own],
         "ports": [{"name": "metrics", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted_container(),
         "livenessProbe": probe("/livez"),
         "readinessProbe": probe("/readyz"),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -219,13 +216,10 @@ def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
         "serviceAccountName": NAME,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": {
-            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted_pod(USER),
         "containers": [container],
         "volumes": volumes,
-    }  # fmt: skip
+    }
     return {
         "replicas": asked.replicas,
         "selector": {"matchLabels": dict(labels)},

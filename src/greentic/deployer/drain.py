@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
 
 from greentic.cluster.apply import Rules
 from greentic.deployer.binding import resolve
@@ -24,9 +25,8 @@ from greentic.deployments import revisions
 from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
 from greentic.deployments.worker_status import WorkerStatus
 from greentic.ground.backoff import Backoff
-from greentic.ground.documents import JsonObject, compact, decode, replace
+from greentic.ground.documents import JsonObject, compact, decode
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
-from greentic.ground.reply import Reply
 from greentic.k8s.names import owner_selector
 from greentic.k8s.objects import metadata_of
 from greentic.k8s.pods import PORT
@@ -52,14 +52,9 @@ class RevisionDrainPayload(RevisionTransitionPayload, frozen=True, kw_only=True)
     timeout: Timeout = None
 
 
-class RevisionDrained(Reply, frozen=True, kw_only=True):
+class RevisionDrained(RevisionSummary, frozen=True, kw_only=True):
     """A revision, and, with a rollout, what became of its worker."""
 
-    revision_id: str
-    deployment_id: str
-    bundle_id: str
-    sequence: int
-    lifecycle: str
     replicas: int | UnsetType = UNSET
     waited_seconds: int | UnsetType = UNSET
     pods_asked: int | UnsetType = UNSET
@@ -86,7 +81,7 @@ class Holding(NamedTuple):
 def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
     """ready to draining; with `rollout` until nobody is on it, and its worker is gone."""
     if not payload.rollout:
-        return _told(revisions.drain(context, payload))
+        return RevisionDrained(**asdict(revisions.drain(context, payload)))
     env_id = check_env_id(payload.environment_id)
     revision_id = check_ulid(payload.revision_id, field="revision_id")
     if checked_key(payload.idempotency_key) is not None:
@@ -107,9 +102,9 @@ def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
         _leave(context, env_id, revision_id)
         deployer = resolve(context, env_id, None, live=True)
         apply_pair(context, deployer, reached, find(deployer.env, revision_id), Rules(), None)
-    told = _told(summary(find(context.store.load(env_id), revision_id)))
+    told = summary(find(context.store.load(env_id), revision_id))
     waited = int(context.clock.monotonic() - began)
-    return replace(told, replicas=0, waited_seconds=waited, pods_asked=holding.asked)
+    return RevisionDrained(**asdict(told), replicas=0, waited_seconds=waited, pods_asked=holding.asked)
 
 
 def check_unweighted(env: Environment, revision_id: str) -> None:
@@ -172,13 +167,3 @@ def _leave(context: Context, env_id: str, revision_id: str) -> None:
         return Done(summary(revision))
 
     run(context, change, action)
-
-
-def _told(found: RevisionSummary) -> RevisionDrained:
-    return RevisionDrained(
-        revision_id=found.revision_id,
-        deployment_id=found.deployment_id,
-        bundle_id=found.bundle_id,
-        sequence=found.sequence,
-        lifecycle=found.lifecycle,
-    )

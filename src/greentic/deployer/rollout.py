@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal, NoReturn
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
 
 from greentic.cluster.apply import Rules
 from greentic.cluster.wait import RolloutFailed
@@ -142,14 +143,7 @@ def warm(context: Context, payload: RevisionWarmPayload) -> RevisionWarmed:
     """staged to ready; with `rollout` it also has to run in the cluster that the environment is bound to (rule 3)."""
     done = _with_rollout(context, payload) if payload.rollout else revisions.warm(context, payload)
     bound = is_kubernetes(context.store.load(payload.environment_id).binding("deployer"))
-    return RevisionWarmed(
-        revision_id=done.revision_id,
-        deployment_id=done.deployment_id,
-        bundle_id=done.bundle_id,
-        sequence=done.sequence,
-        lifecycle=done.lifecycle,
-        cluster_asked=payload.rollout if bound else UNSET,
-    )
+    return RevisionWarmed(**asdict(done), cluster_asked=payload.rollout if bound else UNSET)
 
 
 def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSummary:

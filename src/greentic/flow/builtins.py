@@ -15,7 +15,7 @@ from typing import NamedTuple
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
-from greentic.flow.context import Context
+from greentic.flow.node_names import NodeNames
 from greentic.flow.nodes import NodePlan
 from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall, scope
 from greentic.flow.results import Jump, Result, interpret, redirects
@@ -37,7 +37,7 @@ class Wait(NamedTuple):
 async def call_builtin(
     node: NodePlan,
     payload: object,
-    context: Context,
+    names: NodeNames,
     ports: Ports,
     caller: Caller,
     flow_id: str,
@@ -48,15 +48,15 @@ async def call_builtin(
     if node.kind in ("exec", "component"):
         return await _component(node, payload, ports, caller, flow_id, attempt, entry)
     if node.kind == "flow.goto":
-        return _goto(payload, context)
+        return _goto(payload, names)
     if node.kind == "session.wait":
         return _wait(payload)
     if node.kind == "var.set":
-        return _set_variable(node, context)
+        return _set_variable(node, names)
     if node.kind in ("state.get", "state.set"):
         return await _state(node.kind, payload, ports, caller)
     if node.kind == "provider.invoke":
-        return await _provider(node, payload, context, ports, caller)
+        return await _provider(node, payload, names, ports, caller)
     if node.kind == "remote":
         return _remote(node, payload)
     if node.kind == "tool":
@@ -100,7 +100,7 @@ async def _component(
     return interpret(component, value, catches_errors=node.routing.catches_errors)
 
 
-async def _provider(node: NodePlan, payload: object, context: Context, ports: Ports, caller: Caller) -> Result:
+async def _provider(node: NodePlan, payload: object, names: NodeNames, ports: Ports, caller: Caller) -> Result:
     source = payload if isinstance(payload, dict) else {}
     operation = _text(source.get("op")) or _text(source.get("operation"))
     if operation is None:
@@ -108,30 +108,30 @@ async def _provider(node: NodePlan, payload: object, context: Context, ports: Po
     given = source.get("input")
     raw = node.mapping if isinstance(node.mapping, dict) else {}
     if raw.get("in_map") is not None:
-        given = compile_value(raw["in_map"], pointers=True).render(_Mapped(context, {"input": given, "result": given}))
+        given = compile_value(raw["in_map"], pointers=True).render(_Mapped(names, {"input": given, "result": given}))
     kind = _text(source.get("provider_type"))
     call = ProviderCall(_text(source.get("provider_id")), kind, operation, given, caller, ports.trace)
     value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
-        names = _Mapped(context, {"input": given, "result": value})
-        value = compile_value(raw["out_map"], pointers=True).render(names)
+        mapped = _Mapped(names, {"input": given, "result": value})
+        value = compile_value(raw["out_map"], pointers=True).render(mapped)
     return Result(NodeOutput(True, value))
 
 
 class _Mapped:
     """The names of a node, with those of a mapping in front."""
 
-    def __init__(self, context: Context, more: Map) -> None:
-        self._context, self._more = context, more
+    def __init__(self, names: NodeNames, more: Map) -> None:
+        self._names, self._more = names, more
 
     def named(self, name: str) -> object:
-        return self._more[name] if name in self._more else self._context.named(name)
+        return self._more[name] if name in self._more else self._names.named(name)
 
 
 # -- the engine's own -----------------------------------------------------------------------------------------------
 
 
-def _goto(payload: object, context: Context) -> Result:
+def _goto(payload: object, names: NodeNames) -> Result:
     source = payload if isinstance(payload, dict) else {}
     flow = _text(source.get("flow_id")) or _text(source.get("flow"))
     if flow is None:
@@ -139,7 +139,7 @@ def _goto(payload: object, context: Context) -> Result:
     node = source.get("node")
     given = source.get("input")
     if given is None:
-        given = context.named("prev")
+        given = names.named("prev")
     target = Jump(flow, node if isinstance(node, str) and node else None, given, redirects(source))
     return Result(NodeOutput(True, given), target)
 
@@ -149,11 +149,11 @@ def _wait(payload: object) -> Wait:
     return Wait(NodeOutput(True, payload), reason if isinstance(reason, str) else "waiting for the next message")
 
 
-def _set_variable(node: NodePlan, context: Context) -> Result:
+def _set_variable(node: NodePlan, names: NodeNames) -> Result:
     if node.assigned is None or not isinstance(node.assigned[0], str) or not node.assigned[0]:
         raise FlowFailure("var.set requires a non-empty name")
     name, value = node.assigned
-    context.variables[str(name)] = value.render(context)
+    names.variables[str(name)] = value.render(names)
     return Result(NodeOutput(True, {"ok": True}))
 
 

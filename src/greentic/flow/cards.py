@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from greentic.flow.context import metadata_of
+from greentic.flow.node_names import metadata_of
 from greentic.flow.ports import Assets
 from greentic.flow.state import Map
 from greentic.ground.documents import parse

@@ -24,7 +24,7 @@ from greentic.expressions.paths import MISSING
 from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import bounded
 from greentic.flow.builtins import Wait, call_builtin
-from greentic.flow.context import Context, submitted, without_action
+from greentic.flow.node_names import NodeNames, submitted, without_action
 from greentic.flow.nodes import FlowPlan, NodePlan
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
@@ -158,17 +158,17 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         node = plan.nodes.get(node_id)
         if node is None:
             raise FlowFailure(f"node {node_id} not found")
-        context = Context(state, state.last_output, run.ports.clock)
+        names = NodeNames(state, state.last_output, run.ports.clock)
         if run.ports.trace is not None:
             run.ports.trace.enter(plan.id, node.id, node.kind)
-        result, payload = await _execute(run, plan, node, state, context)
+        result, payload = await _execute(run, plan, node, state, names)
         output = _answered(node, result.output, state)
         state.nodes[node_id] = output
         state.last_output = output.payload
         if node.variables:
-            names = Context(state, output.payload, run.ports.clock)
+            after = NodeNames(state, output.payload, run.ports.clock)
             for name, template in node.variables:
-                state.vars[name] = bounded(template.render(names))
+                state.vars[name] = bounded(template.render(after))
         control = result.control if isinstance(result, Result) else None
         if isinstance(control, Jump):
             _traced(run, plan, node, payload, output, f"jump to {control.flow}")
@@ -178,7 +178,7 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
             state.egress.append(control.message)
             _traced(run, plan, node, payload, output, "respond")
             return Completed(_output(state, MISSING))
-        following, asked = _following(node, output, context)
+        following, asked = _following(node, output, names)
         if state.answering == node_id:
             state.answering = None
             state.entry = without_action(state.entry)
@@ -202,11 +202,11 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
 
 
 async def _execute(
-    run: Run, plan: FlowPlan, node: NodePlan, state: RunState, context: Context
+    run: Run, plan: FlowPlan, node: NodePlan, state: RunState, names: NodeNames
 ) -> tuple[Result | Wait, object]:
     """Run one node: its output, control or wish to wait, and the payload that it was given."""
     try:
-        payload = node.payload.render(context)
+        payload = node.payload.render(names)
         if not node.payload.constant:
             bounded(payload)
     except FlowFailure as failure:
@@ -218,7 +218,7 @@ async def _execute(
         payload = _with_slots(payload, plan)
     if node.kind == "flow.call":
         return await _call_flow(run, payload), payload
-    result = await call_builtin(node, payload, context, run.ports, run.caller, plan.id, run.attempt, state.entry)
+    result = await call_builtin(node, payload, names, run.ports, run.caller, plan.id, run.attempt, state.entry)
     if run.budget is not None and node.kind in _ACTING:
         run.budget.acted = True
     return result, payload
@@ -267,11 +267,11 @@ def _answered(node: NodePlan, output: NodeOutput, state: RunState) -> NodeOutput
     return output._replace(payload={**output.payload, "answers": answers})
 
 
-def _following(node: NodePlan, output: NodeOutput, context: Context) -> tuple[str | None, bool]:
+def _following(node: NodePlan, output: NodeOutput, names: NodeNames) -> tuple[str | None, bool]:
     """The node that comes next (rule 1), and whether the message decided it (rule 6)."""
     if not node.routing.routes:
         return node.routing.next, False
-    facts = context.facts(output, node.routing)
+    facts = names.facts(output, node.routing)
     for route in node.routing.routes:
         if route.to is None:
             continue

@@ -23,6 +23,7 @@ from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.objects import objects_in
+from greentic.k8s.restricted import restricted_container, restricted_pod
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import is_left
 from greentic.shape.placement import LabelSelector, Spread
@@ -171,7 +172,6 @@ def _pod(
     selector: JsonObject,
 ) -> JsonObject:  # fmt: skip
     mounts, volumes, mounted = _mounts(answers, dev_store is not None)
-    user = answers.settings.user
     container: JsonObject = {
         "name": component,
         "image": answers.runtime_image,
@@ -185,11 +185,7 @@ def _pod(
             for part, told in (("requests", shape.requests), ("limits", shape.limits))
             if told
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted_container(),
         "startupProbe": _probe("/livez", period=2, failures=STARTUP_SECONDS // 2),
         "readinessProbe": _probe("/readyz", period=2, failures=3),
         "livenessProbe": _probe("/livez", period=10, failures=6),
@@ -203,11 +199,7 @@ def _pod(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": answers.drain_delay_seconds + finish + 5,
-        "securityContext": {
-            "runAsNonRoot": True,
-            **({} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}),
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted_pod(answers.settings.user),
         "containers": [container],
         "volumes": volumes,
     }

@@ -10,9 +10,13 @@ from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import Terms, patiently, terms_of
 
+NOT_THERE = frozenset({404, 410})
 
-def read_small(reference: str, limit: int, terms: Terms | None = None) -> bytes | None:
-    """A small document over http, https or from a file; nothing if it is not there. Raises `FetchError`."""
+
+def read_small(
+    reference: str, limit: int, terms: Terms | None = None, *, absent: frozenset[int] = NOT_THERE
+) -> bytes | None:
+    """A small document over http, https or from a file; nothing if it is not there, which `absent` says. Raises `FetchError`."""
     if not reference.startswith(("http://", "https://")):
         if "://" in reference and not reference.startswith("file://"):
             raise FetchError(f"`{shown(reference)}` is no address of a document; expected https://, http:// or file://")
@@ -20,7 +24,7 @@ def read_small(reference: str, limit: int, terms: Terms | None = None) -> bytes 
 
     def asked(begun: Terms) -> bytes | None:
         answer = send(reference, reference, begun)
-        if answer.status in (404, 410):
+        if answer.status in absent:
             answer.close()
             return None
         check_status(answer, reference, 200)

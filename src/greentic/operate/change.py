@@ -10,7 +10,7 @@ Rules, in this order:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -45,8 +45,8 @@ class Idempotency(NamedTuple, Generic[R]):
     key: str | None
     scope: str
     payload: Json
-    form: type[R] | None = None
-    """What a recorded reply is read as; without it, it stays the object that was recorded."""
+    form: type[R]
+    """What a recorded reply is read as."""
 
 
 class Context(NamedTuple):
@@ -127,8 +127,6 @@ def _with_ledger(
 
 def _read(recorded: JsonObject, idempotency: Idempotency[R]) -> R:
     """A recorded reply. Raises `StoreError` for one that another version wrote otherwise."""
-    if idempotency.form is None:
-        return cast(R, recorded)
     try:
         return msgspec.convert(recorded, idempotency.form)
     except msgspec.ValidationError as error:

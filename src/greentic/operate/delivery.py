@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from greentic.distribute.mirrors import check_mirror
-from greentic.ground.documents import Json, JsonObject, replace
+from greentic.ground.documents import replace
 from greentic.ground.errors import InvalidArgument
-from greentic.model.delivery import Delivery, check_policy, delivery_of, with_delivery
+from greentic.ground.reply import Reply
+from greentic.model.delivery import Delivery, Mode, check_policy, delivery_of, with_delivery
 from greentic.model.environment import Environment, Revocation
 from greentic.model.ids import check_env_id
 from greentic.net.addresses import check_authored
@@ -36,35 +37,52 @@ class DeliverySetPayload(Payload, frozen=True, kw_only=True):
     revocations_required: Annotated[bool | None, msgspec.Meta(description="refuse to boot without a good list")] = None
 
 
-def summary(env: Environment) -> JsonObject:
-    delivery = delivery_of(env)
-    return {
-        "environment_id": env.environment_id,
-        "generation": delivery.generation,
-        "mirrors": list[Json](delivery.mirrors),
-        "signatures": delivery.signatures.mode,
-        "keys": list[Json](delivery.signatures.keys),
-        "threshold": delivery.signatures.threshold,
-        "trusted_keys": list[Json](delivery.keys),
-        "sealed": delivery.seal is not None,
-        "revocations": env.revocation.list_ref,
-        "revocations_required": env.revocation.required,
-    }
-
-
-def show(context: Context, env_id: str) -> JsonObject:
+class DeliveryShown(Reply, frozen=True, kw_only=True):
     """How bundles reach the workers of an environment, and what must be true of them."""
-    return summary(context.store.load(check_env_id(env_id, field="env_id")))
+
+    environment_id: str
+    generation: int
+    mirrors: list[str]
+    signatures: Mode
+    keys: list[str]
+    threshold: int
+    trusted_keys: list[str]
+    """Their ids."""
+    sealed: bool
+    revocations: str | None
+    revocations_required: bool
 
 
-def set_delivery(context: Context, payload: DeliverySetPayload) -> JsonObject:
+def shown(env: Environment) -> DeliveryShown:
+    """What an environment's document says of its delivery. Raises `SpecViolation`."""
+    delivery = delivery_of(env)
+    return DeliveryShown(
+        environment_id=env.environment_id,
+        generation=delivery.generation,
+        mirrors=delivery.mirrors,
+        signatures=delivery.signatures.mode,
+        keys=delivery.signatures.keys,
+        threshold=delivery.signatures.threshold,
+        trusted_keys=list(delivery.keys),
+        sealed=delivery.seal is not None,
+        revocations=env.revocation.list_ref,
+        revocations_required=env.revocation.required,
+    )
+
+
+def show(context: Context, env_id: str) -> DeliveryShown:
+    """The delivery of an environment, as it stands."""
+    return shown(context.store.load(check_env_id(env_id, field="env_id")))
+
+
+def set_delivery(context: Context, payload: DeliverySetPayload) -> DeliveryShown:
     """Change what is given, leave the rest; from then on the environment is sealed at every change."""
     env_id = check_env_id(payload.environment_id)
     check_authored(payload.revocations or "", "the revocation list")
     mirrors = None if payload.mirrors is None else [check_mirror(text) for text in payload.mirrors]
     change = Change(env_id, "delivery", "set", {"signatures": payload.signatures}, context.mint())
 
-    def action(transaction: Transaction) -> Done[JsonObject]:
+    def action(transaction: Transaction) -> Done[DeliveryShown]:
         env = transaction.load()
         before: Delivery = delivery_of(env)
         policy = check_policy(
@@ -89,6 +107,6 @@ def set_delivery(context: Context, payload: DeliverySetPayload) -> JsonObject:
             where = payload.revocations if payload.revocations is not None else now.list_ref
             env = replace(env, revocation=replace(now, required=required, list_ref=where or None))
         transaction.save(env)
-        return Done(summary(transaction.load()))
+        return Done(shown(transaction.load()))
 
     return run(context, change, action)

@@ -20,7 +20,7 @@ from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime
 from greentic.operate.change import Context, Done, run
 from greentic.operate.env import checked_public_url
 from greentic.operate.payload import Payload
-from greentic.operate.trust_root import seed
+from greentic.operate.trust_root import OperatorTrusted, seed
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 
@@ -37,7 +37,7 @@ class EnvInitialized(Reply, frozen=True, kw_only=True):
     bound_slots: list[str]
     pack_count: int
     public_base_url: str | None
-    trust_root: JsonObject | None
+    trust_root: OperatorTrusted | None
     """What was trusted; nothing if there was a trust root already."""
     outcome: Literal["created", "healed", "untouched"]
     added_slots: list[str] | UnsetType = UNSET

@@ -10,9 +10,10 @@ import msgspec
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.ground.reply import Reply
 from greentic.model.delivery import MEMBER, delivery_of
 from greentic.model.ids import check_env_id
-from greentic.operate.change import Context, Done, Idempotency, checked_key, run
+from greentic.operate.change import Context, Done, Idempotency, R, checked_key, run
 from greentic.operate.payload import NullableText, Payload, refuse_secrets
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
@@ -46,73 +47,98 @@ class TrustRootRemovePayload(Payload, frozen=True, kw_only=True):
     idempotency_key: NullableText = None
 
 
-def seed(context: Context, transaction: Transaction) -> JsonObject:
+class OperatorTrusted(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    operator_key_id: str
+    operator_public_key_pem: str
+    trusted_key_count: int
+
+
+class TrustedKeyShown(Reply, frozen=True, kw_only=True):
+    key_id: str
+    public_key_pem: str
+
+
+class TrustedKeys(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    keys: list[TrustedKeyShown]
+
+
+class KeyAdded(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    added_key_id: str
+    trusted_key_count: int
+
+
+class KeyRemoved(Reply, frozen=True, kw_only=True):
+    environment_id: str
+    removed_key_id: str
+    removed_public_key_pem: str | None
+    """Nothing where the key was not there."""
+    trusted_key_count: int
+
+
+def seed(context: Context, transaction: Transaction) -> OperatorTrusted:
     """Load or generate the operator's key and trust it; what `bootstrap` and `env init` tell about it."""
     store = context.store
     key = load_or_generate(store.disk, store.random)
     pem = public_pem(key.public)
     root = add_key(store.trust_root(transaction.env_id), key.key_id, pem)
     transaction.save_trust_root(root)
-    return {
-        "environment_id": transaction.env_id,
-        "operator_key_id": key.key_id,
-        "operator_public_key_pem": pem,
-        "trusted_key_count": len(root.keys),
-    }
+    return OperatorTrusted(
+        environment_id=transaction.env_id,
+        operator_key_id=key.key_id,
+        operator_public_key_pem=pem,
+        trusted_key_count=len(root.keys),
+    )
 
 
-def bootstrap(context: Context, payload: TrustRootBootstrapPayload) -> JsonObject:
+def bootstrap(context: Context, payload: TrustRootBootstrapPayload) -> OperatorTrusted:
     """Trust the operator's own key, generating it if there is none. An environment that does not exist trusts nobody."""
     env_id = check_env_id(payload.environment_id)
     change = Change(env_id, "trust-root", "bootstrap", {"environment_id": env_id})
     return run(context, change, lambda transaction: _resealed(transaction, Done(seed(context, transaction))))
 
 
-def list_keys(context: Context, env_id: str) -> JsonObject:
+def list_keys(context: Context, env_id: str) -> TrustedKeys:
     env_id = check_env_id(env_id, field="env_id")
     root = context.store.trust_root(env_id)
-    return {
-        "environment_id": env_id,
-        "keys": [{"key_id": k.key_id, "public_key_pem": k.public_key_pem} for k in root.keys],
-    }
+    shown = [TrustedKeyShown(key_id=k.key_id, public_key_pem=k.public_key_pem) for k in root.keys]
+    return TrustedKeys(environment_id=env_id, keys=shown)
 
 
-def add(context: Context, payload: TrustRootAddPayload) -> JsonObject:
+def add(context: Context, payload: TrustRootAddPayload) -> KeyAdded:
     """Trust another key; its id must be the one derived from it."""
     env_id = check_env_id(payload.environment_id)
     pem = _pem(payload)
     key = checked_key(payload.idempotency_key)
     change = Change(env_id, "trust-root", "add", _told(payload, pem), key or context.mint())
 
-    def action(transaction: Transaction) -> Done[JsonObject]:
+    def action(transaction: Transaction) -> Done[KeyAdded]:
         root = add_key(context.store.trust_root(env_id), payload.key_id, pem)
         transaction.save_trust_root(root)
-        told: JsonObject = {
-            "environment_id": env_id,
-            "added_key_id": payload.key_id,
-            "trusted_key_count": len(root.keys),
-        }
+        told = KeyAdded(environment_id=env_id, added_key_id=payload.key_id, trusted_key_count=len(root.keys))
         return _resealed(transaction, Done(told))
 
-    stands_for: Idempotency[JsonObject] = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem})
+    stands_for = Idempotency(key, "", {"key_id": payload.key_id.lower(), "pem": pem}, KeyAdded)
     return run(context, change, action, idempotency=stands_for)
 
 
-def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
+def remove(context: Context, payload: TrustRootRemovePayload) -> KeyRemoved:
     """Stop trusting a key; one that is not there is no error."""
     env_id = check_env_id(payload.environment_id)
     key = checked_key(payload.idempotency_key)
     change = Change(env_id, "trust-root", "remove", {"key_id": payload.key_id}, key or context.mint())
 
-    def action(transaction: Transaction) -> Done[JsonObject]:
+    def action(transaction: Transaction) -> Done[KeyRemoved]:
         before: TrustRoot = context.store.trust_root(env_id)
         root, gone = remove_key(before, payload.key_id)
-        told: JsonObject = {
-            "environment_id": env_id,
-            "removed_key_id": payload.key_id,
-            "removed_public_key_pem": None if gone is None else gone.public_key_pem,
-            "trusted_key_count": len(root.keys),
-        }
+        told = KeyRemoved(
+            environment_id=env_id,
+            removed_key_id=payload.key_id,
+            removed_public_key_pem=None if gone is None else gone.public_key_pem,
+            trusted_key_count=len(root.keys),
+        )
         if gone is None:
             return Done(told | {"warnings": [f"no key `{payload.key_id}` is trusted here, so nothing was changed"]})
         policy = delivery_of(transaction.load()).signatures
@@ -125,10 +151,10 @@ def remove(context: Context, payload: TrustRootRemovePayload) -> JsonObject:
         transaction.save_trust_root(root)
         return _resealed(transaction, Done(told))
 
-    return run(context, change, action, idempotency=Idempotency(key, "", payload.key_id.lower()))
+    return run(context, change, action, idempotency=Idempotency(key, "", payload.key_id.lower(), KeyRemoved))
 
 
-def _resealed(transaction: Transaction, done: Done[JsonObject]) -> Done[JsonObject]:
+def _resealed(transaction: Transaction, done: Done[R]) -> Done[R]:
     """Carry the changed trust root into a sealed document, so that workers count the same keys from now on."""
     env = transaction.load()
     if MEMBER in env.extra:

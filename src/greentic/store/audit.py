@@ -87,6 +87,8 @@ class AuditLog:
 
     def __init__(self, paths: EnvPaths, disk: Disk, clock: Clock, random: Random) -> None:
         self._paths, self._disk, self._clock, self._random = paths, disk, clock, random
+        self._end: tuple[int, bytes | None] | None = None
+        """How long the log was when this program last looked, and its last line then; asked of the file again where it is not so long."""
 
     def intend(self, change: Change) -> str:
         """Write the intent and return its id. Raises `AuditError` (rule 4)."""
@@ -195,9 +197,8 @@ class AuditLog:
         return self._paths.audit.read_bytes().splitlines(keepends=True) if self._paths.audit.exists() else []
 
     def _unfinished(self) -> JsonObject | None:
-        lines, _ = self._tail()
         finished: set[str] = set()
-        for raw in reversed(lines):
+        for raw in reversed(self._tail()):
             try:
                 line = parse(raw)
             except ValueError:
@@ -232,23 +233,32 @@ class AuditLog:
 
     def _append(self, line: JsonObject) -> None:
         self._disk.make_directory(self._paths.audit.parent)
-        before = self._last_line()
-        chained = line if before is None else line | {PREVIOUS_LINE: line_digest(before)}
-        self._disk.append(self._paths.audit, compact(chained) + b"\n")
+        size, before = self._last_line()
+        chained = compact(line if before is None else line | {PREVIOUS_LINE: line_digest(before)})
+        self._disk.append(self._paths.audit, chained + b"\n")
+        self._end = size + len(chained) + 1, chained
 
-    def _last_line(self) -> bytes | None:
-        """The last line without its end, also one that was cut short; nothing for none, or one beyond all measure."""
-        lines, whole = self._tail()
-        return lines[-1] if lines and (len(lines) > 1 or whole) else None
+    def _last_line(self) -> tuple[int, bytes | None]:
+        """How long the log is, and its last line without its end, also one that was cut short.
 
-    def _tail(self) -> tuple[list[bytes], bool]:
-        """The last lines, without their ends, and whether that is the whole log; the first one may be cut if not. Raises `OSError`."""
-        if not self._paths.audit.exists():
-            return [], True
-        with self._paths.audit.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            return file.read().splitlines(), size <= _TAIL_BYTES
+        Nothing for no line, or one beyond all measure.
+        """
+        path = self._paths.audit
+        if self._end is None or self._end[0] != (path.stat().st_size if path.exists() else 0):
+            self._tail()
+        assert self._end is not None
+        return self._end
+
+    def _tail(self) -> list[bytes]:
+        """The last lines, without their ends; the first one may be cut where that is not the whole log. Raises `OSError`."""
+        lines, size = list[bytes](), 0
+        if self._paths.audit.exists():
+            with self._paths.audit.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+        self._end = size, lines[-1] if lines and (len(lines) > 1 or size <= _TAIL_BYTES) else None
+        return lines
 
 
 def outcome_of(error: GreenticError | None) -> Outcome:

@@ -21,7 +21,7 @@ from greentic.flow.ports import Now
 from greentic.flow.state import Map, NodeOutput, RunState
 
 
-class Context:
+class NodeNames:
     """The names of one node of a run."""
 
     __slots__ = ("_cached", "_clock", "_prev", "_state")
