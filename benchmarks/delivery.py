@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from measure import BIN, MIB, Row, answers, author, distributor, free_port, paired, quiet, spread, timed
+from measure import BIN, MIB, Row, answers, author, big_bundle, distributor, free_port, paired, quiet, spread, timed
 
 from greentic.author.bundle_publish import publish_file
 from greentic.distribute.fetch import fetch_into
@@ -128,8 +128,6 @@ def _covered(journal: Path) -> int:
 def _twenty_row(directory: Path) -> Row:
     root = directory / "twenty"
     root.mkdir()
-    from run import big_bundle
-
     bundle = big_bundle(directory, 64 * MIB, compressible=False)
     shutil.copy(bundle, root / "b.gtbundle")
     with distributor(root) as url:

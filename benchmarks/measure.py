@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import socket
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests")]
 
 from conftest import Author
+from greentic.author.bundle_build import build_bundle
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 
@@ -106,6 +108,22 @@ class Boot:
         process.terminate()
         process.wait()
         return took
+
+
+def big_bundle(scratch: Path, size: int, *, compressible: bool) -> Path:
+    source = scratch / f"source-{size}-{compressible}"
+    shutil.copytree(ROOT / "examples" / "hello-bundle", source)
+    (source / "packs" / "data").mkdir()
+    rand = random.Random(1)
+    with (source / "packs" / "data" / "blob.bin").open("wb") as file:
+        for _ in range(size // MIB):
+            file.write(
+                (rand.randbytes(MIB // 4) + b"compressible " * 100_000)[:MIB] if compressible else rand.randbytes(MIB)
+            )
+    out = scratch / f"{size}-{compressible}.gtbundle"
+    build_bundle(source, out)
+    shutil.rmtree(source)
+    return out
 
 
 POST_LUA = """wrk.method = "POST"

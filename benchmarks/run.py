@@ -9,7 +9,6 @@ from __future__ import annotations
 import compileall
 import os
 import platform
-import random
 import resource
 import shutil
 import statistics
@@ -35,6 +34,7 @@ from measure import (
     Row,
     answers,
     author,
+    big_bundle,
     distributor,
     free_port,
     paired,
@@ -57,22 +57,6 @@ from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.gate import pin
-
-
-def big_bundle(scratch: Path, size: int, *, compressible: bool) -> Path:
-    source = scratch / f"source-{size}-{compressible}"
-    shutil.copytree(ROOT / "examples" / "hello-bundle", source)
-    (source / "packs" / "data").mkdir()
-    rand = random.Random(1)
-    with (source / "packs" / "data" / "blob.bin").open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(
-                (rand.randbytes(MIB // 4) + b"compressible " * 100_000)[:MIB] if compressible else rand.randbytes(MIB)
-            )
-    out = scratch / f"{size}-{compressible}.gtbundle"
-    build_bundle(source, out)
-    shutil.rmtree(source)
-    return out
 
 
 def boot_rows(scratch: Path) -> list[Row]:
