@@ -26,6 +26,7 @@ PROGRAMS = [
     *(ROOT / "benchmarks").glob("*.py"),
     *(ROOT / "lab").glob("*.py"),
     *(ROOT / "kit").glob("*.py"),
+    *(ROOT / "scripts").glob("*.py"),
 ]
 FOREIGN = {
     "kubectl": {"--server-side", "--duration", "--minify", "--previous"},

@@ -76,6 +76,7 @@ class KeyRemoved(Reply, frozen=True, kw_only=True):
     removed_public_key_pem: str | None
     """Nothing where the key was not there."""
     trusted_key_count: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def seed(context: Context, transaction: Transaction) -> OperatorTrusted:
@@ -140,7 +141,8 @@ def remove(context: Context, payload: TrustRootRemovePayload) -> KeyRemoved:
             trusted_key_count=len(root.keys),
         )
         if gone is None:
-            return Done(told | {"warnings": [f"no key `{payload.key_id}` is trusted here, so nothing was changed"]})
+            why = f"no key `{payload.key_id}` is trusted here, so nothing was changed"
+            return Done(msgspec.structs.replace(told, warnings=[why]))
         policy = delivery_of(transaction.load()).signatures
         why = unsatisfiable(policy, root.public_keys())
         if why is not None:
