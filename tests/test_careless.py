@@ -76,8 +76,8 @@ def test_a_mistyped_member_inside_an_object_is_named():
 def test_a_key_that_was_not_trusted_is_not_said_to_be_removed(context, author):
     author.create()
     told = remove(context, TrustRootRemovePayload(environment_id="local", key_id="6a8b"))
-    assert told["removed_public_key_pem"] is None
-    assert told["warnings"] == ["no key `6a8b` is trusted here, so nothing was changed"]
+    assert told.removed_public_key_pem is None
+    assert told.warnings == ["no key `6a8b` is trusted here, so nothing was changed"]
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,8 @@ def remove(context: Context, payload: TrustRootRemovePayload) -> KeyRemoved:
             trusted_key_count=len(root.keys),
         )
         if gone is None:
-            why = f"no key `{payload.key_id}` is trusted here, so nothing was changed"
-            return Done(msgspec.structs.replace(told, warnings=[why]))
+            warning = f"no key `{payload.key_id}` is trusted here, so nothing was changed"
+            return Done(msgspec.structs.replace(told, warnings=[warning]))
         policy = delivery_of(transaction.load()).signatures
         why = unsatisfiable(policy, root.public_keys())
         if why is not None:
