@@ -87,7 +87,7 @@ class Server:
         self.port = self.server.server_address[1]
         self.name = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.name}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __enter__(self) -> Server:
         return self

@@ -536,7 +536,7 @@ def test_a_picture_is_passed_on_as_what_it_is(store, served, monkeypatch):
 
 def test_a_worker_that_is_none_is_told(tmp_path):
     server = DirectoryServer(tmp_path, "127.0.0.1", 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         watched = Watched([f"http://127.0.0.1:{server.server_address[1]}"])
         with pytest.raises(FetchError, match="no worker"):

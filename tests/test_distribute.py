@@ -251,7 +251,7 @@ def distributor(tmp_path):
     (tmp_path / "outside").write_text("o")
     (root / "link").symlink_to(tmp_path / "outside")
     server = DirectoryServer(root, "127.0.0.1", 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
     server.server_close()

@@ -214,7 +214,7 @@ def distributor(tmp_path):
     root = tmp_path / "dist"
     root.mkdir()
     server = DirectoryServer(root, "127.0.0.1", 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield root, f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()

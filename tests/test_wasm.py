@@ -456,9 +456,9 @@ def test_threat_waiting_component_calls_that_wait_hold_up_nobody():
 def test_threat_waiting_component_a_call_that_is_never_answered_ends_by_its_deadline():
     async def scenario() -> None:
         slow = loaded(wat.node_06(READS, {STATE: [READ]}, says("abc")), Gated(imports(SimulatedState())))
-        impatient = HostCall("c", CALLER, Grants(), 0.05, lambda source, text: None)
-        with pytest.raises((Trap, HostFailure)):
-            await slow.invoke(slow.entry_point[1], RUN, impatient, DEFAULT_LIMITS)
+        limits = DEFAULT_LIMITS._replace(seconds=0.2)
+        with pytest.raises((Trap, HostFailure), match="waited longer than 0.2 s"):
+            await slow.invoke(slow.entry_point[1], RUN, context(), limits)
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
@@ -743,7 +743,7 @@ class Requests:
 @pytest.fixture
 def peer():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Peer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.server_address[1]
     server.shutdown()
     server.server_close()
