@@ -10,7 +10,7 @@ import re
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import deployer_answers
@@ -38,7 +38,7 @@ from greentic.model.environment import (
 )
 from greentic.model.pod_view import for_pods, for_worker, with_own_revision
 from greentic.model.validate import validate
-from greentic.net.addresses import METADATA, never_reached
+from greentic.net.addresses import METADATA, never_reached, parsed
 
 TIME = "2026-01-01T00:00:00Z"
 DEPLOYMENT, OTHER = "00000000000000000000000001", "00000000000000000000000002"
@@ -610,6 +610,7 @@ ADDRESSES = st.one_of(
 )
 
 
+@example(ipaddress.ip_address("64:ff9b::"), [], 80)
 @given(
     ADDRESSES,
     st.sampled_from([[], ["0.0.0.0/0", "::/0"], ["100.64.0.0/10", "fd00::/8", "168.63.0.0/16"]]),
@@ -620,7 +621,8 @@ def test_threat_lists_disagree_no_policy_opens_what_no_worker_asks(address, cidr
         revisions=[replace(r, bundle_source_uri="http://bundles.example.com/b") for r in environment().revisions]
     )
     objects = rendered(env, {"egress_cidrs": cidrs, "egress_ports": [5432], "redis_secret": "r"})
-    refused = never_reached(str(address)) is not None and not address.is_multicast and not address.is_unspecified
+    meant = parsed(str(address))
+    refused = never_reached(str(address)) is not None and not meant.is_multicast and not meant.is_unspecified
     for name in ("gtc-allow-worker-egress", "gtc-allow-router-egress"):
         if refused and (
             address.version == 4 or address in ipaddress.ip_network("64:ff9b::/96") or not _embeds(address)
