@@ -37,7 +37,7 @@ def published_rows(scratch: Path) -> list[Row]:
     author.deployed(bundle, bundle.as_uri())
     with author.context.store.transaction("local") as transaction:
         transaction.save(grown(transaction.load(), DEPLOYMENTS))
-    with _registry(root) as name:
+    with registry(root) as name:
         os.environ["GREENTIC_OCI_INSECURE_REGISTRIES"] = name
         try:
             return _measured(author, f"oci://{name}/envs/local:prod", root)
@@ -118,7 +118,7 @@ def _digest(port: int) -> str:
 
 
 @contextmanager
-def _registry(root: Path) -> Iterator[str]:
+def registry(root: Path) -> Iterator[str]:
     port = free_port()
     config = root / "registry.yml"
     config.write_text(

@@ -44,6 +44,7 @@ from measure import (
     worker,
     wrk,
 )
+from operated import operator_rows
 from published import published_rows
 from telemetry import telemetry_rows
 from turns import turn_rows
@@ -268,6 +269,7 @@ def main() -> None:
             swap_rows,
             telemetry_rows,
             published_rows,
+            operator_rows,
             storm_rows,
         ):
             for row in _measured(part, scratch):

@@ -270,6 +270,11 @@ class SimulatedCluster:
         ]
         return Listed(found, str(self.version))
 
+    def pages(self, kind: str, namespace: str | None, selector: str | None = None) -> Iterator[Listed]:
+        whole = self.list(kind, namespace, selector)
+        for at in range(0, max(len(whole.items), 1), 3):
+            yield Listed(whole.items[at : at + 3], whole.resource_version)
+
     def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
         ref = ref_of(thing)
         self.requests += 1

@@ -15,6 +15,7 @@ import pytest
 from conftest import IMAGE, Author, bind_deployer
 from greentic.controller import grants, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
+from greentic.controller.differing import ALONE, difference, stated
 from greentic.controller.election import DEADLINE, DURATION, Election, Held, Move, Sight, next_move
 from greentic.controller.loop import STATUS_ANNOTATION, Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
@@ -26,6 +27,7 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, metadata_of, ref_of
+from greentic.k8s.plan import Owner
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 
@@ -340,6 +342,54 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
     assert time.monotonic() - began < 5
     until(lambda: running.operator.metrics["drift_healed_total"] == 1)
     until(lambda: "DriftHealed" in {e["reason"] for e in scene.cluster.events})
+
+
+def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(scene):
+    scene.wish()
+    scene.start()
+    scene.synced()
+    scene.quiet()
+    read, operator = wish.read_wish(scene.cluster.objects[SOURCE]), scene.running[0].operator
+    wanted = stated(read, operator._desired)
+    owner = Owner("local", read.store)
+    found = difference(scene.cluster, wanted, NS, owner, None, adopt=False)
+    assert found.plan.in_sync and found.plan.items == []
+    assert {ref_of(thing) for thing in found.live}.isdisjoint(wanted) and names.ROUTER in found.rollouts
+    service, router = Ref("Service", names.ROUTER, NS), Ref("Deployment", names.ROUTER, NS)
+    thing = json.loads(json.dumps(scene.cluster.objects[service]))
+    thing["metadata"]["labels"] = {}
+    cluster = LivingCluster()
+    cluster.objects = {**scene.cluster.objects, service: thing}
+    for only in (None, frozenset({service, router})):
+        found = difference(cluster, wanted, NS, owner, only, adopt=False)
+        assert [item.ref for item in found.plan.refused] == [service] and thing in found.live
+        assert [item.ref for item in found.plan.items] == [service]
+    del cluster.objects[router]
+    found = difference(cluster, wanted, NS, owner, frozenset({router}), adopt=False)
+    assert [(item.ref, item.action) for item in found.plan.items] == [(router, "create")] and found.live == []
+
+
+def test_a_few_changed_objects_are_compared_alone_and_many_with_all_others(scene):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.quiet()
+    asked_for: list[tuple[str, str]] = []
+    scene.cluster.fault = lambda verb, kind: asked_for.append((verb, kind))
+    policies = [ref for ref in scene.cluster.objects if ref.kind == "NetworkPolicy"]
+    workers = [ref for ref in scene.cluster.objects if ref.kind == "Service"]
+    scene.cluster.remove(workers[-1])
+    until(lambda: running.operator.metrics["drift_healed_total"] == 1)
+    assert ("patch", "Service") in asked_for and not [kind for verb, kind in asked_for if verb == "list"]
+    asked_for.clear()
+    with scene.cluster.news:  # the watch tells them at once
+        for number in range(ALONE + 1):
+            thing = json.loads(json.dumps(scene.cluster.objects[policies[0]]))
+            thing["metadata"]["name"] = f"gtc-extra-{number}"
+            scene.cluster.put(thing)
+    until(lambda: not [ref for ref in scene.cluster.objects if ref.name.startswith("gtc-extra-")])
+    assert ("list", "Deployment") in asked_for
+    assert scene.quiet() == []
 
 
 def test_strangers_are_not_touched_and_that_is_told(scene):

@@ -585,8 +585,8 @@ class RegistryProcess:
         self.process.wait()
 
 
-def certificate(directory: Path) -> tuple[Path, Path, Path]:
-    """A private authority, and a certificate of it for localhost with its key."""
+def certificate(directory: Path, host: str = "localhost") -> tuple[Path, Path, Path]:
+    """A private authority, and a certificate of it for a host with its key."""
     import datetime
 
     from cryptography import x509
@@ -616,12 +616,12 @@ def certificate(directory: Path) -> tuple[Path, Path, Path]:
             x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False
         )
         if not authority:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         return builder.sign(by, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     root, leaf = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     (directory / "ca.pem").write_bytes(signed("private authority", root, "private authority", root, authority=True))
-    (directory / "leaf.pem").write_bytes(signed("localhost", leaf, "private authority", root, authority=False))
+    (directory / "leaf.pem").write_bytes(signed(host, leaf, "private authority", root, authority=False))
     (directory / "leaf.key").write_bytes(leaf.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return directory / "ca.pem", directory / "leaf.pem", directory / "leaf.key"
 

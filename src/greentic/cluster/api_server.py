@@ -44,8 +44,9 @@ FIRST_PATIENCE_SECONDS = 10.0
 _BACKOFF = Backoff(first=0.25, longest=8.0, longest_asked=30.0)
 _TRIES = 1 << 30
 """Time alone ends it: a server that is restarted comes back when it comes back."""
-PAGE = 1000
-MAX_LIST_PAGES = 200
+PAGE, SMALL_PAGE = 1000, 100
+"""Objects of an answer to a list: where all are kept, and where they are looked at and let go."""
+MAX_LISTED = 200_000
 MAX_LOG_BYTES = 16 << 10
 POD_SECONDS, MAX_POD_BYTES = 5.0, 16 << 20
 """For asking a pod."""
@@ -100,23 +101,33 @@ class ApiServer:
             raise
 
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        pages = list(self._pages(kind, namespace, selector, PAGE))
+        return Listed([thing for page in pages for thing in page.items], pages[-1].resource_version)
+
+    def pages(self, kind: str, namespace: str | None, selector: str | None = None) -> Iterator[Listed]:
+        return self._pages(kind, namespace, selector, SMALL_PAGE)
+
+    def _pages(self, kind: str, namespace: str | None, selector: str | None, size: int) -> Iterator[Listed]:
         found = KINDS[kind]
         path = self._collection(found, namespace)
-        parameters: dict[str, str | int] = {"limit": PAGE}
+        parameters: dict[str, str | int] = {"limit": size}
         if selector is not None:
             parameters["labelSelector"] = selector
-        items: list[JsonObject] = []
-        for _ in range(MAX_LIST_PAGES):
+        for _ in range(MAX_LISTED // size):
             answer = self._json("GET", path, parameters=parameters, about=f"{found.plural} in namespace `{namespace}`")
             version = self._version(found)
-            for item in cast("list[JsonObject]", answer.get("items") or []):
-                items.append({"apiVersion": found.api_version(version), "kind": kind, **item})
+            listed = cast("list[JsonObject]", answer.get("items") or [])
             metadata = metadata_of(answer)
+            items: list[JsonObject] = [
+                {"apiVersion": found.api_version(version), "kind": kind, **item} for item in listed
+            ]
+            del answer, listed
+            yield Listed(items, str(metadata.get("resourceVersion", "")))
             going_on = metadata.get("continue")
             if not going_on:
-                return Listed(items, str(metadata.get("resourceVersion", "")))
+                return
             parameters["continue"] = str(going_on)
-        raise ApiRefused(f"{found.plural} in namespace `{namespace}` are more than {PAGE * MAX_LIST_PAGES}", status=413)
+        raise ApiRefused(f"{found.plural} in namespace `{namespace}` are more than {MAX_LISTED}", status=413)
 
     def watch(
         self, kind: str, namespace: str, selector: str | None, resource_version: str, seconds: float
@@ -202,7 +213,10 @@ class ApiServer:
             "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run,
             accept=_JSON if dry_run else _METADATA,
         )  # fmt: skip
-        return told if dry_run or told.get("kind") == ref.kind else {**thing, "metadata": told["metadata"]}
+        if dry_run or told.get("kind") == ref.kind:
+            return told
+        metadata = {key: value for key, value in metadata_of(told).items() if key != "managedFields"}
+        return {**thing, "metadata": metadata}  # who manages what is as large as the object, and was looked at before
 
     def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
         body: JsonObject = {"metadata": {"annotations": dict[str, Json](annotations)}}

@@ -44,11 +44,12 @@ PHASES: tuple[tuple[str, frozenset[str]], ...] = (
     ("workloads", frozenset({"Deployment"})),
     ("autoscalers and the way in", frozenset({"HorizontalPodAutoscaler", "Ingress", "HTTPRoute"})),
 )
-_LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
+LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
 ANSWERED_KINDS = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount")
 """Kinds that are there only where answers ask for them: a cluster may not have them, an identity not see them."""
 
 Told = Callable[[str], None]
+Keep = Callable[[JsonObject], bool]
 
 
 class Failure(NamedTuple):
@@ -101,8 +102,12 @@ class LiveObjects(NamedTuple):
         return [thing for thing in desired if ref_of(thing) not in self.hidden]
 
 
-def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject]) -> LiveObjects:
+def read_live(
+    cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject], keep: Keep | None = None
+) -> LiveObjects:
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
+
+    With `keep`, of the kinds in `LISTED` only what it says; the others are let go as soon as it has seen them.
 
     Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
     identity that may not see the namespace itself works inside it and leaves it as it is. Raises `Conflict`, too, if something is desired
@@ -126,8 +131,8 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             _check_staying(namespace, found)
             live.append(found)
     needed = frozenset(ref.kind for ref in refs)
-    with ThreadPoolExecutor(len(_LISTED) + len(ANSWERED_KINDS) + 1) as pool:
-        lists = [pool.submit(cluster.list, kind, namespace) for kind in _LISTED]
+    with ThreadPoolExecutor(len(LISTED) + len(ANSWERED_KINDS) + 1) as pool:
+        lists = [pool.submit(_kept, cluster, kind, namespace, keep) for kind in LISTED]
         secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
         selectors = {"ServiceAccount": names.owner_selector(owner.env_id)}
         answered = [
@@ -136,8 +141,9 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
         ]
         for found_there in answered:
             live += found_there.result()
-        for waiting in [*lists, secrets]:
-            live += waiting.result().items
+        for waiting in lists:
+            live += waiting.result()
+        live += secrets.result().items
     known = {ref_of(thing) for thing in live}
     for ref in refs:
         if ref.kind in ("Secret", "ServiceAccount", "Role", "RoleBinding") and ref not in known:
@@ -145,6 +151,12 @@ def read_live(cluster: Cluster, namespace: str, owner: Owner, desired: list[Json
             if found is not None:
                 live.append(found)
     return LiveObjects(live, hidden)
+
+
+def _kept(cluster: Cluster, kind: str, namespace: str, keep: Keep | None) -> list[JsonObject]:
+    if keep is None:
+        return cluster.list(kind, namespace).items
+    return [thing for page in cluster.pages(kind, namespace) for thing in page.items if keep(thing)]
 
 
 def list_if_there(
@@ -201,8 +213,15 @@ def converge(
     """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""
     seen = read_live(cluster, namespace, owner, desired)
     plan = scoped(make_plan(seen.visible(desired), seen.live, owner, adopt=rules.adopt), rules)
+    return carry_out(cluster, plan, seen.live, namespace, owner, rules, random, told)
+
+
+def carry_out(
+    cluster: Cluster, plan: Plan, live: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
+) -> Outcome:  # fmt: skip
+    """Write what a plan says. Raises `Conflict` as `converge` does."""
     refuse(plan, force=rules.force)
-    return _Run(cluster, plan, owner, rules, told).carry_out(seen.live, namespace, random)
+    return _Run(cluster, plan, owner, rules, told).carry_out(live, namespace, random)
 
 
 def scoped(plan: Plan, rules: Rules) -> Plan:
@@ -407,4 +426,4 @@ def _stripped(thing: JsonObject) -> JsonObject:
     return {**body, "metadata": metadata, "ours": applied_fields(thing)}
 
 
-assert set(_LISTED) < set(KINDS)
+assert set(LISTED) < set(KINDS)

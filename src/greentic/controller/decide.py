@@ -3,7 +3,8 @@
 Rules:
 1. Without the Lease nothing is done but looking at it. A wish that does not parse, or is paused, lets everything stand as it is.
 2. What is published is looked at when its time has come, sooner after the wish changed. What failed is tried again later each time.
-3. Objects are compared when the wish, the document or an object changed, and every `RESYNC` seconds whatever was told.
+3. Objects are compared when the wish, the document or an object changed, and every `RESYNC` seconds whatever was told. Whether all
+   or those that changed is for `differing` to say.
 """
 
 from __future__ import annotations

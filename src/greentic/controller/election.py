@@ -132,8 +132,8 @@ class Held:
     def __init__(self, cluster: Cluster, election: Election) -> None:
         self._cluster, self._election = cluster, election
         self.writes = 0
-        self.versions, self.get, self.list, self.watch = cluster.versions, cluster.get, cluster.list, cluster.watch
-        self.ask_pod, self.log, self.post = cluster.ask_pod, cluster.log, cluster.post
+        self.versions, self.get, self.list, self.pages = cluster.versions, cluster.get, cluster.list, cluster.pages
+        self.watch, self.ask_pod, self.log, self.post = cluster.watch, cluster.ask_pod, cluster.log, cluster.post
 
     def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
         self._check(writes=not dry_run)

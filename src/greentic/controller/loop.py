@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from greentic.cluster.apply import Outcome, Rules, converge, read_live, scoped
+from greentic.cluster.apply import Outcome, Rules, carry_out, scoped
 from greentic.cluster.wait_served import Document, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import Desired, Publication
+from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import LEASE, RENEW, Election, Held
 from greentic.controller.metrics import Metrics
 from greentic.controller.watches import Watches
@@ -28,14 +29,12 @@ from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.documents import JsonObject, compact, parse
 from greentic.ground.errors import FetchError, GreenticError
-from greentic.k8s import names, render
-from greentic.k8s.answers import Answers
+from greentic.k8s import names
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
-from greentic.k8s.plan import Owner, make_plan
+from greentic.k8s.plan import Owner, Plan
 from greentic.k8s.served import Served
 from greentic.net.terms import Terms
-from greentic.registry.reference import mapped
 
 STATUS_ANNOTATION = "greentic.ai/status"
 """Where a ConfigMap carries what an `Environment` has in its status."""
@@ -84,9 +83,10 @@ class Operator:
         self._troubles: dict[str, Trouble] = {}
         self._tried: dict[str, int] = {}
         self._look_at = self._compare_at = 0.0
-        self._changed = False
+        self._changed = set[Ref]()
         self._applied: tuple[int, str] | None = None
-        self._deployments: dict[str, JsonObject] = {}
+        self._stated: tuple[tuple[str, str], Stated] | None = None
+        self._deployments: dict[str, Rollout] = {}
         self._synced = Condition("Synced", "Unknown", "Starting")
         self._objects = 0
         self._heard: Trouble | None = None
@@ -149,7 +149,7 @@ class Operator:
         self._led = leads
         self.metrics.set("leads", int(leads))
         self._read_wish()
-        self._changed = self.watches.changed() or self._changed
+        self._changed |= self.watches.changed()
         wish = self._wish
         status = self._what_is_told()
         step = decide(
@@ -160,7 +160,7 @@ class Operator:
                 told=status == self._status or self._thing() is None,
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
-                changed=self._changed,
+                changed=bool(self._changed),
                 look_at=self._look_at,
                 compare_at=self._compare_at,
                 failing="apply" in self._troubles,
@@ -171,7 +171,6 @@ class Operator:
         if wish is not None and step.act is Act.LOOK:
             self._look(wish)
         elif wish is not None and step.act in (Act.CONVERGE, Act.COMPARE):
-            self._changed = False
             self._compare(wish, dry_run=step.act is Act.COMPARE)
         return step.seconds
 
@@ -238,40 +237,43 @@ class Operator:
         self._log(f"environment `{found.env.environment_id}`, generation {found.generation}")
 
     def _compare(self, wish: Wish, *, dry_run: bool) -> None:
-        """Compare everything, and, unless it is a dry run, write what differs (rule 2)."""
+        """Compare, and, unless it is a dry run, write what differs (rule 2)."""
         assert self._desired is not None
         self.metrics.add("reconciles_total")
         desired, again = self._desired, self._applied == (wish.generation, self._desired.digest)
-        owner = Owner(desired.env.environment_id, wish.store)
+        owner, namespace = Owner(desired.env.environment_id, wish.store), wish.answers.namespace
         cluster = Held(self._reach(), self.election)
+        alone = again and not dry_run and len(self._changed) <= ALONE and self._clock.monotonic() < self._compare_at
+        only = frozenset(self._changed) if alone else None
+        self._changed = set()
         try:
-            wanted = render.render(render.Desired(desired.env, self._answers(wish, desired), wish.store))
-            objects = [thing for thing in wanted if thing["kind"] != "Namespace"]
+            wanted = self._what_should_be(wish, desired)
+            found = difference(cluster, wanted, namespace, owner, only, adopt=wish.adopt)
+            rules = Rules(adopt=wish.adopt, force=True, scope=only)
             if dry_run:
-                self._would(cluster, objects, wish, owner)
+                self._would(found.plan)
             else:
-                rules = Rules(adopt=wish.adopt, force=True)
-                outcome = converge(cluster, objects, wish.answers.namespace, owner, rules, self._random, self._log)
+                self._deployments = {**(self._deployments if alone else {}), **found.rollouts}
+                plan = scoped(found.plan, rules)
+                outcome = carry_out(cluster, plan, found.live, namespace, owner, rules, self._random, self._log)
+                self._objects = len(wanted) - len(plan.writes) + len(outcome.applied)
                 self._done(outcome, cluster, again)
         except GreenticError as error:
             self._failed(error)
         else:
             self._applied = (wish.generation, desired.digest)
-            self._compare_at = self._clock.monotonic() + RESYNC
+            if not alone:
+                self._compare_at = self._clock.monotonic() + RESYNC
         self.metrics.add("writes_total", cluster.writes)
 
-    def _answers(self, wish: Wish, desired: Desired) -> Answers:
-        """The answers; a document that is too large for a ConfigMap is where it was published, under the name of its digest."""
-        if wish.answers.environment_registry is not None or not wish.place.startswith("oci://"):
-            return wish.answers
-        reference = mapped(wish.place, {})
-        there = wish.answers._replace(environment_registry=f"oci://{reference.registry}/{reference.repository}")
-        document = compact(desired.env)
-        return wish.answers if render.pointed(there, desired.env.environment_id, document) is None else there
+    def _what_should_be(self, wish: Wish, desired: Desired) -> Stated:
+        """The objects of a wish and a document, rendered once."""
+        key = (self._wish_version, desired.digest)
+        if self._stated is None or self._stated[0] != key:
+            self._stated = key, stated(wish, desired)
+        return self._stated[1]
 
-    def _would(self, cluster: Cluster, objects: list[JsonObject], wish: Wish, owner: Owner) -> None:
-        seen = read_live(cluster, wish.answers.namespace, owner, objects)
-        plan = scoped(make_plan(objects, seen.live, owner, adopt=wish.adopt), Rules())
+    def _would(self, plan: Plan) -> None:
         refs = [str(i.ref) for i in plan.writes] + [f"{d.ref} (delete)" for d in plan.deletions]
         named = ", ".join(refs[:MAX_NAMED]) + (f" and {len(refs) - MAX_NAMED} more" if len(refs) > MAX_NAMED else "")
         self._synced = (
@@ -289,8 +291,9 @@ class Operator:
             self._event(
                 Condition("Synced", "True", "DriftHealed", f"put right: {', '.join(map(str, written[:MAX_NAMED]))}")
             )
-        self._deployments = {r.name: t for r, t in outcome.objects.items() if r.kind == "Deployment"}
-        self._objects = len(outcome.applied)
+        for ref, thing in outcome.objects.items():
+            if ref.kind == "Deployment":
+                self._deployments[ref.name] = rollout(thing)
         if outcome.failures:
             raise outcome.failures[0].error
         self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
@@ -316,8 +319,10 @@ class Operator:
         """Wait, beside the loop, until routers say that they serve the document; kubelets are hurried on the way."""
         assert self._desired is not None
         assert self._selector is not None
-        digest, routers = self._desired.digest, [t for n, t in self._deployments.items() if n == names.ROUTER]
-        document = Document(digest, str(self._source.namespace), self._selector, routers)
+        assert self._stated is not None
+        digest, namespace = self._desired.digest, str(self._source.namespace)
+        router = object_of(self._stated[1], Ref("Deployment", names.ROUTER, namespace))
+        document = Document(digest, namespace, self._selector, [router])
         self._heard = Trouble("Spreading", "routers have not said yet that they serve the document")
 
         def listen() -> None:
@@ -372,7 +377,7 @@ class Operator:
         """The condition Ready, and a rollout that will not become ready."""
         if not self._deployments:
             return Condition("Ready", "Unknown", "Starting"), None
-        now: dict[str, Rollout] = {n: self.watches.rollouts.get(n) or rollout(t) for n, t in self._deployments.items()}
+        now: dict[str, Rollout] = {n: self.watches.rollouts.get(n) or t for n, t in self._deployments.items()}
         for name, found in now.items():
             if found.failed is not None:
                 return Condition("Ready", "False", "RolloutFailed", f"{name}: {found.failed}"), Trouble(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Clock, Random
@@ -42,7 +42,8 @@ class Watches:
         self._cluster, self._namespace, self._clock, self._random, self._wake = cluster, namespace, clock, random, wake
         self._stopped = threading.Event()
         self._seen: dict[Ref, bytes] = {}
-        self._changed = threading.Event()
+        self._changed: set[Ref] = set()
+        self._lock = threading.Lock()
         self._wishes: dict[Ref, JsonObject] = {}
         self.rollouts: dict[str, Rollout] = {}
         self.troubles: dict[str, str] = {}
@@ -60,10 +61,10 @@ class Watches:
     def wish(self, source: Ref) -> JsonObject | None:
         return self._wishes.get(source)
 
-    def changed(self) -> bool:
-        """Whether anything changed since this was asked before."""
-        found = self._changed.is_set()
-        self._changed.clear()
+    def changed(self) -> set[Ref]:
+        """What changed since this was asked before."""
+        with self._lock:
+            found, self._changed = self._changed, set()
         return found
 
     def stop(self) -> None:
@@ -88,23 +89,24 @@ class Watches:
 
     def _round(self, kind: str, selector: str | None, take: Callable[[JsonObject, bool], None]) -> None:
         cluster = self._cluster()
-        listed = cluster.list(kind, self._namespace, selector)
-        version = self._compare(kind, listed, take)
+        version = self._compare(kind, cluster.pages(kind, self._namespace, selector), take)
         for event in cluster.watch(kind, self._namespace, selector, version, WATCH_SECONDS):
             if self._stopped.is_set():
                 return
             if event.type != "BOOKMARK":
                 take({"kind": kind, **event.thing}, event.type == "DELETED")
 
-    def _compare(self, kind: str, listed: Listed, take: Callable[[JsonObject, bool], None]) -> str:
-        """Take a whole list as changes (rule 2); the version to watch from."""
-        there = set()
-        for thing in listed.items:
-            there.add(ref_of(thing))
-            take(thing, False)
+    def _compare(self, kind: str, pages: Iterable[Listed], take: Callable[[JsonObject, bool], None]) -> str:
+        """Take a whole list as changes (rule 2), keeping none of it; the version to watch from."""
+        there, version = set(), ""
+        for page in pages:
+            version = page.resource_version
+            for thing in page.items:
+                there.add(ref_of(thing))
+                take(thing, False)
         for ref in [r for r in (*self._seen, *self._wishes) if r.kind == kind and r not in there]:
             take({"kind": kind, "metadata": {"name": ref.name, "namespace": ref.namespace}}, True)
-        return listed.resource_version
+        return version
 
     def _take(self, thing: JsonObject, gone: bool) -> None:
         ref = ref_of(thing)
@@ -123,7 +125,8 @@ class Watches:
             self._seen.pop(ref, None)
         else:
             self._seen[ref] = mark
-        self._changed.set()
+        with self._lock:
+            self._changed.add(ref)
         self._wake()
 
     def _take_wish(self, source: Ref, thing: JsonObject, gone: bool) -> None:

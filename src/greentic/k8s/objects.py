@@ -171,6 +171,10 @@ class Cluster(Protocol):
 
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed: ...
 
+    def pages(self, kind: str, namespace: str | None, selector: str | None = None) -> Iterator[Listed]:
+        """The same list a part at a time, for who does not keep it; at least one."""
+        ...
+
     def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
         """Server-side apply; what was stated with the object's metadata afterwards, or, of a dry run, the whole object."""
         ...

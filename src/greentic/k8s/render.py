@@ -11,6 +11,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from greentic.ground.documents import JsonObject, compact
@@ -19,7 +21,7 @@ from greentic.k8s import names, pods
 from greentic.k8s.answers import Answers
 from greentic.k8s.exposed import exposing_objects
 from greentic.k8s.network_policies import network_policies
-from greentic.k8s.objects import member
+from greentic.k8s.objects import member, metadata_of
 from greentic.k8s.plan import SECURITY
 from greentic.k8s.scaling import autoscaler, service_accounts
 from greentic.model.environment import Environment, Revision, document_digest
@@ -49,14 +51,18 @@ class Desired(NamedTuple):
 
 def render(desired: Desired) -> list[JsonObject]:
     """All objects. Raises `Conflict` if pods would have to read more than a cluster accepts."""
+    return list(rendering(desired))
+
+
+def rendering(desired: Desired) -> Iterator[JsonObject]:
+    """The same, one after another, for who does not keep them."""
     env, namespace = desired.env, desired.answers.namespace
-    objects = _environment_objects(desired)
-    for revision in present_revisions(env):
-        objects += worker_objects(desired, revision)
-    for thing in objects:
-        _check_size(thing, env)
-    assert all(o["metadata"].get("namespace", namespace) == namespace for o in objects)  # type: ignore[union-attr]
-    return objects
+    workers = (worker_objects(desired, revision) for revision in present_revisions(env))
+    for things in chain([_environment_objects(desired)], workers):
+        for thing in things:
+            _check_size(thing, env)
+            assert metadata_of(thing).get("namespace", namespace) == namespace
+            yield thing
 
 
 def pointed(answers: Answers, env_id: str, document: bytes) -> Pointer | None:

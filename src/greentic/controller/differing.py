@@ -1,0 +1,105 @@
+"""What differs between an environment and its namespace, told without holding either of them whole (formats: operator 2).
+
+Rules:
+1. What should be is kept as bytes. What is there is read in pages; of what is as stated, only how far its rollout is stays in memory.
+2. What a watch told about a few objects is answered by comparing those alone. Everything is compared when more changed, when what should
+   be changed, when something failed, and now and then whatever was told.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple, cast
+
+from greentic.cluster.apply import LISTED, read_live
+from greentic.controller.desired import Desired
+from greentic.controller.wish import Wish
+from greentic.ground.documents import JsonObject, compact, parse
+from greentic.k8s import render
+from greentic.k8s.answers import Answers
+from greentic.k8s.health import Rollout, rollout
+from greentic.k8s.objects import Cluster, Ref, ref_of
+from greentic.k8s.plan import Owner, Plan, make_plan
+from greentic.registry.reference import mapped
+
+ALONE = 16
+"""So many objects are compared by themselves; of more, everything is read, which takes fewer requests."""
+
+Stated = dict[Ref, bytes]
+
+
+class Difference(NamedTuple):
+    """What is to be done, and what there is to know of the rest."""
+
+    plan: Plan
+    """Of what differs alone."""
+    live: list[JsonObject]
+    """What was read and is not as stated, or not stated at all."""
+    rollouts: dict[str, Rollout]
+    """Of the Deployments that are as stated."""
+
+
+def stated(wish: Wish, desired: Desired) -> Stated:
+    """What should be, without the namespace, which is not an operator's. Raises `Conflict` as `render` does."""
+    things = render.rendering(render.Desired(desired.env, _answers(wish, desired), wish.store))
+    return {ref_of(thing): compact(thing) for thing in things if thing["kind"] != "Namespace"}
+
+
+def _answers(wish: Wish, desired: Desired) -> Answers:
+    """The answers; a document that is too large for a ConfigMap is where it was published, under the name of its digest."""
+    if wish.answers.environment_registry is not None or not wish.place.startswith("oci://"):
+        return wish.answers
+    reference = mapped(wish.place, {})
+    there = wish.answers._replace(environment_registry=f"oci://{reference.registry}/{reference.repository}")
+    document = compact(desired.env)
+    return wish.answers if render.pointed(there, desired.env.environment_id, document) is None else there
+
+
+def object_of(wanted: Stated, ref: Ref) -> JsonObject:
+    """One stated object."""
+    return cast("JsonObject", parse(wanted[ref]))
+
+
+def difference(
+    cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
+) -> Difference:
+    """Compare everything, or `only` these. Raises as `read_live` does."""
+    sieve = _Sieve(wanted, owner, adopt)
+    if only is not None:
+        found = [thing for thing in map(cluster.get, sorted(only)) if thing is not None]
+        live = [thing for thing in found if sieve(thing)]
+    else:
+        live = read_live(cluster, namespace, owner, [_outline(wanted, ref) for ref in wanted], sieve).live
+    asked = wanted if only is None else [ref for ref in wanted if ref in only]
+    rest = [object_of(wanted, ref) for ref in asked if ref not in sieve.in_order]
+    return Difference(make_plan(rest, live, owner, adopt=adopt), live, sieve.rollouts)
+
+
+def _outline(wanted: Stated, ref: Ref) -> JsonObject:
+    """As much of an object as reading has to know."""
+    if ref.kind in LISTED:
+        return {"kind": ref.kind, "metadata": {"name": ref.name, "namespace": ref.namespace}}
+    return object_of(wanted, ref)
+
+
+class _Sieve:
+    """Lets pass what is not as stated (rule 1); several lists are read at once."""
+
+    def __init__(self, wanted: Stated, owner: Owner, adopt: bool) -> None:
+        self._wanted, self._owner, self._adopt = wanted, owner, adopt
+        self._lock = threading.Lock()
+        self.in_order: set[Ref] = set()
+        self.rollouts: dict[str, Rollout] = {}
+
+    def __call__(self, thing: JsonObject) -> bool:
+        ref = ref_of(thing)
+        if ref not in self._wanted:
+            return True
+        plan = make_plan([object_of(self._wanted, ref)], [thing], self._owner, adopt=self._adopt)
+        if plan.writes or plan.refused:
+            return True
+        with self._lock:
+            self.in_order.add(ref)
+            if ref.kind == "Deployment":
+                self.rollouts[ref.name] = rollout(thing)
+        return False
