@@ -25,6 +25,7 @@ PROGRAMS = [
     ROOT / "image" / "build.py",
     *(ROOT / "benchmarks").glob("*.py"),
     *(ROOT / "lab").glob("*.py"),
+    *(ROOT / "scripts").glob("*.py"),
     *(ROOT / "kit").glob("*.py"),
     *(ROOT / "scripts").glob("*.py"),
 ]
