@@ -148,6 +148,9 @@ def test_a_worker_tells_json_lines_with_the_request_that_is_in_the_answer(tmp_pa
     access = {r["request_id"]: r for r in told if r["source"] == "greentic.access"}
     assert [access[i]["path"] for i in ids] == ["/", "/x", "/livez"] and {r["code"] for r in access.values()} == {200}
     assert all(r["seconds"] >= 0 and r["peer"] == "127.0.0.1" for r in access.values())
+    served = author.context.store.load("local").revisions[0]
+    names = [(access[i]["deployment"], access[i]["revision"]) for i in ids]
+    assert names == [(served.deployment_id, served.revision_id)] * 2 + [(None, None)]
     assert any(r["message"].startswith("serving 1 revision(s)") for r in told)
     assert "planted-9d1c" not in worker.out.read_text()
     operator = (tmp_path / "store" / "local" / "logs" / "operator.log").read_text()

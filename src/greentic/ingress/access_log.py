@@ -1,7 +1,8 @@
 """The access log: one line for each request that was answered, where it is asked for.
 
 Rules:
-1. A line has method, path, code, bytes and seconds, and who asked; never a query, a field or a body.
+1. A line has method, path, code, bytes and seconds, who asked, and the deployment and revision that answered, under the names that
+   metrics have for them; never a query, a field or a body.
 2. A request whose caller left is told with the code 499, as others do.
 """
 
@@ -30,7 +31,7 @@ class Access(NamedTuple):
 
     def answered(self, answer: Answer) -> None:
         """Tell that it was answered."""
-        self._tell(answer.code, len(answer.body))
+        self._tell(answer.code, len(answer.body), answer.served_by)
 
     async def awaited(self, answering: Coroutine[object, object, Answer]) -> Answer:
         """The answer, told once it is there."""
@@ -42,9 +43,10 @@ class Access(NamedTuple):
         self.answered(answer)
         return answer
 
-    def _tell(self, code: int, size: int) -> None:
+    def _tell(self, code: int, size: int, served_by: tuple[str, str] | None = None) -> None:
         method, path = self.incoming.head.method, self.incoming.head.path[:MAX_PATH]
         seconds = round(CLOCK.monotonic() - self.began, 6)
+        deployment, revision = served_by or (None, None)
         self.log.info(
             "access",
             f"{self.peer} {method} {path} {code} {size} {seconds * 1000:.1f} ms",
@@ -54,4 +56,6 @@ class Access(NamedTuple):
             code=code,
             bytes=size,
             seconds=seconds,
+            deployment=deployment,
+            revision=revision,
         )

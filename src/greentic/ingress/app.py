@@ -89,6 +89,8 @@ class Reply(NamedTuple):
     kind: tuple[bytes, bytes] = _JSON
     extra: Headers = []
     cors: bool = True
+    revision: ActiveRevision | None = None
+    """Which answered, if one did."""
 
 
 class Served(NamedTuple):
@@ -218,7 +220,9 @@ class WorkerApp:
         self._codes[reply.code] = self._codes.get(reply.code, 0) + 1
         named = (request_id.FIELD, name)
         headers = [*reply.extra, named] if reply.code == 204 else [reply.kind, *reply.extra, named]
-        return Answer(reply.code, reply.body, headers + _CORS if reply.cors else headers)
+        revision = reply.revision
+        served_by = None if revision is None else (revision.deployment_id, revision.revision_id)
+        return Answer(reply.code, reply.body, headers + _CORS if reply.cors else headers, served_by)
 
     def _answer(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
         path = asked.path
@@ -293,7 +297,7 @@ class WorkerApp:
             if steps is not None:
                 told = {"revision_id": served.revision.revision_id, "waits": served.turn.parked}
                 answer = {"replies": answer, **told, **steps.told()}
-            return Reply(200, msgspec.json.encode(answer), extra=extra)
+            return Reply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
 
         name = message_id(asked, value)
         return self._turn(route, picked, activity_of(value), seen.identity, replied, name, steps)
@@ -428,7 +432,7 @@ class WorkerApp:
 
         def replied(served: Served) -> Reply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
-            return Reply(200, msgspec.json.encode(answer), cors=False)
+            return Reply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
 
         return self._turn(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
 

@@ -71,6 +71,8 @@ class Answer(NamedTuple):
     code: int
     body: bytes | bytearray
     headers: Headers
+    served_by: tuple[str, str] | None = None
+    """The deployment and the revision that answered, if one did; nothing of it goes to the peer."""
 
 
 Handler = Callable[[Incoming, str], "Answer | Coroutine[object, object, Answer]"]
