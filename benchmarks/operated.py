@@ -18,6 +18,7 @@ from measure import BIN, ROOT, Row, free_port, spread
 from published import registry
 
 from cluster import ApiServer, make_store, possible
+from greentic.controller.grants import ARENAS
 
 REVISIONS, REPEATS, QUIET_SECONDS = 1_000, 5, 30.0
 NAMESPACE = "gtc-bench"
@@ -169,8 +170,9 @@ def _operator(root: Path, environment: dict[str, str]) -> Iterator[Operated]:
     kubectl("apply", "-f", str(wish))
     port = free_port()
     words = ["--name", "bench", "--namespace", NAMESPACE, "--metrics-port", str(port)]
+    told = {str(ARENAS["name"]): str(ARENAS["value"])}  # as its pod has it
     with (root / "operator.log").open("wb") as log:
-        process = subprocess.Popen([BIN / "greentic-operator", *words], env=environment, stderr=log, cwd=ROOT)
+        process = subprocess.Popen([BIN / "greentic-operator", *words], env=environment | told, stderr=log, cwd=ROOT)
         try:
             yield Operated(process.pid, metrics, kubectl)
         finally:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer
-from greentic.controller import grants, wish
+from greentic.cluster.apply import PHASES
+from greentic.controller import differing, grants, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
 from greentic.controller.election import DEADLINE, DURATION, Election, Held, Move, Sight, next_move
@@ -353,7 +354,7 @@ def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(sc
     wanted = stated(read, operator._desired)
     owner = Owner("local", read.store)
     found = difference(scene.cluster, wanted, NS, owner, None, adopt=False)
-    assert found.plan.in_sync and found.plan.items == []
+    assert found.rest == [] and found.whole().in_sync
     assert {ref_of(thing) for thing in found.live}.isdisjoint(wanted) and names.ROUTER in found.rollouts
     service, router = Ref("Service", names.ROUTER, NS), Ref("Deployment", names.ROUTER, NS)
     thing = json.loads(json.dumps(scene.cluster.objects[service]))
@@ -362,11 +363,34 @@ def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(sc
     cluster.objects = {**scene.cluster.objects, service: thing}
     for only in (None, frozenset({service, router})):
         found = difference(cluster, wanted, NS, owner, only, adopt=False)
-        assert [item.ref for item in found.plan.refused] == [service] and thing in found.live
-        assert [item.ref for item in found.plan.items] == [service]
+        assert [item.ref for item in found.whole().refused] == [service] and thing in found.live
+        assert [item.ref for item in found.whole().items] == [service]
     del cluster.objects[router]
     found = difference(cluster, wanted, NS, owner, frozenset({router}), adopt=False)
-    assert [(item.ref, item.action) for item in found.plan.items] == [(router, "create")] and found.live == []
+    assert [(item.ref, item.action) for item in found.whole().items] == [(router, "create")] and found.live == []
+
+
+def test_much_is_written_in_parts_and_in_the_order_of_phases(scene, monkeypatch):
+    monkeypatch.setattr(differing, "BATCH", 2)
+    scene.wish()
+    scene.start()
+    scene.synced()
+    kinds = [ref.kind for how, ref in scene.cluster.written if how == "apply"]
+    phases = [next(n for n, (_, named) in enumerate(PHASES) if kind in named) for kind in kinds]
+    assert len(kinds) > 6 and phases == sorted(phases)
+    assert Ref("Secret", names.SESSION_KEY, NS) in scene.cluster.objects
+    keyed = scene.cluster.written.index(("create", Ref("Secret", names.SESSION_KEY, NS)))
+    assert keyed < len(kinds) - kinds[::-1].index("Deployment") and scene.quiet() == []
+
+
+def test_of_much_nothing_is_written_where_a_part_of_it_is_somebody_elses(scene, monkeypatch):
+    monkeypatch.setattr(differing, "BATCH", 2)
+    metadata = {"name": names.ROUTER, "namespace": NS}
+    scene.cluster.put({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": 1}})
+    scene.wish()
+    scene.start()
+    until(lambda: scene.condition("Degraded").get("reason") == "NotOurs", str(scene.condition("Degraded")))
+    assert not [ref for how, ref in scene.cluster.written if how == "apply" or ref.kind == "Secret"]
 
 
 def test_a_few_changed_objects_are_compared_alone_and_many_with_all_others(scene):

@@ -330,3 +330,39 @@ def test_the_written_yaml_is_what_a_reconcile_applies(world: World, kubectl, tmp
     kubectl.run("apply", "--server-side", "--field-manager=greentic-deployer", "-f", str(tmp_path / "yaml"))
     report = world.reconcile("--no-wait").result
     assert (report["applied_count"], report["created"], report["changed"]) == (14, [], [])
+
+
+@pytest.mark.parametrize("how", ["", "--server-side"])
+def test_rendered_files_that_others_apply_are_stable_and_show_no_difference_afterwards(world: World, tmp_path, how):
+    world.author(runtime_image=PAUSE)
+    world.ready()
+    flags = [how] if how else []
+    served = world.kubectl.run("api-versions").split()
+
+    def rendered(name: str) -> dict[str, str]:
+        world.op("env", "render", world.env_id, "--output", tmp_path / name).result
+        return {path.name: path.read_text() for path in (tmp_path / name).iterdir()}
+
+    def written(name: str, files: dict[str, str]) -> str:
+        """A folder of a repository; on an old server with the version of a budget that it serves."""
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            fits = (
+                text
+                if "policy/v1" in served
+                else text.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
+            )
+            (tmp_path / name / file).write_text(fits)
+        return str(tmp_path / name)
+
+    files = rendered("once")
+    assert len(files) == 14 and files == rendered("again")
+    folder = written("repository", files)
+    world.kubectl.run("apply", *flags, "-f", folder)
+    assert world.kubectl.run("diff", *flags, "-f", folder) == ""  # ends with 1 where something differs, which fails
+    world.kubectl.run("apply", *flags, "-f", folder)
+    assert world.kubectl.run("diff", *flags, "-f", folder) == ""
+    world.op("config", "set", world.env_id, "public_base_url=https://bots.example.com").result
+    changed = written("changed", rendered("later"))
+    with pytest.raises(AssertionError, match="kubectl diff"):
+        world.kubectl.run("diff", *flags, "-f", changed)

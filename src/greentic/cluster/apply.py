@@ -213,15 +213,20 @@ def converge(
     """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""
     seen = read_live(cluster, namespace, owner, desired)
     plan = scoped(make_plan(seen.visible(desired), seen.live, owner, adopt=rules.adopt), rules)
-    return carry_out(cluster, plan, seen.live, namespace, owner, rules, random, told)
+    return carry_out(cluster, plan, namespace, owner, rules, random, told, keyed=is_keyed(seen.live))
 
 
 def carry_out(
-    cluster: Cluster, plan: Plan, live: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
+    cluster: Cluster, plan: Plan, namespace: str, owner: Owner, rules: Rules, random: Random, told: Told, *, keyed: bool
 ) -> Outcome:  # fmt: skip
-    """Write what a plan says. Raises `Conflict` as `converge` does."""
+    """Write what a plan says; `keyed` is whether the key of rule 5 is there. Raises `Conflict` as `converge` does."""
     refuse(plan, force=rules.force)
-    return _Run(cluster, plan, owner, rules, told).carry_out(live, namespace, random)
+    return _Run(cluster, plan, owner, rules, told).carry_out(namespace, random, keyed=keyed)
+
+
+def is_keyed(live: list[JsonObject]) -> bool:
+    """Whether the key that routers share is among these (rule 5)."""
+    return any(ref_of(thing).name == names.SESSION_KEY for thing in live)
 
 
 def scoped(plan: Plan, rules: Rules) -> Plan:
@@ -257,10 +262,9 @@ class _Run:
         self._left_alone: list[Ref] = []
         self._objects: dict[Ref, JsonObject] = {i.ref: i.live for i in plan.items if i.action == "unchanged" and i.live}
 
-    def carry_out(self, live: list[JsonObject], namespace: str, random: Random) -> Outcome:
+    def carry_out(self, namespace: str, random: Random, *, keyed: bool) -> Outcome:
         left: list[Ref] = []
         pruned: list[Ref] = []
-        keyed = any(ref_of(t).name == names.SESSION_KEY for t in live)
         with ThreadPoolExecutor(PARALLEL) as pool:
             for name, kinds in PHASES:
                 items = [i for i in self._plan.writes if i.ref.kind in kinds]

@@ -2,16 +2,19 @@
 
 Rules:
 1. What should be is kept as bytes. What is there is read in pages; of what is as stated, only how far its rollout is stays in memory.
-2. What a watch told about a few objects is answered by comparing those alone. Everything is compared when more changed, when what should
+2. Much that differs is written in parts, in the order of the phases of `cluster.apply`, after it was seen that nothing of it is refused;
+   deletions come last.
+3. What a watch told about a few objects is answered by comparing those alone. Everything is compared when more changed, when what should
    be changed, when something failed, and now and then whatever was told.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from greentic.cluster.apply import LISTED, read_live
+from greentic.cluster.apply import LISTED, PHASES, read_live, refuse
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -25,18 +28,44 @@ from greentic.registry.reference import mapped
 ALONE = 16
 """So many objects are compared by themselves; of more, everything is read, which takes fewer requests."""
 
+BATCH = 200
+"""So many objects are written together."""
+_PHASE = {kind: number for number, (_, kinds) in enumerate(PHASES) for kind in kinds}
+
 Stated = dict[Ref, bytes]
 
 
 class Difference(NamedTuple):
     """What is to be done, and what there is to know of the rest."""
 
-    plan: Plan
-    """Of what differs alone."""
+    wanted: Stated
+    owner: Owner
+    adopt: bool
+    rest: list[Ref]
+    """What is stated and not so, in the order of writing."""
     live: list[JsonObject]
     """What was read and is not as stated, or not stated at all."""
     rollouts: dict[str, Rollout]
     """Of the Deployments that are as stated."""
+
+    def whole(self) -> Plan:
+        """All that is to be done, at once."""
+        return self._plan(self.rest, self.live)
+
+    def plans(self) -> Iterator[Plan]:
+        """The same in parts (rule 2). Raises `Conflict` before the first if something may not be taken over."""
+        if len(self.rest) <= BATCH:
+            yield self.whole()
+            return
+        there = {ref_of(thing): thing for thing in self.live}
+        refuse(self._plan([ref for ref in self.rest if ref in there], self.live), force=True)
+        for at in range(0, len(self.rest), BATCH):
+            part = self.rest[at : at + BATCH]
+            yield self._plan(part, [there[ref] for ref in part if ref in there])
+        yield self._plan([], [thing for ref, thing in there.items() if ref not in self.wanted])
+
+    def _plan(self, refs: list[Ref], live: list[JsonObject]) -> Plan:
+        return make_plan([object_of(self.wanted, ref) for ref in refs], live, self.owner, adopt=self.adopt)
 
 
 def stated(wish: Wish, desired: Desired) -> Stated:
@@ -71,8 +100,8 @@ def difference(
     else:
         live = read_live(cluster, namespace, owner, [_outline(wanted, ref) for ref in wanted], sieve).live
     asked = wanted if only is None else [ref for ref in wanted if ref in only]
-    rest = [object_of(wanted, ref) for ref in asked if ref not in sieve.in_order]
-    return Difference(make_plan(rest, live, owner, adopt=adopt), live, sieve.rollouts)
+    rest = sorted((ref for ref in asked if ref not in sieve.in_order), key=lambda ref: _PHASE[ref.kind])
+    return Difference(wanted, owner, adopt, rest, live, sieve.rollouts)
 
 
 def _outline(wanted: Stated, ref: Ref) -> JsonObject:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from greentic.cluster.apply import Outcome, Rules, carry_out, scoped
+from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
 from greentic.cluster.wait_served import Document, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import Desired, Publication
@@ -41,7 +41,6 @@ STATUS_ANNOTATION = "greentic.ai/status"
 AGAIN = Backoff(first=1.0, longest=120.0)
 HEAR_SECONDS = 120.0
 MAX_NAMED = 5
-
 
 Log = Callable[[str], None]
 
@@ -251,13 +250,18 @@ class Operator:
             found = difference(cluster, wanted, namespace, owner, only, adopt=wish.adopt)
             rules = Rules(adopt=wish.adopt, force=True, scope=only)
             if dry_run:
-                self._would(found.plan)
+                self._would(found.whole())
             else:
                 self._deployments = {**(self._deployments if alone else {}), **found.rollouts}
-                plan = scoped(found.plan, rules)
-                outcome = carry_out(cluster, plan, found.live, namespace, owner, rules, self._random, self._log)
-                self._objects = len(wanted) - len(plan.writes) + len(outcome.applied)
-                self._done(outcome, cluster, again)
+                self._objects, keyed = len(wanted) - len(found.rest), is_keyed(found.live)
+                written: list[Ref] = []
+                for plan in found.plans():
+                    outcome = carry_out(
+                        cluster, scoped(plan, rules), namespace, owner, rules, self._random, self._log, keyed=keyed
+                    )
+                    keyed = True
+                    written += self._done(outcome)
+                self._in_sync(cluster, written, again)
         except GreenticError as error:
             self._failed(error)
         else:
@@ -283,19 +287,22 @@ class Operator:
         )
         self._well("apply")
 
-    def _done(self, outcome: Outcome, cluster: Cluster, again: bool) -> None:
-        """Take over what came of a comparison. Raises the first failure."""
-        written = [*outcome.created, *outcome.changed, *outcome.pruned]
-        if written and again:
-            self.metrics.add("drift_healed_total", len(written))
-            self._event(
-                Condition("Synced", "True", "DriftHealed", f"put right: {', '.join(map(str, written[:MAX_NAMED]))}")
-            )
+    def _done(self, outcome: Outcome) -> list[Ref]:
+        """Take over what was written. Raises the first failure."""
+        self._objects += len(outcome.applied)
         for ref, thing in outcome.objects.items():
             if ref.kind == "Deployment":
                 self._deployments[ref.name] = rollout(thing)
         if outcome.failures:
             raise outcome.failures[0].error
+        return [*outcome.created, *outcome.changed, *outcome.pruned]
+
+    def _in_sync(self, cluster: Cluster, written: list[Ref], again: bool) -> None:
+        if written and again:
+            self.metrics.add("drift_healed_total", len(written))
+            self._event(
+                Condition("Synced", "True", "DriftHealed", f"put right: {', '.join(map(str, written[:MAX_NAMED]))}")
+            )
         self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
         self._well("apply")
         if any(ref.name == names.ENV_STORE for ref in written) or self._heard is None:
