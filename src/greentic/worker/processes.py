@@ -91,9 +91,8 @@ class _Process:
         """Whether it told, since it was last asked, that it serves."""
         if self.ready_fd < 0 or not select.select([self.ready_fd], [], [], 0)[0]:
             return False
-        self.serves = bool(
-            os.read(self.ready_fd, 1)
-        )  # the pipe stays open: its breaking says that this process is gone
+        # The pipe stays open: its breaking says that this process is gone.
+        self.serves = bool(os.read(self.ready_fd, 1))
         return self.serves
 
     def ended(self) -> int | None:
