@@ -14,11 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import deployer_answers
+from greentic import __version__
 from greentic.deployer.env_render import yaml_of
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.k8s import names, pods
-from greentic.k8s.answers import KEYS, RECORDED_IMAGE, read_answers
+from greentic.k8s.answers import KEYS, OWN_IMAGE, read_answers
 from greentic.k8s.network_policies import Destinations, destinations
 from greentic.k8s.objects import labels_of, ref_of
 from greentic.k8s.render import MAX_DATA, Desired, render
@@ -165,7 +166,7 @@ def test_answers_that_make_no_sense_are_refused(raw, text):
 def test_blank_answers_are_the_defaults():
     blank = read_answers({key: None if index % 2 else "" for index, key in enumerate(KEYS)}, "prod")
     assert blank == read_answers({}, "prod")
-    assert (blank.namespace, blank.runtime_image, blank.router.replicas) == ("gtc-prod", RECORDED_IMAGE, 2)
+    assert (blank.namespace, blank.runtime_image, blank.router.replicas) == ("gtc-prod", OWN_IMAGE, 2)
 
 
 def test_answers_come_as_texts_numbers_and_lists():
@@ -244,7 +245,7 @@ def test_pods_meet_the_restricted_profile_and_get_no_token():
             "type": "RuntimeDefault"
         }
         container = pod["containers"][0]
-        assert container["image"] == RECORDED_IMAGE and "command" not in container
+        assert container["image"] == OWN_IMAGE and "command" not in container
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -752,9 +753,11 @@ def test_an_image_that_nobody_answered_is_shown_and_never_applied(author):
     with pytest.raises(Conflict, match="does not say which image"):
         reconcile.applicable(deployer)
     assert "never applied" in deployer.answers.warnings()[0]
-    answered = deployer._replace(answers=deployer.answers._replace(runtime_image="greentic/worker:1"))
-    assert reconcile.applicable(answered) and "names no digest" in answered.answers.warnings()[0]
-    pinned = answered.answers._replace(runtime_image=f"greentic/worker@sha256:{'0' * 64}")
+    assert deployer.answers.runtime_image == OWN_IMAGE and OWN_IMAGE.endswith(f"/worker:{__version__}")
+    for image in ("greentic/worker:1", OWN_IMAGE):  # a node may have been given the image by hand
+        answered = deployer._replace(answers=read_answers({"runtime_image": image}, author.env_id))
+        assert reconcile.applicable(answered) and "names no digest" in answered.answers.warnings()[0]
+    pinned = read_answers({"runtime_image": f"greentic/worker@sha256:{'0' * 64}"}, author.env_id)
     assert pinned.warnings() == []
 
 

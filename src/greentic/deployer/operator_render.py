@@ -20,7 +20,6 @@ from greentic.deployer.env_render import write_files, yaml_of
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
-from greentic.k8s.answers import RECORDED_IMAGE
 from greentic.k8s.names import namespace_of
 from greentic.model.ids import check_env_id
 from greentic.net.addresses import check_authored
@@ -63,7 +62,7 @@ def render_operator(context: Context, payload: OperatorRenderPayload) -> Operato
         )
     deployer = resolve(context, env_id, None, live=False)
     answers = deployer.answers
-    if answers.runtime_image == RECORDED_IMAGE:
+    if not answers.image_answered:
         raise Conflict(
             f"environment `{env_id}` does not say which image its pods run, and there is no default",
             hint="answer runtime_image with its digest (docs/cloud.md)",

@@ -36,7 +36,6 @@ from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
 from greentic.k8s import names
-from greentic.k8s.answers import RECORDED_IMAGE
 from greentic.k8s.objects import member, objects_in, ref_of
 from greentic.k8s.render import digest_for_pods, pointed, render
 from greentic.model.environment import Environment
@@ -139,7 +138,7 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
 
 def applicable(deployer: Deployer) -> list[JsonObject]:
     """The objects as they may be applied. Raises `Conflict` if nobody said which image to run."""
-    if deployer.answers.runtime_image == RECORDED_IMAGE:
+    if not deployer.answers.image_answered:
         raise Conflict(
             f"environment `{deployer.env.environment_id}` does not say which image its pods run, and there is no default",
             hint="build the worker's image, push it to your registry, and answer runtime_image with its digest (docs/cloud.md)",

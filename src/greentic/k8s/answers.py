@@ -13,6 +13,7 @@ import ipaddress
 import re
 from typing import Literal, NamedTuple, cast
 
+from greentic import __version__
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
@@ -21,8 +22,8 @@ from greentic.shape.pod_settings import Settings, check_fit, read_settings
 from greentic.shape.pod_shape import Shape, read_shape
 from greentic.shape.syntax import invalid, namespace_name, object_name
 
-RECORDED_IMAGE = "ghcr.io/greenticai/greentic-start-distroless:latest"
-"""What the existing deployer runs where no image is answered. It is rendered, as it does, and never applied: it is not ours."""
+OWN_IMAGE = f"greentic.local/worker:{__version__}"
+"""What is rendered where no image is answered: this version under a name that no registry has. It is shown and never applied."""
 DEFAULT_DRAIN_SECONDS = 5
 
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
@@ -83,7 +84,8 @@ class Answers(NamedTuple):
     router: Shape
     worker: Shape
     kubeconfig_context: str | None = None
-    runtime_image: str = RECORDED_IMAGE
+    runtime_image: str = OWN_IMAGE
+    image_answered: bool = False
     oci_insecure_registries: tuple[str, ...] = ()
     image_pull_policy: PullPolicy | None = None
     image_pull_secrets: tuple[str, ...] = ()
@@ -110,10 +112,9 @@ class Answers(NamedTuple):
     def warnings(self) -> list[str]:
         """What is accepted and may still surprise."""
         found = [*self.router.warnings("router"), *self.worker.warnings("worker"), *self.settings.warnings()]
-        if self.runtime_image == RECORDED_IMAGE:
+        if not self.image_answered:
             found.insert(
-                0,
-                f"runtime_image is not answered: `{RECORDED_IMAGE}` is another project's, is only shown and never applied",
+                0, f"runtime_image is not answered: `{OWN_IMAGE}` is in no registry, is only shown and never applied"
             )
         elif "@sha256:" not in self.runtime_image:
             found.insert(
@@ -133,7 +134,8 @@ def read_answers(raw: Json, env_id: str) -> Answers:
     namespace = _text(given, "namespace")
     if namespace is not None:
         namespace_name(namespace, "namespace")
-    image = _text(given, "runtime_image") or RECORDED_IMAGE
+    answered = _text(given, "runtime_image")
+    image = answered or OWN_IMAGE
     if not _IMAGE.match(image):
         raise _invalid(f"runtime_image `{image}` contains invalid characters")
     _check_tunnel(_text(given, "tunnel"))
@@ -159,6 +161,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         namespace=namespace or namespace_of(env_id),
         kubeconfig_context=_text(given, "kubeconfig_context"),
         runtime_image=image,
+        image_answered=answered is not None,
         router=router,
         worker=worker,
         oci_insecure_registries=_list(given, "oci_insecure_registries"),
