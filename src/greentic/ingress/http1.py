@@ -5,7 +5,7 @@ Rules:
    are bounded while they arrive, and reading takes time in proportion to what came. Too long a target is 414, too large a head 431; too
    large a body is told as such, so that routes are decided first.
 2. What two parsers could read differently is refused with 400, as soon as it is seen: two `Host`, no `Host`, two `Content-Length`, a
-   length beside a transfer coding, any coding but `chunked`, bare line ends, folded lines, blanks before a colon, control characters,
+   length beside a transfer coding, any coding but `chunked` (501), bare line ends, folded lines, blanks before a colon, control characters,
    fragments, backslashes in a path, an address without a host. The authority of the request line wins over `Host`, and `%2F` is no
    separator. One empty line before a request is passed over, no more.
 3. A body is whole or the request is not: fewer bytes than announced never count as an empty body. `Upgrade` is ignored and the body
