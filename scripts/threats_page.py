@@ -83,7 +83,7 @@ ROWS = (
     Row("hostile-trace-context", "A trace context that is not exactly what the standard says is as if it were not there.", "telemetry/tracing.py"),
     Row("slow-collector", "A collector that is down, slow or wrong costs no request: the queue is bounded, a thread sends, the end waits a moment.", "telemetry/exporter.py"),
     Row("log-injection", "A record is one line without control characters; a caller's request id is taken only if it is short and inert.", "telemetry/log_lines.py telemetry/request_id.py"),
-    Row("terminal-escapes", "No text of others steers a terminal: what is not printable is shown as its escape.", "terminal/output.py cli/picture"),
+    Row("terminal-escapes", "No text of others steers a terminal: what is not printable is shown as its escape.", "terminal"),
     Row("audit-edited", "A line of the audit that was changed, moved or taken out shows at the line behind it.", "history/line_chain.py store/audit.py examine/env_doctor.py"),
     Row("log-flood", "What a component says is limited by time; what is left out is counted and told.", "telemetry/component_output.py"),
     Row("secret-before-validation", "Nothing is recorded before it was recognised; addresses with credentials are refused when they are authored.", "operate/payload.py store/audit.py"),
