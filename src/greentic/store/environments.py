@@ -91,17 +91,10 @@ class EnvironmentStore:
         try:
             if elements is None:
                 return _valid(self.load_unchecked(env_id), path)
-            return environment_of(self._bytes(env_id), path, env_id, elements)
+            return environment_of(_document_bytes(self.existing(env_id).environment), path, env_id, elements)
         except StoreError as error:
             error.hint = error.hint or _next_step(env_id, path)
             raise
-
-    def _bytes(self, env_id: str) -> bytes:
-        path = self.existing(env_id).environment
-        try:
-            return read_file(path, MAX_DOCUMENT)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
     def load_unchecked(self, env_id: str) -> Environment:
         """The environment as it parses, without the rules across fields; for the doctor."""
@@ -254,13 +247,16 @@ def _next_step(env_id: str, path: Path) -> str:
 
 def read_document(path: Path, form: type[_D]) -> _D:
     """Parse a store document. Raises `StoreError` that names the file and the place."""
+    return document_of(_document_bytes(path), path, form)
+
+
+def _document_bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_DOCUMENT:
-            raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
-        data = path.read_bytes()
+        return read_file(path, MAX_DOCUMENT)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
-    return document_of(data, path, form)
+    except ValueError:
+        raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes") from None
 
 
 def document_of(data: bytes, path: Path, form: type[_D]) -> _D:
