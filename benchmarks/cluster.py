@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import BIN, ROOT, Row, spread
+from measure import BIN, ROOT, Row, memory, spread
 
 LAB = ROOT / "lab" / "cluster.py"
 CACHE = os.environ.get("GREENTIC_LAB_CACHE", str(Path.home() / ".cache/greentic-lab"))
@@ -130,10 +130,9 @@ def timed(words: list[str | Path], environment: dict[str, str]) -> Run:
 def _most_memory(pid: int) -> float:
     """The most memory that a process had so far, in MiB; the accounting at its end counts that of whoever started it, too."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        return memory(pid, "VmHWM")
+    except (OSError, StopIteration):  # it is gone, or going
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmHWM")), 0.0)
 
 
 class ApiServer:

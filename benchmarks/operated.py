@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import BIN, ROOT, Row, free_port, spread
+from measure import BIN, ROOT, Row, free_port, memory, spread
 from published import registry
 
 from cluster import ApiServer, make_store, possible
@@ -66,12 +66,12 @@ def _measured(operated: Operated) -> list[Row]:
     assert operated.metrics()["writes_total"] == before
     looked = int(operated.metrics()["looks_total"] - looks)
     assert looked > 0, "it did not look at what is published"
-    holds = _memory(operated.pid, "VmRSS")
+    holds = memory(operated.pid, "VmRSS")
     healed = [
         *(_healed(operated, "service/gtc-router", "delete") for _ in range(REPEATS)),
         *(_healed(operated, "deployment/gtc-router", "patch", *FORMER) for _ in range(REPEATS)),
     ]
-    peak = _memory(operated.pid, "VmHWM")
+    peak = memory(operated.pid, "VmHWM")
     return [
         (
             f"`greentic-operator` in sync at {REVISIONS:,} revisions, {objects:,} objects",
@@ -135,12 +135,6 @@ def _until(condition: Callable[[], bool], seconds: float) -> None:
         if time.perf_counter() > ends:
             raise SystemExit("the operator did not get there")
         time.sleep(0.02)
-
-
-def _memory(pid: int, field: str) -> float:
-    """MiB of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 @contextmanager

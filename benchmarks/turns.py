@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
-from measure import POST_LUA, Row, answers, author, free_port, said, spread, timed, worker, worker_process, wrk
+from measure import POST_LUA, Row, answers, author, free_port, memory, said, spread, timed, worker, worker_process, wrk
 
 import wat
 from conftest import make_bundle, make_pack
@@ -374,21 +373,16 @@ def _memory_rows(scratch: Path, stores: dict[str, Path], post: Path) -> list[Row
         with worker_process(store) as (port, pid):
             wrk(port, "/", 1, post)
             wrk(port, "/", 1, post)
-            first = _resident(pid)
+            first = int(memory(pid, "VmRSS"))
             wrk(port, "/", 16, post)
             wrk(port, "/", 16, post)
             rows.append(
                 (
                     f"memory of a worker with {name}",
                     f"{first} MiB",
-                    f"after more than 20,000 turns {_resident(pid)} MiB",
+                    f"after more than 20,000 turns {int(memory(pid, 'VmRSS'))} MiB",
                     "",
                     target,
                 )
             )
     return rows
-
-
-def _resident(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found.group(1)) // 1024 if found else 0
