@@ -35,8 +35,9 @@ from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, p
 from greentic.telemetry.siblings import SharedReadings, fold, leave_first
 from greentic.telemetry.tallies import Tallies
 from greentic.worker import settings
-from storm import made_pack, until
+from storm import made_pack
 from test_programs import Worker, ask
+from waiting import until
 
 HISTOGRAM = [*range(len(BOUNDS) + 1), 2.5]
 
