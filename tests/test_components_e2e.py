@@ -18,6 +18,7 @@ import pytest
 import wat
 from conftest import PROGRAMS, ROOT, gtc, make_bundle, make_pack
 from greentic.author.bundle_build import build_bundle
+from greentic.deployments.worker_status import HttpWorkers
 from test_activate import ASK, component_node, redis_server
 from test_flow import node
 from test_programs import Worker, ask, distributor, real  # noqa: F401  (fixtures)
@@ -192,6 +193,17 @@ def test_several_processes_serve_share_conversations_and_are_replaced(tmp_path, 
         session = f"s{number}"
         assert post(port, {"text": "x"}, x_greentic_session=session)[0]["status"] == "pending"
         assert post(port, {"text": session}, x_greentic_session=session)[0] == {"text": f"hello {session}"}
+    # Whichever is asked tells of both, and what waits is looked up where it waits.
+    revision = json.loads(ask(port, "GET", "/status")[1])["revisions"][0]["revision_id"]
+    workers, at = HttpWorkers(), f"http://127.0.0.1:{port}"
+    told = workers.ask(at, revision)
+    assert sorted(int(p.process.partition(".")[0]) for p in told.processes()) == sorted(first)
+    assert sum(c.turns for p in told.processes() for c in p.counts(revision)) == 24
+    assert told.held(revision) == (0, 0, 0, True)
+    assert post(port, {"text": "x"}, x_greentic_session="waits")[0]["status"] == "pending"
+    assert workers.ask(at, revision).held(revision) == (0, 1, 0, True)
+    refused = gtc("op", "revisions", "archive", "local", revision, "--at", at, "--store-root", str(tmp_path / "store"))
+    assert refused.returncode == 1 and "0 request(s) and 1 conversation(s) on it" in refused.stderr + refused.stdout
     os.kill(first[0], signal.SIGKILL)
     until(lambda: f"worker process {first[0]} ended" in worker.out.read_text(), worker.out.read_text)
     until(lambda: len(set(children(worker.process.pid)) - set(first)) == 1, worker.out.read_text)

@@ -25,8 +25,8 @@ from greentic.console.workers import LiveStatus, Watched, live_row
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.ground.documents import decode
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import RequestReader
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import RequestReader
 from greentic.model.delivery import Delivery
 from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greentic.ingress.front import AT_ONCE, FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
-from greentic.ingress.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
+from greentic.httpd.front import AT_ONCE, FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
+from greentic.httpd.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.server import ACCEPT_AT_ONCE, BACKLOG, _close_door, bind
