@@ -60,7 +60,7 @@ LANES = {
         "test_pod_worker.py",
         "test_delivery.py",
     ],
-    "activate": ["test_dispatch.py", "test_activate.py", "test_follow.py"],
+    "activate": ["test_activate_rules.py", "test_dispatch.py", "test_activate.py", "test_follow.py"],
     "ingress": ["test_ingress_rules.py", "test_front.py", "test_http1.py", "test_activate.py", "test_serve.py"],
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
