@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from greentic.activate import warm
-from greentic.activate.activation import Activation, Loaded, activate, joined
+from greentic.activate.activation import Activation, Loaded, Loader, activate, joined, load_revisions
 from greentic.activate.dispatch import COOKIE_SECONDS, KEY_BYTES, Affinity, Choice, Dispatcher, make_cookie, read_key
 from greentic.activate.flow_spans import FAILED, FlowSpans
 from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import MAX_ID, ActiveRevision, _name, may_repeat
 from greentic.activate.warm import looked_into, warnings_of
+from greentic.components.runtime import ComponentRuntime
 from greentic.flow.engine import Budget, Run
 from greentic.ground.documents import from_json
 from greentic.ground.errors import BootError, FlowFailure
@@ -24,6 +26,9 @@ from greentic.model.environment import Environment
 from greentic.model.ramp_record import ControlSlice
 from greentic.model.routes import Routes
 from greentic.pack.load import LoadedPack
+from greentic.pack.located import LocatedPack
+from greentic.pack.signature import SignaturePolicy
+from greentic.store.layout import EnvPaths
 from greentic.telemetry import tracing
 from greentic.telemetry.tracing import Span, Tracer
 from simulators import CountingRandom, FakeClock
@@ -205,6 +210,53 @@ def document(**more: object) -> Environment:
 
 LOADED = Loaded({REV: active(REV), REV2: active(REV2, DEP2), REV3: active(REV3, DEP2)}, {})
 FAULT = Fault("broken", REV2, BootError("no"))
+
+
+class Asked(dict[str, ActiveRevision]):
+    """Parts by content, and for which of them somebody asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents: list[str] = []
+
+    def get(self, content: str, default: Any = None) -> Any:
+        self.contents.append(content)
+        return super().get(content, default)
+
+
+def test_a_revision_whose_content_is_known_is_not_loaded_again(tmp_path: Path) -> None:
+    whole, parts = document(), Asked()
+    runtime = ComponentRuntime(None, cast("Any", None), lambda source, text: None)
+    loader = Loader(EnvPaths(tmp_path), runtime, SignaturePolicy())
+    packs: dict[str, tuple[LocatedPack, ...]] = {REV: (), REV2: (), REV3: ()}
+    first = load_revisions(whole, whole.revisions, packs, loader, parts)
+    assert set(first.revisions) == {REV, REV2, REV3} and not first.failed and len(set(parts.contents)) == 3
+    one = first.revisions[REV]
+    assert (one.deployment_id, one.bundle_id, one.packs, one.content) == (DEP, "bot", (), parts.contents[0])
+    parts.update({r.content: r for r in first.revisions.values()})
+    again = load_revisions(whole, whole.revisions, packs, loader, parts)
+    assert all(again.revisions[i] is r for i, r in first.revisions.items())
+    moved = {REV: (LocatedPack("p", tmp_path / "p", "sha256:0"),)}
+    with pytest.raises(OSError, match="p"):
+        load_revisions(whole, whole.revisions[:1], moved, loader, parts)
+
+
+def test_one_revision_that_does_not_load_takes_its_deployment_along_and_no_other(tmp_path: Path) -> None:
+    lost = revision(REV2, DEP2, pack_config_refs=[f"revisions/{REV2}/pack-configs/p.json"])
+    whole, parts = document(revisions=[revision(REV), lost, revision(REV3, DEP2)]), Asked()
+    loader = Loader(
+        EnvPaths(tmp_path), ComponentRuntime(None, cast("Any", None), lambda source, text: None), SignaturePolicy()
+    )
+    packs: dict[str, tuple[LocatedPack, ...]] = {REV: (), REV2: (), REV3: ()}
+    for wanted in (whole.revisions, whole.revisions[::-1]):
+        parts.contents.clear()
+        found = load_revisions(whole, wanted, packs, loader, parts)
+        fault = found.failed[DEP2]
+        assert set(found.revisions) == {REV} and set(found.failed) == {DEP2}
+        assert (fault.reason, fault.revision_id) == ("broken", REV2) and "does not exist" in fault.text
+    assert len(parts.contents) == 2, "what stands behind it is not loaded for nothing"
+    load_revisions(whole, whole.revisions, packs, loader, parts)
+    assert len(parts.contents) == 3
 
 
 def test_what_was_loaded_is_served_by_its_weights() -> None:

@@ -423,6 +423,28 @@ def test_one_deployment_has_no_more_than_its_share_and_blocks_nobody() -> None:
     admitted(scenario, running=3, each=2, waiting=9)
 
 
+def test_a_deployment_whose_share_is_used_up_holds_up_nobody_behind_it() -> None:
+    async def scenario(made: Entering) -> None:
+        await made.ask("a1", "a2", "c1", "a3", "b1")
+        assert made.inside == ["a1", "a2", "c1"] and made.admission.waiting == 2
+        await made.leave("c1")
+        assert made.inside == ["a1", "a2", "b1"]
+        await made.leave("a1")
+        assert made.inside == ["a2", "b1", "a3"]
+
+    admitted(scenario, running=3, each=2, waiting=9)
+
+
+def test_a_place_that_comes_free_while_the_first_in_line_gives_up_goes_to_the_next() -> None:
+    async def scenario(made: Entering) -> None:
+        await made.ask("a1", "a2", "b1")
+        made.tasks["a2"].cancel()
+        await made.leave("a1")
+        assert made.inside == ["b1"] and made.tasks["a2"].cancelled()
+
+    admitted(scenario, running=1, each=1, waiting=9)
+
+
 def test_who_gives_up_while_it_waits_leaves_its_place_in_line() -> None:
     async def scenario(made: Entering) -> None:
         await made.ask("a1", "a2", "a3", "b1")

@@ -15,14 +15,26 @@ from typing import Any, cast
 
 import pytest
 
+from conftest import Author
 from greentic.bundle import contents as bundle
 from greentic.bundle.squashfs_writer import BLOCK_SIZE, write_image
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import Fetched, FetchLimits
 from greentic.ground.disk import RealDisk
-from greentic.ground.errors import BootError, DigestMismatch, InvalidArgument, NotFound, UntrustedBundle
+from greentic.ground.documents import replace
+from greentic.ground.errors import (
+    BootError,
+    Conflict,
+    DigestMismatch,
+    FetchError,
+    InvalidArgument,
+    IoError,
+    NotFound,
+    UntrustedBundle,
+)
 from greentic.ground.least_used import Item
 from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree
+from greentic.materialize.placed import RevisionFault, verified_packs
 from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN, Memory, Seen, memory_of
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_revisions, plan
@@ -31,13 +43,14 @@ from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
 from greentic.materialize.staging import StagingArea, copy_private
 from greentic.materialize.unpack import unpack
 from greentic.model.environment import Retention, Revision
+from greentic.net.terms import Terms
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
 from greentic.trust.gate import pin
-from simulators import CountingRandom, FakeClock
+from simulators import CountingRandom, FakeClock, FullDisk
 from test_model_rules import REV, REV2, REV3, deployment, env, revision, split
 
 HEX = hashlib.sha256(b"x").hexdigest()
@@ -101,6 +114,86 @@ def test_pulls_are_counted_by_where_the_bundle_was() -> None:
         before = counted()
         pull._count(fetched)
         assert [now - then for now, then in zip(counted(), before, strict=True)] == more
+
+
+class Heard:
+    """What pulling told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def pulling(self, reference: str) -> Callable[[int, int | None], None]:
+        self.told.append(("pulling", reference))
+        return lambda done, total: None
+
+    def passed_over(self, revision: Revision, reference: str, why: str) -> None:
+        self.told.append(("passed over", reference))
+
+    def here_already(self, revision: Revision) -> None:
+        self.told.append("here already")
+
+    def resumed(self, revision: Revision, fetched: Fetched) -> None:
+        self.told.append(("resumed", fetched.resumed))
+
+    def close(self) -> None:
+        self.told.append("closed")
+
+    def heard(self) -> list[object]:
+        told, self.told = self.told, []
+        return told
+
+
+class Resuming(BundleCache):
+    """Says of what it fetches that a part was there."""
+
+    def obtain(self, *words: Any) -> Any:
+        found = super().obtain(*words)
+        return found._replace(fetched=found.fetched and found.fetched._replace(resumed=5))
+
+
+def test_a_bundle_is_pulled_once_and_comes_from_the_cache_then(author: Author, hello: Path, tmp_path: Path) -> None:
+    author.create().deployed(hello, hello.as_uri())
+    store, heard = author.context.store, Heard()
+    document, paths = store.load("local"), store.paths("local")
+    (one,) = document.revisions
+    means = pull.Means(store, BundleCache(tmp_path / "cache"), [], FetchLimits(), heard)
+    pulled = ("pulling", hello.as_uri())
+    for own, events in (
+        (means, [pulled]), (means, ["here already"]), (means._replace(terms=Terms(offline=True)), ["here already"]), (means._replace(cache=None), [pulled]),
+        (means._replace(cache=Resuming(tmp_path / "other")), [pulled, ("resumed", 5)]), (means._replace(cache=Resuming(tmp_path / "other")), ["here already"]),
+    ):  # fmt: skip
+        author.strip()
+        packs = pull.materialize(document, one, own)
+        assert heard.heard() == events and verified_packs(paths, one) == list(packs)
+        assert [p.name for p in paths.revisions.iterdir()] == [one.revision_id]
+    moved = replace(one, bundle_source_uri=f"file:///none/{hello.name}")
+    pull.materialize(document, moved, means._replace(cache=None, mirrors=[f"file://{hello.parent}/{{name}}"]))
+    gone = str(moved.bundle_source_uri)
+    assert heard.heard() == [("pulling", gone), ("passed over", gone), pulled]
+
+
+def test_a_bundle_that_is_not_what_the_revision_records_leaves_nothing(
+    author: Author, hello: Path, tmp_path: Path
+) -> None:
+    author.create().deployed(hello, hello.as_uri())
+    store = author.context.store
+    document = store.load("local")
+    (one,) = document.revisions
+    author.strip()
+    means = pull.Means(store, None, [], FetchLimits(), Heard())
+    full = means._replace(store=EnvironmentStore(store.root, disk=FullDisk(28), clock=store.clock, random=store.random))
+    for wrong, own, step, cause in (
+        (replace(one, pack_list_lock_ref="other"), means, "materializing", Conflict), (replace(one, deployment_id=REV2), means, "fetching", NotFound),
+        (replace(one, pack_list=[replace(one.pack_list[0], digest="sha256:0")]), means, "materializing", RevisionFault),
+        (replace(one, pack_config_refs=["x"]), means, "materializing", RevisionFault), (replace(one, bundle_digest=f"sha256:{HEX}"), means, "materializing", DigestMismatch),
+        (replace(one, bundle_digest=f"sha256:{HEX}"), means._replace(cache=BundleCache(tmp_path / "cache")), "materializing", DigestMismatch),
+        (replace(one, bundle_source_uri="file:///none"), means, "fetching", FetchError), (one, means._replace(terms=Terms(offline=True)), "fetching", FetchError),
+        (one, full, "materializing", IoError),
+    ):  # fmt: skip
+        with pytest.raises(BootError, match=step) as error:
+            pull.materialize(document, wrong, own)
+        assert isinstance(error.value.__cause__, cause) and str(error.value.message).startswith(step)
+        assert not list(store.paths("local").revisions.iterdir())
 
 
 def test_a_plan_without_pulls_asks_nobody_and_guards_nothing(tmp_path: Path) -> None:
@@ -493,6 +586,10 @@ def test_threat_needed_gone_while_it_cannot_be_known_who_holds_what_nothing_goes
         assert prune.of_revisions(transaction, document) == []
     assert needed_digests(store) == {f"sha256:{'a' * 64}", f"sha256:{'c' * 64}"}
     held.close()
+    paths.environment.write_bytes(paths.environment.read_bytes().replace(b'"name"', b'"nam"'))
+    assert needed_digests(store) == {f"sha256:{letter * 64}" for letter in "abc"}, (
+        "every digest of one that does not load"
+    )
 
 
 def test_what_the_plan_names_goes_and_the_log_stays_readable(tmp_path: Path) -> None:
