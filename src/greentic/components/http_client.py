@@ -52,9 +52,9 @@ class PolicedHttp:
         """Raises `EgressRefused` or `EgressFailed`."""
         span = tracing.begin("http request", "client")
         if span is None:
-            return await self._send(method, url, headers, body, seconds)
+            return await self._send(method, url, _traced(headers), body, seconds)
         try:
-            answer = await self._send(method, url, _traced(headers, span), body, seconds)
+            answer = await self._send(method, url, _traced(headers), body, seconds)
         except BaseException as error:
             tracing.end(span, type(error).__name__)
             raise
@@ -113,12 +113,12 @@ class PolicedHttp:
             raise EgressRefused(f"`{host}`: {refused}")
 
 
-def _traced(headers: list[tuple[str, str]], span: tracing.Span) -> list[tuple[str, str]]:
+def _traced(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers with those that tell the other server of the trace; what a component says of one is left to it."""
-    if any(name.lower() in ("traceparent", "tracestate") for name, _ in headers):
+    told = tracing.told_others()
+    if told and any(name.lower() in ("traceparent", "tracestate") for name, _ in headers):
         return headers
-    told = [*headers, ("traceparent", span.traceparent)]
-    return [*told, ("tracestate", span.state)] if span.state else told
+    return headers + told
 
 
 def _checked(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
 from greentic.telemetry.tallies import TALLIES
-from greentic.telemetry.tracing import Tracer
+from greentic.telemetry.tracing import Span
 
 if TYPE_CHECKING:
     from greentic.ingress.status_proof import Prover
@@ -174,16 +174,16 @@ class WorkerApp:
         """Answer a request, at once where that is possible."""
         name = request_id.begin(incoming.head.fields.get(request_id.FIELD))
         tracer = tracing.installed()
-        if tracer is None and not self._access_log:
+        span = None if tracer is None else request_span.begun(tracer, incoming, name)
+        if span is None and not self._access_log:
             return self._handled(incoming, peer, name)
-        return self._watched(incoming, peer, name, tracer)
+        return self._watched(incoming, peer, name, span)
 
     def _watched(
-        self, incoming: Incoming, peer: str, name: bytes, tracer: Tracer | None
+        self, incoming: Incoming, peer: str, name: bytes, span: Span | None
     ) -> Answer | Coroutine[object, object, Answer]:
         """The same for a request that is told in the access log, or traced."""
         access = Access(self._log, peer, incoming, CLOCK.monotonic()) if self._access_log else None
-        span = None if tracer is None else request_span.begun(tracer, incoming, name)
         answer = self._handled(incoming, peer, name)
         if isinstance(answer, Answer):
             if span is not None:

@@ -22,7 +22,8 @@ SERVER_ERROR = 500
 def begun(tracer: Tracer, incoming: Incoming, name: bytes) -> Span | None:
     """The span of a request that arrives now, if it is sampled; the one before it on its connection is over in any case."""
     head = incoming.head
-    remote = tracing.remote_of(head.fields.get(b"traceparent"), head.fields.get(b"tracestate"))
+    parent = head.fields.get(b"traceparent")
+    remote = None if parent is None else tracing.remote_of(parent, head.fields.get(b"tracestate"))
     span = tracer.root(head.method if head.method in _METHODS else "HTTP", "server", remote)
     if span is not None:
         span.attributes |= {
