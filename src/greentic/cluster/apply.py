@@ -27,6 +27,7 @@ from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, labels_
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
 from greentic.shape.pod_shape import IN_FLIGHT
+from greentic.telemetry.tracing import carried
 
 PARALLEL = 16
 """Requests at once."""
@@ -132,11 +133,11 @@ def read_live(
             live.append(found)
     needed = frozenset(ref.kind for ref in refs)
     with ThreadPoolExecutor(len(LISTED) + len(ANSWERED_KINDS) + 1) as pool:
-        lists = [pool.submit(_kept, cluster, kind, namespace, keep) for kind in LISTED]
-        secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
+        lists = [pool.submit(carried(_kept), cluster, kind, namespace, keep) for kind in LISTED]
+        secrets = pool.submit(carried(cluster.list), "Secret", namespace, names.owner_selector(owner.env_id))
         selectors = {"ServiceAccount": names.owner_selector(owner.env_id)}
         answered = [
-            pool.submit(list_if_there, cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
+            pool.submit(carried(list_if_there), cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
             for kind in ANSWERED_KINDS
         ]
         for found_there in answered:
@@ -278,7 +279,7 @@ class _Run:
                     )
                 if items:
                     self._told(f"applying {name}: {len(items)} object(s)")
-                list(pool.map(self._apply, items))
+                list(pool.map(carried(self._apply), items))
             if self._failures:
                 left += [d.ref for d in self._plan.deletions]
             elif self._plan.deletions:
