@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 
 from greentic.ground.errors import AmbiguousName, InvalidArgument
 from greentic.model.environment import BundleDeployment, Environment, Revision
@@ -24,6 +25,13 @@ _MOST_TOLD = 8
 def revision_name(revision: Revision) -> str:
     """What people call a revision."""
     return f"{revision.bundle_id}@{revision.sequence}"
+
+
+def names_of(env: Environment) -> dict[str, str]:
+    """What people call the deployments and revisions of an environment, by ULID; a deployment whose bundle has several keeps its ULID."""
+    bundles = Counter(d.bundle_id for d in env.bundles)
+    names = {d.deployment_id: d.bundle_id for d in env.bundles if bundles[d.bundle_id] == 1}
+    return names | {r.revision_id: revision_name(r) for r in env.revisions}
 
 
 def deployment_named(env: Environment, text: str, *, field: str = "deployment_id") -> str:
