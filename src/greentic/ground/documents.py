@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias, TypeVar, cast
 
 import msgspec
-from msgspec.structs import fields, force_setattr, replace
+from msgspec.structs import force_setattr, replace
 
 from greentic.ground.errors import SpecViolation
 
@@ -52,7 +52,10 @@ def _fields(cls: type[Document]) -> dict[str, str]:
     """Field name by JSON key, without `extra`."""
     known = _FIELDS.get(cls)
     if known is None:
-        known = _FIELDS[cls] = {f.encode_name: f.name for f in fields(cls) if f.name != "extra"}
+        names = zip(
+            cls.__struct_encode_fields__, cls.__struct_fields__, strict=True
+        )  # `fields()` would evaluate every type
+        known = _FIELDS[cls] = {key: name for key, name in names if name != "extra"}
     return known
 
 

@@ -10,8 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import difflib
-
 from greentic.ground.errors import AmbiguousName, InvalidArgument
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.ids import is_ulid, shown
@@ -89,6 +87,8 @@ def _ambiguous(field: str, text: str, what: str, meanings: list[str]) -> Ambiguo
 
 
 def _unknown(env: Environment, field: str, text: str, what: str, names: list[str], noun: str) -> InvalidArgument:
+    import difflib  # only who mistyped a name waits for it
+
     near = difflib.get_close_matches(text, list(dict.fromkeys(names)), n=1)
     meant = f"; did you mean `{shown(near[0])}`?" if near else ""
     form = "a ULID or its beginning or end, a bundle" + (", or bundle@3" if what == "revision" else "")

@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
 from greentic.ground.disk import Disk, RealDisk, io_error
@@ -42,7 +44,7 @@ MAX_DOCUMENT = 64 << 20
 MAX_TRUST_ROOT = 4 << 20
 
 
-class Broken(NamedTuple):
+class Broken(msgspec.Struct, frozen=True):
     """An environment directory that does not load, and why."""
 
     environment_id: str
