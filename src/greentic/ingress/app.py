@@ -7,7 +7,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -82,7 +82,7 @@ class Refused(Exception):
         self.code, self.text, self.cors, self.extra = code, text, cors, extra or []
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """An answer before it is dressed for the wire."""
 
     code: int
@@ -94,14 +94,14 @@ class Reply(NamedTuple):
     """Which answered, if one did."""
 
 
-class Served(NamedTuple):
+class Served(msgspec.Struct, frozen=True):
     """A turn, and the revision that took it."""
 
     revision: ActiveRevision
     turn: Turn
 
 
-class Picked(NamedTuple):
+class Picked(msgspec.Struct, frozen=True):
     """The revision of a request."""
 
     revision: ActiveRevision
@@ -111,7 +111,7 @@ class Picked(NamedTuple):
     """Whether its turn counts in the control slice of a ramp, too."""
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """What the application looks at."""
 
     method: str
