@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greentic.ingress.http1 import (
+from greentic.httpd.http1 import (
     MAX_BODY,
     MAX_FIELDS,
     MAX_HEAD,

@@ -17,11 +17,11 @@ from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.cores import quota_of, usable_cores
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import MAX_BODY, RequestReader
 from greentic.ingress import invoke
 from greentic.ingress.app import WorkerApp
 from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import MAX_BODY, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan

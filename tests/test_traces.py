@@ -36,10 +36,10 @@ from greentic.telemetry.otlp import as_json, as_protobuf
 from greentic.telemetry.signals import Signal
 from greentic.telemetry.tallies import Tallies
 from greentic.telemetry.tracing import Remote, Sampling, Span, Tracer, remote_of, told_others
-from storm import until
 from test_flow import node, to
 from test_k8s_client import ok, server, status
 from test_programs import Worker
+from waiting import until
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01".encode()

@@ -13,8 +13,8 @@ from collections.abc import Coroutine
 from typing import NamedTuple
 
 from greentic.ground.clock import CLOCK
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Incoming
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Incoming
 from greentic.telemetry.log import OperatorLog
 
 MAX_PATH = 512

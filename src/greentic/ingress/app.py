@@ -20,15 +20,15 @@ from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
 from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
-from greentic.ground.documents import TooDeep, parse
-from greentic.ground.errors import FlowFailure
+from greentic.ground.documents import JsonObject, TooDeep, parse
+from greentic.ground.errors import FlowFailure, InvalidArgument
 from greentic.ground.going import begun
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Headers, Incoming, allow
 from greentic.ingress.identity import (
     SESSION_BYTES,
     SESSION_COOKIE,
@@ -39,11 +39,12 @@ from greentic.ingress.identity import (
 )
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.ingress.metrics import Metrics, answered
-from greentic.ingress.status import status
+from greentic.ingress.status import revision_of, status, with_others
 from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
+from greentic.sessions.waiting_counts import WaitingCounts
 from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
@@ -160,6 +161,7 @@ class WorkerApp:
         self.peers = peers
         self._codes: dict[int, int] = {}
         self.metrics = Metrics(serving, self.live)
+        self._waiting = WaitingCounts(services.conversations, services.clock)
 
     def live(self) -> Iterator[Row]:
         """What only this process knows: answers by code, and turns that wait for a place."""
@@ -228,17 +230,15 @@ class WorkerApp:
         path = asked.path
         if asked.method == "OPTIONS":
             if path == _INVOKE:
-                raise Refused(
-                    405, "cross-origin requests are not permitted on this path", cors=False, extra=allow("POST")
-                )
+                text = "cross-origin requests are not permitted on this path"
+                raise Refused(405, text, cors=False, extra=allow("POST"))
             return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
             return Reply(200, b"ok", _TEXT)
         if path in _READY:
             return Reply(503, b"draining", _TEXT) if self.draining else Reply(200, b"ok", _TEXT)
         if path == "/status":
-            told = msgspec.json.encode(status(self.serving, self.listen_addr, draining=self.draining))
-            return Reply(200, told, cors=b"origin" not in asked.fields)  # for operators, not for pages of others
+            return self._status(asked)
         if path == "/status/proof" and self._make_prover is not None:
             return self._proof(self._make_prover, asked)
         if path == "/metrics" and asked.method in ("GET", "HEAD"):
@@ -246,6 +246,28 @@ class WorkerApp:
         if path == _INVOKE:
             return self._invoke(asked)
         return self._generic(asked)
+
+    def own_status(self) -> JsonObject:
+        """What this process tells of itself."""
+        return status(self.serving, self.listen_addr, draining=self.draining)
+
+    async def _status(self, asked: Request) -> Reply:
+        try:
+            revision_id = revision_of(asked.query)
+            told = with_others(self.own_status(), await self.metrics.siblings.statuses())
+            if revision_id is not None:
+                known = (
+                    self.serving.find(revision_id) is not None
+                )  # what waits on another one, nobody can answer any more
+                parked = await self._waiting.of(revision_id) if known else 0
+                shared = self._services.conversations.values.shared
+                told["waiting"] = {"revision_id": revision_id, "parked": parked, "shared": shared}
+        except InvalidArgument as error:
+            raise Refused(400, error.message, cors=False) from None
+        except (FlowFailure, OSError) as error:
+            raise Refused(503, str(error), cors=False) from None
+        body = msgspec.json.encode(told)
+        return Reply(200, body, cors=b"origin" not in asked.fields)  # for operators, not for pages of others
 
     async def _metrics(self, asked: Request) -> Reply:
         if not asked.trusted:

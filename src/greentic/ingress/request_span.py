@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Incoming
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Incoming
 from greentic.telemetry import tracing
 from greentic.telemetry.tracing import Span, Tracer
 

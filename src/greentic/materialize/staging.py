@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -66,11 +67,11 @@ class StagingArea:
         except FileNotFoundError:
             return False
         exclusive(self._fd)
-        try:
-            return os.path.samestat(os.fstat(self._fd), self.directory.lstat())
-        except FileNotFoundError:
-            os.close(self._fd)
-            return False
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._fd), self.directory.lstat()):
+                return True
+        os.close(self._fd)
+        return False
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)

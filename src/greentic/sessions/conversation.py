@@ -116,6 +116,10 @@ class Conversations:
     def clear(self, key: str) -> None:
         self.values.delete(key)
 
+    def waiting_on(self, revision_id: str) -> int:
+        """How many runs wait on a revision, whoever parked them. Looks at all keys. Raises `FlowFailure`."""
+        return self.values.count(f"{self._namespace}:{revision_id}:")
+
     # -- pins -------------------------------------------------------------------------------------------------------
 
     def pinned(self, deployment_id: str, tenant: str, identity: Identity) -> str | None:

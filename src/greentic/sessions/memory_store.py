@@ -15,7 +15,7 @@ from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, 
 class MemoryStore:
     """Values of one process."""
 
-    local = True
+    local, shared = True, False
 
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._clock = clock
@@ -37,6 +37,11 @@ class MemoryStore:
                 return None
             self._values.move_to_end(key)
             return value
+
+    def count(self, prefix: str) -> int:
+        with self._lock:
+            now = self._clock.monotonic()
+            return sum(key.startswith(prefix) and (end is None or now < end) for key, (_, end) in self._values.items())
 
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)

@@ -33,9 +33,21 @@ class Others(NamedTuple):
     answered: int = 0
 
 
+class Told(NamedTuple):
+    """What the other processes of a worker say of themselves."""
+
+    statuses: list[bytes] = []
+    silent: int = 0
+    """How many did not answer in time."""
+
+
 class Siblings(Protocol):
     async def gathered(self) -> Others:
         """The packed readings of the other processes. Raises `Conflict` or `OSError`."""
+        ...
+
+    async def statuses(self) -> Told:
+        """The statuses of the other processes, as JSON. Raises `OSError`."""
         ...
 
 
@@ -44,6 +56,9 @@ class NoSiblings:
 
     async def gathered(self) -> Others:
         return Others()
+
+    async def statuses(self) -> Told:
+        return Told()
 
 
 class Readings:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
-from greentic.ingress.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
+from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
 
 IDLE_SECONDS = 75.0
 """For the next request; longer than the 60 s that balancers keep a connection."""
