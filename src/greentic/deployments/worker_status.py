@@ -16,8 +16,9 @@ from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
+from greentic.net.addresses import shown
 from greentic.net.document import read_small
-from greentic.net.terms import terms_of
+from greentic.net.terms import Terms, terms_of
 
 S = TypeVar("S")
 
@@ -147,7 +148,16 @@ class HttpWorkers:
 
     def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
         url = f"{address.rstrip('/')}{status_path(revision_id)}"
-        return read_status(read_small(url, MAX_STATUS, self._terms), WorkerStatus, address)
+        return read_status(fetched(address, url, MAX_STATUS, self._terms), WorkerStatus, address)
+
+
+def fetched(address: str, url: str, limit: int, terms: Terms) -> bytes | None:
+    """What a worker answers at one of its addresses, if there is such a place. Raises `FetchError` that names the worker."""
+    try:
+        return read_small(url, limit, terms)
+    except FetchError as error:
+        why = error.message.removeprefix(f"download bundle reference {shown(url)}: ")
+        raise FetchError(f"{shown(address)} could not be asked: {why}", hint=error.hint) from None
 
 
 def status_path(revision_id: str | None = None) -> str:

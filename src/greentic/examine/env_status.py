@@ -66,7 +66,7 @@ def status(context: Context, payload: EnvStatusPayload, workers: Workers | None 
         try:
             told = asked.ask(address)
         except FetchError as error:
-            lines.append(_line(address, None, str(error)))
+            lines.append(_line(address, None, error.message))
             continue
         if told.env_id != env_id:
             lines.append(_line(address, told, f"it serves environment `{told.env_id}`"))

@@ -185,9 +185,8 @@ class WorkerApp:
         path = asked.path
         if asked.method == "OPTIONS":
             if path == _INVOKE:
-                raise Refused(
-                    405, "cross-origin requests are not permitted on this path", cors=False, extra=allow("POST")
-                )
+                text = "cross-origin requests are not permitted on this path"
+                raise Refused(405, text, cors=False, extra=allow("POST"))
             return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
             return Reply(200, b"ok", TEXT)
