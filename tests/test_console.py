@@ -348,6 +348,9 @@ STATUS = {
 def test_a_worker_is_told_as_it_is():
     row = live_row("http://w", decode(json.dumps(STATUS), LiveStatus))
     assert row["behind"] and row["desired"] == 3 and row["revisions"][0]["counts"]["failures"] == 1
+    others = [{"env_id": "prod", "process": "p2", "revisions": STATUS["revisions"]}]
+    several = live_row("http://w", decode(json.dumps({**STATUS, "others": others}), LiveStatus))
+    assert [(o["process"], o["revisions"][0]["counts"]["turns"]) for o in several["others"]] == [("p2", 3)]
     assert row["unavailable"] == [{"deployment_id": "D", "reason": "refused", "error": "<b>no</b>"}]
 
 

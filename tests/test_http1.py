@@ -136,6 +136,7 @@ def test_any_bytes_give_requests_or_a_refusal(data, size):
         read(data, size)
     except Refusal as refusal:
         assert refusal.code in (400, 405, 414, 431, 501) and refusal.text
+        assert bool(refusal.extra) == (refusal.code == 405)
 
 
 PIECES = st.sampled_from(

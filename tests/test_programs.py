@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,11 @@ def own_network() -> list[str]:
     return inside
 
 
-def conformance(script: str, *words: str) -> None:
+def conformance(script: str, *words: str, by: Sequence[str] = ()) -> None:
     if not (SHARED / "conformance").is_dir():
         pytest.skip("needs the recorded behaviour beside the project (../shared/conformance)")
     done = subprocess.run(
-        [*own_network(), sys.executable, str(SHARED / "conformance" / script), *words],
+        [*own_network(), sys.executable, *by, str(SHARED / "conformance" / script), *words],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -71,6 +72,7 @@ def test_the_worker_does_what_was_recorded(cases, part, tmp_path):
         "--worker",
         str(PROGRAMS / "greentic-start"),
         str(tmp_path / cases),
+        by=(str(ROOT / "tests" / "forked_gtc.py"), str(PROGRAMS / "gtc")),
     )
 
 

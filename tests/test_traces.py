@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +23,10 @@ from collector import attributes, collecting, read_json
 from conftest import PROGRAMS, Author, make_bundle, make_pack
 from greentic.activate.flow_spans import FlowSpans
 from greentic.cli.traces import sender
+from greentic.cluster.call_spans import MOST_TOLD, template
 from greentic.ground.backoff import Backoff
 from greentic.ground.errors import InvalidArgument
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import tracing
@@ -33,6 +37,7 @@ from greentic.telemetry.signals import Signal
 from greentic.telemetry.tallies import Tallies
 from greentic.telemetry.tracing import Remote, Sampling, Span, Tracer, remote_of, told_others
 from test_flow import node, to
+from test_k8s_client import ok, server, status
 from test_programs import Worker
 from waiting import until
 
@@ -147,6 +152,57 @@ def test_a_node_that_fails_ends_with_the_one_around_it(traced):
     assert [(s.attributes.get("greentic.node"), s.error) for s in traced] == [
         ("x", "failed"), ("call", None), ("last", "failed"), (None, None),
     ]  # fmt: skip
+
+
+# -- calls of an API server -----------------------------------------------------------------------------------------
+
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted-3f", "namespace": "n"}}
+
+
+def test_a_call_of_an_api_server_is_told_without_names(traced):
+    api, _ = server(ok(SECRET), status(503, "busy"), ok(SECRET), status(403, "planted-3f"), httpx2.ConnectError("CERTIFICATE_VERIFY_FAILED"))  # fmt: skip
+    with tracing.whole("verb"), ThreadPoolExecutor(1) as pool:
+        api.get(Ref("Secret", "planted-3f", "n"))
+        pool.submit(tracing.carried(api.apply), SECRET, force=False).result()
+        with pytest.raises(ApiRefused):
+            api.delete(Ref("Secret", "planted-3f", "n"), uid="u", resource_version=None)
+        with pytest.raises(ClusterUnreachable):
+            api.get(Ref("Namespace", "planted-3f", None))
+        assert pool.submit(tracing.current).result() is None, "a thread keeps nothing of it"
+    *calls, verb = traced
+    place = "/api/v1/namespaces/{namespace}/secrets/{name}"
+    assert [(s.name, s.attributes["url.template"], s.attributes.get("http.response.status_code"), s.error) for s in calls] == [
+        ("kubernetes GET", place, 200, None), ("kubernetes PATCH", place, 200, None), ("kubernetes DELETE", place, 403, "403"),
+        ("kubernetes GET", "/api/v1/namespaces/{name}", None, "ClusterUnreachable"),
+    ]  # fmt: skip
+    assert {s.parent_id for s in calls} == {verb.span_id} and b"planted" not in as_json(traced, {})
+    api, _ = server(ok(SECRET))
+    api.get(Ref("Secret", "planted-3f", "n"))
+    assert len(traced) == 5, "outside of a verb nothing is told"
+
+
+def test_the_spans_of_calls_are_bounded_and_the_others_are_counted(traced):
+    api, _ = server(*[ok(SECRET)] * (2 * MOST_TOLD + 3))
+    for more in (3, 0):
+        with tracing.whole("verb") as verb:
+            for _ in range(MOST_TOLD + more):
+                api.get(Ref("Secret", "a", "n"))
+        assert sum(s.parent_id == verb.span_id for s in traced) == MOST_TOLD
+        assert verb.attributes.get("greentic.kubernetes.calls_not_told", 0) == more
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/apis", "/apis"), ("/api/v1/namespaces", "/api/v1/namespaces"), ("/apis/apps/v1/namespaces/n/deployments", "/apis/apps/v1/namespaces/{namespace}/deployments"),
+        ("/apis/x.y/v1/namespaces/n/environments/e/status", "/apis/x.y/v1/namespaces/{namespace}/environments/{name}/status"),
+        ("/api/v1/namespaces/n/pods/p:80/proxy/status", "/api/v1/namespaces/{namespace}/pods/{name}/proxy"),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/c", "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}"),
+        ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
+    ],
+)  # fmt: skip
+def test_a_path_without_its_names(path, found):
+    assert template(path) == found
 
 
 # -- what is sent ---------------------------------------------------------------------------------------------------

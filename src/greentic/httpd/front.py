@@ -413,7 +413,9 @@ class Connection(asyncio.Protocol):
             return
         text = refusal.text.encode()
         head = self._request is not None and self._request.head.method == "HEAD"
-        self._transport.write(answer_bytes(refusal.code, _TEXT, text, self._front.date(), close=True, head=head))
+        self._transport.write(
+            answer_bytes(refusal.code, _TEXT + refusal.extra, text, self._front.date(), close=True, head=head)
+        )
         self._linger()
 
     def _linger(self) -> None:

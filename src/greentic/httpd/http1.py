@@ -60,9 +60,14 @@ Headers = list[tuple[bytes, bytes]]
 class Refusal(Exception):
     """A request that is answered with an error, and the connection closed."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, extra: Headers | None = None) -> None:
         super().__init__(text)
-        self.code, self.text = code, text
+        self.code, self.text, self.extra = code, text, extra or []
+
+
+def allow(methods: str) -> Headers:
+    """What an answer 405 carries: the methods that this place takes (RFC 9110, 15.5.6). No 405 is made without it."""
+    return [(b"allow", methods.encode())]
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -273,7 +278,7 @@ def _fields(lines: bytes) -> dict[bytes, bytes]:
 def _path(method: bytes, target: bytes, minor: bytes, fields: dict[bytes, bytes]) -> str:
     """The path of a target; the authority of an absolute one goes to `host` (rule 2)."""
     if method == b"CONNECT":
-        raise Refusal(405, "this server is no proxy")
+        raise Refusal(405, "this server is no proxy", allow("GET, HEAD, POST, OPTIONS"))
     host = fields.get(b"host")
     if host is None and minor == b"1":
         raise Refusal(400, "the request has no `Host`")

@@ -24,7 +24,7 @@ from greentic.ground.documents import JsonObject, TooDeep, parse
 from greentic.ground.errors import FlowFailure, InvalidArgument
 from greentic.ground.going import begun
 from greentic.httpd.front import Answer
-from greentic.httpd.http1 import Headers, Incoming
+from greentic.httpd.http1 import Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
@@ -230,7 +230,9 @@ class WorkerApp:
         path = asked.path
         if asked.method == "OPTIONS":
             if path == _INVOKE:
-                raise Refused(405, "cross-origin requests are not permitted on this path", cors=False)
+                raise Refused(
+                    405, "cross-origin requests are not permitted on this path", cors=False, extra=allow("POST")
+                )
             return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
             return Reply(200, b"ok", _TEXT)
@@ -279,7 +281,7 @@ class WorkerApp:
         from greentic.ingress.status_proof import BadNonce, nonce_of  # no boot waits for what few ask
 
         if asked.method != "GET":
-            raise Refused(405, "a proof is asked for with GET", cors=False)
+            raise Refused(405, "a proof is asked for with GET", cors=False, extra=allow("GET"))
         try:
             nonce = nonce_of(asked.query)
         except BadNonce as error:
@@ -299,7 +301,7 @@ class WorkerApp:
         now = unix_seconds(self._clock)
         dispatcher = self._dispatcher(activation, route)
         if asked.method != "POST":
-            raise Refused(405, "only POST is supported for the generic revision ingress")
+            raise Refused(405, "only POST is supported for the generic revision ingress", extra=allow("POST, OPTIONS"))
         if not asked.trusted and self.gate.check(asked.header(b"authorization"), route.bundle_id, now) != "pass":
             raise Refused(401, "a valid bearer token is required")
         try:
@@ -435,7 +437,7 @@ class WorkerApp:
         if not asked.trusted:
             raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
         if asked.method != "POST":
-            raise Refused(405, "worker invoke requires POST", cors=False)
+            raise Refused(405, "worker invoke requires POST", cors=False, extra=allow("POST"))
         body = asked.whole_body(cors=False)
         try:
             wanted = read_request(body)

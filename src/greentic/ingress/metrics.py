@@ -23,7 +23,7 @@ from greentic.activate.lease import Serving
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import GreenticError
 from greentic.httpd.front import Answer
-from greentic.httpd.http1 import Incoming
+from greentic.httpd.http1 import Incoming, allow
 from greentic.materialize.serving_plan import Fault
 from greentic.telemetry.counts import Snapshot
 from greentic.telemetry.families import OTHER
@@ -202,7 +202,7 @@ def scraped(metrics: Metrics) -> Callable[[Incoming, str], Answer | Coroutine[ob
         if incoming.head.path != "/metrics":
             return Answer(404, b"only /metrics is here", [_TEXT])
         if incoming.head.method not in ("GET", "HEAD"):
-            return Answer(405, b"metrics are asked for with GET", [_TEXT])
+            return Answer(405, b"metrics are asked for with GET", [_TEXT, *allow("GET, HEAD")])
         return answered(metrics, incoming.head.fields.get(b"accept"))
 
     return handler

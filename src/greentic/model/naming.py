@@ -10,6 +10,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections import Counter
+
 from greentic.ground.errors import AmbiguousName, InvalidArgument
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.ids import is_ulid, shown
@@ -22,6 +24,13 @@ _MOST_TOLD = 8
 def revision_name(revision: Revision) -> str:
     """What people call a revision."""
     return f"{revision.bundle_id}@{revision.sequence}"
+
+
+def names_of(env: Environment) -> dict[str, str]:
+    """What people call the deployments and revisions of an environment, by ULID; a deployment whose bundle has several keeps its ULID."""
+    bundles = Counter(d.bundle_id for d in env.bundles)
+    names = {d.deployment_id: d.bundle_id for d in env.bundles if bundles[d.bundle_id] == 1}
+    return names | {r.revision_id: revision_name(r) for r in env.revisions}
 
 
 def deployment_named(env: Environment, text: str, *, field: str = "deployment_id") -> str:

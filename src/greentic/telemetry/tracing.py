@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from greentic.ground.clock import CLOCK, RANDOM, random_bits
 
 Kind = Literal["internal", "server", "client"]
 Value = str | int | float | bool
+P = ParamSpec("P")
+T = TypeVar("T")
 _PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?\Z")
 _STATE = re.compile(rb"[\x20-\x7e]{1,512}\Z")
 _SAMPLED = b"13579bdf"
@@ -159,6 +161,22 @@ def end(span: Span, error: str | None = None) -> None:
 def within(name: str, **attributes: Value) -> AbstractContextManager[Span | None]:
     """Do something in a span of its own, if there is one around it. What it raises is told by its type."""
     return _held(begin(name), attributes)
+
+
+def carried(work: Callable[P, T]) -> Callable[P, T]:
+    """The same for another thread: what it does is within what is open here."""
+    here = _open.get()
+    if here is None:
+        return work
+
+    def within_it(*words: P.args, **named: P.kwargs) -> T:
+        before = _open.set(here)
+        try:
+            return work(*words, **named)
+        finally:
+            _open.reset(before)
+
+    return within_it
 
 
 def whole(name: str, **attributes: Value) -> AbstractContextManager[Span | None]:

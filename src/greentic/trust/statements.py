@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from greentic.ground.documents import compact
 from greentic.trust.dsse import (
     Envelope,
     SignatureError,
@@ -84,8 +85,8 @@ def sign_content(kind: Kind, name: str, content: object, key: SigningKey, at: st
 
 
 def canonical_sha256(content: object) -> str:
-    """The hex sha256 of a JSON value in canonical form (rule 4)."""
-    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+    """The hex sha256 of a JSON value or a document in canonical form (rule 4)."""
+    return hashlib.sha256(compact(content, sort=True)).hexdigest()
 
 
 def statement_time(envelope: object) -> str:
