@@ -19,7 +19,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
@@ -56,7 +56,7 @@ class Entry(msgspec.Struct, frozen=True):
     """When it was last used, in seconds since 1970."""
 
 
-class Obtained(msgspec.Struct, frozen=True):
+class Obtained(NamedTuple):
     """A bundle of the cache, open for reading, its digest computed from what is open."""
 
     file: BinaryIO

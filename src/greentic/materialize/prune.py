@@ -12,8 +12,7 @@ import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from greentic.distribute.bundle_cache import PARTIAL_DAYS, BundleCache
 from greentic.ground.clock import unix_seconds
@@ -30,7 +29,7 @@ from greentic.store.recovery import remove_revision
 from greentic.wasm import compiled_files
 
 
-class Caches(msgspec.Struct, frozen=True):
+class Caches(NamedTuple):
     """What all environments of a user share, and how large it may be."""
 
     bundles: BundleCache | None

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
-from typing import BinaryIO, Protocol
-
-import msgspec
+from typing import BinaryIO, NamedTuple, Protocol
 
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import Fetched, FetchLimits, fetch_into
@@ -63,7 +61,7 @@ class Events(Protocol):
         ...
 
 
-class Means(msgspec.Struct, frozen=True):
+class Means(NamedTuple):
     """How bundles come to this worker."""
 
     store: EnvironmentStore
@@ -75,7 +73,7 @@ class Means(msgspec.Struct, frozen=True):
     """How servers are asked. Where none may be, what is not in the cache is not to be had."""
 
 
-class Obtained(msgspec.Struct, frozen=True):
+class Obtained(NamedTuple):
     """What pulling brought."""
 
     packs: Mapping[str, tuple[LocatedPack, ...]]
