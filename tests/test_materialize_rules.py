@@ -23,7 +23,7 @@ from greentic.bundle.squashfs_writer import BLOCK_SIZE, write_image
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import Fetched, FetchLimits
 from greentic.ground.disk import RealDisk
-from greentic.ground.documents import replace
+from greentic.ground.documents import from_json, replace
 from greentic.ground.errors import (
     BootError,
     Conflict,
@@ -234,7 +234,7 @@ class Kernel:
         self.ruleset = -1
 
     def syscall(self, number: int, *words: Any) -> int:
-        if number == self.refuses:
+        if number == self.refuses and words[0] is not None:
             ctypes.set_errno(1)
             return -1
         if number == 444 and words[0] is None:
@@ -289,7 +289,7 @@ def test_what_the_kernel_refuses_is_told(refuses: int, tmp_path: Path, monkeypat
     kernel, before = Kernel(4, refuses), descriptors()
     monkeypatch.setattr(sandbox, "_libc", kernel)
     told = sandbox.restrict_writes([tmp_path])
-    assert ("not available" if refuses == 444 else "refused") in told and descriptors() == before
+    assert told.startswith("landlock: refused (") and descriptors() == before
     assert 446 not in kernel.calls and kernel.allowed.get("/dev/null", 0) == (0 if refuses in (444, 445) else 0x4002)
 
 
@@ -531,6 +531,7 @@ def test_a_bundle_is_staged_with_its_lock_its_versions_and_its_configurations(tm
     with (tmp_path / "b.gtbundle").open("rb") as file, pin(file) as verified, area(tmp_path) as built, elsewhere:
         built.fill(verified, env_id="other", bundle_id="bot", shown_as="b")
     with (tmp_path / "b.gtbundle").open("rb") as file, pin(file) as verified, area(tmp_path) as built:
+        built.adopt(tmp_path / "b.gtbundle", file)
         staged = built.fill(verified, env_id="local", bundle_id="bot", shown_as="b")
         staging.place(built, paths, disk)
     assert staged.versions == {"a": "1.0.0"} and staged.digest == file_digest(tmp_path / "b.gtbundle")
@@ -540,6 +541,21 @@ def test_a_bundle_is_staged_with_its_lock_its_versions_and_its_configurations(tm
     assert staged.config_refs == [f"revisions/{REV}/pack-configs/{name}.json" for name in ("a", "b")]
     assert [read_pack_config(paths, ref, REV).non_secret for ref in staged.config_refs] == [{"of": "a"}, {"of": "b"}]
     assert read_lock(paths, f"revisions/{REV}/pack-list.lock", REV) == staged.lock
+    told = revision(
+        env_id="local", bundle_digest=staged.digest, pack_config_refs=staged.config_refs,
+        pack_list=[{"pack_id": p.pack_id, "version": "1.0.0", "digest": p.digest} for p in staged.lock.packs],
+    )  # fmt: skip
+    one = from_json(Revision, told)
+    assert [p.pack_id for p in verified_packs(paths, one)] == ["a", "b", "c"]
+    with pytest.raises(RevisionFault, match="records other pack configurations"):
+        verified_packs(paths, replace(one, pack_config_refs=staged.config_refs[:1]))
+    second = paths.ref(staged.config_refs[1])
+    second.write_bytes(second.read_bytes().replace(b'"of": "b"', b'"of": "z"'))
+    with pytest.raises(RevisionFault, match=r"b.json` is not the configuration that the pinned bundle carries"):
+        verified_packs(paths, one)
+    (paths.revision(REV) / "bundle.gtbundle").write_bytes(b"another")
+    with pytest.raises(RevisionFault, match="cannot be compared"):
+        verified_packs(paths, one)
     (tmp_path / "no").write_bytes(b"no bundle")
     wrong = pytest.raises(MalformedArtifact, match="extract bundle `shown`: ")
     with (tmp_path / "no").open("rb") as file, pin(file) as verified, area(tmp_path) as built, wrong:

@@ -478,6 +478,7 @@ def test_the_status_tells_what_is_served_and_what_is_not(app):
     first, second = serving.activation.revisions.values()
     with serving.lease(first, control=True) as lease:
         lease.failure = "flow"
+    serving.of(second.revision_id).ended(0.12345678, None)
     fault = Fault("unreachable", REV, BootError("away"))
     pulled = second._replace(source="https://user:word@a.test/b")
     serving.activation = serving.activation._replace(
@@ -513,7 +514,11 @@ def test_the_status_tells_what_is_served_and_what_is_not(app):
         {"flow": 1},
         round(seconds, 6),
     )
-    assert one["control"]["turns"] == 1 and two["control"] is None and two["counts"]["turns"] == 0
+    assert (
+        one["control"]["turns"] == 1
+        and two["control"] is None
+        and (two["counts"]["turns"], two["counts"]["seconds"]) == (1, 0.123457)
+    )
     assert sum(one["counts"]["latency"]["counts"]) == 1 and (one["counts"]["in_flight"], one["counts"]["parked"]) == (
         0,
         0,
