@@ -61,7 +61,8 @@ LANES = {
         "test_delivery.py",
     ],
     "activate": ["test_activate_rules.py", "test_dispatch.py", "test_activate.py", "test_follow.py"],
-    "ingress": ["test_ingress_rules.py", "test_front.py", "test_http1.py", "test_activate.py", "test_serve.py"],
+    "httpd": ["test_http1.py", "test_front.py", "test_ingress_rules.py"],
+    "ingress": ["test_ingress_rules.py", "test_activate.py", "test_serve.py"],
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""

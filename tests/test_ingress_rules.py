@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greentic.ground.errors import BootError
+from greentic.httpd.front import Answer, Front, Places, places
+from greentic.httpd.http1 import Incoming, Refusal, read_head
 from greentic.ingress import access_log, request_span, steps
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, IngressToken, load_tokens
-from greentic.ingress.front import Answer, Front, Places, places
-from greentic.ingress.http1 import Incoming, Refusal, read_head
 from greentic.ingress.identity import MAX_NAME, SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
 from greentic.ingress.invoke import InvalidRequest, WorkerRequest, read_request, response
 from greentic.ingress.steps import MAX_LINES, MAX_STEPS, MAX_VALUE, SHOWN, Steps
@@ -141,8 +141,8 @@ def test_a_connection_that_may_go_makes_a_full_place() -> None:
 def test_a_date_is_made_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     now = [10]
-    monkeypatch.setattr("greentic.ingress.front.unix_seconds", lambda: now[0])
-    monkeypatch.setattr("greentic.ingress.front.http_date", lambda at: made.append(at) or str(at).encode())
+    monkeypatch.setattr("greentic.httpd.front.unix_seconds", lambda: now[0])
+    monkeypatch.setattr("greentic.httpd.front.http_date", lambda at: made.append(at) or str(at).encode())
     front = Front(cast("Any", None), Places(1, 1), lambda path: False)
     assert [front.date() for _ in range(3)] == [b"10"] * 3 and made == [10]
     now[0] = 11

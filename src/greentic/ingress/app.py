@@ -7,7 +7,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,15 +20,15 @@ from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
 from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
-from greentic.ground.documents import TooDeep, parse
-from greentic.ground.errors import FlowFailure
+from greentic.ground.documents import JsonObject, TooDeep, parse
+from greentic.ground.errors import FlowFailure, InvalidArgument
 from greentic.ground.going import begun
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Headers, Incoming
 from greentic.ingress.identity import (
     SESSION_BYTES,
     SESSION_COOKIE,
@@ -39,16 +39,17 @@ from greentic.ingress.identity import (
 )
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
 from greentic.ingress.metrics import Metrics, answered
-from greentic.ingress.status import status
+from greentic.ingress.status import revision_of, status, with_others
 from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
+from greentic.sessions.waiting_counts import WaitingCounts
 from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
 from greentic.telemetry.tallies import TALLIES
-from greentic.telemetry.tracing import Tracer
+from greentic.telemetry.tracing import Span
 
 if TYPE_CHECKING:
     from greentic.ingress.status_proof import Prover
@@ -81,7 +82,7 @@ class Refused(Exception):
         self.code, self.text, self.cors, self.extra = code, text, cors, extra or []
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """An answer before it is dressed for the wire."""
 
     code: int
@@ -93,14 +94,14 @@ class Reply(NamedTuple):
     """Which answered, if one did."""
 
 
-class Served(NamedTuple):
+class Served(msgspec.Struct, frozen=True):
     """A turn, and the revision that took it."""
 
     revision: ActiveRevision
     turn: Turn
 
 
-class Picked(NamedTuple):
+class Picked(msgspec.Struct, frozen=True):
     """The revision of a request."""
 
     revision: ActiveRevision
@@ -110,7 +111,7 @@ class Picked(NamedTuple):
     """Whether its turn counts in the control slice of a ramp, too."""
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """What the application looks at."""
 
     method: str
@@ -160,6 +161,7 @@ class WorkerApp:
         self.peers = peers
         self._codes: dict[int, int] = {}
         self.metrics = Metrics(serving, self.live)
+        self._waiting = WaitingCounts(services.conversations, services.clock)
 
     def live(self) -> Iterator[Row]:
         """What only this process knows: answers by code, and turns that wait for a place."""
@@ -172,16 +174,16 @@ class WorkerApp:
         """Answer a request, at once where that is possible."""
         name = request_id.begin(incoming.head.fields.get(request_id.FIELD))
         tracer = tracing.installed()
-        if tracer is None and not self._access_log:
+        span = None if tracer is None else request_span.begun(tracer, incoming, name)
+        if span is None and not self._access_log:
             return self._handled(incoming, peer, name)
-        return self._watched(incoming, peer, name, tracer)
+        return self._watched(incoming, peer, name, span)
 
     def _watched(
-        self, incoming: Incoming, peer: str, name: bytes, tracer: Tracer | None
+        self, incoming: Incoming, peer: str, name: bytes, span: Span | None
     ) -> Answer | Coroutine[object, object, Answer]:
         """The same for a request that is told in the access log, or traced."""
         access = Access(self._log, peer, incoming, CLOCK.monotonic()) if self._access_log else None
-        span = None if tracer is None else request_span.begun(tracer, incoming, name)
         answer = self._handled(incoming, peer, name)
         if isinstance(answer, Answer):
             if span is not None:
@@ -228,15 +230,16 @@ class WorkerApp:
         path = asked.path
         if asked.method == "OPTIONS":
             if path == _INVOKE:
-                raise Refused(405, "cross-origin requests are not permitted on this path", cors=False)
+                raise Refused(
+                    405, "cross-origin requests are not permitted on this path", cors=False, extra=allow("POST")
+                )
             return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
             return Reply(200, b"ok", _TEXT)
         if path in _READY:
             return Reply(503, b"draining", _TEXT) if self.draining else Reply(200, b"ok", _TEXT)
         if path == "/status":
-            told = msgspec.json.encode(status(self.serving, self.listen_addr, draining=self.draining))
-            return Reply(200, told, cors=b"origin" not in asked.fields)  # for operators, not for pages of others
+            return self._status(asked)
         if path == "/status/proof" and self._make_prover is not None:
             return self._proof(self._make_prover, asked)
         if path == "/metrics" and asked.method in ("GET", "HEAD"):
@@ -244,6 +247,28 @@ class WorkerApp:
         if path == _INVOKE:
             return self._invoke(asked)
         return self._generic(asked)
+
+    def own_status(self) -> JsonObject:
+        """What this process tells of itself."""
+        return status(self.serving, self.listen_addr, draining=self.draining)
+
+    async def _status(self, asked: Request) -> Reply:
+        try:
+            revision_id = revision_of(asked.query)
+            told = with_others(self.own_status(), await self.metrics.siblings.statuses())
+            if revision_id is not None:
+                known = (
+                    self.serving.find(revision_id) is not None
+                )  # what waits on another one, nobody can answer any more
+                parked = await self._waiting.of(revision_id) if known else 0
+                shared = self._services.conversations.values.shared
+                told["waiting"] = {"revision_id": revision_id, "parked": parked, "shared": shared}
+        except InvalidArgument as error:
+            raise Refused(400, error.message, cors=False) from None
+        except (FlowFailure, OSError) as error:
+            raise Refused(503, str(error), cors=False) from None
+        body = msgspec.json.encode(told)
+        return Reply(200, body, cors=b"origin" not in asked.fields)  # for operators, not for pages of others
 
     async def _metrics(self, asked: Request) -> Reply:
         if not asked.trusted:
@@ -256,7 +281,7 @@ class WorkerApp:
         from greentic.ingress.status_proof import BadNonce, nonce_of  # no boot waits for what few ask
 
         if asked.method != "GET":
-            raise Refused(405, "a proof is asked for with GET", cors=False)
+            raise Refused(405, "a proof is asked for with GET", cors=False, extra=allow("GET"))
         try:
             nonce = nonce_of(asked.query)
         except BadNonce as error:
@@ -276,7 +301,7 @@ class WorkerApp:
         now = unix_seconds(self._clock)
         dispatcher = self._dispatcher(activation, route)
         if asked.method != "POST":
-            raise Refused(405, "only POST is supported for the generic revision ingress")
+            raise Refused(405, "only POST is supported for the generic revision ingress", extra=allow("POST, OPTIONS"))
         if not asked.trusted and self.gate.check(asked.header(b"authorization"), route.bundle_id, now) != "pass":
             raise Refused(401, "a valid bearer token is required")
         try:
@@ -412,7 +437,7 @@ class WorkerApp:
         if not asked.trusted:
             raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
         if asked.method != "POST":
-            raise Refused(405, "worker invoke requires POST", cors=False)
+            raise Refused(405, "worker invoke requires POST", cors=False, extra=allow("POST"))
         body = asked.whole_body(cors=False)
         try:
             wanted = read_request(body)
