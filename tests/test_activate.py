@@ -344,6 +344,12 @@ def test_a_component_answers_a_turn(tmp_path):
     assert run_pack(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}), {"text": "hi"}).output == {"text": "hi"}
 
 
+def test_a_flow_without_nodes_fails_and_waits_for_nobody(tmp_path):
+    found = run_pack(tmp_path, make_pack("p", {"main": {"nodes": []}}), {"text": "hi"})
+    assert found.parked is False and found.failed == "flow main has no start node"
+    assert found.output["metadata"]["error_message"] == found.failed
+
+
 @pytest.mark.parametrize("kind", ["memory", "directory"])
 def test_conversations_wait_for_their_own_caller(tmp_path, kind):
     values = MemoryStore() if kind == "memory" else DirectoryStore(tmp_path / "sessions")

@@ -15,13 +15,15 @@ from typing import Any, cast
 
 import pytest
 
-from conftest import Author
+from conftest import Author, make_pack
+from greentic.author.bundle_build import build_bundle
 from greentic.bundle import contents as bundle
+from greentic.bundle.squashfs_reader import SquashImage
 from greentic.bundle.squashfs_writer import BLOCK_SIZE, write_image
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import Fetched, FetchLimits
 from greentic.ground.disk import RealDisk
-from greentic.ground.documents import replace
+from greentic.ground.documents import from_json, replace
 from greentic.ground.errors import (
     BootError,
     Conflict,
@@ -29,20 +31,23 @@ from greentic.ground.errors import (
     FetchError,
     InvalidArgument,
     IoError,
+    MalformedArtifact,
     NotFound,
     UntrustedBundle,
 )
 from greentic.ground.least_used import Item
 from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree
-from greentic.materialize.placed import RevisionFault, verified_packs
-from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN, Memory, Seen, memory_of
+from greentic.materialize.placed import RevisionFault, file_digest, read_lock, read_pack_config, verified_packs
+from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN, Memory, Recalled, Seen, memory_of
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_revisions, plan
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
 from greentic.materialize.staging import StagingArea, copy_private
+from greentic.materialize.trusted import Believed, believed_list, examine
 from greentic.materialize.unpack import unpack
-from greentic.model.environment import Retention, Revision
+from greentic.model.delivery import Delivery, SignaturePolicy, with_delivery
+from greentic.model.environment import HostConfig, Retention, Revision, Revocation, new_environment
 from greentic.net.terms import Terms
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
@@ -50,8 +55,10 @@ from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
 from greentic.trust.gate import pin
+from greentic.trust.keys import public_pem
 from simulators import CountingRandom, FakeClock, FullDisk
 from test_model_rules import REV, REV2, REV3, deployment, env, revision, split
+from test_trust_policy import KEY, NOW, OTHER, listed
 
 HEX = hashlib.sha256(b"x").hexdigest()
 
@@ -227,7 +234,7 @@ class Kernel:
         self.ruleset = -1
 
     def syscall(self, number: int, *words: Any) -> int:
-        if number == self.refuses:
+        if number == self.refuses and words[0] is not None:
             ctypes.set_errno(1)
             return -1
         if number == 444 and words[0] is None:
@@ -282,7 +289,7 @@ def test_what_the_kernel_refuses_is_told(refuses: int, tmp_path: Path, monkeypat
     kernel, before = Kernel(4, refuses), descriptors()
     monkeypatch.setattr(sandbox, "_libc", kernel)
     told = sandbox.restrict_writes([tmp_path])
-    assert ("not available" if refuses == 444 else "refused") in told and descriptors() == before
+    assert told.startswith("landlock: refused (") and descriptors() == before
     assert 446 not in kernel.calls and kernel.allowed.get("/dev/null", 0) == (0 if refuses in (444, 445) else 0x4002)
 
 
@@ -398,6 +405,13 @@ def test_the_digest_of_a_tree_can_be_computed_by_anybody(tmp_path: Path, monkeyp
         tree._digest(root / "l")  # one that became a link meanwhile is not followed
 
 
+def test_a_seed_is_on_stable_storage_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(seed, "replace_file", lambda path, data, mode, *, durable=False: asked.append(durable))
+    place_seed(seed.Seed(((Path("a"), b"1"), (Path("b"), b"2"))), tmp_path / "env")
+    assert asked == [True, True]
+
+
 # -- unpacking and staging ------------------------------------------------------------------------------------------
 
 
@@ -435,6 +449,29 @@ def test_an_image_is_unpacked_as_it_was_laid_out(tmp_path: Path) -> None:
     assert (modes["program"], modes["tail"], modes["d"], modes["stored.gtpack"]) == (0o755, 0o644, 0o755, 0o644)
 
 
+def test_a_fragment_that_files_share_is_inflated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, noise = tmp_path / "in", chance.Random(3).randbytes
+    source.mkdir()
+    files = {f"{n:02}": noise((n % 2) * BLOCK_SIZE + 40_000 + n) for n in range(10)}
+    for name, data in files.items():
+        (source / name).write_bytes(data)
+    read: list[int] = []
+    real = SquashImage.fragment_data
+    monkeypatch.setattr(
+        SquashImage, "fragment_data", lambda self, block: (read.append(block.start), real(self, block))[1]
+    )
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "image").open("w+b") as image:
+        write_image(source, image)
+        image.flush()
+        with pin(image) as verified:
+            contents_ = bundle.listed(verified)
+            unpack(contents_, tmp_path / "out")
+    fragments = {block.start for entry in contents_.entries for block in entry.blocks if block.inflated}
+    assert sorted(read) == sorted(fragments) and len(fragments) > 2
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == files
+
+
 def area(tmp_path: Path) -> StagingArea:
     return StagingArea(EnvPaths(tmp_path / "env"), RealDisk(), REV, "00")
 
@@ -468,6 +505,89 @@ def test_a_staging_directory_that_was_swept_before_it_was_locked_is_made_again(
     with built:
         assert len(locked) == 2 and built.directory.is_dir() and descriptors() == before + 1
     assert descriptors() == before
+
+
+def test_a_bundle_is_staged_with_its_lock_its_versions_and_its_configurations(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    configs = source / "state" / "pack-configs"
+    configs.mkdir(parents=True)
+    (source / "packs").mkdir()
+    (source / "bundle.yaml").write_text("bundle_id: bot\n")
+    packs = {"a": make_pack("a", {}), "b": make_pack("b", {}, version="two"), "c": b"loads never"}
+    for name, data in packs.items():
+        (source / "packs" / f"{name}.gtpack").write_bytes(data)
+    for name in ("a", "b"):
+        told = {
+            "schema": "greentic.pack-config-input.v1",
+            "pack_id": name,
+            "env_id": "local",
+            "bundle_id": "bot",
+            "non_secret": {"of": name},
+        }
+        (configs / f"{name}.json").write_text(json.dumps(told))
+    build_bundle(source, tmp_path / "b.gtbundle")
+    paths, disk = EnvPaths(tmp_path / "env"), RealDisk()
+    elsewhere = pytest.raises(InvalidArgument, match="env_id `local` does not match")
+    with (tmp_path / "b.gtbundle").open("rb") as file, pin(file) as verified, area(tmp_path) as built, elsewhere:
+        built.fill(verified, env_id="other", bundle_id="bot", shown_as="b")
+    with (tmp_path / "b.gtbundle").open("rb") as file, pin(file) as verified, area(tmp_path) as built:
+        built.adopt(tmp_path / "b.gtbundle", file)
+        staged = built.fill(verified, env_id="local", bundle_id="bot", shown_as="b")
+        staging.place(built, paths, disk)
+    assert staged.versions == {"a": "1.0.0"} and staged.digest == file_digest(tmp_path / "b.gtbundle")
+    assert [(p.pack_id, p.digest) for p in staged.lock.packs] == [
+        (name, f"sha256:{hashlib.sha256(data).hexdigest()}") for name, data in packs.items()
+    ]
+    assert staged.config_refs == [f"revisions/{REV}/pack-configs/{name}.json" for name in ("a", "b")]
+    assert [read_pack_config(paths, ref, REV).non_secret for ref in staged.config_refs] == [{"of": "a"}, {"of": "b"}]
+    assert read_lock(paths, f"revisions/{REV}/pack-list.lock", REV) == staged.lock
+    told = revision(
+        env_id="local", bundle_digest=staged.digest, pack_config_refs=staged.config_refs,
+        pack_list=[{"pack_id": p.pack_id, "version": "1.0.0", "digest": p.digest} for p in staged.lock.packs],
+    )  # fmt: skip
+    one = from_json(Revision, told)
+    assert [p.pack_id for p in verified_packs(paths, one)] == ["a", "b", "c"]
+    with pytest.raises(RevisionFault, match="records other pack configurations"):
+        verified_packs(paths, replace(one, pack_config_refs=staged.config_refs[:1]))
+    second = paths.ref(staged.config_refs[1])
+    second.write_bytes(second.read_bytes().replace(b'"of": "b"', b'"of": "z"'))
+    with pytest.raises(RevisionFault, match=r"b.json` is not the configuration that the pinned bundle carries"):
+        verified_packs(paths, one)
+    (paths.revision(REV) / "bundle.gtbundle").write_bytes(b"another")
+    with pytest.raises(RevisionFault, match="cannot be compared"):
+        verified_packs(paths, one)
+    (tmp_path / "no").write_bytes(b"no bundle")
+    wrong = pytest.raises(MalformedArtifact, match="extract bundle `shown`: ")
+    with (tmp_path / "no").open("rb") as file, pin(file) as verified, area(tmp_path) as built, wrong:
+        built.fill(verified, env_id="local", bundle_id="bot", shown_as="shown")
+
+
+@pytest.mark.parametrize("dies", ["rename", "sync", None])
+def test_a_revision_that_was_there_comes_back_if_the_new_one_cannot_be_placed(dies: str | None, tmp_path: Path) -> None:
+    paths = EnvPaths(tmp_path / "env")
+
+    class Full(RealDisk):
+        def rename(self, source: Path, target: Path) -> None:
+            if dies == "rename" and target == paths.revision(REV) and "staging" in source.name:
+                raise OSError(28, "No space left on device")
+            super().rename(source, target)
+
+        def sync_directory(self, path: Path) -> None:
+            if dies == "sync":
+                raise OSError(5, "Input/output error")
+            super().sync_directory(path)
+
+    paths.revision(REV).mkdir(parents=True)
+    (paths.revision(REV) / "old").touch()
+    with area(tmp_path) as built:
+        (built.directory / "new").touch()
+        if dies is None:
+            staging.place(built, paths, Full())
+        else:
+            with pytest.raises(OSError, match="No space|Input"):
+                staging.place(built, paths, Full())
+    assert [p.name for p in paths.revision(REV).iterdir()] == ["old" if dies == "rename" else "new"]
+    assert sorted(p.name for p in paths.revisions.iterdir()) == [REV, *([f"{REV}.bak"] if dies == "sync" else [])]
 
 
 @pytest.mark.parametrize("size", [0, 5, (1 << 20) + 3])
@@ -519,6 +639,93 @@ def test_the_newest_of_each_number_counts_and_a_damaged_copy_is_told(tmp_path: P
     (tmp_path / "b" / SEEN).unlink()
     with pytest.raises(UntrustedBundle, match="cannot be read"):
         memory.recall()
+
+
+# -- what is believed -----------------------------------------------------------------------------------------------
+
+
+def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tuple[bytes, ...] = (), offered: bytes | None = None, now: int = NOW) -> Believed:  # fmt: skip
+    """Which list is believed of those that are published, kept and offered."""
+    place = Path(os.environ["HOME"]) / "published"
+    place.unlink(missing_ok=True)
+    if published is not None:
+        place.write_bytes(published)
+    recalled = Recalled(Seen(0, seen), tuple((Path(f"/kept/{n}"), data) for n, data in enumerate(kept)), ())
+    asked = Revocation(required=required, list_ref=f"file://{place}")
+    return believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, offered=offered)
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_the_newest_list_that_is_believed_holds(required: bool) -> None:
+    for published, seen, kept, offered, version, told in (
+        (5, 0, (), None, 5, 0), (5, 5, (), None, 5, 0), (5, 4, (4,), None, 5, 0), (3, 4, (4,), None, 4, 1), (None, 4, (4,), None, 4, 1),
+        (5, 4, (4, 4), 9, 9, 1), (5, 0, (), 3, 5, 0), (1, 0, (), None, 1, 0), (5, 6, (6,), None, 6, 1),
+    ):  # fmt: skip
+        found = believed(
+            None if published is None else listed(published), required=required, seen=seen,
+            kept=tuple(map(listed, kept)), offered=None if offered is None else listed(offered),
+        )  # fmt: skip
+        assert found.revoked is not None and (found.revoked.version, len(found.warnings)) == (version, told)
+        assert found.data == listed(version)
+
+
+@pytest.mark.parametrize("seen", [0, 3])
+@pytest.mark.parametrize("published", [None, 0, -1, 2])
+def test_without_a_list_that_is_believed_only_who_needs_none_goes_on(published: int | None, seen: int) -> None:
+    data = None if published is None else listed(published, key=KEY if published < 1 else OTHER)
+    if seen:
+        with pytest.raises(UntrustedBundle, match="of version 3 was seen, and is gone"):
+            believed(data, required=False, seen=seen)
+    else:
+        found = believed(data, required=False)
+        assert (found.revoked, found.data, len(found.warnings)) == (None, None, 1) and "is not used" in found.warnings[
+            0
+        ]
+    with pytest.raises(UntrustedBundle, match="a revocation list is required"):
+        believed(data, required=True, seen=seen)
+
+
+def test_a_list_that_has_ended_still_revokes_but_is_none_that_is_required() -> None:
+    for now, over in ((2 * NOW - 1, False), (2 * NOW, True)):
+        found = believed(listed(1), required=False, now=now)
+        assert found.revoked is not None and ["has ended" in told for told in found.warnings] == [True] * over
+        if over:
+            with pytest.raises(UntrustedBundle, match="is required: it was good until"):
+                believed(listed(1), required=True, now=now)
+        else:
+            assert believed(listed(1), required=True, now=now).warnings == ()
+    stolen = believed(listed(2, key=OTHER), required=False, kept=(listed(1, OTHER.key_id),))
+    assert stolen.revoked is not None and stolen.revoked.version == 1
+    recalled = Recalled(Seen(), (), ())
+    assert believed_list(Revocation(), {}, recalled, NOW) == Believed()
+    with pytest.raises(UntrustedBundle, match="does not say where"):
+        believed_list(Revocation(required=True), {}, recalled, NOW)
+
+
+def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
+    keys = {KEY.key_id: public_pem(KEY.public)}
+    memory, clock = Memory((tmp_path / "a",)), FakeClock(NOW * 10**9)
+    for mode, carried, good in (("require", {}, False), ("require", keys, True), ("warn", {}, True)):
+        told = Delivery(generation=3, keys=carried, signatures=SignaturePolicy(mode=mode))
+        document = with_delivery(new_environment("local", "x", HostConfig(env_id="local")), told)
+        if good:
+            found = examine(document, memory, None, allow_rollback=False, clock=clock)
+            assert found.seen == Seen(3, 0) and (found.trusted.anchored, found.listed) == (False, None)
+        else:
+            with pytest.raises(BootError, match="trust in environment `local`") as error:
+                examine(document, memory, None, allow_rollback=False, clock=clock)
+            assert isinstance(error.value.__cause__, UntrustedBundle)
+    swapped = {KEY.key_id: public_pem(OTHER.public)}
+    for carried in (swapped, {KEY.key_id: "no key"}):
+        with pytest.raises(BootError):
+            examine(
+                with_delivery(document, Delivery(generation=3, keys=carried)),
+                memory,
+                None,
+                allow_rollback=False,
+                clock=clock,
+            )
+    assert not (tmp_path / "a").exists()
 
 
 # -- what may go ----------------------------------------------------------------------------------------------------

@@ -23,16 +23,20 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_plain
 
 from conftest import Author, make_bundle, need
-from greentic.ground.errors import BootError
+from greentic.ground.errors import BootError, Conflict
 from greentic.ground.optional import forget, lacking
-from greentic.ingress.metrics import Metrics
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Incoming, read_head
+from greentic.ingress import metrics as told_by_metrics
+from greentic.ingress.metrics import Metrics, answered
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS, Counts
 from greentic.telemetry.exposition import MAX_VALUE, OPEN, PLAIN, chosen, text
 from greentic.telemetry.families import FAMILIES, OTHER
-from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, Told, packed, unpacked
+from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Others, Readings, Row, Told, packed, unpacked
 from greentic.telemetry.siblings import SharedReadings, fold, leave_first
+from greentic.telemetry.signals import METRICS
 from greentic.telemetry.tallies import Tallies
 from greentic.worker import settings
 from storm import made_pack
@@ -213,6 +217,124 @@ def test_a_large_page_is_written_in_pieces():
         return turns
 
     assert asyncio.run(page()) > 10
+
+
+def by_name(metrics: Metrics) -> dict[str, dict[tuple[str, ...], list[float]]]:
+    found: dict[str, dict[tuple[str, ...], list[float]]] = {}
+    for name, labels, numbers in metrics.rows():
+        found.setdefault(name, {})[tuple(labels)] = list(numbers)
+    return found
+
+
+def test_a_name_is_given_once_and_only_as_long_as_there_are_some():
+    served = serving(3)
+    metrics = Metrics(served, list, tallies=Tallies(), most=1)
+    assert set(by_name(metrics)["greentic_turns"]) == {("d0", "b0", "r0"), (OTHER,) * 3}
+    served.counts["late"] = Counts()  # a revision that neither serves nor drains is counted, too
+    assert set(by_name(metrics)["greentic_turns"]) == {("d0", "b0", "r0"), (OTHER,) * 3}
+    for gone in ("r0", "late"):
+        served.activation.revisions.pop(gone, None)
+        del served.counts[gone]
+    assert set(by_name(metrics)["greentic_turns"]) == {(OTHER,) * 3}, "who never had one gets none"
+    served.activation.revisions["new"] = SimpleNamespace(revision_id="new", deployment_id="d0", bundle_id="b0")
+    served.counts["new"] = Counts()
+    assert set(by_name(metrics)["greentic_turns"]) == {("d0", "b0", "new"), (OTHER,) * 3}
+    drains = SimpleNamespace(revision=SimpleNamespace(revision_id="old", deployment_id="d9", bundle_id="b9"))
+    served.draining["old"], served.counts["old"] = drains, Counts()
+    assert ("d9", "b9", "old") in by_name(Metrics(served, list, tallies=Tallies()))["greentic_turns"]
+
+
+def test_what_a_worker_counted_is_told_as_it_is():
+    served, tallies = serving(2), Tallies()
+    tallies.add("greentic_pulls", ("source",), 3)
+    served.swaps, served.process = 4, "77.1790000000123456789"
+    served.following = {"desired": {"generation": 9}, "serving": {"generation": 8}, "error": "away"}
+    served.activation.dispatchers["d0"].weights["r1"] = 10_000
+    served.activation.unavailable = {"d7": SimpleNamespace(why="digest"), "d8": SimpleNamespace(why="refused")}
+    one = served.counts["r0"]
+    one.ended(0.003, "gone")
+    one.waits(2)
+    one.waits(-1)
+    one.in_flight = 5
+    found = by_name(Metrics(served, lambda: [("greentic_draining", (), [1.0])], tallies=tallies))
+    r0, r1 = ("d0", "b0", "r0"), ("d0", "b0", "r1")
+    assert found["greentic_revision_weight_ratio"] == {r0: [0.5], r1: [1.0]}
+    assert (found["greentic_turns"][r0], found["greentic_turns"][r1]) == ([2], [1])
+    assert [found["greentic_turn_failures"][(*r0, kind)] for kind in ("flow", "no_flow", "gone")] == [[0], [0], [1]]
+    assert found["greentic_turn_duration_seconds"][r0][-1] == 0.006 and found["greentic_turns_in_flight"][r0] == [5]
+    assert found["greentic_conversations_parked"][r0] == [2] and found["greentic_conversations_resumed"][r0] == [1]
+    assert (found["greentic_swaps"], found["greentic_pulls"], found["greentic_draining"]) == (
+        {(): [4]},
+        {("source",): [3]},
+        {(): [1.0]},
+    )
+    assert (found["greentic_generation_desired"], found["greentic_generation_serving"]) == ({(): [9.0]}, {(): [8.0]})
+    assert found["greentic_following_failed"] == {(): [1.0]} and found["process_start_time_seconds"] == {
+        (): [1_790_000_000.1234567]
+    }
+    assert {k[0]: v for k, v in found["greentic_deployments_unavailable"].items()} == {
+        "refused": [1], "absent": [0], "unreachable": [0], "broken": [0], "digest": [1],
+    }  # fmt: skip
+    (held,), (used,) = found["process_resident_memory_bytes"][()], found["process_cpu_seconds"][()]
+    assert 1 << 20 < held < 1 << 40 and 0 < used < 1e6
+    served.following = {"desired": {"generation": None}, "error": None}
+    found = by_name(Metrics(served, list, tallies=tallies))
+    assert "greentic_generation_desired" not in found and found["greentic_following_failed"] == {(): [0.0]}
+
+
+def test_all_processes_are_told_together_or_why_not():
+    class Two:
+        wrong: Exception | None = None
+
+        async def gathered(self) -> Others:
+            if self.wrong is not None:
+                raise self.wrong
+            return Others(
+                [b"".join(packed([("greentic_swaps", (), [5])]))],
+                [b"".join(packed([("greentic_pulls", ("source",), [7])]))],
+                2,
+            )
+
+    tallies, siblings = Tallies(), Two()
+    tallies.add("greentic_pulls", ("source",), 3)
+    metrics = Metrics(serving(1), list, tallies=tallies)
+    frames = asyncio.run(metrics.packed())
+    assert [row for frame in unpacked(b"".join(frames)) for row in frame if row[0] == "greentic_pulls"] == [
+        ("greentic_pulls", ("source",), [3])
+    ]
+    alone = values(asyncio.run(metrics.page(None))[1].decode())
+    assert alone["greentic_processes"] == {(): 1} and alone["greentic_swaps_total"] == {(): 0}
+    metrics.siblings = siblings
+    METRICS.failed("before")
+    answer = asyncio.run(answered(metrics, b"text/plain"))
+    page = values(bytes(answer.body).decode())
+    assert (page["greentic_processes"], page["greentic_swaps_total"], page["greentic_pulls_total"]) == (
+        {(): 3},
+        {(): 5},
+        {("source",): 10},
+    )
+    arrived = METRICS.told()
+    assert answer.code == 200 and str(arrived["last_ok_at"]) > str(arrived["last_error_at"])
+    for wrong in (Conflict("one does not answer"), OSError(5, "Input/output error")):
+        siblings.wrong = wrong
+        answer = asyncio.run(answered(metrics, None))
+        assert answer.code == 503 and str(wrong).encode() in answer.body and METRICS.told()["last_error"] == str(wrong)
+    assert METRICS.told()["last_ok_at"] == arrived["last_ok_at"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [("GET", "/livez", 200), ("GET", "/metrics", 200), ("HEAD", "/metrics", 200), ("POST", "/metrics", 405), ("GET", "/status", 404), ("GET", "/", 404)],
+)  # fmt: skip
+def test_the_address_for_scrapers_tells_metrics_and_nothing_else(method, path, code):
+    handler = told_by_metrics.scraped(Metrics(serving(1), list, tallies=Tallies()))
+    head = read_head(f"{method} {path} HTTP/1.1\r\nhost: h\r\n\r\n".encode())
+
+    async def asked() -> Answer:
+        found = handler(Incoming(head, b""), "10.0.0.1")
+        return found if isinstance(found, Answer) else await found
+
+    assert asyncio.run(asked()).code == code
 
 
 # -- several processes ----------------------------------------------------------------------------------------------

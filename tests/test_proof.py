@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -26,7 +27,7 @@ from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.remembered import PROOF_KEY
 from greentic.materialize.serving_plan import Scope
 from greentic.materialize.tree import tree_digest
-from greentic.model.delivery import Delivery, generation_of, with_delivery
+from greentic.model.delivery import Delivery, SignaturePolicy, generation_of, with_delivery
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_pods, for_worker
 from greentic.model.traffic import wanted_revisions
@@ -306,6 +307,26 @@ def test_a_worker_proves_what_it_serves(worker):
         json.loads(body)["payload"]
     )
     assert steps[5] == {"step": "compiled", "library": None, "version": None}
+
+
+@pytest.mark.parametrize("policy", [None, "warn", "require"])
+def test_a_chain_names_the_policy_and_what_compiled_its_components(worker, policy):
+    _, made, app = worker
+    activation = app.serving.activation
+    (one,) = activation.revisions.values()
+    component = SimpleNamespace(id="c", sha256="ab" * 32)
+    told = activation.trusted
+    assert told is not None
+    trusted = told._replace(delivery=replace(told.delivery, signatures=SignaturePolicy(mode=policy or "off")))
+    app.serving.activation = activation._replace(
+        trusted=None if policy is None else trusted,
+        revisions={one.revision_id: one._replace(packs=(one.packs[0]._replace(components=(component,)),))},
+    )
+    found = p.read_proof(call(app, "GET", "/status/proof?nonce=abc")[2], "abc", [made.proof_key.key_id]).proof
+    steps = {s["step"]: s for s in json.loads(msgspec.json.encode(found.revisions[0]))["chain"]}
+    assert steps["signatures"]["policy"] == (policy or "off")
+    assert steps["packs"]["packs"][0]["components"] == [{"id": "c", "digest": f"sha256:{'ab' * 32}"}]
+    assert steps["compiled"]["library"] == "wasmtime" and steps["compiled"]["version"]
 
 
 def test_who_may_not_ask_and_what_is_no_question(worker):

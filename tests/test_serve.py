@@ -6,12 +6,13 @@ import asyncio
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from conftest import booted
-from greentic.activate.lease import Serving
+from greentic.activate.lease import Draining, Serving
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.cores import quota_of, usable_cores
@@ -20,6 +21,7 @@ from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import MAX_BODY, RequestReader
 from greentic.ingress import invoke
+from greentic.ingress.admission import Admission
 from greentic.ingress.app import WorkerApp
 from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
 from greentic.ingress.trusted_peer import TrustedPeers
@@ -29,7 +31,9 @@ from greentic.model.routes import Routes
 from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
+from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
+from greentic.telemetry.tallies import TALLIES
 from greentic.worker import settings
 from greentic.worker.server import banner, bind
 from greentic.worker.session_key import signing_key
@@ -420,6 +424,129 @@ def test_a_deployment_that_is_not_served(app):
     assert call(app, "POST", "/", b"1")[2] == b"revision dispatch failed"
     app.serving.activation = app.serving.activation._replace(routes=Routes([]))
     assert call(app, "POST", "/", b"1")[2] == b"no deployment is bound to this host and path"
+
+
+def test_a_program_drives_a_worker(app):
+    tenant = next(iter(app.serving.activation.routes)).tenant
+    asked = {
+        "tenant": {"env": "local", "tenant": tenant, "tenant_id": "t"},
+        "worker_id": "w",
+        "payload": {"text": "hi"},
+        "session_id": "s",
+    }
+    code, headers, body = call(app, "POST", "/workers/invoke", msgspec.json.encode(asked))
+    told = msgspec.json.decode(body)
+    assert code == 200 and (told["worker_id"], told["session_id"], told["tenant"]) == ("w", "s", asked["tenant"])
+    assert [m["kind"] for m in told["messages"]] == ["text"] and b"access-control-allow-origin" not in headers
+    counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
+    assert sorted(c.turns for c in counted) == [0, 1] and app.admission.running == 0
+
+
+def test_who_finds_no_place_is_told_when_to_come_back(app):
+    app.admission = Admission(running=0, waiting=0)
+    before = sum(n for name, _, (n,) in TALLIES.rows() if name == "greentic_turns_refused")
+    code, headers, body = call(app, "POST", "/", b"1")
+    assert (code, headers[b"retry-after"]) == (503, b"5") and b"nothing was done" in body
+    assert sum(n for name, _, (n,) in TALLIES.rows() if name == "greentic_turns_refused") == before + 1
+    assert not any(app.serving.of(i).snapshot().turns for i in app.serving.activation.revisions)
+
+
+def test_answers_are_counted_by_their_code(app):
+    for path, times in (("/livez", 3), ("/readyz", 1)):
+        for _ in range(times):
+            assert call(app, "GET", path)[0] == 200
+    call(app, "POST", "/", b"{")
+    app.draining = True
+    assert call(app, "GET", "/readyz")[0] == 503 and call(app, "GET", "/livez")[0] == 200
+    told = {labels: n for name, labels, (n,) in app.live() if name == "greentic_http_answers"}
+    assert told == {("200",): 5, ("400",): 1, ("503",): 1}
+    assert ("greentic_draining", (), [1.0]) in list(app.live())
+
+
+@pytest.mark.parametrize(("logs", "traces"), [(True, False), (False, True), (True, True), (False, False)])
+def test_each_answer_is_told_where_that_is_asked_for_and_nowhere_else(app, logs, traces):
+    lines, spans = list[str](), list[tracing.Span]()
+    app._access_log = logs
+    app._log = SimpleNamespace(
+        info=lambda module, text, **more: lines.append(f"{module} {more['code']}"), error=lambda *_: None
+    )
+    tracing.install(tracing.Tracer(lambda *_: True, spans.append) if traces else None)
+    try:
+        asked = [call(app, "GET", "/livez"), call(app, "POST", "/", b"1"), call(app, "POST", "/", b"{")]
+        app.admission = Admission(running=0, waiting=0)
+        asked.append(call(app, "POST", "/", b"1"))  # comes later
+    finally:
+        tracing.install(None)
+    codes = [200, 200, 400, 503]
+    assert [code for code, _, _ in asked] == codes
+    assert lines == ([f"access {code}" for code in codes] if logs else [])
+    requests = [span for span in spans if span.kind == "server"]
+    assert [s.attributes["http.response.status_code"] for s in requests] == (codes if traces else [])
+    assert all(s.ended for s in spans) and bool(spans) is traces
+
+
+def test_the_status_tells_what_is_served_and_what_is_not(app):
+    serving = app.serving
+    first, second = serving.activation.revisions.values()
+    with serving.lease(first, control=True) as lease:
+        lease.failure = "flow"
+    serving.of(second.revision_id).ended(0.12345678, None)
+    fault = Fault("unreachable", REV, BootError("away"))
+    pulled = second._replace(source="https://user:word@a.test/b")
+    serving.activation = serving.activation._replace(
+        unavailable={DEP: fault}, protections={"anchor": True}, revisions={first.revision_id: first, second.revision_id: pulled},
+    )  # fmt: skip
+    serving.draining["old"] = Draining(first, 0.0)
+    serving.following = {"error": None}
+    code, _, body = call(app, "GET", "/status")
+    told = msgspec.json.decode(body)
+    assert code == 200 and (told["schema"], told["env_id"], told["listen_addr"]) == (
+        "greentic.status.v1",
+        "local",
+        "127.0.0.1:1",
+    )
+    assert (told["bundles_active"], told["deployments_routed"], told["revisions_active"]) == (2, 2, 2)
+    assert (told["restart_required"], told["draining"], told["triggers"], told["process"]) == (
+        False,
+        False,
+        [],
+        serving.process,
+    )
+    assert told["unavailable"] == [
+        {"deployment_id": DEP, "revision_id": REV, "reason": "unreachable", "error": fault.text}
+    ]
+    assert told["skipped_deployments"] == {DEP: fault.text} and told["protections"] == {"anchor": True}
+    assert [row["revision_id"] for row in told["draining_revisions"]] == ["old"] and told["following"] == {
+        "error": None
+    }
+    one, two = told["revisions"]
+    seconds = serving.of(first.revision_id).snapshot().seconds
+    assert (one["counts"]["turns"], one["counts"]["failures"], one["counts"]["seconds"]) == (
+        1,
+        {"flow": 1},
+        round(seconds, 6),
+    )
+    assert (
+        one["control"]["turns"] == 1
+        and two["control"] is None
+        and (two["counts"]["turns"], two["counts"]["seconds"]) == (1, 0.123457)
+    )
+    assert sum(one["counts"]["latency"]["counts"]) == 1 and (one["counts"]["in_flight"], one["counts"]["parked"]) == (
+        0,
+        0,
+    )
+    assert (one["bundle_source_uri"], one["weight_bps"], one["bundle_digest"]) == (None, 10_000, first.digest)
+    assert two["bundle_source_uri"] and "word" not in two["bundle_source_uri"]
+    assert [(p["pack_id"], p["version"], p["signed"], p["flows"]) for p in one["packs"]] == [
+        ("hello", "0.1.0", False, ["main"])
+    ]
+    assert (told["telemetry"]["exporter"], told["telemetry"]["installed"]) == ("none", False)
+    tracing.install(tracing.Tracer(lambda *_: False, lambda span: None))
+    try:
+        told = msgspec.json.decode(call(app, "GET", "/status")[2])
+    finally:
+        tracing.install(None)
+    assert (told["telemetry"]["exporter"], told["telemetry"]["installed"]) == ("otlp", True)
 
 
 # -- seeds and logs -------------------------------------------------------------------------------------------------

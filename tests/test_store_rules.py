@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from greentic.ground.disk import RealDisk
-from greentic.ground.documents import replace
+from greentic.ground.documents import from_json, replace
 from greentic.ground.errors import AuditError, IntentError, OperatorKeyError
 from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment, HostConfig, new_environment
-from greentic.store import audit, ledger, operator_key, seal
+from greentic.model.environment import BundleDeployment, Environment, HostConfig, new_environment
+from greentic.model.revenue_policy import policy_ref
+from greentic.store import audit, ledger, operator_key, seal, signed_policy
 from greentic.store.audit import PREVIOUS_LINE, AuditLog, Change, Outcome, documents_digest, line_digest, outcome_of
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
@@ -24,6 +25,7 @@ from greentic.trust.keys import public_pem
 from greentic.trust.policy import unsealed
 from greentic.trust.root import EMPTY, TrustRoot, add_key
 from simulators import CountingRandom, FakeClock
+from test_model_rules import deployment
 
 
 class Telling(RealDisk):
@@ -330,3 +332,23 @@ def test_a_projection_for_readers_elsewhere_is_sealed_as_the_generation_that_it_
     for make in (lambda: seal.sealed_as(env, 7, EMPTY, disk, clock), lambda: seal.sealed(shown, EMPTY, disk, clock)):
         with pytest.raises(OperatorKeyError, match="is not in the trust root"):
             make()
+
+
+@pytest.mark.parametrize(("is_new", "signed", "version"), [(False, 0, 6), (True, 0, 1), (False, 7, 8), (True, 7, 8)])
+def test_a_share_of_a_new_deployment_begins_at_one_and_never_again_at_one_that_was_signed(
+    tmp_path: Path, is_new: bool, signed: int, version: int
+) -> None:
+    disk, paths = RealDisk(), EnvPaths(tmp_path / "env")
+    _, root = trusting(disk)
+    told = from_json(BundleDeployment, deployment(revenue_policy_ref=policy_ref("bot", "acme", 5)))
+    directory = paths.policies("bot", "acme")
+    directory.mkdir(parents=True)
+    if signed:
+        (directory / f"v{signed}.json.sig").touch()
+        (directory / f"v{signed + 1}.json").touch()  # one that was never finished
+    files = Files(disk, FakeClock(), CountingRandom(), tmp_path / "backups")
+    key = operator_key.load(disk)
+    assert signed_policy.write_policy(paths, files, FakeClock(), key, root, told, is_new=is_new) == policy_ref(
+        "bot", "acme", version
+    )
+    assert json.loads((directory / f"v{version}.json").read_bytes())["version"] == version

@@ -239,10 +239,10 @@ def test_der_lengths_of_a_form_that_no_key_has_are_refused():
 
 
 def test_a_list_is_read_up_to_its_size_and_no_further(monkeypatch):
-    data = revocation.sign_list(revocation.empty(1), KEY)
+    data = revocation.sign_list(revocation.RevocationList(revocation.SCHEMA, 1, 1, 1), KEY)
     trusted = {KEY.key_id: KEY.public}
     monkeypatch.setattr(revocation, "MAX_LIST", len(data))
-    assert revocation.read_list(data, trusted).version == 0
+    assert revocation.read_list(data, trusted).version == 1
     monkeypatch.setattr(revocation, "MAX_LIST", len(data) - 1)
     with pytest.raises(revocation.RevocationError, match=f"larger than {len(data) - 1} bytes"):
         revocation.read_list(data, trusted)

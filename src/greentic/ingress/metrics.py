@@ -123,15 +123,9 @@ class Metrics:
         draining = [held.revision for held in list(serving.draining.values())]
         for revision in [*serving.activation.revisions.values(), *draining]:
             serving.of(revision.revision_id)
-            if revision.revision_id not in self._named and revision.revision_id not in self._nameless:
-                if len(self._named) < self._most:
-                    self._named[revision.revision_id] = (
-                        revision.deployment_id,
-                        revision.bundle_id,
-                        revision.revision_id,
-                    )
-                else:
-                    self._nameless.add(revision.revision_id)
+            known = revision.revision_id in self._named or revision.revision_id in self._nameless
+            if not known and len(self._named) < self._most:
+                self._named[revision.revision_id] = (revision.deployment_id, revision.bundle_id, revision.revision_id)
         self._nameless |= serving.counts.keys() - self._named.keys()
 
 

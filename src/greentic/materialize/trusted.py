@@ -182,6 +182,7 @@ def believed_list(
         return Believed()
     warnings: list[str] = []
     best: tuple[RevocationList, bytes] | None = None
+    newest = recalled.seen.revocations
     candidates: list[tuple[str, bytes | None]] = [(f"file://{path}", data) for path, data in recalled.lists]
     candidates += [("the list of the archive", offered)] if offered is not None else []
     candidates.append((reference, None))  # the kept ones first: they say which keys sign no list any more
@@ -192,11 +193,11 @@ def believed_list(
                 raise RevocationError("it is not there")
             revoked_before = best[0].key_ids if best else frozenset[str]()
             revoked = read_list(data, keys, revoked_before)
-            check_version(revoked, max(recalled.seen.revocations, best[0].version if best else 0))
+            check_version(revoked, newest)
         except (RevocationError, FetchError) as error:
             warnings.append(f"the revocation list `{shown(where)}` is not used: {getattr(error, 'message', error)}")
             continue
-        best = (revoked, data)
+        best, newest = (revoked, data), revoked.version
     if best is None:
         if asked.required or recalled.seen.revocations:
             lost = "is required" if asked.required else f"of version {recalled.seen.revocations} was seen, and is gone"

@@ -84,6 +84,8 @@ def read_list(data: bytes, trusted: Mapping[str, bytes], revoked_keys: Collectio
         raise RevocationError(f"it does not parse: {error}") from None
     if revoked.schema != SCHEMA:
         raise RevocationError(f"its schema is `{revoked.schema}`, expected `{SCHEMA}`")
+    if revoked.version < 1:  # a worker that has seen 0 has seen none, and would not miss it
+        raise RevocationError(f"its version is {revoked.version}, and the first one is 1")
     return revoked
 
 
