@@ -22,10 +22,10 @@ floors:
 	.venv/bin/lint-imports
 
 # Everything that must hold: style, types, the floors of the house, tests in several processes, coverage of the floors that hold the rules.
-# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`.
+# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`. What is compiled is kept, or each process would compile all tests.
 test: check
 	rm -f .coverage .coverage.*
-	.venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)
 	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
 
 # Whether the tests would notice: changes one thing of a module at a time. See docs/mutants.md. MUTANTS='trust store' chooses rooms or modules.
