@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import IMAGE
+from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.deployer import binding, env_render, reconcile, rollout, sweep
+from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES
+from greentic.distribute.fetch import MAX_BUNDLE_BYTES
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import reply_object
@@ -21,7 +24,9 @@ from greentic.k8s.plan import make_plan
 from greentic.model.environment import HostConfig
 from greentic.operate import env, env_packs
 from greentic.shape.exposure import fits
+from greentic.shape.pod_settings import WORKER_HOME
 from greentic.shape.syntax import quantity
+from greentic.wasm.compiled_files import MAX_BYTES
 from test_deployer import E, reconciled
 from test_k8s_plan import OWNER, live_of
 from test_k8s_render import (
@@ -213,7 +218,8 @@ def test_settings_reach_every_pod():
         security = pod["spec"]["securityContext"]
         assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         volumes = {v["name"]: v for v in pod["spec"]["volumes"]}
-        assert volumes["greentic-home"]["emptyDir"] == {"sizeLimit": "8Gi"} and volumes["tmp"]["emptyDir"] == {}
+        assert volumes["greentic-home"]["emptyDir"] == {"sizeLimit": "8Gi"}
+        assert volumes["tmp"]["emptyDir"] == {"sizeLimit": "1Gi"}
         assert volumes["authorities"]["configMap"] == {"name": "corporate"}
         mounted = {m["name"]: m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}
         told_ = variables(pod)
@@ -225,6 +231,25 @@ def test_settings_reach_every_pod():
             told_["GREENTIC_COMPONENT_TOTAL_MB"],
         ) == ("2.5", "64", "512")
         assert (told_["GREENTIC_PACK_SIGNATURES"], told_["GREENTIC_PACK_SIGNERS"]) == ("require", "k1,k2")
+
+
+@pytest.mark.parametrize(
+    ("told", "sizes"),
+    [
+        ({}, [(None, "1Gi"), ("16Gi", "1Gi")]),
+        ({"size_limit": {"home": None}}, [(None, "1Gi"), (None, "1Gi")]),
+        ({"size_limit": {"home": "2Gi", "tmp": None}}, [("2Gi", None), ("2Gi", None)]),
+    ],
+)
+def test_volumes_have_a_size_that_no_pod_of_legal_bundles_reaches(told, sizes):
+    """Routers hold as many revisions as are routed, so theirs has none unless it is answered."""
+    found = [
+        {v["name"]: v["emptyDir"].get("sizeLimit") for v in p["spec"]["volumes"] if "emptyDir" in v}
+        for p in pods_of(told)
+    ]
+    assert [(volumes["greentic-home"], volumes["tmp"]) for volumes in found] == sizes
+    worst = MAX_BUNDLE_BYTES + DEFAULT_MAX_BYTES + DEFAULT_LIMITS.total_bytes + MAX_BYTES
+    assert worst <= quantity(WORKER_HOME, "").value
 
 
 def test_a_variable_that_pods_are_told_already_is_refused_by_name():
