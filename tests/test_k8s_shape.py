@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from fractions import Fraction
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from conftest import IMAGE
 from greentic.bundle.limits import DEFAULT_LIMITS
+from greentic.cli.gtc import main
+from greentic.cluster.apply import explained
 from greentic.deployer import binding, env_render, reconcile, rollout, sweep
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
@@ -537,6 +540,40 @@ def test_a_refusal_by_quota_or_webhook_names_object_and_next_step(bound, cluster
     assert failed.value.report["failed"][0]["kind"] == "HorizontalPodAutoscaler" and "webhook" in failed.value.hint
     cluster.refuse = {}
     assert {o.kind for o in reconciled(bound).created} == {"HorizontalPodAutoscaler"}
+
+
+def test_a_full_quota_is_no_missing_right():
+    full = ApiRefused('deployments.apps "a" is forbidden: exceeded quota: small', status=403)
+    assert (full.forbidden, full.cause) == (False, "QuotaExceeded")
+    item = make_plan(
+        [{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "n"}}], [], OWNER
+    ).items[0]
+    assert "ResourceQuota" in (explained(item, full).hint or "")
+    missing = ApiRefused('services is forbidden: User "x" cannot patch', status=403)
+    assert (missing.forbidden, missing.cause) == (True, "RightsMissing")
+
+
+@pytest.mark.parametrize(
+    ("told", "field", "hint"),
+    [
+        ({"worker": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}, "worker.resources.limits.memory: 1Gi is below", ""),
+        ({"router": {"resources": {"limits": {"memory": "1GB"}}}}, "router.resources.limits.memory: `1GB`", ""),
+        ({"expose": "ingress", "hosts": "https://a.example.com"}, "hosts[0]: `https://a.example.com` has a scheme", "write the name alone"),
+        ({"expose": "ingress", "hosts": "a.example.com", "issuer": "x", "cluster_issuer": "y"}, "issuer and cluster_issuer", ""),
+        ({"router": {"autoscale": {"min": 2, "max": 5}}}, "router.autoscale: an autoscaler goes by one metric", ""),
+    ],
+)  # fmt: skip
+def test_a_person_is_told_the_field_and_the_file_before_anything_is_applied(
+    told, field, hint, bound, cluster, capsys, monkeypatch
+):
+    answer(bound, **told)
+    root = bound.context.store.root
+    monkeypatch.setattr("sys.argv", ["gtc", "op", "--store-root", str(root), "env", "reconcile", E, "--no-wait"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1 and cluster.requests == 0
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert field in error["message"] and hint in error["hint"] and f"`{root / E / 'answers.json'}`" in error["hint"]
 
 
 def test_the_report_tells_the_address_that_the_cluster_gave(bound, cluster):
