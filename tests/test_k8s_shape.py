@@ -398,6 +398,27 @@ def test_more_prefixes_than_a_route_holds_are_refused():
                 routes(env_)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "fine"),
+    [
+        ("/a-b/c.d/~e", True), ("/a%20b", True), ("/a@b:c;d=e", True), ("/..a/b..", True), ("/" + "x" * 1023, True),
+        ("/" + "x" * 1024, False), ("/größe", False), ("/a//b", False), ("/a/../b", False), ("/a/.", False), ("/a/..", False),
+        ("/a%2Fb", False), ("/a%2fb", False), ("/a%zz", False), ("/a[b]", False), ("/a|b", False),
+    ],
+)  # fmt: skip
+def test_a_prefix_that_no_gateway_takes_is_refused_before_anything_is_applied(prefix, fine):
+    """Its servers check it; they would refuse the route after the document was written."""
+    one = deployment(revisions=(ONE,))
+    env_ = environment(bundles=[replace(one, route_binding=replace(one.route_binding, path_prefixes=[prefix]))])
+    if fine:
+        (rule,) = routes(env_)[f"gtc-{DEPLOYMENT.lower()}"]["rules"]
+        assert rule["matches"][0]["path"]["value"] == prefix
+    else:
+        with pytest.raises(Conflict, match="no HTTPRoute can match") as refused:
+            routes(env_)
+        assert "answer expose: ingress" in (refused.value.hint or "") and prefix[:20] in str(refused.value)
+
+
 def test_threat_unauthenticated_invoke_only_a_gateway_reaches_workers_beside_routers():
     assert (
         len(policy(rendered(environment(), {**INGRESS, "ingress_namespaces": "infra"}), "gtc-allow-workers")["ingress"])
