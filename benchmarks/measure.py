@@ -83,6 +83,12 @@ def memory(pid: int, field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def processor_seconds(pid: int) -> float:
+    """Seconds of processor time, user and system, that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Boot:
     """One cold boot: from starting the process to its first 200."""
 

@@ -14,7 +14,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
-from measure import POST_LUA, Row, answers, author, free_port, memory, said, spread, timed, worker, worker_process, wrk
+from measure import (
+    POST_LUA,
+    Row,
+    answers,
+    author,
+    free_port,
+    memory,
+    processor_seconds,
+    said,
+    spread,
+    timed,
+    worker,
+    worker_process,
+    wrk,
+)
 
 import wat
 from conftest import make_bundle, make_pack
@@ -30,11 +44,10 @@ CARD_BYTES = 20_000
 CARD_PLACE = 16_384
 """Above where the component writes its answer, below where its arguments are put."""
 WAITING = 1000
-TICKS = os.sysconf("SC_CLK_TCK")
 
 HELLO = """
 import asyncio
-from greentic.ingress.front import Answer, Front, places
+from greentic.httpd.front import Answer, Front, places
 async def main():
     front = Front(lambda incoming, peer: Answer(200, b"ok", [(b"content-type", b"text/plain")]), places(4096, 65536), lambda path: False)
     server = await asyncio.get_running_loop().create_server(front.connection, "127.0.0.1", PORT)
@@ -97,12 +110,6 @@ def _store(place: Path, name: str, wasm: bytes) -> Path:
     return place / f"store-{name}"
 
 
-def _cpu(pid: int) -> float:
-    """Seconds of processor time, user and system, of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def _rate(values: list[float]) -> str:
     return f"{statistics.median(values):,.0f}/s ({min(values):,.0f} to {max(values):,.0f})"
 
@@ -145,10 +152,10 @@ def _cost_rows(place: Path, stores: dict[str, Path], post: Path) -> list[Row]:
             rates["bare"].append(CALLS / timed(lambda: [in_place(calls.call(request)) and None for _ in range(CALLS)]))
             costs["bare"].append((time.process_time() - began) / CALLS)
             for name, at, process, path in (("turn", port, pid, "/"), ("hello", hello, hello_pid, "/")):
-                before = _cpu(process)
+                before = processor_seconds(process)
                 found = wrk(at, path, 16, post)
                 rates[name].append(found[0])
-                costs[name].append((_cpu(process) - before) / (found[0] * 3))
+                costs[name].append((processor_seconds(process) - before) / (found[0] * 3))
     ideal = [a + b for a, b in zip(costs["bare"], costs["hello"], strict=True)]
     return [
         (

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from conftest import Author
 from greentic.deployments import bundles
 from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.examine.env_verify import EnvVerified, ProofDifference, WorkerProof
 from greentic.ground.documents import replace
 from greentic.ground.yaml import parse_yaml
 from greentic.terminal import env_picture
-from greentic.terminal.status_picture import Before, env_status
+from greentic.terminal.output import inert
+from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Column, Line, Table, cell, laid_out
 from greentic.terminal.words import age, bar
 
@@ -72,6 +74,54 @@ def test_a_narrow_terminal_drops_columns_and_no_characters(env, store, width):
     for blocks in pictures[:2]:
         if width >= 40:
             assert any("bot@1" in line and "90%" in line for line in lines(blocks, width))
+
+
+def test_one_long_name_takes_no_column_from_the_others_and_keeps_its_end(env, store):
+    long = [replace(r, bundle_id="b" * 300) for r in env.revisions]
+    told = lines(env_picture.revisions(replace(env, revisions=long), store.clock.now_ns()), 44)
+    assert told[0].split() == ["revision", "weight", "state", "age"] or told[0].split() == [
+        "revision",
+        "weight",
+        "state",
+    ]
+    assert [line.split()[0][-3:] for line in told[1:]] == ["b@1", "b@2", "b@3"], "names that begin alike are told apart"
+    assert all("…" in line and len(line) <= 44 for line in told[1:])
+    told = lines(env_picture.environment(replace(env, name="n" * 300, bundles=[replace(env.bundles[0], bundle_id="b" * 300)]), 0), 40)  # fmt: skip
+    assert told[0].startswith("local nnn") and "active for" in told[3], "what stands behind a long name stays"
+
+
+def test_what_does_not_fit_into_a_line_is_said_to_be_missing():
+    line = Line([cell(f"/{'p' * 10}{n}") for n in range(9)])
+    assert lines([line], 36) == [f"/{'p' * 10}0 /{'p' * 10}1 …"] and "…" not in lines([line], None)[0]
+    assert lines([Line([cell("a" * 60)])], 40) == ["a" * 39 + "…"]
+
+
+def test_accents_do_not_pile_up_and_those_of_languages_stay():
+    assert inert("e" + "\u0300" * 6) == "e" + "\u0300" * 4 + "\\u0300" * 2
+    for text in ("e\u0301", "ท\u0e37\u0e48", "日本語", "שָׁ", "a\u0300b\u0300" * 9):
+        assert inert(text) == text
+
+
+def test_what_workers_proved_is_a_picture(env, store):
+    worker = WorkerProof(at="http://w:1", state="differs", behind=0, reason=None, worker="w", process="1", version="0.2", generation=3, key_id="ab" * 16, pinned=True)  # fmt: skip
+    silent = WorkerProof(at="http://v:1", state="silent", behind=0, reason="http://v:1 could not be asked: " + HOSTILE, worker=None, process=None, version=None, generation=None, key_id=None, pinned=False)  # fmt: skip
+    differs = ProofDifference(at="http://w:1", revision_id=env.revisions[0].revision_id, field="tree", expected="sha256:" + "a" * 64, found="sha256:" + "b" * 64)  # fmt: skip
+    found = EnvVerified(environment_id="local", generation=3, state="silent", workers=[worker, silent], differences=[differs], warnings=["nobody vouches for it, " + "k" * 60])  # fmt: skip
+    told = lines(env_verified(env, found, wide=False), 80)
+    text = "\n".join(told)
+    assert told[0] == "local silent generation 3" and ("ab" * 6) in text and ("ab" * 7) not in text
+    assert "could not be asked: \\x1b" in text and "warning: nobody vouches for it, " + "k" * 60 in text, (
+        "a sentence is whole"
+    )
+    assert "bot@1" in text and "tree" in text and all(c.isprintable() or c == "\n" for c in text)
+    wide = "\n".join(lines(env_verified(env, found, wide=True), None))
+    assert "ab" * 16 in wide and "b" * 64 in wide
+    assert "warning" not in "\n".join(lines(env_verified(env, well(found), wide=False), 40))
+
+
+def well(found: EnvVerified) -> EnvVerified:
+    """The same of workers that are well."""
+    return EnvVerified(environment_id="local", generation=3, state="serves", workers=found.workers[:1], differences=[], warnings=[])  # fmt: skip
 
 
 def test_threat_terminal_escapes_hostile_names_are_shown_inert(env, store):

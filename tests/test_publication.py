@@ -8,7 +8,6 @@ import http.server
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from greentic.worker.settings import StartOptions
 from simulators import CountingRandom, FakeClock
 from test_delivery import RegistryProcess
 from test_programs import Worker, ask
+from waiting import until
 
 
 def publish(author: Author, place: object) -> env_publish.EnvPublished:
@@ -421,14 +421,6 @@ def test_a_running_worker_follows_what_is_published(published, author, hello, tm
         until(lambda: following()["error"] is None)
     finally:
         assert worker.stop() == 0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that a program does."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.e2e

@@ -227,6 +227,9 @@ def test_threat_state_beside_one_copy_of_the_memory_may_be_lost_set_back_or_dama
     kept = memory(tmp_path)
     assert kept.recall() == NOTHING_SEEN
     kept.remember(Seen(7, 3), b"list")
+    assert {(place / SEEN).read_bytes() for place in kept.places} == {
+        b'{"generation":7,"revocations":3}'
+    }  # what other versions read
     for place in kept.places:
         for spoilt in (None, msgspec.json.encode(Seen(1, 1)), b"{"):
             path = place / SEEN

@@ -27,6 +27,7 @@ from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, labels_
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import MARKED, Deletion, Item, Owner, Plan, is_ours, make_plan, may_delete, told_kinds
 from greentic.shape.pod_shape import IN_FLIGHT
+from greentic.telemetry.tracing import carried
 
 PARALLEL = 16
 """Requests at once."""
@@ -133,14 +134,14 @@ def read_live(
             live.append(found)
     needed = frozenset(ref.kind for ref in refs)
     with ThreadPoolExecutor(len(LISTED) + len(ANSWERED_KINDS) + 1) as pool:
-        documents = pool.submit(_config_maps, cluster, namespace, owner, keep)
-        lists = [pool.submit(_kept, cluster, kind, namespace, keep) for kind in LISTED if kind != "ConfigMap"]
-        secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
+        documents = pool.submit(carried(_config_maps), cluster, namespace, owner, keep)
+        lists = [pool.submit(carried(_kept), cluster, kind, namespace, keep) for kind in LISTED if kind != "ConfigMap"]
+        secrets = pool.submit(carried(cluster.list), "Secret", namespace, names.owner_selector(owner.env_id))
         selectors = {"ServiceAccount": names.owner_selector(owner.env_id)}
         config_maps, told = documents.result()
         absent = frozenset() if told is None else MARKED - told - needed
         answered = [
-            pool.submit(list_if_there, cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
+            pool.submit(carried(list_if_there), cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
             for kind in ANSWERED_KINDS
             if kind not in absent
         ]
@@ -302,7 +303,7 @@ class _Run:
                     )
                 if items:
                     self._told(f"applying {name}: {len(items)} object(s)")
-                list(pool.map(self._apply, items))
+                list(pool.map(carried(self._apply), items))
             if self._failures:
                 left += [d.ref for d in self._plan.deletions]
             elif self._plan.deletions:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
-from greentic.deployments.worker_status import checked_addresses
+from greentic.deployments.worker_status import checked_addresses, fetched
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
@@ -24,7 +24,6 @@ from greentic.model.delivery import delivery_of, generation_of
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
 from greentic.model.traffic import wanted_revisions
-from greentic.net.document import read_small
 from greentic.net.terms import terms_of
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
@@ -105,7 +104,7 @@ class HttpProvers:
         self._terms = terms_of(variables.environment(), clock)._replace(total=ASK_SECONDS, tries=1)
 
     def ask(self, address: str, nonce: str) -> bytes:
-        data = read_small(f"{address.rstrip('/')}/status/proof?nonce={nonce}", MAX_PROOF, self._terms)
+        data = fetched(address, f"{address.rstrip('/')}/status/proof?nonce={nonce}", MAX_PROOF, self._terms)
         if data is None:
             raise FetchError(f"there is no worker at `{address}` that proves what it serves")
         return data
@@ -129,7 +128,7 @@ def verify(context: Context, payload: EnvVerifyPayload, provers: Provers | None 
         try:
             believed = read_proof(asked.ask(address, nonce), nonce, pins)
         except FetchError as error:
-            workers.append(_unproven(address, "silent", str(error)))
+            workers.append(_unproven(address, "silent", error.message))
             continue
         except ProofError as error:
             workers.append(_unproven(address, "unproven", str(error)))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
 from greentic.ground import documents
 from greentic.ground.errors import FlowFailure
@@ -22,11 +24,11 @@ MAX_DEPTH = 64
 """How deeply blocks and subexpressions may nest."""
 
 
-class Literal(NamedTuple):
+class Literal(msgspec.Struct, frozen=True):
     value: object
 
 
-class Lookup(NamedTuple):
+class Lookup(msgspec.Struct, frozen=True):
     """A path: how many scopes up, an `@` variable or a plain path, and its steps."""
 
     up: int
@@ -35,7 +37,7 @@ class Lookup(NamedTuple):
     text: str
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True):
     """A helper with its arguments."""
 
     name: str
@@ -46,7 +48,7 @@ class Call(NamedTuple):
 Expression = Literal | Lookup | Call
 
 
-class Print(NamedTuple):
+class Print(msgspec.Struct, frozen=True):
     expression: Expression
 
 
@@ -62,12 +64,13 @@ class Block(NamedTuple):
 Part = str | Print | Block
 Template = tuple[Part, ...]
 
-_TAG = re.compile(r"\{\{\{\s*(?P<raw>.*?)\}\}\}|\{\{!--.*?--~?\}\}|\{\{(?P<tag>.*?)\}\}", re.DOTALL)
 _BLOCKS = frozenset({"if", "unless", "each", "with"})
 _TOKEN = re.compile(
     r"""\s*(?:(?P<open>\()|(?P<close>\))|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<bar>as\s*\|[^|]*\|)"""
-    r"""|(?P<key>[A-Za-z_][\w-]*)=|(?P<word>(?:\[[^\]]*\]|[^\s()"'=|])+))"""
+    r"""|(?P<key>[A-Za-z_][\w-]*)=|(?P<word>(?:\[[^\]]*\]|[^\s()"'=|\[])+))"""
 )
+_BLANKS = re.compile(r"\s*")
+_UP = re.compile(r"(?:\.\./)*(?:\.\.\Z)?")
 _LINE_END = re.compile(r"[ \t]*(\r?\n|\Z)")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
 
@@ -77,8 +80,7 @@ def parse(text: str) -> Template:
     return _Reader(text).template()
 
 
-class _Tag(NamedTuple):
-    start: int
+class _Tag(msgspec.Struct, frozen=True):
     end: int
     kind: str
     """One of print, open, close, else, comment."""
@@ -130,27 +132,42 @@ class _Reader:
         return Block(name, argument, options, parameters, inside, otherwise)
 
 
+class _Ahead:
+    """Where texts stand next. Each is looked for once a stretch: searching anew at each tag would cost the square of a template."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._next: dict[str, int] = {}
+
+    def find(self, wanted: str, begin: int) -> int:
+        """The first place at or behind `begin`, which only grows, or -1."""
+        known = self._next.get(wanted)
+        if known is None or -1 < known < begin:
+            known = self._next[wanted] = self._text.find(wanted, begin)
+        return known
+
+
 def _split(text: str) -> list[str | _Tag]:
-    """Texts and tags, blanks around tags already taken where rule 5 says so."""
+    """Texts and tags, blanks around tags already taken where rule 3 says so."""
     pieces: list[str | _Tag] = []
+    ahead = _Ahead(text)
     at, literal, trim_next, fresh = 0, "", False, True
     while True:
-        found = _TAG.search(text, at)
-        start = len(text) if found is None else found.start()
-        if found is not None and start > at and text[start - 1] == "\\":
-            literal += text[at : start - 1] + found.group(0)
-            at = found.end()
+        start = ahead.find("{{", at)
+        if start < 0:
+            literal += text[at:]
+            pieces.append(literal.lstrip() if trim_next else literal)
+            return pieces
+        tag, trim_before, trim_after = _tag(text, start, ahead)
+        if start > at and text[start - 1] == "\\":
+            literal += text[at : start - 1] + text[start : tag.end]
+            at = tag.end
             continue
-        if found is None and "{{" in text[at:]:
-            raise TemplateError(f"`{text[text.index('{{', at) :][:40]}` is not closed")
         literal += text[at:start]
         if trim_next:
             literal = literal.lstrip()
-        if found is None:
-            pieces.append(literal)
-            return pieces
-        tag, trim_before, trim_next = _tag(found)
-        at = found.end()
+        trim_next = trim_after
+        at = tag.end
         if trim_before:
             literal = literal.rstrip()
         elif tag.kind != "print":
@@ -168,29 +185,38 @@ def _split(text: str) -> list[str | _Tag]:
         literal = ""
 
 
-def _tag(found: re.Match[str]) -> tuple[_Tag, bool, bool]:
-    start, end = found.span()
-    if found.group("raw") is not None:
-        return _Tag(start, end, "print", found.group("raw").strip()), False, False
-    body = found.group("tag")
-    if body is None:
-        return _Tag(start, end, "comment", ""), found.group(0).startswith("{{~"), found.group(0).endswith("~}}")
-    before, after = body.startswith("~"), body.endswith("~")
+def _tag(text: str, start: int, ahead: _Ahead) -> tuple[_Tag, bool, bool]:
+    """The tag that begins at `start`, and whether it takes the blanks before and after it."""
+    if text.startswith("{{{", start):
+        end = ahead.find("}}}", start + 3)
+        if end >= 0:
+            return _Tag(end + 3, "print", text[start + 3 : end].strip()), False, False
+    before = text.startswith("{{~", start)
+    if text.startswith("{{!--", start):
+        ends = [(at, mark) for mark in ("--}}", "--~}}") if (at := ahead.find(mark, start + 5)) >= 0]
+        if ends:
+            at, mark = min(ends)
+            return _Tag(at + len(mark), "comment", ""), before, mark == "--~}}"
+    end = ahead.find("}}", start + 2)
+    if end < 0:
+        raise TemplateError(f"`{text[start : start + 40]}` is not closed")
+    body = text[start + 2 : end]
+    after, end = body.endswith("~"), end + 2
     body = body.strip("~").strip()
     first = body[:1]
     if first == "!":
-        return _Tag(start, end, "comment", ""), before, after
+        return _Tag(end, "comment", ""), before, after
     if first == "#":
-        return _Tag(start, end, "open", body[1:].strip()), before, after
+        return _Tag(end, "open", body[1:].strip()), before, after
     if first == "/":
-        return _Tag(start, end, "close", body[1:].strip()), before, after
+        return _Tag(end, "close", body[1:].strip()), before, after
     if body in ("else", "^"):
-        return _Tag(start, end, "else", ""), before, after
+        return _Tag(end, "else", ""), before, after
     if body.startswith("else "):
-        return _Tag(start, end, "else", body[5:].strip()), before, after
+        return _Tag(end, "else", body[5:].strip()), before, after
     if first == ">":
         raise TemplateError("partials are not available")
-    return _Tag(start, end, "print", body.removeprefix("&").strip()), before, after
+    return _Tag(end, "print", body.removeprefix("&").strip()), before, after
 
 
 def _block_head(
@@ -223,16 +249,19 @@ def _expression(body: str, *, call: bool = False) -> Expression:
 
 def _tokens(body: str) -> list[tuple[str, str]]:
     tokens: list[tuple[str, str]] = []
-    at = 0
+    at = _blanks_end(body, 0)
     while at < len(body):
-        if not body[at:].strip():
-            break
         found = _TOKEN.match(body, at)
         if found is None or found.lastgroup is None:
             raise TemplateError(f"`{body}` cannot be read at `{body[at:][:20]}`")
         tokens.append((found.lastgroup, found.group(found.lastgroup)))
-        at = found.end()
+        at = _blanks_end(body, found.end())
     return tokens
+
+
+def _blanks_end(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    return at if found is None else found.end()
 
 
 def _call(
@@ -291,9 +320,9 @@ def _single(kind: str, text: str) -> Expression:
 
 
 def _lookup(text: str) -> Lookup:
-    rest, up, data = text, 0, False
-    while rest.startswith("../") or rest == "..":
-        rest, up = rest[3:], up + 1
+    climbing = _UP.match(text)
+    climbed = climbing.group(0) if climbing is not None else ""
+    rest, up, data = text[len(climbed) :], (len(climbed) + 1) // 3, False
     if rest.startswith("@"):
         rest, data = rest[1:], True
     steps: list[str] = []

@@ -56,6 +56,8 @@ def _index(arguments: list[object]) -> object:
     return follow(container, (key,)) if isinstance(key, str | int) else MISSING
 
 
+COMPARING = frozenset({"eq", "ne", "gt", "gte", "lt", "lte"})
+"""Helpers whose work grows with their arguments."""
 HELPERS: dict[str, Callable[[list[object]], object]] = {
     "eq": _equal,
     "ne": lambda a: not _equal(a),

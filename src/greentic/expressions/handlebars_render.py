@@ -9,21 +9,20 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
 from greentic.expressions.handlebars import Block, Expression, Literal, Lookup, Print, Template
-from greentic.expressions.handlebars_helpers import HELPERS, TemplateError, truthy
+from greentic.expressions.handlebars_helpers import COMPARING, HELPERS, TemplateError, truthy
 from greentic.expressions.paths import MISSING, follow
 
 MAX_OUTPUT = 1 << 20
 """Characters that one template may make."""
 MAX_STEPS = 100_000
-"""Tags that one rendering may execute."""
+"""Tags and arguments of helpers that one rendering may execute. What a comparison goes through counts as well."""
 
 
-class _Scope(NamedTuple):
+class _Scope(msgspec.Struct, frozen=True):
     value: object
     data: dict[str, object]
     """`@index`, `@key`, `@first`, `@last`."""
@@ -61,14 +60,17 @@ class _Renderer:
             raise TemplateError(f"the text is longer than {MAX_OUTPUT} characters")
         self._out.append(text)
 
+    def _step(self, count: int) -> None:
+        self._steps += count
+        if self._steps > MAX_STEPS:
+            raise TemplateError(f"more than {MAX_STEPS} steps")
+
     def _parts(self, parts: Template) -> None:
         for part in parts:
             if isinstance(part, str):
                 self._write(part)
                 continue
-            self._steps += 1
-            if self._steps > MAX_STEPS:
-                raise TemplateError(f"more than {MAX_STEPS} steps")
+            self._step(1)
             if isinstance(part, Print):
                 value = self._value(part.expression)
                 if value is MISSING and self._tell:
@@ -85,6 +87,8 @@ class _Renderer:
             self._parts(block.body if holds == (block.name == "if") else block.otherwise)
         elif not truthy(value) and not (block.name == "with" and isinstance(value, int | float)):
             self._parts(block.otherwise)
+        elif not block.body:
+            return  # its turns would count for nothing, and print nothing
         elif block.name == "with":
             self._inside(block, value, {}, (value,))
         elif isinstance(value, list):
@@ -112,7 +116,11 @@ class _Renderer:
         helper = HELPERS.get(expression.name)
         if helper is None:
             raise TemplateError(f"`{expression.name}` is a block; write `{{{{#{expression.name} …}}}}`")
-        return helper([self._value(a) for a in expression.arguments])
+        arguments = [self._value(argument) for argument in expression.arguments]
+        self._step(len(arguments))
+        if expression.name in COMPARING:
+            self._step(min((_weight(argument) for argument in arguments), default=0))
+        return helper(arguments)
 
     def _lookup(self, path: Lookup) -> object:
         if path.data:
@@ -137,6 +145,23 @@ class _Renderer:
                 return walk(self._scopes[level].data[path.steps[0]], path, 1)
             level -= 1
         return MISSING
+
+
+def _weight(value: object) -> int:
+    """The steps that comparing a value may cost, which goes through all of it: 16 members or 4096 characters for one."""
+    if not isinstance(value, list | dict):
+        return len(value) >> 12 if isinstance(value, str) else 0
+    members = 0
+    waiting: list[list[object] | dict[str, object]] = [value]
+    while waiting:
+        held = waiting.pop()
+        members += len(held)
+        for item in held.values() if isinstance(held, dict) else held:
+            if isinstance(item, list | dict):
+                waiting.append(item)
+            elif isinstance(item, str):
+                members += len(item) >> 8
+    return members >> 4
 
 
 def walk(value: object, path: Lookup, begin: int) -> object:

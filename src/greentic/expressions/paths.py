@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -22,6 +23,8 @@ class Missing:
 
 MISSING: Final = Missing()
 """No value: the path leads nowhere."""
+
+_NAME_END = re.compile(r"[.\[\]]")
 
 Step = str | int
 Path = tuple[Step, ...]
@@ -54,7 +57,8 @@ def parse_path(text: str) -> Path | None:
             steps.append(int(inner) if _is_index(inner) else inner)
             at = end + 1
             continue
-        end = min((p for p in (text.find(c, at) for c in ".[]") if p >= 0), default=size)
+        found = _NAME_END.search(text, at)
+        end = size if found is None else found.start()
         name = text[at:end].strip()
         if name:
             steps.append(name)

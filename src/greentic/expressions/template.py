@@ -3,18 +3,20 @@
 Rules, for each text inside a value; keys and other scalars stay as they are:
 1. Where pointers are allowed, a text that starts with `/` and has no `{{` is a JSON pointer; what is not there is an error.
 2. A text that is one `{{path}}` becomes the value itself, with its type; what is missing becomes the empty text.
-3. Any other text with `{{` is Handlebars. One that consists of tags from its first character to its last is the empty text
-   if a value that it prints is missing, as single paths are.
+3. Any other text with `{{` is Handlebars, a single call of a helper (`{{len x}}`) too. One that consists of tags from its first
+   character to its last is the empty text if a value that it prints is missing, as single paths are.
 4. Values are compiled once, when a flow is loaded; a mistake is kept and told when the node runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from greentic.expressions import handlebars
-from greentic.expressions.handlebars_helpers import TemplateError
+from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
 from greentic.expressions.handlebars_render import MAX_OUTPUT, MissingValue, printed, render, walk
 from greentic.expressions.paths import MISSING, Step, follow, parse_path, pointer_steps
 from greentic.ground.errors import FlowFailure
@@ -33,7 +35,7 @@ class Names(Protocol):
 Renderer = Callable[[Names], object]
 
 
-class Compiled(NamedTuple):
+class Compiled(msgspec.Struct, frozen=True):
     """A value whose texts may be templates."""
 
     render: Renderer
@@ -75,7 +77,7 @@ def _text(text: str, pointers: bool) -> Compiled:
     try:
         if enclosed:
             inner = trimmed.lstrip("{").rstrip("}").strip()
-            steps = None if "{{" in inner or "}}" in inner else parse_path(inner)
+            steps = None if "{{" in inner or "}}" in inner or is_call(inner) else parse_path(inner)
             if steps is not None:
                 return Compiled(_exact(steps), False, ())
         template = handlebars.parse(text)
@@ -85,6 +87,12 @@ def _text(text: str, pointers: bool) -> Compiled:
     if simple is not None and not enclosed:
         return Compiled(_joined(simple), False, ())
     return Compiled(_rendered(template, tell_missing=enclosed), False, ())
+
+
+def is_call(inner: str) -> bool:
+    """Whether the inside of a single tag calls a helper, and so is no path."""
+    words = inner.split(maxsplit=1)
+    return len(words) > 1 and words[0] in HELPERS
 
 
 def _exact(steps: tuple[Step, ...]) -> Renderer:

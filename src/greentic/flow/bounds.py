@@ -4,6 +4,7 @@ Rules:
 1. Templates can double a value in every step. What is made is measured as it would be written, values that stand in several
    places counted in each, before it is kept or sent anywhere.
 2. Depth is bounded too: readers and writers of JSON and CBOR descend as deep as the value goes.
+3. So is the sum of all that a run keeps: outputs of nodes, variables, and what it said. A run has many nodes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from greentic.ground.errors import FlowFailure
 MAX_DEPTH = 128
 MAX_SIZE = 4 << 20
 """Characters of the texts of a value, and `NODE` for each of its members."""
+MAX_KEPT = 64 << 20
+"""The same, for all that a run keeps together."""
 NODE = 8
 
 T = TypeVar("T")
@@ -27,6 +30,30 @@ def bounded(value: T) -> T:
         if left < 0:
             raise FlowFailure(f"a value became larger than {MAX_SIZE} bytes")
     return value
+
+
+class Kept:
+    """How large the things are that a run keeps (rule 3). A flow that is called has its own, and takes from the same room."""
+
+    __slots__ = ("_room", "_sizes")
+
+    def __init__(self, room: int = MAX_KEPT) -> None:
+        self._room = room
+        self._sizes: dict[tuple[str, str], int] = {}
+
+    @property
+    def room(self) -> int:
+        """What may still be kept."""
+        return self._room
+
+    def put(self, place: tuple[str, str], value: object) -> bool:
+        """Count a value in place of what was there. Whether there was room. Raises `FlowFailure` for one that is too deep."""
+        size = NODE
+        if isinstance(value, str | dict | list):
+            size += MAX_KEPT - _left(value, MAX_KEPT, MAX_DEPTH)
+        self._room -= size - self._sizes.get(place, 0)
+        self._sizes[place] = size
+        return self._room >= 0
 
 
 def too_deep(value: object) -> bool:

@@ -10,10 +10,11 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
+from greentic.flow.bounds import bounded
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.node_names import NodeNames
 from greentic.flow.nodes import NodePlan
@@ -27,7 +28,7 @@ from greentic.ground.value_range import in_range
 _ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
 
 
-class Wait(NamedTuple):
+class Wait(msgspec.Struct, frozen=True):
     """The run waits for the next message and goes on behind the node."""
 
     output: NodeOutput
@@ -108,13 +109,15 @@ async def _provider(node: NodePlan, payload: object, names: NodeNames, ports: Po
     given = source.get("input")
     raw = node.mapping if isinstance(node.mapping, dict) else {}
     if raw.get("in_map") is not None:
-        given = compile_value(raw["in_map"], pointers=True).render(_Mapped(names, {"input": given, "result": given}))
+        given = bounded(
+            compile_value(raw["in_map"], pointers=True).render(_Mapped(names, {"input": given, "result": given}))
+        )
     kind = _text(source.get("provider_type"))
     call = ProviderCall(_text(source.get("provider_id")), kind, operation, given, caller, ports.trace)
     value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         mapped = _Mapped(names, {"input": given, "result": value})
-        value = compile_value(raw["out_map"], pointers=True).render(mapped)
+        value = bounded(compile_value(raw["out_map"], pointers=True).render(mapped))
     return Result(NodeOutput(True, value))
 
 
@@ -153,7 +156,7 @@ def _set_variable(node: NodePlan, names: NodeNames) -> Result:
     if node.assigned is None or not isinstance(node.assigned[0], str) or not node.assigned[0]:
         raise FlowFailure("var.set requires a non-empty name")
     name, value = node.assigned
-    names.variables[str(name)] = value.render(names)
+    names.variables[str(name)] = bounded(value.render(names))
     return Result(NodeOutput(True, {"ok": True}))
 
 

@@ -7,7 +7,7 @@ Rules:
    output is the answer.
 4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps at most as often as it
    may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
-5. What a run makes is bounded in size and depth (`flow.bounds`).
+5. What a run makes is bounded in size and depth, and so is all that it keeps together (`flow.bounds`).
 6. A message answers one question: a route that asked for its action or text takes them for the rest of the turn.
 7. What a run needs from outside it asks its ports for, and awaits. On a loop others go on meanwhile; without one the same code
    runs in place (`wasm.drive`).
@@ -16,13 +16,14 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from greentic.expressions.conditions import holds
 from greentic.expressions.paths import MISSING
 from greentic.flow.activity import failure_payload
-from greentic.flow.bounds import bounded
+from greentic.flow.bounds import MAX_KEPT, Kept, bounded
 from greentic.flow.builtins import Wait, call_builtin
 from greentic.flow.node_names import NodeNames, submitted, without_action
 from greentic.flow.nodes import FlowPlan, NodePlan
@@ -45,11 +46,11 @@ _ACTING = frozenset({"exec", "component", "provider.invoke", "state.set"})
 SLOT_EXTRACTOR = "ai.greentic.component-slot-extractor"
 
 
-class Completed(NamedTuple):
+class Completed(msgspec.Struct, frozen=True):
     output: object
 
 
-class Parked(NamedTuple):
+class Parked(msgspec.Struct, frozen=True):
     """A run that waits for the next message; `output` is what it says meanwhile."""
 
     snapshot: Snapshot
@@ -64,12 +65,13 @@ class Exhausted(FlowFailure):
     """A run that took all it may take; no flow that called another goes on after it."""
 
 
-@dataclass(slots=True)
-class Budget:
+class Budget(msgspec.Struct):
     """What is left of a run, shared by the flows that it calls."""
 
     steps: int
     until: float
+    kept: Kept = msgspec.field(default_factory=Kept)
+    """What the flow that runs now keeps, and how much more it may."""
     acted: bool = False
     """Whether a step was done that may have had an effect: a call that came back, a value that was kept."""
 
@@ -163,12 +165,18 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
             run.ports.trace.enter(plan.id, node.id, node.kind)
         result, payload = await _execute(run, plan, node, state, names)
         output = _answered(node, result.output, state)
+        # What is said stays, each time it is said; another output takes the place of the one before.
+        kept = ("said", str(len(state.egress))) if node.kind == "emit" else ("node", node_id)
+        _keep(run, budget, kept, output.payload)
         state.nodes[node_id] = output
         state.last_output = output.payload
+        if node.assigned is not None:
+            _keep(run, budget, ("variable", str(node.assigned[0])), state.vars.get(str(node.assigned[0])))
         if node.variables:
             after = NodeNames(state, output.payload, run.ports.clock)
             for name, template in node.variables:
                 state.vars[name] = bounded(template.render(after))
+                _keep(run, budget, ("variable", name), state.vars[name])
         control = result.control if isinstance(result, Result) else None
         if isinstance(control, Jump):
             _traced(run, plan, node, payload, output, f"jump to {control.flow}")
@@ -199,6 +207,11 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         _traced(run, plan, node, payload, output, following)
         node_id = following
     raise Exhausted(f"flow {run.flow_id} took more than {run.max_steps} steps")
+
+
+def _keep(run: Run, budget: Budget, place: tuple[str, str], value: object) -> None:
+    if not budget.kept.put(place, value):
+        raise Exhausted(f"flow {run.flow_id} keeps more than {MAX_KEPT} bytes: outputs, variables and what it said")
 
 
 async def _execute(
@@ -242,8 +255,10 @@ async def _call_flow(run: Run, payload: object) -> Result:
         raise FlowFailure("flow.call requires a non-empty flow_id")
     if run.depth >= MAX_CALLS:
         raise FlowFailure(f"flow.call failed for {flow_id}: calls nest deeper than {MAX_CALLS}")
+    budget = run.budget if run.budget is not None else new_budget(run)
+    mine, budget.kept = budget.kept, Kept(budget.kept.room)  # what the other flow keeps goes with it
     try:
-        outcome = await start(run._replace(flow_id=flow_id, depth=run.depth + 1), source.get("input"))
+        outcome = await start(run._replace(flow_id=flow_id, depth=run.depth + 1, budget=budget), source.get("input"))
     except Exhausted:
         raise
     except FlowFailure as failure:
@@ -252,6 +267,8 @@ async def _call_flow(run: Run, payload: object) -> Result:
                 f"flow.call failed for {flow_id}: {failure}", retryable=failure.retryable, backoff_ms=failure.backoff_ms
             ) from None
         return Result(NodeOutput(True, failure_payload(flow_id, str(failure))))
+    finally:
+        budget.kept = mine
     if isinstance(outcome, Parked):
         raise FlowFailure(f"flow.call cannot pause (flow {flow_id} waiting: {outcome.reason})")
     return Result(NodeOutput(True, outcome.output))

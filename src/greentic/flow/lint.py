@@ -6,20 +6,25 @@ Every finding is a warning: real packs have them, and run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.expressions.conditions import parse_condition
+from greentic.expressions.paths import parse_path
+from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
 from greentic.flow.nodes import FlowPlan, NodePlan
 
 _ROUTE_KEYS = frozenset({"condition", "to", "event"})
 _EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input", "config"})
+_NAMES = frozenset({"entry", "in", "prev", "node", "vars", "state", "now"})
+"""What templates see."""
 _SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
 HasComponent = Callable[[str, str | None], bool]
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True):
     """What the pack of a flow has."""
 
     component: HasComponent
@@ -117,8 +122,16 @@ def _several_expressions(value: object) -> list[str]:
     if not isinstance(value, str):
         return []
     text = value.strip()
-    if text.startswith("{{") and text.endswith("}}") and ("{{" in text[2:].lstrip("{") or "}}" in text.rstrip("}")):
+    if not (text.startswith("{{") and text.endswith("}}")):
+        return []
+    inner = text.lstrip("{").rstrip("}").strip()
+    if "{{" in inner or "}}" in inner:
         return [f"`{text[:60]}` is several expressions; other workers read it as one path and print nothing"]
+    if is_call(inner):
+        return [f"`{text[:60]}` calls a helper; other workers read it as a path and print nothing"]
+    path = parse_path(inner)
+    if path and path[0] not in _NAMES and not inner.startswith("!"):
+        return [f"`{text[:60]}` prints nothing: there is no name `{path[0]}`; there are {_listed(sorted(_NAMES))}"]
     return []
 
 

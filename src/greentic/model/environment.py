@@ -4,8 +4,7 @@ Every field is read and written as other programs do; unknown keys are kept (see
 several fields live in `validate`, state changes in `lifecycle` and `traffic`.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: msgspec evaluates each annotation that is a text by itself, in every program.
 import hashlib
 from typing import ClassVar, Literal
 

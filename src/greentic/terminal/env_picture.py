@@ -17,8 +17,8 @@ from greentic.terminal.table_layout import EMPTY, Block, Cell, Column, Line, Tab
 from greentic.terminal.words import age, counted, digest, share, source, state
 
 _REVISION = (
-    Column("revision"), Column("weight", 0, whole=True), Column("state", 1), Column("digest", 3, whole=True), Column("age", 2, right=True),
-    Column("source", 4), Column("ulid", 5, whole=True),
+    Column("revision", tells_apart=True), Column("weight", 0, whole=True), Column("state", 1), Column("digest", 3, whole=True),
+    Column("age", 2, right=True), Column("source", 4, tells_apart=True), Column("ulid", 5, whole=True),
 )  # fmt: skip
 
 
@@ -50,14 +50,14 @@ def traffic(env: Environment, deployment_id: str, now_ns: int, *, wide: bool = F
     back = "can be rolled back" if split.previous_split_ref is not None else "nothing to roll back to"
     line = (cell(split.bundle_id, "bold"), cell(f"generation {split.generation}"), cell(f"by {split.updated_by}"))
     told = (cell(f"{age(split.updated_at, now_ns)} ago", "dim"), cell(back, "dim"))
-    return [Line((*line, *told)), _revision_table(routed, _weights(env), now_ns, wide=wide)]
+    return [Line((*line, *told), shrinks=True), _revision_table(routed, _weights(env), now_ns, wide=wide)]
 
 
 def deployments(env: Environment, now_ns: int, *, wide: bool = False) -> list[Block]:
     """`bundles list`."""
     columns = [
-        Column("bundle"),
-        Column("state"),
+        Column("bundle", tells_apart=True),
+        Column("state", whole=True),
         Column("customer", 3),
         Column("serves", 1),
         Column("routes", 2),
@@ -77,7 +77,7 @@ def deployments(env: Environment, now_ns: int, *, wide: bool = False) -> list[Bl
 
 def _headline(env: Environment) -> Line:
     name = env.name if env.name != env.environment_id else ""
-    return Line((cell(env.environment_id, "bold"), *([cell(name)] if name else [])))
+    return Line((cell(env.environment_id, "bold"), *([cell(name)] if name else [])), shrinks=True)
 
 
 def _counts(env: Environment) -> Line:
@@ -91,7 +91,8 @@ def _counts(env: Environment) -> Line:
 
 def _deployment(deployment: BundleDeployment) -> Line:
     return Line(
-        (cell(deployment.bundle_id, "bold"), state(deployment.status), cell(f"for {deployment.customer_id}", "dim"))
+        (cell(deployment.bundle_id, "bold"), state(deployment.status), cell(f"for {deployment.customer_id}", "dim")),
+        shrinks=True,
     )
 
 

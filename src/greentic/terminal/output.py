@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Literal, TextIO
+from unicodedata import category
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
@@ -20,13 +21,22 @@ if TYPE_CHECKING:
 
 Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
+MOST_MARKS = 4
+"""Accents on one character; no language writes more."""
 FOR_PROGRAMS: tuple[Form, ...] = ("json", "yaml")
 """Forms whose failures are told as JSON, too."""
 
 
 def inert(text: str) -> str:
-    """A text for a terminal: what would steer it, or turn the direction of reading, is written out (rule 3)."""
-    return "".join(c if c in "\n\t" or c.isprintable() or c == "\u3000" else _written(c) for c in text)
+    """A text for a terminal: what would steer it, turn the direction of reading, or pile up on one character is written out (rule 3)."""
+    if text.isascii():
+        return "".join(c if c in "\n\t" or c.isprintable() else _written(c) for c in text)
+    shown, marks = [], 0
+    for c in text:
+        marks = marks + 1 if category(c) in ("Mn", "Me") else 0
+        plain = c in "\n\t" or c.isprintable() or c == "\u3000"
+        shown.append(c if plain and marks <= MOST_MARKS else _written(c))
+    return "".join(shown)
 
 
 def _written(character: str) -> str:

@@ -12,12 +12,13 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from greentic.examine.env_status import EnvStatus
+from greentic.examine.env_verify import EnvVerified
 from greentic.ground.documents import Json, JsonObject
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
 from greentic.terminal import env_picture
 from greentic.terminal.output import Form, inert
-from greentic.terminal.status_picture import Before, env_status
+from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 
 WATCH_SECONDS = 2.0
@@ -115,6 +116,11 @@ def _status(context: Context, reply: object, result: JsonObject, wide: bool) -> 
     return env_status(context.store.load(reply.environment_id), reply)
 
 
+def _verified(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    assert isinstance(reply, EnvVerified)
+    return env_verified(context.store.load(reply.environment_id), reply, wide=wide)
+
+
 def _environments(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
     columns = (
         Column("environment"),
@@ -139,7 +145,7 @@ def _environments(context: Context, reply: object, result: JsonObject, wide: boo
 
 
 _CHANGE = (
-    Column("at", 3, whole=True), Column("verb"), Column("what", 2), Column("outcome", 1), Column("generation", 5), Column("who", 4),
+    Column("at", 3, whole=True), Column("verb"), Column("what", least=32), Column("outcome"), Column("generation", 5), Column("who", 4),
 )  # fmt: skip
 
 
@@ -172,6 +178,7 @@ _PICTURES: dict[tuple[str, str], Callable[[Context, object, JsonObject, bool], l
     ("env", "list"): _environments,
     ("env", "log"): _log,
     ("env", "status"): _status,
+    ("env", "verify"): _verified,
     ("bundles", "list"): _deployments,
     ("revisions", "list"): _revisions,
     ("traffic", "show"): _traffic,

@@ -1,4 +1,5 @@
-"""`env status` at a terminal: desired and serving generation of each worker, weights against measured shares, errors, who waits. Pure.
+"""`env status` and `env verify` at a terminal: desired and serving generation of each worker, weights against measured shares, errors, who
+waits; what each proved, and in what it differs. Pure.
 
 Rules:
 1. Counts are since the workers began; two looks at the same workers make rates. Counts that fell (a worker began anew) make none.
@@ -9,9 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.examine.env_verify import EnvVerified
 from greentic.model.environment import Environment
 from greentic.model.naming import revision_name
-from greentic.terminal.table_layout import EMPTY, Block, Cell, Column, Line, Table, cell
+from greentic.terminal.table_layout import EMPTY, Block, Cell, Column, Line, Prose, Table, cell
 from greentic.terminal.words import counted, percent, share
 
 
@@ -29,17 +31,17 @@ def env_status(env: Environment, status: EnvStatus, before: Before | None = None
     ]
     if status.workers:
         of_workers = (
-            Column("worker"),
+            Column("worker", tells_apart=True),
             Column("serves", 1),
             Column("wanted", 3),
-            Column("state"),
+            Column("state", tells_apart=True),
             Column("unavailable", 2),
         )
         blocks += [EMPTY, Table(of_workers, [_worker(w) for w in status.workers])]
     known = {r.revision_id: revision_name(r) for r in env.revisions}
     earlier = {} if before is None else {r.revision_id: r for r in before.status.revisions}
     columns = (
-        Column("revision"), Column("weight", 2, whole=True), Column("measured"), Column("turns", 4, right=True),
+        Column("revision", tells_apart=True), Column("weight", 2, whole=True), Column("measured"), Column("turns", 4, right=True),
         Column("per s", 3, right=True), Column("errors", 1, right=True), Column("running", 5, right=True), Column("parked", 6, right=True),
     )  # fmt: skip
     rows = [
@@ -52,10 +54,58 @@ def env_status(env: Environment, status: EnvStatus, before: Before | None = None
     return [*blocks, EMPTY, Table(columns, rows)]
 
 
+_VERDICTS = {"serves": "green", "behind": "yellow"}
+
+
+def env_verified(env: Environment, found: EnvVerified, *, wide: bool) -> list[Block]:
+    """The verdict, what each worker proved, in what it differs, and what is to be known of it."""
+    of_workers = (
+        Column("worker", tells_apart=True), Column("state"), Column("behind", 1, right=True), Column("generation", 2, right=True),
+        Column("key", 3, whole=True), Column("version", 4), Column("process", 5),
+    )  # fmt: skip
+    rows = [
+        [
+            cell(w.at), cell(w.state, _VERDICTS.get(w.state, "red")), cell(str(w.behind) if w.behind else ""), cell(_told(w.generation)),
+            cell(w.key_id or "") if wide else cell((w.key_id or "")[:12]), cell(w.version or ""), cell(w.process or ""),
+        ]
+        for w in found.workers
+    ]  # fmt: skip
+    verdict = cell(found.state, _VERDICTS.get(found.state, "red"))
+    generation = cell(f"generation {found.generation}", "dim")
+    blocks: list[Block] = [
+        Line((cell(env.environment_id, "bold"), verdict, generation)),
+        EMPTY,
+        Table(of_workers, rows),
+    ]
+    reasons = [
+        Prose((cell(f"{w.at}:", "dim"), cell(w.reason.removeprefix(f"{w.at} "), "red")))
+        for w in found.workers
+        if w.reason
+    ]
+    blocks += [EMPTY, *reasons] if reasons else []
+    if found.differences:
+        known = {r.revision_id: revision_name(r) for r in env.revisions}
+        differs = (
+            Column("worker", 2, tells_apart=True), Column("revision", tells_apart=True), Column("field"),
+            Column("wanted", 1, tells_apart=True), Column("found", tells_apart=True),
+        )  # fmt: skip
+        told = [
+            [cell(d.at), cell(known.get(d.revision_id, d.revision_id)), cell(d.field, "bold"), cell(d.expected), cell(d.found, "red")]
+            for d in found.differences
+        ]  # fmt: skip
+        blocks += [EMPTY, Table(differs, told)]
+    warnings = [Prose((cell("warning:", "yellow"), cell(text))) for text in found.warnings]
+    return [*blocks, EMPTY, *warnings] if warnings else blocks
+
+
+def _told(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
 def _worker(worker: WorkerLine) -> list[Cell]:
     serving, wanted = worker.serving_digest or "", worker.desired_digest or ""
     if not worker.answers:
-        told = cell(worker.error or "does not answer", "red")
+        told = cell((worker.error or "does not answer").removeprefix(f"{worker.at} "), "red")
     elif worker.error:
         told = cell(worker.error, "yellow")
     elif serving != wanted:

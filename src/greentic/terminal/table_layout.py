@@ -2,8 +2,10 @@
 
 Rules:
 1. A table that is too wide loses whole columns, those of the highest `drop` first; characters are never cut from what can be copied.
+   Before a column goes, those that never go become as narrow as their `least`: one long name takes no column from the others.
 2. A text of a column that is not `whole` has at most `MOST` cells, and where even the last columns are too wide it becomes shorter still,
-   with `…`. One that is `whole`, an id, stands in one piece, whatever the width.
+   with `…`. It keeps both its ends where the column `tells_apart`: names differ at their end, as `bot@3` and `bot@4` do. One that is
+   `whole`, an id, stands in one piece, whatever the width.
 3. What a cell shows was made inert when the cell was made: no text of others steers a terminal or begins a line.
 """
 
@@ -15,6 +17,7 @@ from typing import NamedTuple
 from greentic.terminal.output import inert
 
 MOST = 48
+NAME = 14
 _LEAST = 4
 _GAP = 2
 
@@ -32,12 +35,15 @@ def cell(text: str, style: str = "") -> Cell:
 
 
 class Column(NamedTuple):
-    """A column: its title, when it may go (0: never), whether its texts stay in one piece, and on which side they stand."""
+    """A column: its title, when it may go (0: never), whether its texts stay in one piece, on which side they stand, whether their ends
+    stay, and how many cells of them are worth more than another column."""
 
     title: str
     drop: int = 0
     whole: bool = False
     right: bool = False
+    tells_apart: bool = False
+    least: int = NAME
 
 
 class Table(NamedTuple):
@@ -47,12 +53,20 @@ class Table(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Cells one after another, with a space between; the last ones go where there is no room."""
+    """Cells one after another, with a space between. Where there is no room the last ones go, and `…` tells of it; those of a line that
+    `shrinks` become shorter before."""
+
+    cells: Sequence[Cell]
+    shrinks: bool = False
+
+
+class Prose(NamedTuple):
+    """A sentence; a terminal breaks it by itself, and it is copied in one piece."""
 
     cells: Sequence[Cell]
 
 
-Block = Table | Line
+Block = Table | Line | Prose
 EMPTY = Line(())
 
 
@@ -60,18 +74,36 @@ def laid_out(blocks: Iterable[Block], width: int | None) -> list[list[Cell]]:
     """The lines of some blocks for a terminal of `width` cells; without a width nothing is dropped or shortened."""
     out: list[list[Cell]] = []
     for block in blocks:
-        out += _table(block, width) if isinstance(block, Table) else [_line(block, width)]
+        match block:
+            case Table():
+                out += _table(block, width)
+            case Line():
+                out.append(_line(block, width))
+            case Prose():
+                out.append(_spaced(list(block.cells)))
     return out
 
 
 def _line(line: Line, width: int | None) -> list[Cell]:
-    kept = list(line.cells)
     if width is None:
-        return _spaced(kept)
-    kept = [Cell(_shortened(c.text, min(MOST, width)), c.style) for c in kept]
-    while len(kept) > 1 and sum(_cells(c.text) + 1 for c in kept) - 1 > width:
-        kept.pop()
+        return _spaced(list(line.cells))
+    kept = [Cell(_shortened(c.text, min(MOST, width)), c.style) for c in line.cells if c.text]
+    for i in reversed(range(len(kept)) if line.shrinks else ()):
+        over, size = _length(kept) - width, _cells(kept[i].text)
+        if over > 0:
+            kept[i] = Cell(_shortened(kept[i].text, max(min(NAME, size), size - over)), kept[i].style)
+    if _length(kept) > width:
+        while len(kept) > 1 and _length(kept) + 2 > width:
+            kept.pop()
+        if len(kept) == 1:
+            kept = [Cell(_shortened(kept[0].text, width - 2), kept[0].style)]
+        kept.append(Cell("…", "dim"))
     return _spaced(kept)
+
+
+def _length(cells: list[Cell]) -> int:
+    """How many cells a line takes, spaces included."""
+    return sum(_cells(c.text) + 1 for c in cells) - 1
 
 
 def _spaced(cells: list[Cell]) -> list[Cell]:
@@ -82,14 +114,18 @@ def _table(table: Table, width: int | None) -> list[list[Cell]]:
     if not table.rows:
         return [[Cell(" " * table.indent), Cell(f"no {table.columns[0].title}", "dim")]]
     limit = [None if c.whole or width is None else MOST for c in table.columns]
-    rows = [[Cell(_shortened(c.text, limit[i]), c.style) for i, c in enumerate(row)] for row in table.rows]
+    rows = [
+        [Cell(_shortened(c.text, limit[i], table.columns[i].tells_apart), c.style) for i, c in enumerate(row)]
+        for row in table.rows
+    ]
     wanted = [
         max([_cells(c.title), *(_cells(row[i].text) for row in rows)]) if rows else _cells(c.title)
         for i, c in enumerate(table.columns)
     ]
     shown = [i for i in range(len(table.columns)) if any(row[i].text for row in rows)]
     room = None if width is None else width - table.indent
-    while room is not None and _total(wanted, shown) > room:
+    least = [w if c.whole or c.drop else min(w, c.least) for c, w in zip(table.columns, wanted, strict=True)]
+    while room is not None and _total(least, shown) > room:
         going = max(shown, key=lambda i: (table.columns[i].drop, i), default=None)
         if going is None or table.columns[going].drop == 0:
             break
@@ -107,7 +143,7 @@ def _row(table: Table, row: Sequence[Cell], wanted: list[int], shown: list[int])
     out = [Cell(" " * table.indent)] if table.indent else []
     for place, i in enumerate(shown):
         column = table.columns[i]
-        text = row[i].text if column.whole else _shortened(row[i].text, wanted[i])
+        text = row[i].text if column.whole else _shortened(row[i].text, wanted[i], column.tells_apart)
         padding = " " * (wanted[i] - _cells(text))
         last = place == len(shown) - 1
         out.append(Cell(padding + text if column.right else text if last else text + padding, row[i].style))
@@ -120,16 +156,22 @@ def _total(wanted: list[int], shown: list[int]) -> int:
     return sum(wanted[i] for i in shown) + _GAP * (len(shown) - 1)
 
 
-def _shortened(text: str, most: int | None) -> str:
+def _shortened(text: str, most: int | None, both_ends: bool = False) -> str:
     if most is None or _cells(text) <= most:
         return text
-    kept, used = [], 0
-    for character in text:
+    behind = (most - 1) // 3 if both_ends else 0
+    last = _first(text[::-1], behind)[::-1]
+    return f"{_first(text, most - 1 - behind)}…{last}"
+
+
+def _first(text: str, cells: int) -> str:
+    """As much of the beginning of a text as some cells hold."""
+    used = 0
+    for place, character in enumerate(text):
         used += _cells(character)
-        if used > most - 1:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"
+        if used > cells:
+            return text[:place]
+    return text
 
 
 def _cells(text: str) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -35,7 +34,7 @@ MAX_SIGNATURES = 32
 BUILD_TYPE = "gtbundle"
 
 
-class Kind(NamedTuple):
+class Kind(msgspec.Struct, frozen=True):
     """One kind of signed statement (rule 1). The payload type is that of in-toto for all."""
 
     predicate_type: str
@@ -51,7 +50,7 @@ REVENUE_POLICY = Kind("greentic.revenue-policy-predicate.v1", "the signature of 
 KINDS = (BUNDLE, REVISION, SEAL, REVOCATIONS, REVENUE_POLICY)
 
 
-class Vouched(NamedTuple):
+class Vouched(msgspec.Struct, frozen=True):
     """What signatures prove."""
 
     keys: tuple[str, ...]

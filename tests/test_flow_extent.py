@@ -1,0 +1,91 @@
+"""How much a flow may cost: what is read, gone through, made and kept is bounded by what it is, not by how long it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from greentic.expressions import handlebars
+from greentic.expressions.paths import MISSING
+from greentic.expressions.template import compile_value
+from greentic.flow.engine import Exhausted
+from greentic.flow.lint import Known, lint_flow
+from greentic.flow.node_names import NodeNames
+from greentic.flow.state import RunState
+from greentic.ground.errors import FlowFailure
+from simulators import FakeClock
+from test_flow import World, flow, node, rendered, to
+
+
+def test_a_template_is_read_once_however_its_tags_are_broken():
+    """Each unclosed tag once searched the rest anew: 53 kB of `{{{` held a worker for two minutes."""
+
+    class Counted(str):
+        looked_at = 0
+
+        def find(self, wanted: str, begin: int) -> int:  # type: ignore[override]
+            found = super().find(wanted, begin)
+            Counted.looked_at += (found if found >= 0 else len(self)) - begin
+            return found
+
+    for broken in ("x{{{", "{{!-- x ", "{{~a", "{{{a}} "):
+        Counted.looked_at = 0
+        try:
+            handlebars.parse(Counted(broken * 1000))
+        except handlebars.TemplateError:
+            pass
+        assert Counted.looked_at <= 8 * len(broken) * 1000, broken
+
+
+def test_what_a_rendering_goes_through_is_counted_though_it_prints_nothing():
+    lists = {"l": list(range(30)), "a": [0] * 20_000, "b": [0] * 20_000, "s": "x" * 10**6, "t": "x" * 10**6 + "y"}
+    names = NodeNames(RunState(lists), MISSING, FakeClock())
+    loop = "x" + "{{#each @root.entry.l}}" * 2 + "%s" + "{{/each}}" * 2
+    assert compile_value(loop % "{{#each @root.entry.a}}{{/each}}").render(names) == "x"  # nothing in it, nothing to do
+    many = " ".join(["y"] * 200)
+    for inner in ("(eq @root.entry.a @root.entry.b)", "(lt @root.entry.s @root.entry.t)", f"(or {many})"):
+        with pytest.raises(FlowFailure, match="more than 100000 steps"):
+            compile_value(loop % f"{{{{#if {inner}}}}}{{{{/if}}}}").render(names)
+    inner = "{{#if (eq (lookup @root.entry.a @index) (len @root.entry.b))}}{{/if}}"
+    assert compile_value(loop % inner).render(names) == "x"  # looking up and measuring go through nothing
+
+
+@pytest.mark.parametrize("kind", ["var.set", "in_map", "out_map", "vars_out"])
+def test_no_value_of_a_run_doubles_without_an_end(kind):
+    """Forty doublings are a value that takes days to print."""
+    twice = ["{{vars.a}}", "{{vars.a}}"]
+    if kind == "var.set":
+        doubling = node("a", "var.set", {"name": "a", "value": twice}, to("a"))
+    elif kind == "vars_out":
+        doubling = node("a", "emit.response", {"vars_out": {"a": twice}, "input": "x"}, to("a"))
+    else:
+        mapping = {"provider_type": "t", "op": "o", kind: ["{{entry.l}}"] * 300, "vars_out": {"a": 1}}
+        doubling = node("a", "provider.invoke", mapping, to("a"))
+    with pytest.raises(FlowFailure, match="a value became larger than 4194304 bytes"):
+        world = World(flow(doubling, extra={"vars_init": {"a": {"default": "x" * 10**5}}}))
+        world.components.providers["t"] = lambda call: {}
+        world.start({"l": ["x" * 1000] * 20})
+
+
+def test_what_a_run_keeps_is_bounded_together():
+    text = "x" * 10**6
+    said = flow(*(node(f"n{i}", "emit.response", "{{entry.text}}", to(f"n{i + 1}")) for i in range(100)))
+    with pytest.raises(Exhausted, match="keeps more than 67108864 bytes"):
+        World(said).start({"text": text})
+    variables = (
+        node(f"n{i}", "var.set", {"name": f"v{i}", "value": "{{entry.text}}"}, to(f"n{i + 1}")) for i in range(100)
+    )
+    with pytest.raises(Exhausted, match="keeps more than"):
+        World(flow(*variables)).start({"text": text})
+    # What takes the place of something else, and what a flow kept that was called, is not kept twice.
+    again = flow(node("a", "var.set", {"name": "v", "value": "{{entry.text}}"}, to("b")), node("b", "flow.call", {"flow_id": "sub", "input": "{{entry.text}}"}, to("a")))  # fmt: skip
+    sub = flow(node("a", "emit.response", "{{entry}}", "End"), flow_id="sub")
+    with pytest.raises(Exhausted, match="more than 10000 steps"):
+        World(again, sub).start({"text": text})
+
+
+def test_a_single_call_of_a_helper_is_no_path_and_what_prints_nothing_is_told():
+    assert rendered("{{len entry.list}}") == rendered("{{ len entry.list}}") == "3"
+    assert rendered("{{len}}") == ""
+    texts = ["{{len entry.l}}", "{{> p}}", "{{text}}", "{{entry.text}}", "{{! c }}"]
+    found = lint_flow(flow(node("a", "emit.response", texts)), Known(lambda *a: True, frozenset()))
+    assert [text.split("`")[1] for text in found] == ["{{len entry.l}}", "{{> p}}", "{{text}}"]
