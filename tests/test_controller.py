@@ -510,7 +510,7 @@ def refusing(verbs: tuple[str, ...], kind: str, error: Callable[[], Exception]) 
     [
         (("patch",), "Service", lambda: ApiRefused("services is forbidden", status=403), "RightsMissing"),
         (("list",), "Service", lambda: ApiRefused("services is forbidden", status=403), "RightsMissing"),
-        (("patch",), "Deployment", lambda: ApiRefused("exceeded quota: pods", status=403), "RightsMissing"),
+        (("patch",), "Deployment", lambda: ApiRefused("exceeded quota: pods", status=403), "QuotaExceeded"),
         (("patch",), "Deployment", lambda: ApiRefused("webhook denied the request: no", status=400), "AdmissionDenied"),
         (("patch",), "ConfigMap", lambda: ClusterUnreachable("cannot reach the cluster"), "ClusterUnreachable"),
     ],

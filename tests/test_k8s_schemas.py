@@ -91,6 +91,7 @@ EXPOSED = (
 SETTINGS = (
     {},
     {"uid": "none", "size_limit": {"home": "8Gi", "tmp": "500M"}, "extra_ca": "authorities"},
+    {"size_limit": {"home": None, "tmp": None}},
     {
         "component_egress": "api.example.com",
         "component_limits": {"seconds": 2.5, "total_mb": 512},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import IMAGE
+from greentic.bundle.limits import DEFAULT_LIMITS
+from greentic.cli.gtc import main
+from greentic.cluster.apply import explained
 from greentic.deployer import binding, env_render, reconcile, rollout, sweep
+from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES
+from greentic.distribute.fetch import MAX_BUNDLE_BYTES
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import reply_object
@@ -21,7 +27,9 @@ from greentic.k8s.plan import make_plan
 from greentic.model.environment import HostConfig
 from greentic.operate import env, env_packs
 from greentic.shape.exposure import fits
+from greentic.shape.pod_settings import WORKER_HOME
 from greentic.shape.syntax import quantity
+from greentic.wasm.compiled_files import MAX_BYTES
 from test_deployer import E, reconciled
 from test_k8s_plan import OWNER, live_of
 from test_k8s_render import (
@@ -213,7 +221,8 @@ def test_settings_reach_every_pod():
         security = pod["spec"]["securityContext"]
         assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         volumes = {v["name"]: v for v in pod["spec"]["volumes"]}
-        assert volumes["greentic-home"]["emptyDir"] == {"sizeLimit": "8Gi"} and volumes["tmp"]["emptyDir"] == {}
+        assert volumes["greentic-home"]["emptyDir"] == {"sizeLimit": "8Gi"}
+        assert volumes["tmp"]["emptyDir"] == {"sizeLimit": "1Gi"}
         assert volumes["authorities"]["configMap"] == {"name": "corporate"}
         mounted = {m["name"]: m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}
         told_ = variables(pod)
@@ -225,6 +234,25 @@ def test_settings_reach_every_pod():
             told_["GREENTIC_COMPONENT_TOTAL_MB"],
         ) == ("2.5", "64", "512")
         assert (told_["GREENTIC_PACK_SIGNATURES"], told_["GREENTIC_PACK_SIGNERS"]) == ("require", "k1,k2")
+
+
+@pytest.mark.parametrize(
+    ("told", "sizes"),
+    [
+        ({}, [(None, "1Gi"), ("16Gi", "1Gi")]),
+        ({"size_limit": {"home": None}}, [(None, "1Gi"), (None, "1Gi")]),
+        ({"size_limit": {"home": "2Gi", "tmp": None}}, [("2Gi", None), ("2Gi", None)]),
+    ],
+)
+def test_volumes_have_a_size_that_no_pod_of_legal_bundles_reaches(told, sizes):
+    """Routers hold as many revisions as are routed, so theirs has none unless it is answered."""
+    found = [
+        {v["name"]: v["emptyDir"].get("sizeLimit") for v in p["spec"]["volumes"] if "emptyDir" in v}
+        for p in pods_of(told)
+    ]
+    assert [(volumes["greentic-home"], volumes["tmp"]) for volumes in found] == sizes
+    worst = MAX_BUNDLE_BYTES + DEFAULT_MAX_BYTES + DEFAULT_LIMITS.total_bytes + MAX_BYTES
+    assert worst <= quantity(WORKER_HOME, "").value
 
 
 def test_a_variable_that_pods_are_told_already_is_refused_by_name():
@@ -370,6 +398,27 @@ def test_more_prefixes_than_a_route_holds_are_refused():
                 routes(env_)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "fine"),
+    [
+        ("/a-b/c.d/~e", True), ("/a%20b", True), ("/a@b:c;d=e", True), ("/..a/b..", True), ("/" + "x" * 1023, True),
+        ("/" + "x" * 1024, False), ("/größe", False), ("/a//b", False), ("/a/../b", False), ("/a/.", False), ("/a/..", False),
+        ("/a%2Fb", False), ("/a%2fb", False), ("/a%zz", False), ("/a[b]", False), ("/a|b", False),
+    ],
+)  # fmt: skip
+def test_a_prefix_that_no_gateway_takes_is_refused_before_anything_is_applied(prefix, fine):
+    """Its servers check it; they would refuse the route after the document was written."""
+    one = deployment(revisions=(ONE,))
+    env_ = environment(bundles=[replace(one, route_binding=replace(one.route_binding, path_prefixes=[prefix]))])
+    if fine:
+        (rule,) = routes(env_)[f"gtc-{DEPLOYMENT.lower()}"]["rules"]
+        assert rule["matches"][0]["path"]["value"] == prefix
+    else:
+        with pytest.raises(Conflict, match="no HTTPRoute can match") as refused:
+            routes(env_)
+        assert "answer expose: ingress" in (refused.value.hint or "") and prefix[:20] in str(refused.value)
+
+
 def test_threat_unauthenticated_invoke_only_a_gateway_reaches_workers_beside_routers():
     assert (
         len(policy(rendered(environment(), {**INGRESS, "ingress_namespaces": "infra"}), "gtc-allow-workers")["ingress"])
@@ -512,6 +561,40 @@ def test_a_refusal_by_quota_or_webhook_names_object_and_next_step(bound, cluster
     assert failed.value.report["failed"][0]["kind"] == "HorizontalPodAutoscaler" and "webhook" in failed.value.hint
     cluster.refuse = {}
     assert {o.kind for o in reconciled(bound).created} == {"HorizontalPodAutoscaler"}
+
+
+def test_a_full_quota_is_no_missing_right():
+    full = ApiRefused('deployments.apps "a" is forbidden: exceeded quota: small', status=403)
+    assert (full.forbidden, full.cause) == (False, "QuotaExceeded")
+    item = make_plan(
+        [{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "n"}}], [], OWNER
+    ).items[0]
+    assert "ResourceQuota" in (explained(item, full).hint or "")
+    missing = ApiRefused('services is forbidden: User "x" cannot patch', status=403)
+    assert (missing.forbidden, missing.cause) == (True, "RightsMissing")
+
+
+@pytest.mark.parametrize(
+    ("told", "field", "hint"),
+    [
+        ({"worker": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}, "worker.resources.limits.memory: 1Gi is below", ""),
+        ({"router": {"resources": {"limits": {"memory": "1GB"}}}}, "router.resources.limits.memory: `1GB`", ""),
+        ({"expose": "ingress", "hosts": "https://a.example.com"}, "hosts[0]: `https://a.example.com` has a scheme", "write the name alone"),
+        ({"expose": "ingress", "hosts": "a.example.com", "issuer": "x", "cluster_issuer": "y"}, "issuer and cluster_issuer", ""),
+        ({"router": {"autoscale": {"min": 2, "max": 5}}}, "router.autoscale: an autoscaler goes by one metric", ""),
+    ],
+)  # fmt: skip
+def test_a_person_is_told_the_field_and_the_file_before_anything_is_applied(
+    told, field, hint, bound, cluster, capsys, monkeypatch
+):
+    answer(bound, **told)
+    root = bound.context.store.root
+    monkeypatch.setattr("sys.argv", ["gtc", "op", "--store-root", str(root), "env", "reconcile", E, "--no-wait"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1 and cluster.requests == 0
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert field in error["message"] and hint in error["hint"] and f"`{root / E / 'answers.json'}`" in error["hint"]
 
 
 def test_the_report_tells_the_address_that_the_cluster_gave(bound, cluster):

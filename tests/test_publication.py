@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Author, gtc
+from greentic.cli.gtc import main
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.model.delivery import delivery_of, with_delivery
@@ -30,8 +31,8 @@ from greentic.publication.artifact import (
     sha256_of,
     unpress,
 )
-from greentic.publication.layout_place import MAX_LISTED, Layout, listed
-from greentic.publication.place import by_name, place_of, push
+from greentic.publication.layout_place import MAX_LISTED, Layout, blob_path, listed
+from greentic.publication.place import by_name, place_of, push, read_document
 from greentic.release import env_publish
 from greentic.store.environments import EnvironmentStore
 from greentic.worker.boot import Booted, boot
@@ -466,3 +467,44 @@ def test_of_a_change_that_is_followed_only_what_changed_is_read(author, publishe
     assert (
         len(found.bundles) == 2 and found.bundles[0] is before.bundles[0] and found.revisions[0] is before.revisions[0]
     )
+
+
+def lay(place: Path, document: dict, generation: int, env_id: str = "local") -> None:
+    """Publish a document as somebody would who may write to the place."""
+    pressed = press(compact(document))
+    push(Layout(place), pressed, manifest_of(env_id, generation, pressed, None, None, ""))
+
+
+def damaged(place: Path) -> None:
+    edition = edition_of(Layout(place).newest(), "here")
+    (place / blob_path(edition.layer, "here")).write_bytes(b"something else")
+
+
+@pytest.mark.parametrize(
+    ("done", "words", "told", "hint"),
+    [
+        (lambda p, d: lay(p, d | {"name": "evil"}, 1), "pull local {p}", "not sealed by a trusted key", "--trust-anchor FILE"),
+        (lambda p, d: lay(p, d | {"greentic:delivery": d["greentic:delivery"] | {"seal": None}}, 1), "pull local {p}", "there is no signature", "--trust-anchor FILE"),
+        (lambda p, d: lay(p, d, 7), "pull local {p}", "generation 1; its manifest says `local`, generation 7", "gtc op env history local {p}"),
+        (lambda p, d: damaged(p), "pull local {p}", "its manifest names sha256:", "gtc op env history local {p}"),
+        (lambda p, d: None, "pull other {p}", "is environment `local`, asked for was `other`", "ask for `local`"),
+        (lambda p, d: None, "history other {p}", "is environment `local`, asked for was `other`", "ask for `local`"),
+        (lambda p, d: None, "pull local oci://127.0.0.1:1/envs/x:prod", "refused", "that it answers"),
+        (lambda p, d: None, "rollback local {p} --generation 77", "no generation 77", "gtc op env history local {p}"),
+        (lambda p, d: lay(p, d | {"name": "evil"}, 1), "publish local {p}", "did not publish", "under another name"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_at_a_place_is_told_to_a_person_with_the_next_step(
+    done, words, told, hint, published, author, capsys, monkeypatch
+):
+    document = json.loads(read_document(Layout(published), edition_of(Layout(published).newest(), "here"), "here"))
+    Author(author.context, "other").create()
+    done(published, document)
+    monkeypatch.setenv("GREENTIC_OCI_INSECURE_REGISTRIES", "127.0.0.1:1")
+    asked = ["gtc", "op", "--store-root", str(author.context.store.root), "env", *words.format(p=published).split()]
+    monkeypatch.setattr("sys.argv", asked)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert told in error["message"] and hint.format(p=published) in error["hint"]

@@ -432,6 +432,8 @@ def explained(item: Item, error: ApiRefused) -> ApiRefused:
             conflicts=error.conflicts,
             hint="--force takes the fields over",
         )
+    elif error.over_quota:
+        hint = "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
     elif error.denied:
         hint = "an admission webhook or policy of the cluster refuses it; its message says what it wants"
     return ApiRefused(error.message, status=error.status, reason=error.reason, conflicts=error.conflicts, hint=hint)

@@ -314,7 +314,7 @@ class Operator:
         if isinstance(error, ClusterUnreachable):
             reason = "ClusterUnreachable"
         elif isinstance(error, ApiRefused):
-            reason = "RightsMissing" if error.forbidden else "AdmissionDenied" if error.denied else "ApiRefused"
+            reason = error.cause
         elif "are not its own" in error.message:
             reason = "NotOurs"
         self._trouble("apply", Trouble(reason, _text(error)))

@@ -96,7 +96,7 @@ def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> D
         raise InvalidArgument(f"--kind `{descriptor}` is not the env's deployer `{binding.kind}`")
     answered = binding if binding is not None and binding.kind.partition("@")[0] == path else None
     ref = answered.answers_ref if answered is not None else None
-    answers = read_answers({} if ref is None else _answers(paths, ref), env_id)
+    answers = _read_answers(paths, ref, env_id)
     owner = Owner(env_id, _store_id(paths))
     bound = _secrets_bound(env)
     secrets = _dev_secrets(paths) if bound and live else None
@@ -177,11 +177,26 @@ def _checked(descriptor: str) -> str:
     return path
 
 
+def _read_answers(paths: EnvPaths, ref: str | None, env_id: str) -> Answers:
+    """The answers that a binding refers to; the defaults if to none. Raises `Conflict` that says in which file."""
+    if ref is None:
+        return read_answers({}, env_id)
+    found = _answers(paths, ref)
+    try:
+        return read_answers(found, env_id)
+    except Conflict as error:
+        where = f"the answers are in `{paths.ref(ref)}`"
+        error.hint = where if error.hint is None else f"{error.hint}; {where}"
+        raise
+
+
 def _answers(paths: EnvPaths, ref: str) -> Json:
-    again = "run the binding again, or write the file"
-    path = paths.ref(ref) if is_contained_ref(ref) else None
-    if path is None or not path.exists():
-        raise Conflict(f"binding records answers_ref `{ref}` but the file does not exist", hint=again)
+    again = f"answers_ref is a path below `{paths.root}`: write the file there, or bind another one with gtc op env-packs update"
+    if not is_contained_ref(ref):
+        raise Conflict(f"answers_ref `{ref}` leads out of the environment's directory", hint=again)
+    path = paths.ref(ref)
+    if not path.exists():
+        raise Conflict(f"binding records answers_ref `{ref}`, but there is no file `{path}`", hint=again)
     if not real_path(path).is_relative_to(real_path(paths.root)):
         raise Conflict(f"answers_ref `{ref}` leads out of the environment's directory", hint=again)
     try:

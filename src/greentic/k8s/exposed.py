@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.documents import Json, JsonObject, shown
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.pods import PORT
 from greentic.model.environment import Environment, TrafficSplit
 from greentic.model.pod_view import is_present
 from greentic.model.routes import Route, route_table
-from greentic.shape.exposure import Exposure, Gateway
+from greentic.shape.exposure import Exposure, Gateway, is_route_path
 from greentic.shape.syntax import host_name
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
@@ -137,12 +137,19 @@ def _http_routes(
 ) -> list[JsonObject]:  # fmt: skip
     """The routes of one group of hosts and prefixes, as many as it takes."""
     matches: list[Json] = [{"path": {"type": "PathPrefix", "value": prefix or _EVERY}} for prefix in prefixes]
+    whose = names.ROUTER if route is None else route.deployment_id
     if len(matches) > MATCHES * RULES:
-        whose = "" if route is None else f" of deployment `{route.deployment_id}`"
         raise Conflict(
-            f"{len(matches)} path prefixes{whose} do not fit an HTTPRoute, which holds {MATCHES * RULES}; nothing was applied",
+            f"{len(matches)} path prefixes of `{whose}` do not fit an HTTPRoute, which holds {MATCHES * RULES}; nothing was applied",
             hint="spread them over several deployments, or answer expose: ingress",
         )
+    for prefix in prefixes:
+        if prefix and not is_route_path(prefix):
+            raise Conflict(
+                f"no HTTPRoute can match the path prefix {shown(prefix)} of `{whose}`; nothing was applied",
+                hint="the Gateway API takes letters, digits, -._~!$&'()*+,;=:@, %xx but %2f, and no part that is empty, . or ..: "
+                "change it with gtc op bundles update, or answer expose: ingress",
+            )
     rules: list[Json] = [
         {"matches": matches[at : at + MATCHES], "backendRefs": backends} for at in range(0, len(matches), MATCHES)
     ]

@@ -134,7 +134,12 @@ class ApiRefused(Conflict):
 
     @property
     def forbidden(self) -> bool:
-        return self.status == 403 and not self.denied
+        return self.status == 403 and not self.denied and not self.over_quota
+
+    @property
+    def over_quota(self) -> bool:
+        """Whether a quota of the namespace has no room, which servers call forbidden as well."""
+        return self.status == 403 and "exceeded quota" in self.message
 
     @property
     def denied(self) -> bool:
@@ -144,6 +149,13 @@ class ApiRefused(Conflict):
     @property
     def immutable(self) -> bool:
         return self.status == 422 and not self.denied and "field is immutable" in self.message
+
+    @property
+    def cause(self) -> str:
+        """What it is in a word, for a condition."""
+        if self.over_quota:
+            return "QuotaExceeded"
+        return "RightsMissing" if self.forbidden else "AdmissionDenied" if self.denied else "ApiRefused"
 
 
 class Listed(NamedTuple):

@@ -171,7 +171,8 @@ def _pod(
     env: Environment, answers: Answers, shape: Shape, component: str, more: list[Json], dev_store: str | None, finish: int,
     selector: JsonObject,
 ) -> JsonObject:  # fmt: skip
-    mounts, volumes, mounted = _mounts(answers, dev_store is not None)
+    home = answers.settings.router_home if component == "router" else answers.settings.worker_home
+    mounts, volumes, mounted = _mounts(answers, home, dev_store is not None)
     container: JsonObject = {
         "name": component,
         "image": answers.runtime_image,
@@ -290,7 +291,7 @@ def _variables(env_id: str, answers: Answers, shape: Shape, finish: int) -> list
     return [{"name": name, "value": literal(value)} for name, value in told.items()]
 
 
-def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json], list[Json]]:
+def _mounts(answers: Answers, home: str | None, dev_secrets: bool) -> tuple[list[Json], list[Json], list[Json]]:
     """Volume mounts, volumes, and the variables that point to them."""
     mounts: list[Json] = []
     volumes: list[Json] = []
@@ -306,7 +307,7 @@ def _mounts(answers: Answers, dev_secrets: bool) -> tuple[list[Json], list[Json]
     def tell(name: str, value: str) -> None:
         variables.append({"name": name, "value": value})
 
-    add("greentic-home", HOME, _scratch(answers.settings.home_size), read_only=False)
+    add("greentic-home", HOME, _scratch(home), read_only=False)
     add("tmp", "/tmp", _scratch(answers.settings.tmp_size), read_only=False)  # noqa: S108  of the pod
     add("env-store", SEED, {"configMap": {"name": names.ENV_STORE}})
     add("session", SESSION, {"secret": {"secretName": names.SESSION_KEY, "optional": True}})

@@ -11,8 +11,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -138,7 +138,7 @@ class _Before(NamedTuple):
 def publish(context: Context, payload: EnvPublishPayload) -> EnvPublished:
     """Push what pods may see of an environment."""
     env_id = check_env_id(payload.environment_id, field="env_id")
-    with _alone(context, env_id):
+    with _alone(context, env_id), _asking(env_id, payload.place):
         env = _keyed(context, for_pods(context.store.load(env_id)))
         place = place_of(payload.place, push=True)
         before = _standing(context, place, payload.place, env_id)
@@ -151,7 +151,7 @@ def publish(context: Context, payload: EnvPublishPayload) -> EnvPublished:
 def rollback(context: Context, payload: EnvRollbackPayload) -> EnvPublished:
     """Publish the content of an older generation as a new one (rule 3)."""
     env_id = check_env_id(payload.environment_id, field="env_id")
-    with _alone(context, env_id):
+    with _alone(context, env_id), _asking(env_id, payload.place):
         place = place_of(payload.place, push=True)
         before = _standing(context, place, payload.place, env_id)
         if before is None:
@@ -175,9 +175,10 @@ def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
             f"environment `{env_id}` has no trust root here, so nobody's seal is believed",
             hint="--trust-anchor FILE names the keys",
         )
-    place = place_of(payload.place)
-    edition = _chosen(place, payload.place, env_id, payload.generation)
-    env = _believed(place, edition, payload.place, env_id, keys)
+    with _asking(env_id, payload.place):
+        place = place_of(payload.place)
+        edition = _chosen(place, payload.place, env_id, payload.generation)
+        env = _believed(place, edition, payload.place, env_id, keys)
     data = compact(env)
     told = EnvPulled(
         environment_id=env_id, place=shown(payload.place), generation=edition.generation, manifest=edition.digest,
@@ -197,8 +198,8 @@ def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
 def told_history(context: Context, payload: EnvHistoryPayload) -> EnvHistory:
     """The published generations, the newest first, as their manifests tell them."""
     env_id = check_env_id(payload.environment_id, field="env_id")
-    place = place_of(payload.place)
-    editions = [_of(env_id, e, payload.place) for e in history(place, payload.place)]
+    with _asking(env_id, payload.place):
+        editions = [_of(env_id, e, payload.place) for e in history(place_of(payload.place), payload.place)]
     return EnvHistory(
         environment_id=env_id,
         place=shown(payload.place),
@@ -209,6 +210,20 @@ def told_history(context: Context, payload: EnvHistoryPayload) -> EnvHistory:
             for e in editions
         ],
     )  # fmt: skip
+
+
+@contextmanager
+def _asking(env_id: str, where: str) -> Iterator[None]:
+    """Errors of a place say what to do next."""
+    try:
+        yield
+    except FetchError as error:
+        told = shown(where)
+        error.hint = error.hint or (
+            f"nothing was changed here. Check the address, and that it answers; if so, what lies at `{told}` was changed or damaged: "
+            f"gtc op env history {env_id} {told} lists what is published, and another name is free to publish under"
+        )
+        raise
 
 
 def _standing(context: Context, place: Place, where: str, env_id: str) -> _Before | None:
@@ -234,7 +249,10 @@ def _standing(context: Context, place: Place, where: str, env_id: str) -> _Befor
 
 def _of(env_id: str, edition: Edition, where: str) -> Edition:
     if edition.env_id != env_id:
-        raise FetchError(f"`{shown(where)}` is environment `{edition.env_id}`, asked for was `{env_id}`")
+        raise FetchError(
+            f"`{shown(where)}` is environment `{edition.env_id}`, asked for was `{env_id}`",
+            hint=f"name the place of `{env_id}`, or ask for `{edition.env_id}`",
+        )
     return edition
 
 
@@ -250,7 +268,10 @@ def _believed(place: Place, edition: Edition, where: str, env_id: str, keys: Map
     check_claims(edition, env, where)
     why = unsealed(env, delivery, keys, frozenset())
     if why is not None:
-        raise UntrustedBundle(f"generation {edition.generation} is not sealed by a trusted key: {why}")
+        raise UntrustedBundle(
+            f"generation {edition.generation} is not sealed by a trusted key: {why}",
+            hint="somebody without the operator's key wrote it, or another operator did: --trust-anchor FILE names whose seals count",
+        )
     return env
 
 

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,9 @@ _OF_INGRESS = ("ingress_class", "tls_secret", "issuer", "cluster_issuer")
 _ISSUER_KIND = {"issuer": "cert-manager.io/issuer", "cluster_issuer": "cert-manager.io/cluster-issuer"}
 MADE_SECRET = "gtc-router-tls"  # noqa: S105  a name
 """Where cert-manager keeps the certificate, unless a Secret is named."""
+
+MAX_ROUTE_PATH = 1024
+_ROUTE_PATH = re.compile(r"/(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*\Z")
 
 
 class Gateway(NamedTuple):
@@ -94,3 +98,13 @@ def _gateway(given: JsonObject, hosts: tuple[str, ...]) -> Exposure:
 def fits(pattern: str, host: str) -> bool:
     """Whether an exposed host is this one, or stands for it: `*.` is exactly one label, as an Ingress has it."""
     return host == pattern or (pattern.startswith("*.") and host.partition(".")[2] == pattern[2:])
+
+
+def is_route_path(path: str) -> bool:
+    """Whether the Gateway API takes a path as the prefix of a route: its servers check these very things (CRD of v1)."""
+    there = f"{path.lower()}/"
+    return (
+        len(path) <= MAX_ROUTE_PATH
+        and _ROUTE_PATH.match(path) is not None
+        and not any(part in there for part in ("//", "/./", "/../", "%2f"))
+    )

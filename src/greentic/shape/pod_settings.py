@@ -4,6 +4,8 @@ Rules:
 1. The limits of components fit the memory of the pod: what all running calls may use together is, unless it is answered, what the pod's
    limit leaves beside the worker itself. So a component that takes too much is refused, and the pod is not killed.
 2. What loosens a protection is accepted with a warning.
+3. A pod that exceeds the size of a volume is evicted, so the sizes that nobody answered are ones that no pod of legal bundles reaches. How
+   much a router holds grows with the revisions that are routed: its home has no size unless one is answered.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.ground import variables
 from greentic.ground.documents import Json, JsonObject
@@ -21,6 +24,9 @@ from greentic.shape.syntax import invalid, object_name, quantity
 USER = 65532
 WORKER_BYTES = 256 << 20
 """What a worker needs beside the calls of components: itself, what it loads, what it pulls and unpacks (docs/performance.md)."""
+WORKER_HOME, TMP = "16Gi", "1Gi"
+"""Sizes of volumes. One revision at worst: 4 GiB packed beside 3 GiB of others in the cache, 4 GiB unpacked, 4 GiB compiled; next to
+nothing is written outside of the home."""
 CA_KEY = "ca.crt"
 MIB = 1 << 20
 Signatures = Literal["ignore", "warn", "require"]
@@ -33,8 +39,10 @@ class ComponentLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SizeLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    home: str | int | None = None
-    tmp: str | int | None = None
+    """Null takes a size away."""
+
+    home: str | int | None | UnsetType = UNSET
+    tmp: str | int | None | UnsetType = UNSET
 
 
 class Settings(NamedTuple):
@@ -49,8 +57,9 @@ class Settings(NamedTuple):
     """A ConfigMap."""
     user: int | None = USER
     """None: the namespace chooses, as OpenShift does."""
-    home_size: str | None = None
-    tmp_size: str | None = None
+    router_home: str | None = None
+    worker_home: str | None = WORKER_HOME
+    tmp_size: str | None = TMP
 
     def variables(self, shape: Shape) -> dict[str, str]:
         """What pods of a shape are told of these."""
@@ -108,8 +117,9 @@ def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | Non
         signers=signers,
         extra_ca=None if authority is None else object_name(str(authority), "extra_ca"),
         user=_user(given.get("uid")),
-        home_size=_size(sizes.home, "size_limit.home"),
-        tmp_size=_size(sizes.tmp, "size_limit.tmp"),
+        router_home=_size(sizes.home, None, "size_limit.home"),
+        worker_home=_size(sizes.home, WORKER_HOME, "size_limit.home"),
+        tmp_size=_size(sizes.tmp, TMP, "size_limit.tmp"),
     )
 
 
@@ -141,7 +151,9 @@ def _user(value: Json) -> int | None:
     )
 
 
-def _size(value: str | int | None, where: str) -> str | None:
+def _size(value: str | int | None | UnsetType, default: str | None, where: str) -> str | None:
+    if value is UNSET:
+        return default
     if value is None:
         return None
     found = quantity(value, where)
