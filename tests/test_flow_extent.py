@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import make_pack
 from greentic.expressions import handlebars
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
+from greentic.flow.bounds import MAX_SIZE
+from greentic.flow.cards import card_invocation
 from greentic.flow.engine import Exhausted
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.node_names import NodeNames
 from greentic.flow.state import RunState
-from greentic.ground.errors import FlowFailure
-from simulators import FakeClock
+from greentic.ground.errors import FlowFailure, LimitExceeded, MalformedArtifact
+from greentic.pack.assets import PackAssets
+from simulators import FakeClock, SimulatedAssets
 from test_flow import World, flow, node, rendered, to
 
 
@@ -89,3 +93,32 @@ def test_a_single_call_of_a_helper_is_no_path_and_what_prints_nothing_is_told():
     texts = ["{{len entry.l}}", "{{> p}}", "{{text}}", "{{entry.text}}", "{{! c }}"]
     found = lint_flow(flow(node("a", "emit.response", texts)), Known(lambda *a: True, frozenset()))
     assert [text.split("`")[1] for text in found] == ["{{len entry.l}}", "{{> p}}", "{{text}}"]
+
+
+def test_a_card_is_bounded_together_with_its_translations():
+    """65 documents of 6 MiB, which a pack of two megabytes can hold, took 2 GiB for each turn."""
+    names = [f"l{number}" for number in range(4)]
+    spec = {"card_source": "asset", "card_spec": {"asset_path": "cards/a.json"}}
+    text = '{"k": "' + "v" * (MAX_SIZE // 4) + '"}'
+    files = {"cards/a.json": b"{}", "i18n/_manifest.json": str(names).replace("'", '"').encode()}
+    files |= {f"i18n/{name}.json": text.encode() for name in names}
+    with pytest.raises(FlowFailure, match="a card and its translations are larger than 4194304 bytes together"):
+        card_invocation(spec, None, SimulatedAssets(files))
+    del files["i18n/l3.json"]
+    found = card_invocation(spec, None, SimulatedAssets(files))
+    assert found is not None and sorted(found["card_spec"]["i18n_inline"]) == names[:3]
+
+
+def test_an_asset_is_not_read_beyond_its_limit_and_two_assets_stand_in_no_way(tmp_path):
+    pack = tmp_path / "p.gtpack"
+    pack.write_bytes(make_pack("p", {}, assets={"assets/a.json": b"x" * 100, "assets/b": b"1", "assets/b/c": b"2"}))
+    assets = PackAssets(pack)
+    for limit in (99, 100, 99):  # read anew, and from what is kept
+        if limit == 100:
+            assert assets.read("assets/a.json", limit) == b"x" * 100
+            continue
+        with pytest.raises(LimitExceeded, match="has 100 bytes, more than 99"):
+            assets.read("a.json", limit)
+    assert assets.read("none", 1) is None
+    with pytest.raises(MalformedArtifact, match="stands where another one needs a directory"):
+        assets.extract(tmp_path / "out")

@@ -1,6 +1,7 @@
 """Which source opens a reference.
 
-A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried.
+A reference is `file://<path>` (as it stands, or with the escapes of URLs),
+a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from greentic.distribute.oci_source import OciSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
+from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
@@ -32,7 +34,7 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
     if text.startswith(REGISTRY_SCHEMES):
         return OciSource(terms, mirror=mirror), text
     if text.startswith("file://"):
-        path = text.removeprefix("file://")
+        path = file_path(text)
         if _exists(path):
             return FileSource(), path
         raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")
