@@ -8,12 +8,13 @@ from conftest import make_pack
 from greentic.expressions import handlebars
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
+from greentic.flow import engine, node_names
 from greentic.flow.bounds import MAX_SIZE
 from greentic.flow.cards import card_invocation
 from greentic.flow.engine import Exhausted
 from greentic.flow.lint import Known, lint_flow
-from greentic.flow.node_names import NodeNames
-from greentic.flow.state import RunState
+from greentic.flow.node_names import NodeNames, node_view
+from greentic.flow.state import NodeOutput, RunState
 from greentic.ground.errors import FlowFailure, LimitExceeded, MalformedArtifact
 from greentic.pack.assets import PackAssets
 from simulators import FakeClock, SimulatedAssets
@@ -122,3 +123,26 @@ def test_an_asset_is_not_read_beyond_its_limit_and_two_assets_stand_in_no_way(tm
     assert assets.read("none", 1) is None
     with pytest.raises(MalformedArtifact, match="stands where another one needs a directory"):
         assets.extract(tmp_path / "out")
+
+
+def test_an_output_is_made_ready_for_templates_once_however_many_nodes_ask(monkeypatch):
+    """Each node that named another one had all of them made anew: two thousand nodes took four seconds."""
+    made: list[NodeOutput] = []
+
+    def counted(output: NodeOutput) -> object:
+        made.append(output)
+        return node_view(output)
+
+    monkeypatch.setattr(engine, "node_view", counted)
+    monkeypatch.setattr(node_names, "node_view", counted)
+    asking = [
+        node(f"n{i}", "emit.response", {"t": "{{node.n0.t}}", "all": "{{node}}"}, to(f"n{i + 1}")) for i in range(5)
+    ]
+    wait = node("n5", "session.wait", "w", to("n6"))
+    world = World(flow(*asking, wait, node("n6", "emit.response", {"t": "{{node.n4.t}}", "data": "{{node.n6}}"})))
+    parked = world.start({})
+    assert len(made) == 6
+    said = parked.output
+    assert [sorted(item["all"]) for item in said] == [[f"n{k}" for k in range(i)] for i in range(5)]
+    done = world.resume(parked, {})
+    assert len(made) == 6 + 6 + 1 and done.output == [{"t": "", "data": ""}]

@@ -155,7 +155,7 @@ class DirectoryHandler(BaseHTTPRequestHandler):
         rows = []
         base = "".join(f"/{quote(os.fsencode(part), safe='')}" for part in self._parts())
         try:
-            names = sorted(os.listdir(directory))
+            names = sorted(entry.name for entry in directory.iterdir())
         except OSError:
             self._text(HTTPStatus.FORBIDDEN, "the directory cannot be read", body=body)
             return

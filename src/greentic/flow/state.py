@@ -33,6 +33,8 @@ class RunState:
 
     entry: object
     nodes: dict[str, NodeOutput] = field(default_factory=dict)
+    views: Map = field(default_factory=dict)
+    """The nodes as templates see them, made once for each output (`node_names`). Not kept."""
     egress: list[object] = field(default_factory=list)
     last_output: object = MISSING
     redirect_count: int = 0
