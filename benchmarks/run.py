@@ -56,7 +56,8 @@ from greentic.ground.documents import from_json, json_object, pretty
 from greentic.materialize.staging import StagingArea
 from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
-from greentic.store.environments import EnvironmentStore
+from greentic.store.environments import EnvironmentStore, read_generation
+from greentic.store.files import KEEP_BACKUPS
 from greentic.trust.gate import pin
 
 
@@ -189,9 +190,34 @@ def command_rows(scratch: Path) -> list[Row]:
     rows.append(
         ("`traffic set`, 1,000 revisions", spread(left), f"one revision {spread(right)}", f"{ratio:.1f} ×", "≤ 3 ×")
     )
+    return rows + _looking_rows(gtc, scratch / "many")
+
+
+def _looking_rows(gtc: str, store: Path) -> list[Row]:
+    """What is looked at in an environment of 1,000 revisions, with a log of `LOGGED` changes and as many backups as are kept."""
+    kept = EnvironmentStore(store).paths("local")
+    made = sorted(kept.backups.glob("environment.json.*.bak"))
+    first, *_, last = (path.read_bytes() for path in made)
+    for path in made:
+        path.unlink()
+    backups = [kept.backups / f"environment.json.20200101T0000{n:02d}.000000000Z.bak" for n in range(KEEP_BACKUPS)]
+    for path in backups:
+        path.write_bytes(first if path is backups[0] else last)
+    lines = kept.audit.read_bytes().splitlines(keepends=True)
+    kept.audit.write_bytes(b"".join(lines * (2 * LOGGED // len(lines))))
+    oldest = str(read_generation(backups[0]))  # behind all the others
+    rows = []
+    for words in (["env", "show", "local"], ["env", "log", "local"], ["env", "diff", "local", "--from", oldest]):
+        left, right, _ = paired(quiet(gtc, "op", "--store-root", str(store), *words), quiet(*PYTHON), 5)
+        told = " ".join(words[:2])
+        rows.append(
+            (f"`gtc op {told}`, 1,000 revisions", spread(left), f"`python -c pass` {spread(right)}", "", "≤ 1 s")
+        )
     return rows
 
 
+LOGGED = 1_000
+"""Changes of a log that is read: two lines each."""
 HELLO = """
 import uvicorn
 async def app(scope, receive, send):

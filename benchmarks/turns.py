@@ -34,7 +34,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 HELLO = """
 import asyncio
-from greentic.ingress.front import Answer, Front, places
+from greentic.httpd.front import Answer, Front, places
 async def main():
     front = Front(lambda incoming, peer: Answer(200, b"ok", [(b"content-type", b"text/plain")]), places(4096, 65536), lambda path: False)
     server = await asyncio.get_running_loop().create_server(front.connection, "127.0.0.1", PORT)

@@ -52,6 +52,7 @@ LANES = {
         "test_bounds.py",
     ],
     "materialize": [
+        "test_materialize_rules.py",
         "test_archives.py",
         "test_store.py",
         "test_artifact.py",
@@ -59,16 +60,20 @@ LANES = {
         "test_pod_worker.py",
         "test_delivery.py",
     ],
-    "activate": ["test_dispatch.py", "test_activate.py", "test_follow.py"],
-    "ingress": ["test_ingress_rules.py", "test_front.py", "test_http1.py", "test_activate.py", "test_serve.py"],
+    "activate": ["test_activate_rules.py", "test_dispatch.py", "test_activate.py", "test_follow.py"],
+    "httpd": ["test_http1.py", "test_front.py", "test_ingress_rules.py"],
+    "ingress": ["test_ingress_rules.py", "test_activate.py", "test_serve.py"],
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
 MORE = {
     "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
-    "activate/activation.py": ["test_serve.py"], "activate/lease.py": ["test_serve.py"],
-    "ingress/auth.py": ["test_pod_worker.py"],
+    "materialize/prune.py": ["test_retention.py"], "materialize/retention.py": ["test_retention.py"],
+    "activate/activation.py": ["test_serve.py"], "activate/lease.py": ["test_serve.py"], "activate/turn.py": ["test_conversations.py"],
+    "activate/flow_spans.py": ["test_traces.py"],
+    "ingress/auth.py": ["test_pod_worker.py"], "ingress/access_log.py": ["test_log.py"], "ingress/metrics.py": ["test_metrics.py"],
+    "ingress/request_span.py": ["test_traces.py"], "ingress/status_proof.py": ["test_proof.py"], "ingress/steps.py": ["test_steps.py"],
 }  # fmt: skip
 """Tests of single modules beside those of their room."""
 SAMPLE = 25

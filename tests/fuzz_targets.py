@@ -39,7 +39,7 @@ from greentic.flow.state import read_snapshot
 from greentic.ground.documents import Document, from_json, json_object, parse, pretty, replace
 from greentic.ground.errors import FetchError, FlowFailure, GreenticError
 from greentic.ground.value_range import fault, in_range
-from greentic.ingress import http1
+from greentic.httpd import http1
 from greentic.ingress.invoke import InvalidRequest, read_request
 from greentic.k8s.answers import read_answers as read_cluster_answers
 from greentic.materialize.import_archive import import_archive

@@ -18,7 +18,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import FetchError, FlowFailure, LimitExceeded, ServerBusy, Truncated
 from greentic.ground.going import in_place
 from greentic.k8s.names import FIELD_MANAGER
-from greentic.k8s.objects import ApiRefused, Event, Listed, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import KINDS, ApiRefused, Event, Listed, Ref, labels_of, member, metadata_of, ref_of
 
 
 class FakeClock:
@@ -255,8 +255,12 @@ class SimulatedCluster:
         self.objects: dict[Ref, JsonObject] = {}
         self.refuse = refuse or {}
         self.requests = self.writes = self.version = 0
+        self.listed: list[str] = []
+        self._discovered = False
 
     def versions(self, group: str) -> tuple[str, ...]:
+        self.requests += not self._discovered  # one answer is for all groups
+        self._discovered = True
         return ("v1",)
 
     def get(self, ref: Ref) -> JsonObject | None:
@@ -264,7 +268,10 @@ class SimulatedCluster:
         return copy.deepcopy(self.objects.get(ref))
 
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        if len(KINDS[kind].versions) > 1:
+            self.versions(KINDS[kind].group)
         self.requests += 1
+        self.listed.append(kind)
         wanted = dict(part.split("=", 1) for part in selector.split(",")) if selector else {}
         found = [
             copy.deepcopy(thing)

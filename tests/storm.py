@@ -26,10 +26,10 @@ from conftest import PROGRAMS, Author, make_bundle, make_pack
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from test_flow import node
+from waiting import PATIENCE, children, until
 
 CONNECTIONS = 8
 FLIP_SECONDS = 0.2
-PATIENCE = 120.0
 _SCRIPT = """wrk.method = "POST"
 wrk.body = '{"text":"hi"}'
 wrk.headers["Content-Type"] = "application/json"
@@ -52,15 +52,6 @@ class Outcome(NamedTuple):
     lost: int
     """Requests that failed while a process was killed."""
     flips: int
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for a condition. Raises `TimeoutError` that says for what."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ends:
-            raise TimeoutError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.01)
 
 
 class Distributor:
@@ -117,10 +108,6 @@ class Worker:
         if self.process.poll() is not None:
             raise AssertionError(f"the worker did not boot:\n{self.log.read_text()}")
         return "Press Ctrl+C" in self.log.read_text()
-
-    def children(self) -> list[int]:
-        pid = self.process.pid
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def follow(self, document: bytes) -> None:
         """Put a document in place as a mount does: whole, by a rename."""
@@ -245,13 +232,13 @@ class Storm:
 
     def _rolls(self) -> None:
         """Each process is asked to stop, while another takes its place."""
-        for pid in self.worker.children():
-            before = set(self.worker.children())
+        for pid in children(self.worker.process.pid):
+            before = set(children(self.worker.process.pid))
             os.kill(pid, signal.SIGTERM)
             self._replaced(pid, before)
 
     def _killed(self) -> int:
-        before = set(self.worker.children())
+        before = set(children(self.worker.process.pid))
         port = self.worker.port
         until(lambda: sum(connections_of(pid, port) for pid in before) == CONNECTIONS, "the load is connected")
         pid = max(before, key=lambda pid: connections_of(pid, port))
@@ -261,9 +248,9 @@ class Storm:
         return held
 
     def _replaced(self, pid: int, before: set[int]) -> None:
-        until(lambda: pid not in self.worker.children(), f"process {pid} ends")
-        until(lambda: len(self.worker.children()) == 2, f"process {pid} is replaced")
-        (new,) = set(self.worker.children()) - before
+        until(lambda: pid not in children(self.worker.process.pid), f"process {pid} ends")
+        until(lambda: len(children(self.worker.process.pid)) == 2, f"process {pid} is replaced")
+        (new,) = set(children(self.worker.process.pid)) - before
         until(lambda: f"worker process {new} serves" in self.worker.log.read_text(), f"process {new} serves")
 
     def end(self) -> int:

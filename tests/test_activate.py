@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -48,8 +49,10 @@ from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
 from greentic.sessions.value_store import MAX_VALUE
+from greentic.sessions.waiting_counts import WaitingCounts
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
+from waiting import until
 
 
 def placed(tmp_path: Path, data: bytes, name: str = "pack") -> LocatedPack:
@@ -492,6 +495,47 @@ def test_values_are_kept_held_and_end(values):
     state = StoredState(values)
     state.set("s", "k", {"a": [1]})
     assert state.get("s", "k") == {"a": [1]} and state.get("other", "k") is MISSING and state.delete("s", "k")
+
+
+def test_runs_that_wait_on_a_revision_are_counted_where_they_wait(values):
+    held, others = Conversations(values, "s:*[x]"), Conversations(values, "s:y")
+    for revision, user in (("R1", "a"), ("R1", "b"), ("R2", "a")):
+        values.set(held.key(revision, "t", user, "p", "c"), b"{}")
+    values.set(others.key("R1", "t", "a", "p", "c"), b"{}")
+    values.set("s:*[x]:pin:R1:t:a", b"R1")
+    gone = held.key("R1", "t", "gone", "p", "c")
+    values.set(gone, b"{}", 1)
+    until(lambda: values.get(gone) is None, "its end of life")
+    with values.hold(held.key("R1", "t", "a", "p", "c")):
+        assert [held.waiting_on(r) for r in ("R1", "R2", "R")] == [2, 1, 0]
+    held.clear(held.key("R1", "t", "a", "p", "c"))
+    assert held.waiting_on("R1") == 1
+
+
+def test_strangers_who_ask_how_many_wait_cost_little():
+    clock, looked = FakeClock(), list[str]()
+
+    class Slow(Conversations):
+        def waiting_on(self, revision_id: str) -> int:
+            looked.append(revision_id)
+            clock.sleep(2)
+            return len(looked)
+
+    async def ask() -> None:
+        rests = list[float]()
+
+        async def rest(seconds: float) -> None:
+            rests.append(seconds)
+            clock.sleep(seconds)
+
+        counts = WaitingCounts(Slow(MemoryStore(), "s"), clock)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "sleep", rest)
+            assert await asyncio.gather(*(counts.of("R1") for _ in range(50))) == [1] * 50
+            assert await counts.of("R2") == 2 and len(rests) == 1 and 0 < rests[0] <= 8
+        assert looked == ["R1", "R2"]
+
+    asyncio.run(ask())
 
 
 def test_memory_is_bounded_by_what_was_not_used_longest(monkeypatch):

@@ -23,7 +23,8 @@ from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.keys import SigningKey, public_pem
 from greentic.trust.root import EMPTY, add_key
-from storm import Worker, made_pack, until
+from storm import Worker, made_pack
+from waiting import children, until
 
 pytestmark = pytest.mark.e2e
 
@@ -75,7 +76,7 @@ class Mounted:
         def seen() -> bool:
             status = self.worker.status()
             found[str(status["process"]).partition(".")[0]] = status
-            living = [found[str(pid)] for pid in self.worker.children() if str(pid) in found]
+            living = [found[str(pid)] for pid in children(self.worker.process.pid) if str(pid) in found]
             return len(living) == 2 and all(map(condition, living))
 
         until(seen, "both processes tell it", 60)
@@ -202,12 +203,12 @@ def test_twenty_swaps_in_a_second_leave_the_last_one_serving(mounted):
 
 def test_a_signal_reaches_every_process(mounted):
     """SIGHUP to the worker, whose first process only watches over the others: each looks again."""
-    before = mounted.worker.children()
+    before = children(mounted.worker.process.pid)
     log = mounted.worker.log.read_text().count("asked to look again")
     mounted.worker.process.send_signal(signal.SIGHUP)
     until(lambda: mounted.worker.log.read_text().count("asked to look again") == log + 2, "both look")
     heals(mounted)
-    assert mounted.worker.children() == before
+    assert children(mounted.worker.process.pid) == before
 
 
 def test_threat_stripped_signature_an_anchor_that_no_longer_vouches_is_noticed_without_a_restart(mounted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAMS, gtc
+from conftest import PROGRAMS, gtc, need
 from greentic.cli import op_table
 from greentic.cli.completion import SCRIPTS, candidates
+from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.ground.errors import NotFound
 from greentic.ground.nearest import did_you_mean
 from greentic.store.environments import EnvironmentStore
@@ -55,6 +57,69 @@ def test_bash_completes_commands_nouns_verbs_flags_and_names(stocked):
     assert bash("op", "--output", "json", f"--store-root={stocked}", "--schema", "env", "show", "lo") == ["local"]
 
 
+@pytest.mark.parametrize(
+    ("words", "typed", "offered", "not_offered"),
+    [
+        (["bundle"], "", {"build", "revoke", "export"}, {"--help"}), (["bundle", "build"], "--", {"--out", "--output", "--help"}, {"--key"}),
+        (["bundle", "sign", "f", "--output"], "", {"json", "table"}, {"name"}), (["bundle", "build", "--out"], "", set(), {"json", "--out"}),
+        (["pack"], "", {"new", "build", "sign", "inspect"}, set()), (["pack", "sign"], "--", {"--key", "--chain"}, set()), (["flow", "run"], "--", {"--input"}, {"--strict"}),
+        (["cache"], "", {"list", "prune"}, set()), (["cache", "prune"], "--m", {"--max-bytes"}, set()), (["distributor"], "", {"serve"}, set()),
+        (["distributor", "serve", "d"], "--", {"--rate", "--port"}, set()), (["console"], "--", {"--at", "--allow-changes", "--proof-key"}, set()),
+        (["help"], "", {"op", "bundle"}, set()), (["help", "bundle"], "", {"build"}, set()), (["bundle", "nonsense"], "", set(), {"build"}), (["help", "op", "env"], "", {"show"}, set()),
+    ],
+)  # fmt: skip
+def test_what_comes_behind_a_command(words, typed, offered, not_offered):
+    found = set(candidates(words, typed, COMMANDS))
+    assert offered <= found and not found & not_offered
+    assert offered or not found, "where nothing is known the shell completes files"
+
+
+def test_environments_are_offered_where_a_command_takes_one(stocked):
+    root = ["--store-root", str(stocked)]
+    assert candidates(["console", *root], "") == ["local"] and candidates(["console", f"{root[0]}={root[1]}"], "") == ["local"]  # fmt: skip
+    assert candidates(["bundle", "export", *root], "") == ["local"] and candidates(["console", *root, "local"], "") == []  # fmt: skip
+
+
+def test_every_command_with_verbs_is_offered():
+    for name in COMMANDS:
+        assert candidates([name], "") or candidates([name], "--"), name
+
+
+ZSH = """
+autoload -Uz compinit; compinit -u -D; eval "$(gtc completion zsh)"
+compadd() { shift; print -l -- "$@" }; _files() { print FILES }
+words=(gtc "$@"); CURRENT=$#words; "$_comps[gtc]"
+"""
+ZSH_FROM_FILE = """
+gtc completion zsh > "$1/_gtc"; fpath=("$1" $fpath); autoload -Uz compinit; compinit -u -D
+compadd() { shift; print -l -- "$@" }
+words=(gtc distr); CURRENT=2; "$_comps[gtc]"; print again; "$_comps[gtc]"
+"""
+
+
+def shell(*words: str) -> list[str]:
+    environ = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, check=True, timeout=60)
+    assert done.stderr == ""
+    return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.e2e
+def test_zsh_completes(tmp_path):
+    zsh = need("zsh", "zsh")
+    assert shell(zsh, "-f", "-c", ZSH, "zsh", "bundle", "in") == ["inspect"]
+    assert shell(zsh, "-f", "-c", ZSH, "zsh", "bundle", "build", "") == ["FILES"]
+    assert shell(zsh, "-f", "-c", ZSH_FROM_FILE, "zsh", str(tmp_path)) == ["distributor", "again", "distributor"]
+
+
+@pytest.mark.e2e
+def test_fish_completes(tmp_path):
+    fish = need("fish", "fish")
+    (tmp_path / "my.pack").touch()
+    script = 'gtc completion fish | source; cd $argv[1]; complete -C "gtc bundle in"; complete -C "gtc bundle build m"'
+    assert shell(fish, "--no-config", "-c", script, str(tmp_path)) == ["inspect", "my.pack"]
+
+
 @pytest.mark.parametrize("shell", sorted(SCRIPTS))
 def test_a_script_is_one_that_the_shell_reads(shell):
     script = gtc("completion", shell)
@@ -83,6 +148,44 @@ def test_every_verb_is_offered():
         if verb.noun != "deploy":
             assert verb.verb in candidates(["op", verb.noun], "")
             assert {f.name for f in verb.flags} <= set(candidates(["op", verb.noun, verb.verb], "--"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "same"),
+    [
+        (["help"], ["--help"]), (["help", "op"], ["op", "--help"]), (["help", "op", "env", "create"], ["op", "env", "create", "--help"]), (["op", "help"], ["op", "--help"]),
+        (["op", "help", "traffic"], ["op", "traffic", "--help"]), (["op", "env", "help"], ["op", "env", "--help"]), (["op", "env", "help", "create"], ["op", "env", "create", "--help"]),
+        (["help", "deploy"], []), (["help", "op", "deploy"], ["op", "deploy", "--help"]), (["bundle", "help", "build"], ["bundle", "build", "--help"]),
+        (["help", "console"], ["console", "--help"]), (["distributor", "help"], ["distributor", "--help"]), (["help", "help"], ["--help"]), (["help", "completion"], ["completion", "--help"]),
+    ],
+)  # fmt: skip
+def test_help_is_as_dash_dash_help(asked, same, capsys):
+    def told(words: list[str]) -> tuple[object, str, str]:
+        try:
+            code: object = _dispatch(words)
+        except SystemExit as exit_:
+            code = exit_.code
+        return code, *capsys.readouterr()
+
+    found = told(asked)
+    if same:
+        assert found == told(same) and found[0] == 0 and found[1] and not found[2]
+    else:
+        assert found[0] == 2 and "unrecognized" in found[2]
+
+
+def test_a_mistyped_member_of_a_file_is_told_with_the_nearest(tmp_path, capsys, author):
+    author.create()
+    answers = tmp_path / "answers.json"
+    answers.write_text('{"environment_id": "local", "laast": 5, "\\u001b[31m": 1}')
+    root = ["op", "--store-root", str(author.context.store.root), "--answers", str(answers)]
+    assert _dispatch([*root, "--output", "json", "env", "log"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["result"]["warnings"]
+    assert "laast (did you mean `last`?)" in told
+    manifest = {"environment": {"id": "local", "nmae": "x"}}
+    answers.write_text(json.dumps({"schema": "greentic.env-manifest.v1", **manifest}))
+    assert _dispatch([*root, "env", "apply"]) == 1
+    assert "did you mean `name`?" in capsys.readouterr().err
 
 
 def test_a_mistyped_word_is_told_with_the_nearest():

@@ -25,8 +25,8 @@ from greentic.console.workers import LiveStatus, Watched, live_row
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.ground.documents import decode
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import RequestReader
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import RequestReader
 from greentic.model.delivery import Delivery
 from greentic.model.environment import Environment
 from greentic.model.ids import ulid_from_int
@@ -348,6 +348,9 @@ STATUS = {
 def test_a_worker_is_told_as_it_is():
     row = live_row("http://w", decode(json.dumps(STATUS), LiveStatus))
     assert row["behind"] and row["desired"] == 3 and row["revisions"][0]["counts"]["failures"] == 1
+    others = [{"env_id": "prod", "process": "p2", "revisions": STATUS["revisions"]}]
+    several = live_row("http://w", decode(json.dumps({**STATUS, "others": others}), LiveStatus))
+    assert [(o["process"], o["revisions"][0]["counts"]["turns"]) for o in several["others"]] == [("p2", 3)]
     assert row["unavailable"] == [{"deployment_id": "D", "reason": "refused", "error": "<b>no</b>"}]
 
 

@@ -82,10 +82,10 @@ node.querySelector("input[type=text]").value = "1"; press("More"); press("Inner"
 node.remove();
 
 // rates: two answers of one process, several processes, a new beginning
-const status = (process, turns, failures = 0, control = null) => [{ answers: true, process, draining_revisions: [], revisions: [{ revision_id: "R", control, counts: { turns, failures, in_flight: 1, parked: 2, buckets: [turns, 0], bounds: [0.1] } }] }];
+const status = (process, turns, failures = 0, control = null) => [{ answers: true, process, others: [], draining_revisions: [], revisions: [{ revision_id: "R", control, counts: { turns, failures, in_flight: 1, parked: 2, buckets: [turns, 0], bounds: [0.1] } }] }];
 const rates = new Rates(); rates.feed(status("a", 100), 0); same(rates.of("R").perSecond, null, "one answer");
 rates.feed(status("a", 120, 10), 2000); same([rates.of("R").perSecond, rates.of("R").failed, rates.of("R").p99], [10, 0.5, 0.1], "two answers");
-rates.feed(status("b", 0), 2000); rates.feed(status("b", 20), 4000); same([rates.of("R").perSecond, rates.of("R").in_flight], [20, 2], "two processes");
+rates.feed([{ ...status("a", 120, 10)[0], others: status("b", 0) }], 2000); rates.feed(status("b", 20), 4000); same([rates.of("R").perSecond, rates.of("R").in_flight], [20, 2], "two processes");
 rates.feed(status("a", 5), 4000); same(rates.of("R").perSecond, 11.25, "a count that fell");
 same(new Rates().of("R").seen, false, "nothing"); rates.feed([], 99_000); same(rates.of("R").perSecond, null, "long ago");
 return "all";

@@ -31,6 +31,7 @@ from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, me
 from greentic.k8s.plan import Owner
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
+from waiting import until
 
 NS = "gtc-local"
 SOURCE = Ref("Environment", "local", NS)
@@ -215,13 +216,6 @@ def place(author: Author, hello: Path, tmp_path: Path) -> Path:
 
 def publish(author: Author, place: Path) -> env_publish.EnvPublished:
     return env_publish.publish(author.context, env_publish.EnvPublishPayload(environment_id="local", place=str(place)))
-
-
-def until(condition: Callable[[], object], what: str = "") -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
 
 
 class Running:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PLANTED, Author
+from conftest import IMAGE, PLANTED, Author
 from greentic.deployer import binding, cluster_identity, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import revisions
@@ -16,7 +16,8 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
-from greentic.k8s.objects import Ref
+from greentic.k8s.objects import ApiRefused, Ref
+from greentic.k8s.plan import MARKED
 from greentic.operate import env
 from greentic.terminal.changes_view import show_changes
 from greentic.terminal.output import print_failure, print_success
@@ -37,6 +38,62 @@ def test_threat_false_convergence_a_second_reconcile_writes_nothing(bound, clust
     assert again.applied == first.applied and again.unchanged_count == 15
     told = reconciled(bound, dry_run=True)
     assert told.in_sync and told.changes == [] and reply_object(told)["dry_run"] is True
+
+
+EXPOSED = {"runtime_image": IMAGE, "expose": "ingress", "hosts": ["bots.example.com"]}
+INGRESS = Ref("Ingress", names.ROUTER, "gtc-local")
+
+
+def answered(author: Author, answers: dict) -> None:
+    (author.context.store.paths(E).root / "answers.json").write_text(json.dumps(answers))
+
+
+def test_in_sync_ten_requests_do_and_kinds_that_were_never_asked_for_are_not_looked_for(bound, cluster):
+    reconciled(bound)
+    before = cluster.requests
+    cluster.listed.clear()
+    told = reconciled(bound)
+    assert (told.unchanged_count, told.created, told.changed, told.pruned) == (15, [], [], [])
+    assert cluster.requests - before <= 10 and not MARKED & set(cluster.listed)
+    assert {"HorizontalPodAutoscaler", "Secret", "Deployment", "NetworkPolicy"} < set(cluster.listed)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_threat_false_convergence_a_kind_that_was_asked_for_is_looked_for_after_a_failure_too(
+    older, bound, cluster, monkeypatch
+):
+    """An Ingress that is not answered any more and could not be deleted is not forgotten; nor one from before kinds were named."""
+    answered(bound, EXPOSED)
+    reconciled(bound)
+    assert INGRESS in cluster.objects
+    store = cluster.objects[Ref("ConfigMap", names.ENV_STORE, "gtc-local")]
+    if older:
+        del store["metadata"]["annotations"]
+        del store["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:annotations"]
+    answered(bound, {"runtime_image": IMAGE})
+
+    def refused(*_: object, **__: object) -> bool:
+        raise ApiRefused("no deleting today", status=403)
+
+    with monkeypatch.context() as patched, pytest.raises(Conflict, match="no deleting today"):
+        patched.setattr(cluster, "delete", refused)
+        reconciled(bound)
+    assert INGRESS in cluster.objects
+    told = reconciled(bound)
+    assert [(o.kind, o.name) for o in told.pruned] == [("Ingress", names.ROUTER)] and INGRESS not in cluster.objects
+    writes = cluster.writes
+    assert reconciled(bound).pruned == [] and cluster.writes == writes
+
+
+def test_kinds_that_a_stranger_names_are_not_believed(bound, cluster):
+    answered(bound, EXPOSED)
+    reconciled(bound)
+    store = cluster.objects[Ref("ConfigMap", names.ENV_STORE, "gtc-local")]
+    store["metadata"]["annotations"][names.KINDS] = ""
+    store["metadata"]["labels"][names.STORE] = "s-of-somebody-else"
+    answered(bound, {"runtime_image": IMAGE})
+    assert reconciled(bound, dry_run=True, adopt=True).in_sync is False
+    assert "Ingress" in cluster.listed
 
 
 def test_a_reconcile_names_what_the_image_or_a_source_lacks(bound, cluster):
@@ -153,6 +210,24 @@ def test_warming_with_a_rollout_says_that_the_cluster_was_asked(bound, cluster, 
     alone = bound.stage(deployment, _bundle(bound))
     plain = rollout.warm(bound.context, rollout.RevisionWarmPayload(environment_id=E, revision_id=alone))
     assert "cluster_asked" not in reply_object(plain)
+
+
+def test_a_rollout_tells_what_can_never_work_also_when_it_had_to_be_called_again(bound, cluster, monkeypatch):
+    monkeypatch.setattr(rollout, "gate", lambda *_: ["pack `app`: node `ask` leads nowhere"])
+    staged = bound.stage(bound.context.store.load(E).bundles[0].deployment_id, _bundle(bound))
+    payload = rollout.RevisionWarmPayload(environment_id=E, revision_id=staged, rollout=True)
+
+    def away(*_: object) -> None:
+        raise Conflict("the cluster is away")
+
+    monkeypatch.setattr(rollout, "apply_pair", away)
+    with pytest.raises(Conflict, match="away"):
+        rollout.warm(bound.context, payload)
+    assert bound.context.store.load(E).revision(staged).lifecycle == "warming"
+    monkeypatch.setattr(rollout, "apply_pair", lambda *_: None)
+    told = rollout.warm(bound.context, payload)
+    assert told.lifecycle == "ready" and told.warnings == ["pack `app`: node `ask` leads nowhere"]
+    assert "warnings" not in reply_object(rollout.warm(bound.context, payload))  # nothing was warmed any more
 
 
 def _bundle(author: Author) -> Path:

@@ -32,14 +32,15 @@ class Occupied(SimulatedCluster):
         return Listed([{"metadata": {"name": "router-1"}, "status": ready}, other], "1")
 
     def ask_pod(self, *where: object) -> JsonObject:
-        assert where[1:] == ("router-1", 8080, "/status")
+        assert where[1:] == ("router-1", 8080, f"/status?revision={self.revision}")
         self.asked += 1
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         self.replicas.append(self.worker())
         if isinstance(said, Exception):
             raise said
         row: JsonObject = {"revision_id": self.revision, "counts": {"in_flight": said[0], "parked": said[1]}}
-        return {"env_id": "local", "draining_revisions": [row]}
+        told: JsonObject = {"env_id": "local", "draining_revisions": [row]}
+        return told | (said[2] if len(said) > 2 else {})
 
     def worker(self) -> object:
         thing = self.objects.get(Ref("Deployment", worker_name(self.revision), "gtc-local"))
@@ -100,7 +101,25 @@ def test_it_waits_until_nothing_is_held_then_scales_to_nothing_and_archive_prune
     assert here.cluster.worker() is None
 
 
-@pytest.mark.parametrize("says", [(1, 0), (0, 3), ClusterUnreachable("away")])
+def other(running: int, parked: int = 0) -> JsonObject:
+    """Another process of the pod."""
+    return {"env_id": "local", "revisions": [{"revision_id": OLD, "counts": {"in_flight": running, "parked": parked}}]}
+
+
+OLD = "01M3250V3V000000000000000D"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        (1, 0),
+        (0, 3),
+        ClusterUnreachable("away"),
+        (0, 0, {"others": [other(1)]}),
+        (0, 0, {"silent": 1}),
+        (0, 0, {"waiting": {"revision_id": OLD, "parked": 2, "shared": True}}),
+    ],
+)
 def test_when_the_window_ends_the_worker_goes_on(scene, says):
     here = scene(says)
     here.move()

@@ -423,6 +423,18 @@ def test_a_revision_that_somebody_waits_on_drains_for_its_window(living):
     assert now.find("A") is None
 
 
+def test_threat_drain_race_where_others_park_too_a_revision_stays_for_its_window(living):
+    """The process that swaps did not see who waits: another one parked it."""
+    clock = FakeClock()
+    now = Serving(serving(living, "A"), clock, shared=True)
+    with now.lease(now.activation.revisions["A"]):
+        now.swap(serving(living, "B"))
+    clock.sleep(29)
+    assert now.find("A") is not None
+    clock.sleep(2)
+    assert now.find("A") is None and not now.draining
+
+
 def test_a_revision_that_comes_back_no_longer_drains(living):
     now = Serving(serving(living, "A"), FakeClock())
     now.of("A").parked = 1

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from greentic.ingress import front as front_module
-from greentic.ingress.front import Answer, Front, Places, places
-from greentic.ingress.http1 import MAX_BODY, Incoming
+from greentic.httpd import front as front_module
+from greentic.httpd.front import Answer, Front, Places, places
+from greentic.httpd.http1 import MAX_BODY, Incoming
 from greentic.ingress.trusted_peer import TrustedPeers
 from simulators import FakeClock
 

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greentic.ingress.front import AT_ONCE, FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
-from greentic.ingress.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
+from greentic.httpd.front import AT_ONCE, FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
+from greentic.httpd.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.server import ACCEPT_AT_ONCE, BACKLOG, _close_door, bind
@@ -27,6 +27,7 @@ from simulators import FakeClock
 from test_front import GET, clock, run, seen, site
 from test_http1 import POST, read, refused
 from test_programs import Worker
+from waiting import children, lives, until
 
 __all__ = ["clock"]
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -561,15 +562,12 @@ def test_nobody_holds_the_address_when_the_first_process_is_killed(tmp_path):
     """The serving processes see that nobody looks after them any more, and drain."""
     worker = Worker(tmp_path / "store", tmp_path, GREENTIC_WORKERS="2")
     port = worker.port()
-    children = [
-        int(p) for p in Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
-    ]
-    assert len(children) == 2
+    serving = children(worker.process.pid)
+    assert len(serving) == 2
     worker.process.kill()
     worker.ends()
-    for pid in children:
-        while Path(f"/proc/{pid}").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text():
-            time.sleep(0.02)
+    for pid in serving:
+        until(lambda pid=pid: not lives(pid), "the serving processes end with the first")
     again = Worker(tmp_path / "store", tmp_path, GREENTIC_GATEWAY_LISTEN_ADDR=f"127.0.0.1:{port}")
     assert again.port() == port and again.stop() == 0
     assert "the end of the first process" in (worker.out.read_text() + _log(tmp_path / "store"))

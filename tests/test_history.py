@@ -17,6 +17,8 @@ from greentic.ground.errors import NotFound
 from greentic.history.compare import differences
 from greentic.history.line_chain import breaks
 from greentic.history.trail import entries, told
+from greentic.model.ids import is_ulid
+from greentic.model.naming import revision_name
 from greentic.operate import env
 from greentic.operate.change import Context
 from greentic.release.env_prune import EnvPrunePayload, prune
@@ -123,9 +125,32 @@ def test_the_log_tells_who_did_what(busy):
     assert [c.verb for c in found.changes] == ["revisions stage", "revisions warm", "traffic set"]
     assert found.older == len(entries(lines(busy))) - 3 and found.breaks == 0
     assert all(c.outcome == "ok" and c.who and c.at for c in found.changes)
+    warmed = found.changes[1]
+    assert warmed.what.startswith(f"revision {revision_name(busy.context.store.load('local').revisions[-1])},"), (
+        "a name"
+    )
+    assert is_ulid(str(warmed.target["revision_id"])), "and the id for programs"
     with pytest.raises(NotFound):
         log(busy.context, EnvLogPayload(environment_id="elsewhere"))
-    assert len(told({"a": "x" * 500, "b": {}, "c": list(range(1000))})) <= 120
+    assert len(told({"a": "x" * 500, "b": {}, "c": list(range(1000))}, {})) <= 120
+
+
+def test_names_stand_in_the_place_of_ids_wherever_there_is_one():
+    names = {"R": "bot@3", "D": "bot"}
+    target = {
+        "deployment_id": "D",
+        "entries": [{"revision_id": "R", "weight_bps": 1}],
+        "key": "D-",
+        "revision_id": "gone",
+    }
+    assert told(target, names) == 'deployment bot, entries [{"revision_id":"bot@3","weight_bps":1}], key D-, revision_id gone'  # fmt: skip
+
+
+def test_a_log_is_told_with_ids_where_the_document_cannot_be_read(busy):
+    path = busy.context.store.paths("local").environment
+    path.write_text("{")
+    found = log(busy.context, EnvLogPayload(environment_id="local", last=2))
+    assert str(found.changes[0].target["revision_id"]) in found.changes[0].what
 
 
 def test_what_differs_between_two_generations(busy):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greentic.ingress.http1 import (
+from greentic.httpd.http1 import (
     MAX_BODY,
     MAX_FIELDS,
     MAX_HEAD,
@@ -136,6 +136,7 @@ def test_any_bytes_give_requests_or_a_refusal(data, size):
         read(data, size)
     except Refusal as refusal:
         assert refusal.code in (400, 405, 414, 431, 501) and refusal.text
+        assert bool(refusal.extra) == (refusal.code == 405)
 
 
 PIECES = st.sampled_from(

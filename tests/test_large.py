@@ -29,6 +29,7 @@ from greentic.worker.settings import StartOptions, read_settings
 from simulators import CountingRandom, FakeClock
 from test_delivery import RegistryProcess
 from test_programs import Worker, ask
+from waiting import until
 
 REPOSITORY = "oci://registry.example.com/envs/local"
 
@@ -178,14 +179,9 @@ def test_a_worker_of_five_thousand_deployments_boots_from_a_pointer_and_follows_
         changed = replace(env, name="another")
         push_document(changed, compact(changed), repository)
         point(seed, repository, document_digest(compact(changed)))
-        deadline = time.monotonic() + 60
-        while following()["serving"]["digest"] != document_digest(compact(changed)):
-            assert time.monotonic() < deadline, following()
-            time.sleep(0.02)
+        until(lambda: following()["serving"]["digest"] == document_digest(compact(changed)), following)
         point(seed, repository, f"sha256:{'1' * 64}")  # nobody pushed it
-        while "is not there" not in (following()["error"] or ""):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: "is not there" in (following()["error"] or ""), following)
         assert following()["serving"]["digest"] == document_digest(compact(changed))
     finally:
         assert worker.stop() == 0

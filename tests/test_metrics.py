@@ -31,12 +31,13 @@ from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS, Counts
 from greentic.telemetry.exposition import MAX_VALUE, OPEN, PLAIN, chosen, text
 from greentic.telemetry.families import FAMILIES, OTHER
-from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, packed, unpacked
+from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, Told, packed, unpacked
 from greentic.telemetry.siblings import SharedReadings, fold, leave_first
 from greentic.telemetry.tallies import Tallies
 from greentic.worker import settings
-from storm import made_pack, until
+from storm import made_pack
 from test_programs import Worker, ask
+from waiting import until
 
 HISTOGRAM = [*range(len(BOUNDS) + 1), 2.5]
 
@@ -271,8 +272,6 @@ def test_processes_are_asked_and_those_that_are_gone_count_on(tmp_path):
 
 
 def test_a_process_that_does_not_answer_is_taken_as_it_told_last(tmp_path, monkeypatch):
-    monkeypatch.setattr("greentic.telemetry.siblings.PATIENCE", 0.05)
-
     async def live() -> None:
         stuck = asyncio.Event()
         calls = 0
@@ -288,9 +287,33 @@ def test_a_process_that_does_not_answer_is_taken_as_it_told_last(tmp_path, monke
         await first.start()
         await second.start()
         assert (await first.gathered()).answered == 1
+        monkeypatch.setattr("greentic.telemetry.siblings.PATIENCE", 0.05)
         found = total_of(others := await first.gathered())
         assert others.answered == 0 and found.families["greentic_turns"] == {("d", "b", "r"): [5]}
         stuck.set()
+        await asyncio.gather(first.close(), second.close())
+
+    asyncio.run(live())
+
+
+def test_what_the_others_serve_they_say_themselves_and_a_silent_one_is_counted(tmp_path, monkeypatch):
+    async def live() -> None:
+        first, second, third = (
+            SharedReadings(tmp_path, f"{n}.1", counted(1), lambda n=n: b'{"process":"%d"}' % n) for n in range(3)
+        )
+        for process in (first, second, third):
+            await process.start()
+        told = await first.statuses()
+        assert sorted(told.statuses) == [b'{"process":"1"}', b'{"process":"2"}'] and told.silent == 0
+        await third.close()  # who is gone is not silent
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "3.1.sock"))  # nor is one that was killed
+        assert await first.statuses() == Told([b'{"process":"1"}'])
+        monkeypatch.setattr("greentic.telemetry.siblings.PATIENCE", 0.05)
+        with socket.socket(socket.AF_UNIX) as mute:
+            mute.bind(str(tmp_path / "4.1.sock"))
+            mute.listen()
+            assert (await first.statuses()).silent >= 1
         await asyncio.gather(first.close(), second.close())
 
     asyncio.run(live())

@@ -109,3 +109,16 @@ def test_every_offender_is_a_module() -> None:
 )
 def test_each_way_past_is_seen(text: str, used: list[str]) -> None:
     assert [name for _, _, name in past(text)] == used
+
+
+def test_every_405_tells_which_methods_are_taken() -> None:
+    made = [
+        (path.name, ast.unparse(call))
+        for path in sorted(SOURCE.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 405
+    ]  # fmt: skip
+    assert len(made) >= 6
+    assert [
+        (name, text) for name, text in made if " allow(" not in text and "=allow(" not in text and "*allow(" not in text
+    ] == []

@@ -528,6 +528,17 @@ def test_bundles_that_cannot_be_built(tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+def test_what_nobody_reads_of_a_source_is_told_with_what_may_have_been_meant(tmp_path):
+    source = tmp_path / "s"
+    shutil.copytree(Path(__file__).parent.parent / "examples" / "hello-bundle", source)
+    assert build_bundle(source, tmp_path / "o").warnings == []
+    for path, more in ((source / "bundle.yaml", "bundel_name: X\n"), (source / "packs" / "hello" / "pack.yaml", "zzz: 1\n")):  # fmt: skip
+        path.write_text(path.read_text() + more)
+    of_bundle, of_pack = build_bundle(source, tmp_path / "o").warnings
+    assert of_bundle.endswith("bundle.yaml: unknown member(s) ignored: bundel_name (did you mean `bundle_name`?)")
+    assert of_pack.endswith("hello/pack.yaml: unknown member(s) ignored: zzz")
+
+
 PACK_SOURCE = "pack_id: p\nversion: 1.0.0\nkind: library\npublisher: p\n"
 
 

@@ -49,6 +49,10 @@ MISMATCH = "bytes are `sha256:1`, not the revision's pinned `sha256:2`"
         ({"following": None}, False, "does not say", False),
         ({}, False, "does not say", False),
         ({"following": {"serving": "text"}, "unavailable": "text"}, False, "", False),
+        (status(NEW, others=[status(NEW)], silent=0), True, "", False),
+        (status(NEW, others=[status(OLD)], silent=0), False, "", False),
+        (status(NEW, others=[status(OLD, NEW, "trust: no")], silent=0), False, "trust: no", False),
+        (status(NEW, others=[], silent=1), False, "", False),
     ],
 )
 def test_a_pod_serves_a_document_when_it_says_so(told, done, ails, for_good):

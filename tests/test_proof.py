@@ -311,6 +311,7 @@ def test_a_worker_proves_what_it_serves(worker):
 def test_who_may_not_ask_and_what_is_no_question(worker):
     _, _, app = worker
     assert call(app, "GET", "/status/proof?nonce=<")[0] == 400 and call(app, "POST", "/status/proof", b"")[0] == 405
+    assert call(app, "POST", "/status/proof", b"")[1][b"allow"] == b"GET"
     assert b"access-control-allow-origin" in call(app, "GET", "/status/proof")[1]
     assert b"access-control-allow-origin" not in call(app, "GET", "/status/proof", origin="https://evil.example")[1]
 

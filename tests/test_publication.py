@@ -8,7 +8,6 @@ import http.server
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from greentic.worker.settings import StartOptions
 from simulators import CountingRandom, FakeClock
 from test_delivery import RegistryProcess
 from test_programs import Worker, ask
+from waiting import until
 
 
 def publish(author: Author, place: object) -> env_publish.EnvPublished:
@@ -422,14 +422,6 @@ def test_a_running_worker_follows_what_is_published(published, author, hello, tm
         assert worker.stop() == 0
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that a program does."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.e2e
 def test_the_verbs_publish_pull_and_render_as_a_person_calls_them(tmp_path):
     place, out = tmp_path / "place", tmp_path / "out"
@@ -462,3 +454,15 @@ def test_the_verbs_publish_pull_and_render_as_a_person_calls_them(tmp_path):
     assert [(e["generation"], e["rollback_of"]) for e in history] == [(3, 1), (2, None), (1, None)]
     refused = gtc("op", *store, "env", "pull", "prod", str(tmp_path / "nowhere"))
     assert refused.returncode == 1 and json.loads(refused.stderr)["error"]["kind"] == "fetch"
+
+
+def test_of_a_change_that_is_followed_only_what_changed_is_read(author, published, hello, tmp_path):
+    worker = start(author, published, tmp_path)
+    assert worker.published is not None
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    publish(author, published)
+    found = worker.published.read().env
+    before = worker.activation.env
+    assert (
+        len(found.bundles) == 2 and found.bundles[0] is before.bundles[0] and found.revisions[0] is before.revisions[0]
+    )

@@ -10,7 +10,16 @@ from msgspec import structs
 from conftest import Author
 from greentic.activate.dispatch import Choice, Dispatcher
 from greentic.deployments import revisions, traffic
-from greentic.deployments.worker_status import Latency, RevisionRow, TurnCounts, WorkerStatus
+from greentic.deployments.worker_status import (
+    Applied,
+    Following,
+    Latency,
+    ProcessStatus,
+    RevisionRow,
+    TurnCounts,
+    WaitingRow,
+    WorkerStatus,
+)
 from greentic.examine.env_status import EnvStatusPayload, status
 from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
@@ -113,8 +122,9 @@ class SimulatedWorkers:
         self.die_at: int | None = None
         self.silent = False
         self.held: dict[str, TurnCounts] = {}
+        self.others: tuple[ProcessStatus, ...] = ()
 
-    def ask(self, address: str) -> WorkerStatus:
+    def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
         if self.silent:
             raise FetchError("refused")
         env = self.author.context.store.load("local")
@@ -135,7 +145,7 @@ class SimulatedWorkers:
                 )
             )
         drains = tuple(RevisionRow(r, c) for r, c in self.held.items())
-        return WorkerStatus("local", "1", tuple(rows), drains)
+        return WorkerStatus("local", "1", tuple(rows), drains, others=self.others)
 
     def _counts(self, revision: str) -> TurnCounts:
         turns = self.total.get(revision, 0)
@@ -307,6 +317,39 @@ def test_a_revision_in_use_is_not_archived(two):
     sleep, clock.sleep = clock.sleep, lambda seconds: (sleep(seconds), workers.held.clear())
     told = revisions.archive(author.context, author.transition(new), options._replace(wait=True), workers)
     assert told.lifecycle == "archived"
+
+
+def test_what_any_process_of_a_worker_holds_is_held(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.others = (ProcessStatus("local", "2", (), (RevisionRow(new, TurnCounts(in_flight=1)),)),)
+    options = revisions.ArchiveOptions(["http://w"])
+    with pytest.raises(Conflict, match=r"1 request\(s\) and 0 conversation\(s\)"):
+        revisions.archive(author.context, author.transition(new), options, workers)
+    payload = EnvStatusPayload(environment_id="local", at=["http://w"])
+    workers.others = (
+        ProcessStatus(
+            "local", "2", (RevisionRow(old, TurnCounts(50)),), following=Following(error="torn", serving=Applied(3))
+        ),
+    )
+    told = status(author.context, payload, workers)
+    assert told.revisions[0].turns == 200 * len(workers.weights) + 50
+    assert [(w.error, w.serving_generation) for w in told.workers] == [("torn", 3)]
+
+
+@pytest.mark.parametrize(
+    ("told", "held"),
+    [
+        (WorkerStatus("e", revisions=(RevisionRow("A", TurnCounts(in_flight=1, parked=2)),)), (1, 2, 0, False)),
+        (WorkerStatus("e", others=(ProcessStatus("e", revisions=(RevisionRow("A", TurnCounts(parked=2)),)),)), (0, 2, 0, False)),
+        # looked up where it waits: what a process counted is of no matter
+        (WorkerStatus("e", revisions=(RevisionRow("A", TurnCounts(parked=2)),), waiting=WaitingRow("A", 0, True)), (0, 0, 0, True)),
+        (WorkerStatus("e", waiting=WaitingRow("B", 3)), (0, 0, 0, False)),
+        (WorkerStatus("e", silent=1), (0, 0, 1, False)),
+    ],
+)  # fmt: skip
+def test_what_a_worker_holds_of_a_revision(told, held):
+    assert told.held("A") == held and told.held("A").nothing == (not any(held[:3]))
 
 
 def test_the_state_of_an_environment_is_told(two):

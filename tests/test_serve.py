@@ -17,11 +17,11 @@ from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.cores import quota_of, usable_cores
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import MAX_BODY, RequestReader
 from greentic.ingress import invoke
 from greentic.ingress.app import WorkerApp
 from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import MAX_BODY, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan
@@ -353,6 +353,18 @@ def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
 def test_requests_that_are_refused(app, arguments, headers, code, text):
     found = call(app, *arguments, **headers)
     assert found[0] == code and text in found[2] and found[1][b"content-type"].startswith(b"text/plain")
+    assert (b"allow" in found[1]) == (code == 405)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "methods"),
+    [("GET", "/", b"POST, OPTIONS"), ("DELETE", "/metrics", b"POST, OPTIONS"), ("GET", "/workers/invoke", b"POST"), ("OPTIONS", "/workers/invoke", b"POST")],
+)  # fmt: skip
+def test_a_method_that_is_not_taken_is_told_with_those_that_are(app, method, path, methods):
+    code, headers, _ = call(app, method, path)
+    assert (code, headers[b"allow"]) == (405, methods)
+    for other in methods.decode().split(", "):
+        assert call(app, other, path, b"{}")[0] != 405 or other == "OPTIONS"
 
 
 def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):

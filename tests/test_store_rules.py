@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from greentic.ground.disk import RealDisk
-from greentic.store import ledger, operator_key
+from greentic.ground.documents import replace
+from greentic.ground.errors import AuditError, IntentError, OperatorKeyError
+from greentic.model.delivery import delivery_of
+from greentic.model.environment import Environment, HostConfig, new_environment
+from greentic.store import audit, ledger, operator_key, seal
+from greentic.store.audit import PREVIOUS_LINE, AuditLog, Change, Outcome, documents_digest, line_digest, outcome_of
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
 from greentic.store.in_use import InUse, in_use
 from greentic.store.layout import EnvPaths
 from greentic.store.recovery import ABANDONED_SECONDS, LOCK_NAME, drop_abandoned, recover_revisions
+from greentic.trust.keys import public_pem
+from greentic.trust.policy import unsealed
+from greentic.trust.root import EMPTY, TrustRoot, add_key
 from simulators import CountingRandom, FakeClock
 
 
@@ -129,6 +138,7 @@ def test_what_somebody_holds_a_lock_on_is_not_dropped(tmp_path: Path, age: int, 
 
     path, dropped = tmp_path / "f", list[Path]()
     path.touch()
+    opened = len(os.listdir("/proc/self/fd"))
     clock = FakeClock(int((path.stat().st_mtime + age) * 1e9))
     with path.open("rb") as file:
         if held:
@@ -136,6 +146,7 @@ def test_what_somebody_holds_a_lock_on_is_not_dropped(tmp_path: Path, age: int, 
         assert drop_abandoned(path, os.O_RDONLY, clock, dropped.append) is not held
     assert dropped == ([] if held else [path])
     assert not drop_abandoned(tmp_path / "none", os.O_RDONLY, clock, dropped.append)
+    assert len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_what_a_process_holds_is_told_until_it_lets_go(tmp_path: Path) -> None:
@@ -168,10 +179,154 @@ def test_where_it_cannot_be_known_all_may_be_held(tmp_path: Path, spoiled: bytes
     held.close()
 
 
-def test_what_a_dead_process_held_is_let_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_what_a_dead_process_held_is_let_go(tmp_path: Path, told: bool) -> None:
     place = tmp_path / "in-use"
     place.mkdir()
-    (place / "1-00.json").write_bytes(b'["a"]')
+    if told:
+        (place / "1-00.json").write_bytes(b'["a"]')
     (place / "1-00.lock").touch()
     late = FakeClock(int(((place / "1-00.lock").stat().st_mtime + 2 * ABANDONED_SECONDS) * 1e9))
     assert in_use(place, late) == frozenset() and not list(place.iterdir())
+
+
+# -- the audit log --------------------------------------------------------------------------------------------------
+
+CHANGE = Change("local", "env", "update", {"environment_id": "local"}, "k")
+
+
+def log(paths: EnvPaths, disk: RealDisk | None = None) -> AuditLog:
+    return AuditLog(paths, disk or RealDisk(), FakeClock(), CountingRandom())
+
+
+def lines(paths: EnvPaths) -> list[bytes]:
+    return paths.audit.read_bytes().splitlines()
+
+
+def test_each_line_carries_the_digest_of_the_line_before_whoever_wrote_that(tmp_path: Path) -> None:
+    paths = EnvPaths(tmp_path)
+    first = log(paths)
+    first.record(first.intend(CHANGE), CHANGE, Outcome("ok"))
+    log(paths).intend(CHANGE)  # another program
+    first.intend(CHANGE)
+    found = lines(paths)
+    assert len(found) == 4 and PREVIOUS_LINE not in json.loads(found[0])
+    assert [json.loads(line)[PREVIOUS_LINE] for line in found[1:]] == [line_digest(line) for line in found[:-1]]
+
+
+def test_the_end_of_the_log_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, looked = EnvPaths(tmp_path), list[int]()
+    real = AuditLog._tail
+    monkeypatch.setattr(AuditLog, "_tail", lambda self: (looked.append(1), real(self))[1])
+    one = log(paths)
+    for _ in range(3):
+        one.intend(CHANGE)
+    assert len(looked) == 1
+    paths.audit.unlink()
+    one.intend(CHANGE)
+    assert len(looked) == 2 and PREVIOUS_LINE not in json.loads(lines(paths)[0])
+
+
+def test_a_line_beyond_all_measure_is_followed_by_one_without_a_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = EnvPaths(tmp_path)
+    paths.audit.parent.mkdir()
+    monkeypatch.setattr(audit, "_TAIL_BYTES", 40)
+    for before, chained in (
+        (b"x" * 39, True),
+        (b"x" * 40, False),
+        (b"y\n" + b"x" * 38, True),
+        (b"y\n" + b"x" * 39, False),
+    ):
+        paths.audit.write_bytes(before + b"\n")
+        log(paths).intend(CHANGE)
+        told = json.loads(lines(paths)[-1])
+        assert told.get(PREVIOUS_LINE) == (line_digest(before.rpartition(b"\n")[2]) if chained else None), before
+
+
+def test_the_digest_of_documents_tells_each_of_them_apart(tmp_path: Path) -> None:
+    paths, seen = EnvPaths(tmp_path), set[str]()
+    seen.add(documents_digest(paths))
+    for path in (paths.environment, paths.trust_root, paths.runtime):
+        path.write_bytes(b"1")
+        seen.add(documents_digest(paths))
+        path.write_bytes(b"2")
+        seen.add(documents_digest(paths))
+        path.write_bytes(b"")
+        assert documents_digest(paths) in seen, "an empty document is as one that is not there"
+    assert len(seen) == 7
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_the_event_that_a_killed_process_owes_says_whether_anything_happened(tmp_path: Path, changed: bool) -> None:
+    paths = EnvPaths(tmp_path)
+    assert log(paths).repair() is None and not paths.audit.exists()
+    owed = log(paths).intend(CHANGE)
+    if changed:
+        paths.environment.write_bytes(b"{}")
+    assert log(paths).repair() == owed and log(paths).repair() is None
+    intent, event = map(json.loads, lines(paths))
+    assert event["event_id"] == intent["event_id"] and event["recovered"] is True
+    assert event["result"]["outcome"] == ("ok" if changed else "error")
+    assert event["result"].get("kind") == (None if changed else "interrupted")
+    assert {n: event[n] for n in ("env_id", "noun", "verb", "target", "idempotency_key")} == {
+        "env_id": "local", "noun": "env", "verb": "update", "target": {"environment_id": "local"}, "idempotency_key": "k",
+    }  # fmt: skip
+
+
+def test_a_log_that_takes_no_line_says_what_was_done(tmp_path: Path) -> None:
+    class Full(RealDisk):
+        def append(self, path: Path, data: bytes) -> None:
+            raise OSError(28, "No space left on device", str(path))
+
+    paths = EnvPaths(tmp_path)
+    with pytest.raises(IntentError, match="nothing was changed") as intent:
+        log(paths, Full()).intend(CHANGE)
+    with pytest.raises(AuditError, match="No space left") as event:
+        log(paths, Full()).record("ID", CHANGE, Outcome("ok"))
+    assert intent.value.hint and "do not run it again" in str(event.value.hint)
+    paths.audit.mkdir()
+    with pytest.raises(IntentError, match="cannot be read"):
+        log(paths).repair()
+    told = outcome_of(intent.value)
+    assert outcome_of(None) == Outcome("ok") and (told.outcome, told.kind) == ("error", intent.value.kind)
+
+
+def test_the_log_is_cut_from_its_beginning_and_tells_how_old_each_line_is(tmp_path: Path) -> None:
+    paths = EnvPaths(tmp_path)
+    assert log(paths).kept() == [] and log(paths).without_first(3) == b""
+    paths.audit.parent.mkdir()
+    told = [b'{"ts":"1970-01-01T00:01:00Z"}\n', b"no time\n", b'{"ts":"1970-01-01T00:02:00.5Z"}\n']
+    paths.audit.write_bytes(b"".join([b"7\n", *told]))
+    found = log(paths).kept()
+    assert [(i.name, i.size, i.used) for i in found] == [
+        ("1", 2, float("inf")), ("2", len(told[0]), 60.0), ("3", len(told[1]), 60.0), ("4", len(told[2]), 120.0),
+    ]  # fmt: skip
+    assert log(paths).without_first(2) == b"".join(told[1:])
+    assert f"sha256:{log(paths).last_of_first(3)}" == line_digest(b"no time")
+
+
+# -- the seal -------------------------------------------------------------------------------------------------------
+
+
+def trusting(disk: RealDisk) -> tuple[Environment, TrustRoot]:
+    """An environment, and a root that trusts the operator's key."""
+    key = operator_key.load_or_generate(disk, CountingRandom())
+    return new_environment("local", "x", HostConfig(env_id="local")), add_key(EMPTY, key.key_id, public_pem(key.public))
+
+
+def test_a_projection_for_readers_elsewhere_is_sealed_as_the_generation_that_it_is(tmp_path: Path) -> None:
+    disk = RealDisk()
+    env, root = trusting(disk)
+    clock = FakeClock()
+    assert seal.sealed(env, root, disk, clock) is env, "one that nobody asked to seal stays as it is"
+    shown = seal.sealed_as(env, 7, root, disk, clock)
+    told = delivery_of(shown)
+    assert told.generation == 7 and unsealed(shown, told, root.public_keys(), ()) is None
+    assert unsealed(replace(shown, name="y"), told, root.public_keys(), ()) is not None
+    again = seal.sealed(shown, root, disk, clock)
+    assert delivery_of(again).generation == 8 and unsealed(again, delivery_of(again), root.public_keys(), ()) is None
+    for make in (lambda: seal.sealed_as(env, 7, EMPTY, disk, clock), lambda: seal.sealed(shown, EMPTY, disk, clock)):
+        with pytest.raises(OperatorKeyError, match="is not in the trust root"):
+            make()

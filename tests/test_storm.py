@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from conftest import need
-from storm import Worker, listens, storm, until
+from storm import Worker, listens, storm
+from waiting import until
 
 TURNS = 50_000
 pytestmark = pytest.mark.e2e

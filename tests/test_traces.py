@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +23,10 @@ from collector import attributes, collecting, read_json
 from conftest import PROGRAMS, Author, make_bundle, make_pack
 from greentic.activate.flow_spans import FlowSpans
 from greentic.cli.traces import sender
+from greentic.cluster.call_spans import MOST_TOLD, template
 from greentic.ground.backoff import Backoff
 from greentic.ground.errors import InvalidArgument
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import tracing
@@ -31,10 +35,11 @@ from greentic.telemetry.otel_settings import read_trace_settings
 from greentic.telemetry.otlp import as_json, as_protobuf
 from greentic.telemetry.signals import Signal
 from greentic.telemetry.tallies import Tallies
-from greentic.telemetry.tracing import Remote, Span, Tracer, by_parent, by_share, remote_of
-from storm import until
+from greentic.telemetry.tracing import Remote, Sampling, Span, Tracer, remote_of, told_others
 from test_flow import node, to
+from test_k8s_client import ok, server, status
 from test_programs import Worker
+from waiting import until
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01".encode()
@@ -44,7 +49,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01".encode()
 def traced():
     """Everything is traced; the spans that ended."""
     ended: list[Span] = []
-    tracing.install(Tracer(by_share(1.0), ended.append))
+    tracing.install(Tracer(Sampling(1.0), ended.append))
     yield ended
     tracing.install(None)
     tracing._open.set(None)
@@ -74,14 +79,49 @@ def test_whatever_a_caller_tells_is_taken_rightly_or_not_at_all(parent, state):
     assert found is None or (len(found.trace_id), len(found.span_id)) == (32, 16)
 
 
-def test_samplers():
-    ids = [f"{n * (1 << 118):032x}" for n in range(1, 1_000)]
-    assert all(by_share(1.0)(i, None) for i in ids) and not any(by_share(0.0)(i, None) for i in ids)
-    spread = [f"{'0' * 18}{n * ((1 << 56) // 1_000):014x}" for n in range(1_000)]
-    assert 95 <= sum(by_share(0.1)(i, None) for i in spread) <= 105
-    never = by_parent(by_share(0.0))
-    assert never(TRACE, Remote(TRACE, SPAN, True)) and not never(TRACE, None)
-    assert not by_parent(by_share(1.0))(TRACE, Remote(TRACE, SPAN, False))
+def test_which_traces_of_callers_are_sampled():
+    spread = [Remote(f"{'0' * 18}{n * ((1 << 56) // 1_000):014x}", SPAN, False) for n in range(1_000)]
+    assert all(map(Sampling(1.0).takes, spread)) and not any(map(Sampling(0.0).takes, spread))
+    assert 95 <= sum(map(Sampling(0.1).takes, spread)) <= 105
+    never = Sampling(0.0, as_told=True)
+    assert never.takes(Remote(TRACE, SPAN, True)) and not Sampling(1.0, as_told=True).takes(Remote(TRACE, SPAN, False))
+
+
+def test_a_share_of_the_traces_that_begin_here_is_sampled_by_an_id_that_others_sample_too(traced):
+    tracer = Tracer(Sampling(0.25), traced.append)
+    found = [tracer.root("x", "server") for _ in range(4_000)]
+    sampled = [span for span in found if span is not None]
+    assert 800 < len(sampled) < 1_200 and len({s.trace_id for s in sampled}) == len(sampled)
+    assert all(Sampling(0.25).takes(Remote(s.trace_id, SPAN, False)) and len(s.trace_id) == 32 for s in sampled)
+
+
+def test_other_servers_are_told_what_they_are_part_of_and_whether_it_is_sampled(traced):
+    def told() -> Remote:
+        fields = {name: value.encode() for name, value in told_others()}
+        found = remote_of(fields["traceparent"], fields.get("tracestate"))
+        assert found is not None
+        return found
+
+    tracer = Tracer(Sampling(0.0, as_told=True), traced.append)
+    assert tracer.root("x", "server", Remote(TRACE, SPAN, False, "a=b")) is None
+    assert tracing.begin("x") is None and tracing.current() is None
+    assert told() == Remote(TRACE, SPAN, False, "a=b"), "as it came"
+    assert tracer.root("x", "server") is None
+    own = told()
+    assert not own.sampled and own.trace_id != TRACE and own.state == ""
+    span = tracer.root("x", "server", Remote(TRACE, SPAN, True, "a=b"))
+    assert told() == Remote(TRACE, span.span_id, True, "a=b")
+    tracing.end(span)
+    tracing.install(None)
+    assert told_others() == [], "without a tracer nothing is told"
+
+
+def test_a_request_that_is_not_sampled_makes_no_id_and_no_span(traced, monkeypatch):
+    monkeypatch.setattr(tracing, "random_bits", lambda count: pytest.fail("an id was made"))
+    monkeypatch.setattr(tracing, "Span", lambda *told: pytest.fail("a span was made"))
+    tracer = Tracer(Sampling(0.0), traced.append)
+    assert tracer.root("x", "server") is None and tracer.root("x", "server", Remote(TRACE, SPAN, True)) is None
+    assert traced == []
 
 
 def test_spans_nest_and_nothing_is_open_without_a_tracer(traced):
@@ -91,7 +131,7 @@ def test_spans_nest_and_nothing_is_open_without_a_tracer(traced):
         tracing.end(c, "broken" * 1000)
     assert [s.name for s in traced] == ["c", "b", "a"] and {s.trace_id for s in traced} == {a.trace_id}
     assert (c.parent_id, b.parent_id, a.parent_id) == (b.span_id, a.span_id, "") and len(c.error) == tracing.MAX_ERROR
-    assert remote_of(c.traceparent.encode(), None) == Remote(c.trace_id, c.span_id, True)
+    assert c.trace_id == a.trace_id
     assert tracing.current() is None
     with pytest.raises(KeyError), tracing.whole("d"):
         raise KeyError("a text of somebody")
@@ -112,6 +152,57 @@ def test_a_node_that_fails_ends_with_the_one_around_it(traced):
     assert [(s.attributes.get("greentic.node"), s.error) for s in traced] == [
         ("x", "failed"), ("call", None), ("last", "failed"), (None, None),
     ]  # fmt: skip
+
+
+# -- calls of an API server -----------------------------------------------------------------------------------------
+
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "planted-3f", "namespace": "n"}}
+
+
+def test_a_call_of_an_api_server_is_told_without_names(traced):
+    api, _ = server(ok(SECRET), status(503, "busy"), ok(SECRET), status(403, "planted-3f"), httpx2.ConnectError("CERTIFICATE_VERIFY_FAILED"))  # fmt: skip
+    with tracing.whole("verb"), ThreadPoolExecutor(1) as pool:
+        api.get(Ref("Secret", "planted-3f", "n"))
+        pool.submit(tracing.carried(api.apply), SECRET, force=False).result()
+        with pytest.raises(ApiRefused):
+            api.delete(Ref("Secret", "planted-3f", "n"), uid="u", resource_version=None)
+        with pytest.raises(ClusterUnreachable):
+            api.get(Ref("Namespace", "planted-3f", None))
+        assert pool.submit(tracing.current).result() is None, "a thread keeps nothing of it"
+    *calls, verb = traced
+    place = "/api/v1/namespaces/{namespace}/secrets/{name}"
+    assert [(s.name, s.attributes["url.template"], s.attributes.get("http.response.status_code"), s.error) for s in calls] == [
+        ("kubernetes GET", place, 200, None), ("kubernetes PATCH", place, 200, None), ("kubernetes DELETE", place, 403, "403"),
+        ("kubernetes GET", "/api/v1/namespaces/{name}", None, "ClusterUnreachable"),
+    ]  # fmt: skip
+    assert {s.parent_id for s in calls} == {verb.span_id} and b"planted" not in as_json(traced, {})
+    api, _ = server(ok(SECRET))
+    api.get(Ref("Secret", "planted-3f", "n"))
+    assert len(traced) == 5, "outside of a verb nothing is told"
+
+
+def test_the_spans_of_calls_are_bounded_and_the_others_are_counted(traced):
+    api, _ = server(*[ok(SECRET)] * (2 * MOST_TOLD + 3))
+    for more in (3, 0):
+        with tracing.whole("verb") as verb:
+            for _ in range(MOST_TOLD + more):
+                api.get(Ref("Secret", "a", "n"))
+        assert sum(s.parent_id == verb.span_id for s in traced) == MOST_TOLD
+        assert verb.attributes.get("greentic.kubernetes.calls_not_told", 0) == more
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/apis", "/apis"), ("/api/v1/namespaces", "/api/v1/namespaces"), ("/apis/apps/v1/namespaces/n/deployments", "/apis/apps/v1/namespaces/{namespace}/deployments"),
+        ("/apis/x.y/v1/namespaces/n/environments/e/status", "/apis/x.y/v1/namespaces/{namespace}/environments/{name}/status"),
+        ("/api/v1/namespaces/n/pods/p:80/proxy/status", "/api/v1/namespaces/{namespace}/pods/{name}/proxy"),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/c", "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}"),
+        ("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
+    ],
+)  # fmt: skip
+def test_a_path_without_its_names(path, found):
+    assert template(path) == found
 
 
 # -- what is sent ---------------------------------------------------------------------------------------------------
@@ -174,7 +265,7 @@ def test_the_standard_variables():
     assert (found.endpoint, found.form, found.timeout) == ("https://t/x", "http/json", 2.5)
     assert found.headers == {"authorization": "Bearer x", "b": "c"}
     assert (found.resource["service.name"], found.resource["zone"]) == ("mine", "a b")
-    assert not found.sampler(TRACE, Remote(TRACE, SPAN, True))
+    assert found.sampling == Sampling(0.0)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +453,7 @@ def test_one_trace_from_the_request_through_nodes_and_components_to_another_serv
             assert resource["service.name"] == "night-shift"
             assert turn(port, traceparent="00-" + "0" * 32 + f"-{SPAN}-01") == 200  # hostile: a trace of its own
             assert turn(port, traceparent=PARENT.decode()[:-1] + "0") == 200  # not sampled by who asks
+            assert other.requests[-1][1]["traceparent"] == PARENT.decode()[:-1] + "0", "who is asked next knows"
             until(lambda: sum(s.name == "POST" for s in collector.spans()) == 2, "the other one is told")
             assert not any(b"planted-9d1c" in body for _, _, body in collector.requests)
             told = telemetry(port)

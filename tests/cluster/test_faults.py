@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from world import IMAGE, LAB, PAUSE, PROJECT, PYTHON, World, until
+from world import IMAGE, LAB, PAUSE, PROJECT, PYTHON, World
+
+from waiting import until
 
 
 def kubeconfig_with(world: World, path: Path, user: dict, **cluster: object) -> dict[str, str]:
@@ -109,14 +111,14 @@ def test_a_webhook_that_denies_is_quoted_and_the_next_run_finishes(world: World,
     world.ready()
     _serve_denial(world, tmp_path)
     try:
-        until("the webhook to deny", lambda: "denied" in world.reconcile("--no-wait", "--dry-run").out, 60)
+        until(lambda: "denied" in world.reconcile("--no-wait", "--dry-run").out, "the webhook to deny", 60)
         told = world.reconcile("--no-wait").error
         assert "services are closed today" in told["message"] and "admission webhook" in told["hint"]
         assert {f["kind"] for f in told["report"]["failed"]} == {"Service"}
         assert "Deployment" in {n["kind"] for n in told["report"]["not_attempted"]}
     finally:
         world.kubectl.run("delete", "validatingwebhookconfiguration", world.env_id)
-    until("the webhook to be gone", lambda: world.reconcile("--no-wait").code == 0, 60)
+    until(lambda: world.reconcile("--no-wait").code == 0, "the webhook to be gone", 60)
     assert world.reconcile("--no-wait").result["applied_count"] == 14
 
 
@@ -309,9 +311,9 @@ def test_an_api_server_that_restarts_in_the_middle_costs_nothing(world: World):
     replies: list = []
     thread = threading.Thread(target=lambda: replies.append(world.reconcile("--no-wait")))
     thread.start()
-    until("the reconcile to begin", lambda: world.kubectl.get("namespace", world.namespace) or replies)
+    until(lambda: world.kubectl.get("namespace", world.namespace) or replies, "the reconcile to begin")
     lab.restart("kube-apiserver", pause=2)
     thread.join()
     assert replies[0].result["applied_count"] == 18, replies[0].err
-    until("the API server", lambda: world.kubectl.get("namespaces"))
+    until(lambda: world.kubectl.get("namespaces"), "the API server")
     assert world.reconcile("--no-wait").result["writes"] == 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from world import World, until
+from world import World
+
+from waiting import until
 
 
 def condition(world: World, kind: str) -> dict:
@@ -60,28 +62,28 @@ def test_what_is_published_runs_moves_is_healed_and_rolled_back(
         world.kubectl.run("apply", "-f", str(crd[0]))
         world.kubectl.run("wait", "--for=condition=Established", "crd/environments.greentic.ai", "--timeout=60s")
         world.kubectl.run("apply", "-f", str(tmp_path / "operator"))
-        until("the first generation runs", lambda: is_ready(world, first), 240)
+        until(lambda: is_ready(world, first), "the first generation runs", 240)
         assert said() == "HI!" and condition(world, "Degraded")["status"] == "False"
         before = {p["metadata"]["uid"] for p in [*world.pods("router"), *world.pods("worker")]}
 
         world.route({new: 100})
         second = op("publish", world.env_id)["generation"]
-        until("the second generation runs", lambda: is_ready(world, second), 180)
+        until(lambda: is_ready(world, second), "the second generation runs", 180)
         assert said() == "HI!TWO"
         after = {p["metadata"]["uid"] for p in [*world.pods("router"), *world.pods("worker")]}
         assert before == after, "a pod was replaced by a change of weights"
 
         world.kubectl.run("-n", n, "delete", "service", "gtc-router")
-        until("the Service is made again", lambda: world.get("service", "gtc-router"), 20)
+        until(lambda: world.get("service", "gtc-router"), "the Service is made again", 20)
         patch = '{"spec":{"replicas":3}}'
         world.kubectl.run("-n", n, "patch", "deployment", "gtc-router", "--type=merge", "-p", patch)
         until(
-            "replicas are put right", lambda: (world.get("deployment", "gtc-router") or {})["spec"]["replicas"] == 2, 20
+            lambda: (world.get("deployment", "gtc-router") or {})["spec"]["replicas"] == 2, "replicas are put right", 20
         )
 
         back = op("rollback", world.env_id)
         assert back["rollback_of"] == first
-        until("the old content runs", lambda: is_ready(world, back["generation"]), 180)
+        until(lambda: is_ready(world, back["generation"]), "the old content runs", 180)
         assert said() == "HI!"
         reasons = {e["reason"] for e in (world.kubectl.get("-n", n, "events") or {"items": []})["items"]}
         assert {"InSync", "Serving", "DriftHealed"} <= reasons
@@ -106,7 +108,7 @@ def test_rights_that_are_taken_away_are_told_and_the_last_good_runs_on(
         world.kubectl.run("apply", "-f", str(next(out.glob("*customresourcedefinition*"))))
         world.kubectl.run("wait", "--for=condition=Established", "crd/environments.greentic.ai", "--timeout=60s")
         world.kubectl.run("apply", "-f", str(out))
-        until("it runs", lambda: is_ready(world, told["generation"]), 240)
+        until(lambda: is_ready(world, told["generation"]), "it runs", 240)
         role = world.get("role", "greentic-operator") or {}
         fewer = [r for r in role["rules"] if "services" not in r["resources"]]
         world.kubectl.run(
@@ -114,9 +116,9 @@ def test_rights_that_are_taken_away_are_told_and_the_last_good_runs_on(
         )
         world.op("config", "set", world.env_id, "public_base_url=https://bots.example.com").result
         world.op("env", "publish", world.env_id, place, environ=plain).result
-        until("it is told", lambda: condition(world, "Degraded").get("reason") == "RightsMissing", 120)
+        until(lambda: condition(world, "Degraded").get("reason") == "RightsMissing", "it is told", 120)
         assert generation(world) == told["generation"] and len(world.pods("router")) == 2
         world.kubectl.run(
             "-n", n, "patch", "role", "greentic-operator", "--type=merge", "-p", json.dumps({"rules": role["rules"]})
         )
-        until("it goes on", lambda: condition(world, "Degraded").get("status") == "False", 180)
+        until(lambda: condition(world, "Degraded").get("status") == "False", "it goes on", 180)

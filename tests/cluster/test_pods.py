@@ -7,7 +7,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from world import LOAD, PAUSE, World, until
+from world import LOAD, PAUSE, World
+
+from waiting import until
 
 
 def routed(world: World, **answers: object) -> str:
@@ -377,11 +379,11 @@ def test_a_pod_that_is_stopped_while_it_boots_goes_at_once(world: World, kubectl
     world.ready(world.bundle(), "http://10.255.255.1:81/never.gtbundle")
     world.reconcile("--no-wait").result
     name = until(
-        "a router that boots",
         lambda: next(
             (p["metadata"]["name"] for p in world.pods("router") if p["status"].get("phase") == "Running"), None
         ),
+        "a router that boots",
     )
     grace = world.get("pod", str(name))["spec"]["terminationGracePeriodSeconds"]
     kubectl.run("-n", world.namespace, "delete", "pod", str(name), "--wait=false")
-    until("the pod to go", lambda: world.get("pod", str(name)) is None, grace / 2)
+    until(lambda: world.get("pod", str(name)) is None, "the pod to go", grace / 2)

@@ -6,7 +6,9 @@ import concurrent.futures
 import json
 
 import pytest
-from world import PAUSE, World, until
+from world import PAUSE, World
+
+from waiting import until
 
 
 def test_fourteen_then_no_write_then_twelve_and_two(world: World):
@@ -265,10 +267,10 @@ def test_an_immutable_field_is_named_and_recreated_only_if_asked(world: World, k
     assert [f["name"] for f in failed["report"]["failed"]] == ["gtc-router"]
     assert world.reconcile("--no-wait", "--force", "--recreate").result["applied_count"] == 14
     until(
-        "the router's selector",
         lambda: (
             (world.get("deployment", "gtc-router") or {}).get("spec", {}).get("selector") == router["spec"]["selector"]
         ),
+        "the router's selector",
     )
 
 
@@ -288,7 +290,7 @@ def test_a_namespace_on_its_way_out_is_told_before_anything_is_applied(world: Wo
     kubectl.run(
         "-n", world.namespace, "patch", "configmap", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
     )
-    until("the namespace to go", lambda: kubectl.get("namespace", world.namespace) is None)
+    until(lambda: kubectl.get("namespace", world.namespace) is None, "the namespace to go")
     assert world.reconcile("--no-wait").result["applied_count"] == 14
 
 

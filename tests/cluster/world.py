@@ -10,9 +10,8 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -25,17 +24,6 @@ PAUSE = os.environ.get(
 """An image whose pods run and never become ready."""
 PYTHON = "/usr/local/bin/python3"
 LAB = os.environ.get("CLUSTER", "lab") == "lab"
-
-
-def until(what: str, condition: Callable[[], object], seconds: float = 90) -> object:
-    """Wait for a condition and return what it gave."""
-    ends = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < ends, f"{what}: not within {seconds} s"
-        time.sleep(0.2)
 
 
 class Reply:

@@ -4,7 +4,8 @@ Rules:
 1. A request holds the activation that it started with, and leases the revision that answers it until its turn ended.
 2. A swap flips one name. Revisions that are in the new activation go on as they are; the others drain.
 3. A draining revision takes no new conversations, but those that wait on it, until its last lease is given back and nobody waits on it
-   any more, or its drain window is over, whichever comes first; never before its last lease.
+   any more, or its drain window is over, whichever comes first; never before its last lease. Where several processes share what waits,
+   one cannot tell that nobody does: there it stays for its window.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.activate.activation import Activation
 from greentic.activate.turn import ActiveRevision
@@ -26,7 +28,7 @@ REMEMBERED = 256
 """Revisions that are no longer served and whose counts are kept."""
 
 
-class Draining(NamedTuple):
+class Draining(msgspec.Struct, frozen=True):
     """A revision that was swapped out."""
 
     revision: ActiveRevision
@@ -49,8 +51,9 @@ class Lease:
 class Serving:
     """The activation that answers, and the revisions that drain. Swaps come from one thread, turns from any."""
 
-    def __init__(self, activation: Activation, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, activation: Activation, clock: Clock, *, shared: bool = False) -> None:
+        """`shared`: conversations that others parked are resumed here, too (rule 3)."""
+        self._clock, self._shared = clock, shared
         self._lock = threading.Lock()
         self.activation = activation
         self.draining: dict[str, Draining] = {}
@@ -139,7 +142,8 @@ class Serving:
             gone = [
                 revision_id
                 for revision_id, held in self.draining.items()
-                if not (counts := self._of(revision_id)).in_flight and (not counts.parked or now >= held.until)
+                if not (counts := self._of(revision_id)).in_flight
+                and (now >= held.until or not (self._shared or counts.parked))
             ]
             for revision_id in gone:
                 del self.draining[revision_id]

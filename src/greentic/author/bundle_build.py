@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.inspect import check_stageable
-from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
+from greentic.author.pack_build import SOURCE_FILE, build_pack, ignored, pack_warnings, read_yaml
 from greentic.bundle.contents import LOCK, MANIFEST, is_pack
 from greentic.bundle.squashfs_writer import write_image
 from greentic.ground.disk import io_error, place, sync_file
@@ -33,6 +33,7 @@ class BundleSource(msgspec.Struct, frozen=True):
     """`bundle.yaml`, as far as the manifest repeats it."""
 
     bundle_id: str
+    schema_version: int = 1
     bundle_name: str | None = None
     locale: str = "en"
     mode: str = "create"
@@ -49,6 +50,7 @@ class Built(NamedTuple):
     digest: str
     size: int
     packs: list[str]
+    warnings: list[str]
 
 
 def build_bundle(directory: Path, out: Path) -> Built:
@@ -56,21 +58,22 @@ def build_bundle(directory: Path, out: Path) -> Built:
     if not directory.is_dir():
         raise InvalidArgument(f"`{directory}` is not a directory", hint="gtc bundle build DIR --out FILE")
     try:
-        source = msgspec.convert(read_yaml(directory / BUNDLE_FILE), BundleSource)
+        raw = read_yaml(directory / BUNDLE_FILE)
+        source = msgspec.convert(raw, BundleSource)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{directory / BUNDLE_FILE}: {error}") from None
     check_segment(source.bundle_id, field="bundle_id")
     try:
         with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:
             tree = Path(scratch)
-            packs = _collect(directory, tree)
+            packs, warnings = _collect(directory, tree)
             _documents(directory, tree, source, packs)
-            return _write(tree, out, packs)
+            return _write(tree, out, packs, [*ignored(directory / BUNDLE_FILE, BundleSource, raw), *warnings])
     except OSError as error:
         raise io_error(error.filename or out, error) from error
 
 
-def _write(tree: Path, out: Path, packs: list[str]) -> Built:
+def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Built:
     if out.is_dir():
         raise InvalidArgument(
             f"`{out}` is a directory; expected the name of a file", hint="gtc bundle build DIR --out FILE"
@@ -86,12 +89,13 @@ def _write(tree: Path, out: Path, packs: list[str]) -> Built:
         place(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
-    return Built(out, file_digest(out), size, packs)
+    return Built(out, file_digest(out), size, packs, warnings)
 
 
-def _collect(directory: Path, tree: Path) -> list[str]:
-    """Copy what belongs into a bundle, building packs from source; returns the packs' paths."""
+def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
+    """Copy what belongs into a bundle, building packs from source; returns the packs' paths, and what is to be told of them."""
     packs: list[str] = []
+    warnings: list[str] = []
     for top in _TOP:
         for path in sorted((directory / top).rglob("*")):
             relative = path.relative_to(directory)
@@ -99,6 +103,7 @@ def _collect(directory: Path, tree: Path) -> list[str]:
                 continue  # inside a pack's source
             target = tree / relative
             if (path / SOURCE_FILE).is_file():
+                warnings += pack_warnings(path)
                 target = target.with_name(f"{path.name}.gtpack")
                 if (directory / target.relative_to(tree)).exists():
                     raise InvalidArgument(
@@ -124,7 +129,7 @@ def _collect(directory: Path, tree: Path) -> list[str]:
             f"`{directory}` has no packs",
             hint="put a .gtpack, or a directory with pack.yaml, below packs/ or providers/<domain>/",
         )
-    return packs
+    return packs, warnings
 
 
 def _built(path: Path) -> tuple[bytes, object]:

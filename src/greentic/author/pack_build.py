@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -15,7 +16,9 @@ from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
 from greentic.ground.disk import io_error, real_path
+from greentic.ground.documents import Json
 from greentic.ground.errors import InvalidArgument, NotFound
+from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import SafeLoader, parse_yaml
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
@@ -36,7 +39,7 @@ class FlowSource(msgspec.Struct, frozen=True):
 
 
 class PackSource(msgspec.Struct, frozen=True):
-    """`pack.yaml`; unknown keys are ignored, as other builders do."""
+    """`pack.yaml`; unknown members are ignored, as other builders do, and told (`ignored`)."""
 
     pack_id: str
     version: str
@@ -48,6 +51,18 @@ class PackSource(msgspec.Struct, frozen=True):
     secret_requirements: list[dict[str, object]] | None = None
     dependencies: list[object] | None = None
     assets: list[object] | None = None
+
+
+def ignored(path: Path, form: type[msgspec.Struct], raw: object) -> list[str]:
+    """What a source has that nobody reads, as warnings."""
+    found = unknown_told(form, cast(Json, raw))
+    return [f"{path}: unknown member(s) ignored: {', '.join(found)}"] if found else []
+
+
+def pack_warnings(directory: Path) -> list[str]:
+    """The same of the source of a pack that was built."""
+    path = directory / SOURCE_FILE
+    return ignored(path, PackSource, read_yaml(path))
 
 
 def build_pack(directory: Path) -> tuple[bytes, PackManifest]:

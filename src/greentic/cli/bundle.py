@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
-from greentic.cli.command import answered, command, number
+from greentic.cli.command import Command, answered, command, number
 from greentic.ground.documents import Json, JsonObject
 
 _EXAMPLES = """examples:
@@ -18,7 +19,8 @@ _EXAMPLES = """examples:
   gtc bundle export prod --out prod.tar"""
 
 
-def main(argv: list[str]) -> int:
+def parser() -> Command:
+    """The words that it takes."""
     bundle = command(
         "bundle",
         "Build, inspect, verify, sign, publish, revoke and export bundles.",
@@ -61,7 +63,11 @@ def main(argv: list[str]) -> int:
     export.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
     for verb in (sign, revoke):
         verb.add_argument("--key", type=Path, metavar="PEM", help="an Ed25519 private key; default: the operator's")
-    arguments = bundle.parsed(argv)
+    return bundle
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser().parsed(argv)
     return answered("bundle", arguments, lambda: _run(arguments), _hint(arguments))
 
 
@@ -78,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
             "digest": built.digest,
             "size": built.size,
             "packs": list[Json](built.packs),
-            "warnings": inspect_bundle(built.path)["warnings"],
+            "warnings": [*built.warnings, *cast("list[Json]", inspect_bundle(built.path)["warnings"])],
         }
     if arguments.verb in ("inspect", "verify"):
         from greentic.author.inspect import inspect_bundle, verify_bundle

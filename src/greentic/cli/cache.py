@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from greentic.cli.command import answered, command, number
+from greentic.cli.command import Command, answered, command, number
 from greentic.ground.documents import JsonObject
 
 _EXAMPLES = """examples:
@@ -14,7 +14,8 @@ _EXAMPLES = """examples:
   gtc cache prune --max-bytes 1000000000"""
 
 
-def main(argv: list[str]) -> int:
+def parser() -> Command:
+    """The words that it takes."""
     cache = command("cache", "The bundles that this user's workers share, by content.", _EXAMPLES, "list|verify|prune")
     verbs = cache.verbs
     verbs.add_parser("list", help="what is there, and which revisions need it")
@@ -25,7 +26,11 @@ def main(argv: list[str]) -> int:
     )
     for verb in verbs.choices.values():
         verb.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
-    arguments = cache.parsed(argv)
+    return cache
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser().parsed(argv)
     return answered("cache", arguments, lambda: _run(arguments))
 
 

@@ -29,10 +29,14 @@ class Command(NamedTuple):
     verbs: Verbs
 
     def parsed(self, argv: list[str]) -> argparse.Namespace:
-        """The arguments, `--output` added to every verb (rule 1)."""
+        """The arguments."""
+        return self.with_output().parse_args([*argv[1:], "--help"] if argv[:1] == ["help"] else argv)
+
+    def with_output(self) -> argparse.ArgumentParser:
+        """The parser, `--output` added to every verb (rule 1)."""
         for verb in self.verbs.choices.values():
             verb.add_argument("--output", choices=("json", "table"), help="default: a table at a terminal, else JSON")
-        return self.parser.parse_args(argv)
+        return self.parser
 
 
 def number(least: int, most: int) -> Callable[[str], int]:

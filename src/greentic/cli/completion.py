@@ -1,23 +1,29 @@
 """`gtc completion SHELL`, and what its scripts ask: the words that may stand where the cursor is.
 
 Rules:
-1. The answer comes from the table of verbs that help is printed from, and from the store: environments, bundles, revisions as
-   `bundle@3`. Nothing is asked over a network, and nothing is written.
+1. The answer comes from the tables and parsers that help is printed from, and from the store: environments, bundles, revisions as
+   `bundle@3`. Nothing is asked over a network, and nothing is written. Where nothing is offered the shell completes files.
 2. Completing never fails: what cannot be read has no candidates.
 3. A candidate is a word that a shell takes as it stands; names of others that are not are left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
 
+if TYPE_CHECKING:
+    from greentic.cli.command import Command
+
 _WORD = re.compile(r"[A-Za-z0-9@._:/=-]{1,128}\Z")
+_WITH_PARSERS = ("bundle", "pack", "flow", "cache", "console", "distributor")
 SCRIPTS = {
     "bash": """# gtc completion bash > ~/.local/share/bash-completion/completions/gtc
 COMP_WORDBREAKS=${COMP_WORDBREAKS//@}
@@ -31,13 +37,21 @@ complete -o default -F _gtc gtc
 # gtc completion zsh > "${fpath[1]}/_gtc"
 _gtc() {
   local -a found
-  found=("${(@f)$(gtc complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
-  compadd -- $found
+  found=(${(f)"$(gtc complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+  if (( $#found )); then compadd -- $found; else _files; fi
 }
-compdef _gtc gtc
+if [ "$funcstack[1]" = _gtc ]; then _gtc; else compdef _gtc gtc; fi
 """,
     "fish": """# gtc completion fish > ~/.config/fish/completions/gtc.fish
-complete -c gtc -f -a '(gtc complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
+function __gtc_words
+  set -l found (gtc complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
+  if test (count $found) -gt 0
+    printf '%s\\n' $found
+  else
+    __fish_complete_path (commandline -ct)
+  end
+end
+complete -c gtc -f -a '(__gtc_words)'
 """,
 }
 
@@ -66,11 +80,58 @@ def complete(argv: list[str], commands: Iterable[str]) -> int:
 
 def candidates(before: list[str], typed: str, commands: Iterable[str] = ()) -> list[str]:
     """What may come after some words; more than fits what is typed, which the caller looks at."""
+    if before[:1] == ["help"]:
+        return candidates(before[1:], typed, commands)
     if not before:
-        return list(commands)
+        return [*commands, "help"]
+    if before[0] == "op":
+        return _of_op(before[1:], typed)
     if before[0] == "completion":
         return list(SCRIPTS)
-    return _of_op(before[1:], typed) if before[0] == "op" else []
+    parser = _parser(before[0])
+    return [] if parser is None else _of_parser(parser, before[1:], typed)
+
+
+def _parser(command: str) -> argparse.ArgumentParser | None:
+    """The parser of a command that has one."""
+    import importlib
+
+    if command not in _WITH_PARSERS:
+        return None
+    made: argparse.ArgumentParser | Command = importlib.import_module(f"greentic.cli.{command}").parser()
+    return made if isinstance(made, argparse.ArgumentParser) else made.with_output()
+
+
+def _of_parser(parser: argparse.ArgumentParser, before: list[str], typed: str) -> list[str]:
+    """What a parser takes behind some words: a verb, a flag, a word of a flag, an environment."""
+    flags: dict[str, argparse.Action] = {}
+    places: list[argparse.Action] = []
+    for action in parser._actions:
+        flags |= dict.fromkeys(action.option_strings, action)
+        if not action.option_strings:
+            places.append(action)
+    root, given, flag = None, 0, None
+    for word in before:
+        name, equals, value = word.partition("=")
+        if flag is not None:
+            root = Path(word) if flag.dest == "store_root" else root
+            flag = None
+        elif name in flags:
+            root = Path(value) if value and flags[name].dest == "store_root" else root
+            flag = flags[name] if not equals and flags[name].nargs != 0 else None
+        elif places and isinstance(places[0].choices, dict):  # its verbs
+            chosen = places[0].choices.get(word)
+            return [] if chosen is None else _of_parser(chosen, before[before.index(word) + 1 :], typed)
+        else:
+            given += 1
+    if flag is not None:
+        return [str(choice) for choice in flag.choices or ()]
+    if typed.startswith("-"):
+        return list(flags)
+    place = places[given] if given < len(places) else None
+    if place is not None and place.metavar == "ENV":
+        return _environments(root)
+    return [] if place is None else [str(choice) for choice in place.choices or ()]
 
 
 def _of_op(before: list[str], typed: str) -> list[str]:

@@ -14,7 +14,8 @@ _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080 --allow-changes"""
 
 
-def main(argv: list[str]) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The words that it takes."""
     parser = argparse.ArgumentParser(
         prog="gtc console",
         description="Serve a page on 127.0.0.1: deployments and revisions with live rates, why each may run, what changed, "
@@ -33,7 +34,11 @@ def main(argv: list[str]) -> int:
         "--allow-changes", action="store_true", help="let the page warm, set traffic, ramp and roll back"
     )
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser().parse_args(argv)
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore

@@ -17,7 +17,8 @@ def _rate(text: str) -> int:
     return int(number) * unit
 
 
-def main(argv: list[str]) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The words that it takes."""
     parser = argparse.ArgumentParser(
         prog="gtc distributor",
         description="Serve a directory of bundles to workers: GET, HEAD, Range, ETag, and a page for people.",
@@ -35,7 +36,11 @@ def main(argv: list[str]) -> int:
         metavar="SIZE",
         help="bytes a second for each connection, such as 20MiB, to try a thin line",
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser().parse_args([*argv[1:], "--help"] if argv[:1] == ["help"] else argv)
     if not arguments.directory.is_dir():
         print(f"error: `{arguments.directory}` is not a directory", file=sys.stderr)
         return 1

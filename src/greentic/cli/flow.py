@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from greentic.cli.command import command, told
+from greentic.cli.command import Command, command, told
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.terminal.output import Form, print_success
 
@@ -18,7 +18,8 @@ _EXAMPLES = """examples:
   gtc flow lint ./my-pack"""
 
 
-def main(argv: list[str]) -> int:
+def parser() -> Command:
+    """The words that it takes."""
     flow = command("flow", "Run a flow on the spot, and find what is wrong with it.", _EXAMPLES, "run|lint")
     verbs = flow.verbs
     run = verbs.add_parser("run", help="run a flow of a pack file or pack directory, and show each step")
@@ -35,7 +36,11 @@ def main(argv: list[str]) -> int:
         "paths", type=Path, nargs="+", metavar="PATH", help="a .ygtc file, a pack file or a pack directory"
     )
     lint.add_argument("--strict", action="store_true", help="exit with 1 if there is a finding")
-    arguments = flow.parsed(argv)
+    return flow
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser().parsed(argv)
     return told("flow", arguments, lambda form: (_run if arguments.verb == "run" else _lint)(form, arguments))
 
 

@@ -23,7 +23,7 @@ Digital workers that start empty: author what runs, build bundles, serve them to
 {commands}
 
   --version     print the version
-  --help        this text; `gtc COMMAND --help` tells more
+  --help        this text; `gtc COMMAND --help` and `gtc help COMMAND …` tell more
 
 examples:
   gtc op env create prod --name Production
@@ -54,7 +54,9 @@ def _dispatch(argv: list[str]) -> int:
 
         print(f"gtc {__version__}")
         return 0
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2
     if argv[0] == "complete":  # asked by the scripts of `gtc completion`

@@ -12,7 +12,9 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from greentic.cli import op_table
 from greentic.ground.disk import io_error
@@ -40,7 +42,7 @@ _GLOBAL_SWITCHES = ("--schema",)
 _HELP = ("-h", "--help")
 
 
-class Globals(NamedTuple):
+class Globals(msgspec.Struct, frozen=True):
     store_root: Path | None
     answers: Path | None
     schema: bool
@@ -50,6 +52,7 @@ class Globals(NamedTuple):
 def main(argv: list[str]) -> int:
     """Run `gtc op <argv>`; returns the exit code."""
     options, words = _globals(argv)
+    words = _asked_for_help(words)
     if not words or words[0] in _HELP:
         print(overview())
         return 0 if words else _usage("a noun is missing")
@@ -72,6 +75,14 @@ def main(argv: list[str]) -> int:
     if verb is None:
         return _usage(f"unrecognized subcommand '{noun}'")
     return _run(verb, rest, options)
+
+
+def _asked_for_help(words: list[str]) -> list[str]:
+    """`help` before or behind the noun is `--help` behind all."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    is_help = words[1:2] == ["help"] and words[0] != "deploy"  # which takes a bundle of any name
+    return [words[0], *words[2:], "--help"] if is_help else words
 
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
@@ -150,7 +161,7 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
     """What is to be done for a command line: everything is read and checked by now, nothing was changed."""
     from greentic.cli import op_payload
     from greentic.deployments.ulids import with_ulids
-    from greentic.ground.field_types import unknown_keys
+    from greentic.ground.field_types import unknown_told
     from greentic.operate.payload import read as read_payload
     from greentic.operate.payload import schema
 
@@ -200,7 +211,7 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
     if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
         return lambda: function(context, payload, options_form(**settings))
-    unknown = unknown_keys(form, whole)
+    unknown = unknown_told(form, whole)
     if not unknown:
         return lambda: function(context, payload)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
+from greentic.cli.traces import traced
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.terminal.output import inert
 
@@ -21,7 +22,8 @@ RECONNECT_SECONDS = 600.0
 def main() -> None:
     """Entry point of the program: exit code 0 for a clean stop, 1 for any error."""
     try:
-        _run(sys.argv[1:])
+        with traced("greentic-operator"):
+            _run(sys.argv[1:])
     except GreenticError as error:
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
         print(inert(f"Error: {error}{hint}"), file=sys.stderr)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import cast
 
-from greentic.cli.command import answered, command
+from greentic.cli.command import Command, answered, command
 from greentic.ground.disk import real_path
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import Json, JsonObject
 
 _EXAMPLES = """examples:
   gtc pack new ./my-pack
@@ -16,7 +17,8 @@ _EXAMPLES = """examples:
   gtc pack inspect my.gtpack"""
 
 
-def main(argv: list[str]) -> int:
+def parser() -> Command:
+    """The words that it takes."""
     pack = command("pack", "Start, build, sign and inspect packs.", _EXAMPLES, "new|build|sign|inspect")
     verbs = pack.verbs
     new = verbs.add_parser("new", help="a pack to start from, with a flow and a component in Python")
@@ -33,7 +35,11 @@ def main(argv: list[str]) -> int:
     sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="an Ed25519 private key (PKCS#8)")
     sign.add_argument("--chain", type=Path, metavar="PEM", help="its certificates; default: a self-signed one is made")
     sign.add_argument("--out", type=Path, metavar="FILE", help="default: the pack itself is replaced")
-    arguments = pack.parsed(argv)
+    return pack
+
+
+def main(argv: list[str]) -> int:
+    arguments = parser().parsed(argv)
     return answered("pack", arguments, lambda: _run(arguments), _hint(arguments))
 
 
@@ -52,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
     from greentic.author.inspect import write_checked
-    from greentic.author.pack_build import build_pack
+    from greentic.author.pack_build import build_pack, pack_warnings
 
     data, manifest = build_pack(arguments.directory)
     name = real_path(arguments.directory).name
@@ -64,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
         "size": len(data),
         "pack_id": manifest.pack_id,
         "version": manifest.version,
-        "warnings": found["warnings"],
+        "warnings": [*pack_warnings(arguments.directory), *cast("list[Json]", found["warnings"])],
     }
 
 

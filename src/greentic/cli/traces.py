@@ -40,7 +40,7 @@ def traced(program: str) -> Iterator[None]:
         return
     encode, resource = as_json if settings.form == "http/json" else as_protobuf, settings.resource
     exporter = Exporter(lambda spans: encode(spans, resource), sender(settings), delay=settings.delay)
-    tracing.install(tracing.Tracer(settings.sampler, exporter.take))
+    tracing.install(tracing.Tracer(settings.sampling, exporter.take))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import quote
 
+from greentic.cluster.call_spans import CallSpans, answered
 from greentic.cluster.connect import Connection
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
@@ -78,6 +79,7 @@ class ApiServer:
         self._versions: dict[str, tuple[str, ...]] = {}
         self._discovering = threading.Lock()
         self._answered = False
+        self._calls = CallSpans()
         self.requests = 0
         self.writes = 0
 
@@ -174,11 +176,15 @@ class ApiServer:
         self.requests += 1
         data = b""
         try:
-            with self._http.stream("GET", where, headers={"Accept": _JSON}, timeout=POD_SECONDS) as answer:
+            with (
+                self._calls.call("GET", where),
+                self._http.stream("GET", where, headers={"Accept": _JSON}, timeout=POD_SECONDS) as answer,
+            ):
                 for part in answer.iter_bytes():
                     data += part
                     if len(data) > MAX_POD_BYTES:
                         raise ClusterUnreachable(f"{about} answered more than {MAX_POD_BYTES} bytes")
+                answered(answer.status_code)
         except (httpx2.TransportError, OSError, ConfigError, KeyError, ValueError) as error:
             raise ClusterUnreachable(self._unreachable(error)) from error
         if answer.status_code >= 400:
@@ -305,7 +311,13 @@ class ApiServer:
         return value
 
     def _send(self, method: str, path: str, **how: Unpack[How]) -> httpx2.Response:
-        """One request, repeated as rule 1 says."""
+        """One request, repeated as rule 1 says, with a span of who asks."""
+        with self._calls.call(method, path):
+            answer = self._repeated(method, path, **how)
+            answered(answer.status_code)
+            return answer
+
+    def _repeated(self, method: str, path: str, **how: Unpack[How]) -> httpx2.Response:
         import httpx2
         from lightkube.core.exceptions import ConfigError
 

@@ -25,8 +25,9 @@ from greentic.ground.errors import Conflict, GreenticError, PermissionMissing
 from greentic.k8s import names
 from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.ownership import applied_fields
-from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
+from greentic.k8s.plan import MARKED, Deletion, Item, Owner, Plan, is_ours, make_plan, may_delete, told_kinds
 from greentic.shape.pod_shape import IN_FLIGHT
+from greentic.telemetry.tracing import carried
 
 PARALLEL = 16
 """Requests at once."""
@@ -107,6 +108,7 @@ def read_live(
 ) -> LiveObjects:
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
 
+    Kinds that the environment cannot have are not looked for (`k8s.plan` rule 6), unless they are desired.
     With `keep`, of the kinds in `LISTED` only what it says; the others are let go as soon as it has seen them.
 
     Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
@@ -132,13 +134,18 @@ def read_live(
             live.append(found)
     needed = frozenset(ref.kind for ref in refs)
     with ThreadPoolExecutor(len(LISTED) + len(ANSWERED_KINDS) + 1) as pool:
-        lists = [pool.submit(_kept, cluster, kind, namespace, keep) for kind in LISTED]
-        secrets = pool.submit(cluster.list, "Secret", namespace, names.owner_selector(owner.env_id))
+        documents = pool.submit(carried(_config_maps), cluster, namespace, owner, keep)
+        lists = [pool.submit(carried(_kept), cluster, kind, namespace, keep) for kind in LISTED if kind != "ConfigMap"]
+        secrets = pool.submit(carried(cluster.list), "Secret", namespace, names.owner_selector(owner.env_id))
         selectors = {"ServiceAccount": names.owner_selector(owner.env_id)}
+        config_maps, told = documents.result()
+        absent = frozenset() if told is None else MARKED - told - needed
         answered = [
-            pool.submit(list_if_there, cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
+            pool.submit(carried(list_if_there), cluster, kind, namespace, selectors.get(kind), needed=kind in needed)
             for kind in ANSWERED_KINDS
+            if kind not in absent
         ]
+        live += config_maps
         for found_there in answered:
             live += found_there.result()
         for waiting in lists:
@@ -151,6 +158,24 @@ def read_live(
             if found is not None:
                 live.append(found)
     return LiveObjects(live, hidden)
+
+
+def _config_maps(
+    cluster: Cluster, namespace: str, owner: Owner, keep: Keep | None
+) -> tuple[list[JsonObject], frozenset[str] | None]:
+    """The ConfigMaps that are kept, and the kinds that the one with the document names, if it is ours and does."""
+    told: frozenset[str] | None = None
+
+    def looked_at(thing: JsonObject) -> bool:
+        nonlocal told
+        if ref_of(thing).name == names.ENV_STORE and is_ours(thing, owner):
+            told = told_kinds(thing)
+        return keep is None or keep(thing)
+
+    found = _kept(cluster, "ConfigMap", namespace, None if keep is None else looked_at)
+    if keep is None:
+        found = [thing for thing in found if looked_at(thing)]
+    return found, told
 
 
 def _kept(cluster: Cluster, kind: str, namespace: str, keep: Keep | None) -> list[JsonObject]:
@@ -278,7 +303,7 @@ class _Run:
                     )
                 if items:
                     self._told(f"applying {name}: {len(items)} object(s)")
-                list(pool.map(self._apply, items))
+                list(pool.map(carried(self._apply), items))
             if self._failures:
                 left += [d.ref for d in self._plan.deletions]
             elif self._plan.deletions:

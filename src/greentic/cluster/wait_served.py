@@ -22,6 +22,7 @@ from greentic.k8s.names import HURRIED
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref
 from greentic.k8s.pods import PORT
 from greentic.k8s.served import WAITING, Served, asked, served
+from greentic.telemetry.tracing import carried
 
 PARALLEL = 16
 HURRY_SECONDS = 5.0
@@ -101,7 +102,7 @@ class _Round:
         if not names:
             return
         with ThreadPoolExecutor(min(PARALLEL, len(names))) as pool:
-            for name, said in zip(names, pool.map(self._ask_one, names), strict=True):
+            for name, said in zip(names, pool.map(carried(self._ask_one), names), strict=True):
                 if isinstance(said, str):
                     self._unheard[name] = said
                     self._since.setdefault(name, self._clock.monotonic())

@@ -17,7 +17,6 @@ import socket
 from urllib.parse import urlsplit
 
 from greentic.components.host import EgressFailed, EgressRefused, HttpResponse
-from greentic.components.http_exchange import Destination, NoHttp, exchange
 from greentic.ground.beside import beside
 from greentic.net.dial import reason
 from greentic.net.egress import EgressPolicy, refused_address, refused_host
@@ -52,9 +51,9 @@ class PolicedHttp:
         """Raises `EgressRefused` or `EgressFailed`."""
         span = tracing.begin("http request", "client")
         if span is None:
-            return await self._send(method, url, headers, body, seconds)
+            return await self._send(method, url, _traced(headers), body, seconds)
         try:
-            answer = await self._send(method, url, _traced(headers, span), body, seconds)
+            answer = await self._send(method, url, _traced(headers), body, seconds)
         except BaseException as error:
             tracing.end(span, type(error).__name__)
             raise
@@ -65,6 +64,8 @@ class PolicedHttp:
     async def _send(
         self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None, seconds: float
     ) -> HttpResponse:
+        from greentic.components.http_exchange import Destination, NoHttp, exchange  # most components ask nobody
+
         method = method.upper()
         if method not in _METHODS:
             raise EgressFailed("the method is none of " + ", ".join(sorted(_METHODS)))
@@ -113,12 +114,12 @@ class PolicedHttp:
             raise EgressRefused(f"`{host}`: {refused}")
 
 
-def _traced(headers: list[tuple[str, str]], span: tracing.Span) -> list[tuple[str, str]]:
+def _traced(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers with those that tell the other server of the trace; what a component says of one is left to it."""
-    if any(name.lower() in ("traceparent", "tracestate") for name, _ in headers):
+    told = tracing.told_others()
+    if told and any(name.lower() in ("traceparent", "tracestate") for name, _ in headers):
         return headers
-    told = [*headers, ("traceparent", span.traceparent)]
-    return [*told, ("tracestate", span.state)] if span.state else told
+    return headers + told
 
 
 def _checked(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -27,8 +27,8 @@ from greentic.examine.env_verify import known_keys
 from greentic.ground.beside import beside
 from greentic.ground.documents import Json, JsonObject, decode, read_file
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument, NotFound
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Headers, Incoming
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Headers, Incoming
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.ids import check_ulid, is_env_id

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from greentic.ingress.http1 import Headers
+from greentic.httpd.http1 import Headers
 
 _DIRECTORY = Path(__file__).parent / "static"
 _KINDS = {

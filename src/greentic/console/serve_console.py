@@ -2,7 +2,7 @@
 
 Rules:
 1. It listens on 127.0.0.1 and on no other address; there is no option for another.
-2. The front is the worker's own (`ingress/front.py`): the same limits on heads, bodies and silence.
+2. The front is the worker's own (`httpd/front.py`): the same limits on heads, bodies and silence.
 3. The address with the token is printed once, to whoever started it.
 """
 
@@ -22,7 +22,7 @@ from greentic.console.workers import Watched
 from greentic.deployments.worker_status import checked_addresses
 from greentic.examine.env_verify import pinned_keys
 from greentic.ground.errors import Conflict
-from greentic.ingress.front import Front, Places
+from greentic.httpd.front import Front, Places
 from greentic.store.environments import EnvironmentStore
 
 HOST = "127.0.0.1"

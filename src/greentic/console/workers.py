@@ -14,6 +14,7 @@ from collections.abc import Collection
 from greentic.deployments.worker_status import (
     ASK_SECONDS,
     MAX_STATUS,
+    ProcessStatus,
     RevisionRow,
     TurnCounts,
     WorkerStatus,
@@ -96,13 +97,24 @@ def live_row(address: str, found: LiveStatus | FetchError) -> JsonObject:
         "at": address,
         "answers": True,
         "env_id": found.env_id,
-        "process": found.process,
         "version": found.version,
         "draining": found.draining,
         "desired": None if following is None else following.desired.generation,
         "serving": None if following is None else following.serving.generation,
         "behind": following is not None and following.desired.digest != following.serving.digest,
         "error": None if following is None else following.error,
+        **_counted(found),
+        "others": [_counted(process) for process in found.others],
+        "unavailable": [
+            {"deployment_id": u.deployment_id, "reason": u.reason, "error": u.error} for u in found.unavailable
+        ],
+    }
+
+
+def _counted(process: ProcessStatus) -> JsonObject:
+    """What one process of a worker counted."""
+    return {
+        "process": process.process,
         "revisions": [
             {
                 "revision_id": r.revision_id,
@@ -110,13 +122,10 @@ def live_row(address: str, found: LiveStatus | FetchError) -> JsonObject:
                 "counts": _counts(r.counts),
                 "control": None if r.control is None else _counts(r.control),
             }
-            for r in found.revisions
+            for r in process.revisions
         ],
         "draining_revisions": [
-            {"revision_id": r.revision_id, "counts": _counts(r.counts)} for r in found.draining_revisions
-        ],
-        "unavailable": [
-            {"deployment_id": u.deployment_id, "reason": u.reason, "error": u.error} for u in found.unavailable
+            {"revision_id": r.revision_id, "counts": _counts(r.counts)} for r in process.draining_revisions
         ],
     }
 

@@ -65,7 +65,8 @@ class Difference(NamedTuple):
         yield self._plan([], [thing for ref, thing in there.items() if ref not in self.wanted])
 
     def _plan(self, refs: list[Ref], live: list[JsonObject]) -> Plan:
-        return make_plan([object_of(self.wanted, ref) for ref in refs], live, self.owner, adopt=self.adopt)
+        wanted = [object_of(self.wanted, ref) for ref in refs]
+        return make_plan(wanted, live, self.owner, adopt=self.adopt, beside=self.live)
 
 
 def stated(wish: Wish, desired: Desired) -> Stated:

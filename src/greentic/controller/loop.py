@@ -35,6 +35,7 @@ from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, m
 from greentic.k8s.plan import Owner, Plan
 from greentic.k8s.served import Served
 from greentic.net.terms import Terms
+from greentic.telemetry.tracing import whole
 
 STATUS_ANNOTATION = "greentic.ai/status"
 """Where a ConfigMap carries what an `Environment` has in its status."""
@@ -128,11 +129,8 @@ class Operator:
             except GreenticError as error:
                 self._log(f"lease: {error.message}")
             if self.election.leads() != before:
-                self._log(
-                    "this operator holds the Lease"
-                    if self.election.leads()
-                    else f"`{self.election.holder}` holds the Lease"
-                )
+                holder = "this operator" if self.election.leads() else f"`{self.election.holder}`"
+                self._log(f"{holder} holds the Lease")
                 self.wake()
             self._stopping.wait(RENEW * (0.75 + self._random.fraction() / 2))
 
@@ -168,9 +166,11 @@ class Operator:
         if step.act is Act.TELL:
             return 0.0 if self._tell(status) else 2.0
         if wish is not None and step.act is Act.LOOK:
-            self._look(wish)
+            with whole("look"):
+                self._look(wish)
         elif wish is not None and step.act in (Act.CONVERGE, Act.COMPARE):
-            self._compare(wish, dry_run=step.act is Act.COMPARE)
+            with whole("reconcile"):
+                self._compare(wish, dry_run=step.act is Act.COMPARE)
         return step.seconds
 
     def _thing(self) -> JsonObject | None:

@@ -23,7 +23,7 @@ from greentic.deployer.reconcile import Timeout, alone, wait_seconds
 from greentic.deployer.rollout import apply_pair
 from greentic.deployments import revisions
 from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
-from greentic.deployments.worker_status import WorkerStatus
+from greentic.deployments.worker_status import WorkerStatus, status_path
 from greentic.ground.backoff import Backoff
 from greentic.ground.documents import JsonObject, compact, decode
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
@@ -139,19 +139,25 @@ def await_nobody(
 
 def held_by_pods(reached: Reached, namespace: str, env_id: str, revision_id: str) -> Holding:
     """Ask every ready pod of the environment, by way of the API server."""
-    running, parked, asked, silent = 0, 0, 0, list[str]()
+    running, parked, shared, asked, silent = 0, 0, 0, 0, list[str]()
     for pod in reached.cluster.list("Pod", namespace, owner_selector(env_id)).items:
         if not is_ready(pod):
             continue
         name, asked = str(metadata_of(pod).get("name")), asked + 1
         try:
-            status = decode(compact(reached.cluster.ask_pod(namespace, name, PORT, "/status")), WorkerStatus)
+            told = reached.cluster.ask_pod(namespace, name, PORT, status_path(revision_id))
+            some = decode(compact(told), WorkerStatus).held(revision_id)
         except (GreenticError, ValueError) as error:
             silent.append(f"`{name}`: {getattr(error, 'message', error)}")
             continue
-        some = status.held(revision_id)
-        running, parked = running + some[0], parked + some[1]
-    return Holding(asked, running, parked, tuple(silent))
+        if some.silent:
+            silent.append(f"`{name}`: {some.silent} of its processes did not answer")
+        running += some.running
+        if some.shared:  # every pod sees the same ones
+            shared = max(shared, some.parked)
+        else:
+            parked += some.parked
+    return Holding(asked, running, parked + shared, tuple(silent))
 
 
 def _leave(context: Context, env_id: str, revision_id: str) -> None:

@@ -34,6 +34,7 @@ from greentic.ground.reply import Reply
 from greentic.k8s.objects import ApiRefused, Cluster, Ref, member
 from greentic.k8s.ownership import FieldChange
 from greentic.k8s.plan import Item, Plan, make_plan
+from greentic.telemetry.tracing import carried
 
 MAX_SHOWN = 200
 MAX_TEXT = 160
@@ -124,7 +125,7 @@ def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> Verdict:
             refused.append(failed(item.ref, "the server would change it, although nothing that is ours differs"))
 
     with ThreadPoolExecutor(PARALLEL) as pool:
-        list(pool.map(ask, plan.items))
+        list(pool.map(carried(ask), plan.items))
     return Verdict(refused, frozenset(overridden), frozenset(left_alone))
 
 

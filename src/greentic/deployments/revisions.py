@@ -397,12 +397,12 @@ def _check_left(context: Context, revision_id: str, options: ArchiveOptions, wor
         held = []
         for address in addresses:
             try:
-                running, parked = workers.ask(address).held(revision_id)
+                holding = workers.ask(address, revision_id).held(revision_id)
             except FetchError as error:
                 held.append(str(error))  # who cannot be asked may have somebody on it
                 continue
-            if running or parked:
-                held.append(f"`{address}` has {running} request(s) and {parked} conversation(s) on it")
+            if not holding.nothing:
+                held.append(f"`{address}` has {holding}")
         if not held:
             return
         if context.clock.monotonic() >= ends:

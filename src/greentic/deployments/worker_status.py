@@ -2,12 +2,13 @@
 
 Rules:
 1. The operator wrote the address, so loopback and private ones are asked like others; an answer is small, or it is refused.
-2. Counts belong to a process. One address may lead to several (`--workers N`, a Service): who compares, compares within one process.
+2. Counts belong to a process. One that is asked tells of all processes of its worker; who compares, compares within one process.
+3. What waits on a revision is asked for by its id: the worker looks it up where it waits, which may be shared by several workers.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -66,8 +67,17 @@ class UnavailableRow(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class WorkerStatus(msgspec.Struct, frozen=True):
-    """What a worker tells of itself."""
+class WaitingRow(msgspec.Struct, frozen=True):
+    """Conversations that wait on the revision that was asked about (rule 3)."""
+
+    revision_id: str
+    parked: int
+    shared: bool = False
+    """Whether other workers see the same conversations."""
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """What a process of a worker tells of itself."""
 
     env_id: str
     process: str = ""
@@ -76,17 +86,56 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     unavailable: tuple[UnavailableRow, ...] = ()
     following: Following | None = None
 
-    def held(self, revision_id: str) -> tuple[int, int]:
-        """Requests in flight and conversations parked on a revision."""
-        rows = [r.counts for r in (*self.revisions, *self.draining_revisions) if r.revision_id == revision_id]
-        return sum(c.in_flight for c in rows), sum(c.parked for c in rows)
+    def counts(self, revision_id: str) -> list[TurnCounts]:
+        """What it counted of a revision."""
+        return [r.counts for r in (*self.revisions, *self.draining_revisions) if r.revision_id == revision_id]
+
+
+class Held(NamedTuple):
+    """What a worker, or several, still hold of a revision."""
+
+    running: int = 0
+    parked: int = 0
+    silent: int = 0
+    """Processes that may hold something and did not say."""
+    shared: bool = False
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.running or self.parked or self.silent)
+
+    def __str__(self) -> str:
+        text = f"{self.running} request(s) and {self.parked} conversation(s) on it"
+        return text + (f"; {self.silent} of its processes did not answer" if self.silent else "")
+
+
+class WorkerStatus(ProcessStatus, frozen=True):
+    """What a worker tells of itself: the process that was asked, and what the others of it told that one."""
+
+    others: tuple[ProcessStatus, ...] = ()
+    silent: int = 0
+    """Processes that did not answer the one that was asked."""
+    waiting: WaitingRow | None = None
+
+    def processes(self) -> tuple[ProcessStatus, ...]:
+        """All that told anything."""
+        return (self, *self.others)
+
+    def held(self, revision_id: str) -> Held:
+        """What is held of a revision."""
+        counts = [c for process in self.processes() for c in process.counts(revision_id)]
+        known = self.waiting if self.waiting is not None and self.waiting.revision_id == revision_id else None
+        parked = sum(c.parked for c in counts) if known is None else known.parked
+        return Held(
+            sum(c.in_flight for c in counts), parked, silent=self.silent, shared=known is not None and known.shared
+        )
 
 
 class Workers(Protocol):
     """Whoever can be asked."""
 
-    def ask(self, address: str) -> WorkerStatus:
-        """Raises `FetchError`."""
+    def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
+        """Its status, with what waits on a revision if one is named. Raises `FetchError`."""
         ...
 
 
@@ -96,9 +145,14 @@ class HttpWorkers:
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._terms = terms_of(variables.environment(), clock)._replace(total=ASK_SECONDS, tries=1)
 
-    def ask(self, address: str) -> WorkerStatus:
-        url = f"{address.rstrip('/')}/status"
+    def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
+        url = f"{address.rstrip('/')}{status_path(revision_id)}"
         return read_status(read_small(url, MAX_STATUS, self._terms), WorkerStatus, address)
+
+
+def status_path(revision_id: str | None = None) -> str:
+    """Where a worker tells its status, and what waits on a revision."""
+    return "/status" if revision_id is None else f"/status?revision={revision_id}"
 
 
 def read_status(data: bytes | None, form: type[S], address: str) -> S:

@@ -7,12 +7,13 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import msgspec
 
 from greentic.ground.disk import io_error
-from greentic.ground.documents import Json, json_object
+from greentic.ground.documents import Json, JsonObject, json_object
 from greentic.ground.errors import GreenticError, NotFound
 from greentic.ground.reply import Reply
 from greentic.history.compare import differences
@@ -21,9 +22,10 @@ from greentic.history.trail import entries, told
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
+from greentic.model.naming import names_of
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
-from greentic.store.environments import EnvironmentStore, read_document
+from greentic.store.environments import EnvironmentStore, read_document, read_generation
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Generation = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -41,6 +43,9 @@ class LogLine(Reply, frozen=True, kw_only=True):
     who: str
     verb: str
     what: str
+    """In words for people: names in the place of ids that the document knows."""
+    target: JsonObject
+    """The same as the log has it."""
     outcome: str
     before: int | None
     after: int | None
@@ -86,12 +91,19 @@ def log(context: Context, payload: EnvLogPayload) -> EnvLog:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
         raise io_error(path, error) from error
-    found = entries(lines)
+    found, names = entries(lines), _names(context.store, env_id)
     return EnvLog(
         environment_id=env_id,
         changes=[
             LogLine(
-                at=e.at, who=e.who, verb=e.verb, what=told(e.target), outcome=e.outcome, before=e.before, after=e.after
+                at=e.at,
+                who=e.who,
+                verb=e.verb,
+                what=told(e.target, names),
+                target=e.target,
+                outcome=e.outcome,
+                before=e.before,
+                after=e.after,
             )
             for e in found[-payload.last :]
         ],
@@ -100,19 +112,20 @@ def log(context: Context, payload: EnvLogPayload) -> EnvLog:
     )
 
 
+def _names(store: EnvironmentStore, env_id: str) -> dict[str, str]:
+    """The names of today; none if the document cannot be read, which takes no log with it."""
+    try:
+        return names_of(store.load(env_id))
+    except GreenticError:
+        return {}
+
+
 def diff(context: Context, payload: EnvDiffPayload) -> EnvDiff:
     """What differs between two generations (rule 2). Raises `NotFound`."""
     env_id = check_env_id(payload.environment_id)
-    backups, now = _backups(context.store, env_id), context.store.load(env_id)
-    after = now if payload.to_generation is None else _of(payload.to_generation, [now, *backups], env_id)
-    if payload.from_generation is not None:
-        before = _of(payload.from_generation, [now, *backups], env_id)
-    elif backups:
-        before = backups[0]
-    else:
-        raise NotFound(
-            f"environment `{env_id}` has no backup to compare with", hint="it was written once, or backups were pruned"
-        )
+    kept = _Kept(context.store, env_id)
+    after = kept.now if payload.to_generation is None else kept.of(payload.to_generation)
+    before = kept.newest_backup() if payload.from_generation is None else kept.of(payload.from_generation)
     return EnvDiff(
         environment_id=env_id,
         from_generation=generation_of(before),
@@ -124,23 +137,32 @@ def diff(context: Context, payload: EnvDiffPayload) -> EnvDiff:
     )
 
 
-def _of(generation: int, documents: list[Environment], env_id: str) -> Environment:
-    for document in documents:
-        if generation_of(document) == generation:
-            return document
-    there = sorted({generation_of(document) for document in documents})
-    raise NotFound(
-        f"generation {generation} of environment `{env_id}` is neither the document's nor that of a backup",
-        hint=f"there are {', '.join(map(str, there))}",
-    )
+class _Kept:
+    """The document and its backups, newest first. A backup is read as a whole once it is the one; what cannot be read is left out."""
 
+    def __init__(self, store: EnvironmentStore, env_id: str) -> None:
+        self._env_id, self.now = env_id, store.load(env_id)
+        self._backups = sorted(store.paths(env_id).backups.glob("environment.json.*.bak"), reverse=True)
 
-def _backups(store: EnvironmentStore, env_id: str) -> list[Environment]:
-    """The documents that were replaced, newest first."""
-    found: list[Environment] = []
-    for path in sorted(store.paths(env_id).backups.glob("environment.json.*.bak"), reverse=True):
-        try:
-            found.append(read_document(path, Environment))
-        except GreenticError:
-            continue
-    return found
+    def newest_backup(self) -> Environment:
+        for path in self._backups:
+            with contextlib.suppress(GreenticError):
+                return read_document(path, Environment)
+        raise NotFound(
+            f"environment `{self._env_id}` has no backup to compare with",
+            hint="it was written once, or backups were pruned",
+        )
+
+    def of(self, generation: int) -> Environment:
+        there = {generation_of(self.now)}
+        if generation in there:
+            return self.now
+        for path in self._backups:
+            with contextlib.suppress(GreenticError):
+                there.add(found := read_generation(path))
+                if found == generation:
+                    return read_document(path, Environment)
+        raise NotFound(
+            f"generation {generation} of environment `{self._env_id}` is neither the document's nor that of a backup",
+            hint=f"there are {', '.join(map(str, sorted(there)))}",
+        )

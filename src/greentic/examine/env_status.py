@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from greentic.deployments.worker_status import HttpWorkers, Workers, WorkerStatus, checked_addresses
+from greentic.deployments.worker_status import HttpWorkers, ProcessStatus, Workers, WorkerStatus, checked_addresses
 from greentic.ground.errors import FetchError
 from greentic.ground.reply import Reply
 from greentic.model.environment import Environment
@@ -61,7 +61,7 @@ def status(context: Context, payload: EnvStatusPayload, workers: Workers | None 
     env = context.store.load(env_id)
     asked = workers or HttpWorkers(context.clock)
     lines: list[WorkerLine] = []
-    answers: dict[str, WorkerStatus] = {}
+    answers: dict[str, ProcessStatus] = {}
     for address in checked_addresses(payload.at):
         try:
             told = asked.ask(address)
@@ -71,13 +71,23 @@ def status(context: Context, payload: EnvStatusPayload, workers: Workers | None 
         if told.env_id != env_id:
             lines.append(_line(address, told, f"it serves environment `{told.env_id}`"))
             continue
-        answers[told.process or address] = told
-        lines.append(_line(address, told, told.following.error if told.following else None))
+        answers |= {process.process or address: process for process in told.processes()}
+        lines.append(_line(address, told, _ails(told)))
     return EnvStatus(environment_id=env_id, workers=lines, revisions=_revisions(env, list(answers.values())))
 
 
+def _ails(told: WorkerStatus) -> str | None:
+    """What keeps a worker from following, in any of its processes."""
+    errors = [p.following.error for p in told.processes() if p.following is not None and p.following.error]
+    if told.silent:
+        errors.append(f"{told.silent} of its processes did not answer")
+    return errors[0] if errors else None
+
+
 def _line(address: str, told: WorkerStatus | None, error: str | None) -> WorkerLine:
-    following = told.following if told is not None else None
+    """A worker is as far as the last of its processes."""
+    followed = [p.following for p in told.processes() if p.following is not None] if told is not None else []
+    following = min(followed, key=lambda f: f.serving.generation, default=None)
     return WorkerLine(
         at=address,
         answers=told is not None,
@@ -90,16 +100,11 @@ def _line(address: str, told: WorkerStatus | None, error: str | None) -> WorkerL
     )
 
 
-def _revisions(env: Environment, answers: list[WorkerStatus]) -> list[RevisionLine]:
+def _revisions(env: Environment, answers: list[ProcessStatus]) -> list[RevisionLine]:
     weights = {e.revision_id: e.weight_bps for s in env.traffic_splits for e in s.entries}
     counted = {r.revision_id: 0 for a in answers for r in (*a.revisions, *a.draining_revisions)}
     shown = [r for r in env.revisions if r.revision_id in weights or r.revision_id in counted]
-    rows = {
-        r.revision_id: [
-            c.counts for a in answers for c in (*a.revisions, *a.draining_revisions) if c.revision_id == r.revision_id
-        ]
-        for r in shown
-    }
+    rows = {r.revision_id: [counts for answer in answers for counts in answer.counts(r.revision_id)] for r in shown}
     turns = {revision_id: sum(c.turns for c in counts) for revision_id, counts in rows.items()}
     lines = []
     for revision in shown:

@@ -69,6 +69,11 @@ def unix_seconds(clock: Clock = CLOCK) -> int:
     return clock.now_ns() // 1_000_000_000
 
 
+def random_bits(count: int) -> int:
+    """A number of `count` bits for ids that are no secret; the kernel is not asked for it."""
+    return random.getrandbits(count)
+
+
 def cpu_seconds() -> float:
     """Seconds that this thread has computed."""
     return time.thread_time()

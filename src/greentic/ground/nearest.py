@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST = 128
+"""Characters of a word that are compared: comparing costs the product of both lengths."""
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The known word that is nearest, as the end of a sentence; nothing if none is near."""
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is nearest, if one is near."""
     from difflib import get_close_matches
 
-    found = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{found[0]}`?" if found else ""
+    found = get_close_matches(word.lower()[:_LONGEST], list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The same as the end of a sentence; nothing if none is near."""
+    found = nearest(word, known)
+    return f"; did you mean `{found}`?" if found else ""

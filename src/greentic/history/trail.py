@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject, compact, parse
@@ -85,9 +85,24 @@ def text(line: JsonObject, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def told(target: JsonObject) -> str:
-    """What a change was about, in a few words: its members, as far as they are short."""
-    return ", ".join(f"{key} {short}" for key, value in target.items() if (short := _short(value)))[:MOST_SHOWN]
+def told(target: JsonObject, names: Mapping[str, str]) -> str:
+    """What a change was about, in a few words: its members, as far as they are short, ids by the names that people use."""
+    parts = []
+    for key, value in target.items():
+        named = _named(value, names)
+        short = _short(named)
+        if short:
+            parts.append(f"{key if named == value else key.removesuffix('_id')} {short}")
+    return ", ".join(parts)[:MOST_SHOWN]
+
+
+def _named(value: Json, names: Mapping[str, str]) -> Json:
+    """A value with names in the place of ids, wherever they stand in it."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return {key: _named(item, names) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _short(value: Json) -> str:

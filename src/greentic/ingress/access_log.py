@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.clock import CLOCK
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Incoming
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Incoming
 from greentic.telemetry.log import OperatorLog
 
 MAX_PATH = 512
 GONE = 499
 
 
-class Access(NamedTuple):
+class Access(msgspec.Struct, frozen=True):
     """One request that is to be told."""
 
     log: OperatorLog

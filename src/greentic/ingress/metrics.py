@@ -22,8 +22,8 @@ from greentic import __version__
 from greentic.activate.lease import Serving
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import GreenticError
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Incoming
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Incoming, allow
 from greentic.materialize.serving_plan import Fault
 from greentic.telemetry.counts import Snapshot
 from greentic.telemetry.families import OTHER
@@ -33,8 +33,6 @@ from greentic.telemetry.tallies import TALLIES, Tallies
 
 MAX_REVISIONS = 4_096
 PIECE_SECONDS = 0.001
-DELAY_SECONDS = 0.1
-"""Between two looks at how late the loop is."""
 _OTHERS: Labels = (OTHER, OTHER, OTHER)
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
@@ -195,24 +193,6 @@ def _resident() -> int | None:
         return None
 
 
-class LoopDelay:
-    """Looks how late the loop is, ten times a second."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, tallies: Tallies = TALLIES) -> None:
-        self._loop, self._tallies = loop, tallies
-        self._due = loop.time() + DELAY_SECONDS
-        self._timer = loop.call_at(self._due, self._look)
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        self._tallies.observe("greentic_event_loop_delay_seconds", (), max(now - self._due, 0.0))
-        self._due = now + DELAY_SECONDS
-        self._timer = self._loop.call_at(self._due, self._look)
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-
 def scraped(metrics: Metrics) -> Callable[[Incoming, str], Answer | Coroutine[object, object, Answer]]:
     """The handler of the address that is made for scrapers (rule 1)."""
 
@@ -222,7 +202,7 @@ def scraped(metrics: Metrics) -> Callable[[Incoming, str], Answer | Coroutine[ob
         if incoming.head.path != "/metrics":
             return Answer(404, b"only /metrics is here", [_TEXT])
         if incoming.head.method not in ("GET", "HEAD"):
-            return Answer(405, b"metrics are asked for with GET", [_TEXT])
+            return Answer(405, b"metrics are asked for with GET", [_TEXT, *allow("GET, HEAD")])
         return answered(metrics, incoming.head.fields.get(b"accept"))
 
     return handler

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 
-from greentic.ingress.front import Answer
-from greentic.ingress.http1 import Incoming
+from greentic.httpd.front import Answer
+from greentic.httpd.http1 import Incoming
 from greentic.telemetry import tracing
 from greentic.telemetry.tracing import Span, Tracer
 
@@ -22,7 +22,8 @@ SERVER_ERROR = 500
 def begun(tracer: Tracer, incoming: Incoming, name: bytes) -> Span | None:
     """The span of a request that arrives now, if it is sampled; the one before it on its connection is over in any case."""
     head = incoming.head
-    remote = tracing.remote_of(head.fields.get(b"traceparent"), head.fields.get(b"tracestate"))
+    parent = head.fields.get(b"traceparent")
+    remote = None if parent is None else tracing.remote_of(parent, head.fields.get(b"tracestate"))
     span = tracer.root(head.method if head.method in _METHODS else "HTTP", "server", remote)
     if span is not None:
         span.attributes |= {

@@ -1,16 +1,27 @@
-"""`/status`: what a worker serves, for programs and people (formats: worker 6)."""
+"""`/status`: what a worker serves, for programs and people (formats: worker 6).
+
+Rules:
+1. Counts belong to a process. Of several, the one that is asked tells of itself, and in `others` what each of the others tells.
+2. What waits on a revision is looked up where it waits (`?revision=ID`), so that it does not matter which process parked it, or when.
+"""
 
 from __future__ import annotations
 
+from typing import cast
+
 from greentic import __version__
 from greentic.activate.lease import Serving
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.optional import lacking
 from greentic.materialize.serving_plan import Fault
+from greentic.model.ids import check_ulid
 from greentic.net.addresses import shown
 from greentic.telemetry import tracing
 from greentic.telemetry.counts import BOUNDS, Counts
+from greentic.telemetry.readings import Told
 from greentic.telemetry.signals import LOGS, METRICS, TRACES
+
+_BRIEF = ("env_id", "process", "draining", "draining_revisions", "unavailable", "following")
 
 
 def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
@@ -56,6 +67,8 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
         "telemetry": _telemetry(),
         "triggers": [],
         "revisions": revisions,
+        "others": [],
+        "silent": 0,
         "protections": activation.protections,
         "unavailable": [_fault(deployment, fault) for deployment, fault in activation.unavailable.items()],
         "draining_revisions": [
@@ -65,6 +78,25 @@ def status(serving: Serving, listen_addr: str, *, draining: bool) -> JsonObject:
         "lacking": list[Json](lacking()),
         "skipped_deployments": {deployment: fault.text for deployment, fault in activation.unavailable.items()},
     }
+
+
+def brief(document: JsonObject) -> JsonObject:
+    """What a process tells of itself by way of another one (rule 1)."""
+    rows = cast("list[JsonObject]", document["revisions"])
+    left = {"packs", "load_warnings", "bundle_source_uri"}
+    short = list[Json]({k: v for k, v in row.items() if k not in left} for row in rows)
+    return {k: document[k] for k in _BRIEF} | {"revisions": short}
+
+
+def with_others(document: JsonObject, told: Told) -> JsonObject:
+    """The status of a process with what the others of its worker tell."""
+    return {**document, "others": [parse(other) for other in told.statuses], "silent": told.silent}
+
+
+def revision_of(query: bytes) -> str | None:
+    """The revision that a caller asks about (rule 2). Raises `InvalidArgument`."""
+    found = [part[9:] for part in query.split(b"&") if part.startswith(b"revision=")]
+    return check_ulid(found[-1].decode("latin-1"), field="revision") if found else None
 
 
 def _telemetry() -> JsonObject:

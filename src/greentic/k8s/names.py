@@ -27,6 +27,8 @@ MANAGED_BY, COMPONENT = "app.kubernetes.io/managed-by", "app.kubernetes.io/compo
 ENV, STORE = "greentic.ai/env", "greentic.ai/store"
 BUNDLE, DEPLOYMENT, REVISION = "greentic.ai/bundle", "greentic.ai/deployment", "greentic.ai/revision"
 CHECKSUM, DEV_STORE_HASH = "greentic.ai/checksum", "greentic.ai/dev-store-hash"
+KINDS = "greentic.ai/kinds"
+"""On the document's ConfigMap: which kinds of `k8s.plan.MARKED` the environment may have in its namespace."""
 HURRIED = "greentic.ai/hurried"
 """On a pod: touched so that the kubelet looks at its mounts now. What it says means nothing."""
 MANAGER = "greentic"

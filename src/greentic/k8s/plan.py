@@ -9,10 +9,13 @@ Rules:
 4. Deleted is what is ours, by labels and because we applied it (labels get copied), and not desired any more, whether its
    revision is archived or no longer known at all. Kept are the namespace and what belongs to the deployer itself.
 5. An object that would not change is not written.
+6. The document's ConfigMap names the kinds of `MARKED` that the environment may have, so that the others need not be looked for. A kind
+   that stands there, or is there, is stated again: it may have to be deleted, in this run or in one that goes on where this one failed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from greentic.ground.documents import JsonObject
@@ -30,6 +33,8 @@ PRUNED_KINDS = (
     *("Secret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"),
     *("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount"),
 )
+MARKED = frozenset({"Ingress", "HTTPRoute", "ServiceAccount"})
+"""Kinds that are always rendered together with the document's ConfigMap, and only where answers ask for them (rule 6)."""
 
 
 class Owner(NamedTuple):
@@ -83,10 +88,25 @@ class Plan(NamedTuple):
         return [(i.ref, c) for i in self.items for c in i.conflicts]
 
 
-def make_plan(desired: list[JsonObject], live: list[JsonObject], owner: Owner, *, adopt: bool = False) -> Plan:
-    """Compare what should be with what is. `live` are the objects of the namespace, of the kinds that are rendered."""
+def make_plan(
+    desired: list[JsonObject],
+    live: list[JsonObject],
+    owner: Owner,
+    *,
+    adopt: bool = False,
+    beside: list[JsonObject] | None = None,
+) -> Plan:
+    """Compare what should be with what is. `live` are the objects of the namespace, of the kinds that are rendered.
+
+    `beside` are further ones that are there, and that another part of the same plan is about.
+    """
     there = {ref_of(thing): thing for thing in live}
-    desired = [fitted(thing, there.get(ref_of(thing))) for thing in desired]
+    found = {
+        str(t["kind"])
+        for t in [*live, *(beside or [])]
+        if t["kind"] in MARKED and is_ours(t, owner) and not _is_kept(t)
+    }
+    desired = [_marked(fitted(thing, there.get(ref_of(thing))), there.get(ref_of(thing)), found) for thing in desired]
     items = [_item(thing, there.get(ref_of(thing)), owner, adopt) for thing in desired]
     wanted = {item.ref for item in items}
     extra = [(ref, thing) for ref, thing in there.items() if ref not in wanted and ref.kind in PRUNED_KINDS]
@@ -96,6 +116,28 @@ def make_plan(desired: list[JsonObject], live: list[JsonObject], owner: Owner, *
     # workloads first, so that nothing runs without its policies while it still runs
     deletions.sort(key=lambda d: -order.index(d.ref.kind))
     return Plan(items, deletions, unattributed)
+
+
+def told_kinds(env_store: JsonObject) -> frozenset[str] | None:
+    """The kinds that the document's ConfigMap names (rule 6); nothing if it does not say."""
+    text = member(env_store, "metadata", "annotations").get(names.KINDS)
+    return frozenset(text.split(",")) - {""} if isinstance(text, str) else None
+
+
+def kinds_text(kinds: Iterable[str]) -> str:
+    """Some kinds as the document's ConfigMap names them."""
+    return ",".join(sorted(kinds))
+
+
+def _marked(stated: JsonObject, live: JsonObject | None, found: set[str]) -> JsonObject:
+    """A stated object; if it names kinds, with those that are named or there already (rule 6)."""
+    own = told_kinds(stated)
+    if own is None:
+        return stated
+    before = told_kinds(live or {}) or frozenset()
+    kinds = own | found | before
+    annotations: JsonObject = {**member(stated, "metadata", "annotations"), names.KINDS: kinds_text(kinds)}
+    return {**stated, "metadata": {**metadata_of(stated), "annotations": annotations}}
 
 
 def is_ours(thing: JsonObject, owner: Owner) -> bool:

@@ -22,7 +22,7 @@ from greentic.k8s.answers import Answers
 from greentic.k8s.exposed import exposing_objects
 from greentic.k8s.network_policies import network_policies
 from greentic.k8s.objects import member, metadata_of
-from greentic.k8s.plan import SECURITY
+from greentic.k8s.plan import MARKED, SECURITY, kinds_text
 from greentic.k8s.scaling import autoscaler, service_accounts
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.pod_view import present_revisions, routed_ids
@@ -153,12 +153,14 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
             secret["data"] = {pods.DEV_SECRETS_KEY: desired.dev_secrets}
         objects.append(secret)
     shapes = [answers.router, *([answers.worker] if present_revisions(env) else [])]
-    return [
-        *objects,
+    objects += [
         *service_accounts(shapes, env.environment_id, desired.store, namespace),
         *_scaled(next(o for o in objects if o["kind"] == "Deployment"), answers.router),
         *exposing_objects(env, answers.exposure, namespace, labels("router-ingress")),
     ]
+    kinds = {str(thing["kind"]) for thing in objects} & MARKED
+    env_store["metadata"] = metadata_of(env_store) | {"annotations": {names.KINDS: kinds_text(kinds)}}
+    return objects
 
 
 def _router_service(answers: Answers, namespace: str, labels: JsonObject, selector: JsonObject) -> JsonObject:

@@ -5,7 +5,8 @@ Rules:
    says so of `following.serving`; that it has read it, or is ready, is not enough.
 2. A pod that serves the document without one of its deployments does not serve what was written. What was never to be had from a
    source (`absent`) does not count, for it is told before.
-3. What ails a pod is for good where its own words say that trying again is of no use; else it may pass.
+3. Of a pod with several processes each must serve it; one that did not answer the others may not.
+4. What ails a pod is for good where its own words say that trying again is of no use; else it may pass.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ WAITING = Served(False)
 
 
 def served(status: JsonObject, digest: str) -> Served:
-    """The verdict over a pod's `/status` (rules 1 to 3)."""
+    """The verdict over a pod's `/status` (rules 1 to 4)."""
+    if status.get("silent"):
+        return WAITING
+    verdicts = [_process_served(process, digest) for process in (status, *objects_in(status.get("others")))]
+    return next((v for v in verdicts if v.ails), next((v for v in verdicts if not v.done), verdicts[0]))
+
+
+def _process_served(status: JsonObject, digest: str) -> Served:
     following = member(status, "following")
     if not following:
         return Served(False, "its image does not say which document it serves", silent=True)

@@ -10,9 +10,12 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+import msgspec
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
@@ -32,7 +35,7 @@ _PIECE = 1 << 20
 """Bytes that are copied at once."""
 
 
-class Staged(NamedTuple):
+class Staged(msgspec.Struct, frozen=True):
     """A revision that lies complete in its staging directory."""
 
     revision_id: str
@@ -66,11 +69,11 @@ class StagingArea:
         except FileNotFoundError:
             return False
         exclusive(self._fd)
-        try:
-            return os.path.samestat(os.fstat(self._fd), self.directory.lstat())
-        except FileNotFoundError:
-            os.close(self._fd)
-            return False
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._fd), self.directory.lstat()):
+                return True
+        os.close(self._fd)
+        return False
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)

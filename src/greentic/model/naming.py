@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 
 from greentic.ground.errors import AmbiguousName, InvalidArgument
 from greentic.model.environment import BundleDeployment, Environment, Revision
@@ -24,6 +24,13 @@ _MOST_TOLD = 8
 def revision_name(revision: Revision) -> str:
     """What people call a revision."""
     return f"{revision.bundle_id}@{revision.sequence}"
+
+
+def names_of(env: Environment) -> dict[str, str]:
+    """What people call the deployments and revisions of an environment, by ULID; a deployment whose bundle has several keeps its ULID."""
+    bundles = Counter(d.bundle_id for d in env.bundles)
+    names = {d.deployment_id: d.bundle_id for d in env.bundles if bundles[d.bundle_id] == 1}
+    return names | {r.revision_id: revision_name(r) for r in env.revisions}
 
 
 def deployment_named(env: Environment, text: str, *, field: str = "deployment_id") -> str:
@@ -89,6 +96,8 @@ def _ambiguous(field: str, text: str, what: str, meanings: list[str]) -> Ambiguo
 
 
 def _unknown(env: Environment, field: str, text: str, what: str, names: list[str], noun: str) -> InvalidArgument:
+    import difflib  # only who mistyped a name waits for it
+
     near = difflib.get_close_matches(text, list(dict.fromkeys(names)), n=1)
     meant = f"; did you mean `{shown(near[0])}`?" if near else ""
     form = "a ULID or its beginning or end, a bundle" + (", or bundle@3" if what == "revision" else "")

@@ -23,6 +23,8 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+import msgspec
+
 from greentic import __version__
 from greentic.ground.clock import unix_seconds
 from greentic.ground.errors import FetchError, ServerBusy, Truncated
@@ -43,7 +45,7 @@ _PLAIN = "".join(map(chr, range(0x21, 0x7F)))
 """What a request target may hold, escapes included."""
 
 
-class Upload(NamedTuple):
+class Upload(msgspec.Struct, frozen=True):
     """A body that is sent from a file, from its beginning."""
 
     file: BinaryIO

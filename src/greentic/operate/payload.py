@@ -18,7 +18,8 @@ import msgspec
 
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import GreenticError, InvalidArgument
-from greentic.ground.field_types import allowed_words
+from greentic.ground.field_types import allowed_words, members
+from greentic.ground.nearest import did_you_mean
 from greentic.ground.secret_text import secret_in
 
 P = TypeVar("P", bound="Payload")
@@ -48,8 +49,11 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
             .replace("Object missing required field", "missing field")
             .replace("Object contains unknown", "unknown")
         )
+        place = text.rpartition("$")[2].rstrip("`") if " - at `$" in text else ""
         if text.startswith("Invalid enum value"):
-            text += f"; expected one of {', '.join(allowed_words(form, text.partition('$')[2].rstrip('`')))}"
+            text += f"; expected one of {', '.join(allowed_words(form, place))}"
+        elif text.startswith("unknown field `"):
+            text += did_you_mean(text.split("`")[1], members(form, place))
         raise refuse(f"{where}{text}") from None
 
 

@@ -5,8 +5,8 @@ Rules:
 2. A step that is resumed is judged anew: what happened while nobody looked is not compared.
 3. Every step is one change under the lock, with its line in the audit log: begin, advance, done, abort.
 4. A split that somebody else changed is left as it is: the ramp is over.
-5. Behind one address there may be several processes, and one of them answers. What each told last counts until it is seen again: both
-   slices of a process are of one moment, so that old news is fair, too.
+5. A worker tells of all its processes; behind one address there may be several workers (a Service), of which one answers. What a process
+   told last counts until it is seen again: both slices of it are of one moment, so that old news is fair, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from greentic.deployments import revisions
-from greentic.deployments.worker_status import HttpWorkers, TurnCounts, Workers, WorkerStatus, checked_addresses
+from greentic.deployments.worker_status import (
+    HttpWorkers,
+    ProcessStatus,
+    TurnCounts,
+    Workers,
+    WorkerStatus,
+    checked_addresses,
+)
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument, NotFound
@@ -140,13 +147,13 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
     clock = context.clock
     while current.state == "running":
         baselines: dict[str, _Baseline] = {}
-        newest: dict[str, WorkerStatus] = {}
+        newest: dict[str, ProcessStatus] = {}
         began = answered = clock.monotonic()
         while True:
             answers, silence = _ask(workers, current.at)
             now = clock.monotonic()
             answered = answered if silence else now
-            newest |= {status.process: status for status in answers}
+            newest |= {process.process: process for answer in answers for process in answer.processes()}
             new, control = _window(current, newest.values(), baselines)
             env = context.store.load(env_id)
             revision = env.revision(current.to)
@@ -223,7 +230,7 @@ def _ask(workers: Workers, addresses: list[str]) -> tuple[list[WorkerStatus], st
 
 
 def _window(
-    current: Ramp, newest: Iterable[WorkerStatus], baselines: dict[str, _Baseline]
+    current: Ramp, newest: Iterable[ProcessStatus], baselines: dict[str, _Baseline]
 ) -> tuple[Slice, Slice | None]:
     """What happened since the step began, in all processes that were seen; the first sight of one is its beginning (rule 5)."""
     new, control = Slice(), Slice()

@@ -1,7 +1,7 @@
 """Conversations and state in a private directory, which the processes of one worker share (rules: `value_store`).
 
 Rules:
-1. A value is a file that is replaced whole, its end of life in front. It is not synced: the directory dies with its worker.
+1. A value is a file that is replaced whole, its end of life and its key in front. It is not synced: the directory dies with its worker.
 2. A hold is a lock of the file system on one of `_STRIPES` files, so that it ends with the process that has it.
 3. What a killed process left half written is removed after a minute.
 """
@@ -23,13 +23,14 @@ from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, 
 _STRIPES = 1024
 _PARTIAL = ".tmp"
 """How the name of a file ends that is being written."""
-_END = struct.Struct("<d")
+_FRONT = struct.Struct("<dI")
+"""When the value ends, in seconds since 1970 or 0; and how many bytes its key has, which follows."""
 
 
 class DirectoryStore:
     """Values of the processes of one worker, as files of a private directory."""
 
-    local = True
+    local = shared = True
 
     def __init__(self, directory: Path, clock: Clock = CLOCK) -> None:
         self._directory, self._queue, self._clock = directory, HoldQueue(), clock
@@ -49,19 +50,40 @@ class DirectoryStore:
             return None
         except OSError as error:
             raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
-        if len(data) < _END.size:
+        if len(data) < _FRONT.size:
             return None  # cut short by a full disk
-        (end,) = _END.unpack_from(data)
+        end, length = _FRONT.unpack_from(data)
         if end and self._now() >= end:
             self.delete(key)
             return None
-        return data[_END.size :]
+        return data[_FRONT.size + length :]
+
+    def count(self, prefix: str) -> int:
+        wanted, found = prefix.encode(), 0
+        try:
+            for path in self._directory.iterdir():
+                found += not path.name.startswith(".") and self._begins(path, wanted)
+        except OSError as error:
+            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+        return found
+
+    def _begins(self, path: Path, wanted: bytes) -> bool:
+        """Whether a file holds a living value whose key begins so."""
+        try:
+            with path.open("rb") as file:
+                front = file.read(_FRONT.size + len(wanted))
+        except FileNotFoundError:
+            return False  # deleted meanwhile
+        if len(front) < _FRONT.size:
+            return False
+        end, length = _FRONT.unpack_from(front)
+        return length >= len(wanted) and front[_FRONT.size :] == wanted and not (end and self._now() >= end)
 
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)
-        end = 0.0 if seconds is None else self._now() + seconds
+        end, name = 0.0 if seconds is None else self._now() + seconds, key.encode()
         try:
-            replace_file(self._path(key), _END.pack(end) + value, 0o600)
+            replace_file(self._path(key), _FRONT.pack(end, len(name)) + name + value, 0o600)
         except OSError as error:
             raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
         self._sets += 1

@@ -6,7 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.clock import CLOCK, Clock
 from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, HoldQueue, check_size, still_held
@@ -15,7 +16,7 @@ from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, 
 class MemoryStore:
     """Values of one process."""
 
-    local = True
+    local, shared = True, False
 
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._clock = clock
@@ -37,6 +38,11 @@ class MemoryStore:
                 return None
             self._values.move_to_end(key)
             return value
+
+    def count(self, prefix: str) -> int:
+        with self._lock:
+            now = self._clock.monotonic()
+            return sum(key.startswith(prefix) and (end is None or now < end) for key, (_, end) in self._values.items())
 
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)
@@ -82,7 +88,7 @@ class MemoryStore:
         return True
 
 
-class _Held(NamedTuple):
+class _Held(msgspec.Struct, frozen=True):
     """A lock that is given back when it is closed."""
 
     close: Callable[[], None]

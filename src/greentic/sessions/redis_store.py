@@ -20,10 +20,15 @@ WAIT_SECONDS = 30
 """How long a turn waits for another one of the same conversation."""
 
 
+_HELD = b":held"
+_SCANNED = 1000
+"""Keys that Redis looks at for one question."""
+
+
 class RedisStore:
     """Values in one Redis."""
 
-    local = False
+    local, shared = False, True
 
     def __init__(self, url: str) -> None:
         """Connects, so that a wrong address is told at boot. Raises `BootError`."""
@@ -49,6 +54,13 @@ class RedisStore:
             return value if isinstance(value, bytes) else None
         raise AssertionError
 
+    def count(self, prefix: str) -> int:
+        pattern = "".join(f"\\{c}" if c in "\\*?[]" else c for c in prefix) + "*"
+        with self._told():
+            # A key may be told twice while Redis grows or shrinks its table, and holds are keys as well.
+            return len({key for key in self._redis.scan_iter(match=pattern, count=_SCANNED) if not key.endswith(_HELD)})
+        raise AssertionError
+
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)
         with self._told():
@@ -61,7 +73,9 @@ class RedisStore:
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        lock = self._redis.lock(f"{key}:held", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS, thread_local=False)
+        lock = self._redis.lock(
+            f"{key}{_HELD.decode()}", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS, thread_local=False
+        )
         with self._queue.waiting(key), self._told():
             if not lock.acquire():
                 raise still_held()

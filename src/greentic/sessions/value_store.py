@@ -65,6 +65,15 @@ class ValueStore(Protocol):
         """Whether reading and writing take no time worth speaking of."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes keep their values here, too."""
+        ...
+
+    def count(self, prefix: str) -> int:
+        """How many values have a key that begins so. It looks at all keys, so it is asked seldom, and beside the event loop."""
+        ...
+
     def get(self, key: str) -> bytes | None: ...
 
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:

@@ -14,14 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
 from greentic.ground.disk import Disk, RealDisk, io_error
-from greentic.ground.documents import Document, from_json, parse, pretty, read_file
+from greentic.ground.documents import Document, decode, from_json, parse, pretty, read_file
 from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError, TrustRootError
 from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.ground.nearest import did_you_mean
+from greentic.model.delivery import generation_of
 from greentic.model.elements import Elements
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, is_env_id
@@ -42,7 +45,7 @@ MAX_DOCUMENT = 64 << 20
 MAX_TRUST_ROOT = 4 << 20
 
 
-class Broken(NamedTuple):
+class Broken(msgspec.Struct, frozen=True):
     """An environment directory that does not load, and why."""
 
     environment_id: str
@@ -248,6 +251,17 @@ def _next_step(env_id: str, path: Path) -> str:
 def read_document(path: Path, form: type[_D]) -> _D:
     """Parse a store document. Raises `StoreError` that names the file and the place."""
     return document_of(_document_bytes(path), path, form)
+
+
+def read_generation(path: Path) -> int:
+    """The generation of a document, for which its records are not looked at. Raises like `read_document`."""
+
+    def counted(text: bytes) -> Environment:
+        members = decode(text, dict[str, msgspec.Raw])
+        few = {name: parse(bytes(value)) for name, value in members.items() if name not in ("bundles", "revisions")}
+        return from_json(Environment, {**few, "bundles": [], "revisions": []})
+
+    return generation_of(_read(counted, _document_bytes(path), path))
 
 
 def _document_bytes(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from greentic import __version__
 from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument
-from greentic.telemetry.tracing import Sampler, Value, by_parent, by_share
+from greentic.telemetry.tracing import Sampling, Value
 
 Form = Literal["http/protobuf", "http/json"]
 _PREFIX = "OTEL_EXPORTER_OTLP_"
@@ -36,7 +36,7 @@ class TraceSettings(NamedTuple):
     timeout: float
     delay: float
     """Seconds after which spans are sent, however few."""
-    sampler: Sampler
+    sampling: Sampling
     resource: Mapping[str, Value]
 
 
@@ -56,7 +56,7 @@ def read_trace_settings(environ: Mapping[str, str], program: str, instance: str)
         _headers(environ),
         _milliseconds("TIMEOUT", environ, TIMEOUT_MS) / 1000,
         (variables.count("OTEL_BSP_SCHEDULE_DELAY", environ, least=1, most=600_000) or DELAY_MS) / 1000,
-        _sampler(environ),
+        _sampling(environ),
         _resource(environ, program, instance),
     )
 
@@ -110,7 +110,7 @@ def _milliseconds(name: str, environ: Mapping[str, str], default: int) -> int:
     return variables.count(variable, environ, least=1, most=600_000) or default if text else default
 
 
-def _sampler(environ: Mapping[str, str]) -> Sampler:
+def _sampling(environ: Mapping[str, str]) -> Sampling:
     name = variables.text("OTEL_TRACES_SAMPLER", environ) or "parentbased_always_on"
     argument = variables.text("OTEL_TRACES_SAMPLER_ARG", environ)
     kind = name.removeprefix("parentbased_")
@@ -126,8 +126,7 @@ def _sampler(environ: Mapping[str, str]) -> Sampler:
             share = -1.0
         if not 0.0 <= share <= 1.0:
             raise InvalidArgument(f"OTEL_TRACES_SAMPLER_ARG=`{argument[:60]}`: expected a number from 0 to 1")
-    sampler = by_share(share)
-    return by_parent(sampler) if name.startswith("parentbased_") else sampler
+    return Sampling(share, name.startswith("parentbased_"))
 
 
 def _resource(environ: Mapping[str, str], program: str, instance: str) -> dict[str, Value]:

@@ -2,7 +2,7 @@
 
 Rules:
 1. The two forms say the same. Ids are hexadecimal in JSON, as OTLP has it, and octets in protobuf.
-2. Only the fields that a span has are written; numbers of fields and wire types stand where they are written.
+2. Only the fields that a span has are written. A tag is the number of a field and its wire type in one octet: `8 × number + type`.
 """
 
 from __future__ import annotations
@@ -83,57 +83,74 @@ def _clean(text: str) -> str:
 
 def as_protobuf(spans: Iterable[Span], resource: Mapping[str, Value]) -> bytes:
     """The request as protobuf."""
-    scope = _text(1, SCOPE) + _text(2, __version__)
-    scope_spans = _field(1, scope) + b"".join([_field(2, _span(span)) for span in spans])
-    return _field(1, _field(1, _attributes(1, resource)) + _field(2, scope_spans))
+    scope = _field(b"\x0a", _text(b"\x0a", SCOPE) + _text(b"\x12", __version__))
+    scope_spans = scope + b"".join([_field(b"\x12", _span(span)) for span in spans])
+    return _field(b"\x0a", _field(b"\x0a", _attributes(b"\x0a", resource)) + _field(b"\x12", scope_spans))
 
 
 def _span(span: Span) -> bytes:
-    parts = [_field(1, bytes.fromhex(span.trace_id)), _field(2, bytes.fromhex(span.span_id))]
+    told = [
+        b"\x0a\x10",
+        bytes.fromhex(span.trace_id),
+        b"\x12\x08",
+        bytes.fromhex(span.span_id),
+    ]  # 1 and 2: 16 and 8 octets
     if span.state:
-        parts.append(_text(3, span.state))
+        told.append(_text(b"\x1a", span.state))  # 3
     if span.parent_id:
-        parts.append(_field(4, bytes.fromhex(span.parent_id)))
-    parts += [
-        _text(5, span.name),
-        b"\x30" + _varint(_KINDS[span.kind]),  # 6: an enumeration
-        b"\x39" + struct.pack("<Q", span.began),  # 7 and 8: fixed64
-        b"\x41" + struct.pack("<Q", span.ended),
-        _attributes(9, span.attributes),
-    ]
+        told += (b"\x22\x08", bytes.fromhex(span.parent_id))  # 4
+    told += (
+        _text(b"\x2a", span.name),  # 5
+        b"\x30",  # 6: an enumeration
+        _SIZES[_KINDS[span.kind]],
+        _TIMES(b"\x39", span.began, b"\x41", span.ended),  # 7 and 8: fixed64
+        _attributes(b"\x4a", span.attributes),  # 9
+    )
     if span.error is not None:
-        parts.append(_field(15, _text(2, span.error) + b"\x18" + _varint(_ERROR)))  # status: 2 its message, 3 its code
-    parts.append(b"\x85\x01" + struct.pack("<I", _SAMPLED))  # 16: fixed32
-    return b"".join(parts)
+        told.append(_field(b"\x7a", _text(b"\x12", span.error) + _FAILED))  # 15: status; 2 its message
+    told.append(_FLAGS)
+    return b"".join(told)
 
 
-def _attributes(number: int, attributes: Mapping[str, Value]) -> bytes:
-    return b"".join([_field(number, _text(1, key) + _field(2, _value(value))) for key, value in attributes.items()])
+def _attributes(tag: bytes, attributes: Mapping[str, Value]) -> bytes:
+    return b"".join(
+        [_field(tag, _text(b"\x0a", key) + _field(b"\x12", _value(value))) for key, value in attributes.items()]
+    )
 
 
 def _value(value: Value) -> bytes:
+    if isinstance(value, str):
+        return _text(b"\x0a", value)  # 1
     if isinstance(value, bool):
-        return b"\x10" + _varint(int(value))  # 2
+        return b"\x10" + _SIZES[value]  # 2
     if isinstance(value, int):
         return b"\x18" + _varint(value & (1 << 64) - 1)  # 3: int64
-    return b"\x21" + struct.pack("<d", value) if isinstance(value, float) else _text(1, value)  # 4: double
+    return b"\x21" + struct.pack("<d", value)  # 4: double
 
 
-def _text(number: int, text: str) -> bytes:
-    return _field(number, text.encode("utf-8", "replace"))
+def _text(tag: bytes, text: str) -> bytes:
+    return _field(tag, text.encode("utf-8", "replace"))
 
 
-def _field(number: int, data: bytes) -> bytes:
+def _field(tag: bytes, data: bytes) -> bytes:
     """A field with a length."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    size = len(data)
+    return b"%b%b%b" % (tag, _SIZES[size] if size < 128 else _varint(size), data)
 
 
 def _varint(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+_SIZES = [bytes((number,)) for number in range(128)]
+"""The numbers that are one octet."""
+_TIMES = struct.Struct("<cQcQ").pack
+_FAILED = b"\x18" + _SIZES[_ERROR]
+"""3 of a status: its code."""
+_FLAGS = b"\x85\x01" + struct.pack("<I", _SAMPLED)
+"""16 of a span: fixed32."""

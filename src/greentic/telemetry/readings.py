@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -25,7 +25,7 @@ _LENGTH = 4
 _rows = msgspec.msgpack.Decoder(list[Row])
 
 
-class Others(NamedTuple):
+class Others(msgspec.Struct, frozen=True):
     """What the other processes of a worker told."""
 
     alive: list[bytes] = []
@@ -33,9 +33,21 @@ class Others(NamedTuple):
     answered: int = 0
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What the other processes of a worker say of themselves."""
+
+    statuses: list[bytes] = []
+    silent: int = 0
+    """How many did not answer in time."""
+
+
 class Siblings(Protocol):
     async def gathered(self) -> Others:
         """The packed readings of the other processes. Raises `Conflict` or `OSError`."""
+        ...
+
+    async def statuses(self) -> Told:
+        """The statuses of the other processes, as JSON. Raises `OSError`."""
         ...
 
 
@@ -44,6 +56,9 @@ class NoSiblings:
 
     async def gathered(self) -> Others:
         return Others()
+
+    async def statuses(self) -> Told:
+        return Told()
 
 
 class Readings:

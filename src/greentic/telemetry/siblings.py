@@ -1,4 +1,4 @@
-"""The processes of one worker tell each other what they counted, through files in a directory that they share.
+"""The processes of one worker tell each other what they counted and what they serve, by way of a directory that they share.
 
 Rules:
 1. Who is asked for the worker's metrics writes its readings and asks the others to write theirs, waits a while, and adds up.
@@ -6,6 +6,7 @@ Rules:
    it was asked last is lost. What the first process counted at the boot is a file, too, and is taken for that of a living one.
 3. A process that begins folds the files of those that are gone into one. Files are read and folded under one lock.
 4. A process that does not answer in time is taken with what it wrote last, and not counted among those that answered.
+5. What it serves, a process says itself, when it is asked; nobody says it for one that does not answer.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from greentic.ground.clock import CLOCK
 from greentic.ground.disk import RealDisk, replace_file
 from greentic.ground.lock import held
 from greentic.ground.optional import done_without
-from greentic.telemetry.readings import Others, Readings, Row, packed, unpacked
+from greentic.telemetry.readings import Others, Readings, Row, Told, packed, unpacked
 
 PATIENCE = 1.0
+MAX_TOLD = 64 << 20
+"""Bytes of what a process tells at once."""
+_COUNTS, _STATUS = b"c", b"s"
+"""What a process is asked for."""
 FIRST, PAST = "first", "past"
 _LOCK_SECONDS = 2.0
 
@@ -31,9 +36,15 @@ _LOCK_SECONDS = 2.0
 class SharedReadings:
     """The readings of several processes in one directory."""
 
-    def __init__(self, directory: Path, process: str, own: Callable[[], Awaitable[list[bytes]]]) -> None:
-        """`process` is the name of this one; `own` comes to its packed readings."""
-        self._directory, self._process, self._own = directory, process, own
+    def __init__(
+        self,
+        directory: Path,
+        process: str,
+        own: Callable[[], Awaitable[list[bytes]]],
+        status: Callable[[], bytes] = lambda: b"{}",
+    ) -> None:
+        """`process` is the name of this one; `own` comes to its packed readings, `status` to what it says of itself."""
+        self._directory, self._process, self._own, self._status = directory, process, own, status
         self._server: asyncio.Server | None = None
         self._writing = asyncio.Lock()
 
@@ -48,9 +59,9 @@ class SharedReadings:
 
     async def gathered(self) -> Others:
         """Ask the others and read what they wrote (rules 1 and 4). Raises `Conflict` or `OSError`."""
-        names = [path.stem for path in self._directory.glob("*.sock") if path.stem != self._process]
+        names = self._others()
         own = asyncio.ensure_future(self._write())  # what it is about to tell is to stay told, too
-        answers = await asyncio.gather(*(self._ask(name) for name in names))
+        answers = [told == b"1" for told in await asyncio.gather(*(self._ask(name, _COUNTS) for name in names))]
         await own
         files = await beside(_read, self._directory)
         files.pop(self._process, None)
@@ -60,6 +71,14 @@ class SharedReadings:
             [data for name, data in files.items() if name not in living],
             sum(answers),
         )
+
+    async def statuses(self) -> Told:
+        """Ask the others what they serve (rule 5). Raises `OSError`."""
+        answers = await asyncio.gather(*(self._ask(name, _STATUS) for name in self._others()))
+        return Told([told for told in answers if told], answers.count(b""))
+
+    def _others(self) -> list[str]:
+        return [path.stem for path in self._directory.glob("*.sock") if path.stem != self._process]
 
     async def close(self) -> None:
         """Leave what this process counted, and answer nobody any more."""
@@ -74,22 +93,36 @@ class SharedReadings:
             await beside(replace_file, self._directory / f"{self._process}.counts", data, 0o600)
 
     async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            await self._write()
-            writer.write(b"1")
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                wanted = await reader.read(1)
+            if wanted == _STATUS:
+                writer.write(self._status())
+            elif wanted == _COUNTS:
+                await self._write()
+                writer.write(b"1")
             await writer.drain()
         writer.close()
 
-    async def _ask(self, name: str) -> bool:
+    async def _ask(self, name: str, wanted: bytes) -> bytes | None:
+        """What a process answers, which is nothing if it does not in time; `None` where there is none any more."""
+        told = bytearray()
         try:
             async with asyncio.timeout(PATIENCE):
                 reader, writer = await asyncio.open_unix_connection(self._directory / f"{name}.sock")
                 try:
-                    return await reader.read(1) == b"1"
+                    writer.write(wanted)
+                    while piece := await reader.read(1 << 20):
+                        told += piece
+                        if len(told) > MAX_TOLD:
+                            return b""
                 finally:
                     writer.close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
         except (OSError, TimeoutError):
-            return False
+            return b""
+        return bytes(told)
 
 
 def leave_first(directory: Path, rows: Iterable[Row]) -> None:

@@ -1,7 +1,8 @@
 """Spans: what was done for one request, verb or boot, and within what.
 
 Rules:
-1. Without a tracer there are no spans, and asking for one costs a look at a name. With one, only what is sampled has spans.
+1. Without a tracer there are no spans, and asking for one costs a look at a name. With one, only what is sampled has spans; for a
+   request that is not, a number is drawn and no id made. Other servers are told that it is not sampled.
 2. The span that is open follows into what is awaited, and into threads that are given their context. Whoever opens one says when it
    ends; that of a request is set anew with each request of a connection.
 3. A caller's `traceparent` is taken if it is exactly what the standard says, its `tracestate` if it is short and inert; anything else
@@ -15,18 +16,23 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Literal, NamedTuple
+from typing import Literal, ParamSpec, TypeVar
 
-from greentic.ground.clock import CLOCK, RANDOM
+import msgspec
+
+from greentic.ground.clock import CLOCK, RANDOM, random_bits
 
 Kind = Literal["internal", "server", "client"]
 Value = str | int | float | bool
-_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
-_STATE = re.compile(r"[\x20-\x7e]{1,512}\Z")
+P = ParamSpec("P")
+T = TypeVar("T")
+_PARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?\Z")
+_STATE = re.compile(rb"[\x20-\x7e]{1,512}\Z")
+_SAMPLED = b"13579bdf"
 MAX_ERROR = 500
 
 
-class Remote(NamedTuple):
+class Remote(msgspec.Struct, frozen=True):
     """Where a trace comes from."""
 
     trace_id: str
@@ -56,40 +62,51 @@ class Span:
         self.name, self.kind, self.trace_id, self.parent_id, self.state = name, kind, trace_id, parent_id, state
         self.parent = parent
         """The one that is open again once this one ended."""
-        self.span_id = RANDOM.octets(8).hex()
+        self.span_id = f"{random_bits(64):016x}"
         self.began = CLOCK.now_ns()
         self.ended = 0
         self.attributes: dict[str, Value] = {}
         self.error: str | None = None
 
-    @property
-    def traceparent(self) -> str:
-        """What tells another server of it."""
-        return f"00-{self.trace_id}-{self.span_id}-01"
+
+class Sampling(msgspec.Struct, frozen=True):
+    """Which traces are sampled."""
+
+    share: float
+    """Of all traces, by their id."""
+    as_told: bool = False
+    """Whether the share is only of those for which no caller decides."""
+
+    def takes(self, remote: Remote) -> bool:
+        """Whether the trace of a caller is sampled."""
+        return remote.sampled if self.as_told else int(remote.trace_id[18:], 16) < self.share * (1 << 56)
 
 
-Sampler = Callable[[str, Remote | None], bool]
-"""Whether the trace of an id is sampled, with the parent that a caller told."""
-
-
-class Tracer(NamedTuple):
+class Tracer(msgspec.Struct, frozen=True):
     """Decides what is traced, and who is given what ended."""
 
-    sampler: Sampler
+    sampling: Sampling
     take: Callable[[Span], None]
 
     def root(self, name: str, kind: Kind, remote: Remote | None = None) -> Span | None:
         """Open the first span of a trace here, if it is sampled; what was open in this context is not any more."""
-        trace_id = RANDOM.octets(16).hex() if remote is None else remote.trace_id
-        span = None
-        if self.sampler(trace_id, remote):
-            parent_id, state = ("", "") if remote is None else (remote.span_id, remote.state)
-            span = Span(name, kind, trace_id, parent_id, state, None)
+        if remote is not None:
+            taken = self.sampling.takes(remote)
+            span = Span(name, kind, remote.trace_id, remote.span_id, remote.state, None) if taken else None
+            _open.set(remote if span is None else span)
+            return span
+        drawn = RANDOM.fraction()
+        if drawn >= self.sampling.share:
+            if _open.get() is not None:
+                _open.set(None)
+            return None
+        span = Span(name, kind, f"{random_bits(72):018x}{int(drawn * (1 << 56)):014x}", "", "", None)
         _open.set(span)
         return span
 
 
-_open: ContextVar[Span | None] = ContextVar("span", default=None)
+_open: ContextVar[Span | Remote | None] = ContextVar("span", default=None)
+"""The span that is open here, or the trace of a caller that is not sampled."""
 _installed: Tracer | None = None
 _refused: str | None = None
 
@@ -117,13 +134,14 @@ def refused() -> str | None:
 
 def current() -> Span | None:
     """The span that is open here."""
-    return _open.get()
+    found = _open.get()
+    return found if isinstance(found, Span) else None
 
 
 def begin(name: str, kind: Kind = "internal") -> Span | None:
     """Open a span within the one that is open, if one is."""
     parent = _open.get()
-    if parent is None:
+    if not isinstance(parent, Span):
         return None
     span = Span(name, kind, parent.trace_id, parent.span_id, parent.state, parent)
     _open.set(span)
@@ -143,6 +161,22 @@ def end(span: Span, error: str | None = None) -> None:
 def within(name: str, **attributes: Value) -> AbstractContextManager[Span | None]:
     """Do something in a span of its own, if there is one around it. What it raises is told by its type."""
     return _held(begin(name), attributes)
+
+
+def carried(work: Callable[P, T]) -> Callable[P, T]:
+    """The same for another thread: what it does is within what is open here."""
+    here = _open.get()
+    if here is None:
+        return work
+
+    def within_it(*words: P.args, **named: P.kwargs) -> T:
+        before = _open.set(here)
+        try:
+            return work(*words, **named)
+        finally:
+            _open.reset(before)
+
+    return within_it
 
 
 def whole(name: str, **attributes: Value) -> AbstractContextManager[Span | None]:
@@ -165,25 +199,23 @@ def _held(span: Span | None, attributes: dict[str, Value]) -> Iterator[Span | No
     end(span)
 
 
+def told_others() -> list[tuple[str, str]]:
+    """The fields of a request to another server that tell it what it is part of, and whether that is sampled."""
+    part = _open.get()
+    if part is None:
+        if _installed is None:
+            return []
+        part = Remote(f"{random_bits(128):032x}", f"{random_bits(64):016x}", False)
+    parent = ("traceparent", f"00-{part.trace_id}-{part.span_id}-0{int(isinstance(part, Span))}")
+    return [parent, ("tracestate", part.state)] if part.state else [parent]
+
+
 def remote_of(traceparent: bytes | None, tracestate: bytes | None) -> Remote | None:
     """What a caller says of its trace, if it says so rightly (rule 3)."""
     if traceparent is None or len(traceparent) > 512:
         return None
-    found = _PARENT.match(traceparent.decode("latin-1"))
-    if found is None or (found[4] and traceparent[:2] == b"00"):
+    found = _PARENT.match(traceparent)
+    if found is None or (found[4] and traceparent.startswith(b"00")):
         return None
-    if set(found[1]) == {"0"} or set(found[2]) == {"0"}:
-        return None
-    state = "" if tracestate is None else tracestate.decode("latin-1")
-    return Remote(found[1], found[2], bool(int(found[3], 16) & 1), state if _STATE.match(state) else "")
-
-
-def by_share(share: float) -> Sampler:
-    """Sample a share of all traces by their id, whatever a caller says."""
-    bound = int(share * (1 << 56))
-    return lambda trace_id, remote: int(trace_id[18:], 16) < bound
-
-
-def by_parent(otherwise: Sampler) -> Sampler:
-    """Sample what a caller samples; where none told, as `otherwise` says."""
-    return lambda trace_id, remote: otherwise(trace_id, None) if remote is None else remote.sampled
+    state = tracestate.decode() if tracestate is not None and _STATE.match(tracestate) else ""
+    return Remote(found[1].decode(), found[2].decode(), found[3] in _SAMPLED, state)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
 from greentic.ground.optional import done_without
-from greentic.ingress.front import Front, Places
-from greentic.ingress.metrics import LoopDelay, Metrics, scraped
+from greentic.httpd.front import Front, Places
+from greentic.ingress.metrics import Metrics, scraped
 from greentic.telemetry.log import OperatorLog
+from greentic.telemetry.loop_delay import LoopDelay
 from greentic.telemetry.readings import Row
 
 if TYPE_CHECKING:
@@ -39,10 +40,11 @@ class Scraping:
         bound: socket.socket | None,
         memory: Callable[[], int],
         log: OperatorLog,
+        status: Callable[[], bytes],
     ) -> None:
-        """`memory` tells how much the components' calls hold."""
+        """`memory` tells how much the components' calls hold, `status` what this process tells of itself to the others."""
         self._metrics, self._front, self._bound, self._memory = metrics, front, bound, memory
-        self._log = log
+        self._log, self._status = log, status
         self._delay: LoopDelay | None = None
         self._siblings: SharedReadings | None = None
         self._door: tuple[asyncio.Server, Front] | None = None
@@ -55,7 +57,7 @@ class Scraping:
         if shared is not None:
             from greentic.telemetry.siblings import SharedReadings
 
-            siblings = SharedReadings(shared / DIRECTORY, process, self._metrics.packed)
+            siblings = SharedReadings(shared / DIRECTORY, process, self._metrics.packed, self._status)
             try:
                 await siblings.start()
             except (OSError, GreenticError) as error:

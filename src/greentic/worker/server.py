@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import BootError
+from greentic.httpd.front import TURNS, Front, places
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
-from greentic.ingress.front import TURNS, Front, places
+from greentic.ingress.status import brief
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.remembered import memory_of
 from greentic.model.elements import Elements
@@ -156,13 +157,16 @@ def _run(
     sys.setswitchinterval(SWITCH_SECONDS)
     activation, ingress = booted.activation, booted.bench.settings.ingress
     peers = _peers(booted, activation, listen)
-    serving = Serving(activation, booted.store.clock)
+    serving = Serving(activation, booted.store.clock, shared=booted.services.conversations.values.shared)
     app = WorkerApp(
         serving, listen, gate, booted.log, booted.services, peers,
         shared_sessions=ingress.shared_sessions, prover=lambda: _prover(booted, serving), access_log=ingress.access_log,
     )  # fmt: skip
     front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
-    scraping = Scraping(app.metrics, front, sockets.metrics, lambda: booted.bench.loader.runtime.held_bytes, booted.log)
+    scraping = Scraping(
+        app.metrics, front, sockets.metrics, lambda: booted.bench.loader.runtime.held_bytes, booted.log,
+        lambda: compact(brief(app.own_status())),
+    )  # fmt: skip
     try:
         asyncio.run(_serve(booted, app, front, sockets.bound, scraping, ready, starter))
     finally:
@@ -279,14 +283,14 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
 
     tokens_file = settings.ingress.tokens_file
 
-    elements, paths = Elements(), store.paths(settings.env_id)
+    published, paths = booted.published, store.paths(settings.env_id)
+    elements = Elements() if published is None else published.elements
     trust_files = TrustFiles(
         settings.trust_anchor, memory_of(paths, settings.state_directory), settings.terms, store.clock
     )
 
     def read() -> Candidate:
         reread_tokens(app.gate, paths, tokens_file, booted.log)
-        published = booted.published
         found = read_candidate(store, settings, elements) if published is None else published.read()
         return found._replace(trust=trust_files.digest(found.env))
 

@@ -1,6 +1,6 @@
 // Rates from counts. Pure. Rules:
 // 1. Counts belong to a process and only grow. What is compared are two answers of one process; a count that fell is a new beginning.
-// 2. One address may lead to several processes. What was seen of each within the window is added up.
+// 2. A worker tells of all its processes, and an address may lead to several workers. What was seen of each within the window is added up.
 // 3. The window is half a minute: long enough to be calm, short enough to follow a ramp.
 
 export const WINDOW = 30_000;
@@ -12,14 +12,13 @@ export class Rates {
 
   // `workers` as the console tells them, at a moment in milliseconds.
   feed(workers, now) {
-    for (const worker of workers) {
-      if (!worker.answers) continue;
+    for (const process of workers.filter((w) => w.answers).flatMap((w) => [w, ...w.others])) {
       const rows = new Map();
-      for (const row of worker.revisions) rows.set(row.revision_id, row);
-      for (const row of worker.draining_revisions) if (!rows.has(row.revision_id)) rows.set(row.revision_id, row);
-      const seen = this.#processes.get(worker.process) ?? [];
+      for (const row of process.revisions) rows.set(row.revision_id, row);
+      for (const row of process.draining_revisions) if (!rows.has(row.revision_id)) rows.set(row.revision_id, row);
+      const seen = this.#processes.get(process.process) ?? [];
       seen.push({ now, rows });
-      this.#processes.set(worker.process, seen);
+      this.#processes.set(process.process, seen);
     }
     for (const [process, seen] of this.#processes) {
       while (seen.length > 2 && now - seen[0].now > WINDOW) seen.shift();

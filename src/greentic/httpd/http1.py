@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 MAX_TARGET = 8 << 10
 MAX_HEAD = 32 << 10
@@ -43,15 +44,15 @@ _FIELD = re.compile(
 _NEVER = re.compile(rb"[^\r]\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What stands in no head."""
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
+_CHUNK = rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?"
+_TRAILERS = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 _ONCE = frozenset(
     {
         b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"origin", b"expect", b"sec-fetch-site",
         b"x-message-id", b"idempotency-key",
     }
 )  # fmt: skip
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPE = rb"%([0-9A-Fa-f]{2})"
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -59,12 +60,17 @@ Headers = list[tuple[bytes, bytes]]
 class Refusal(Exception):
     """A request that is answered with an error, and the connection closed."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, extra: Headers | None = None) -> None:
         super().__init__(text)
-        self.code, self.text = code, text
+        self.code, self.text, self.extra = code, text, extra or []
 
 
-class Head(NamedTuple):
+def allow(methods: str) -> Headers:
+    """What an answer 405 carries: the methods that this place takes (RFC 9110, 15.5.6). No 405 is made without it."""
+    return [(b"allow", methods.encode())]
+
+
+class Head(msgspec.Struct, frozen=True):
     """A request line with its fields. Names are in lower case, and every name stands once."""
 
     method: str
@@ -81,7 +87,7 @@ class Head(NamedTuple):
     """What stands behind the first `?` of the target, as it was sent."""
 
 
-class Incoming(NamedTuple):
+class Incoming(msgspec.Struct, frozen=True):
     """A whole request."""
 
     head: Head
@@ -198,7 +204,7 @@ class RequestReader:
                 if len(data) > MAX_CHUNK_LINE:
                     raise Refusal(400, f"a chunk line is longer than {MAX_CHUNK_LINE} bytes")
                 return None
-            found = _CHUNK.fullmatch(data, 0, end)
+            found = re.compile(_CHUNK).fullmatch(data, 0, end)
             if found is None:
                 raise Refusal(400, "a chunk does not begin with its size")
             size = int(found.group(1), 16)
@@ -230,7 +236,7 @@ class RequestReader:
             if len(data) > MAX_HEAD:
                 raise Refusal(431, f"the trailers are larger than {MAX_HEAD} bytes")
             return None
-        if end + 4 > MAX_HEAD or _TRAILERS.fullmatch(data, 0, end + 4) is None:
+        if end + 4 > MAX_HEAD or re.compile(_TRAILERS).fullmatch(data, 0, end + 4) is None:
             raise Refusal(400, "the trailers are not those of HTTP/1.1")
         del data[: end + 4]  # nothing in them is acted on
         return b"".join(self._parts)
@@ -272,7 +278,7 @@ def _fields(lines: bytes) -> dict[bytes, bytes]:
 def _path(method: bytes, target: bytes, minor: bytes, fields: dict[bytes, bytes]) -> str:
     """The path of a target; the authority of an absolute one goes to `host` (rule 2)."""
     if method == b"CONNECT":
-        raise Refusal(405, "this server is no proxy")
+        raise Refusal(405, "this server is no proxy", allow("GET, HEAD, POST, OPTIONS"))
     host = fields.get(b"host")
     if host is None and minor == b"1":
         raise Refusal(400, "the request has no `Host`")
@@ -293,7 +299,7 @@ def _path(method: bytes, target: bytes, minor: bytes, fields: dict[bytes, bytes]
         raise Refusal(400, "the path has a backslash, which some read as a slash")
     if b"%" not in path:
         return path.decode("ascii")
-    return _ESCAPE.sub(_unescaped, path).decode("utf-8", "replace")
+    return re.sub(_ESCAPE, _unescaped, path).decode("utf-8", "replace")
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

@@ -23,8 +23,10 @@ import select
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
-from greentic.ingress.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
+from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
 
 IDLE_SECONDS = 75.0
 """For the next request; longer than the 60 s that balancers keep a connection."""
@@ -50,7 +52,7 @@ OTHER_FILES = 48
 _TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-class Places(NamedTuple):
+class Places(msgspec.Struct, frozen=True):
     """How many connections there may be."""
 
     full: int
@@ -411,7 +413,9 @@ class Connection(asyncio.Protocol):
             return
         text = refusal.text.encode()
         head = self._request is not None and self._request.head.method == "HEAD"
-        self._transport.write(answer_bytes(refusal.code, _TEXT, text, self._front.date(), close=True, head=head))
+        self._transport.write(
+            answer_bytes(refusal.code, _TEXT + refusal.extra, text, self._front.date(), close=True, head=head)
+        )
         self._linger()
 
     def _linger(self) -> None:
