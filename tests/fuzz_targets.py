@@ -262,7 +262,7 @@ def _packs() -> list[Seed]:
 def _pack(data: bytes) -> None:
     path = file_of(data, "a.gtpack")
     loaded = load_pack(LocatedPack("a", path, "sha256:00"))
-    loaded.assets.read("a")
+    loaded.assets.read("a", 1 << 20)
 
 
 @cache
@@ -750,7 +750,7 @@ class _Everywhere:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, limit: int) -> bytes | None:
         return self._data
 
 

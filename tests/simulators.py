@@ -15,7 +15,7 @@ from greentic.flow.ports import ComponentCall, ProviderCall
 from greentic.flow.state import Snapshot
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import Json, JsonObject
-from greentic.ground.errors import FetchError, FlowFailure, ServerBusy, Truncated
+from greentic.ground.errors import FetchError, FlowFailure, LimitExceeded, ServerBusy, Truncated
 from greentic.ground.going import in_place
 from greentic.k8s.names import FIELD_MANAGER
 from greentic.k8s.objects import KINDS, ApiRefused, Event, Listed, Ref, labels_of, member, metadata_of, ref_of
@@ -220,10 +220,13 @@ class SimulatedAssets:
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
         self.files = files or {}
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, limit: int) -> bytes | None:
         while path.startswith("assets/"):
             path = path.removeprefix("assets/")
-        return self.files.get(path)
+        data = self.files.get(path)
+        if data is not None and len(data) > limit:
+            raise LimitExceeded(f"`{path}` has more than {limit} bytes")
+        return data
 
 
 class SimulatedState:

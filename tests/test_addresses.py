@@ -103,9 +103,9 @@ def test_addresses_without_credentials_may_be_written(url):
 
 
 def test_small_documents_from_files_and_what_is_no_place_of_one(tmp_path):
-    path = tmp_path / "d"
+    path = tmp_path / "d é"
     path.write_bytes(b"x" * 10)
-    for reference in (str(path), f"file://{path}"):
+    for reference in (str(path), f"file://{path}", path.as_uri()):
         assert read_small(reference, 10) == b"x" * 10
         with pytest.raises(FetchError, match="larger than 9 bytes"):
             read_small(reference, 9)

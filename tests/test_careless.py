@@ -4,6 +4,7 @@ a terminal that is too narrow."""
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from conftest import ROOT, gtc
 from greentic.author.bundle_build import build_bundle
+from greentic.author.flow_run import run_flow
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
 from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
+from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
-from greentic.ground.errors import AnswersParse, InvalidArgument
+from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.field_types import unknown_keys
 from greentic.ground.yaml import parse_yaml
 from greentic.model import routes
@@ -151,6 +154,24 @@ def test_overlaps_of_many_routes_are_found_without_comparing_each_with_each(auth
     own = routes._route
     monkeypatch.setattr(routes, "_route", lambda d: own(d)._replace(prefixes=Counted(own(d).prefixes)))
     assert routes.overlaps(replace(env, bundles=many)) == [] and compared == []
+
+
+def test_a_device_is_not_replaced_by_what_is_written(tmp_path):
+    """`--out /dev/null`, as root, put a file in the place of the device, for everybody on the machine."""
+    os.mkfifo(tmp_path / "special")
+    (tmp_path / "link").symlink_to("special")
+    for name in ("special", "link"):
+        with pytest.raises(GreenticError, match="a device, fifo or socket is there"):
+            build_bundle(ROOT / "examples" / "hello-bundle", tmp_path / name)
+        with pytest.raises(OSError, match="a device, fifo or socket is there"):
+            replace_file(tmp_path / name, b"x")
+    assert (tmp_path / "special").is_fifo() and (tmp_path / "link").is_symlink() and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_an_input_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "body").write_bytes(b"\xff")
+    with pytest.raises(InvalidArgument, match="is no text in UTF-8"):
+        run_flow(tmp_path, "main", [f"@{tmp_path}/body"], lambda step: None)
 
 
 def test_a_directory_is_no_name_for_a_bundle(tmp_path):

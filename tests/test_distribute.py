@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import os
 import random
+import re
 import socket
 import threading
 import time
@@ -91,8 +92,12 @@ def test_references_that_are_refused_without_network(reference, text):
 
 
 def test_files(tmp_path):
-    (tmp_path / "b").write_bytes(BIG)
-    for reference in (f" file://{tmp_path}/b ", f"{tmp_path}/b"):
+    named = tmp_path / "bündel 1%20.gtbundle"
+    for path in (tmp_path / "b", named):
+        path.write_bytes(BIG)
+    for reference in (
+        f" file://{tmp_path}/b ", f"{tmp_path}/b", f"file://localhost{tmp_path}/b", f"file://{named}", named.as_uri(), str(named)
+    ):  # fmt: skip
         with (tmp_path / "out").open("w+b") as file:
             assert fetch_into(file, reference).size == len(BIG)
     with (tmp_path / "out").open("w+b") as file, pytest.raises(FetchError, match="is a directory"):
@@ -194,6 +199,15 @@ def test_plain_chunked_and_redirected_bodies(tmp_path):
     assert b"uthorization" not in server.requests[1]
 
 
+def test_an_address_is_asked_for_with_escapes_whoever_wrote_it(tmp_path):
+    """People write blanks and letters beyond ASCII, and servers redirect to them."""
+    server = EvilServer(head("302 Found", "Location: /ü b%20c?d=é f", "Content-Length: 0"), OK)
+    assert pulled(tmp_path, f"{server.url}/mein bündel%21?x=ä y") == b"body"
+    asked = [request.split(b" HTTP/1.1")[0] for request in server.requests]
+    assert asked[0].endswith(b"/mein%20b%C3%BCndel%21?x=%C3%A4%20y")
+    assert asked[1] == b"GET /%C3%BC%20b%20c?d=%C3%A9%20f"
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
@@ -278,6 +292,25 @@ def test_the_distributor_serves_whole_and_parts(distributor, tmp_path):
     code, headers, body = ask(distributor, "/b.gtbundle", "HEAD")
     assert (code, body, headers["content-length"]) == (200, b"", str(len(BIG)))
     assert pulled(tmp_path, f"http://127.0.0.1:{distributor}/b.gtbundle") == BIG
+
+
+def test_the_distributor_shows_what_it_serves_whatever_lies_beside_it(distributor, tmp_path):
+    """A link to nowhere or a name that is no text used to end the page without an answer, and a fifo to wait for a writer."""
+    root = tmp_path / "dist"
+    (root / "nowhere").symlink_to("absent")
+    (root / "itself").symlink_to("itself")
+    os.mkfifo(root / "fifo")
+    (root / "sub" / "a b%20.txt").write_text("1")
+    Path(os.fsdecode(os.fsencode(root) + b"/sub/\xff.txt")).write_text("2")
+    code, _, page = ask(distributor, "/")
+    assert code == 200 and b"b.gtbundle" in page
+    assert not any(name in page for name in (b"nowhere", b"itself", b"fifo", b"link"))
+    assert ask(distributor, "/fifo")[0] == 403
+    for path in ("/sub", "/sub/"):  # what is linked to does not depend on a slash at the end
+        code, _, page = ask(distributor, path)
+        found = re.findall(rb'href="([^"]*)"', page)
+        assert code == 200 and found == [b"/sub/a%20b%2520.txt", b"/sub/%FF.txt"]
+    assert [ask(distributor, place.decode())[2] for place in found] == [b"1", b"2"]
 
 
 def test_the_distributor_shows_a_page_and_hides_the_rest(distributor):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import make_pack
 from greentic.expressions import handlebars
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
+from greentic.flow import engine, node_names
+from greentic.flow.bounds import MAX_SIZE
+from greentic.flow.cards import card_invocation
 from greentic.flow.engine import Exhausted
 from greentic.flow.lint import Known, lint_flow
-from greentic.flow.node_names import NodeNames
-from greentic.flow.state import RunState
-from greentic.ground.errors import FlowFailure
-from simulators import FakeClock
+from greentic.flow.node_names import NodeNames, node_view
+from greentic.flow.state import NodeOutput, RunState
+from greentic.ground.errors import FlowFailure, LimitExceeded, MalformedArtifact
+from greentic.pack.assets import PackAssets
+from simulators import FakeClock, SimulatedAssets
 from test_flow import World, flow, node, rendered, to
 
 
@@ -89,3 +94,55 @@ def test_a_single_call_of_a_helper_is_no_path_and_what_prints_nothing_is_told():
     texts = ["{{len entry.l}}", "{{> p}}", "{{text}}", "{{entry.text}}", "{{! c }}"]
     found = lint_flow(flow(node("a", "emit.response", texts)), Known(lambda *a: True, frozenset()))
     assert [text.split("`")[1] for text in found] == ["{{len entry.l}}", "{{> p}}", "{{text}}"]
+
+
+def test_a_card_is_bounded_together_with_its_translations():
+    """65 documents of 6 MiB, which a pack of two megabytes can hold, took 2 GiB for each turn."""
+    names = [f"l{number}" for number in range(4)]
+    spec = {"card_source": "asset", "card_spec": {"asset_path": "cards/a.json"}}
+    text = '{"k": "' + "v" * (MAX_SIZE // 4) + '"}'
+    files = {"cards/a.json": b"{}", "i18n/_manifest.json": str(names).replace("'", '"').encode()}
+    files |= {f"i18n/{name}.json": text.encode() for name in names}
+    with pytest.raises(FlowFailure, match="a card and its translations are larger than 4194304 bytes together"):
+        card_invocation(spec, None, SimulatedAssets(files))
+    del files["i18n/l3.json"]
+    found = card_invocation(spec, None, SimulatedAssets(files))
+    assert found is not None and sorted(found["card_spec"]["i18n_inline"]) == names[:3]
+
+
+def test_an_asset_is_not_read_beyond_its_limit_and_two_assets_stand_in_no_way(tmp_path):
+    pack = tmp_path / "p.gtpack"
+    pack.write_bytes(make_pack("p", {}, assets={"assets/a.json": b"x" * 100, "assets/b": b"1", "assets/b/c": b"2"}))
+    assets = PackAssets(pack)
+    for limit in (99, 100, 99):  # read anew, and from what is kept
+        if limit == 100:
+            assert assets.read("assets/a.json", limit) == b"x" * 100
+            continue
+        with pytest.raises(LimitExceeded, match="has 100 bytes, more than 99"):
+            assets.read("a.json", limit)
+    assert assets.read("none", 1) is None
+    with pytest.raises(MalformedArtifact, match="stands where another one needs a directory"):
+        assets.extract(tmp_path / "out")
+
+
+def test_an_output_is_made_ready_for_templates_once_however_many_nodes_ask(monkeypatch):
+    """Each node that named another one had all of them made anew: two thousand nodes took four seconds."""
+    made: list[NodeOutput] = []
+
+    def counted(output: NodeOutput) -> object:
+        made.append(output)
+        return node_view(output)
+
+    monkeypatch.setattr(engine, "node_view", counted)
+    monkeypatch.setattr(node_names, "node_view", counted)
+    asking = [
+        node(f"n{i}", "emit.response", {"t": "{{node.n0.t}}", "all": "{{node}}"}, to(f"n{i + 1}")) for i in range(5)
+    ]
+    wait = node("n5", "session.wait", "w", to("n6"))
+    world = World(flow(*asking, wait, node("n6", "emit.response", {"t": "{{node.n4.t}}", "data": "{{node.n6}}"})))
+    parked = world.start({})
+    assert len(made) == 6
+    said = parked.output
+    assert [sorted(item["all"]) for item in said] == [[f"n{k}" for k in range(i)] for i in range(5)]
+    done = world.resume(parked, {})
+    assert len(made) == 6 + 6 + 1 and done.output == [{"t": "", "data": ""}]

@@ -575,6 +575,19 @@ def test_what_no_environment_would_stage_is_neither_built_nor_verified(tmp_path)
     assert "same pack id" in str(inspect_bundle(out)["refused"])
 
 
+def test_two_packs_of_one_manifest_id_are_verified_as_they_would_load(tmp_path):
+    source = tmp_path / "s"
+    for name in ("packs/p", "packs/q"):
+        (source / name).mkdir(parents=True)
+        (source / name / "pack.yaml").write_text(PACK_SOURCE)
+    (source / "bundle.yaml").write_text("bundle_id: b\n")
+    built = build_bundle(source, tmp_path / "o")
+    clash = "packs `p` and `q` have the same manifest id `p`"
+    assert any(clash in str(warning) for warning in inspect_bundle(built.path)["warnings"])
+    with pytest.raises(InvalidArgument, match=clash):
+        verify_bundle(built.path, None)
+
+
 def test_two_sources_of_one_pack_and_a_pack_that_does_not_load_are_told(tmp_path):
     source = tmp_path / "s"
     (source / "packs" / "p").mkdir(parents=True)

@@ -518,6 +518,10 @@ def test_secrets_are_declared_found_or_told_apart(tmp_path):
     )
     (tmp_path / "gone").mkdir()
     assert raw("get", SECRETS, ["gone"], host, granted) == ("err", "internal")
+    (tmp_path / "api_token").write_bytes(b"s" * (1 << 20))
+    assert raw("get", SECRETS, ["api_token"], host, granted) == ("ok", b"s" * (1 << 20))
+    (tmp_path / "api_token").write_bytes(b"s" * ((1 << 20) + 1))  # a part of it would pass for the whole
+    assert raw("get", SECRETS, ["api_token"], host, granted) == ("err", "internal")
 
 
 def test_a_secret_error_crosses_the_border():

@@ -153,6 +153,8 @@ def _body(text: str) -> object:
             text = Path(text[1:]).read_text(encoding="utf-8")
         except OSError as error:
             raise NotFound(f"`{text[1:]}` cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InvalidArgument(f"`{text[1:]}` is no text in UTF-8") from None
     try:
         return parse(text)
     except ValueError as error:

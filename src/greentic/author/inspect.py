@@ -16,7 +16,7 @@ from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.materialize.placed import file_digest
 from greentic.model.revision_files import make_lock, pack_config
 from greentic.pack.archive import PackArchive
-from greentic.pack.load import LoadedPack, headers, load_pack
+from greentic.pack.load import LoadedPack, check_together, headers, load_pack
 from greentic.pack.located import LocatedPack
 from greentic.trust.gate import VerifiedBundle, pin
 
@@ -42,6 +42,7 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
     packs: list[Json] = []
     warnings: list[str] = []
     loaded: list[LoadedPack] = []
+    seen: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
         for number, pack_path in enumerate(found):
             entry = contents.find(pack_path)
@@ -54,6 +55,7 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
             if row["loads"]:
                 try:
                     pack = load_pack(LocatedPack(place.stem, place, file_digest(place)))
+                    check_together(pack, seen)
                     loaded.append(looked_into((pack,))[0])
                 except GreenticError as error:
                     row = {"loads": False, "error": error.message}

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class SecretFiles:
             self._dev = [environment_directory / path for path in _DEV_PATHS]
 
     def get(self, caller: Caller, key: str) -> bytes | None:
-        """The value, or nothing. Raises `OSError` for a file that is there and cannot be read."""
+        """The value, or nothing. Raises `OSError` for a file that is there and cannot be read, or is too large."""
         if self._directory is not None:
             value = _read(self._directory / key)
             if value is not None:
@@ -54,9 +55,12 @@ class SecretFiles:
 def _read(path: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
-            return file.read(SECRET_BYTES)
+            data = file.read(SECRET_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if len(data) > SECRET_BYTES:  # a part of a secret, or of the secrets, would pass for the whole
+        raise OSError(errno.EFBIG, f"larger than {SECRET_BYTES} bytes", str(path))
+    return data
 
 
 def _find(data: bytes, caller: Caller, key: str) -> bytes | None:

@@ -20,6 +20,7 @@ from greentic.ground import variables
 from greentic.ground.disk import place, replace_file, sync_file
 from greentic.ground.errors import InvalidArgument
 from greentic.net.addresses import check_authored
+from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
 from greentic.registry.manifests import BUNDLE_LAYER, MANIFEST, put_manifest
@@ -69,7 +70,7 @@ def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Publishe
             f"`{target}` is no place to publish to",
             hint="a directory, file:///directory, or oci://registry/repository:tag",
         )
-    return _to_directory(bundle, Path(target.removeprefix("file://")))
+    return _to_directory(bundle, Path(file_path(target)))
 
 
 def _to_directory(bundle: Bundle, directory: Path) -> Published:

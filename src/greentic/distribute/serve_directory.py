@@ -79,9 +79,13 @@ class DirectoryHandler(BaseHTTPRequestHandler):
         else:
             self._file(path, body=body)
 
-    def _locate(self) -> Path | None:
-        """The file or directory that a request names, if it is below the root and no dot name."""
-        parts = [p for p in unquote(urlsplit(self.path).path).split("/") if p]
+    def _parts(self) -> list[str]:
+        """The names that a request's path is made of; a name need not be UTF-8."""
+        return [p for p in unquote(urlsplit(self.path).path, errors="surrogateescape").split("/") if p]
+
+    def _locate(self, *more: str) -> Path | None:
+        """The file or directory that a request names, or one in it, if it is below the root and no dot name."""
+        parts = [*self._parts(), *more]
         if any(p.startswith(".") or "\0" in p or "\\" in p for p in parts):
             return None
         try:
@@ -92,7 +96,9 @@ class DirectoryHandler(BaseHTTPRequestHandler):
 
     def _file(self, path: Path, *, body: bool) -> None:
         try:
-            file = path.open("rb")
+            file = os.fdopen(
+                os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+            )  # a fifo would wait for a writer
         except OSError:
             self._text(HTTPStatus.FORBIDDEN, "the file cannot be read", body=body)
             return
@@ -147,16 +153,24 @@ class DirectoryHandler(BaseHTTPRequestHandler):
 
     def _listing(self, directory: Path, *, body: bool) -> None:
         rows = []
-        for entry in sorted(directory.iterdir(), key=lambda p: p.name):
-            if entry.name.startswith("."):
-                continue
-            name = entry.name + ("/" if entry.is_dir() else "")
-            size = "" if entry.is_dir() else f"{entry.stat().st_size:,}"
-            rows.append(f'<tr><td><a href="{quote(name)}">{html.escape(name)}</a></td><td class="n">{size}</td></tr>')
+        base = "".join(f"/{quote(os.fsencode(part), safe='')}" for part in self._parts())
+        try:
+            names = sorted(entry.name for entry in directory.iterdir())
+        except OSError:
+            self._text(HTTPStatus.FORBIDDEN, "the directory cannot be read", body=body)
+            return
+        for name in names:
+            found = self._locate(name)
+            if found is None or not (found.is_dir() or found.is_file()):
+                continue  # what would not be served: links to nowhere or elsewhere, what is no file
+            slash = "/" if found.is_dir() else ""
+            size = "" if slash else f"{found.stat().st_size:,}"
+            place = f"{base}/{quote(os.fsencode(name), safe='')}{slash}"
+            rows.append(f'<tr><td><a href="{place}">{html.escape(name)}{slash}</a></td><td class="n">{size}</td></tr>')
         page = _PAGE.format(
             path=html.escape(urlsplit(self.path).path), rows="\n".join(rows) or "<tr><td>nothing here yet</td></tr>"
         )
-        data = page.encode()
+        data = page.encode(errors="replace")
         self._head(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", str(len(data)))])
         if body:
             self.wfile.write(data)

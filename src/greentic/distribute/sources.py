@@ -1,7 +1,7 @@
 """Which source opens a reference.
 
-A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried. Only what opens
-it is imported: a client of registries is a good part of what a boot would load.
+A reference is `file://<path>` (as it stands, or with the escapes of URLs), a bare path that exists, `http(s)://…`, or a scheme of a
+registry; nothing else is tried. Only what opens it is imported: a client of registries is a good part of what a boot would load.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
+from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
@@ -35,7 +36,7 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
 
         return OciSource(terms, mirror=mirror), text
     if text.startswith("file://"):
-        path = text.removeprefix("file://")
+        path = file_path(text)
         if _exists(path):
             return FileSource(), path
         raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")

@@ -5,18 +5,20 @@ Rules:
 2. An input of an adaptive-card component that is none yet becomes one where the message says which card comes next.
 3. The default card of the configuration makes one of what is still none.
 4. A card that is an asset is read here and put in place, with its translations, since components cannot read the pack. One
-   that is missing or no JSON stays as it is: the component says what is wrong with it.
+   that is missing or no JSON stays as it is: the component says what is wrong with it. What is put in place is bounded as any
+   value that a flow makes, a card and its translations together.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
+from greentic.flow.bounds import MAX_SIZE
 from greentic.flow.node_names import metadata_of
 from greentic.flow.ports import Assets
 from greentic.flow.state import Map
 from greentic.ground.documents import parse
-from greentic.ground.errors import FlowFailure
+from greentic.ground.errors import FlowFailure, LimitExceeded
 from greentic.ground.value_range import in_range
 
 CARD_COMPONENT = "adaptive-card"
@@ -87,36 +89,50 @@ def _inlined(value: Map, assets: Assets) -> Map:
     if not isinstance(source, str) or source.lower() != "asset" or not isinstance(spec, dict):
         return value
     path = spec.get("asset_path")
-    data = assets.read(path) if isinstance(path, str) else None
-    card = None if data is None else _json(data)
+    reading = _Reading(assets)
+    card = reading.json(path) if isinstance(path, str) else None
     if card is None:
         return value
     spec = {key: item for key, item in spec.items() if key != "asset_path"} | {"inline_json": card}
-    translations = _translations(spec, assets)
+    translations = _translations(spec, reading)
     if translations:
         spec["i18n_inline"] = translations
     return {**value, "card_source": "inline", "card_spec": spec}
 
 
-def _translations(spec: Map, assets: Assets) -> Map:
+class _Reading:
+    """The JSON documents of one card, which have a size together."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._assets, self._left = assets, MAX_SIZE
+
+    def json(self, path: str) -> object:
+        """A document, or nothing for one that is missing or no JSON. Raises `FlowFailure` for one too many bytes."""
+        try:
+            data = self._assets.read(path, self._left)
+        except LimitExceeded:
+            raise FlowFailure(
+                f"a card and its translations are larger than {MAX_SIZE} bytes together, with `{path[:200]}`"
+            ) from None
+        if data is None:
+            return None
+        self._left -= len(data)
+        try:
+            return in_range(parse(data.removeprefix(b"\xef\xbb\xbf")))
+        except (ValueError, FlowFailure):
+            return None
+
+
+def _translations(spec: Map, reading: _Reading) -> Map:
     told = spec.get("i18n_bundle_path")
     base = (told if isinstance(told, str) and told else "assets/i18n").rstrip("/")
-    manifest = assets.read(f"{base}/_manifest.json")
-    listed = None if manifest is None else _json(manifest)
+    listed = reading.json(f"{base}/_manifest.json")
     if isinstance(listed, dict):
         listed = listed.get("locales")
     locales = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     found: Map = {}
     for locale in dict.fromkeys([*locales[:_MAX_LOCALES], "en"]):
-        data = assets.read(f"{base}/{locale}.json")
-        entries = None if data is None else _json(data)
+        entries = reading.json(f"{base}/{locale}.json")
         if isinstance(entries, dict):
             found[locale] = entries
     return found
-
-
-def _json(data: bytes) -> object:
-    try:
-        return in_range(parse(data.removeprefix(b"\xef\xbb\xbf")))
-    except (ValueError, FlowFailure):
-        return None

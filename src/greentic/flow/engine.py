@@ -25,7 +25,7 @@ from greentic.expressions.paths import MISSING
 from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import MAX_KEPT, Kept, bounded
 from greentic.flow.builtins import Wait, call_builtin
-from greentic.flow.node_names import NodeNames, submitted, without_action
+from greentic.flow.node_names import NodeNames, node_view, submitted, without_action
 from greentic.flow.nodes import FlowPlan, NodePlan
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
@@ -168,7 +168,7 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         # What is said stays, each time it is said; another output takes the place of the one before.
         kept = ("said", str(len(state.egress))) if node.kind == "emit" else ("node", node_id)
         _keep(run, budget, kept, output.payload)
-        state.nodes[node_id] = output
+        state.nodes[node_id], state.views[node_id] = output, node_view(output)
         state.last_output = output.payload
         if node.assigned is not None:
             _keep(run, budget, ("variable", str(node.assigned[0])), state.vars.get(str(node.assigned[0])))

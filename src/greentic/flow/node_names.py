@@ -49,7 +49,9 @@ class NodeNames:
         if name in ("entry", "in"):
             return entry_view(state.entry)
         if name == "node":
-            return {node: node_view(output) for node, output in state.nodes.items()}
+            if len(state.views) != len(state.nodes):  # of a run that was resumed
+                state.views = {node: node_view(output) for node, output in state.nodes.items()}
+            return dict(state.views)  # what is asked for later is not put into what was given out
         if name == "vars":
             return state.vars
         if name == "now":

@@ -67,8 +67,8 @@ class Components(Protocol):
 class Assets(Protocol):
     """The assets of the pack whose flow runs."""
 
-    def read(self, path: str) -> bytes | None:
-        """The content of an asset, whatever number of `assets/` stands before its path."""
+    def read(self, path: str, limit: int) -> bytes | None:
+        """The content of an asset, whatever number of `assets/` stands before its path. Raises `LimitExceeded` for more bytes."""
         ...
 
 

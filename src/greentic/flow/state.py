@@ -33,6 +33,8 @@ class RunState(msgspec.Struct):
 
     entry: object
     nodes: dict[str, NodeOutput] = {}
+    views: Map = {}
+    """The nodes as templates see them, made once for each output (`node_names`). Not kept."""
     egress: list[object] = []
     last_output: object = MISSING
     redirect_count: int = 0

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -167,6 +168,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
             if durable:
                 file.flush()
                 sync_file(fd)
+        _refuse_special(path)
         temporary.replace(path)
         if durable:
             sync_directory(path.parent)
@@ -174,8 +176,19 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
         temporary.unlink(missing_ok=True)
 
 
+def _refuse_special(path: Path) -> None:
+    """Raise `OSError` for a device, fifo or socket: `--out /dev/null` would put a file in its place, for everybody."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EEXIST, "a device, fifo or socket is there, which a file does not replace", str(path))
+
+
 def place(source: Path, target: Path) -> None:
-    """Rename a finished file or directory to its place, durably. Raises `OSError`."""
+    """Rename a finished file or directory to its place, durably. Raises `OSError`, for a device, fifo or socket too."""
+    _refuse_special(target)
     source.rename(target)
     sync_directory(target.parent)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import unquote
 
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
@@ -19,7 +21,7 @@ def read_small(
     if not reference.startswith(("http://", "https://")):
         if "://" in reference and not reference.startswith("file://"):
             raise FetchError(f"`{shown(reference)}` is no address of a document; expected https://, http:// or file://")
-        return _file(Path(reference.removeprefix("file://")), limit)
+        return _file(Path(file_path(reference)), limit)
     from greentic.net.request import check_status, read_body, send  # HTTP is loaded by who asks
 
     def asked(begun: Terms) -> bytes | None:
@@ -31,6 +33,14 @@ def read_small(
         return read_body(answer, f"`{shown(reference)}`", limit)
 
     return patiently(asked, terms or terms_of(variables.environment()))
+
+
+def file_path(reference: str) -> str:
+    """The path of a `file://` address or of a path: as it stands if there is something, else with the escapes of URLs undone."""
+    text = reference.removeprefix("file://")
+    if text != reference and text.startswith("localhost/"):
+        text = text.removeprefix("localhost")
+    return text if text == reference or os.path.lexists(text) else unquote(text)
 
 
 def _file(path: Path, limit: int) -> bytes | None:

@@ -8,8 +8,10 @@ Rules:
 3. Credentials go to the origin that they are for and to no other: a redirect elsewhere loses them, and what is asked after it comes
    from there, not from the address that was written.
 4. No content coding is asked for and none is undone: what comes is the file, whatever a label says of it. The digest decides.
-5. An answer is looked at as a whole: what stands twice must say the same, and lengths are compared with what came.
-6. This asks once; `net/terms.patiently` asks again.
+5. What a request may not hold as it is (blanks, letters beyond ASCII) is escaped in paths and queries, written or redirected to, as
+   browsers and curl do.
+6. An answer is looked at as a whole: what stands twice must say the same, and lengths are compared with what came.
+7. This asks once; `net/terms.patiently` asks again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import http.client
 import socket
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import msgspec
 
@@ -39,6 +41,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (408, 425, 429)
 _MAY_HAVE_ENDED = (400, 401, 403)
 _PIECE = 1 << 18
+_PLAIN = "".join(map(chr, range(0x21, 0x7F)))
+"""What a request target may hold, escapes included."""
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -66,7 +70,7 @@ class Answer(NamedTuple):
         self.connection.close()
 
     def one(self, name: str) -> str:
-        """The value of a field that may stand once; empty if it is missing or stands with two values (rule 5)."""
+        """The value of a field that may stand once; empty if it is missing or stands with two values (rule 6)."""
         found = {value.strip() for value in self.headers.get_all(name, [])}
         return found.pop() if len(found) == 1 else ""
 
@@ -102,7 +106,9 @@ def send(
         if not location:
             raise FetchError(f"{told}: http status: {answer.status} that does not say where to")
         try:
-            following = urljoin(url, location)
+            following = urljoin(
+                url, _escaped(location.encode("latin-1"))
+            )  # the bytes that came, as `http.client` reads them
         except ValueError:
             raise FetchError(f"{told}: redirect to an address that cannot be read") from None
         if not following.startswith(("http://", "https://")):
@@ -177,6 +183,10 @@ def _origin(parts: SplitResult) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def _escaped(raw: bytes) -> str:
+    return quote(raw, safe=_PLAIN)
+
+
 def _parts(url: str, told: str) -> SplitResult:
     """An address in its parts. Raises `FetchError` for one that nobody may be asked by."""
     try:
@@ -206,7 +216,7 @@ def _once(
     proxy = proxy_for(terms.proxies, scheme, host, port)
     opened = http.client.HTTPConnection(host, port)
     opened.default_port = 443 if scheme == "https" else 80  # a Host field names no default port
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    target = _escaped(((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode(errors="replace"))
     try:
         opened.sock, found = _connected(scheme, host, port, proxy, terms, outermost)
         if proxy is not None and scheme == "http":
@@ -302,7 +312,7 @@ def _pieces(body: bytes | Upload | None) -> Iterator[bytes]:
 
 
 def _check_lengths(response: http.client.HTTPResponse) -> None:
-    """Raise `HTTPException` for an answer whose length can be read in two ways (rule 5)."""
+    """Raise `HTTPException` for an answer whose length can be read in two ways (rule 6)."""
     codings = [c.strip().lower() for v in response.msg.get_all("Transfer-Encoding", []) for c in v.split(",")]
     lengths = {v.strip() for text in response.msg.get_all("Content-Length", []) for v in text.split(",")}
     if codings and codings != ["chunked"]:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from greentic.ground.errors import GreenticError
+from greentic.ground.errors import GreenticError, LimitExceeded, MalformedArtifact
 from greentic.pack.archive import PackArchive
 
 MAX_CACHED = 128
@@ -22,16 +22,19 @@ class PackAssets:
         self._archive: PackArchive | None = None
         self._cached: OrderedDict[str, bytes | None] = OrderedDict()
 
-    def read(self, path: str) -> bytes | None:
-        """The content, or nothing for what is not there or cannot be read."""
+    def read(self, path: str, limit: int) -> bytes | None:
+        """The content, or nothing for what is not there or cannot be read. Raises `LimitExceeded` for more than `limit` bytes."""
         rest = path.lstrip("/")
         while rest.startswith("assets/"):
             rest = rest.removeprefix("assets/")
         with self._lock:
             if rest in self._cached:
                 self._cached.move_to_end(rest)
-                return self._cached[rest]
-            data = self._find(rest)
+                data = self._cached[rest]
+                if data is not None and len(data) > limit:
+                    raise LimitExceeded(f"the asset `{rest}` has {len(data)} bytes, more than {limit}")
+                return data
+            data = self._find(rest, limit)
             if data is None or len(data) <= MAX_CACHED_BYTES:
                 self._cached[rest] = data
                 if len(self._cached) > MAX_CACHED:
@@ -44,19 +47,25 @@ class PackAssets:
             return [name for name in self._open().entries if name.startswith("assets/")]
 
     def extract(self, directory: Path) -> None:
-        """Write every asset below a directory, which becomes `/assets` of a component."""
+        """Write every asset below a directory, which becomes `/assets` of a component. Raises `MalformedArtifact`."""
         for name in self.names():
             target = directory / name.removeprefix("assets/")
-            target.parent.mkdir(parents=True, exist_ok=True)
             with self._lock:
-                target.write_bytes(self._open().read(name))
+                data = self._open().read(name)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise MalformedArtifact(f"the asset `{name}` stands where another one needs a directory") from None
 
-    def _find(self, rest: str) -> bytes | None:
+    def _find(self, rest: str, limit: int) -> bytes | None:
         try:
             archive = self._open()
             for name in (f"assets/{rest}", f"assets/assets/{rest}", rest):
                 if name in archive.entries:
-                    return archive.read(name)
+                    return archive.read(name, limit=limit)
+        except LimitExceeded:
+            raise
         except (OSError, GreenticError):
             return None
         return None

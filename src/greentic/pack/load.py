@@ -68,17 +68,19 @@ def load_packs(located: list[LocatedPack], policy: SignaturePolicy = SignaturePo
     packs: list[LoadedPack] = []
     seen: dict[str, str] = {}
     for place in located:
-        pack = load_pack(place, policy)
-        if pack.manifest_id in seen:
-            raise Conflict(
-                f"packs `{seen[pack.manifest_id]}` and `{pack.pack_id}` have the same manifest id `{pack.manifest_id}`"
-            )
-        seen[pack.manifest_id] = pack.pack_id
-        packs.append(pack)
+        packs.append(load_pack(place, policy))
+        check_together(packs[-1], seen)
     if packs:
         told = unanswerable(headers(packs), packs[0].manifest_id)
         packs[0] = packs[0]._replace(warnings=(*packs[0].warnings, *told))
     return packs
+
+
+def check_together(pack: LoadedPack, seen: dict[str, str]) -> None:
+    """Raise `Conflict` for a pack that cannot be in one revision with those before it (rule 2), which `seen` remembers."""
+    before = seen.setdefault(pack.manifest_id, pack.pack_id)
+    if before != pack.pack_id:
+        raise Conflict(f"packs `{before}` and `{pack.pack_id}` have the same manifest id `{pack.manifest_id}`")
 
 
 def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:

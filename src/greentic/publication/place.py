@@ -16,6 +16,7 @@ from typing import Protocol
 from greentic.ground import variables
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.addresses import check_authored, shown
+from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.publication.artifact import (
     EMPTY,
@@ -81,7 +82,7 @@ def place_of(reference: str, terms: Terms | None = None, *, push: bool = False) 
 
     if not text:
         raise InvalidArgument("the place of the published environment is empty")
-    return Layout(Path(text.removeprefix("file://")))
+    return Layout(Path(file_path(text)))
 
 
 def is_directory(reference: str) -> bool:
