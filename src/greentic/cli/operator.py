@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
+from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.terminal.output import inert
 
@@ -22,7 +23,8 @@ def main() -> None:
     """Entry point of the program: exit code 0 for a clean stop, 1 for any error."""
     try:
         _run(sys.argv[1:])
-    except GreenticError as error:
+    except (GreenticError, OSError, MemoryError) as found:
+        error = found if isinstance(found, GreenticError) else of_the_machine(found)
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
         print(inert(f"Error: {error}{hint}"), file=sys.stderr)
         raise SystemExit(1) from None
