@@ -18,6 +18,7 @@ from greentic.activate.activation import Activation
 from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import ActiveRevision
 from greentic.author import bundle_revoke
+from greentic.ground import optional
 from greentic.ground.clock import SystemClock
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
@@ -312,6 +313,54 @@ def test_threat_rollback_an_older_generation_leaves_the_newer_one_serving(author
     assert living.later() and living.routes == ["/one", "/three", "/two"] and living.told[-1]["error"] is None
 
 
+def test_a_document_that_is_again_the_served_one_leaves_nothing_wrong(living, author):
+    path = document(author)
+    good = path.read_bytes()
+    path.write_bytes(good[:100])
+    assert not living.follower.look() and living.told[-1]["error"] is not None
+    path.write_bytes(good)
+    assert not living.follower.look()  # at once, not when the refused one would have been tried again
+    told = living.told[-1]
+    assert told["error"] is None and told["since"] is None and told["next_try"] is None
+    assert told["desired"] == told["serving"] and not living.later() and not living.swapped
+
+
+def test_a_deployment_that_may_come_by_itself_is_still_tried_after_a_document_that_was_taken_back(
+    living, author, hello, tmp_path
+):
+    source = tmp_path / "later.gtbundle"
+    shutil.copy(hello, source)
+    _, revision = author.deployed(hello, uri=source.as_uri(), bundle_id="two", prefixes=("/two",))
+    source.unlink()
+    shutil.rmtree(author.context.store.paths("local").revisions / revision)
+    shutil.rmtree(living.worker.bench.settings.cache_directory, ignore_errors=True)
+    assert living.follower.look() and living.serving.activation.unavailable
+    path = document(author)
+    good = path.read_bytes()
+    path.write_bytes(b"")
+    living.follower.look()
+    path.write_bytes(good)
+    living.follower.look()
+    assert living.told[-1]["error"] is None and living.told[-1]["next_try"] is not None
+    shutil.copy(hello, source)
+    assert living.later() and not living.serving.activation.unavailable
+
+
+def test_whatever_goes_wrong_behind_a_change_ends_no_following(living, author, hello):
+    def broken(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    steps = living.follower._steps
+    living.follower._steps = steps._replace(swap=broken, tidy=broken)
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert not living.follower.look()
+    living.follower._tidied()
+    assert os.strerror(errno.ENOSPC) in str(living.told[-1]["error"])
+    living.follower._steps = steps
+    living.follower._tidied()
+    assert not living.follower._untidy and living.later() and living.routes == ["/one", "/two"]
+
+
 def test_an_editor_who_writes_while_another_change_is_provisioned_is_not_missed(living, author, hello, monkeypatch):
     steps = living.follower._steps
 
@@ -509,6 +558,17 @@ def test_a_watch_tells_of_a_rename_a_link_that_is_swapped_and_a_call(tmp_path):
     watch.close()
 
 
+def test_who_wakes_a_closed_watch_writes_into_nobodys_file(tmp_path):
+    watch = DirectoryWatch([tmp_path], frozenset())
+    number = watch._writing
+    watch.close()
+    with (tmp_path / "of somebody else").open("wb") as file:
+        os.dup2(file.fileno(), number)
+        watch.wake()
+        os.close(number)
+    assert (tmp_path / "of somebody else").read_bytes() == b""
+
+
 def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
     watch = DirectoryWatch([tmp_path / "absent"], frozenset())
     assert not watch.wait(0)
@@ -536,6 +596,27 @@ def test_processes_flip_together(tmp_path):
     other.rename(tmp_path / "prepared" / "4194304")  # no such process can be
     one.agree("newest")
     assert clock.monotonic() - began < 1
+
+
+def test_processes_that_cannot_tell_each_other_swap_all_the_same(tmp_path):
+    (tmp_path / "prepared").write_text("in the way")
+    optional.forget()
+    together = SharedDirectory(tmp_path, FakeClock(), "old")
+    together.agree("new")
+    assert ["swapping together" in text for text in optional.lacking()] == [True]
+    optional.forget()
+
+
+def test_what_changed_while_a_worker_booted_is_seen_when_it_serves(living, author, hello, tmp_path):
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))  # before anything watches
+    done = threading.Event()
+    living.follower._watch = DirectoryWatch([tmp_path / "where nothing happens"], frozenset())
+    living.follower._every = 3600.0
+    living.follower._steps = living.follower._steps._replace(swap=lambda new: done.set())
+    living.follower.start()
+    assert done.wait(10)  # the next look would be in a quarter of a minute
+    living.follower.stop()
+    living.follower._thread.join(30)
 
 
 def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):

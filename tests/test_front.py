@@ -329,6 +329,8 @@ OURS = TrustedPeers(("10.0.0.5", "bot.example"), trust_loopback=True)
         ("127.0.0.1", {b"host": b"localhost.evil.example"}, False), ("127.0.0.1", {b"host": b"localhost:evil"}, False),
         ("127.0.0.1", {b"host": b"localhost", b"origin": b"https://evil.example"}, False), ("127.0.0.1", {b"host": b"localhost", b"origin": b"null"}, False),
         ("127.0.0.1", {b"host": b"localhost", b"origin": b"http://localhost@evil.example"}, False), ("127.0.0.1", {b"host": b"localhost", b"sec-fetch-site": b"cross-site"}, False),
+        ("127.0.0.1", {b"host": b"localhost", b"origin": b"http://[::1]:3000"}, True), ("127.0.0.1", {b"host": b"localhost", b"origin": b"http://[::1].evil.example"}, False),
+        ("127.0.0.1", {b"host": b"localhost", b"origin": b"http://[::1]:80.evil.example"}, False),
         ("127.0.0.1", {b"host": b"localhost", b"forwarded": b"for=1.2.3.4"}, False), ("127.0.0.1", {b"host": b"localhost", b"x-forwarded-for": b"127.0.0.1"}, False),
         ("127.0.0.1", {b"host": b"localhost", b"cf-ray": b"1"}, False), ("", {b"host": b"localhost"}, False),
     ],

@@ -10,6 +10,7 @@ import contextlib
 import io
 import socket
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greentic.httpd.front import AT_ONCE, FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
+from greentic.ground import slices
+from greentic.httpd.front import FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
 from greentic.httpd.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.telemetry.log import OperatorLog
@@ -270,13 +272,18 @@ def test_a_large_request_behind_a_slow_one_is_read_on():
     run(scenario)
 
 
-def test_who_sends_many_at_once_waits_for_the_others():
+def test_threat_slow_peer_who_sends_many_at_once_waits_for_the_others(monkeypatch):
+    """Two hundred of them once kept a probe waiting for 40 s: each had so many answered in each turn of the loop."""
+    clock = FakeClock()
+    monkeypatch.setattr(slices, "CLOCK", clock)
+
     async def scenario() -> None:
         async with site() as made:
             order: list[str] = []
 
             def handle(incoming: Incoming, peer: str) -> Answer:
                 order.append(incoming.head.path)
+                clock.sleep(slices.SLICE_SECONDS)  # an answer that takes its time
                 return Answer(200, b"-", [])
 
             made.front.handler = handle
@@ -286,12 +293,47 @@ def test_who_sends_many_at_once_waits_for_the_others():
             first.write(GET * 1000)
             second.write(GET.replace(b"/x", b"/y"))
             await other.readuntil(b"\r\n\r\n-")
-            assert order.index("/y") <= 8 * AT_ONCE
+            assert order.index("/y") <= 8
             for _ in range(1000):
                 await flood.readuntil(b"\r\n\r\n-")
             assert order.count("/x") == 1000
             first.close()
             second.close()
+
+    run(scenario)
+
+
+def test_those_with_more_to_do_have_a_slice_of_each_turn_together(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(slices, "CLOCK", clock)
+
+    async def scenario() -> None:
+        made, done = slices.Slices(), [0] * 50
+
+        def bit(number: int) -> None:
+            done[number] += 1
+            clock.sleep(slices.SLICE_SECONDS / 4)
+            made.later(partial(bit, number))
+
+        for number in range(len(done)):
+            made.later(partial(bit, number))
+        for turn in range(1, 11):
+            await asyncio.sleep(0)
+            assert turn * 4 <= sum(done) <= (turn + 1) * 4
+        assert max(done) == 1  # one after the other: nobody again before all others
+
+    run(scenario)
+
+
+def test_who_fails_in_its_turn_takes_nobody_elses():
+    async def scenario() -> None:
+        made = slices.Slices()
+        done: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda *_: done.append("failed"))
+        made.later(lambda: done.remove("what is not there"))
+        made.later(lambda: done.append("next"))
+        await seen(lambda: len(done) == 2)
+        assert done == ["failed", "next"]
 
     run(scenario)
 

@@ -47,6 +47,12 @@ def past(text: str) -> Iterator[tuple[int, str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute | ast.Name) and (name := _dotted(node, imported)) and (hand := hand_of(name)):
             yield node.lineno, hand, name
+        elif isinstance(node, ast.Attribute) and node.attr == "expanduser":
+            yield (
+                node.lineno,
+                VARIABLES,
+                "expanduser",
+            )  # guesses a home where none is told, and fails where none can be guessed
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)

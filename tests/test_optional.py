@@ -6,6 +6,8 @@ import errno
 import fcntl
 import io
 import os
+import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from conftest import Author, booted
+from greentic.cli import operator, start
 from greentic.ground import disk, optional
 from greentic.ground.disk import RealDisk, replace_file, sync_directory, try_exclusive
 from greentic.telemetry.log import OperatorLog, say
+from greentic.wasm.compiled_files import default_directory
 from simulators import FakeClock
 
 
@@ -117,6 +121,44 @@ def test_threat_optional_fatal_a_worker_without_home_cache_or_log(author: Author
     logs.write_text("in the way")
     monkeypatch.delenv("HOME")
     assert len(booted(store, cache_directory=None).activation.revisions) == 1
+
+
+def test_threat_optional_fatal_a_user_without_a_home(author: Author, hello, tmp_path, monkeypatch):
+    author.create()
+    author.deployed(hello, uri=hello.as_uri())
+    store = author.context.store
+    shutil.rmtree(store.paths("local").revisions)  # so that it pulls, which makes room in the caches first
+    for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # nor has it an entry among the users, as in a container
+    assert default_directory() is None
+    assert len(booted(store, cache_directory=None).activation.revisions) == 1
+
+
+@pytest.mark.parametrize(
+    ("met", "told"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/store/x"),
+            "Error: io error on /store/x: Permission denied",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory"),
+            "Error: io error on the file system: No usable",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "`ulimit -n` tells how many"),
+        (MemoryError(), "Error: io error on memory: there is no more"),
+    ],
+)
+@pytest.mark.parametrize("program", [start, operator])
+def test_what_the_machine_refuses_a_program_is_told_in_a_sentence(program, met, told, monkeypatch, capsys):
+    def refuses(_: object) -> None:
+        raise met
+
+    monkeypatch.setattr(program, "run" if program is start else "_run", refuses)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 1 and told in capsys.readouterr().err
 
 
 @pytest.mark.e2e

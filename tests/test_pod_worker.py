@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,11 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from greentic.ground.errors import BootError
+from greentic.ground.errors import BootError, IoError
 from greentic.ingress.auth import load_tokens
+from greentic.materialize.seed import read_seed
 from greentic.materialize.serving_plan import Scope, as_seen, serving_plan
 from greentic.model.traffic import wanted_revisions
 from greentic.store.environments import EnvironmentStore
@@ -61,6 +64,23 @@ def test_workers_share_a_key_where_they_are_given_one(tmp_path):
         signing_key(store.paths("a").signing_key, shared, store.random)
 
 
+def test_a_key_or_a_document_behind_a_closed_way_is_told(tmp_path, monkeypatch):
+    store = EnvironmentStore(tmp_path)
+
+    def closed(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for asked in ("stat", "open"):  # which root is never refused
+        monkeypatch.setattr(Path, asked, closed)
+    with pytest.raises(BootError, match="Permission denied"):
+        signing_key(store.paths("a").signing_key, tmp_path / "key", store.random)
+    for look in (store.exists, store.existing, store.trust_root):
+        with pytest.raises(IoError, match="Permission denied"):
+            look("local")
+    with pytest.raises(BootError, match="GREENTIC_SEED_DIR .* cannot be read"):
+        read_seed(tmp_path / "seed", tmp_path / "env")
+
+
 def test_tokens_that_are_named_must_be_there(tmp_path):
     paths = EnvPaths(tmp_path)
     assert load_tokens(paths) is None
@@ -88,6 +108,7 @@ def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
     program = "import sys, threading; from greentic.worker import candidate; candidate.read_seed = lambda a, b: (print('booting', flush=True), threading.Event().wait()); from greentic.cli.start import run; run(['start', '--env', 'x'])"
     process = subprocess.Popen([sys.executable, "-c", program], env=environ, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "booting\n"
+    process.send_signal(signal.SIGHUP)  # which asks to look again and ends nothing, at no time
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0 and time.monotonic() - began < 20

@@ -240,8 +240,17 @@ def test_threat_state_beside_one_copy_of_the_memory_may_be_lost_set_back_or_dama
             assert kept.recall().warnings == ()
     for place in kept.places:
         (place / SEEN).write_bytes(b"{")
-    with pytest.raises(UntrustedBundle, match="cannot be read"):
+    with pytest.raises(UntrustedBundle, match="cannot be read") as caught:
         kept.recall()
+    assert "delete it" in str(caught.value.hint)
+    for place in kept.places:
+        (place / SEEN).unlink()
+        (place / SEEN).mkdir()  # stands for what the system does not let us read
+    with pytest.raises(UntrustedBundle, match="Is a directory") as caught:
+        kept.recall()
+    assert "delete" not in str(caught.value.hint)  # it may be whole
+    for place in kept.places:
+        (place / SEEN).rmdir()
     kept.forget()
     assert kept.recall() == NOTHING_SEEN
 

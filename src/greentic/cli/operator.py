@@ -9,6 +9,7 @@ from pathlib import Path
 
 from greentic.cli.command import PORT
 from greentic.cli.traces import traced
+from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.terminal.output import inert
 
@@ -24,7 +25,8 @@ def main() -> None:
     try:
         with traced("greentic-operator"):
             _run(sys.argv[1:])
-    except GreenticError as error:
+    except (GreenticError, OSError, MemoryError) as found:
+        error = found if isinstance(found, GreenticError) else of_the_machine(found)
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
         print(inert(f"Error: {error}{hint}"), file=sys.stderr)
         raise SystemExit(1) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greentic.cli.traces import traced
+from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
 from greentic.terminal.output import inert
@@ -36,12 +37,19 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except GreenticError as error:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-            sys.stderr.write(inert(report(error)) + "\n")
-            sys.stderr.flush()
+        _told(error)
+        raise SystemExit(1) from None
+    except (OSError, MemoryError) as error:
+        _told(of_the_machine(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+
+
+def _told(error: GreenticError) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
+        sys.stderr.write(inert(report(error)) + "\n")
+        sys.stderr.flush()
 
 
 def run(argv: list[str]) -> None:
@@ -49,6 +57,7 @@ def run(argv: list[str]) -> None:
     arguments = _parse(argv)
     # The first process of a container ignores this signal unless it says otherwise; a boot may be left at any point.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a wish to look again: whoever begins to serve looks anyway
     gc.disable()  # a boot makes much and throws little away; collecting it would only take time
     from greentic.worker.settings import StartOptions
 

@@ -76,7 +76,9 @@ def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | No
     from lightkube.core.exceptions import ConfigError
 
     told = variables.listed("KUBECONFIG", separator=os.pathsep)
-    files = [Path(p).expanduser() for p in told] or [Path("~/.kube/config").expanduser()]
+    home = variables.path("HOME")
+    files = [Path(p) for p in told or ["~/.kube/config"]]
+    files = [home.joinpath(*f.parts[1:]) if home is not None and f.parts[0] == "~" else f for f in files]
     existing = [f for f in files if f.is_file()]
     tried = f"kubeconfig {', '.join(map(str, files))}"
     try:

@@ -207,7 +207,17 @@ def io_error(path: Path | str, error: OSError) -> IoError:
         28: "free some space on this file system and run the command again; nothing was changed",
         30: "the file system is read-only; mount it writable or point --store-root elsewhere",
         13: "check who owns the directory and its permissions",
+        24: "let the program open more files: `ulimit -n` tells how many it may",
     }
     reason = error.strerror or str(error)
     number = f" (os error {error.errno})" if error.errno else ""
     return IoError(f"{path}: {reason}{number}", hint=hints.get(error.errno or 0))
+
+
+def of_the_machine(error: OSError | MemoryError) -> IoError:
+    """What a program met that nothing in it foresaw and no mistake of it is: for its outermost door."""
+    if isinstance(error, OSError):
+        return io_error(error.filename or "the file system", error)
+    return IoError(
+        "memory: there is no more", hint="give it more: `ulimit -v` and the limits of its control group bound it"
+    )

@@ -9,7 +9,7 @@ Rules:
    so for longest. If none can, the newcomer gets a reserved place: answers to probes alone, and 503 for anything else. A reserved
    place never becomes a full one.
 3. One request of a connection is answered at a time, in order. While one runs, or its answer is not read, only a bounded rest of the
-   next is taken in. Whoever sends many at once waits for the others after every few.
+   next is taken in. Who sends many at once has one answered, then one more whenever it is its turn (`ground/slices.py`).
 4. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
 5. Stopping: no new connections; every answer closes its connection. An idle one is closed when nothing is on its way on it; one whose
    request has begun, or that has not had its first yet, is answered first.
@@ -26,6 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
+from greentic.ground.slices import Slices
 from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
 
 IDLE_SECONDS = 75.0
@@ -42,8 +43,6 @@ MAX_AHEAD = 64 << 10
 """Bytes that are taken in beside a request that runs."""
 LARGE = 256 << 10
 """Bytes of a body above which it is not copied behind its head: that would hold the loop."""
-AT_ONCE = 16
-"""Requests of one connection that are answered in one go."""
 TURNS = 3
 """Of the loop, after which what had come before them was read."""
 RESERVED = 64
@@ -95,6 +94,8 @@ class Front:
         self.reserved: dict[Connection, None] = {}
         self.draining = False
         """Whether every answer closes its connection."""
+        self.slices = Slices()
+        """Of those that sent many at once (rule 3)."""
         self.refused = 0
         """Connections that were ended for want of room."""
         self._date, self._date_at = b"", -1
@@ -308,27 +309,28 @@ class Connection(asyncio.Protocol):
     # -- one request after the other --------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Answer the requests that are there, until one takes time, none is whole or others have their turn."""
-        left = AT_ONCE
-        while not self._held and not self._ending:
+        """Answer a request that is there; where more have come, the next one once it is this connection's turn (rule 3)."""
+        if not self._held and not self._ending:
             try:
                 request = self._reader.next()
             except Refusal as refusal:
                 self._refuse(refusal)
                 return
-            if request is None:
-                self._await_rest()
-                break
-            left -= 1
-            self._take(request)
-            if left == 0 and not self._held and not self._ending:
-                self._yields = True
-                asyncio.get_running_loop().call_soon(self._go_on)
+            if request is not None:
+                self._take(request)
+            if not self._held and not self._ending:
+                if request is None or self._reader.empty:
+                    self._await_rest()
+                else:
+                    self._yields = True
+                    self._front.slices.later(self._go_on)
         self._flow()
 
     def _go_on(self) -> None:
+        """It is its turn."""
         self._yields = False
-        self._advance()
+        if self._transport is not None and not self._transport.is_closing():  # else what is written reaches nobody
+            self._advance()
 
     def _flow(self) -> None:
         """Take in no more than a bounded rest while the next request has to wait (rule 3)."""

@@ -67,6 +67,7 @@ def _name(authority: bytes) -> str:
     """The host of an authority, without its port and brackets; nothing that could pass for one if it is none."""
     text = authority.decode("latin-1").lower()
     if text.startswith("["):
-        return text[1:].partition("]")[0]
+        name, _, rest = text[1:].partition("]")
+        return name if rest[:1] in ("", ":") and (not rest[1:] or rest[1:].isdigit()) else "?"
     name, _, port = text.partition(":")
     return name.rstrip(".") if not port or port.isdigit() else "?"

@@ -3,7 +3,8 @@
 Rules:
 1. They are kept twice: in the environment's directory, and in a directory of the user for this environment's directory. The newer of
    both counts; deleting or setting back one changes nothing, and is told.
-2. A copy that cannot be read is told while the other can; if none can, nothing is believed (`UntrustedBundle`).
+2. A copy that cannot be read is told while the other can; if none can, nothing is believed (`UntrustedBundle`). Only one whose text is
+   damaged is said to be worth deleting: what the system does not let us read may be whole.
 3. Only what passed every check is remembered: first the list, then the numbers that say that it was seen. So a number without its
    list means that the list was taken away.
 4. A place that cannot be written is done without, and told. Writing is not durable against a power cut; rule 1 covers one lost copy.
@@ -27,6 +28,8 @@ SEEN, KEPT_LIST = "worker-seen.json", "revocations.json"
 PROOF_KEY = "worker-key.pem"
 """The key that a worker signs its proofs with, in one of the same places."""
 MAX_SEEN = 1 << 16
+_DAMAGED = "delete it, if the document and its revocation list are the right ones"
+_CLOSED = "let the worker read it: look at its owner, its permissions and the limits of the process"
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -59,22 +62,25 @@ class Memory(NamedTuple):
         found: dict[Path, Seen] = {}
         lists: list[tuple[Path, bytes]] = []
         damaged: list[str] = []
+        hint = _DAMAGED
         for place in self.places:
             try:
                 data = _read(place / SEEN, MAX_SEEN)
                 if data is not None:
                     found[place] = decode(data, Seen)
-            except (OSError, ValueError) as error:
-                damaged.append(f"`{place / SEEN}` cannot be read: {getattr(error, 'strerror', None) or error}")
+            except OSError as error:
+                hint = _CLOSED
+                damaged.append(f"`{place / SEEN}` cannot be read: {error.strerror}")
+            except ValueError as error:
+                damaged.append(f"`{place / SEEN}` cannot be read: {error}")
             try:
                 if (listed := _read(place / KEPT_LIST, MAX_LIST)) is not None:
                     lists.append((place / KEPT_LIST, listed))
             except OSError as error:
+                hint = _CLOSED
                 damaged.append(f"`{place / KEPT_LIST}` cannot be read: {error.strerror}")
         if damaged and not found:
-            raise UntrustedBundle(
-                "; ".join(damaged), hint="delete it, if the document and its revocation list are the right ones"
-            )
+            raise UntrustedBundle("; ".join(damaged), hint=hint)
         seen = Seen(
             max((s.generation for s in found.values()), default=0),
             max((s.revocations for s in found.values()), default=0),

@@ -38,12 +38,12 @@ class Seed(msgspec.Struct, frozen=True):
 
 def read_seed(seed: Path, env_dir: Path) -> Seed:
     """Read the seed for an environment directory. Raises `BootError`."""
-    if not seed.is_dir():
-        raise BootError(f"GREENTIC_SEED_DIR points to a path that does not exist or is unreadable: `{seed}`")
     source, target = real_path(seed), real_path(env_dir)
     if source == target or source.is_relative_to(target) or target.is_relative_to(source):
         raise BootError(f"GREENTIC_SEED_DIR `{seed}` and the environment directory `{env_dir}` overlap")
     try:
+        if not seed.is_dir():
+            raise BootError(f"GREENTIC_SEED_DIR points to a path that does not exist or is unreadable: `{seed}`")
         files = [(relative, _read(path)) for relative, path in _files(source)]
     except OSError as error:
         raise BootError(f"GREENTIC_SEED_DIR `{seed}` cannot be read: {error.strerror}") from error

@@ -76,9 +76,9 @@ class EnvironmentStore:
         return EnvPaths(self.root / check_env_id(env_id))
 
     def existing(self, env_id: str) -> EnvPaths:
-        """The directory of an environment that is there. Raises `NotFound`."""
+        """The directory of an environment that is there. Raises `NotFound` or `IoError`."""
         paths = self.paths(env_id)
-        if not paths.environment.exists():
+        if not self.exists(env_id):
             there = sorted(p.parent.name for p in self.root.glob("*/environment.json") if is_env_id(p.parent.name))
             meant = did_you_mean(env_id, there)
             hint = f"list them: gtc op env list; create it: gtc op env create {env_id} --name {env_id}"
@@ -86,7 +86,12 @@ class EnvironmentStore:
         return paths
 
     def exists(self, env_id: str) -> bool:
-        return self.paths(env_id).environment.exists()
+        """Whether there is a document. Raises `IoError` where that cannot be seen: what may be there is not made anew."""
+        path = self.paths(env_id).environment
+        try:
+            return path.exists()
+        except OSError as error:
+            raise io_error(path, error) from error
 
     def load(self, env_id: str, elements: Elements | None = None) -> Environment:
         """The validated environment. Raises `NotFound` or `StoreError`."""
@@ -94,7 +99,7 @@ class EnvironmentStore:
         try:
             if elements is None:
                 return _valid(self.load_unchecked(env_id), path)
-            return environment_of(_document_bytes(self.existing(env_id).environment), path, env_id, elements)
+            return environment_of(document_bytes(self.existing(env_id).environment), path, env_id, elements)
         except StoreError as error:
             error.hint = error.hint or _next_step(env_id, path)
             raise
@@ -119,12 +124,14 @@ class EnvironmentStore:
         return good, broken
 
     def trust_root(self, env_id: str) -> TrustRoot:
-        """The environment's trust root; empty if there is no file. Raises `TrustRootError`."""
+        """The environment's trust root; empty if there is no file. Raises `TrustRootError` or `IoError`."""
         path = self.paths(env_id).trust_root
-        if not path.exists():
-            return EMPTY
         try:
             return read_trust_root(read_file(path, MAX_TRUST_ROOT))
+        except FileNotFoundError:
+            return EMPTY
+        except OSError as error:
+            raise io_error(path, error) from error
         except ValueError as error:
             raise TrustRootError(f"{path}: {error}") from None
 
@@ -250,7 +257,7 @@ def _next_step(env_id: str, path: Path) -> str:
 
 def read_document(path: Path, form: type[_D]) -> _D:
     """Parse a store document. Raises `StoreError` that names the file and the place."""
-    return document_of(_document_bytes(path), path, form)
+    return document_of(document_bytes(path), path, form)
 
 
 def read_generation(path: Path) -> int:
@@ -261,10 +268,11 @@ def read_generation(path: Path) -> int:
         few = {name: parse(bytes(value)) for name, value in members.items() if name not in ("bundles", "revisions")}
         return from_json(Environment, {**few, "bundles": [], "revisions": []})
 
-    return generation_of(_read(counted, _document_bytes(path), path))
+    return generation_of(_read(counted, document_bytes(path), path))
 
 
-def _document_bytes(path: Path) -> bytes:
+def document_bytes(path: Path) -> bytes:
+    """The bytes of a store document. Raises `StoreError`, also for more than may be read."""
     try:
         return read_file(path, MAX_DOCUMENT)
     except OSError as error:

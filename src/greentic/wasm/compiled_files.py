@@ -20,12 +20,13 @@ VARIABLE = "GREENTIC_COMPONENT_CACHE_DIR"
 
 
 def default_directory(environ: Mapping[str, str] | None = None) -> Path | None:
-    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache; nothing if the variable is `off`."""
+    """`GREENTIC_COMPONENT_CACHE_DIR`, else `components` below the user's cache; nothing without a home, or for `off`."""
     found = variables.environment() if environ is None else environ
     told = variables.path(VARIABLE, found)
     if told is not None:
         return None if str(told) in variables.NO else told
-    return (user_cache(found) or Path("~").expanduser() / ".cache" / "greentic") / "components"
+    base = user_cache(found)
+    return None if base is None else base / "components"
 
 
 def entries(directory: Path) -> list[Item]:

@@ -93,7 +93,7 @@ def _boot(options: StartOptions, environ: Mapping[str, str], events: Callable[[O
         raise BootError(str(error)) from None
     if settings.archive is not None:
         _from_archive(settings.archive, store, settings)
-    if published is None and settings.env_id == LOCAL_ENV and not paths.environment.exists():
+    if published is None and settings.env_id == LOCAL_ENV and not store.exists(LOCAL_ENV):
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
     candidate = read_candidate(store, settings) if published is None else published.first()

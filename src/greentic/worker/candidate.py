@@ -20,7 +20,7 @@ from greentic.materialize.seed import Seed, place_seed, read_seed
 from greentic.model.elements import Elements
 from greentic.model.environment import Environment, document_digest
 from greentic.model.pointer import POINTER_FILE, read_pointer
-from greentic.store.environments import EnvironmentStore, environment_of
+from greentic.store.environments import EnvironmentStore, document_bytes, environment_of
 from greentic.store.layout import EnvPaths
 from greentic.worker.settings import Settings
 
@@ -68,7 +68,7 @@ def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elemen
         if data is None:
             seed_digest = b"" if seed is None else b"".join(content for _, content in seed.files)
             path = store.existing(name).environment
-            data = path.read_bytes()
+            data = document_bytes(path)
             env = environment_of(data, path, name, elements)
         else:
             seed_digest = b""

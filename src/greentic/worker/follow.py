@@ -5,8 +5,10 @@ Rules:
    beside what serves, then swapped in with one step. Nothing of what serves is touched before.
 2. Any failure leaves the old set serving, is told in the log and in `/status`, and is tried again, later each time. So is a deployment
    that could not be had, while the others are served.
-3. The same document is not provisioned twice, unless something is to be tried again, or what it is believed by has changed.
+3. The same document is not provisioned twice, unless something is to be tried again, or what it is believed by has changed. Where the
+   document is again the one that is served, what was wrong with another is wrong no more, and is not told any longer.
 4. The processes of one worker flip together: each waits a while until the others have prepared the same document.
+5. The first look is at once: what changed while the worker booted was told to nobody. Nothing that goes wrong ends the looking.
 """
 
 from __future__ import annotations
@@ -83,11 +85,13 @@ class Follower:
         self._next: float | None = None
         self._stopping = False
         self._untidy = True
+        self._passing = False
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._look_again_for(serving)
         self._told()
 
     def start(self) -> None:
+        self._watch.wake()  # rule 5
         self._thread.start()
 
     def wake(self) -> None:
@@ -104,18 +108,22 @@ class Follower:
         """Look once; whether anything was swapped in."""
         try:
             candidate = self._steps.read()
-            if (candidate.digest, candidate.trust) == (self._applied, self._trust) and not self._due():
-                return False
+            if (candidate.digest, candidate.trust) == (self._applied, self._trust):
+                self._recovered()
+                if not self._due():
+                    return False
             self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
             new = self._steps.provision(candidate)
+            if self._stopping:
+                return False  # nobody is left to swap it in
+            self._together.agree(candidate.digest)
+            self._steps.swap(new)
         except GreenticError as error:
             self._failed(_text(error))
             return False
         except Exception as error:  # noqa: BLE001  whatever is wrong with a new document, the old one serves on
             self._failed(traceback_of(error))
             return False
-        self._together.agree(candidate.digest)
-        self._steps.swap(new)
         self._untidy = True
         if candidate.digest != self._applied:
             self._tried = 0
@@ -138,9 +146,17 @@ class Follower:
             self._watch.wait(seconds)
             if not self._stopping:
                 self.look()
-                if self._untidy:
-                    self._untidy = self._steps.tidy()
+                self._tidied()
         self._watch.close()
+
+    def _tidied(self) -> None:
+        """Do what is to be done behind a swap; it is tried again with the next look if it fails (rule 5)."""
+        if not self._untidy:
+            return
+        try:
+            self._untidy = self._steps.tidy()
+        except Exception as error:  # noqa: BLE001  housekeeping ends no following
+            self._log.error("follow", f"tidying up failed: {traceback_of(error)}")
 
     def _due(self) -> bool:
         return self._next is not None and self._clock.monotonic() >= self._next
@@ -153,9 +169,21 @@ class Follower:
         self._plan_next()
         self._told()
 
+    def _recovered(self) -> None:
+        """What is wanted is what is served (rule 3); a deployment that may come by itself is still tried again when it was to be."""
+        if self._error is None:
+            return
+        self._error = self._since = None
+        self._wanted, self._desired = self._applied, self._serving
+        if not self._passing:
+            self._tried, self._next = 0, None
+        self._log.info("follow", f"the document is the one that is served again, generation {self._serving}", show=True)
+        self._told()
+
     def _look_again_for(self, activation: Activation) -> None:
         """Plan another try where a deployment may come by itself."""
-        if any(fault.passing for fault in activation.unavailable.values()):
+        self._passing = any(fault.passing for fault in activation.unavailable.values())
+        if self._passing:
             self._plan_next()
         else:
             self._tried, self._next = 0, None

@@ -1,7 +1,7 @@
 """The key of the affinity cookies: the one that a worker shares with others, else its own, made at its first boot.
 
 Rules:
-1. A file that is named must hold a whole key, or be absent; then it is made there, for the others.
+1. A file that is named must hold a whole key, or be absent; then the worker's own counts.
 2. The key is 32 bytes and readable by nobody else. One of another length is refused: half a key would throw every caller back.
 """
 
@@ -18,10 +18,12 @@ SIGNING_KEY_BYTES = 32
 
 def signing_key(own: Path, shared: Path | None, random: Random) -> bytes:
     """The key. Raises `BootError` for a file of another length, or one that can be neither read nor made."""
-    path = shared if shared is not None and shared.exists() else own
+    path = own if shared is None else shared
     try:
         key = path.read_bytes()
     except FileNotFoundError:
+        if shared is not None:
+            return signing_key(own, None, random)
         key = random.octets(SIGNING_KEY_BYTES)
         try:
             replace_file(path, key, 0o600)

@@ -5,15 +5,19 @@ Rules:
    written the same, at most `PATIENCE`. Who is late is not waited for again: one slow process must not hold up a change. Nor is one that
    has prepared another document meanwhile: while changes come fast, each process may see others of them.
 2. The file of a process that is gone counts for nothing.
+3. It is a courtesy: where the directory takes or shows nothing, as on a full disk, each process swaps when it is ready, and says so once.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from greentic.ground.clock import Clock
 from greentic.ground.disk import replace_file
+from greentic.ground.optional import done_without
 
 PATIENCE = 5.0
 _PAUSE = 0.005
@@ -24,8 +28,9 @@ class SharedDirectory:
 
     def __init__(self, directory: Path, clock: Clock, digest: str) -> None:
         self._directory, self._clock = directory / "prepared", clock
-        self._directory.mkdir(mode=0o700, exist_ok=True)
         self._own = self._directory / str(os.getpid())
+        with _as_far_as_it_goes():
+            self._directory.mkdir(mode=0o700, exist_ok=True)
         self._say(digest)
 
     def agree(self, digest: str) -> None:
@@ -33,12 +38,14 @@ class SharedDirectory:
         before = self._said
         self._say(digest)
         ends = self._clock.monotonic() + PATIENCE
-        while self._clock.monotonic() < ends and any(said == before != digest for said in self._others()):
-            self._clock.sleep(_PAUSE)
+        with _as_far_as_it_goes():
+            while self._clock.monotonic() < ends and any(said == before != digest for said in self._others()):
+                self._clock.sleep(_PAUSE)
 
     def _say(self, digest: str) -> None:
         self._said = digest
-        replace_file(self._own, digest.encode(), 0o600)
+        with _as_far_as_it_goes():
+            replace_file(self._own, digest.encode(), 0o600)
 
     def _others(self) -> list[str]:
         """What the other living processes have prepared."""
@@ -50,6 +57,15 @@ class SharedDirectory:
                 except OSError:
                     continue  # it ended just now
         return found
+
+
+@contextmanager
+def _as_far_as_it_goes() -> Iterator[None]:
+    """Rule 3."""
+    try:
+        yield
+    except OSError as error:
+        done_without("swapping together with the other processes", error)
 
 
 def _lives(pid: int) -> bool:

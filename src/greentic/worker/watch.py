@@ -4,6 +4,7 @@ Rules:
 1. What is watched are directories, for a mounted ConfigMap changes by a swap of a link and an editor by a rename.
 2. Being told means that it is worth looking; what changed is for whoever looks. Many changes at once are told once.
 3. A file system that tells nothing (some network and overlay mounts) is looked at every `POLL_SECONDS`.
+4. Who wakes a watch that is closed wakes nobody: the number of its pipe may be another file's by then, such as a caller's connection.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +42,7 @@ class DirectoryWatch:
 
     def __init__(self, directories: Iterable[Path], names: frozenset[str]) -> None:
         self._names = names
+        self._closing, self._closed = threading.Lock(), False
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
         self._poll = select.poll()
@@ -61,14 +64,17 @@ class DirectoryWatch:
         return found
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # many have called already
-            os.write(self._writing, b"w")
+        with self._closing, contextlib.suppress(BlockingIOError):  # many have called already
+            if not self._closed:
+                os.write(self._writing, b"w")
 
     def close(self) -> None:
-        if self._told is not None:
-            self._told.close()
-        os.close(self._reading)
-        os.close(self._writing)
+        with self._closing:
+            self._closed = True
+            if self._told is not None:
+                self._told.close()
+            os.close(self._reading)
+            os.close(self._writing)
 
     def _ready(self, seconds: float) -> bool:
         """Wait for anything that is worth a look; drains what was told."""
