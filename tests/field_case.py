@@ -1,7 +1,7 @@
 """Runs one case of the field so that it can run beside others: `python field_case.py CASE/try.py LEASES`.
 
 The cases look for a free port in a range and hand its number on; two that look at the same time may find the same. Here each number is
-leased by a lock on a file below LEASES, which ends with this process.
+leased by a lock on a file below LEASES, which ends with this process. Verbs of `gtc` are forked, not started (forked_gtc.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import runpy
 import socket
 import sys
 from pathlib import Path
+
+from forked_gtc import fork_the_verbs
 
 PORTS = range(25_000, 29_000)
 """Below the ports that the kernel gives to whoever asks for any."""
@@ -36,6 +38,7 @@ def lease(directory: Path) -> int:
 
 
 def main(case: Path, leases: Path) -> None:
+    fork_the_verbs(os.environ["GTC"])
     sys.path[0:1] = [str(case.parent), str(case.parent.parent)]
     import lib  # the library of the case's group
 

@@ -15,11 +15,11 @@ from greentic.activate.dispatch import COOKIE_SECONDS, KEY_BYTES, Affinity, Choi
 from greentic.activate.flow_spans import FAILED, FlowSpans
 from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import MAX_ID, ActiveRevision, _name, may_repeat
-from greentic.activate.warm import looked_into, warnings_of
+from greentic.activate.warm import check_loadable, looked_into, warnings_of
 from greentic.components.runtime import ComponentRuntime
 from greentic.flow.engine import Budget, Run
 from greentic.ground.documents import from_json
-from greentic.ground.errors import BootError, FlowFailure
+from greentic.ground.errors import BootError, FlowFailure, InvalidArgument
 from greentic.ground.extras import MissingPackage
 from greentic.materialize.serving_plan import Fault
 from greentic.model.environment import Environment
@@ -30,7 +30,7 @@ from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy
 from greentic.store.layout import EnvPaths
 from greentic.telemetry import tracing
-from greentic.telemetry.tracing import Span, Tracer
+from greentic.telemetry.tracing import Sampling, Span, Tracer
 from simulators import CountingRandom, FakeClock
 from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, raw_env, revision, split
 
@@ -309,7 +309,7 @@ def test_a_part_is_put_into_what_serves_and_takes_the_place_of_what_it_touched()
 def spans() -> Iterator[list[Span]]:
     """What ended, of everything that is traced."""
     taken: list[Span] = []
-    tracing.install(Tracer(lambda trace, remote: True, taken.append))
+    tracing.install(Tracer(Sampling(1.0), taken.append))
     yield taken
     tracing.install(None)
 
@@ -352,6 +352,22 @@ def test_without_an_engine_that_is_what_is_told_of_packs_with_components(monkeyp
     with_some, without = looked_into((loaded("a", "component"), loaded("b")))
     assert without.warnings == ("w",) and with_some.warnings[0] == "w" and "not looked into" in with_some.warnings[1]
     assert warnings_of((loaded("a"), loaded("b"))) == ["a: w", "b: w"]
+
+
+def test_warming_asks_for_signatures_as_the_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = check_loadable([])
+    assert found.warnings == [] and found.report.compiled == 0
+    for mode, signers, told in (
+        ("perhaps", "", "perhaps"),
+        ("require", "", "names nobody"),
+        ("warn", "no key", "no key"),
+    ):
+        monkeypatch.setenv("GREENTIC_PACK_SIGNATURES", mode)
+        monkeypatch.setenv("GREENTIC_PACK_SIGNERS", signers)
+        with pytest.raises(InvalidArgument, match=told):
+            check_loadable([])
+    monkeypatch.setenv("GREENTIC_PACK_SIGNERS", "")
+    assert check_loadable([]).warnings == []
 
 
 @pytest.mark.parametrize(

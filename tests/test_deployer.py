@@ -212,6 +212,24 @@ def test_warming_with_a_rollout_says_that_the_cluster_was_asked(bound, cluster, 
     assert "cluster_asked" not in reply_object(plain)
 
 
+def test_a_rollout_tells_what_can_never_work_also_when_it_had_to_be_called_again(bound, cluster, monkeypatch):
+    monkeypatch.setattr(rollout, "gate", lambda *_: ["pack `app`: node `ask` leads nowhere"])
+    staged = bound.stage(bound.context.store.load(E).bundles[0].deployment_id, _bundle(bound))
+    payload = rollout.RevisionWarmPayload(environment_id=E, revision_id=staged, rollout=True)
+
+    def away(*_: object) -> None:
+        raise Conflict("the cluster is away")
+
+    monkeypatch.setattr(rollout, "apply_pair", away)
+    with pytest.raises(Conflict, match="away"):
+        rollout.warm(bound.context, payload)
+    assert bound.context.store.load(E).revision(staged).lifecycle == "warming"
+    monkeypatch.setattr(rollout, "apply_pair", lambda *_: None)
+    told = rollout.warm(bound.context, payload)
+    assert told.lifecycle == "ready" and told.warnings == ["pack `app`: node `ask` leads nowhere"]
+    assert "warnings" not in reply_object(rollout.warm(bound.context, payload))  # nothing was warmed any more
+
+
 def _bundle(author: Author) -> Path:
     revision = author.context.store.load(E).revisions[0]
     return author.context.store.paths(E).revision(revision.revision_id) / "bundle.gtbundle"

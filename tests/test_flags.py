@@ -6,6 +6,7 @@ Read from the source: the flags that are defined, and the texts that name some. 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections import defaultdict
@@ -51,7 +52,8 @@ def constants(tree: ast.AST) -> list[str]:
 def defined(path: Path) -> set[str]:
     """The flags that a module defines: given to a parser or a row of the table, or listed in a tuple."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)) if "--" in text else ():
         inside: list[ast.expr] = []
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -66,15 +68,19 @@ def defined(path: Path) -> set[str]:
     return found
 
 
-DEFINED = set().union(*map(defined, [*SOURCE.rglob("*.py"), *PROGRAMS])) | {"--help", "--version"}
-EVERYTHING = DEFINED | set().union(*FOREIGN.values())
+@functools.cache  # and not when the module is loaded: every process of a run loads it
+def everything() -> set[str]:
+    """The flags of all programs, ours and other people's."""
+    ours = set().union(*map(defined, [*SOURCE.rglob("*.py"), *PROGRAMS]))
+    return ours | {"--help", "--version"} | set().union(*FOREIGN.values())
 
 
-OTHERS = {
-    f"gtc {name}": defined(SOURCE / "cli" / f"{name}.py")
-    for name in ("bundle", "pack", "flow", "cache", "console", "distributor")
-}
-OTHERS["greentic-start"] = defined(SOURCE / "cli" / "start.py")
+@functools.cache
+def others() -> dict[str, set[str]]:
+    """The flags of the programs that have no table of verbs."""
+    names = ("bundle", "pack", "flow", "cache", "console", "distributor")
+    found = {f"gtc {name}": defined(SOURCE / "cli" / f"{name}.py") for name in names}
+    return found | {"greentic-start": defined(SOURCE / "cli" / "start.py")}
 
 
 def verb_flags(noun: str, verb: str, rest: str = "") -> set[str] | None:
@@ -84,13 +90,13 @@ def verb_flags(noun: str, verb: str, rest: str = "") -> set[str] | None:
 
 def wrong(text: str) -> list[str]:
     """What a text names and does not exist; after `gtc op NOUN VERB` it has to be a flag of that verb."""
-    found = [flag for flag in FLAG.findall(text) if flag not in EVERYTHING]
+    found = [flag for flag in FLAG.findall(text) if flag not in everything()]
     for command in re.finditer(r"gtc op ([a-z-]+)(?: ([a-z-]+))?([^\n`;#]*)", text):
         noun, verb, rest = command[1], command[2] or "", re.split(r", (?!\d)|\. |\) |: ", command[3])[0]
         known = verb_flags(noun, verb, rest)
         if known is not None:
             found += [f"{flag} of gtc op {noun} {verb}" for flag in FLAG.findall(rest) if flag not in known]
-    for program, flags in OTHERS.items():
+    for program, flags in others().items():
         for command in re.finditer(rf"(?<![\w-]){program} ([^\n`;#|]*)", text):
             rest = re.split(r", (?!\d)|\. |\) |: ", command[1])[0]
             found += [

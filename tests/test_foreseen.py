@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from msgspec import UNSET
+from msgspec.structs import replace
 
 import wat
 from conftest import Author, booted, make_bundle, make_pack
@@ -133,7 +134,7 @@ def test_each_fault_is_told_at_each_place(
         monkeypatch.setenv("HOME", str(tmp_path / "home" / name.replace("/", "")))
         own = tmp_path / name.replace("/", "")
         own.mkdir()
-        other = Author(author.context._replace(store=type(author.context.store)(own / "store")))
+        other = Author(replace(author.context, store=type(author.context.store)(own / "store")))
         told[name] = place(pack, own, other)
     for name, texts in told.items():
         assert any(source.told in text for text in texts) if source.told else texts == [], (name, texts)

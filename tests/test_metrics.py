@@ -31,7 +31,7 @@ from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS, Counts
 from greentic.telemetry.exposition import MAX_VALUE, OPEN, PLAIN, chosen, text
 from greentic.telemetry.families import FAMILIES, OTHER
-from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, packed, unpacked
+from greentic.telemetry.readings import FRAME_ROWS, NoSiblings, Readings, Row, Told, packed, unpacked
 from greentic.telemetry.siblings import SharedReadings, fold, leave_first
 from greentic.telemetry.tallies import Tallies
 from greentic.worker import settings
@@ -308,7 +308,7 @@ def test_what_the_others_serve_they_say_themselves_and_a_silent_one_is_counted(t
         await third.close()  # who is gone is not silent
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(tmp_path / "3.1.sock"))  # nor is one that was killed
-        assert await first.statuses() == ([b'{"process":"1"}'], 0)
+        assert await first.statuses() == Told([b'{"process":"1"}'])
         monkeypatch.setattr("greentic.telemetry.siblings.PATIENCE", 0.05)
         with socket.socket(socket.AF_UNIX) as mute:
             mute.bind(str(tmp_path / "4.1.sock"))

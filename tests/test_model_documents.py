@@ -2,15 +2,24 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greentic.ground.clock import compact_stamp, timestamp
-from greentic.ground.documents import compact, from_json, parse, pretty, to_json
+from greentic.ground.documents import TooDeep, _form, compact, from_json, parse, pretty, to_json
 from greentic.ground.errors import SpecViolation
 from greentic.model.elements import Elements
-from greentic.model.environment import Environment, HostConfig, Revision, RouteBinding, new_environment
+from greentic.model.environment import (
+    BundleDeployment,
+    Environment,
+    HostConfig,
+    Revision,
+    RouteBinding,
+    TrafficSplit,
+    new_environment,
+)
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8)
 JSON = st.recursive(
@@ -50,6 +59,61 @@ def test_optional_scalars_are_omitted_and_null_is_accepted():
 def test_written_form():
     assert pretty({"a": ["é"], "b": {}}) == '{\n  "a": [\n    "é"\n  ],\n  "b": {}\n}\n'.encode()
     assert compact({"b": 1, "a": 2}, sort=True) == b'{"a":2,"b":1}'
+
+
+DEPLOYMENT = {
+    "schema": "s", "deployment_id": "01JTKW5B4W4Q5Y1CQW93F7S5VG", "env_id": "prod", "bundle_id": "b", "customer_id": "c",
+    "status": "active", "route_binding": {"path_prefixes": ["/"], "tenant_selector": {"tenant": "t", "team": "x"}},
+    "revenue_share": [{"party_id": "p", "basis_points": 10_000}], "revenue_policy_ref": "r", "created_at": "2026-05-20T10:01:00Z",
+    "authorization_ref": "a",
+}  # fmt: skip
+EMPTY = {"config_overrides": {}, "current_revisions": [], "usage": None}
+
+
+@given(FUTURE_KEYS, FUTURE_KEYS, FUTURE_KEYS, st.sets(st.sampled_from(sorted(EMPTY))), st.text(max_size=4))
+def test_the_quick_way_of_writing_writes_the_same(top, deployment, route, empty, text):
+    """The library's own encoder where it may be used, and the JSON form of each document where not."""
+    shown = DEPLOYMENT | {"customer_id": text} | {key: EMPTY[key] for key in empty}
+    raw = environment(
+        bundles=[shown, shown | deployment], revisions=[REVISION | {"revision_id": DEPLOYMENT["deployment_id"]}]
+    )
+    raw["bundles"].append(
+        DEPLOYMENT | {"route_binding": DEPLOYMENT["route_binding"] | route, "config_overrides": {"x": route}}
+    )
+    raw["traffic_splits"] = [
+        SPLIT | {"entries": [{"revision_id": DEPLOYMENT["deployment_id"], "weight_bps": 10_000} | route]}
+    ]
+    document = from_json(Environment, raw | top)
+    assert compact(document) == msgspec.json.encode(to_json(document))
+    assert compact(document, sort=True) == msgspec.json.encode(to_json(document), order="deterministic")
+    assert b"greentic:extra" not in compact(document)
+
+
+@pytest.mark.parametrize("form", [BundleDeployment, Revision, TrafficSplit])
+def test_what_environments_have_thousands_of_is_written_the_quick_way(form):
+    """A default that is no `None` takes a document out of it: lists want `no_items`, numbers a factory."""
+    assert _form(form).native
+
+
+@pytest.mark.parametrize(
+    ("text", "deep"),
+    [
+        ("[" * 127 + "]" * 127, False),
+        ("[" * 128 + "]" * 128, True),
+        ('{"a":' * 128 + "1" + "}" * 128, True),
+        ('["' + "[{" * 200 + '"]', False),
+        ('["\\"' + "[" * 200 + '"]', False),
+        ('["\\\\", ' + "[" * 127 + "]" * 127 + "]", True),
+        ("[" + "[]," * 200 + "[]]", False),
+    ],
+)
+def test_depth_is_that_of_brackets_outside_of_strings(text, deep):
+    for data in (text, text.encode()):
+        if deep:
+            with pytest.raises(TooDeep):
+                parse(data)
+        else:
+            assert parse(data) == json.loads(text)
 
 
 def test_wrong_types_name_their_place():

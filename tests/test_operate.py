@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import Author
 from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.author.pack_build import build_pack
+from greentic.bundle.squashfs_writer import write_image
 from greentic.cli import bundle as bundle_command
 from greentic.cli import flow as flow_command
 from greentic.cli import op as op_command
@@ -535,6 +537,63 @@ def test_what_nobody_reads_of_a_source_is_told_with_what_may_have_been_meant(tmp
     of_bundle, of_pack = build_bundle(source, tmp_path / "o").warnings
     assert of_bundle.endswith("bundle.yaml: unknown member(s) ignored: bundel_name (did you mean `bundle_name`?)")
     assert of_pack.endswith("hello/pack.yaml: unknown member(s) ignored: zzz")
+
+
+PACK_SOURCE = "pack_id: p\nversion: 1.0.0\nkind: library\npublisher: p\n"
+
+
+def test_what_no_environment_would_stage_is_neither_built_nor_verified(tmp_path):
+    """Found by what staging asks; `verified: true` of a bundle that every environment refuses would be no help."""
+    source, out = tmp_path / "s", tmp_path / "o.gtbundle"
+    for name in ("packs/p", "packs/x/p"):
+        (source / name).mkdir(parents=True)
+        (source / name / "pack.yaml").write_text(PACK_SOURCE)
+    (source / "bundle.yaml").write_text("bundle_id: b\n")
+    with pytest.raises(InvalidArgument, match="no environment would stage.*same pack id `p`"):
+        build_bundle(source, out)
+    shutil.rmtree(source / "packs" / "x")
+    config = source / "state" / "pack-configs" / "p.json"
+    config.parent.mkdir(parents=True)
+    member = {"schema": "greentic.pack-config-input.v1", "pack_id": "p", "env_id": "prod", "bundle_id": "b"}
+    for text, reason in (("{", "is not JSON"), (json.dumps(member | {"pack_id": "q"}), "is not in the bundle's")):
+        config.write_text(text)
+        with pytest.raises(InvalidArgument, match=reason):
+            build_bundle(source, out)
+    assert not out.exists() and not list(tmp_path.glob(".*.tmp"))
+    config.write_text(json.dumps(member))  # for another environment than this, which only staging can tell
+    assert verify_bundle(build_bundle(source, out).path, None)["verified"] is True
+    with out.open("wb") as file:  # as another builder made it
+        (tree := tmp_path / "t" / "packs").mkdir(parents=True)
+        (tree.parent / "bundle-manifest.json").write_text("{}")
+        pack = build_pack(source / "packs" / "p")[0]
+        for name in ("p.gtpack", "x/p.gtpack"):
+            (tree / name).parent.mkdir(exist_ok=True)
+            (tree / name).write_bytes(pack)
+        write_image(tree.parent, file)
+    with pytest.raises(InvalidArgument, match="no environment would stage.*same pack id `p`"):
+        verify_bundle(out, None)
+    assert "same pack id" in str(inspect_bundle(out)["refused"])
+
+
+def test_two_sources_of_one_pack_and_a_pack_that_does_not_load_are_told(tmp_path):
+    source = tmp_path / "s"
+    (source / "packs" / "p").mkdir(parents=True)
+    (source / "packs" / "p" / "pack.yaml").write_text(PACK_SOURCE)
+    (source / "packs" / "p.gtpack").write_bytes(b"no archive")
+    (source / "bundle.yaml").write_text("bundle_id: b\n")
+    with pytest.raises(InvalidArgument, match="would be the same pack; keep one"):
+        build_bundle(source, tmp_path / "o")
+    shutil.rmtree(source / "packs" / "p")
+    built = build_bundle(source, tmp_path / "o")
+    assert inspect_bundle(built.path)["warnings"] == ["pack `packs/p.gtpack` does not load: not a ZIP archive"]
+
+
+def test_an_asset_whose_name_is_no_text_is_told(tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "pack.yaml").write_text(PACK_SOURCE)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/assets/\xff")).write_text("x")
+    with pytest.raises(InvalidArgument, match="of an asset is not UTF-8"):
+        build_pack(tmp_path)
 
 
 def test_packs_with_assets_and_links(tmp_path):

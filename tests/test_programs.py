@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,11 @@ def own_network() -> list[str]:
     return inside
 
 
-def conformance(script: str, *words: str) -> None:
+def conformance(script: str, *words: str, by: Sequence[str] = ()) -> None:
     if not (SHARED / "conformance").is_dir():
         pytest.skip("needs the recorded behaviour beside the project (../shared/conformance)")
     done = subprocess.run(
-        [*own_network(), sys.executable, str(SHARED / "conformance" / script), *words],
+        [*own_network(), sys.executable, *by, str(SHARED / "conformance" / script), *words],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -71,6 +72,7 @@ def test_the_worker_does_what_was_recorded(cases, part, tmp_path):
         "--worker",
         str(PROGRAMS / "greentic-start"),
         str(tmp_path / cases),
+        by=(str(ROOT / "tests" / "forked_gtc.py"), str(PROGRAMS / "gtc")),
     )
 
 
@@ -162,9 +164,10 @@ def test_tables_and_hints_for_people(tmp_path):
 
 
 def test_a_verb_loads_only_what_it_needs(tmp_path):
-    code = "import sys; sys.argv = ['gtc', 'op', '--store-root', sys.argv[1], 'env', 'list']\nfrom greentic.cli.gtc import main\ntry: main()\nexcept SystemExit: pass\nprint(sorted(m for m in sys.modules if m.split('.')[0] in ('uvicorn', 'asyncio', 'cryptography', 'rich', 'yaml', 'zipfile', 'http')), file=sys.stderr)"
+    code = "import sys; sys.argv = ['gtc', 'op', '--store-root', sys.argv[1], 'env', 'list']\nfrom greentic.cli.gtc import main\ntry: main()\nexcept SystemExit: pass\nprint(sorted(m for m in sys.modules if m.split('.')[0] in ('uvicorn', 'asyncio', 'cryptography', 'rich', 'yaml', 'zipfile', 'http', 'difflib')), sum(m.startswith('greentic') for m in sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert done.stderr.strip() == "[]"
+    loaded, count = done.stderr.rsplit(maxsplit=1)
+    assert loaded == "[]" and int(count) <= 75, f"{count} modules of ours: who needs the new ones for this verb?"
 
 
 # -- a worker's life ------------------------------------------------------------------------------------------------

@@ -454,3 +454,15 @@ def test_the_verbs_publish_pull_and_render_as_a_person_calls_them(tmp_path):
     assert [(e["generation"], e["rollback_of"]) for e in history] == [(3, 1), (2, None), (1, None)]
     refused = gtc("op", *store, "env", "pull", "prod", str(tmp_path / "nowhere"))
     assert refused.returncode == 1 and json.loads(refused.stderr)["error"]["kind"] == "fetch"
+
+
+def test_of_a_change_that_is_followed_only_what_changed_is_read(author, published, hello, tmp_path):
+    worker = start(author, published, tmp_path)
+    assert worker.published is not None
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    publish(author, published)
+    found = worker.published.read().env
+    before = worker.activation.env
+    assert (
+        len(found.bundles) == 2 and found.bundles[0] is before.bundles[0] and found.revisions[0] is before.revisions[0]
+    )

@@ -65,7 +65,7 @@ class Activation(NamedTuple):
     """Of the document that it was made from."""
 
 
-class Loaded(NamedTuple):
+class Loaded(msgspec.Struct, frozen=True):
     """What of an environment could be loaded."""
 
     revisions: dict[str, ActiveRevision]

@@ -33,7 +33,7 @@ _MINTED = 2048
 """How many keys are tried for one that belongs to a wanted revision."""
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True):
     """One revision that may be drawn."""
 
     revision_id: str

@@ -15,7 +15,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.activate.activation import Activation
 from greentic.activate.turn import ActiveRevision
@@ -27,7 +28,7 @@ REMEMBERED = 256
 """Revisions that are no longer served and whose counts are kept."""
 
 
-class Draining(NamedTuple):
+class Draining(msgspec.Struct, frozen=True):
     """A revision that was swapped out."""
 
     revision: ActiveRevision

@@ -19,6 +19,8 @@ import hashlib
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from greentic.activate.flow_spans import FlowSpans
 from greentic.flow.activity import Activity, failure_payload
 from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, new_budget, resume, start
@@ -154,7 +156,7 @@ async def turn(
             spans.over()
 
 
-class _Place(NamedTuple):
+class _Place(msgspec.Struct, frozen=True):
     """Where a conversation is kept."""
 
     revision: ActiveRevision

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from greentic.author.inspect import check_stageable
 from greentic.author.pack_build import SOURCE_FILE, build_pack, ignored, pack_warnings, read_yaml
 from greentic.bundle.contents import LOCK, MANIFEST, is_pack
 from greentic.bundle.squashfs_writer import write_image
@@ -84,6 +85,7 @@ def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Buil
             size = write_image(tree, file)
             file.flush()
             sync_file(file.fileno())
+        check_stageable(temporary)
         place(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -101,9 +103,13 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
                 continue  # inside a pack's source
             target = tree / relative
             if (path / SOURCE_FILE).is_file():
-                pack, _ = _built(path)
                 warnings += pack_warnings(path)
                 target = target.with_name(f"{path.name}.gtpack")
+                if (directory / target.relative_to(tree)).exists():
+                    raise InvalidArgument(
+                        f"`{path}` and `{path.name}.gtpack` beside it would be the same pack; keep one"
+                    )
+                pack, _ = _built(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(pack)
             elif path.is_symlink():

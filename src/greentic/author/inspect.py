@@ -8,12 +8,13 @@ from typing import BinaryIO
 
 from greentic.activate.warm import looked_into, warnings_of
 from greentic.bundle.compression import NAMES
-from greentic.bundle.contents import open_bundle, pack_paths, strict_faults
+from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths, strict_faults
 from greentic.flow.select import unanswerable
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.materialize.placed import file_digest
+from greentic.model.revision_files import make_lock, pack_config
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import LoadedPack, headers, load_pack
 from greentic.pack.located import LocatedPack
@@ -37,11 +38,12 @@ def inspect_bundle(path: Path) -> JsonObject:
 
 def _bundle(bundle: VerifiedBundle) -> JsonObject:
     contents = open_bundle(bundle)
+    found = pack_paths(contents.entries)
     packs: list[Json] = []
     warnings: list[str] = []
     loaded: list[LoadedPack] = []
     with tempfile.TemporaryDirectory(prefix="greentic-inspect-") as scratch:
-        for number, pack_path in enumerate(pack_paths(contents.entries)):
+        for number, pack_path in enumerate(found):
             entry = contents.find(pack_path)
             place = Path(scratch) / str(number) / Path(pack_path).name
             place.parent.mkdir()
@@ -56,8 +58,10 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
                 except GreenticError as error:
                     row = {"loads": False, "error": error.message}
             packs.append({"path": pack_path, **row})
+            if not row["loads"]:
+                warnings.append(f"pack `{pack_path}` does not load: {row['error']}")
         told = unanswerable(headers(loaded), loaded[0].manifest_id) if loaded else []
-        warnings = warnings_of(tuple(loaded)) + told
+        warnings += warnings_of(tuple(loaded)) + told
     files = [e for e in contents.entries if e.kind == "file"]
     return {
         "digest": bundle.digest,
@@ -66,9 +70,32 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
         "unpacked_bytes": sum(e.size for e in files),
         "strict_faults": list[Json](strict_faults(contents)),
         "packs": packs,
+        "refused": _refused(contents, found),
         "warnings": list[Json](warnings),
         "entries": [{"path": e.path, "kind": e.kind, "size": e.size} for e in contents.entries],
     }
+
+
+def _refused(contents: Contents, packs: list[str]) -> str | None:
+    """Why staging refuses this bundle in every environment, or nothing: found by what staging itself asks."""
+    try:
+        known = {pack.pack_id for pack in make_lock("", dict.fromkeys(packs, "")).packs}
+        for source, raw in pack_config_inputs(contents):
+            told = raw if isinstance(raw, dict) else {}  # which environment it is for only staging knows
+            env_id, bundle_id = str(told.get("env_id")), str(told.get("bundle_id"))
+            pack_config(source, raw, env_id=env_id, bundle_id=bundle_id, revision_id="", known_packs=known)
+    except GreenticError as error:
+        return error.message
+    return None
+
+
+def check_stageable(path: Path) -> None:
+    """Raise `InvalidArgument` for a bundle that no environment would stage."""
+    with _open(path) as file:
+        contents = open_bundle(pin(file))
+        refused = _refused(contents, pack_paths(contents.entries))
+    if refused is not None:
+        raise InvalidArgument(f"no environment would stage this bundle: {refused}")
 
 
 def _pack_row(path: Path) -> JsonObject:
@@ -101,6 +128,8 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
     if broken:
         told = "; ".join(f"{r['path']}: {r['error']}" for r in broken)
         raise InvalidArgument(f"{len(broken)} pack(s) of `{path}` do not load: {told}")
+    if report["refused"] is not None:
+        raise InvalidArgument(f"no environment would stage `{path}`: {report['refused']}")
     return {
         "verified": True,
         "digest": report["digest"],

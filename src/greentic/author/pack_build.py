@@ -176,7 +176,10 @@ def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
             and real_path(path) not in sources
         ):
             found.setdefault(f"assets/{path.name}", path.read_bytes())
-    return dict(sorted(found.items(), key=lambda item: item[0].encode()))
+    try:
+        return dict(sorted(found.items(), key=lambda item: item[0].encode()))
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"the name {error.object!r} of an asset is not UTF-8; rename the file") from None
 
 
 class _Yaml12(SafeLoader):

@@ -12,7 +12,9 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from greentic.cli import op_table
 from greentic.ground.disk import io_error
@@ -40,7 +42,7 @@ _GLOBAL_SWITCHES = ("--schema",)
 _HELP = ("-h", "--help")
 
 
-class Globals(NamedTuple):
+class Globals(msgspec.Struct, frozen=True):
     store_root: Path | None
     answers: Path | None
     schema: bool

@@ -14,7 +14,7 @@ from __future__ import annotations
 import types
 import typing
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args, get_origin
+from typing import Annotated, get_args, get_origin
 
 import msgspec
 
@@ -27,7 +27,7 @@ from greentic.operate.verb import Verb
 MAX_ANSWERS = 16 << 20
 
 
-class Inline(NamedTuple):
+class Inline(msgspec.Struct, frozen=True):
     """What stood on the command line."""
 
     positional: dict[str, Json]

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.components.host import Grants, HostCall
 from greentic.components.interfaces import invoke_node, invoke_provider
 from greentic.flow.ports import ComponentCall, ProviderCall
@@ -24,7 +26,7 @@ from greentic.wasm.component import LoadedComponent
 from greentic.wasm.engine import CallLimits
 
 
-class ReadyComponent(NamedTuple):
+class ReadyComponent(msgspec.Struct, frozen=True):
     """A component that can be called, and what it may ask for."""
 
     loaded: LoadedComponent

@@ -10,11 +10,11 @@ Rules:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
+
+import msgspec
 
 from greentic.expressions.paths import MISSING
 from greentic.flow.ports import Caller, StateStore, scope
@@ -32,7 +32,7 @@ MAX_LOG = 4096
 MAX_LOGS = 64
 
 
-class HttpResponse(NamedTuple):
+class HttpResponse(msgspec.Struct, frozen=True):
     status: int
     headers: list[tuple[str, str]]
     body: bytes
@@ -74,8 +74,7 @@ class Grants(NamedTuple):
     """Canonical names."""
 
 
-@dataclass(slots=True)
-class HostCall:
+class HostCall(msgspec.Struct):
     """The context of one call."""
 
     component: str
@@ -84,7 +83,7 @@ class HostCall:
     seconds: float
     """How long the call may wait."""
     logger: Callable[[str, str], None]
-    config: Map = field(default_factory=dict)
+    config: Map = {}
     """The published configuration of the pack."""
     lane: str = ""
     """Whose share of computing the call takes: its deployment's."""
@@ -92,7 +91,7 @@ class HostCall:
     computed: float = 0.0
     """Seconds of processor time that the call took, once it is over."""
     trapped: bool = False
-    request: bytes | None = field(default_factory=request_id.current)
+    request: bytes | None = msgspec.field(default_factory=request_id.current)
 
     def over(self, computed: float, *, trapped: bool) -> None:
         """Note what a call that is over took."""
@@ -221,7 +220,7 @@ class HostImports:
             value = self._state.get(_scope(call), key)
             if value is MISSING:
                 return ("err", {"code": "not_found", "message": f"no state under `{key}`"})
-            return ("ok", json.dumps(value, ensure_ascii=False).encode())
+            return ("ok", _spelled(value).encode())
 
         return self._stored(read)
 
@@ -278,10 +277,16 @@ class HostImports:
             name = canonical_name(key)
             secret = await beside(self._secrets.get, call.caller, name) if name in call.grants.secrets else None
             return None if secret is None else secret.decode(errors="replace")
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return value if isinstance(value, str) else _spelled(value)
 
     def _no_broker(self, context: CallContext, arguments: list[object]) -> object:
         raise HostFailure("no OAuth broker is configured for this worker")
+
+
+def _spelled(value: object) -> str:
+    import json  # few components read a value that others than they have written
+
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _denied(what: str) -> object:

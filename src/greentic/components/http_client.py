@@ -17,7 +17,6 @@ import socket
 from urllib.parse import urlsplit
 
 from greentic.components.host import EgressFailed, EgressRefused, HttpResponse
-from greentic.components.http_exchange import Destination, NoHttp, exchange
 from greentic.ground.beside import beside
 from greentic.net.dial import reason
 from greentic.net.egress import EgressPolicy, refused_address, refused_host
@@ -65,6 +64,8 @@ class PolicedHttp:
     async def _send(
         self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None, seconds: float
     ) -> HttpResponse:
+        from greentic.components.http_exchange import Destination, NoHttp, exchange  # most components ask nobody
+
         method = method.upper()
         if method not in _METHODS:
             raise EgressFailed("the method is none of " + ", ".join(sorted(_METHODS)))

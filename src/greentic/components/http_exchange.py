@@ -14,6 +14,7 @@ import ssl
 from typing import NamedTuple
 
 import httptools
+import msgspec
 
 from greentic.ground import variables
 from greentic.ground.beside import beside
@@ -34,7 +35,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Destination(NamedTuple):
+class Destination(msgspec.Struct, frozen=True):
     """Where a request goes."""
 
     scheme: str

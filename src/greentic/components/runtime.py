@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
 from greentic.ground import variables
@@ -21,7 +23,6 @@ from greentic.pack.components import PackComponent
 from greentic.pack.load import LoadedPack
 from greentic.telemetry.tracing import within
 from greentic.wasm.format import least_memory
-from greentic.wasm.scratch import scratch_directory
 
 if TYPE_CHECKING:
     from greentic.components.calls import ReadyComponent
@@ -32,7 +33,7 @@ Log = Callable[[str, str], None]
 EGRESS_VARIABLE = "GREENTIC_HTTP_EGRESS"
 
 
-class CompileReport(NamedTuple):
+class CompileReport(msgspec.Struct, frozen=True):
     """What loading the components of a revision took."""
 
     components: int
@@ -181,6 +182,8 @@ class _Made:
         if not pack.assets.names():
             return None
         if pack.digest not in self._assets:
+            from greentic.wasm.scratch import scratch_directory
+
             directory = scratch_directory("greentic-assets-")
             pack.assets.extract(Path(directory))
             self._assets[pack.digest] = directory

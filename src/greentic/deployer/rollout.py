@@ -6,7 +6,8 @@ Rules:
    An absent one's pair is deleted. Routers follow that document, so weights that were set before go with it; no pod is replaced.
 2. `warm --rollout` renders the revision while it is warming, applies the pair and waits; only then is it ready. If its pods do
    not become healthy it is failed, with the reason. Anything else that goes wrong (the cluster, somebody else's reconcile) leaves
-   it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it.
+   it warming, to be called again. A failed one's pair stays to be looked at until the next reconcile deletes it. What loads and can
+   never work is told as by a plain `warm`, by each call that makes it ready.
 3. Without `--rollout` no verb that authors an environment needs a cluster. Where one is bound, warming says whether it was asked.
 """
 
@@ -155,8 +156,9 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
     seconds = wait_seconds(payload.timeout)
     resolve(context, env_id, None, live=True)
     before = find(context.store.load(env_id), revision_id)
-    if before.lifecycle not in ("warming", "ready"):
-        _move(context, env_id, revision_id, "warming")
+    warnings: list[str] | UnsetType = UNSET
+    if before.lifecycle != "ready":
+        warnings = _move(context, env_id, revision_id, "warming").warnings
     try:
         with alone(context, env_id):
             deployer = resolve(context, env_id, None, live=True)
@@ -170,7 +172,7 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
             f"revision `{revision_id}` did not become ready in the cluster and is failed: {error.message}",
             hint=f"gtc op env reconcile {env_id} deletes its pair; after a repair: gtc op revisions retry {env_id} {revision_id}",
         ) from error
-    return _move(context, env_id, revision_id, "ready")
+    return replace(_move(context, env_id, revision_id, "ready"), warnings=warnings)
 
 
 def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> RevisionSummary:
@@ -181,14 +183,16 @@ def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> R
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
         revision = find(env, revision_id)
+        warnings: list[str] = []
         if goal == "warming":
-            walk(revision, "warm")
-            gate(transaction, env, revision)
+            if revision.lifecycle != "warming":  # one that is was left so by a rollout that did not end
+                walk(revision, "warm")
+            warnings = gate(transaction, env, revision)
         if goal == "ready":
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         revision = replace(revision, lifecycle=goal)
         transaction.save(put_revision(env, revision))
         transaction.refresh_projection(transaction.load())
-        return Done(summary(revision))
+        return Done(replace(summary(revision), warnings=warnings or UNSET))
 
     return run(context, change, action)

@@ -19,7 +19,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+import msgspec
 
 from greentic.distribute.fetch import Fetched
 from greentic.distribute.journal import Journal
@@ -45,7 +47,7 @@ Download = Callable[[BinaryIO, Journal], Fetched]
 """Fetches the bundle into a file that may hold a part of it."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True):
     """One bundle of the cache."""
 
     digest: str
@@ -54,7 +56,7 @@ class Entry(NamedTuple):
     """When it was last used, in seconds since 1970."""
 
 
-class Obtained(NamedTuple):
+class Obtained(msgspec.Struct, frozen=True):
     """A bundle of the cache, open for reading, its digest computed from what is open."""
 
     file: BinaryIO
@@ -241,7 +243,9 @@ class BundleCache:
         """
         entries = {e.digest: e for e in self.entries()}
         keep = needed() if sum(e.size for e in entries.values()) > limit else frozenset[str]()
-        gone = [entries[i.name] for i in beyond((Item(*e) for e in entries.values()), limit, keep)]
+        gone = [
+            entries[i.name] for i in beyond((Item(e.digest, e.size, e.used) for e in entries.values()), limit, keep)
+        ]
         for entry in gone:
             self.drop(entry.digest)
         self._drop_partials(PARTIAL_DAYS * 86_400)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
+import msgspec
+
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.parallel import Helpers
 from greentic.distribute.ranges import Ranges
@@ -47,7 +49,7 @@ Told = Callable[[int, int | None], None]
 """Told bytes so far and bytes announced."""
 
 
-class Fetched(NamedTuple):
+class Fetched(msgspec.Struct, frozen=True):
     digest: str
     """`sha256:<hex>`"""
     size: int

@@ -21,7 +21,7 @@ from greentic.net.request import Answer, check_status, send
 from greentic.net.terms import Terms
 
 _READ = 1 << 18
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})\Z", re.ASCII)
+_CONTENT_RANGE = r"(?a)bytes (\d{1,18})-(\d{1,18})/(\d{1,18})"
 _NOT_ABOUT_PARTS = (404, 408, 410, 425, 429)
 """Refusals that a request for the whole would get as well."""
 
@@ -70,7 +70,7 @@ class HttpBody:
         self.length: int | None = answer.body.length
         if answer.status == 206:
             stated = answer.one("Content-Range")
-            found = _CONTENT_RANGE.match(stated)
+            found = re.fullmatch(_CONTENT_RANGE, stated)
             first, last, total = (int(g) for g in found.groups()) if found else (-1, -1, -1)
             if first != offset or last < first or total <= last or self.length not in (None, last - first + 1):
                 answer.close()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from greentic.ground.documents import decode, read_file
 MAX_JOURNAL = 1 << 20
 
 
-class Progress(NamedTuple):
+class Progress(msgspec.Struct, frozen=True):
     """Where a download is."""
 
     done: Ranges

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
 from greentic.net.addresses import check_authored, shown
 
-_PLACE = re.compile(r"\{([^}]*)\}")
+_PLACE = r"\{([^}]*)\}"
 _KNOWN = ("sha256", "digest", "name")
 SCHEMES = ("http://", "https://", "file://", "oci://", "repo://", "store://")
 
@@ -30,7 +30,7 @@ def check_mirror(template: str) -> str:
     """The template, or `InvalidArgument`."""
     text = template.strip()
     check_authored(text, "the mirror")
-    unknown = [name for name in _PLACE.findall(text) if name not in _KNOWN]
+    unknown = [name for name in re.findall(_PLACE, text) if name not in _KNOWN]
     if unknown:
         raise InvalidArgument(f"mirror `{text}`: unknown `{{{unknown[0]}}}`; there are {', '.join(_KNOWN)}")
     if not text.startswith(SCHEMES):
@@ -51,7 +51,7 @@ def references(uri: str, digest: str, mirrors: Sequence[str]) -> list[str]:
         "digest": digest,
         "name": path.rpartition("/")[2] or "bundle.gtbundle",
     }
-    made = [_PLACE.sub(lambda place: values.get(place.group(1), place.group(0)), template) for template in mirrors]
+    made = [re.sub(_PLACE, lambda place: values.get(place.group(1), place.group(0)), template) for template in mirrors]
     return list(dict.fromkeys([uri, *made]))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 Span = tuple[int, int]
 
 
-class Ranges(NamedTuple):
+class Ranges(msgspec.Struct, frozen=True):
     """A set of byte positions."""
 
     spans: tuple[Span, ...] = ()

@@ -1,6 +1,7 @@
 """Which source opens a reference.
 
-A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried.
+A reference is `file://<path>`, a bare path that exists, `http(s)://…`, or a scheme of a registry; nothing else is tried. Only what opens
+it is imported: a client of registries is a good part of what a boot would load.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from greentic.distribute.file_source import FileSource
-from greentic.distribute.http_source import HttpSource
-from greentic.distribute.oci_source import OciSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
@@ -28,8 +27,12 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
     if not text:
         raise FetchError("bundle reference cannot be empty")
     if text.startswith(("http://", "https://")):
+        from greentic.distribute.http_source import HttpSource
+
         return HttpSource(terms), text
     if text.startswith(REGISTRY_SCHEMES):
+        from greentic.distribute.oci_source import OciSource
+
         return OciSource(terms, mirror=mirror), text
     if text.startswith("file://"):
         path = text.removeprefix("file://")

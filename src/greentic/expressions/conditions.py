@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
@@ -21,14 +20,14 @@ from greentic.ground.value_range import compared
 OPERATORS = ("==", "!=", ">=", "<=", ">", "<", " contains ")
 
 
-class Condition(NamedTuple):
+class Condition(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     operator: str
     """Empty for a text without an operator; such a condition never holds."""
     value: str
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True):
     """What a condition may ask about: the node's payload, and names that shadow its fields."""
 
     payload: object

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
 from greentic.ground import documents
 from greentic.ground.errors import FlowFailure
@@ -22,11 +24,11 @@ MAX_DEPTH = 64
 """How deeply blocks and subexpressions may nest."""
 
 
-class Literal(NamedTuple):
+class Literal(msgspec.Struct, frozen=True):
     value: object
 
 
-class Lookup(NamedTuple):
+class Lookup(msgspec.Struct, frozen=True):
     """A path: how many scopes up, an `@` variable or a plain path, and its steps."""
 
     up: int
@@ -35,7 +37,7 @@ class Lookup(NamedTuple):
     text: str
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, frozen=True):
     """A helper with its arguments."""
 
     name: str
@@ -46,7 +48,7 @@ class Call(NamedTuple):
 Expression = Literal | Lookup | Call
 
 
-class Print(NamedTuple):
+class Print(msgspec.Struct, frozen=True):
     expression: Expression
 
 
@@ -78,7 +80,7 @@ def parse(text: str) -> Template:
     return _Reader(text).template()
 
 
-class _Tag(NamedTuple):
+class _Tag(msgspec.Struct, frozen=True):
     end: int
     kind: str
     """One of print, open, close, else, comment."""

@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
@@ -23,7 +22,7 @@ MAX_STEPS = 100_000
 """Tags and arguments of helpers that one rendering may execute. What a comparison goes through counts as well."""
 
 
-class _Scope(NamedTuple):
+class _Scope(msgspec.Struct, frozen=True):
     value: object
     data: dict[str, object]
     """`@index`, `@key`, `@first`, `@last`."""

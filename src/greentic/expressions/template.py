@@ -11,7 +11,9 @@ Rules, for each text inside a value; keys and other scalars stay as they are:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from greentic.expressions import handlebars
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
@@ -33,7 +35,7 @@ class Names(Protocol):
 Renderer = Callable[[Names], object]
 
 
-class Compiled(NamedTuple):
+class Compiled(msgspec.Struct, frozen=True):
     """A value whose texts may be templates."""
 
     render: Renderer

@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
@@ -28,7 +28,7 @@ from greentic.ground.value_range import in_range
 _ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
 
 
-class Wait(NamedTuple):
+class Wait(msgspec.Struct, frozen=True):
     """The run waits for the next message and goes on behind the node."""
 
     output: NodeOutput

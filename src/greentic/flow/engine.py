@@ -16,8 +16,9 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from greentic.expressions.conditions import holds
 from greentic.expressions.paths import MISSING
@@ -45,11 +46,11 @@ _ACTING = frozenset({"exec", "component", "provider.invoke", "state.set"})
 SLOT_EXTRACTOR = "ai.greentic.component-slot-extractor"
 
 
-class Completed(NamedTuple):
+class Completed(msgspec.Struct, frozen=True):
     output: object
 
 
-class Parked(NamedTuple):
+class Parked(msgspec.Struct, frozen=True):
     """A run that waits for the next message; `output` is what it says meanwhile."""
 
     snapshot: Snapshot
@@ -64,13 +65,12 @@ class Exhausted(FlowFailure):
     """A run that took all it may take; no flow that called another goes on after it."""
 
 
-@dataclass(slots=True)
-class Budget:
+class Budget(msgspec.Struct):
     """What is left of a run, shared by the flows that it calls."""
 
     steps: int
     until: float
-    kept: Kept = field(default_factory=Kept)
+    kept: Kept = msgspec.field(default_factory=Kept)
     """What the flow that runs now keeps, and how much more it may."""
     acted: bool = False
     """Whether a step was done that may have had an effect: a call that came back, a value that was kept."""

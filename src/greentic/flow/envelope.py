@@ -10,8 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from greentic.flow.ports import ComponentCall
@@ -21,7 +19,7 @@ _TENANT_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 _PAIRS = (("op", "operation"), ("payload", "input"), ("metadata", "config"))
 
 
-class Envelope(NamedTuple):
+class Envelope(msgspec.Struct, frozen=True):
     """An ordinary call."""
 
     call: ComponentCall

@@ -7,14 +7,14 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from greentic.ground.errors import FlowFailure as FlowFailure
 
 Map = dict[str, object]
 
 
-class Node(NamedTuple):
+class Node(msgspec.Struct, frozen=True):
     """One step: which component with which operation, its input template, and where it goes on."""
 
     id: str
@@ -24,7 +24,7 @@ class Node(NamedTuple):
     routing: object
 
 
-class FlowGraph(NamedTuple):
+class FlowGraph(msgspec.Struct, frozen=True):
     id: str
     nodes: dict[str, Node]
     """By id, in stored order."""

@@ -6,7 +6,8 @@ Every finding is a warning: real packs have them, and run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.expressions.conditions import parse_condition
 from greentic.expressions.paths import parse_path
@@ -23,7 +24,7 @@ _SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
 HasComponent = Callable[[str, str | None], bool]
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True):
     """What the pack of a flow has."""
 
     component: HasComponent

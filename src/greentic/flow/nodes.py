@@ -9,7 +9,9 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from greentic.expressions.conditions import Condition, parse_condition
 from greentic.expressions.template import Compiled, compile_value
@@ -37,7 +39,7 @@ ERROR_EVENTS = ("on_error", "on_cancel", "on_timeout")
 SUCCESS_EVENTS = ("on_success", "on_complete", "on_submit")
 
 
-class Route(NamedTuple):
+class Route(msgspec.Struct, frozen=True):
     """One entry of conditional routing; `condition` is none for an unconditional one."""
 
     condition: Condition | None
@@ -51,7 +53,7 @@ class Route(NamedTuple):
         return path[:1] == ("response",) or (path[:1] in (("entry",), ("in",)) and not _ANSWERS.isdisjoint(path[1:]))
 
 
-class Routing(NamedTuple):
+class Routing(msgspec.Struct, frozen=True):
     """Where a run goes after a node. With `routes` the first that holds wins, else `next`; nothing ends the run."""
 
     next: str | None = None
@@ -63,7 +65,7 @@ class Routing(NamedTuple):
     catches_errors: bool = False
 
 
-class NodePlan(NamedTuple):
+class NodePlan(msgspec.Struct, frozen=True):
     """A node, ready to run."""
 
     id: str
@@ -81,7 +83,7 @@ class NodePlan(NamedTuple):
     mapping: object
 
 
-class FlowPlan(NamedTuple):
+class FlowPlan(msgspec.Struct, frozen=True):
     """A flow, ready to run."""
 
     graph: FlowGraph

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from greentic.flow.nodes import FlowPlan
 
 
@@ -39,7 +41,7 @@ class ComponentCall(NamedTuple):
     """Who is told what the component writes, beside the log."""
 
 
-class ProviderCall(NamedTuple):
+class ProviderCall(msgspec.Struct, frozen=True):
     """One call of a provider, found by its id or type."""
 
     provider_id: str | None

@@ -9,7 +9,7 @@ Rules, first applicable:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from greentic.flow.state import Map, NodeOutput
 from greentic.ground.errors import FlowFailure
@@ -19,7 +19,7 @@ SAID_IN_WORDS = "COMPONENT_INVOCATION_FAILED"
 """The code of failures of components whose interface has only a text for them; nobody said whether to try again."""
 
 
-class Jump(NamedTuple):
+class Jump(msgspec.Struct, frozen=True):
     """Go on in another flow, or at another node."""
 
     flow: str
@@ -28,13 +28,13 @@ class Jump(NamedTuple):
     max_redirects: int
 
 
-class Respond(NamedTuple):
+class Respond(msgspec.Struct, frozen=True):
     """Answer with this, and complete."""
 
     message: Map
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, frozen=True):
     output: NodeOutput
     control: Jump | Respond | None = None
 

@@ -7,8 +7,9 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple, cast
+
+import msgspec
 
 from greentic.expressions.paths import MISSING
 from greentic.ground.errors import FlowFailure
@@ -27,26 +28,25 @@ class NodeOutput(NamedTuple):
         return {"ok": self.ok, "payload": self.payload, "meta": self.meta}
 
 
-@dataclass(slots=True)
-class RunState:
+class RunState(msgspec.Struct):
     """Everything that a run remembers."""
 
     entry: object
-    nodes: dict[str, NodeOutput] = field(default_factory=dict)
-    egress: list[object] = field(default_factory=list)
+    nodes: dict[str, NodeOutput] = {}
+    egress: list[object] = []
     last_output: object = MISSING
     redirect_count: int = 0
-    vars: Map = field(default_factory=dict)
+    vars: Map = {}
     park_turns: int = 0
     answering: str | None = None
     """The node that waited for a submit and now gets its answers."""
-    answers: Map = field(default_factory=dict)
+    answers: Map = {}
     taken: bool = False
     """Whether a step of this turn took the message's action or text; later conditions see neither. Not kept: the next
     message is a new one."""
 
 
-class Snapshot(NamedTuple):
+class Snapshot(msgspec.Struct, frozen=True):
     """A parked run."""
 
     pack_id: str

@@ -10,12 +10,12 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from greentic.ground.clock import Clock, Random
 
 
-class Backoff(NamedTuple):
+class Backoff(msgspec.Struct, frozen=True):
     """How long to wait between tries, in seconds."""
 
     first: float = 0.25

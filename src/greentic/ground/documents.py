@@ -12,11 +12,13 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, TypeAlias, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin
 
 import msgspec
-from msgspec.structs import fields, force_setattr, replace
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields, force_setattr, replace
 
 from greentic.ground.errors import SpecViolation
 
@@ -35,8 +37,11 @@ MAX_DEPTH = 127
 _SHOWN = 60
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of every stored document and of every record inside one."""
+class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Base of every stored document and of every record inside one.
+
+    The garbage collector need not look at them: what came from JSON holds no circles, and a large environment is some ten thousand.
+    """
 
     omit_empty: ClassVar[tuple[str, ...]] = ()
     """Fields that are left out when empty, besides optional ones that are unset."""
@@ -45,15 +50,62 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Keys that this program does not know, kept as they came."""
 
 
-_FIELDS: dict[type[Document], dict[str, str]] = {}
+class _Form(NamedTuple):
+    """How the fields of a document are read and written, found out once a class: in large environments thousands are of one."""
+
+    fields: tuple[tuple[str, str, bool, bool], ...]
+    """Key in JSON, name, whether it is left out when empty, whether it may hold documents; `extra` is none of them."""
+    keys: frozenset[str]
+    holding: tuple[tuple[str, str], ...]
+    """Key and name of those that may hold documents."""
+    native: bool
+    """Whether the library's own encoder writes it as `to_json` does, unless unknown keys were kept."""
 
 
-def _fields(cls: type[Document]) -> dict[str, str]:
-    """Field name by JSON key, without `extra`."""
-    known = _FIELDS.get(cls)
+_FORMS: dict[type[Document], _Form] = {}
+
+
+def _form(cls: type[Document]) -> _Form:
+    known = _FORMS.get(cls)
     if known is None:
-        known = _FIELDS[cls] = {f.encode_name: f.name for f in fields(cls) if f.name != "extra"}
+        own = [f for f in fields(cls) if f.name != "extra"]
+        known = _FORMS[cls] = _Form(
+            tuple((f.encode_name, f.name, f.name in cls.omit_empty, _may_hold(f.type)) for f in own),
+            frozenset(f.encode_name for f in own),
+            tuple((f.encode_name, f.name) for f in own if _may_hold(f.type)),
+            all(_is_native(f, f.name in cls.omit_empty) for f in own),
+        )
     return known
+
+
+def _may_hold(told: object) -> bool:
+    """Whether values of a type may be documents, or lists of them."""
+    return any(part is object or issubclass(part, Document) for part in _parts(told))
+
+
+def _is_native(field: FieldInfo, omit_empty: bool) -> bool:
+    """Whether the encoder leaves a field out when `to_json` does: it looks for values that are the default, or empty as the default is."""
+    parts = list(_parts(field.type))
+    if any(part is object or (issubclass(part, Document) and not _form(part).native) for part in parts):
+        return False
+    if field.default is None:
+        return not omit_empty
+    empty = field.default_factory in (list, dict)
+    return field.default is NODEFAULT and type(None) not in parts and empty is omit_empty
+
+
+def _parts(told: object) -> Iterator[type]:
+    """The classes in a type; what dicts hold is plain JSON."""
+    if isinstance(told, type) and get_origin(told) is None:
+        yield told
+    elif get_origin(told) is not dict:
+        for part in get_args(told):
+            yield from _parts(part)
+
+
+def no_items() -> list[T]:
+    """The default of a list that is written when it is empty as well; with `list` itself it is written, too, but slower."""
+    return []
 
 
 def from_json(cls: type[D], raw: object) -> D:
@@ -71,12 +123,11 @@ def from_json(cls: type[D], raw: object) -> D:
 
 def _keep_unknown(value: object, raw: object) -> None:
     if isinstance(value, Document) and isinstance(raw, dict):
-        known = _fields(type(value))
-        unknown = raw.keys() - known.keys()
-        if unknown:
-            force_setattr(value, "extra", {key: raw[key] for key in raw if key in unknown})
-        for key, name in known.items():
-            if key in raw and isinstance(raw[key], dict | list):
+        form = _form(type(value))
+        if not raw.keys() <= form.keys:
+            force_setattr(value, "extra", {key: raw[key] for key in raw if key not in form.keys})
+        for key, name in form.holding:
+            if key in raw:
                 _keep_unknown(getattr(value, name), raw[key])
     elif isinstance(value, list) and isinstance(raw, list) and value and isinstance(value[0], Document):
         for item, item_raw in zip(value, raw, strict=True):
@@ -86,14 +137,17 @@ def _keep_unknown(value: object, raw: object) -> None:
 def to_json(value: object) -> Json:
     """The JSON form of a document, a list of documents or a plain value."""
     if isinstance(value, Document):
-        out: JsonObject = {}
-        for key, name in _fields(type(value)).items():
+        out: dict[str, object] = {}
+        for key, name, omit_empty, holds in _form(type(value)).fields:
             item = getattr(value, name)
-            if item is None or (not item and name in value.omit_empty):
+            if item is None or (omit_empty and not item):
                 continue
-            out[key] = to_json(item)
-        out.update(cast(JsonObject, value.extra))
-        return out
+            if holds:
+                out[key] = to_json(item)
+            else:
+                out[key] = item.copy() if type(item) is list else item
+        out.update(value.extra)
+        return cast(JsonObject, out)
     if isinstance(value, list):
         return [to_json(item) for item in value]
     return cast(Json, value)
@@ -106,12 +160,44 @@ def json_object(value: object) -> JsonObject:
 
 def pretty(value: object) -> bytes:
     """The stored form: two spaces, no ASCII escaping, final newline."""
-    return msgspec.json.format(msgspec.json.encode(to_json(value)), indent=2) + b"\n"
+    return msgspec.json.format(compact(value), indent=2) + b"\n"
 
 
 def compact(value: object, *, sort: bool = False) -> bytes:
     """One line without spaces; `sort` orders the keys of every object."""
-    return msgspec.json.encode(to_json(value), order="deterministic" if sort else None)
+    return _text(value, _SORTED if sort else _AS_THEY_ARE)
+
+
+_AS_THEY_ARE, _SORTED = msgspec.json.Encoder(), msgspec.json.Encoder(order="sorted")
+_EXTRA = b'"greentic:extra":'
+
+
+def _text(value: object, encoder: msgspec.json.Encoder) -> bytes:
+    """The text of what `to_json` gives, as far as can be without making that: of a large environment it would be a million objects."""
+    if isinstance(value, list):
+        classes = set(map(type, value))
+        if not any(issubclass(cls, Document | list) for cls in classes):
+            return encoder.encode(value)
+        if all(issubclass(cls, Document) and _form(cls).native for cls in classes):
+            text = encoder.encode(value)
+            if _EXTRA not in text:
+                return text
+        return b"[%b]" % b",".join([_text(item, encoder) for item in value])
+    if not isinstance(value, Document):
+        return encoder.encode(value)
+    form = _form(type(value))
+    if form.native:
+        text = encoder.encode(value)
+        if _EXTRA not in text:
+            return text
+    out: dict[str, object] = {}
+    for key, name, omit_empty, holds in form.fields:
+        item = getattr(value, name)
+        if item is None or (omit_empty and not item):
+            continue
+        out[key] = msgspec.Raw(_text(item, encoder)) if holds else item
+    out.update(value.extra)
+    return encoder.encode(out)
 
 
 class TooDeep(ValueError):
@@ -134,8 +220,7 @@ def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES) -> T:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    # Other members than those of `form` are gone; what is left of depth can only be in plain lists and dicts.
-    if brackets > MAX_DEPTH and _too_deep(value):
+    if brackets > MAX_DEPTH and _too_deep(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")):
         raise TooDeep("nested too deeply")
     return value
 
@@ -178,26 +263,19 @@ def _check_size(data: bytes | str, limit: int) -> int:
     return brackets
 
 
-def _too_deep(value: object) -> bool:
-    level = [value]
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
+
+
+def _too_deep(text: bytes) -> bool:
+    """Whether whole JSON text is deeper than `MAX_DEPTH`. Strings are cut out, once no quote is inside one."""
+    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
+    left = b"".join(plain.translate(_AS_ARRAYS, _NO_BRACKETS).split(b'"')[::2])
     for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
+        left = left.replace(b"[]", b"")  # each time the innermost ones
+        if not left:
             return False
     return True
-
-
-def _inside(value: object) -> list[object]:
-    """The containers right inside a value."""
-    if isinstance(value, dict):
-        found: list[object] = list(value.values())
-    elif isinstance(value, list):
-        found = value
-    elif isinstance(value, msgspec.Struct):
-        found = [getattr(value, name) for name in value.__struct_fields__]
-    else:
-        return []
-    return [item for item in found if isinstance(item, dict | list | msgspec.Struct)]
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -228,6 +306,7 @@ __all__ = [
     "decode",
     "from_json",
     "json_object",
+    "no_items",
     "parse",
     "pretty",
     "read_file",

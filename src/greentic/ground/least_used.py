@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import NamedTuple
+
+import msgspec
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True):
     """One thing that is kept."""
 
     name: str

@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from greentic.ground.errors import InvalidArgument
 
@@ -25,7 +27,7 @@ Reader = Literal["worker", "gtc", "both", "inside"]
 """`inside`: between the processes of one worker, or from a rendered pod to its worker; not for people."""
 
 
-class Variable(NamedTuple):
+class Variable(msgspec.Struct, frozen=True):
     """One row of the table."""
 
     name: str

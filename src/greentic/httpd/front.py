@@ -23,6 +23,8 @@ import select
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
 from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
 
@@ -50,7 +52,7 @@ OTHER_FILES = 48
 _TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-class Places(NamedTuple):
+class Places(msgspec.Struct, frozen=True):
     """How many connections there may be."""
 
     full: int

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 MAX_TARGET = 8 << 10
 MAX_HEAD = 32 << 10
@@ -43,15 +44,15 @@ _FIELD = re.compile(
 _NEVER = re.compile(rb"[^\r]\n|\r[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What stands in no head."""
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILERS = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
+_CHUNK = rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?"
+_TRAILERS = rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 _ONCE = frozenset(
     {
         b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type", b"origin", b"expect", b"sec-fetch-site",
         b"x-message-id", b"idempotency-key",
     }
 )  # fmt: skip
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPE = rb"%([0-9A-Fa-f]{2})"
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -69,7 +70,7 @@ def allow(methods: str) -> Headers:
     return [(b"allow", methods.encode())]
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """A request line with its fields. Names are in lower case, and every name stands once."""
 
     method: str
@@ -86,7 +87,7 @@ class Head(NamedTuple):
     """What stands behind the first `?` of the target, as it was sent."""
 
 
-class Incoming(NamedTuple):
+class Incoming(msgspec.Struct, frozen=True):
     """A whole request."""
 
     head: Head
@@ -203,7 +204,7 @@ class RequestReader:
                 if len(data) > MAX_CHUNK_LINE:
                     raise Refusal(400, f"a chunk line is longer than {MAX_CHUNK_LINE} bytes")
                 return None
-            found = _CHUNK.fullmatch(data, 0, end)
+            found = re.compile(_CHUNK).fullmatch(data, 0, end)
             if found is None:
                 raise Refusal(400, "a chunk does not begin with its size")
             size = int(found.group(1), 16)
@@ -235,7 +236,7 @@ class RequestReader:
             if len(data) > MAX_HEAD:
                 raise Refusal(431, f"the trailers are larger than {MAX_HEAD} bytes")
             return None
-        if end + 4 > MAX_HEAD or _TRAILERS.fullmatch(data, 0, end + 4) is None:
+        if end + 4 > MAX_HEAD or re.compile(_TRAILERS).fullmatch(data, 0, end + 4) is None:
             raise Refusal(400, "the trailers are not those of HTTP/1.1")
         del data[: end + 4]  # nothing in them is acted on
         return b"".join(self._parts)
@@ -298,7 +299,7 @@ def _path(method: bytes, target: bytes, minor: bytes, fields: dict[bytes, bytes]
         raise Refusal(400, "the path has a backslash, which some read as a slash")
     if b"%" not in path:
         return path.decode("ascii")
-    return _ESCAPE.sub(_unescaped, path).decode("utf-8", "replace")
+    return re.sub(_ESCAPE, _unescaped, path).decode("utf-8", "replace")
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.clock import CLOCK
 from greentic.httpd.front import Answer
@@ -21,7 +22,7 @@ MAX_PATH = 512
 GONE = 499
 
 
-class Access(NamedTuple):
+class Access(msgspec.Struct, frozen=True):
     """One request that is to be told."""
 
     log: OperatorLog

@@ -7,7 +7,7 @@ revision, method, bearer gate, JSON, turn. Errors are plain text; causes go to t
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,7 +21,7 @@ from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
 from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
 from greentic.ground.documents import JsonObject, TooDeep, parse
-from greentic.ground.errors import FlowFailure, InvalidArgument
+from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import Headers, Incoming, allow
@@ -29,6 +29,7 @@ from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
+from greentic.ingress.exchange import TEXT, Refused, Reply, Request
 from greentic.ingress.identity import (
     SESSION_BYTES,
     SESSION_COOKIE,
@@ -38,13 +39,13 @@ from greentic.ingress.identity import (
     trusted_identity,
 )
 from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
-from greentic.ingress.metrics import Metrics, answered
-from greentic.ingress.status import revision_of, status, with_others
+from greentic.ingress.metrics import Metrics
+from greentic.ingress.operator_paths import OperatorPaths
+from greentic.ingress.status import status
 from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
-from greentic.sessions.waiting_counts import WaitingCounts
 from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
@@ -59,8 +60,6 @@ _CORS: Headers = [
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
     (b"access-control-allow-headers", b"Content-Type, Authorization, X-Requested-With, x-ms-bot-agent"),
 ]
-_TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_JSON = (b"content-type", b"application/json")
 _INVOKE = "/workers/invoke"
 _LIVE = frozenset({"/livez"})
 _READY = frozenset({"/readyz", "/healthz", "/health"})
@@ -74,34 +73,14 @@ def is_probe(path: str) -> bool:
     return path in _LIVE or path in _READY
 
 
-class Refused(Exception):
-    """A request that ends with a plain text."""
-
-    def __init__(self, code: int, text: str, *, cors: bool = True, extra: Headers | None = None) -> None:
-        super().__init__(text)
-        self.code, self.text, self.cors, self.extra = code, text, cors, extra or []
-
-
-class Reply(NamedTuple):
-    """An answer before it is dressed for the wire."""
-
-    code: int
-    body: bytes | bytearray
-    kind: tuple[bytes, bytes] = _JSON
-    extra: Headers = []
-    cors: bool = True
-    revision: ActiveRevision | None = None
-    """Which answered, if one did."""
-
-
-class Served(NamedTuple):
+class Served(msgspec.Struct, frozen=True):
     """A turn, and the revision that took it."""
 
     revision: ActiveRevision
     turn: Turn
 
 
-class Picked(NamedTuple):
+class Picked(msgspec.Struct, frozen=True):
     """The revision of a request."""
 
     revision: ActiveRevision
@@ -109,28 +88,6 @@ class Picked(NamedTuple):
     """The cookie that carries a new client's key."""
     control: bool = False
     """Whether its turn counts in the control slice of a ramp, too."""
-
-
-class Request(NamedTuple):
-    """What the application looks at."""
-
-    method: str
-    path: str
-    fields: dict[bytes, bytes]
-    body: bytes | None
-    """None for one that is larger than may be."""
-    trusted: bool
-    query: bytes = b""
-
-    def header(self, name: bytes) -> str | None:
-        value = self.fields.get(name)
-        return None if value is None else value.decode("latin-1")
-
-    def whole_body(self, *, cors: bool = True) -> bytes:
-        """The body. Raises `Refused` for one that is too large."""
-        if self.body is None:
-            raise Refused(413, "request body exceeds the size limit", cors=cors)
-        return self.body
 
 
 class WorkerApp:
@@ -156,12 +113,10 @@ class WorkerApp:
         self.gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
         self._access_log = access_log
         self._clock: Clock = services.clock
-        self._make_prover = prover
-        self._prover: Prover | None = None
         self.peers = peers
         self._codes: dict[int, int] = {}
         self.metrics = Metrics(serving, self.live)
-        self._waiting = WaitingCounts(services.conversations, services.clock)
+        self._operators = OperatorPaths(serving, self.metrics, services, self.own_status, prover)
 
     def live(self) -> Iterator[Row]:
         """What only this process knows: answers by code, and turns that wait for a place."""
@@ -214,9 +169,9 @@ class WorkerApp:
 
     def _failed(self, asked: Request, error: Exception) -> Reply:
         if isinstance(error, Refused):
-            return Reply(error.code, error.text.encode(), _TEXT, error.extra, error.cors)
+            return Reply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
         self._log.error("serve", f"{asked.method} {asked.path}: {traceback_of(error)}")
-        return Reply(500, b"internal error", _TEXT)
+        return Reply(500, b"internal error", TEXT)
 
     def _dressed(self, reply: Reply, name: bytes) -> Answer:
         self._codes[reply.code] = self._codes.get(reply.code, 0) + 1
@@ -234,59 +189,16 @@ class WorkerApp:
                 raise Refused(405, text, cors=False, extra=allow("POST"))
             return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
-            return Reply(200, b"ok", _TEXT)
+            return Reply(200, b"ok", TEXT)
         if path in _READY:
-            return Reply(503, b"draining", _TEXT) if self.draining else Reply(200, b"ok", _TEXT)
-        if path == "/status":
-            return self._status(asked)
-        if path == "/status/proof" and self._make_prover is not None:
-            return self._proof(self._make_prover, asked)
-        if path == "/metrics" and asked.method in ("GET", "HEAD"):
-            return self._metrics(asked)
+            return Reply(503, b"draining", TEXT) if self.draining else Reply(200, b"ok", TEXT)
         if path == _INVOKE:
             return self._invoke(asked)
-        return self._generic(asked)
+        return self._operators.of(asked) or self._generic(asked)
 
     def own_status(self) -> JsonObject:
         """What this process tells of itself."""
         return status(self.serving, self.listen_addr, draining=self.draining)
-
-    async def _status(self, asked: Request) -> Reply:
-        try:
-            revision_id = revision_of(asked.query)
-            told = with_others(self.own_status(), await self.metrics.siblings.statuses())
-            if revision_id is not None:
-                known = (
-                    self.serving.find(revision_id) is not None
-                )  # what waits on another one, nobody can answer any more
-                parked = await self._waiting.of(revision_id) if known else 0
-                shared = self._services.conversations.values.shared
-                told["waiting"] = {"revision_id": revision_id, "parked": parked, "shared": shared}
-        except InvalidArgument as error:
-            raise Refused(400, error.message, cors=False) from None
-        except (FlowFailure, OSError) as error:
-            raise Refused(503, str(error), cors=False) from None
-        body = msgspec.json.encode(told)
-        return Reply(200, body, cors=b"origin" not in asked.fields)  # for operators, not for pages of others
-
-    async def _metrics(self, asked: Request) -> Reply:
-        if not asked.trusted:
-            text = "metrics are told to trusted callers; an address for scrapers is made with --metrics-addr"
-            raise Refused(403, text, cors=False)
-        answer = await answered(self.metrics, asked.fields.get(b"accept"))
-        return Reply(answer.code, answer.body, answer.headers[0], cors=False)
-
-    async def _proof(self, make: Callable[[], Prover], asked: Request) -> Reply:
-        from greentic.ingress.status_proof import BadNonce, nonce_of  # no boot waits for what few ask
-
-        if asked.method != "GET":
-            raise Refused(405, "a proof is asked for with GET", cors=False, extra=allow("GET"))
-        try:
-            nonce = nonce_of(asked.query)
-        except BadNonce as error:
-            raise Refused(400, str(error), cors=False) from None
-        self._prover = self._prover or make()
-        return Reply(200, await self._prover.answer(nonce), cors=b"origin" not in asked.fields)  # as for /status
 
     # -- the generic route ------------------------------------------------------------------------------------------
 

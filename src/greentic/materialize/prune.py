@@ -12,7 +12,8 @@ import os
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.distribute.bundle_cache import PARTIAL_DAYS, BundleCache
 from greentic.ground.clock import unix_seconds
@@ -29,7 +30,7 @@ from greentic.store.recovery import remove_revision
 from greentic.wasm import compiled_files
 
 
-class Caches(NamedTuple):
+class Caches(msgspec.Struct, frozen=True):
     """What all environments of a user share, and how large it may be."""
 
     bundles: BundleCache | None

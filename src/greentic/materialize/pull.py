@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
+
+import msgspec
 
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import Fetched, FetchLimits, fetch_into
@@ -61,7 +63,7 @@ class Events(Protocol):
         ...
 
 
-class Means(NamedTuple):
+class Means(msgspec.Struct, frozen=True):
     """How bundles come to this worker."""
 
     store: EnvironmentStore
@@ -73,7 +75,7 @@ class Means(NamedTuple):
     """How servers are asked. Where none may be, what is not in the cache is not to be had."""
 
 
-class Obtained(NamedTuple):
+class Obtained(msgspec.Struct, frozen=True):
     """What pulling brought."""
 
     packs: Mapping[str, tuple[LocatedPack, ...]]

@@ -29,7 +29,7 @@ PROOF_KEY = "worker-key.pem"
 MAX_SEEN = 1 << 16
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(NamedTuple):
     """The newest that this worker saw."""
 
     generation: int = 0
@@ -49,7 +49,7 @@ class Recalled(NamedTuple):
 NOTHING_SEEN = Recalled(Seen(), (), ())
 
 
-class Memory(NamedTuple):
+class Memory(msgspec.Struct, frozen=True):
     """Where one environment's newest is kept."""
 
     places: tuple[Path, ...]

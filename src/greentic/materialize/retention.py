@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from greentic.ground.errors import SpecViolation
 from greentic.ground.least_used import Item, beyond
 from greentic.model.environment import Environment
@@ -26,7 +28,7 @@ DAY = 86_400
 Kind = Literal["revision", "bundle", "partial", "component", "backup", "audit"]
 
 
-class There(NamedTuple):
+class There(msgspec.Struct, frozen=True):
     """What there is."""
 
     revisions: tuple[Item, ...] = ()
@@ -42,7 +44,7 @@ class There(NamedTuple):
     """Line by line."""
 
 
-class Needed(NamedTuple):
+class Needed(msgspec.Struct, frozen=True):
     """What must stay, whatever the rules say."""
 
     revisions: Mapping[str, str]
@@ -62,7 +64,7 @@ class Rules(NamedTuple):
     """Of the audit log and of backups."""
 
 
-class Goes(NamedTuple):
+class Goes(msgspec.Struct, frozen=True):
     """One thing that goes."""
 
     kind: Kind

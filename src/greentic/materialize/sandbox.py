@@ -20,9 +20,9 @@ from pathlib import Path
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _BENEATH, _VERSION = 1, 1
 _PR_SET_NO_NEW_PRIVS = 38
-_WRITE_FILE, _TRUNCATE, _REFER = 1 << 1, 1 << 14, 1 << 13
-_MAKE_AND_REMOVE = sum(1 << bit for bit in range(4, 13))
-_DIRECTORY = _WRITE_FILE | _MAKE_AND_REMOVE | _REFER
+_WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
+_REMOVE_MAKE_AND_REFER = sum(1 << bit for bit in range(4, 14))
+_DIRECTORY = _WRITE_FILE | _REMOVE_MAKE_AND_REFER
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

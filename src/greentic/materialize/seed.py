@@ -15,7 +15,8 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.disk import real_path, replace_file
 from greentic.ground.errors import BootError
@@ -25,7 +26,7 @@ MAX_FILES = 1000
 MAX_FILE_BYTES = 64 << 20
 
 
-class Seed(NamedTuple):
+class Seed(msgspec.Struct, frozen=True):
     """The files of a seed, read but not placed."""
 
     files: tuple[tuple[Path, bytes], ...]

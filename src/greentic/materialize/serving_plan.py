@@ -14,7 +14,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from greentic.ground.errors import BootError, DigestMismatch, GreenticError
 from greentic.model.environment import Environment, Revision
@@ -26,7 +28,7 @@ Reason = Literal["refused", "absent", "unreachable", "broken"]
 """Trust says no; not on the disk and without a source; not to be had from its source; had, and does not load."""
 
 
-class Scope(NamedTuple):
+class Scope(msgspec.Struct, frozen=True):
     """What a worker is asked to serve."""
 
     own_revision: str | None = None
@@ -36,7 +38,7 @@ class Scope(NamedTuple):
     """Whether the failure of any deployment ends the boot."""
 
 
-class Fault(NamedTuple):
+class Fault(msgspec.Struct, frozen=True):
     """Why a deployment is not served."""
 
     reason: Reason
@@ -60,7 +62,7 @@ class Fault(NamedTuple):
         return str(cause) if isinstance(cause, GreenticError) else self.error.message
 
 
-class ServingPlan(NamedTuple):
+class ServingPlan(msgspec.Struct, frozen=True):
     """What to do for one environment document."""
 
     env: Environment

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+import msgspec
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
@@ -33,7 +35,7 @@ _PIECE = 1 << 20
 """Bytes that are copied at once."""
 
 
-class Staged(NamedTuple):
+class Staged(msgspec.Struct, frozen=True):
     """A revision that lies complete in its staging directory."""
 
     revision_id: str

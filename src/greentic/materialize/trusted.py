@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.documents import Json, JsonObject
@@ -42,7 +43,7 @@ ALLOW_ROLLBACK = "GREENTIC_ALLOW_ROLLBACK"
 MAX_ANCHOR = 1 << 20
 
 
-class Examined(NamedTuple):
+class Examined(msgspec.Struct, frozen=True):
     """A document that passed every check, and what is to be remembered of it."""
 
     trusted: Trusted
@@ -51,7 +52,7 @@ class Examined(NamedTuple):
     """The revocation list in force, as it was published."""
 
 
-class Believed(NamedTuple):
+class Believed(msgspec.Struct, frozen=True):
     """The revocation list in force."""
 
     revoked: RevocationList | None = None

@@ -63,13 +63,13 @@ def with_delivery(env: Environment, delivery: Delivery) -> Environment:
     return replace(env, extra={**env.extra, MEMBER: to_json(delivery)})
 
 
-def sealed_content(env: Environment) -> JsonObject:
-    """What a seal is over: the whole document but the seal itself."""
-    document = json_object(env)
-    member = document.get(MEMBER)
-    if isinstance(member, dict):
-        document[MEMBER] = {key: value for key, value in member.items() if key != "seal"}
-    return document
+def sealed_content(env: Environment, *, generation: bool = True) -> Environment:
+    """What a seal is over: the whole document but the seal itself; on request without its generation."""
+    member = env.extra.get(MEMBER)
+    if not isinstance(member, dict):
+        return env
+    kept = {key: value for key, value in member.items() if key != "seal" and (generation or key != "generation")}
+    return replace(env, extra={**env.extra, MEMBER: kept})
 
 
 def signed_content(revision: Revision) -> JsonObject:

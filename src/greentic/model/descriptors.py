@@ -26,7 +26,7 @@ REGISTERED = {kind.partition("@")[0]: (slot, kind.partition("@")[2]) for slot, k
 }
 """Slot and newest supported version of every pack kind that this program knows."""
 
-_INSTANCE = re.compile(r"[a-z0-9-]+\Z")
+_INSTANCE = r"[a-z0-9-]+"
 _DESCRIPTOR_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-")
 
 
@@ -48,7 +48,7 @@ def split_descriptor(text: str) -> tuple[str, str]:
 
 
 def is_instance_id(text: str) -> bool:
-    return bool(_INSTANCE.match(text))
+    return bool(re.fullmatch(_INSTANCE, text))
 
 
 def ref_env(ref: str, scheme: str) -> str:

@@ -10,8 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from greentic.ground.documents import Document, decode, from_json, parse, replace, texts_in
@@ -25,7 +23,7 @@ _LISTS: dict[str, type[Document]] = {
 }
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True):
     """The records of one list, with their texts."""
 
     texts: list[bytes]

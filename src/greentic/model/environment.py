@@ -4,15 +4,14 @@ Every field is read and written as other programs do; unknown keys are kept (see
 several fields live in `validate`, state changes in `lifecycle` and `traffic`.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: msgspec evaluates each annotation that is a text by itself, in every program.
 import hashlib
 from typing import ClassVar, Literal
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from greentic.ground.documents import Document
+from greentic.ground.documents import Document, no_items
 from greentic.model.ids import U32, U64, Semver, Timestamp, Ulid
 
 ENVIRONMENT_SCHEMA = "greentic.environment.v1"
@@ -74,8 +73,8 @@ class TenantSelector(Document, frozen=True, kw_only=True):
 
 
 class RouteBinding(Document, frozen=True, kw_only=True):
-    hosts: list[str] = msgspec.field(default_factory=list)
-    path_prefixes: list[str] = msgspec.field(default_factory=list)
+    hosts: list[str] = msgspec.field(default_factory=no_items)
+    path_prefixes: list[str] = msgspec.field(default_factory=no_items)
     tenant_selector: TenantSelector
 
 
@@ -98,7 +97,7 @@ class BundleDeployment(Document, frozen=True, kw_only=True):
     bundle_id: str
     customer_id: str
     status: Status
-    current_revisions: list[Ulid] = msgspec.field(default_factory=list)
+    current_revisions: list[Ulid] = msgspec.field(default_factory=no_items)
     route_binding: RouteBinding
     revenue_share: list[RevenueShare]
     revenue_policy_ref: str
@@ -131,14 +130,14 @@ class Revision(Document, frozen=True, kw_only=True):
     bundle_source_uri: str | None = None
     pack_list: list[PackListEntry]
     pack_list_lock_ref: str
-    pack_config_refs: list[str] = msgspec.field(default_factory=list)
+    pack_config_refs: list[str] = msgspec.field(default_factory=no_items)
     config_digest: str
     signature_sidecar_ref: str
     lifecycle: Lifecycle
     staged_at: Timestamp | None = None
     warmed_at: Timestamp | None = None
-    drain_seconds: U32 = 0
-    abort_metrics: list[str] = msgspec.field(default_factory=list)
+    drain_seconds: U32 = msgspec.field(default_factory=int)
+    abort_metrics: list[str] = msgspec.field(default_factory=no_items)
 
     def __post_init__(self) -> None:
         force_setattr(self, "revision_id", self.revision_id.upper())

@@ -30,7 +30,6 @@ _SEMVER = (
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
     r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?"
 )
-_SEMVER_RE = re.compile(_SEMVER + r"\Z", re.ASCII)
 
 Ulid = Annotated[str, msgspec.Meta(pattern=r"^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$")]
 Semver = Annotated[str, msgspec.Meta(pattern=rf"^{_SEMVER}$")]
@@ -113,7 +112,7 @@ def is_digest(text: str) -> bool:
 
 
 def is_semver(text: str) -> bool:
-    return bool(_SEMVER_RE.match(text))
+    return bool(re.fullmatch(_SEMVER, text, re.ASCII))
 
 
 def is_contained_ref(ref: str) -> bool:

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 
 from greentic.ground.errors import AmbiguousName, InvalidArgument
@@ -97,6 +96,8 @@ def _ambiguous(field: str, text: str, what: str, meanings: list[str]) -> Ambiguo
 
 
 def _unknown(env: Environment, field: str, text: str, what: str, names: list[str], noun: str) -> InvalidArgument:
+    import difflib  # only who mistyped a name waits for it
+
     near = difflib.get_close_matches(text, list(dict.fromkeys(names)), n=1)
     meant = f"; did you mean `{shown(near[0])}`?" if near else ""
     form = "a ULID or its beginning or end, a bundle" + (", or bundle@3" if what == "revision" else "")

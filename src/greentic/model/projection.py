@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import operator
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -83,7 +82,7 @@ def _by_deployment(env: Environment) -> dict[tuple[str, str], Revision]:
     return {(r.revision_id, r.deployment_id): r for r in env.revisions}
 
 
-class _Made(NamedTuple):
+class _Made(msgspec.Struct, frozen=True):
     """The text of a split's blocks, and of which records it was made."""
 
     split: TrafficSplit

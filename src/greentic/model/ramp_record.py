@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -65,7 +65,7 @@ class Ramp(Document, frozen=True, kw_only=True):
         ]
 
 
-class ControlSlice(NamedTuple):
+class ControlSlice(msgspec.Struct, frozen=True):
     """Clients of the old revision that are counted apart."""
 
     revision_id: str

@@ -74,7 +74,9 @@ def _resolve(host: str, port: int, seconds: float) -> _Found:
 
     def look() -> None:
         try:
-            told.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            # What is plain ASCII goes past the codec of international names, whose tables would be loaded.
+            name = host.encode() if host.isascii() else host
+            told.append(socket.getaddrinfo(name, port, type=socket.SOCK_STREAM))
         except BaseException as error:  # noqa: BLE001  it is raised where somebody waits for it
             told.append(error)
 

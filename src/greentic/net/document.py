@@ -7,7 +7,6 @@ from pathlib import Path
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
-from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import Terms, patiently, terms_of
 
 NOT_THERE = frozenset({404, 410})
@@ -21,6 +20,7 @@ def read_small(
         if "://" in reference and not reference.startswith("file://"):
             raise FetchError(f"`{shown(reference)}` is no address of a document; expected https://, http:// or file://")
         return _file(Path(reference.removeprefix("file://")), limit)
+    from greentic.net.request import check_status, read_body, send  # HTTP is loaded by who asks
 
     def asked(begun: Terms) -> bytes | None:
         answer = send(reference, reference, begun)

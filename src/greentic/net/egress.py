@@ -9,12 +9,14 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from greentic.net.addresses import METADATA_NAMES, is_address, is_public, never_reached, parsed
 
 
-class EgressPolicy(NamedTuple):
+class EgressPolicy(msgspec.Struct, frozen=True):
     """What `GREENTIC_HTTP_EGRESS` says."""
 
     mode: Literal["none", "public", "unrestricted", "hosts"] = "public"

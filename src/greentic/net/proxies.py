@@ -14,8 +14,9 @@ import base64
 import ipaddress
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument
@@ -23,7 +24,7 @@ from greentic.ground.optional import done_without
 from greentic.net.addresses import is_address, parsed, shown
 
 
-class Proxy(NamedTuple):
+class Proxy(msgspec.Struct, frozen=True):
     """Where a proxy listens."""
 
     host: str
@@ -36,7 +37,7 @@ class Proxy(NamedTuple):
         return f"http://{self.host}:{self.port} of {self.variable}"
 
 
-class Proxies(NamedTuple):
+class Proxies(msgspec.Struct, frozen=True):
     """The proxies of a process."""
 
     http: Proxy | None = None

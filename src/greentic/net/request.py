@@ -21,6 +21,8 @@ from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+import msgspec
+
 from greentic import __version__
 from greentic.ground.clock import unix_seconds
 from greentic.ground.errors import FetchError, ServerBusy, Truncated
@@ -39,7 +41,7 @@ _MAY_HAVE_ENDED = (400, 401, 403)
 _PIECE = 1 << 18
 
 
-class Upload(NamedTuple):
+class Upload(msgspec.Struct, frozen=True):
     """A body that is sent from a file, from its beginning."""
 
     file: BinaryIO

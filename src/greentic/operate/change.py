@@ -10,7 +10,7 @@ Rules, in this order:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 """What a verb answers: a `Reply`."""
 
 
-class Done(NamedTuple, Generic[R]):
+class Done(msgspec.Struct, Generic[R], frozen=True):
     """What a change gives back."""
 
     result: R
@@ -39,7 +39,7 @@ class Done(NamedTuple, Generic[R]):
     """A fuller target for the event than the intent had."""
 
 
-class Idempotency(NamedTuple, Generic[R]):
+class Idempotency(msgspec.Struct, Generic[R], frozen=True):
     """A caller's key, the thing that it belongs to, and the whole payload that (`whole`) it stands for."""
 
     key: str | None
@@ -49,7 +49,7 @@ class Idempotency(NamedTuple, Generic[R]):
     """What a recorded reply is read as."""
 
 
-class Context(NamedTuple):
+class Context(msgspec.Struct, frozen=True):
     """What verbs work with."""
 
     store: EnvironmentStore

@@ -8,10 +8,10 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 
-class Flag(NamedTuple):
+class Flag(msgspec.Struct, frozen=True):
     """A command line flag that fills a field of the payload, or of the options; without a field it is accepted and does nothing."""
 
     name: str
@@ -22,7 +22,7 @@ class Flag(NamedTuple):
     repeat: bool = False
 
 
-class Verb(NamedTuple):
+class Verb(msgspec.Struct, frozen=True):
     """One verb. `call` is `module:function`; `payload` is `module:Struct`, or empty for verbs that take an id alone."""
 
     noun: str

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True):
     """One thing that is waited for."""
 
     name: str

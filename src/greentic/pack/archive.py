@@ -13,7 +13,9 @@ import io
 import struct
 import zipfile
 import zlib
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, cast
+
+import msgspec
 
 from greentic.ground.documents import parse, shown
 from greentic.ground.errors import LimitExceeded, MalformedArtifact
@@ -188,7 +190,7 @@ def _is_plain(name: str, limit: int) -> bool:
     return all(p not in ("", ".", "..") and len(p.encode(errors="replace")) <= _PART_BYTES for p in name.split("/"))
 
 
-class Sbom(NamedTuple):
+class Sbom(msgspec.Struct, frozen=True):
     format: str
     files: dict[str, str]
 

@@ -10,7 +10,9 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, cast
+from typing import cast
+
+import msgspec
 
 from greentic.ground.errors import MalformedArtifact
 from greentic.pack import cbor
@@ -23,7 +25,7 @@ PROVIDERS = "greentic.provider-extension.v1"
 Map = dict[str, object]
 
 
-class PackComponent(NamedTuple):
+class PackComponent(msgspec.Struct, frozen=True):
     """A component in a pack. `manifest` is its entry, empty if only the sources extension tells of it."""
 
     id: str
@@ -34,7 +36,7 @@ class PackComponent(NamedTuple):
     manifest: Map
 
 
-class Provider(NamedTuple):
+class Provider(msgspec.Struct, frozen=True):
     """A provider that a pack offers to flows."""
 
     provider_type: str
@@ -43,7 +45,7 @@ class Provider(NamedTuple):
     operations: tuple[str, ...]
 
 
-class _Source(NamedTuple):
+class _Source(msgspec.Struct, frozen=True):
     id: str
     reference: str | None
     digest: str | None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 MIB = 1 << 20
 
 
-class PackLimits(NamedTuple):
+class PackLimits(msgspec.Struct, frozen=True):
     """Bounds of one pack archive. Components written in Python or JavaScript are 12 to 20 MB each."""
 
     archive_bytes: int = 1024 * MIB

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
@@ -28,7 +30,7 @@ from greentic.pack.runtime_flows import flows_of
 from greentic.pack.signature import SignaturePolicy, signature_warnings
 
 
-class LoadedFlow(NamedTuple):
+class LoadedFlow(msgspec.Struct, frozen=True):
     pack_id: str
     """The manifest's id of its pack."""
     flow_id: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 
-class LocatedPack(NamedTuple):
+class LocatedPack(msgspec.Struct, frozen=True):
     """A pack on disk whose digest is the lock's."""
 
     pack_id: str

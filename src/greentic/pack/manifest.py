@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, cast
 
+import msgspec
+
 from greentic.ground.documents import shown
 from greentic.ground.errors import MalformedArtifact
 from greentic.pack import cbor
@@ -28,7 +30,7 @@ Convert = Callable[[str, object], object]
 _ID = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
-class FlowRecord(NamedTuple):
+class FlowRecord(msgspec.Struct, frozen=True):
     """One flow of a pack: its header, and its graph with ids in their places."""
 
     id: str
@@ -38,7 +40,7 @@ class FlowRecord(NamedTuple):
     graph: Map
 
 
-class ComponentRecord(NamedTuple):
+class ComponentRecord(msgspec.Struct, frozen=True):
     id: str
     version: str
     world: str

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.documents import JsonObject, compact, parse
 from greentic.ground.errors import FetchError, GreenticError
@@ -38,7 +39,7 @@ class NothingPublished(FetchError):
     """A place that answers, and holds nothing under the name."""
 
 
-class Edition(NamedTuple):
+class Edition(msgspec.Struct, frozen=True):
     """One published generation, as its manifest describes it (rule 1)."""
 
     digest: str
@@ -56,7 +57,7 @@ class Edition(NamedTuple):
     created: str
 
 
-class Pressed(NamedTuple):
+class Pressed(msgspec.Struct, frozen=True):
     """A document as it is pushed."""
 
     document: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 MAX_CHALLENGES = 32
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -19,7 +20,7 @@ _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|\Z))")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
-class Challenge(NamedTuple):
+class Challenge(msgspec.Struct, frozen=True):
     """One way to be let in."""
 
     scheme: str

@@ -22,7 +22,8 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground import variables
 from greentic.ground.documents import parse
@@ -38,7 +39,7 @@ _ALIASES = {DEFAULT_REGISTRY: (_HUB, "index.docker.io", "registry-1.docker.io")}
 TOKEN_USER = "<token>"  # noqa: S105
 
 
-class Credentials(NamedTuple):
+class Credentials(msgspec.Struct, frozen=True):
     """A user with a password; with `<token>` as user the password is an identity token."""
 
     user: str

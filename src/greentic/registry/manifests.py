@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from typing import NamedTuple
 from urllib.parse import quote
+
+import msgspec
 
 from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
@@ -45,14 +46,14 @@ _ENDINGS = ("+tar", "+tar+gzip", "+tar+zstd")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-class Manifest(NamedTuple):
+class Manifest(msgspec.Struct, frozen=True):
     """A manifest as it came."""
 
     digest: str
     document: dict[str, object]
 
 
-class Layer(NamedTuple):
+class Layer(msgspec.Struct, frozen=True):
     """The layer that is the bundle."""
 
     digest: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
@@ -24,7 +25,7 @@ DEFAULT_REGISTRY = "docker.io"
 _BASES = {"repo://": "GREENTIC_REPO_REGISTRY_BASE", "store://": "GREENTIC_STORE_REGISTRY_BASE"}
 
 
-class OciReference(NamedTuple):
+class OciReference(msgspec.Struct, frozen=True):
     registry: str
     """`host[:port]`, as it was written."""
     repository: str

@@ -26,7 +26,7 @@ from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidA
 from greentic.ground.lock import held
 from greentic.ground.reply import Reply
 from greentic.materialize.trusted import read_anchor
-from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_delivery
+from greentic.model.delivery import delivery_of, sealed_content, with_delivery
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import for_pods
@@ -276,11 +276,7 @@ def _keyed(context: Context, env: Environment) -> Environment:
 
 def _content(env: Environment) -> str:
     """The digest of a document without its generation and seal."""
-    content = sealed_content(env)
-    member = content.get(MEMBER)
-    if isinstance(member, dict):
-        content[MEMBER] = {key: value for key, value in member.items() if key != "generation"}
-    return canonical_sha256(content)
+    return canonical_sha256(sealed_content(env, generation=False))
 
 
 def _push(

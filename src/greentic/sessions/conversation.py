@@ -35,7 +35,7 @@ ANYONE = "user"
 """The user of callers who name none."""
 
 
-class Identity(NamedTuple):
+class Identity(msgspec.Struct, frozen=True):
     """What is known of a caller."""
 
     session: str | None = None
@@ -56,7 +56,7 @@ class Waiting(NamedTuple):
     """How often answering this question failed, in a row."""
 
 
-class Kept(NamedTuple):
+class Kept(msgspec.Struct, frozen=True):
     """The answer to a message with an id; without an output if it was too large to keep."""
 
     output: object

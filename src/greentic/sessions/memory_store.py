@@ -6,7 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.clock import CLOCK, Clock
 from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, HoldQueue, check_size, still_held
@@ -87,7 +88,7 @@ class MemoryStore:
         return True
 
 
-class _Held(NamedTuple):
+class _Held(msgspec.Struct, frozen=True):
     """A lock that is given back when it is closed."""
 
     close: Callable[[], None]

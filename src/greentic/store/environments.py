@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -45,7 +45,7 @@ MAX_DOCUMENT = 64 << 20
 MAX_TRUST_ROOT = 4 << 20
 
 
-class Broken(NamedTuple):
+class Broken(msgspec.Struct, frozen=True):
     """An environment directory that does not load, and why."""
 
     environment_id: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument
 
 
-class EnvPaths(NamedTuple):
+class EnvPaths(msgspec.Struct, frozen=True):
     """The paths of one environment directory."""
 
     root: Path

@@ -9,7 +9,9 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histogram, in seconds; what is above the last counts in one more."""
@@ -18,7 +20,7 @@ Kind = Literal["flow", "no_flow", "busy", "gone"]
 KINDS: tuple[Kind, ...] = ("flow", "no_flow", "busy", "gone")
 
 
-class Snapshot(NamedTuple):
+class Snapshot(msgspec.Struct, frozen=True):
     """The counts of a revision at one moment."""
 
     turns: int

@@ -8,14 +8,16 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 Adding = Literal["sum", "most", "least"]
 """Of gauges; counters and histograms are sums."""
 
 
-class Family(NamedTuple):
+class Family(msgspec.Struct, frozen=True):
     """One family."""
 
     name: str

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -20,7 +20,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *ran
 _FIRST = frozenset({"time", "level", "source", "message", "request_id"})
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True):
     """Something to tell."""
 
     time: str

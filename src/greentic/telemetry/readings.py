@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -25,7 +25,7 @@ _LENGTH = 4
 _rows = msgspec.msgpack.Decoder(list[Row])
 
 
-class Others(NamedTuple):
+class Others(msgspec.Struct, frozen=True):
     """What the other processes of a worker told."""
 
     alive: list[bytes] = []
@@ -33,7 +33,7 @@ class Others(NamedTuple):
     answered: int = 0
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """What the other processes of a worker say of themselves."""
 
     statuses: list[bytes] = []

@@ -16,7 +16,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
+
+import msgspec
 
 from greentic.ground.clock import CLOCK, RANDOM, random_bits
 
@@ -30,7 +32,7 @@ _SAMPLED = b"13579bdf"
 MAX_ERROR = 500
 
 
-class Remote(NamedTuple):
+class Remote(msgspec.Struct, frozen=True):
     """Where a trace comes from."""
 
     trace_id: str
@@ -67,7 +69,7 @@ class Span:
         self.error: str | None = None
 
 
-class Sampling(NamedTuple):
+class Sampling(msgspec.Struct, frozen=True):
     """Which traces are sampled."""
 
     share: float
@@ -80,7 +82,7 @@ class Sampling(NamedTuple):
         return remote.sampled if self.as_told else int(remote.trace_id[18:], 16) < self.share * (1 << 56)
 
 
-class Tracer(NamedTuple):
+class Tracer(msgspec.Struct, frozen=True):
     """Decides what is traced, and who is given what ended."""
 
     sampling: Sampling

@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import NamedTuple
+
+import msgspec
 
 _OID_ED25519 = bytes.fromhex("06032b6570")
 _SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")
@@ -22,7 +23,7 @@ class KeyFormatError(ValueError):
     """The text or bytes are not an Ed25519 key of the expected form."""
 
 
-class SigningKey(NamedTuple):
+class SigningKey(msgspec.Struct, frozen=True):
     """A private key: its 32-byte seed, with everything derived from it."""
 
     seed: bytes

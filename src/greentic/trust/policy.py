@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from greentic.ground.errors import SpecViolation, UntrustedBundle
 from greentic.model.delivery import (
     Delivery,
@@ -44,7 +46,7 @@ class Trusted(NamedTuple):
         return self.revoked.key_ids if self.revoked else frozenset()
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True):
     """Whether a revision may be served."""
 
     allowed: bool

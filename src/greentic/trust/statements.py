@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
+from greentic.ground.documents import compact
 from greentic.trust.dsse import (
     Envelope,
     SignatureError,
@@ -34,7 +34,7 @@ MAX_SIGNATURES = 32
 BUILD_TYPE = "gtbundle"
 
 
-class Kind(NamedTuple):
+class Kind(msgspec.Struct, frozen=True):
     """One kind of signed statement (rule 1). The payload type is that of in-toto for all."""
 
     predicate_type: str
@@ -50,7 +50,7 @@ REVENUE_POLICY = Kind("greentic.revenue-policy-predicate.v1", "the signature of 
 KINDS = (BUNDLE, REVISION, SEAL, REVOCATIONS, REVENUE_POLICY)
 
 
-class Vouched(NamedTuple):
+class Vouched(msgspec.Struct, frozen=True):
     """What signatures prove."""
 
     keys: tuple[str, ...]
@@ -85,8 +85,8 @@ def sign_content(kind: Kind, name: str, content: object, key: SigningKey, at: st
 
 
 def canonical_sha256(content: object) -> str:
-    """The hex sha256 of a JSON value in canonical form (rule 4)."""
-    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+    """The hex sha256 of a JSON value or a document in canonical form (rule 4)."""
+    return hashlib.sha256(compact(content, sort=True)).hexdigest()
 
 
 def statement_time(envelope: object) -> str:

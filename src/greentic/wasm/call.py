@@ -17,7 +17,9 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, Protocol, cast
+
+import msgspec
 
 from greentic.ground.clock import cpu_seconds
 from greentic.wasm import native
@@ -63,7 +65,7 @@ HostFunction = Callable[[CallContext, list[object]], object]
 """Answers one call of an import with a value of its declared result type, or with a coroutine that comes to one."""
 
 
-class Target(NamedTuple):
+class Target(msgspec.Struct, frozen=True):
     """What a call is a call of; made once a component and export."""
 
     engine: ComponentEngine
@@ -77,7 +79,7 @@ class Target(NamedTuple):
     """How many memories an instance has, as far as that is known; one number, which calls correct."""
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """What a component asks a host function."""
 
     function: HostFunction

@@ -15,8 +15,9 @@ import hashlib
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 from wasmtime import WasmtimeError
 from wasmtime import component as c
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Compiled(NamedTuple):
+class Compiled(msgspec.Struct, frozen=True):
     component: c.Component
     seconds: float
     """Time of compiling; 0 for an entry that was there."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+import msgspec
 from wasmtime import component as c
 from wasmtime.component._types import ComponentExtern
 
@@ -61,7 +62,7 @@ class Host(Protocol):
         ...
 
 
-class Export(NamedTuple):
+class Export(msgspec.Struct, frozen=True):
     """A function that a component exports."""
 
     handle: c.ExportIndex

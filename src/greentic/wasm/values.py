@@ -15,8 +15,9 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
+import msgspec
 from wasmtime import component as c
 
 VALUE_BYTES = 32
@@ -59,7 +60,7 @@ def _shown(value: object) -> str:
     return f"a {type(value).__name__}{size}"
 
 
-class Converter(NamedTuple):
+class Converter(msgspec.Struct, frozen=True):
     lower: Lower
     lift: Lift
     absent: object = None
@@ -359,7 +360,7 @@ def converter_for(kind: c.ValType) -> Converter:
     return _unsupported(type(kind).__name__)
 
 
-class Signature(NamedTuple):
+class Signature(msgspec.Struct, frozen=True):
     """A function's converters."""
 
     parameters: tuple[tuple[str, Converter], ...]

@@ -11,7 +11,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from greentic.activate.activation import Activation, Loader
 from greentic.activate.turn import TurnServices
@@ -38,10 +38,12 @@ from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.proof_key import proof_key
 from greentic.worker.provision import Bench, provision
-from greentic.worker.published import Published
 from greentic.worker.services import turn_services
 from greentic.worker.session_key import signing_key
 from greentic.worker.settings import Settings, StartOptions, read_settings
+
+if TYPE_CHECKING:
+    from greentic.worker.published import Published
 
 _LEVELS: dict[str, Level] = {"debug": "Debug", "info": "Info", "warn": "Warn"}
 
@@ -79,8 +81,11 @@ def boot(
 def _boot(options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events]) -> Booted:
     settings = read_settings(options, environ)
     store = EnvironmentStore(settings.store_root)
-    published = None if settings.published is None else Published(store, settings)
-    if published is not None:
+    published = None
+    if settings.published is not None:
+        from greentic.worker.published import Published  # most workers follow no place
+
+        published = Published(store, settings)
         settings = published.settings
     try:
         paths = store.paths(settings.env_id)

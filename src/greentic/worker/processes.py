@@ -26,7 +26,6 @@ from typing import NamedTuple
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
-from greentic.sessions.shared_directory import SharedDirectory
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker.scraping import DIRECTORY
 from greentic.worker.settings import IngressSettings, Settings
@@ -129,6 +128,7 @@ def supervise(
     told: Callable[[str], None],
 ) -> None:
     """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
+    from greentic.sessions.shared_directory import SharedDirectory  # one process shares with nobody
     from greentic.telemetry.siblings import leave_first
 
     shared = SharedDirectory()

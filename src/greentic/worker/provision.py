@@ -14,7 +14,8 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.activate.activation import Activation, Loader, activate, joined, load_revisions
 from greentic.activate.turn import ActiveRevision
@@ -44,7 +45,7 @@ from greentic.worker.settings import Settings
 from greentic.worker.tidy import hold, make_room
 
 
-class Bench(NamedTuple):
+class Bench(msgspec.Struct, frozen=True):
     """What provisioning works with, made once for a worker."""
 
     store: EnvironmentStore

@@ -20,6 +20,7 @@ from greentic.ground.errors import BootError, GreenticError
 from greentic.materialize.remembered import memory_of
 from greentic.materialize.seed import Seed
 from greentic.materialize.trusted import examine
+from greentic.model.elements import Elements
 from greentic.model.environment import document_digest
 from greentic.model.ids import is_env_id
 from greentic.net.addresses import shown
@@ -55,6 +56,8 @@ class Published:
         except GreenticError as error:
             raise BootError(str(error)) from error
         self.settings = settings if settings.published.named else settings._replace(env_id=self._env_id())
+        self.elements = Elements()
+        """What was read of it before, so that a change of a large one is read as such."""
         self._known: str | None = None
         self._last: Candidate | None = None
 
@@ -92,7 +95,7 @@ class Published:
             return self._last
         data = read_document(self._place, edition, self._where)
         path = Path(shown(self._where)) / DOCUMENT
-        env = environment_of(data, path, self.settings.env_id)
+        env = environment_of(data, path, self.settings.env_id, self.elements)
         check_claims(edition, env, self._where)
         record = Followed(self._where, edition.digest, edition.document)
         files = ((Path(DOCUMENT), data), (Path(RECORD), msgspec.json.encode(record)))
@@ -106,7 +109,7 @@ class Published:
         if record is None or record.place != self._where:
             return None
         try:
-            kept = read_candidate(self._store, self.settings)
+            kept = read_candidate(self._store, self.settings, self.elements)
         except BootError:
             return None
         if kept.digest == record.document:  # else the file was edited: what is published is read anew, and replaces it

@@ -283,14 +283,14 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
 
     tokens_file = settings.ingress.tokens_file
 
-    elements, paths = Elements(), store.paths(settings.env_id)
+    published, paths = booted.published, store.paths(settings.env_id)
+    elements = Elements() if published is None else published.elements
     trust_files = TrustFiles(
         settings.trust_anchor, memory_of(paths, settings.state_directory), settings.terms, store.clock
     )
 
     def read() -> Candidate:
         reread_tokens(app.gate, paths, tokens_file, booted.log)
-        published = booted.published
         found = read_candidate(store, settings, elements) if published is None else published.read()
         return found._replace(trust=trust_files.digest(found.env))
 

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory, max_bytes
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
@@ -26,7 +28,6 @@ from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_
 from greentic.model.ids import LOCAL_ENV
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
-from greentic.publication.place import is_directory
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -83,14 +84,14 @@ class StartOptions(NamedTuple):
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """A value with the warnings that went with finding it."""
 
     value: str
     warnings: tuple[str, ...] = ()
 
 
-class Gateway(NamedTuple):
+class Gateway(msgspec.Struct, frozen=True):
     """What the variables say of the address to listen on, as it was written (rule 2)."""
 
     listen: str = ""
@@ -98,7 +99,7 @@ class Gateway(NamedTuple):
     port: str = ""
 
 
-class IngressSettings(NamedTuple):
+class IngressSettings(msgspec.Struct, frozen=True):
     """Where a worker listens, and who may ask what."""
 
     gateway: Gateway = Gateway()
@@ -120,7 +121,7 @@ class IngressSettings(NamedTuple):
     access_log: bool = False
 
 
-class SessionSettings(NamedTuple):
+class SessionSettings(msgspec.Struct, frozen=True):
     """Where conversations wait, and for how long."""
 
     redis_url: str = ""
@@ -132,7 +133,7 @@ class SessionSettings(NamedTuple):
     """Where the processes of one worker keep them."""
 
 
-class PublishedSettings(NamedTuple):
+class PublishedSettings(msgspec.Struct, frozen=True):
     """A published environment to boot from and follow."""
 
     place: str
@@ -325,6 +326,8 @@ def _published(options: StartOptions, environ: Mapping[str, str]) -> PublishedSe
     place = options.env_from or variables.text("GREENTIC_ENV_FROM", environ)
     if not place:
         return None
+    from greentic.publication.place import is_directory  # most workers follow no place
+
     if options.archive is not None or variables.path("GREENTIC_SEED_DIR", environ) is not None:
         raise InvalidArgument(
             "--env-from: an archive or a seed directory says which environment to serve, too; give one of them"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.optional import done_without
+from greentic.worker.inotify import Inotify
 
 POLL_SECONDS = 15.0
 SETTLE_SECONDS = 0.005
@@ -43,24 +44,15 @@ class DirectoryWatch:
         os.set_blocking(self._writing, False)
         self._poll = select.poll()
         self._poll.register(self._reading, select.POLLIN)
-        self._told: object = None
+        self._told: Inotify | None = None
         try:
-            from inotify_simple import INotify, flags
-        except (ImportError, OSError) as error:
-            done_without("being told of changed files", error)
-            return
-        try:
-            self._inotify = INotify()
-            mask = (
-                flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.CREATE | flags.DELETE | flags.DELETE_SELF
-            )
+            self._told = Inotify()
             for directory in directories:
-                self._inotify.add_watch(str(directory), mask)
+                self._told.add(directory)
         except OSError as error:
-            done_without("being told of changed files", f"{error.strerror}; looking every {POLL_SECONDS:g} s")
-            return
-        self._told = self._inotify
-        self._poll.register(self._inotify.fileno(), select.POLLIN)
+            done_without("being told of changed files", f"{error.strerror or error}; looking every {POLL_SECONDS:g} s")
+        if self._told is not None:
+            self._poll.register(self._told.fd, select.POLLIN)
 
     def wait(self, seconds: float) -> bool:
         found = self._ready(min(seconds, POLL_SECONDS))
@@ -74,7 +66,7 @@ class DirectoryWatch:
 
     def close(self) -> None:
         if self._told is not None:
-            self._inotify.close()
+            self._told.close()
         os.close(self._reading)
         os.close(self._writing)
 
@@ -85,8 +77,8 @@ class DirectoryWatch:
             if fd == self._reading:
                 os.read(fd, 4096)
                 found = True
-            else:
-                found = any(self._counts(event.name) for event in self._inotify.read(timeout=0)) or found
+            elif self._told is not None:
+                found = any(map(self._counts, self._told.names())) or found
         return found
 
     def _counts(self, name: str) -> bool:
