@@ -30,7 +30,7 @@ from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy
 from greentic.store.layout import EnvPaths
 from greentic.telemetry import tracing
-from greentic.telemetry.tracing import Span, Tracer
+from greentic.telemetry.tracing import Sampling, Span, Tracer
 from simulators import CountingRandom, FakeClock
 from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, raw_env, revision, split
 
@@ -309,7 +309,7 @@ def test_a_part_is_put_into_what_serves_and_takes_the_place_of_what_it_touched()
 def spans() -> Iterator[list[Span]]:
     """What ended, of everything that is traced."""
     taken: list[Span] = []
-    tracing.install(Tracer(lambda trace, remote: True, taken.append))
+    tracing.install(Tracer(Sampling(1.0), taken.append))
     yield taken
     tracing.install(None)
 

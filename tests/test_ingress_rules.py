@@ -26,7 +26,7 @@ from greentic.ingress.steps import MAX_LINES, MAX_STEPS, MAX_VALUE, SHOWN, Steps
 from greentic.sessions.conversation import Identity
 from greentic.store.layout import EnvPaths
 from greentic.telemetry import tracing
-from greentic.telemetry.tracing import Span, Tracer
+from greentic.telemetry.tracing import Sampling, Span, Tracer
 from simulators import FakeClock
 
 HEX = hashlib.sha256(b"s3cret").hexdigest()
@@ -231,7 +231,7 @@ def test_an_access_is_told_once_with_what_was_answered(monkeypatch: pytest.Monke
 def spans() -> Iterator[list[Span]]:
     """What ended, of everything that is traced."""
     taken: list[Span] = []
-    tracing.install(Tracer(lambda trace, remote: remote is None or remote.sampled, taken.append))
+    tracing.install(Tracer(Sampling(1.0, as_told=True), taken.append))
     yield taken
     tracing.install(None)
 
