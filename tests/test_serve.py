@@ -470,7 +470,7 @@ def test_each_answer_is_told_where_that_is_asked_for_and_nowhere_else(app, logs,
     app._log = SimpleNamespace(
         info=lambda module, text, **more: lines.append(f"{module} {more['code']}"), error=lambda *_: None
     )
-    tracing.install(tracing.Tracer(lambda *_: True, spans.append) if traces else None)
+    tracing.install(tracing.Tracer(tracing.Sampling(1.0), spans.append) if traces else None)
     try:
         asked = [call(app, "GET", "/livez"), call(app, "POST", "/", b"1"), call(app, "POST", "/", b"{")]
         app.admission = Admission(running=0, waiting=0)
@@ -541,7 +541,7 @@ def test_the_status_tells_what_is_served_and_what_is_not(app):
         ("hello", "0.1.0", False, ["main"])
     ]
     assert (told["telemetry"]["exporter"], told["telemetry"]["installed"]) == ("none", False)
-    tracing.install(tracing.Tracer(lambda *_: False, lambda span: None))
+    tracing.install(tracing.Tracer(tracing.Sampling(0.0), lambda span: None))
     try:
         told = msgspec.json.decode(call(app, "GET", "/status")[2])
     finally:

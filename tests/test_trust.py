@@ -246,6 +246,14 @@ def test_a_list_is_read_up_to_its_size_and_no_further(monkeypatch):
     monkeypatch.setattr(revocation, "MAX_LIST", len(data) - 1)
     with pytest.raises(revocation.RevocationError, match=f"larger than {len(data) - 1} bytes"):
         revocation.read_list(data, trusted)
+    for odd in (b"", b"{}", b"no list"):
+        with pytest.raises(revocation.RevocationError):
+            revocation.read_list(odd, trusted)
+
+
+def test_a_list_proves_nothing_new_from_its_end_on():
+    until = revocation.RevocationList(revocation.SCHEMA, 1, 1, 5)
+    assert revocation.ended(until, 4) is None and "until 5, now is 5" in str(revocation.ended(until, 5))
 
 
 def test_only_what_a_list_names_is_revoked():
