@@ -15,7 +15,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "variables.md"
 BEFORE = """# Environment variables
 
 Every variable that the programs read; printed from the table in `src/greentic/ground/variables.py` by `make docs`, so change it there.
-Blank counts as unset. A value that makes no sense ends the program with the variable's name, what was expected and what was found.
+Blank counts as unset. A value that makes no sense ends the program with the variable's name, what was expected and what was found;
+only an address or port to listen on that makes none is warned about and ignored, as by the existing worker.
 `worker` is `greentic-start`, `gtc` the operator's program. Switches take `1`, `true`, `yes`, `on` and `0`, `false`, `no`, `off`.
 
 """
