@@ -155,7 +155,7 @@ class Resuming(BundleCache):
 
     def obtain(self, *words: Any) -> Any:
         found = super().obtain(*words)
-        return replace(found, fetched=found.fetched and replace(found.fetched, resumed=5))
+        return found._replace(fetched=found.fetched and found.fetched._replace(resumed=5))
 
 
 def test_a_bundle_is_pulled_once_and_comes_from_the_cache_then(author: Author, hello: Path, tmp_path: Path) -> None:
@@ -166,15 +166,15 @@ def test_a_bundle_is_pulled_once_and_comes_from_the_cache_then(author: Author, h
     means = pull.Means(store, BundleCache(tmp_path / "cache"), [], FetchLimits(), heard)
     pulled = ("pulling", hello.as_uri())
     for own, events in (
-        (means, [pulled]), (means, ["here already"]), (replace(means, terms=Terms(offline=True)), ["here already"]), (replace(means, cache=None), [pulled]),
-        (replace(means, cache=Resuming(tmp_path / "other")), [pulled, ("resumed", 5)]), (replace(means, cache=Resuming(tmp_path / "other")), ["here already"]),
+        (means, [pulled]), (means, ["here already"]), (means._replace(terms=Terms(offline=True)), ["here already"]), (means._replace(cache=None), [pulled]),
+        (means._replace(cache=Resuming(tmp_path / "other")), [pulled, ("resumed", 5)]), (means._replace(cache=Resuming(tmp_path / "other")), ["here already"]),
     ):  # fmt: skip
         author.strip()
         packs = pull.materialize(document, one, own)
         assert heard.heard() == events and verified_packs(paths, one) == list(packs)
         assert [p.name for p in paths.revisions.iterdir()] == [one.revision_id]
     moved = replace(one, bundle_source_uri=f"file:///none/{hello.name}")
-    pull.materialize(document, moved, replace(means, cache=None, mirrors=[f"file://{hello.parent}/{{name}}"]))
+    pull.materialize(document, moved, means._replace(cache=None, mirrors=[f"file://{hello.parent}/{{name}}"]))
     gone = str(moved.bundle_source_uri)
     assert heard.heard() == [("pulling", gone), ("passed over", gone), pulled]
 
@@ -188,13 +188,13 @@ def test_a_bundle_that_is_not_what_the_revision_records_leaves_nothing(
     (one,) = document.revisions
     author.strip()
     means = pull.Means(store, None, [], FetchLimits(), Heard())
-    full = replace(means, store=EnvironmentStore(store.root, disk=FullDisk(28), clock=store.clock, random=store.random))
+    full = means._replace(store=EnvironmentStore(store.root, disk=FullDisk(28), clock=store.clock, random=store.random))
     for wrong, own, step, cause in (
         (replace(one, pack_list_lock_ref="other"), means, "materializing", Conflict), (replace(one, deployment_id=REV2), means, "fetching", NotFound),
         (replace(one, pack_list=[replace(one.pack_list[0], digest="sha256:0")]), means, "materializing", RevisionFault),
         (replace(one, pack_config_refs=["x"]), means, "materializing", RevisionFault), (replace(one, bundle_digest=f"sha256:{HEX}"), means, "materializing", DigestMismatch),
-        (replace(one, bundle_digest=f"sha256:{HEX}"), replace(means, cache=BundleCache(tmp_path / "cache")), "materializing", DigestMismatch),
-        (replace(one, bundle_source_uri="file:///none"), means, "fetching", FetchError), (one, replace(means, terms=Terms(offline=True)), "fetching", FetchError),
+        (replace(one, bundle_digest=f"sha256:{HEX}"), means._replace(cache=BundleCache(tmp_path / "cache")), "materializing", DigestMismatch),
+        (replace(one, bundle_source_uri="file:///none"), means, "fetching", FetchError), (one, means._replace(terms=Terms(offline=True)), "fetching", FetchError),
         (one, full, "materializing", IoError),
     ):  # fmt: skip
         with pytest.raises(BootError, match=step) as error:
@@ -892,9 +892,9 @@ def test_compiled_components_and_old_downloads_go_by_the_same_plan(
     store = EnvironmentStore(tmp_path / "store")
     without = prune.Caches(None, 0, components.parent, 4)
     assert prune.of_caches(store, without) == []
-    loaded = replace(without, component_bytes=3, loaded=frozenset({"e/k"}))
+    loaded = without._replace(component_bytes=3, loaded=frozenset({"e/k"}))
     assert prune.of_caches(store, loaded) == []
-    goes = prune.of_caches(store, replace(without, component_bytes=3))
+    goes = prune.of_caches(store, without._replace(component_bytes=3))
     assert [(g.kind, g.name) for g in goes] == [("component", "e/k")]
     assert prune.let_go_of_caches(goes, without) == goes and not list(components.iterdir())
     assert prune.let_go_of_caches([Goes("bundle", digests[0], 3, "r")], without) == [] and len(cache.entries()) == 3
