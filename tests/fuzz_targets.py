@@ -390,7 +390,7 @@ _ENVELOPE = msgspec.json.decode(envelope_bytes(sign(_STATEMENT, KEY)))
 
 
 def _payloads() -> list[Seed]:
-    return [_ENVELOPE, msgspec.json.decode(sign_list(empty(1), KEY)), _STATEMENT]
+    return [_ENVELOPE, msgspec.json.decode(sign_list(replace(empty(1), version=1), KEY)), _STATEMENT]
 
 
 def _envelope(data: bytes) -> None:
