@@ -23,7 +23,7 @@ from greentic.deployer.reconcile import Timeout, alone, wait_seconds
 from greentic.deployer.rollout import apply_pair
 from greentic.deployments import revisions
 from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
-from greentic.deployments.worker_status import WorkerStatus, status_path
+from greentic.deployments.worker_status import Held, WorkerStatus, status_path, together, unheard
 from greentic.ground.backoff import Backoff
 from greentic.ground.documents import JsonObject, compact, decode
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
@@ -64,18 +64,17 @@ class Holding(NamedTuple):
     """What pods still hold of a revision."""
 
     asked: int
-    running: int
-    parked: int
+    held: Held
+    """By those that told it."""
     silent: tuple[str, ...]
-    """Pods that did not answer, with why."""
+    """Pods that did not answer, or not for all of their processes, with why."""
 
     @property
     def nothing(self) -> bool:
-        return not (self.running or self.parked or self.silent)
+        return self.held.nothing and not self.silent
 
     def __str__(self) -> str:
-        text = f"{self.running} request(s) and {self.parked} conversation(s) on it"
-        return text + (f"; not heard: {'; '.join(self.silent[:MAX_NAMED])}" if self.silent else "")
+        return f"{self.held}" + (f"; not heard: {'; '.join(self.silent[:MAX_NAMED])}" if self.silent else "")
 
 
 def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
@@ -139,25 +138,21 @@ def await_nobody(
 
 def held_by_pods(reached: Reached, namespace: str, env_id: str, revision_id: str) -> Holding:
     """Ask every ready pod of the environment, by way of the API server."""
-    running, parked, shared, asked, silent = 0, 0, 0, 0, list[str]()
+    told, asked, silent = list[Held](), 0, list[str]()
     for pod in reached.cluster.list("Pod", namespace, owner_selector(env_id)).items:
         if not is_ready(pod):
             continue
         name, asked = str(metadata_of(pod).get("name")), asked + 1
         try:
-            told = reached.cluster.ask_pod(namespace, name, PORT, status_path(revision_id))
-            some = decode(compact(told), WorkerStatus).held(revision_id)
+            status = reached.cluster.ask_pod(namespace, name, PORT, status_path(revision_id))
+            held = decode(compact(status), WorkerStatus).held(revision_id)
         except (GreenticError, ValueError) as error:
             silent.append(f"`{name}`: {getattr(error, 'message', error)}")
             continue
-        if some.silent:
-            silent.append(f"`{name}`: {some.silent} of its processes did not answer")
-        running += some.running
-        if some.shared:  # every pod sees the same ones
-            shared = max(shared, some.parked)
-        else:
-            parked += some.parked
-    return Holding(asked, running, parked + shared, tuple(silent))
+        if held.silent:
+            silent.append(f"`{name}`: {unheard(held.silent)}")
+        told.append(held._replace(silent=0))  # told with the name of its pod
+    return Holding(asked, together(told), tuple(silent))
 
 
 def _leave(context: Context, env_id: str, revision_id: str) -> None:

@@ -107,7 +107,19 @@ class Held(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.running} request(s) and {self.parked} conversation(s) on it"
-        return text + (f"; {self.silent} of its processes did not answer" if self.silent else "")
+        return text + (f"; {unheard(self.silent)}" if self.silent else "")
+
+
+def unheard(silent: int) -> str:
+    """That so many processes of a worker did not say what they hold or serve, in words."""
+    return f"{silent} of its processes did not answer"
+
+
+def together(workers: list[Held]) -> Held:
+    """What several workers hold. Of those that share their conversations each sees the same ones."""
+    own = sum(held.parked for held in workers if not held.shared)
+    shared = max((held.parked for held in workers if held.shared), default=0)
+    return Held(sum(held.running for held in workers), own + shared, sum(held.silent for held in workers))
 
 
 class WorkerStatus(ProcessStatus, frozen=True):

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import msgspec
 
-from greentic.deployments.worker_status import HttpWorkers, ProcessStatus, Workers, WorkerStatus, checked_addresses
+from greentic.deployments.worker_status import (
+    HttpWorkers,
+    ProcessStatus,
+    Workers,
+    WorkerStatus,
+    checked_addresses,
+    unheard,
+)
 from greentic.ground.errors import FetchError
 from greentic.ground.reply import Reply
 from greentic.model.environment import Environment
@@ -80,7 +87,7 @@ def _ails(told: WorkerStatus) -> str | None:
     """What keeps a worker from following, in any of its processes."""
     errors = [p.following.error for p in told.processes() if p.following is not None and p.following.error]
     if told.silent:
-        errors.append(f"{told.silent} of its processes did not answer")
+        errors.append(unheard(told.silent))
     return errors[0] if errors else None
 
 
