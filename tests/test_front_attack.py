@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import io
 import socket
+import struct
 import time
-from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from greentic.ground import slices
+from greentic.ground import fair_queue
 from greentic.httpd.front import FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
 from greentic.httpd.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
 from greentic.ingress.trusted_peer import TrustedPeers
@@ -275,7 +275,7 @@ def test_a_large_request_behind_a_slow_one_is_read_on():
 def test_threat_slow_peer_who_sends_many_at_once_waits_for_the_others(monkeypatch):
     """Two hundred of them once kept a probe waiting for 40 s: each had so many answered in each turn of the loop."""
     clock = FakeClock()
-    monkeypatch.setattr(slices, "CLOCK", clock)
+    monkeypatch.setattr(fair_queue, "CLOCK", clock)
 
     async def scenario() -> None:
         async with site() as made:
@@ -283,7 +283,7 @@ def test_threat_slow_peer_who_sends_many_at_once_waits_for_the_others(monkeypatc
 
             def handle(incoming: Incoming, peer: str) -> Answer:
                 order.append(incoming.head.path)
-                clock.sleep(slices.SLICE_SECONDS)  # an answer that takes its time
+                clock.sleep(fair_queue.SLICE_SECONDS)  # an answer that takes its time
                 return Answer(200, b"-", [])
 
             made.front.handler = handle
@@ -303,37 +303,67 @@ def test_threat_slow_peer_who_sends_many_at_once_waits_for_the_others(monkeypatc
     run(scenario)
 
 
-def test_those_with_more_to_do_have_a_slice_of_each_turn_together(monkeypatch):
+def test_threat_slow_peer_many_connections_of_one_deployment_do_not_hold_up_another(monkeypatch):
+    """Sixty-four of them once had all that they sent answered first, in every turn of the loop."""
     clock = FakeClock()
-    monkeypatch.setattr(slices, "CLOCK", clock)
+    monkeypatch.setattr(fair_queue, "CLOCK", clock)
 
     async def scenario() -> None:
-        made, done = slices.Slices(), [0] * 50
+        async with site() as made:
+            order: list[str] = []
 
-        def bit(number: int) -> None:
-            done[number] += 1
-            clock.sleep(slices.SLICE_SECONDS / 4)
-            made.later(partial(bit, number))
+            def handle(incoming: Incoming, peer: str) -> Answer:
+                order.append(incoming.head.path)
+                clock.sleep(fair_queue.SLICE_SECONDS / 4)
+                return Answer(200, b"-", [])
 
-        for number in range(len(done)):
-            made.later(partial(bit, number))
-        for turn in range(1, 11):
-            await asyncio.sleep(0)
-            assert turn * 4 <= sum(done) <= (turn + 1) * 4
-        assert max(done) == 1  # one after the other: nobody again before all others
+            made.front.handler, made.front.lane_of = handle, lambda incoming: incoming.head.path
+            flood = [await made.open() for _ in range(64)]
+            other, writer = await made.open()
+            await seen(lambda: len(made.front.connections) == 65)
+            for _ in range(3):  # in the first round nobody knows yet that there are two
+                order.clear()
+                for _, one in flood:
+                    one.write(GET)
+                writer.write(GET.replace(b"/x", b"/y"))
+                await other.readuntil(b"\r\n\r\n-")
+                before = order.index("/y")
+                for reader, _ in flood:
+                    await reader.readuntil(b"\r\n\r\n-")
+                assert order.count("/x") == 64
+            assert before <= 2
+            for _, one in [*flood, (other, writer)]:
+                one.close()
 
     run(scenario)
 
 
-def test_who_fails_in_its_turn_takes_nobody_elses():
+def test_who_leaves_before_its_turn_is_not_answered_and_who_only_stops_sending_is():
     async def scenario() -> None:
-        made = slices.Slices()
-        done: list[str] = []
-        asyncio.get_running_loop().set_exception_handler(lambda *_: done.append("failed"))
-        made.later(lambda: done.remove("what is not there"))
-        made.later(lambda: done.append("next"))
-        await seen(lambda: len(done) == 2)
-        assert done == ["failed", "next"]
+        async with site() as made:
+            order: list[str] = []
+
+            def handle(incoming: Incoming, peer: str) -> Answer:
+                order.append(incoming.head.path)
+                return Answer(200, b"-", [])
+
+            made.front.handler, made.front.lane_of = handle, lambda incoming: incoming.head.path
+            queue = fair_queue.fair_queue_of(asyncio.get_running_loop())
+            (_, first), (stays, second) = await made.open(), await made.open()
+            await seen(lambda: len(made.front.connections) == 2)
+            queue._long = queue._coming = True  # a turn of the loop that does not come
+            first.write(GET)
+            second.write(GET.replace(b"/x", b"/y"))
+            second.write_eof()
+            await seen(lambda: sum(c._waits for c in made.front.connections) == 2)
+            linger = struct.pack("ii", 1, 0)  # told at once, unlike an end of sending
+            first.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            first.transport.abort()
+            await seen(lambda: len(made.front.connections) == 1)
+            queue._coming = False
+            queue.took_long()
+            assert (await stays.read()).endswith(b"\r\n\r\n-") and order == ["/y"]
+            assert not made.front.connections
 
     run(scenario)
 

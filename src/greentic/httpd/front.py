@@ -9,7 +9,8 @@ Rules:
    so for longest. If none can, the newcomer gets a reserved place: answers to probes alone, and 503 for anything else. A reserved
    place never becomes a full one.
 3. One request of a connection is answered at a time, in order. While one runs, or its answer is not read, only a bounded rest of the
-   next is taken in. Who sends many at once has one answered, then one more whenever it is its turn (`ground/slices.py`).
+   next is taken in. Who sends many at once has one answered, then one more whenever it is its turn. Whose turn it is goes by lanes
+   (`ground/fair_queue.py`), so that many connections of one deployment do not hold up those of others; what has no lane goes at once.
 4. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
 5. Stopping: no new connections; every answer closes its connection. An idle one is closed when nothing is on its way on it; one whose
    request has begun, or that has not had its first yet, is answered first.
@@ -26,7 +27,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
-from greentic.ground.slices import Slices
+from greentic.ground.fair_queue import FairQueue, fair_queue_of
 from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
 
 IDLE_SECONDS = 75.0
@@ -80,11 +81,23 @@ Handler = Callable[[Incoming, str], "Answer | Coroutine[object, object, Answer]"
 """Answers a request of a peer address, at once or later."""
 
 
+def no_lane(incoming: Incoming) -> str | None:
+    """Where every request goes at once."""
+    return None
+
+
 class Front:
     """The connections of one process."""
 
-    def __init__(self, handler: Handler, places: Places, is_probe: Callable[[str], bool]) -> None:
-        self.handler, self.places, self.is_probe = handler, places, is_probe
+    def __init__(
+        self,
+        handler: Handler,
+        places: Places,
+        is_probe: Callable[[str], bool],
+        lane_of: Callable[[Incoming], str | None] = no_lane,
+    ) -> None:
+        """`lane_of` tells whose share of the loop a request takes (rule 3); none for one that goes at once."""
+        self.handler, self.places, self.is_probe, self.lane_of = handler, places, is_probe, lane_of
         self.connections: dict[Connection, None] = {}
         self.refused_ones: dict[Connection, None] = {}
         """These and the next three, in the order of becoming so: who makes room (rule 2)."""
@@ -94,8 +107,6 @@ class Front:
         self.reserved: dict[Connection, None] = {}
         self.draining = False
         """Whether every answer closes its connection."""
-        self.slices = Slices()
-        """Of those that sent many at once (rule 3)."""
         self.refused = 0
         """Connections that were ended for want of room."""
         self._date, self._date_at = b"", -1
@@ -194,8 +205,12 @@ class Connection(asyncio.Protocol):
         self._ending = False
         self._paused = False
         """Whether the peer does not read."""
-        self._yields = False
-        """Whether others have their turn before its next request."""
+        self._lane = ""
+        self._full = False
+        """Whether no more is taken in for now."""
+        self._waits = False
+        """Whether it is not its turn: for a request that came, or for looking at what else did."""
+        self._queue: FairQueue | None = None
         self._ended = False
         """Whether the peer has sent all that it will."""
         self._asked = False
@@ -207,7 +222,7 @@ class Connection(asyncio.Protocol):
     @property
     def _held(self) -> bool:
         """Whether its next request has to wait."""
-        return self._task is not None or self._paused or self._yields
+        return self._task is not None or self._paused or self._waits
 
     @property
     def awaits_answer(self) -> bool:
@@ -267,7 +282,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport, self._queue = transport, fair_queue_of(asyncio.get_running_loop())
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]) if isinstance(name, tuple) and name else ""
         self._full_place = self._front.admit(self)
@@ -308,53 +323,78 @@ class Connection(asyncio.Protocol):
 
     # -- one request after the other --------------------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        """Answer a request that is there; where more have come, the next one once it is this connection's turn (rule 3)."""
+    def _advance(self, *, its_turn: bool = False) -> None:
+        """Have a request that is there answered, once it is its turn; where more have come, the next one then (rule 3)."""
         if not self._held and not self._ending:
             try:
                 request = self._reader.next()
             except Refusal as refusal:
                 self._refuse(refusal)
                 return
-            if request is not None:
-                self._take(request)
-            if not self._held and not self._ending:
-                if request is None or self._reader.empty:
-                    self._await_rest()
-                else:
-                    self._yields = True
-                    self._front.slices.later(self._go_on)
+            if request is None:
+                self._await_rest()
+            else:
+                self._came(request, its_turn=its_turn)
         self._flow()
 
-    def _go_on(self) -> None:
-        """It is its turn."""
-        self._yields = False
-        if self._transport is not None and not self._transport.is_closing():  # else what is written reaches nobody
-            self._advance()
-
-    def _flow(self) -> None:
-        """Take in no more than a bounded rest while the next request has to wait (rule 3)."""
-        if self._transport is None or self._ending:
-            return
-        if not self._held:
-            self._transport.resume_reading()
-        elif self._reader.waiting > MAX_AHEAD:
-            self._transport.pause_reading()
-
-    def _take(self, request: Incoming) -> None:
-        """Have a whole request answered."""
+    def _came(self, request: Incoming, *, its_turn: bool) -> None:
+        """A whole request is there."""
         self._awaited, self.deadline, self._asked = "", float("inf"), True
         self.stand(None)
         self._request = request
         if not self._full_place and not self._front.is_probe(request.head.path):
             self._refuse(Refusal(503, "this worker has too many connections"))
             return
-        answer = self._front.handler(request, self._peer)
-        if isinstance(answer, Answer):
-            self._send(answer)
+        lane = self._lane = self._front.lane_of(request) or ""
+        if its_turn or not lane or self._queue is None:
+            self._take(request)
         else:
+            self._waits = True
+            self._queue.run(lane, self._go_on)
+
+    def _go_on(self) -> bool:
+        """It is its turn; whether there was anything to do."""
+        self._waits = False
+        if self._transport is None or self._transport.is_closing():
+            return False  # what is written reaches nobody
+        if self._request is None:
+            self._advance(its_turn=True)
+        else:
+            self._take(self._request)
+            self._flow()
+        return True
+
+    def _flow(self) -> None:
+        """Take in no more than a bounded rest while the next request has to wait (rule 3)."""
+        if self._transport is None or self._ending:
+            return
+        if not self._held:
+            if self._full:
+                self._full = False
+                self._transport.resume_reading()
+        elif self._reader.waiting > MAX_AHEAD and not self._full:
+            self._full = True
+            self._transport.pause_reading()
+
+    def _take(self, request: Incoming) -> None:
+        """Have a whole request answered, and what came behind it looked at."""
+        answer = self._front.handler(request, self._peer)
+        if not isinstance(answer, Answer):
             self._task = asyncio.get_running_loop().create_task(answer)
             self._task.add_done_callback(self._answered)
+            return
+        self._send(answer)
+        self._look_further()
+
+    def _look_further(self) -> None:
+        """An answer was given: await the next request, or where more came already, one's turn."""
+        if self._held or self._ending:
+            return
+        if self._reader.empty or self._queue is None:
+            self._await_rest()
+        else:
+            self._waits = True
+            self._queue.later(self._lane, self._go_on)
 
     def _await_rest(self) -> None:
         """Wait for what is missing; every part has a deadline of its own, from its first byte (rule 1)."""
@@ -388,8 +428,8 @@ class Connection(asyncio.Protocol):
             return
         error = task.exception()
         self._send(Answer(500, b"internal error", _TEXT) if error is not None else task.result())
-        if not self._ending:
-            self._advance()
+        self._look_further()
+        self._flow()
 
     def _send(self, answer: Answer) -> None:
         request, transport = self._request, self._transport

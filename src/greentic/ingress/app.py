@@ -125,6 +125,16 @@ class WorkerApp:
         yield "greentic_turns_waiting", (), [self.admission.waiting]
         yield "greentic_draining", (), [float(self.draining)]
 
+    def lane(self, incoming: Incoming) -> str | None:
+        """Whose share of the loop a request takes: the deployment that it is for. Probes and operators go at once."""
+        head = incoming.head
+        if head.method != "POST":
+            return None
+        if head.path == _INVOKE:
+            return _INVOKE
+        route = self.serving.activation.routes.find(head.fields.get(b"host", b"").decode("latin-1"), head.path)
+        return None if route is None else route.deployment_id
+
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         """Answer a request, at once where that is possible."""
         name = request_id.begin(incoming.head.fields.get(request_id.FIELD))

@@ -162,7 +162,7 @@ def _run(
         serving, listen, gate, booted.log, booted.services, peers,
         shared_sessions=ingress.shared_sessions, prover=lambda: _prover(booted, serving), access_log=ingress.access_log,
     )  # fmt: skip
-    front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe)
+    front = Front(app, places(ingress.max_connections, raise_file_limit()), is_probe, app.lane)
     scraping = Scraping(
         app.metrics, front, sockets.metrics, lambda: booted.bench.loader.runtime.held_bytes, booted.log,
         lambda: compact(brief(app.own_status())),
