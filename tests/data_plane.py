@@ -99,15 +99,15 @@ def configuration(
 
 
 @contextmanager
-def running(program: str, text: str, directory: Path, port: int) -> Iterator[None]:
-    """haproxy in the foreground until the block ends."""
+def running(program: str, text: str, directory: Path, *ports: int) -> Iterator[None]:
+    """haproxy in the foreground until the block ends, once it listens on all of its ports."""
     config = directory / "haproxy.cfg"
     config.write_text(text)
     log = directory / "haproxy.log"
     with log.open("wb") as told:
         process = subprocess.Popen([program, "-db", "-f", str(config)], stdout=told, stderr=subprocess.STDOUT)
     try:
-        while not _listens(port):
+        while not all(_listens(port) for port in ports):
             assert process.poll() is None, log.read_text()
             time.sleep(0.01)
         yield

@@ -135,7 +135,7 @@ def test_an_ingress_serves_its_hosts_with_the_certificate_of_the_secret_that_it_
     text = configuration(read(objects), served.addresses, plain, secure, pems)
     assert "worker" not in text  # the routers draw
     trusting = ssl.create_default_context(cafile=str(authority))
-    with running(need("haproxy", "haproxy"), text, tmp_path, plain):
+    with running(need("haproxy", "haproxy"), text, tmp_path, plain, secure):
         for host in (HOST, OTHER):
             with (
                 socket.create_connection(("127.0.0.1", secure), timeout=30) as raw,
