@@ -47,7 +47,8 @@ WAITING = 1000
 
 HELLO = """
 import asyncio
-from greentic.httpd.front import Answer, Front, places
+from greentic.httpd.front import Answer, Front
+from greentic.httpd.room import places
 async def main():
     front = Front(lambda incoming, peer: Answer(200, b"ok", [(b"content-type", b"text/plain")]), places(4096, 65536), lambda path: False)
     server = await asyncio.get_running_loop().create_server(front.connection, "127.0.0.1", PORT)

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from greentic.httpd import front as front_module
-from greentic.httpd.front import Answer, Front, Places, places
+from greentic.httpd import room as room_module
+from greentic.httpd.front import Answer, Front
 from greentic.httpd.http1 import MAX_BODY, Incoming
+from greentic.httpd.room import Places, places
 from greentic.ingress.trusted_peer import TrustedPeers
 from simulators import FakeClock
 
@@ -70,7 +72,8 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 @pytest.fixture
 def clock(monkeypatch) -> FakeClock:
     made = FakeClock()
-    monkeypatch.setattr(front_module, "CLOCK", made)
+    for module in (front_module, room_module):
+        monkeypatch.setattr(module, "CLOCK", made)
     return made
 
 

@@ -20,8 +20,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from greentic.ground import fair_queue
-from greentic.httpd.front import FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front, Places
+from greentic.httpd.front import FIRST_SECONDS, IDLE_SECONDS, MAX_AHEAD, Answer, Front
 from greentic.httpd.http1 import MAX_HEAD, Incoming, Refusal, RequestReader
+from greentic.httpd.room import Places
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.server import ACCEPT_AT_ONCE, BACKLOG, _close_door, bind

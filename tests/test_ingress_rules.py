@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greentic.ground.errors import BootError
-from greentic.httpd.front import Answer, Front, Places, places
+from greentic.httpd.front import Answer, Front
 from greentic.httpd.http1 import Incoming, Refusal, read_head
+from greentic.httpd.room import Places, places
 from greentic.ingress import access_log, request_span, steps
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy

@@ -22,7 +22,8 @@ from greentic.console.workers import Watched
 from greentic.deployments.worker_status import checked_addresses
 from greentic.examine.env_verify import pinned_keys
 from greentic.ground.errors import Conflict
-from greentic.httpd.front import Front, Places
+from greentic.httpd.front import Front
+from greentic.httpd.room import Places
 from greentic.store.environments import EnvironmentStore
 
 HOST = "127.0.0.1"

@@ -1,34 +1,27 @@
-"""Connections: who may hold one, for how long, and who answers when there are too many (threats: slow-peer, unbounded-head).
+"""Connections: what comes on them is answered, one request at a time and in order (threats: slow-peer, unbounded-head).
 
 Rules:
 1. Everything that a peer sends or withholds has a deadline: the head from its first byte, the body, the next request of a kept
-   connection, the reading of an answer. One sweep a second ends what is over it; a head or body that is late gets a 408.
-   What comes without being a request, an empty line, wins no time.
-2. Connections are counted, below the number of files that the process may open. At the limit one makes room: the first that there is
-   of those that have their refusal, are idle, have sent half a request, do not read their answer; in each kind the one that has been
-   so for longest. If none can, the newcomer gets a reserved place: answers to probes alone, and 503 for anything else. A reserved
-   place never becomes a full one.
-3. One request of a connection is answered at a time, in order. While one runs, or its answer is not read, only a bounded rest of the
+   connection, the reading of an answer (`httpd/room.py`). A head or body that is late gets a 408. What comes without being a request,
+   an empty line, wins no time.
+2. One request of a connection is answered at a time, in order. While one runs, or its answer is not read, only a bounded rest of the
    next is taken in. Who sends many at once has one answered, then one more whenever it is its turn. Whose turn it is goes by lanes
    (`ground/fair_queue.py`), so that many connections of one deployment do not hold up those of others; what has no lane goes at once.
-4. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
-5. Stopping: no new connections; every answer closes its connection. An idle one is closed when nothing is on its way on it; one whose
-   request has begun, or that has not had its first yet, is answered first.
+3. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
+4. Once no new connections are taken every answer closes its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import select
 from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
-import msgspec
-
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
 from greentic.ground.fair_queue import FairQueue, fair_queue_of
 from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
+from greentic.httpd.room import Held, Places, Room
 
 IDLE_SECONDS = 75.0
 """For the next request; longer than the 60 s that balancers keep a connection."""
@@ -39,32 +32,11 @@ BODY_SECONDS = 30.0
 READ_SECONDS = 30.0
 """For an answer to be read."""
 LINGER_SECONDS = 2.0
-SWEEP_SECONDS = 1.0
 MAX_AHEAD = 64 << 10
 """Bytes that are taken in beside a request that runs."""
 LARGE = 256 << 10
 """Bytes of a body above which it is not copied behind its head: that would hold the loop."""
-TURNS = 3
-"""Of the loop, after which what had come before them was read."""
-RESERVED = 64
-OTHER_FILES = 48
-"""Files that a worker needs beside its connections."""
 _TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
-
-
-class Places(msgspec.Struct, frozen=True):
-    """How many connections there may be."""
-
-    full: int
-    reserved: int
-    """Above those, for probes alone."""
-
-
-def places(wanted: int, files: int) -> Places:
-    """As many as are wanted, as far as the number of files that the process may open allows (rule 2)."""
-    room = max(files - OTHER_FILES, 8)
-    reserved = min(RESERVED, room // 4)
-    return Places(max(min(wanted, room - reserved), 4), reserved)
 
 
 class Answer(NamedTuple):
@@ -86,8 +58,8 @@ def no_lane(incoming: Incoming) -> str | None:
     return None
 
 
-class Front:
-    """The connections of one process."""
+class Front(Room):
+    """The connections of one process, and who answers what comes on them."""
 
     def __init__(
         self,
@@ -96,95 +68,20 @@ class Front:
         is_probe: Callable[[str], bool],
         lane_of: Callable[[Incoming], str | None] = no_lane,
     ) -> None:
-        """`lane_of` tells whose share of the loop a request takes (rule 3); none for one that goes at once."""
-        self.handler, self.places, self.is_probe, self.lane_of = handler, places, is_probe, lane_of
-        self.connections: dict[Connection, None] = {}
-        self.refused_ones: dict[Connection, None] = {}
-        """These and the next three, in the order of becoming so: who makes room (rule 2)."""
-        self.idle: dict[Connection, None] = {}
-        self.half_sent: dict[Connection, None] = {}
-        self.unread: dict[Connection, None] = {}
-        self.reserved: dict[Connection, None] = {}
-        self.draining = False
-        """Whether every answer closes its connection."""
-        self.refused = 0
-        """Connections that were ended for want of room."""
+        """`lane_of` tells whose share of the loop a request takes (rule 2); none for one that goes at once."""
+        super().__init__(places)
+        self.handler, self.is_probe, self.lane_of = handler, is_probe, lane_of
         self._date, self._date_at = b"", -1
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._gone: asyncio.Event | None = None
-        """Set when the last connection is gone; there is one once the front closes."""
-
-    @property
-    def closing(self) -> bool:
-        return self._gone is not None
 
     def connection(self) -> Connection:
         """A new one."""
         return Connection(self)
-
-    def start(self) -> None:
-        """Begin to sweep (rule 1)."""
-        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def date(self) -> bytes:
         now = unix_seconds()
         if now != self._date_at:
             self._date, self._date_at = http_date(now), now
         return self._date
-
-    def admit(self, new: Connection) -> bool:
-        """Take a connection in; whether it has a full place (rule 2)."""
-        full = len(self.connections) - len(self.reserved) < self.places.full or self._make_room()
-        if not full:
-            if len(self.reserved) >= self.places.reserved:
-                self._cut(next(iter(self.reserved), new))
-            self.reserved[new] = None
-        self.connections[new] = None
-        return full
-
-    def _make_room(self) -> bool:
-        for kind in (self.refused_ones, self.idle, self.half_sent, self.unread):
-            for connection in kind:
-                self._cut(connection)
-                return True
-        return False
-
-    def _cut(self, connection: Connection) -> None:
-        self.refused += 1
-        connection.abort()
-        self.leave(connection)
-
-    def leave(self, connection: Connection) -> None:
-        connection.stand(None)
-        self.connections.pop(connection, None)
-        self.reserved.pop(connection, None)
-        if self._gone is not None and not self.connections:
-            self._gone.set()
-
-    async def close(self, seconds: float) -> int:
-        """Close politely (rule 5); how many connections had to be cut after so many seconds."""
-        self.draining = True
-        self._gone = asyncio.Event()
-        for _ in range(TURNS):  # a request that came already is no idle connection
-            await asyncio.sleep(0)
-        for connection in list(self.connections):
-            if not connection.awaits_answer:
-                connection.finish()
-        if self.connections:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), seconds)
-        left = list(self.connections)
-        for connection in left:
-            connection.abort()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        return len(left)
-
-    def _sweep(self) -> None:
-        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
-        now = CLOCK.monotonic()
-        for connection in [c for c in self.connections if now > c.deadline]:
-            connection.expire()
 
 
 class Connection(asyncio.Protocol):
@@ -196,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._full_place = True
-        self._stands: dict[Connection, None] | None = None
+        self._stands: dict[Held, None] | None = None
         """The kind of those that make room which it is among."""
         self._awaited = ""
         """What the deadline is for."""
@@ -229,7 +126,7 @@ class Connection(asyncio.Protocol):
         """Whether it sent a request, or all but the end of one, that has not got the whole of its answer."""
         return self._held or self._reader.in_body
 
-    def stand(self, kind: dict[Connection, None] | None) -> None:
+    def stand(self, kind: dict[Held, None] | None) -> None:
         """Be the last of a kind of those that make room, or of none."""
         if kind is not self._stands:
             if self._stands is not None:
@@ -239,7 +136,7 @@ class Connection(asyncio.Protocol):
                 kind[self] = None
 
     def finish(self) -> None:
-        """End if nothing is to be expected; else a request that is on its way is answered, for a moment (rule 5)."""
+        """End if nothing is to be expected; else a request that is on its way is answered, for a moment (`httpd/room.py`)."""
         if self._reader.empty and self._asked and not self._unread():
             self.end()
         else:
@@ -324,7 +221,7 @@ class Connection(asyncio.Protocol):
     # -- one request after the other --------------------------------------------------------------------------------
 
     def _advance(self, *, its_turn: bool = False) -> None:
-        """Have a request that is there answered, once it is its turn; where more have come, the next one then (rule 3)."""
+        """Have a request that is there answered, once it is its turn; where more have come, the next one then (rule 2)."""
         if not self._held and not self._ending:
             try:
                 request = self._reader.next()
@@ -365,7 +262,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _flow(self) -> None:
-        """Take in no more than a bounded rest while the next request has to wait (rule 3)."""
+        """Take in no more than a bounded rest while the next request has to wait (rule 2)."""
         if self._transport is None or self._ending:
             return
         if not self._held:
@@ -409,7 +306,7 @@ class Connection(asyncio.Protocol):
         elif self._awaited != "first byte":
             self._wait("next request", IDLE_SECONDS, self._front.idle)
 
-    def _wait(self, what: str, seconds: float, kind: dict[Connection, None]) -> None:
+    def _wait(self, what: str, seconds: float, kind: dict[Held, None]) -> None:
         if what != self._awaited:
             self._awaited = what
             self.deadline = CLOCK.monotonic() + (seconds if self._full_place else LINGER_SECONDS)
@@ -461,7 +358,7 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Say that no more is written, and throw away for a moment what still comes, so that the answer is read (rule 4)."""
+        """Say that no more is written, and throw away for a moment what still comes, so that the answer is read (rule 3)."""
         if self._ended:
             self.end()
             return

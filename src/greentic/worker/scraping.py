@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
 from greentic.ground.optional import done_without
-from greentic.httpd.front import Front, Places
+from greentic.httpd.front import Front
+from greentic.httpd.room import Places
 from greentic.ingress.metrics import Metrics, scraped
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.loop_delay import LoopDelay

@@ -25,7 +25,8 @@ from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
 from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import BootError
-from greentic.httpd.front import TURNS, Front, places
+from greentic.httpd.front import Front
+from greentic.httpd.room import TURNS, places
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.status import brief
