@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 import wat
 from conftest import make_bundle, make_pack, need
-from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.activate.turn import ActiveRevision, Turn, TurnServices, flow_index, turn
 from greentic.activate.warm import check_loadable
 from greentic.author.pack_sign import sign_pack
 from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of
@@ -48,7 +48,7 @@ from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MAX_VALUE
+from greentic.sessions.value_store import MAX_VALUE, MAX_WAITING, ConversationBusy
 from greentic.sessions.waiting_counts import WaitingCounts
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
@@ -338,6 +338,30 @@ ASK = {
         ]
     }
 }
+
+
+def test_a_message_beyond_those_that_may_wait_is_no_turn(tmp_path, monkeypatch):
+    """Four of a conversation wait, for so long; a fifth is told to come back, and the four are answered in their order."""
+    stage = Stage(tmp_path, make_pack("p", ASK, {}))
+
+    def one(text: str) -> asyncio.Task[Turn]:
+        return asyncio.create_task(
+            turn(stage.revision, activity_of({"text": text}), "acme", None, Identity(session="s"), stage.services)
+        )
+
+    async def all_of_them() -> None:
+        first = await one("hi")
+        assert first.parked
+        hint = session_hint(Identity(session="s"), "acme", "main")
+        with stage.values.hold(stage.services.conversations.session("D", "acme", hint)):
+            held = one("zero")  # looks again and again until nobody holds it
+            waiting = [one(f"{n}") for n in range(MAX_WAITING + 2)]
+            refused = await asyncio.gather(*waiting[MAX_WAITING:], return_exceptions=True)
+            assert [type(failure) for failure in refused] == [ConversationBusy] * 2
+        outputs = [(await task).output for task in (held, *waiting[:MAX_WAITING])]
+        assert outputs[0] == [{"text": "hello zero"}] and len(outputs) == MAX_WAITING + 1
+
+    asyncio.run(all_of_them())
 
 
 def test_a_component_answers_a_turn(tmp_path):

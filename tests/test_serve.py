@@ -13,6 +13,7 @@ import pytest
 
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
+from greentic.activate.turn import Turn
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.cores import quota_of, usable_cores
@@ -30,6 +31,7 @@ from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_p
 from greentic.model.routes import Routes
 from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
+from greentic.sessions.value_store import waiting_already
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
@@ -449,6 +451,21 @@ def test_who_finds_no_place_is_told_when_to_come_back(app):
     assert (code, headers[b"retry-after"]) == (503, b"5") and b"nothing was done" in body
     assert sum(values[0] for name, _, values in TALLIES.rows() if name == "greentic_turns_refused") == before + 1
     assert not any(app.serving.of(i).snapshot().turns for i in app.serving.activation.revisions)
+
+
+def test_a_conversation_that_takes_no_more_messages_says_so_and_no_revision_is_blamed(app, monkeypatch):
+    async def busy(*words: object, **named: object) -> Turn:
+        raise waiting_already(4)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("greentic.ingress.app.turn", busy)
+        code, headers, body = call(app, "POST", "/", b'{"text":"hi"}')
+    assert (code, headers[b"retry-after"]) == (503, b"1") and b"nothing was done" in body
+    counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
+    assert sum(c.failures.get("busy", 0) for c in counted) == 1 == sum(sum(c.failures.values()) for c in counted)
+    assert ("busy", 1) in [
+        (labels[-1], n) for name, labels, (n, *_) in app.metrics.rows() if name == "greentic_turn_failures"
+    ]
 
 
 def test_answers_are_counted_by_their_code(app):

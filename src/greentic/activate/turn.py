@@ -7,6 +7,7 @@ Rules:
 3. A message with an id is answered once: the same id gets the same answer.
 4. A failed run is answered like any other, with the error in its metadata. Only a message for which no flow can be selected
    is an error of the host.
+   Where too many messages of a session wait already, the next is no turn: it changed nothing and may be sent again.
 5. A failure takes nothing away: a run that waited waits on, until `MAX_FAILURES` in a row end it, which is said.
 6. A failure is tried again, from the start, up to three times in all, if it says that it may be; where nobody said, its words
    decide. Never once a step may have had an effect, and never a run that had waited: its message can be sent again.
@@ -33,6 +34,7 @@ from greentic.ground.errors import FlowFailure
 from greentic.pack.load import LoadedFlow, LoadedPack
 from greentic.sessions.conversation import MAX_FAILURES, Conversations, Identity, Waiting, read_waiting, session_hint
 from greentic.sessions.hold import held
+from greentic.sessions.value_store import ConversationBusy
 from greentic.telemetry import tracing
 
 ATTEMPTS = 3
@@ -119,7 +121,7 @@ async def turn(
     *,
     message_id: str | None = None,
 ) -> Turn:
-    """What the flow answers, failures included. Raises `NoFlow` when none can be selected.
+    """What the flow answers, failures included. Raises `NoFlow` when none can be selected, `ConversationBusy` when too many wait.
 
     It is awaited on the worker's loop, or run in place without one (`wasm.drive.in_place`); cancelled, it leaves what waited.
     `message_id` is what the caller calls this message in its session; the same one again gets the same answer.
@@ -148,6 +150,8 @@ async def turn(
                 await _forget_abandoned(place, services.conversations)
             return _answer(await _attempts(run, activity.payload, services), run)
         return await _converse(place, activity.payload, services, message_id)
+    except ConversationBusy:
+        raise
     except FlowFailure as failure:
         services.log(f"flow {flow.flow_id}: {failure}")
         return _answer(failure, run)

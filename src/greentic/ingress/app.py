@@ -46,6 +46,7 @@ from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
+from greentic.sessions.value_store import ConversationBusy
 from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
@@ -65,6 +66,8 @@ _LIVE = frozenset({"/livez"})
 _READY = frozenset({"/readyz", "/healthz", "/health"})
 RETRY_SECONDS = 5
 """What callers of a deployment that is not available are told to wait."""
+BUSY_SECONDS = 1
+"""What those are told to wait whose conversation answers earlier messages."""
 _ENDPOINT_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
@@ -335,12 +338,18 @@ class WorkerApp:
                     except NoFlow:
                         lease.failure = "no_flow"
                         raise
+                    except ConversationBusy:
+                        lease.failure = "busy"
+                        raise
                     finally:
                         if span is not None:
                             _end_turn(span, revision)
                     lease.failure = None if found.failed is None else "flow"
                     lease.parked = found.parked - (pinned == revision.revision_id)
                 return replied(Served(revision, found))
+            except ConversationBusy as busy:
+                text = f"{busy}; nothing was done, send it again later"
+                raise Refused(503, text, extra=[(b"retry-after", b"%d" % BUSY_SECONDS)]) from None
             except (NoFlow, FlowFailure) as error:
                 raise self._no_flow(drawn, error) from None
             finally:

@@ -25,7 +25,7 @@ from greentic.ground.errors import GreenticError
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import Incoming, allow
 from greentic.materialize.serving_plan import Fault
-from greentic.telemetry.counts import Snapshot
+from greentic.telemetry.counts import KINDS, Snapshot
 from greentic.telemetry.families import OTHER
 from greentic.telemetry.readings import Labels, NoSiblings, Readings, Row, Siblings, packed, unpacked
 from greentic.telemetry.signals import METRICS
@@ -143,7 +143,7 @@ class _Pace:
 
 def _of_counts(labels: Labels, found: Snapshot) -> Iterator[Row]:
     yield "greentic_turns", labels, [found.turns]
-    for kind in ("flow", "no_flow", "gone"):
+    for kind in KINDS:
         yield "greentic_turn_failures", (*labels, kind), [found.failures.get(kind, 0)]
     yield "greentic_turn_duration_seconds", labels, [*found.buckets, found.seconds]
     yield "greentic_turns_in_flight", labels, [found.in_flight]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from weakref import WeakKeyDictionary
 
 from greentic.ground.beside import beside
 from greentic.ground.clock import CLOCK
-from greentic.ground.errors import FlowFailure
 from greentic.ground.going import in_task
-from greentic.sessions.value_store import HOLD_SECONDS, MAX_WAITING, ValueStore, still_held
+from greentic.sessions.value_store import HOLD_SECONDS, MAX_WAITING, ValueStore, still_held, waiting_already
 
 _Queues = dict[tuple[int, str], "deque[asyncio.Future[None]]"]
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queues] = WeakKeyDictionary()
@@ -26,7 +25,7 @@ _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queues] = WeakKeyDictiona
 
 @asynccontextmanager
 async def held(values: ValueStore, key: str) -> AsyncIterator[None]:
-    """Hold a key of a store. Raises `FlowFailure` if too many wait for it, or for too long."""
+    """Hold a key of a store. Raises `ConversationBusy` if too many wait for it, or for too long."""
     loop = asyncio._get_running_loop()
     if loop is None:
         with values.hold(key):
@@ -56,7 +55,7 @@ async def _my_turn(loop: asyncio.AbstractEventLoop, queues: _Queues, place: tupl
         queues[place] = deque()
         return
     if len(waiting) >= MAX_WAITING:
-        raise FlowFailure(f"{len(waiting)} messages of this conversation are waiting already")
+        raise waiting_already(len(waiting))
     future: asyncio.Future[None] = loop.create_future()
     waiting.append(future)
     try:
@@ -82,7 +81,7 @@ def _pass_on(queues: _Queues, place: tuple[int, str]) -> None:
     del queues[place]
 
 
-async def _taken(values: ValueStore, key: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  what a store gives
+async def _taken(values: ValueStore, key: str) -> AbstractContextManager[object]:
     ends, pause = CLOCK.monotonic() + HOLD_SECONDS, 0.001
     while True:
         found = values.hold_at_once(key)

@@ -27,6 +27,10 @@ HOLD_SECONDS = 30.0
 """How long one waits."""
 
 
+class ConversationBusy(FlowFailure):
+    """A conversation takes no more messages for now. Nothing was done."""
+
+
 class HoldQueue:
     """Who waits for a held key in this process (rule 3)."""
 
@@ -36,11 +40,11 @@ class HoldQueue:
 
     @contextmanager
     def waiting(self, key: str) -> Iterator[None]:
-        """Be one of those who wait. Raises `FlowFailure` if there are too many."""
+        """Be one of those who wait. Raises `ConversationBusy` if there are too many."""
         with self._lock:
             count = self._waiting.get(key, 0)
             if count >= MAX_WAITING:
-                raise FlowFailure(f"{count} messages of this conversation are waiting already")
+                raise waiting_already(count)
             self._waiting[key] = count + 1
         try:
             yield
@@ -53,8 +57,12 @@ class HoldQueue:
                     del self._waiting[key]
 
 
-def still_held() -> FlowFailure:
-    return FlowFailure("another message of this conversation is still being answered")
+def waiting_already(count: int) -> ConversationBusy:
+    return ConversationBusy(f"{count} messages of this conversation are waiting already")
+
+
+def still_held() -> ConversationBusy:
+    return ConversationBusy("another message of this conversation is still being answered")
 
 
 class ValueStore(Protocol):
