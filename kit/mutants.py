@@ -61,7 +61,7 @@ LANES = {
         "test_delivery.py",
     ],
     "activate": ["test_activate_rules.py", "test_dispatch.py", "test_activate.py", "test_follow.py"],
-    "httpd": ["test_http1.py", "test_front.py", "test_ingress_rules.py"],
+    "httpd": ["test_http1.py", "test_front.py", "test_ingress_rules.py", "test_front_attack.py"],
     "ingress": ["test_ingress_rules.py", "test_activate.py", "test_serve.py"],
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }

@@ -64,7 +64,9 @@ def _changes(node: ast.AST, where: str) -> Iterator[tuple[str, ast.expr | ast.st
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
     """What of a node may be changed: no annotations, decorators, docstrings, texts, nor what is for type checkers alone."""
-    if isinstance(node, ast.ClassDef) and any("Protocol" in ast.unparse(base) for base in node.bases):
+    if isinstance(node, ast.ClassDef) and any(
+        ast.unparse(base).partition("[")[0] in ("Protocol", "typing.Protocol") for base in node.bases
+    ):
         return
     for name, value in ast.iter_fields(node):
         if (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
+from greentic.ground.fair_queue import fair_queue_of
 from greentic.httpd import front as front_module
 from greentic.httpd import room as room_module
 from greentic.httpd.front import Answer, Front
@@ -349,3 +352,58 @@ def test_the_date_is_that_of_the_second_in_which_it_is_asked_for(monkeypatch):
     for second in (1, 1, 2):
         monkeypatch.setattr(front_module, "unix_seconds", lambda told=second: told)
         assert front.date() == front_module.http_date(second)
+
+
+def test_a_request_without_a_lane_waits_for_nobody():
+    async def scenario() -> None:
+        async with site() as made:
+            queue = fair_queue_of(asyncio.get_running_loop())
+            queue._long = queue._coming = True  # a turn of the loop that does not come
+            made.front.lane_of = lambda incoming: None if incoming.head.path == "/livez" else "bot"
+            probe, first = await made.open()
+            turn, second = await made.open()
+            second.write(GET)
+            await seen(lambda: sum(c._waits for c in made.front.connections) == 1)
+            first.write(GET.replace(b"/x", b"/livez"))
+            assert (await probe.readuntil(b"\r\n\r\n-")).startswith(b"HTTP/1.1 200") and made.asked == ["/livez"]
+            queue._coming = False
+            queue.took_long()
+            await turn.readuntil(b"\r\n\r\n-")
+            for writer in (first, second):
+                writer.close()
+
+    run(scenario)
+
+
+def test_what_runs_for_a_connection_that_breaks_is_given_up():
+    async def scenario() -> None:
+        async with site() as made:
+            _, writer = await made.open()
+            writer.write(GET.replace(b"/x", b"/slow"))
+            await seen(lambda: made.running == 1)
+            linger = struct.pack("ii", 1, 0)  # a reset, which is told by no end of sending
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            await seen(lambda: made.cancelled == 1)
+            assert not made.front.connections
+
+    run(scenario)
+
+
+def test_who_reads_again_gets_what_it_asked_for_meanwhile():
+    async def scenario() -> None:
+        async with site() as made:
+            reader, writer = await made.open()
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n-")
+            (connection,) = made.front.connections
+            connection.pause_writing()
+            writer.write(GET)
+            await seen(lambda: not connection._reader.empty)
+            assert made.asked == ["/x"]
+            connection.resume_writing()
+            await reader.readuntil(b"\r\n\r\n-")
+            assert made.asked == ["/x"] * 2
+            writer.close()
+
+    run(scenario)

@@ -16,6 +16,7 @@ from greentic.httpd.http1 import (
     Refusal,
     RequestReader,
     answer_bytes,
+    read_head,
 )
 
 
@@ -201,3 +202,61 @@ def test_a_length_of_19_digits_is_no_number_and_one_of_18_is_only_too_large():
 
 def test_a_refusal_tells_its_text():
     assert str(Refusal(400, "why")) == "why"
+
+
+# -- each limit at its edge -------------------------------------------------------------------------------------------
+
+
+def filled(size: int) -> bytes:
+    """A head of exactly so many bytes."""
+    start = b"GET / HTTP/1.1\r\nHost: h\r\nA: "
+    return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+def test_a_head_may_be_as_large_as_the_limit_and_no_larger():
+    assert [r.head.path for r in read(filled(MAX_HEAD))] == ["/"]
+    assert refused(filled(MAX_HEAD + 1)) == 431
+
+
+@pytest.mark.parametrize("first", [b"!", b"~", b"A", b"z"])
+def test_a_request_begins_with_any_character_of_a_token(first):
+    assert read(first + b" / HTTP/1.1\r\nHost: h\r\n\r\n", 1)[0].head.method == first.decode()
+
+
+@pytest.mark.parametrize("first", [b" ", b"\x7f", b"\x80", b"\x16", b"\n"])
+def test_what_is_no_request_is_told_at_its_first_byte(first):
+    assert refused(first) == 400
+
+
+def test_one_empty_line_is_passed_over_and_each_request_may_have_its_own():
+    assert len(read(b"\r\n" + POST + b"\r\n\r\n" + POST + b"\r\n", 1)) == 2
+    assert refused(b"\r\n\r\n") == 400
+
+
+@pytest.mark.parametrize(
+    ("head", "continues"),
+    [
+        (POST + b"Content-Length: 1\r\nExpect: 100-continue\r\n\r\n", True),
+        (POST + b"Transfer-Encoding: chunked\r\nExpect: 100-Continue\r\n\r\n", True),
+        (POST + b"Content-Length: 0\r\nExpect: 100-continue\r\n\r\n", False),
+        (POST + b"Expect: 100-continue\r\n\r\n", False),
+        (POST + b"Content-Length: 1\r\n\r\n", False),
+        (b"POST /a HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", False),
+    ],
+)
+def test_who_waits_to_be_told_to_go_on(head, continues):
+    assert read_head(head).continues is continues
+    reader = RequestReader()
+    reader.feed(head)
+    reader.next()
+    assert reader.takes_continue() is continues and reader.takes_continue() is False
+
+
+def test_an_answer_has_its_body_unless_only_its_head_is_asked_for():
+    whole = answer_bytes(200, [(b"a", b"b")], b"body", b"now", close=False)
+    assert whole == b"HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 4\r\ndate: now\r\n\r\nbody"
+    assert answer_bytes(200, [(b"a", b"b")], b"body", b"now", close=False, head=True) == whole.removesuffix(b"body")
+    assert answer_bytes(304, [], b"", b"now", close=True).startswith(b"HTTP/1.1 304 Not Modified\r\n")
+    assert answer_bytes(204, [], b"body", b"now", close=False) == b"HTTP/1.1 204 No Content\r\ndate: now\r\n\r\n"
+    assert answer_bytes(205, [], b"", b"now", close=False).count(b"content-length: 0") == 1
+    assert answer_bytes(299, [], b"", b"now", close=True).startswith(b"HTTP/1.1 299 Unknown\r\n")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from greentic.ground.errors import BootError
 from greentic.httpd.front import Answer, Front
 from greentic.httpd.http1 import Incoming, Refusal, read_head
-from greentic.httpd.room import Places, places
+from greentic.httpd.room import OTHER_FILES, RESERVED, Places, places
 from greentic.ingress import access_log, request_span, steps
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
@@ -113,12 +113,35 @@ class Line:
 
     def __init__(self) -> None:
         self.aborted = 0
+        self.stands: object = None
 
     def abort(self) -> None:
         self.aborted += 1
 
-    def stand(self, _: object) -> None:
-        pass
+    def stand(self, kind: object) -> None:
+        self.stands = kind
+
+
+def test_who_leaves_stands_among_nobody_and_has_no_place() -> None:
+    front = Front(cast("Any", None), Places(1, 2), lambda path: False)
+    first, second = Line(), Line()
+    for line in (first, second):
+        line.stands = "idle"
+        front.admit(cast("Any", line))
+        front.leave(cast("Any", line))
+        assert line.stands is None
+    assert not front.connections and not front.reserved
+
+
+def test_a_front_that_is_closed_sweeps_no_more() -> None:
+    async def scenario() -> None:
+        front = Front(cast("Any", None), Places(1, 1), lambda path: False)
+        front.start()
+        sweeper = front._sweeper
+        assert sweeper is not None and not sweeper.cancelled()
+        assert await front.close(0) == 0 and sweeper.cancelled()
+
+    asyncio.run(scenario())
 
 
 def test_threat_slow_peer_without_a_place_the_oldest_of_the_reserved_goes() -> None:
@@ -129,6 +152,14 @@ def test_threat_slow_peer_without_a_place_the_oldest_of_the_reserved_goes() -> N
     assert [line.aborted for line in lines] == [0, 0, 1, 1, 0, 0] and front.refused == 2
     assert list(front.connections) == [lines[0], lines[1], lines[4], lines[5]]
     assert list(front.reserved) == lines[4:]
+
+
+def test_reserved_ones_take_no_full_place() -> None:
+    front = Front(cast("Any", None), Places(1, 1), lambda path: False)
+    first, reserved, third = Line(), Line(), Line()
+    assert front.admit(cast("Any", first)) and not front.admit(cast("Any", reserved))
+    front.leave(cast("Any", first))
+    assert front.admit(cast("Any", third)) and not reserved.aborted
 
 
 def test_a_connection_that_may_go_makes_a_full_place() -> None:
@@ -159,6 +190,7 @@ def test_a_refusal_says_why() -> None:
 def test_there_is_always_some_place_and_some_reserve(wanted: int, files: int) -> None:
     found = places(wanted, files)
     assert found.full >= 4 and found.reserved >= 2 and found.full <= max(wanted, 4)
+    assert found.full + found.reserved <= max(files - OTHER_FILES, 8) and found.reserved <= RESERVED
 
 
 def test_closing_without_connections_waits_for_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
