@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from greentic.bundle.squashfs_reader import SquashImage
 from greentic.bundle.squashfs_writer import write_image
 from greentic.distribute.ranges import read_ranges
 from greentic.ground import documents, yaml
-from greentic.ground.errors import GreenticError, LimitExceeded, MalformedArtifact
+from greentic.ground.errors import GreenticError, LimitExceeded, MalformedArtifact, TrustRootError
+from greentic.materialize.trusted import read_anchor
+from greentic.net.document import read_small
 from greentic.pack import cbor
 from greentic.pack.archive import PackArchive
 from greentic.pack.limits import PackLimits
@@ -308,6 +312,27 @@ def test_files_are_read_up_to_their_limit(tmp_path):
     assert documents.read_file(path, 100) == b"x" * 100
     with pytest.raises(ValueError, match="larger than 99 bytes"):
         documents.read_file(path, 99)
+
+
+def test_reading_a_document_waits_for_nobody_and_asks_for_no_more_memory_than_the_file_is_large(tmp_path):
+    """A fifo in the place of `environment.json` held up the follower for good, and each look at a document asked for 64 MiB."""
+    os.mkfifo(tmp_path / "fifo")
+    assert documents.read_file(tmp_path / "fifo") == b""
+    assert read_small(str(tmp_path / "fifo"), 100) == b""
+    with pytest.raises(TrustRootError):
+        read_anchor(tmp_path / "fifo")
+    (tmp_path / "small").write_bytes(b"x" * 100)
+    tracemalloc.start()
+    try:
+        assert documents.read_file(tmp_path / "small") == b"x" * 100
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    reading, writing = os.pipe()  # as a shell hands on what a program writes; its size is not told
+    os.write(writing, b"x" * 100)
+    os.close(writing)
+    assert documents.read_file(Path(f"/dev/fd/{reading}"), 100) == b"x" * 100
+    os.close(reading)
 
 
 @pytest.mark.parametrize("name", ["trust-root.json", "environment.json", "idempotency-ledger.json"])

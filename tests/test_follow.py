@@ -558,6 +558,22 @@ def test_a_watch_tells_of_a_rename_a_link_that_is_swapped_and_a_call(tmp_path):
     watch.close()
 
 
+def test_what_is_of_no_interest_ends_no_wait(tmp_path, monkeypatch):
+    """Housekeeping takes the lock of the store, a file that is watched; while a revision drained it so was the reason of the next."""
+    watch = DirectoryWatch([tmp_path], frozenset({"environment.json"}))
+    counts = watch._counts
+
+    def noted(name: str) -> bool:
+        if name == ".lock":
+            (tmp_path / "environment.json").write_text("{}")
+        return counts(name)
+
+    monkeypatch.setattr(watch, "_counts", noted)
+    (tmp_path / ".lock").write_text("")
+    assert watch.wait(10)  # it went on waiting until there was something to look at
+    watch.close()
+
+
 def test_who_wakes_a_closed_watch_writes_into_nobodys_file(tmp_path):
     watch = DirectoryWatch([tmp_path], frozenset())
     number = watch._writing

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 import socket
 import struct
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -335,6 +337,82 @@ def test_threat_slow_peer_many_connections_of_one_deployment_do_not_hold_up_anot
             assert before <= 2
             for _, one in [*flood, (other, writer)]:
                 one.close()
+
+    run(scenario)
+
+
+def test_a_request_whose_answering_fails_is_answered_in_its_turn_too():
+    """In a turn of the queue nobody closed the connection: it was held for good, with no deadline."""
+
+    async def scenario() -> None:
+        async with site() as made:
+            told: list[str] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+
+            def handle(incoming: Incoming, peer: str) -> Answer:
+                if incoming.head.path == "/boom":
+                    raise ValueError("boom")
+                return Answer(200, b"-", [])
+
+            made.front.handler, made.front.lane_of = handle, lambda incoming: "lane"
+            boom = GET.replace(b"/x", b"/boom")
+            reader, writer = await made.open()
+            writer.write(boom + GET + boom + GET)  # at once, and each of the others in a turn of its own
+            writer.write_eof()
+            codes = re.findall(rb"HTTP/1.1 (\d+)", await reader.read())
+            assert codes == [b"500", b"200", b"500", b"200"]
+            assert told == ["boom", "boom"] and not made.front.connections
+
+    run(scenario)
+
+
+def test_what_else_fails_in_a_turn_ends_the_connection():
+    async def scenario() -> None:
+        async with site() as made:
+            told: list[str] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+            lanes = iter(["lane"])
+            made.front.lane_of = lambda incoming: next(lanes) if incoming.head.path == "/x" else "lane"
+            reader, writer = await made.open()
+            writer.write(GET + GET)
+            assert (await reader.read()).count(b"200 OK") == 1 and len(told) == 1 and not made.front.connections
+
+    run(scenario)
+
+
+def test_threat_slow_peer_who_sends_to_two_deployments_at_once_takes_a_turn_of_each_for_its_own():
+    """What came behind a request was answered in the turn of that one's deployment, so two lines could serve one."""
+
+    async def scenario() -> None:
+        async with site() as made:
+            queue = fair_queue.fair_queue_of(asyncio.get_running_loop())
+            granted: list[tuple[str, str]] = []
+            lanes: list[str] = []
+
+            def noted(call: Callable[[str, fair_queue.Bit], None]) -> Callable[[str, fair_queue.Bit], None]:
+                def noting(lane: str, bit: fair_queue.Bit) -> None:
+                    def in_lane() -> bool:
+                        lanes.append(lane)
+                        try:
+                            return bit()
+                        finally:
+                            lanes.pop()
+
+                    call(lane, in_lane)
+
+                return noting
+
+            def handle(incoming: Incoming, peer: str) -> Answer:
+                granted.append((incoming.head.path, lanes[-1]))
+                return Answer(200, b"-", [])
+
+            queue.run, queue.later = noted(queue.run), noted(queue.later)  # type: ignore[method-assign]
+            made.front.handler, made.front.lane_of = handle, lambda incoming: incoming.head.path
+            reader, writer = await made.open()
+            writer.write((GET + GET.replace(b"/x", b"/y")) * 4)
+            writer.write_eof()
+            await reader.read()
+            assert len(granted) == 8 and all(path == lane for path, lane in granted)
 
     run(scenario)
 

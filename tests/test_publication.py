@@ -147,7 +147,7 @@ def edition(layer: bytes, document: bytes = b"") -> Edition:
 def test_threat_bomb_a_published_document_is_taken_apart_only_up_to_its_limit():
     bomb = gzip.compress(bytes(MAX_ENVIRONMENT + 1), 9)
     assert len(bomb) < 1 << 20
-    with pytest.raises(FetchError, match="is larger than"):
+    with pytest.raises(FetchError, match="larger than"):
         unpress(bomb, edition(bomb), "here")
     good = gzip.compress(b"{}")
     for layer in (good[:-4], good + b"x", b"no gzip"):

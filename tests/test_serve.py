@@ -428,6 +428,33 @@ def test_a_deployment_that_is_not_served(app):
     assert call(app, "POST", "/", b"1")[2] == b"no deployment is bound to this host and path"
 
 
+def test_threat_slow_peer_a_request_takes_the_turn_of_the_deployment_that_it_is_for(app):
+    """Whatever was sent to `/workers/invoke` had one lane: programs that drove a flooded deployment held up those of the others."""
+
+    def lane(path: str, body: bytes) -> str | None:
+        reader = RequestReader()
+        reader.feed(f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        return app.lane(reader.next())
+
+    first, second = app.serving.activation.routes
+    app.serving.activation = app.serving.activation._replace(routes=Routes([first, second._replace(tenant="acme")]))
+    assert lane("/", b"x") == first.deployment_id and lane("/other", b"x") == second.deployment_id
+    for told, found in ((first.tenant, first), ("acme", second)):
+        body = msgspec.json.encode({"payload": {"deep": [1]}, "tenant": {"tenant": told, "env": "local"}})
+        assert lane("/workers/invoke", body) == found.deployment_id
+    for nobody in (
+        b"",
+        b"{}",
+        b"x",
+        b"[]",
+        b"\xff",
+        b'{"tenant":{"tenant":"zz"}}',
+        b'{"tenant":{"tenant":1}}',
+        b"[" * 999,
+    ):
+        assert lane("/workers/invoke", nobody) is None
+
+
 def test_a_program_drives_a_worker(app):
     tenant = next(iter(app.serving.activation.routes)).tenant
     asked = {

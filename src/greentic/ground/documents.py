@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ MAX_VALUES = 1_000_000
 MAX_DEPTH = 127
 """Most arrays and objects inside each other, as other readers of these documents have it."""
 _SHOWN = 60
+_PIECE = 1 << 18
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -279,12 +281,26 @@ def _too_deep(text: bytes) -> bool:
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """The content of a file of at most `limit` bytes, however large it is by now. Raises `OSError`, or `ValueError` for a larger one."""
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
+    """The content of a file of at most `limit` bytes, however large it is by now. Raises `OSError`, or `ValueError` for a larger one.
+
+    Nobody is waited for: a fifo that nobody writes into is empty. Memory is asked for as the file is large, not as it may be.
+    """
+    data = b""
+    with open(path, "rb", opener=_at_once) as file:
+        wanted = min(os.fstat(file.fileno()).st_size, limit) + 1
+        while wanted and (piece := file.read(wanted)):
+            data += piece
+            wanted = min(_PIECE, limit + 1 - len(data))
     if len(data) > limit:
         raise ValueError(f"larger than {limit} bytes")
     return data
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a fifo."""
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(fd, True)
+    return fd
 
 
 def shown(value: object) -> str:

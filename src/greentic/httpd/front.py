@@ -9,6 +9,8 @@ Rules:
    (`ground/fair_queue.py`), so that many connections of one deployment do not hold up those of others; what has no lane goes at once.
 3. An answer to a request that was not read whole closes the connection, after the peer had time to read it.
 4. Once no new connections are taken every answer closes its connection.
+5. A request whose answering fails is answered 500, and what failed is told. What fails else in a turn ends its connection: it would be held
+   for good.
 """
 
 from __future__ import annotations
@@ -242,8 +244,9 @@ class Connection(asyncio.Protocol):
         if not self._full_place and not self._front.is_probe(request.head.path):
             self._refuse(Refusal(503, "this worker has too many connections"))
             return
-        lane = self._lane = self._front.lane_of(request) or ""
-        if its_turn or not lane or self._queue is None:
+        turn_of, self._lane = self._lane, self._front.lane_of(request) or ""
+        lane = self._lane
+        if not lane or (its_turn and lane == turn_of) or self._queue is None:
             self._take(request)
         else:
             self._waits = True
@@ -254,11 +257,15 @@ class Connection(asyncio.Protocol):
         self._waits = False
         if self._transport is None or self._transport.is_closing():
             return False  # what is written reaches nobody
-        if self._request is None:
-            self._advance(its_turn=True)
-        else:
-            self._take(self._request)
-            self._flow()
+        try:
+            if self._request is None:
+                self._advance(its_turn=True)
+            else:
+                self._take(self._request)
+                self._flow()
+        except BaseException:
+            self.abort()  # the loop does so only for what it calls itself (rule 5)
+            raise
         return True
 
     def _flow(self) -> None:
@@ -275,7 +282,10 @@ class Connection(asyncio.Protocol):
 
     def _take(self, request: Incoming) -> None:
         """Have a whole request answered, and what came behind it looked at."""
-        answer = self._front.handler(request, self._peer)
+        try:
+            answer = self._front.handler(request, self._peer)
+        except Exception as error:  # noqa: BLE001  as of one that is answered later
+            answer = _failed(error)
         if not isinstance(answer, Answer):
             self._task = asyncio.get_running_loop().create_task(answer)
             self._task.add_done_callback(self._answered)
@@ -324,7 +334,7 @@ class Connection(asyncio.Protocol):
         if task.cancelled() or self._transport is None or self._transport.is_closing():
             return
         error = task.exception()
-        self._send(Answer(500, b"internal error", _TEXT) if error is not None else task.result())
+        self._send(task.result() if error is None else _failed(error))
         self._look_further()
         self._flow()
 
@@ -368,3 +378,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
             self._transport.resume_reading()
+
+
+def _failed(error: BaseException) -> Answer:
+    """What a request is answered whose answering failed; told as what fails on the loop is."""
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": "a request could not be answered", "exception": error}
+    )
+    return Answer(500, b"internal error", _TEXT)

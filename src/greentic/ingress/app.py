@@ -38,7 +38,7 @@ from greentic.ingress.identity import (
     stranger_identity,
     trusted_identity,
 )
-from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of
+from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of, told_tenant
 from greentic.ingress.metrics import Metrics
 from greentic.ingress.operator_paths import OperatorPaths
 from greentic.ingress.status import status
@@ -129,13 +129,16 @@ class WorkerApp:
         yield "greentic_draining", (), [float(self.draining)]
 
     def lane(self, incoming: Incoming) -> str | None:
-        """Whose share of the loop a request takes: the deployment that it is for. Probes and operators go at once."""
+        """Whose share of the loop a request takes: the deployment that it is for. Who is for none goes at once."""
         head = incoming.head
         if head.method != "POST":
             return None
+        routes = self.serving.activation.routes
         if head.path == _INVOKE:
-            return _INVOKE
-        route = self.serving.activation.routes.find(head.fields.get(b"host", b"").decode("latin-1"), head.path)
+            tenant = told_tenant(incoming.body or b"")
+            route = None if tenant is None else routes.of_tenant(tenant)
+        else:
+            route = routes.find(head.fields.get(b"host", b"").decode("latin-1"), head.path)
         return None if route is None else route.deployment_id
 
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:

@@ -47,6 +47,24 @@ def _end_of(body: bytes) -> str:
     return f" at line {line} column {len(text) - (text.rfind(NEWLINE) + 1)}"
 
 
+class _Tenant(msgspec.Struct, frozen=True):
+    tenant: str
+
+
+class _Addressed(msgspec.Struct, frozen=True):
+    """As much of a request as tells who it is for."""
+
+    tenant: _Tenant
+
+
+def told_tenant(body: bytes) -> str | None:
+    """The tenant that a body names, whatever else is wrong with it; nothing if it names none. The rest is passed over, not built."""
+    try:
+        return decode(body, _Addressed).tenant.tenant
+    except ValueError:
+        return None
+
+
 def tenant_of(request: WorkerRequest) -> str:
     return str(request.tenant["tenant"])
 

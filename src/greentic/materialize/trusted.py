@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.documents import Json, JsonObject, read_file
 from greentic.ground.errors import BootError, FetchError, GreenticError, TrustRootError, UntrustedBundle
 from greentic.materialize.remembered import NOTHING_SEEN, Memory, Recalled, Seen
 from greentic.model.delivery import Delivery, delivery_of
@@ -133,10 +133,11 @@ def document_keys(delivery: Delivery) -> dict[str, bytes]:
 def read_anchor(path: Path) -> dict[str, bytes]:
     """The keys of a trust anchor: a trust root document, or public keys as PEM. Raises `TrustRootError`."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_ANCHOR)
+        data = read_file(path, MAX_ANCHOR)
     except OSError as error:
         raise TrustRootError(f"the trust anchor `{path}` cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise TrustRootError(f"the trust anchor `{path}` cannot be read: {error}") from None
     if data.lstrip().startswith(b"{"):
         keys = dict(read_trust_root(data).public_keys())
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from greentic.ground import variables
+from greentic.ground.documents import read_file
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
 from greentic.net.terms import Terms, patiently, terms_of
@@ -45,12 +46,10 @@ def file_path(reference: str) -> str:
 
 def _file(path: Path, limit: int) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        return read_file(path, limit)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        raise FetchError(f"`{path}` cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > limit:
-        raise FetchError(f"`{path}` is larger than {limit} bytes")
-    return data
+    except OSError as error:
+        raise FetchError(f"`{path}` cannot be read: {error.strerror}") from None
+    except ValueError as error:  # too large, or no name of a file
+        raise FetchError(f"`{path}` cannot be read: {error}") from None

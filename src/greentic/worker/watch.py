@@ -3,8 +3,9 @@
 Rules:
 1. What is watched are directories, for a mounted ConfigMap changes by a swap of a link and an editor by a rename.
 2. Being told means that it is worth looking; what changed is for whoever looks. Many changes at once are told once.
-3. A file system that tells nothing (some network and overlay mounts) is looked at every `POLL_SECONDS`.
-4. Who wakes a watch that is closed wakes nobody: the number of its pipe may be another file's by then, such as a caller's connection.
+3. What is of no interest ends no wait: a look may touch files itself, such as the lock of the store, and would be the reason of the next.
+4. A file system that tells nothing (some network and overlay mounts) is looked at every `POLL_SECONDS`.
+5. Who wakes a watch that is closed wakes nobody: the number of its pipe may be another file's by then, such as a caller's connection.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from greentic.ground.clock import CLOCK
 from greentic.ground.optional import done_without
 from greentic.worker.inotify import Inotify
 
@@ -58,7 +60,9 @@ class DirectoryWatch:
             self._poll.register(self._told.fd, select.POLLIN)
 
     def wait(self, seconds: float) -> bool:
-        found = self._ready(min(seconds, POLL_SECONDS))
+        ends = CLOCK.monotonic() + min(seconds, POLL_SECONDS)
+        while not (found := self._ready(ends - CLOCK.monotonic())) and CLOCK.monotonic() < ends:
+            pass
         while found and self._ready(SETTLE_SECONDS):
             pass
         return found
