@@ -417,6 +417,9 @@ class LivingCluster(SimulatedCluster):
     def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
         self.fault("delete", ref.kind)
         with self.news:
+            there = metadata_of(self.objects.get(ref, {}))
+            if there and (there["uid"] != uid or resource_version not in (None, there["resourceVersion"])):
+                raise ApiRefused(f"{ref}: the object was changed meanwhile", status=409)
             return self.remove(ref)
 
     def put(self, thing: JsonObject, how: str = "by hand") -> JsonObject:
