@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,9 +47,19 @@ class ServedCluster:
         class Handler(_Handler):
             server_of = served
 
-        self._http = _Server(("127.0.0.1", 0), Handler)
+        self._handler = Handler
+        self._http = self._listen(0)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+
+    def _listen(self, port: int) -> ThreadingHTTPServer:
+        found = _Server(("127.0.0.1", port), self._handler)
+        threading.Thread(target=found.serve_forever, args=(0.05,), daemon=True).start()
+        return found
+
+    def restart(self) -> None:
+        """Break every connection off, listen at the same port again."""
+        self.close()
+        self._http = self._listen(int(self._http.server_address[1]))
 
     def close(self) -> None:
         self._http.shutdown()
@@ -71,6 +82,20 @@ class _Server(ThreadingHTTPServer):
     """What a connection ends with is for who asks, and not printed."""
 
     daemon_threads = True
+
+    def __init__(self, *where: Any) -> None:
+        self.open: set[socket.socket] = set()
+        super().__init__(*where)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for one in self.open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: object) -> None: ...
 

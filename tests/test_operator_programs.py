@@ -10,13 +10,14 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from conftest import Author
 from greentic.controller.election import LEASE
 from greentic.k8s import names
-from greentic.k8s.objects import Ref, member, metadata_of
+from greentic.k8s.objects import ApiRefused, Ref, member, metadata_of
 from served_cluster import Asked, ServedCluster
 from simulators import LivingCluster
 from test_controller import NS, Scene, publish
@@ -127,3 +128,73 @@ def test_an_operator_that_is_killed_at_work_is_followed_by_another_that_finishes
     assert member(scene.cluster.objects[LEASE_OF_IT], "spec")["leaseTransitions"] == 1
     second.send_signal(signal.SIGTERM)
     assert second.wait(60) == 0 and programs.holder() == ""
+
+
+def test_a_write_that_the_server_puts_off_does_not_come_over_what_the_next_holder_wrote(programs):
+    """The holder can neither write nor renew for a while: what it had begun must not arrive when another holds the Lease."""
+    scene, server = programs.scene, programs.server
+    asked_for: list[Asked] = []
+    shut = threading.Event()
+
+    def refuse(asked: Asked) -> None:
+        if asked.verb not in ("get", "list", "watch") and asked.ref.kind not in ("Event", "Environment/status"):
+            if asked.who == "one" and asked.ref.kind == "Deployment":
+                shut.set()
+            asked_for.append(asked)
+            if asked.who == "one" and shut.is_set():
+                raise ApiRefused("the server is currently unable to handle the request", status=503)
+
+    server.refuse = refuse
+    scene.wish()
+    programs.start("one")
+    until(shut.is_set, programs.said)
+    programs.start("two")
+    until(lambda: programs.holder() == "two" and scene.condition("Synced").get("status") == "True", programs.said)
+    until(lambda: "ApiRefused: " in programs.log("one").read_text(), programs.said)  # it has given up
+    began = next(n for n, asked in enumerate(asked_for) if asked.who == "two" and asked.ref.kind != "Lease")
+    late = [asked for asked in asked_for[began:] if asked.who == "one" and asked.ref.kind != "Lease"]
+    assert late == [], programs.said()
+
+
+def test_an_operator_gets_through_a_bad_day(programs):
+    """A foreign holder from the far future, a busy server, watches that are too old, a definition without a status, a server that restarts."""
+    scene, server = programs.scene, programs.server
+    foreign = {"holderIdentity": "somebody-else", "leaseDurationSeconds": 86_400, "renewTime": "2999-01-01T00:00:00.000000Z"}
+    metadata = {"name": LEASE_OF_IT.name, "namespace": NS}
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": foreign}
+    scene.cluster.put({**lease, "spec": {**foreign, "acquireTime": foreign["renewTime"], "leaseTransitions": 7}})
+    counts: Counter[str] = Counter()
+
+    def refuse(asked: Asked) -> None:
+        key = f"{asked.verb} {asked.ref.kind}"
+        counts[key] += 1
+        if asked.ref.kind == "Environment/status":
+            raise ApiRefused("the server could not find the requested resource", status=404)
+        if asked.verb == "watch" and counts[key] <= 2:
+            raise ApiRefused("too old resource version: 1 (2)", status=410, reason="Expired")
+        if asked.ref.kind == "Service" and counts[key] <= 2:
+            raise Busy()
+
+    server.refuse = refuse
+    scene.wish()
+    process = programs.start("one")
+    until(lambda: programs.holder() == "one", programs.said)
+    router = Ref("Service", names.ROUTER, NS)
+    until(lambda: {router, Ref("Deployment", names.ROUTER, NS)} <= set(scene.cluster.objects), programs.said)
+    assert member(scene.cluster.objects[LEASE_OF_IT], "spec")["leaseTransitions"] == 8
+    until(lambda: "apply the definition of Environment" in programs.log("one").read_text(), programs.said)
+    server.restart()
+    scene.cluster.end_watches()
+    scene.cluster.remove(router)
+    until(lambda: router in scene.cluster.objects, programs.said)
+    assert set(programs.written().values()) <= {1, 2} and programs.written()[router] == 2
+    assert process.poll() is None and "Traceback" not in programs.said()
+
+
+class Busy(ApiRefused):
+    """A server that names a time."""
+
+    fields: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self) -> None:
+        super().__init__("too many requests", status=429)
