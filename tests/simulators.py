@@ -353,6 +353,8 @@ class LivingCluster(SimulatedCluster):
         self.news = threading.Condition(threading.RLock())
         self.written: list[tuple[str, Ref]] = []
         self.events: list[JsonObject] = []
+        self.ended = 0
+        """How often the watches that ran were ended, as by a server that restarts."""
         self.prunes_status = False
         """Whether the definition is an older one, which keeps nothing of a status but `observedGeneration`."""
 
@@ -417,6 +419,9 @@ class LivingCluster(SimulatedCluster):
     def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
         self.fault("delete", ref.kind)
         with self.news:
+            there = metadata_of(self.objects.get(ref, {}))
+            if there and (there["uid"] != uid or resource_version not in (None, there["resourceVersion"])):
+                raise ApiRefused(f"{ref}: the object was changed meanwhile", status=409)
             return self.remove(ref)
 
     def put(self, thing: JsonObject, how: str = "by hand") -> JsonObject:
@@ -450,8 +455,8 @@ class LivingCluster(SimulatedCluster):
         kind, _, selector, version, seconds = how
         self.fault("watch", str(kind))
         wanted = dict(part.split("=", 1) for part in str(selector).split(",")) if selector else {}
-        at, ends = int(str(version)), time.monotonic() + min(float(str(seconds)), 20)
-        while time.monotonic() < ends:
+        at, ends, begun = int(str(version)), time.monotonic() + min(float(str(seconds)), 20), self.ended
+        while time.monotonic() < ends and self.ended == begun:
             with self.news:
                 fresh = [(v, e) for v, e in self.told if v > at]
                 if not fresh:
@@ -461,6 +466,11 @@ class LivingCluster(SimulatedCluster):
             for _, event in fresh:
                 if event.thing["kind"] == kind and wanted.items() <= labels_of(event.thing).items():
                     yield event
+
+    def end_watches(self) -> None:
+        with self.news:
+            self.ended += 1
+            self.news.notify_all()
 
     def _tell(self, type_: str, ref: Ref) -> None:
         self.told.append((self.version, Event(type_, copy.deepcopy(self.objects[ref]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -17,9 +18,10 @@ from greentic.cluster.apply import PHASES
 from greentic.controller import differing, grants, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
-from greentic.controller.election import DEADLINE, DURATION, Election, Held, Move, Sight, next_move
-from greentic.controller.loop import STATUS_ANNOTATION, Operator
+from greentic.controller.election import DEADLINE, DURATION, LEASE, Election, Held, Move, Sight, lease_name, next_move
+from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
+from greentic.controller.teller import STATUS_ANNOTATION
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, Told, is_kept, status_of, turned
 from greentic.deployer import operator_render
@@ -669,3 +671,107 @@ def test_metrics_tell_every_family_and_probes_answer():
     finally:
         server.shutdown()
         server.server_close()
+
+
+# -- what happens to the wish, the namespace and the rights -------------------------------------------------------------
+
+
+def test_a_wish_that_is_made_again_is_told_its_status(scene):
+    """As by `kubectl replace --force`: the object is another one, though it says the same."""
+    scene.wish()
+    scene.start()
+    scene.synced()
+    until(lambda: scene.condition("Ready").get("status") == "True")
+    thing = scene.cluster.objects[SOURCE]
+    with scene.cluster.news:  # both before the operator looks
+        scene.cluster.remove(SOURCE)
+        scene.cluster.put({key: value for key, value in thing.items() if key != "status"})
+    scene.synced()
+    published = member(scene.cluster.objects[SOURCE], "status", "published")
+    assert published["generation"] == 1 and scene.condition("Degraded")["status"] == "False"
+
+
+def test_a_wish_that_is_being_deleted_is_gone_and_nothing_is_put_right_any_more(scene):
+    """A finalizer may hold it for hours: what somebody takes away meanwhile stays away."""
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    thing = scene.cluster.objects[SOURCE]
+    held = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/hold"]}
+    scene.cluster.put({**thing, "metadata": {**metadata_of(thing), **held}})
+    until(lambda: any("is gone; what runs is left" in line for line in running.logged), str(running.logged))
+    scene.cluster.written.clear()
+    ref = Ref("Service", names.ROUTER, NS)
+    scene.cluster.remove(ref)
+    until(lambda: ref in running.operator._changed)
+    assert ref not in scene.cluster.objects and {r.kind for _, r in scene.cluster.written} <= {"Lease"}
+
+
+def test_a_namespace_that_is_being_deleted_is_no_missing_right(scene):
+    text = "services is forbidden: unable to create new content in namespace gtc-local because it is being terminated"
+    scene.wish()
+    scene.cluster.fault = refusing(("patch",), "ConfigMap", lambda: ApiRefused(text, status=403, reason="Forbidden"))
+    scene.start()
+    until(lambda: scene.condition("Degraded").get("reason") == "NamespaceTerminating", str(scene.condition("Degraded")))
+    assert "being terminated" in scene.condition("Degraded")["message"]
+    assert not ApiRefused(text, status=403).forbidden
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "RightsMissing"), (404, "ApiRefused")])
+def test_a_wish_that_may_not_be_watched_any_more_is_told(scene, status, reason):
+    scene.wish()
+    scene.start()
+    scene.synced()
+    refused = ApiRefused("environments.greentic.ai: no", status=status)
+    scene.cluster.fault = refusing(("list", "watch"), "Environment", lambda: refused)
+    scene.cluster.end_watches()
+    until(lambda: scene.condition("Degraded").get("reason") == reason, lambda: scene.condition("Degraded"))
+    assert "is not seen" in scene.condition("Degraded")["message"]
+    scene.cluster.fault = lambda *_: None
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_wish_that_was_never_seen_is_told_in_the_log(scene, status):
+    scene.cluster.fault = refusing(("list", "watch"), "Environment", lambda: ApiRefused("no such kind", status=status))
+    running = scene.start()
+    until(lambda: any("no such kind" in line for line in running.logged))
+    assert next(line for line in running.logged if "no such kind" in line).startswith("Environment")
+
+
+def test_a_status_that_was_refused_is_told_once_it_may_be(scene):
+    refused = ApiRefused("environments/status is forbidden", status=403)
+    scene.cluster.fault = refusing(("patch",), "Environment/status", lambda: refused)
+    scene.wish()
+    running = scene.start()
+    until(lambda: any(ref.kind == "Deployment" for ref in scene.cluster.objects))
+    until(lambda: any("the status cannot be told" in line for line in running.logged))
+    scene.cluster.fault = lambda *_: None
+    scene.synced()
+    assert len([line for line in running.logged if "the status cannot be told" in line]) < 5
+
+
+def test_threat_rollback_what_pods_have_counts_where_no_status_is_kept(scene, author, hello):
+    """An older definition of `Environment` keeps no generation, and the operator's own memory ends with its pod."""
+    scene.cluster.prunes_status = True
+    old = (scene.place / "index.json").read_bytes()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle", "two", ("/two",))
+    publish(author, scene.place)
+    scene.wish()
+    first = scene.start()
+    until(lambda: any(ref.kind == "Deployment" for ref in scene.cluster.objects))
+    until(lambda: first.operator.metrics["looks_total"] >= 2)
+    first.stop()
+    scene.running.clear()
+    (scene.place / "index.json").write_bytes(old)
+    second = scene.start("two")
+    until(lambda: any("PublicationRefused" in line and "has seen 2" in line for line in second.logged))
+    assert len(scene.document()["bundles"]) == 2
+
+
+@pytest.mark.parametrize("name", ["local", "a" * 44 + "-b", "a" * 44 + ".b", "a" * 253, "a" * 200 + "-" + "b" * 52])
+def test_every_wish_has_a_lease_of_its_own_with_a_legal_name(name):
+    found = lease_name(name)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", found) and len(found) <= 253
+    assert lease_name(name[:-1] + "c") != found
+    assert lease_name("local") == f"{LEASE}-local"

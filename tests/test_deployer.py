@@ -141,6 +141,32 @@ def test_a_failed_reconcile_reports_what_was_done_and_holds_no_secret(bound, clu
     assert bound.audit()[-1]["verb"] == "reconcile"
 
 
+@pytest.mark.parametrize("name", [names.DEV_SECRETS, names.SESSION_KEY])
+@pytest.mark.parametrize("form", ["encoded", "decoded", "value"])
+def test_threat_secret_leak_a_webhook_that_repeats_what_it_refuses_is_not_repeated(
+    bound, cluster, capsys, monkeypatch, form, name
+):
+    """Neither to a person, nor in the report, nor in the audit; what the webhook wants is."""
+    apply, said = cluster.apply, list[str]()
+
+    def refusing(thing: dict, **how: object) -> dict:
+        if thing["metadata"]["name"] != name:
+            return apply(thing, **how)
+        encoded = next(iter(thing["data"].values()))
+        whole = base64.b64decode(encoded).decode(errors="replace")
+        said.append({"encoded": encoded, "decoded": whole, "value": whole.partition("=")[2].strip() or encoded}[form])
+        raise ApiRefused(f"admission webhook denied the request: `{said[-1]}`, ask security", status=400)
+
+    monkeypatch.setattr(cluster, "apply", refusing)
+    with pytest.raises(Conflict, match="ask security") as failed:
+        reconciled(bound)
+    for how in ("json", "table"):
+        print_failure(how, "env", "reconcile", failed.value)
+    seen = "".join(capsys.readouterr()) + json.dumps(bound.audit()) + json.dumps(failed.value.report)
+    assert "ask security" in seen and said and not [text for text in said if text in seen or text.strip() in seen]
+    assert "webhook" in (failed.value.hint or "")
+
+
 def test_one_revision_is_applied_alone_and_told(bound, cluster):
     reconciled(bound)
     revision = bound.context.store.load(E).revisions[0]

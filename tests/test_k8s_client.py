@@ -23,6 +23,7 @@ from greentic.cluster.api_server import ApiServer
 from greentic.cluster.apply import delete_own
 from greentic.cluster.connect import Connection, connect
 from greentic.cluster.wait import wait_healthy
+from greentic.controller.election import DEADLINE, DURATION, WRITING
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
@@ -179,6 +180,42 @@ def test_a_server_that_never_answered_is_given_up_sooner_than_one_that_is_away()
     with pytest.raises(ClusterUnreachable):
         api.apply(CONFIG_MAP, force=False)
     assert 30 < clock.monotonic() - began <= 60
+
+
+WRITES = {
+    "apply": lambda api: api.apply(CONFIG_MAP, force=True),
+    "create": lambda api: api.create(CONFIG_MAP),
+    "update": lambda api: api.update(CONFIG_MAP),
+    "status": lambda api: api.patch_status(Ref("ConfigMap", "a", "n"), {}),
+    "annotate": lambda api: api.annotate(Ref("ConfigMap", "a", "n"), {"a": "b"}),
+    "delete": lambda api: api.delete(Ref("ConfigMap", "a", "n"), uid="u", resource_version=None),
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+@pytest.mark.parametrize(
+    "busy", [status(503, "starting"), httpx2.Response(429, headers={"retry-after": "20"}, json={})]
+)
+def test_who_holds_a_lease_tries_no_write_again_when_another_may_have_it(how, busy):
+    """The Lease is asked for before a write; what is tried again for a minute would come over what the next holder wrote."""
+    clock = FakeClock()
+    script = Script(ok(CONFIG_MAP), *[busy] * 1000)
+    when: list[float] = []
+
+    def noted(request: httpx2.Request) -> httpx2.Response:
+        when.append(clock.now / 1e9)
+        return script(request)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(noted), base_url="https://api.example.com")
+    api = ApiServer(Connection(client, "", "", lambda: None), writing=WRITING, clock=clock)
+    api.get(Ref("ConfigMap", "a", "n"))
+    began = clock.monotonic()
+    with pytest.raises(ApiRefused):
+        WRITES[how](api)
+    assert when[-1] - began <= WRITING <= DURATION - DEADLINE
+    with pytest.raises(ApiRefused):
+        api.get(Ref("ConfigMap", "a", "n"))
+    assert when[-1] - began > DURATION  # who only reads may wait
 
 
 @pytest.mark.parametrize(

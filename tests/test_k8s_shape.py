@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import IMAGE
 from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.cli.gtc import main
-from greentic.cluster.apply import explained
+from greentic.cluster.refusals import explained
 from greentic.deployer import binding, env_render, reconcile, rollout, sweep
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES

@@ -69,6 +69,7 @@ def _run(argv: list[str]) -> None:
 
     from greentic.cluster.api_server import ApiServer
     from greentic.cluster.connect import connect
+    from greentic.controller.election import WRITING
     from greentic.controller.loop import Operator
     from greentic.controller.metrics import serve
     from greentic.ground.clock import CLOCK, RANDOM, timestamp
@@ -79,11 +80,15 @@ def _run(argv: list[str]) -> None:
         """The API server over a connection that is renewed now and then."""
 
         def __init__(self) -> None:
-            self._born, self._api = CLOCK.monotonic(), ApiServer(connect(arguments.context))
+            self._connect()
+
+        def _connect(self) -> None:
+            self._born = CLOCK.monotonic()
+            self._api = ApiServer(connect(arguments.context), writing=WRITING)
 
         def __call__(self) -> Cluster:
             if CLOCK.monotonic() - self._born > RECONNECT_SECONDS:
-                self._born, self._api = CLOCK.monotonic(), ApiServer(connect(arguments.context))
+                self._connect()
             return self._api
 
     def log(text: str) -> None:

@@ -2,7 +2,8 @@
 
 Rules:
 1. Too many requests, an overloaded or restarting server and lost connections are tried again, with growing pauses that chance
-   spreads, or after the time that the server asks for; for `PATIENCE_SECONDS` in all, then the error is told.
+   spreads, or after the time that the server asks for; for `PATIENCE_SECONDS` in all, then the error is told. Who may write for a
+   time only says how long a write is tried again.
 2. Applying and deleting with preconditions may be repeated; both have the same effect twice. Creating may not: a repeated create
    that finds the object counts as the first one's success only to its caller.
 3. Every answer is bounded in size; a watch ends by itself.
@@ -73,8 +74,15 @@ class How(TypedDict, total=False):
 class ApiServer:
     """A `Cluster` over a connection. `requests` and `writes` count what was sent."""
 
-    def __init__(self, connection: Connection, *, patience: float = PATIENCE_SECONDS, clock: Clock = CLOCK) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        writing: float = PATIENCE_SECONDS,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._clock, self._writing = clock, writing
         self._http, self._connection, self._patience = connection.client, connection, patience
         self._versions: dict[str, tuple[str, ...]] = {}
         self._discovering = threading.Lock()
@@ -326,7 +334,8 @@ class ApiServer:
         if body is not None:
             headers["Content-Type"] = how.get("media", _JSON)
         began = self._clock.monotonic()
-        seconds = self._patience if self._answered else min(self._patience, FIRST_PATIENCE_SECONDS)
+        longest = self._patience if method == "GET" else min(self._patience, self._writing)
+        seconds = longest if self._answered else min(longest, FIRST_PATIENCE_SECONDS)
         patience = Patience(_BACKOFF, _TRIES, seconds, self._clock, RANDOM)
         while True:
             asked = 0.0
@@ -342,7 +351,7 @@ class ApiServer:
                 raise ClusterUnreachable(self._unreachable(error), hint=_LOGIN) from error
             else:
                 if not self._answered:
-                    self._answered, patience.ends = True, began + self._patience
+                    self._answered, patience.ends = True, began + longest
                 if answer.status_code < 400:
                     return answer
                 failure = self._refusal(answer, about)

@@ -18,12 +18,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from greentic.cluster.refusals import STAYING, explained
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, PermissionMissing
 from greentic.k8s import names
-from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import (
+    ADDED,
+    KINDS,
+    ApiRefused,
+    Cluster,
+    Ref,
+    labels_of,
+    member,
+    metadata_of,
+    ref_of,
+)
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import MARKED, Deletion, Item, Owner, Plan, is_ours, make_plan, may_delete, told_kinds
 from greentic.shape.pod_shape import IN_FLIGHT
@@ -228,7 +239,7 @@ def _check_staying(namespace: str, found: JsonObject) -> None:
         since = metadata_of(found).get("deletionTimestamp")
         raise Conflict(
             f"namespace `{namespace}` is being deleted since {since}; nothing was applied",
-            hint=f"wait until it is gone; if it does not go: kubectl get namespace {namespace} -o yaml says what holds it",
+            hint=STAYING.format(namespace=namespace),
         )
 
 
@@ -374,7 +385,8 @@ class _Run:
             self._cluster.create(secret)
         except ApiRefused as error:
             if error.status != 409:  # another reconcile made it first
-                raise
+                item = Item(Ref("Secret", names.SESSION_KEY, namespace), "create", secret, None, [], [])
+                raise explained(item, error) from error
 
     def _delete(self, deletion: Deletion) -> bool:
         try:
@@ -416,27 +428,6 @@ def await_gone(cluster: Cluster, ref: Ref, clock: Clock = CLOCK) -> None:
                 f"{ref} is being deleted and does not go within {GONE_SECONDS:g} s",
                 hint="a finalizer may hold it: kubectl get -o yaml",
             )
-
-
-def explained(item: Item, error: ApiRefused) -> ApiRefused:
-    """The server's refusal, with the next step where there is a known one."""
-    hint = error.hint
-    if error.immutable:
-        hint = f"a field cannot be changed in place; --recreate deletes {item.ref} and makes it again"
-    elif error.conflicts:
-        told = "; ".join(f"{c.field} is managed by `{c.manager}`" for c in error.conflicts)
-        return ApiRefused(
-            f"{item.ref}: {told}",
-            status=error.status,
-            reason=error.reason,
-            conflicts=error.conflicts,
-            hint="--force takes the fields over",
-        )
-    elif error.over_quota:
-        hint = "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
-    elif error.denied:
-        hint = "an admission webhook or policy of the cluster refuses it; its message says what it wants"
-    return ApiRefused(error.message, status=error.status, reason=error.reason, conflicts=error.conflicts, hint=hint)
 
 
 def server_changes(cluster: Cluster, item: Item, *, force: bool) -> JsonObject | None:

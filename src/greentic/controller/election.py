@@ -5,7 +5,8 @@ Rules:
    clock.
 2. The holder renews it every `RENEW` seconds, and stops acting when it could not for `DEADLINE`: before another may begin.
 3. Taking and renewing name the version that was seen; of two that try at once, one is refused.
-4. Who ends gives it back, so that the next need not wait.
+4. A write that was begun while the Lease was held is tried again for `WRITING` seconds only, which end before another may begin.
+5. Who ends gives it back, so that the next need not wait.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from typing import NamedTuple
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, GreenticError
+from greentic.k8s.names import label_value
 from greentic.k8s.objects import ApiRefused, Cluster, Ref, member, metadata_of
 
 LEASE = "greentic-operator"
 DURATION, DEADLINE, RENEW = 15.0, 10.0, 3.0
+WRITING = DURATION - DEADLINE
+
+
+def lease_name(wish: str) -> str:
+    """The name of a wish's Lease: legal, and another one for each wish."""
+    return label_value(f"{LEASE}-{wish}")
 
 
 class Move(Enum):
@@ -93,7 +101,7 @@ class Election:
         return True
 
     def release(self) -> None:
-        """Give it back, if it is ours (rule 4); that it cannot be said is no matter."""
+        """Give it back, if it is ours (rule 5); that it cannot be said is no matter."""
         self._renewed = None
         try:
             cluster = self._reach()

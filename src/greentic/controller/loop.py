@@ -6,6 +6,7 @@ Rules:
    that is what healing means. Objects of others are not touched, unless the wish says so.
 3. Whatever fails leaves the cluster as it is. The reason stands in Degraded, and it is tried again later each time.
 4. In sync nothing is written but the Lease.
+5. What controllers of the cluster say for `JUDGED_SECONDS` of autoscalers and routes is told; it stops nothing.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
+from greentic.cluster.verdicts import JUDGED, verdicts
 from greentic.cluster.wait_served import Document, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import Desired, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
-from greentic.controller.election import LEASE, RENEW, Election, Held
+from greentic.controller.election import RENEW, Election, Held, lease_name
 from greentic.controller.metrics import Metrics
+from greentic.controller.teller import Log, Teller
 from greentic.controller.watches import Watches
 from greentic.controller.wish import Wish, read_wish
-from greentic.controller.wish_status import Condition, Told, is_kept, status_of, turned
+from greentic.controller.wish_status import Condition, Told, status_of
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Clock, Random, timestamp
-from greentic.ground.documents import JsonObject, compact, parse
+from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import FetchError, GreenticError
 from greentic.k8s import names
 from greentic.k8s.health import Rollout, rollout
@@ -37,13 +40,10 @@ from greentic.k8s.served import Served
 from greentic.net.terms import Terms
 from greentic.telemetry.tracing import whole
 
-STATUS_ANNOTATION = "greentic.ai/status"
-"""Where a ConfigMap carries what an `Environment` has in its status."""
 AGAIN = Backoff(first=1.0, longest=120.0)
 HEAR_SECONDS = 120.0
+JUDGE_EVERY, JUDGED_SECONDS = 60.0, 120.0
 MAX_NAMED = 5
-
-Log = Callable[[str], None]
 
 
 class Trouble(NamedTuple):
@@ -73,23 +73,25 @@ class Operator:
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self.watches = Watches(cluster, source.namespace, clock, random, self.wake)
-        self.election = Election(cluster, Ref("Lease", f"{LEASE}-{source.name}"[:63], source.namespace), me, clock)
+        self.election = Election(cluster, Ref("Lease", lease_name(source.name), source.namespace), me, clock)
+        self._teller = Teller(cluster, self.election, source, clock, random, log)
         self._publication = Publication(home, clock, terms)
         self._wish: Wish | None = None
         self._wish_version = ""
         self._selector: str | None = None
         self._desired: Desired | None = None
-        self._status: JsonObject = {}
         self._troubles: dict[str, Trouble] = {}
         self._tried: dict[str, int] = {}
         self._look_at = self._compare_at = 0.0
         self._changed = set[Ref]()
+        self._unwatched: dict[str, str] = {}
         self._applied: tuple[int, str] | None = None
         self._stated: tuple[tuple[str, str], Stated] | None = None
         self._deployments: dict[str, Rollout] = {}
         self._synced = Condition("Synced", "Unknown", "Starting")
         self._objects = 0
         self._heard: Trouble | None = None
+        self._judge_at, self._judged_since, self._judged = 0.0, 0.0, list[str]()
         self._led = False
         self._turned = clock.monotonic()
 
@@ -146,6 +148,7 @@ class Operator:
         self._led = leads
         self.metrics.set("leads", int(leads))
         self._read_wish()
+        self._hear_of_watches()
         self._changed |= self.watches.changed()
         wish = self._wish
         status = self._what_is_told()
@@ -154,7 +157,7 @@ class Operator:
                 now=self._clock.monotonic(),
                 leads=leads,
                 wish=None if wish is None else (wish.generation, wish.paused, wish.dry_run),
-                told=status == self._status or self._thing() is None,
+                told=self._thing() is None or self._teller.is_told(status),
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
                 changed=bool(self._changed),
@@ -164,7 +167,7 @@ class Operator:
             )
         )
         if step.act is Act.TELL:
-            return 0.0 if self._tell(status) else 2.0
+            return 0.0 if self._teller.tell(self._thing(), status) else 2.0
         if wish is not None and step.act is Act.LOOK:
             with whole("look"):
                 self._look(wish)
@@ -174,10 +177,14 @@ class Operator:
         return step.seconds
 
     def _thing(self) -> JsonObject | None:
-        return self.watches.wish(self._source)
+        """The object that holds the wish; one that is being deleted is gone, whatever holds it."""
+        thing = self.watches.wish(self._source)
+        return None if thing is None or metadata_of(thing).get("deletionTimestamp") else thing
 
     def _read_wish(self) -> None:
         thing = self._thing()
+        if thing is not None:
+            self._teller.meet(thing)
         version = (
             ""
             if thing is None
@@ -185,8 +192,6 @@ class Operator:
         )
         if version == self._wish_version:
             return
-        if thing is not None and not self._status:
-            self._status = _told_before(thing)
         self._wish_version, self._wish = version, None
         self._troubles.pop("wish", None)
         if thing is None:
@@ -200,9 +205,24 @@ class Operator:
         self._publication.forget()
         self._look_at = self._compare_at = self._clock.monotonic()
 
+    def _hear_of_watches(self) -> None:
+        """Tell which kinds are not watched; without the wish's own, nobody knows that it changed."""
+        now = dict(self.watches.troubles)
+        for kind, error in now.items():
+            if self._unwatched.get(kind) != error.message:
+                self._log(f"{kind} is not watched: {_text(error)}")
+        self._unwatched = {kind: error.message for kind, error in now.items()}
+        own = now.get(self._source.kind)
+        if isinstance(own, ApiRefused) and own.status in (403, 404):
+            told = f"what changes of {self._source} is not seen, and what it said last goes on: {_text(own)}"
+            self._trouble("watch", Trouble(own.cause, told))
+        elif own is None:
+            self._troubles.pop("watch", None)
+
     def _look(self, wish: Wish) -> None:
         self.metrics.add("looks_total")
-        seen = max(_generation(self._status), self._desired.generation if self._desired is not None else 0)
+        seen = max(_generation(self._teller.status), self._desired.generation if self._desired is not None else 0)
+        of_pods = self._that_of_pods(wish, seen) if self._desired is None else None
         try:
             found = self._publication.look(wish, seen)
         except GreenticError as error:
@@ -210,22 +230,38 @@ class Operator:
             reason = "PublicationUnreachable" if isinstance(error, FetchError) else "PublicationRefused"
             self._trouble("look", Trouble(reason, _text(error)))
             self._look_at = self._clock.monotonic() + self._pause("look")
-            if self._desired is None:
-                self._take_that_of_pods(wish, seen)
+            if of_pods is not None:
+                self._take(of_pods)
             return
         self._well("look")
         if found is not None:
             self._take(found)
+        self._judge(wish)
         self._look_at = self._clock.monotonic() + wish.every * (0.75 + self._random.fraction() / 2)
 
-    def _take_that_of_pods(self, wish: Wish, seen: int) -> None:
+    def _judge(self, wish: Wish) -> None:
+        """Ask what controllers say about what they have to act on, where there is any of it (rule 5)."""
+        now = self._clock.monotonic()
+        if self._stated is None or self._selector is None or now < self._judge_at:
+            return
+        self._judge_at = now + JUDGE_EVERY
+        kinds = sorted({ref.kind for ref in self._stated[1]} & JUDGED)
         try:
-            found = self._publication.of_pods(self._reach(), wish, seen)
+            pages = [self._reach().pages(kind, wish.answers.namespace, self._selector) for kind in kinds]
+            said = verdicts(thing for listed in pages for page in listed for thing in page.items)
+        except GreenticError:
+            return  # comparing tells what is in the way of it
+        if not self._judged:
+            self._judged_since = now
+        self._judged = said
+
+    def _that_of_pods(self, wish: Wish, seen: int) -> Desired | None:
+        """The document that pods have: what to go on with; believing it notes its generation, below which nothing is taken."""
+        try:
+            return self._publication.of_pods(self._reach(), wish, seen)
         except GreenticError as error:
             self._log(f"the pods' own document is not used: {_text(error)}")
-            return
-        if found is not None:
-            self._take(found)
+            return None
 
     def _take(self, found: Desired) -> None:
         self._desired, self._compare_at = found, self._clock.monotonic()
@@ -300,9 +336,8 @@ class Operator:
     def _in_sync(self, cluster: Cluster, written: list[Ref], again: bool) -> None:
         if written and again:
             self.metrics.add("drift_healed_total", len(written))
-            self._event(
-                Condition("Synced", "True", "DriftHealed", f"put right: {', '.join(map(str, written[:MAX_NAMED]))}")
-            )
+            told = f"put right: {', '.join(map(str, written[:MAX_NAMED]))}"
+            self._teller.event(self._thing(), Condition("Synced", "True", "DriftHealed", told))
         self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
         self._well("apply")
         if any(ref.name == names.ENV_STORE for ref in written) or self._heard is None:
@@ -356,6 +391,8 @@ class Operator:
         ready, failed = self._ready()
         if degraded is None and failed is not None:
             degraded = failed
+        if degraded is None and self._judged and self._clock.monotonic() - self._judged_since >= JUDGED_SECONDS:
+            degraded = Trouble("NotActedOn", "; ".join(self._judged))
         conditions = (
             ready,
             synced,
@@ -363,13 +400,13 @@ class Operator:
             if degraded is not None
             else Condition("Degraded", "False", "AsExpected"),
         )
-        observed = self._status.get("observedGeneration")
-        published = member(self._status, "published")
+        observed = self._teller.status.get("observedGeneration")
+        published = member(self._teller.status, "published")
         keeps = desired is None or self._applied is None or self._applied[1] != desired.digest
         told = Told(
             observed=wish.generation if wish is not None else observed if isinstance(observed, int) else 0,
             conditions=conditions,
-            published=_generation(self._status) if keeps or desired is None else desired.generation,
+            published=_generation(self._teller.status) if keeps or desired is None else desired.generation,
             document=str(published.get("document", "")) if keeps or desired is None else desired.digest,
             manifest=str(published.get("manifest", "")) if keeps or desired is None else desired.manifest,
             objects=self._objects,
@@ -378,7 +415,7 @@ class Operator:
         self.metrics.set("objects", told.objects)
         for condition in conditions:
             self.metrics.set(condition.type.lower(), int(condition.status == "True"))
-        return status_of(told, self._status, timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000))
+        return status_of(told, self._teller.status, timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000))
 
     def _ready(self) -> tuple[Condition, Trouble | None]:
         """The condition Ready, and a rollout that will not become ready."""
@@ -400,62 +437,6 @@ class Operator:
             return Condition("Ready", "False", self._heard.reason, self._heard.message), None
         message = self._heard.message if self._heard is not None else ""
         return Condition("Ready", "True", "Serving", message), None
-
-    def _tell(self, status: JsonObject) -> bool:
-        """Write the status and its events; whether that needs no other try."""
-        cluster, before = self._reach(), self._status
-        held = Held(cluster, self.election)
-        try:
-            if self._source.kind == "Environment":
-                kept = member(held.patch_status(self._source, status), "status")
-                if not is_kept(status, kept):
-                    self._log(
-                        "the cluster's definition of Environment does not keep the whole status; it is older than this operator. "
-                        "Next: apply that of gtc op operator render"
-                    )
-            else:
-                held.annotate(self._source, {STATUS_ANNOTATION: compact(status).decode()})
-        except ApiRefused as error:
-            self._log(f"the status cannot be told: {error.message}")
-        except GreenticError as error:
-            self._log(f"the status cannot be told now: {error.message}")
-            return False
-        self._status = status  # where it was refused, too: it would be refused again
-        for condition in turned(status, before):
-            self._log(f"{condition.type} is {condition.status}: {condition.reason} {condition.message}")
-            self._event(condition)
-        return True
-
-    def _event(self, condition: Condition) -> None:
-        """An event on the object; one that cannot be written is no matter."""
-        thing, now = self._thing(), timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000)
-        if thing is None:
-            return
-        suffix = self._random.octets(6).hex()
-        source: JsonObject = {
-            "apiVersion": str(thing.get("apiVersion") or "v1"), "kind": self._source.kind, "name": self._source.name,
-            "namespace": self._source.namespace, "uid": str(metadata_of(thing).get("uid", "")),
-        }  # fmt: skip
-        bad = (condition.type == "Degraded") == (condition.status == "True")
-        event: JsonObject = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{self._source.name}.{suffix}", "namespace": self._source.namespace},
-            "involvedObject": source,
-            "type": "Warning"
-            if bad and condition.status != "Unknown" and condition.reason != "AsExpected"
-            else "Normal",
-            "reason": condition.reason,
-            "message": (condition.message or f"{condition.type} is {condition.status}")[:1000],
-            "source": {"component": "greentic-operator"},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            Held(self._reach(), self.election).create(event)
-        except GreenticError as error:
-            self._log(f"no event: {error.message}")
 
     # -- troubles -----------------------------------------------------------------------------------------------------
 
@@ -486,15 +467,3 @@ def _text(error: GreenticError) -> str:
 def _generation(status: JsonObject) -> int:
     found = member(status, "published").get("generation")
     return found if isinstance(found, int) else 0
-
-
-def _told_before(thing: JsonObject) -> JsonObject:
-    """The status that an operator left before."""
-    if thing.get("kind") != "ConfigMap":
-        return member(thing, "status")
-    text = member(thing, "metadata", "annotations").get(STATUS_ANNOTATION)
-    try:
-        found = parse(text) if isinstance(text, str) else {}
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

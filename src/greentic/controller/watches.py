@@ -46,7 +46,7 @@ class Watches:
         self._lock = threading.Lock()
         self._wishes: dict[Ref, JsonObject] = {}
         self.rollouts: dict[str, Rollout] = {}
-        self.troubles: dict[str, str] = {}
+        self.troubles: dict[str, GreenticError] = {}
         """Why a kind is not watched now."""
 
     def follow_wish(self, source: Ref) -> None:
@@ -79,17 +79,19 @@ class Watches:
             began = self._clock.monotonic()
             try:
                 self._round(kind, selector, take)
-                self.troubles.pop(kind, None)
                 failed = 0 if self._clock.monotonic() - began > 1 else failed + 1
             except GreenticError as error:
-                self.troubles[kind] = error.message
+                self.troubles[kind] = error
                 failed += 1
+                self._wake()
             if failed:
                 self._stopped.wait(_AGAIN.pause(failed, self._random))
 
     def _round(self, kind: str, selector: str | None, take: Callable[[JsonObject, bool], None]) -> None:
         cluster = self._cluster()
         version = self._compare(kind, cluster.pages(kind, self._namespace, selector), take)
+        if self.troubles.pop(kind, None) is not None:
+            self._wake()
         for event in cluster.watch(kind, self._namespace, selector, version, WATCH_SECONDS):
             if self._stopped.is_set():
                 return

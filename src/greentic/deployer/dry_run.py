@@ -14,6 +14,8 @@ from typing import NamedTuple
 from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import PARALLEL, Rules, read_live, server_changes
+from greentic.cluster.refusals import SECRET_KINDS, without_secrets
+from greentic.cluster.verdicts import verdicts
 from greentic.deployer.binding import Deployer
 from greentic.deployer.told import (
     FieldTold,
@@ -31,14 +33,13 @@ from greentic.deployer.told import (
 )
 from greentic.ground.documents import Json, JsonObject, parse
 from greentic.ground.reply import Reply
-from greentic.k8s.objects import ApiRefused, Cluster, Ref, member
+from greentic.k8s.objects import ApiRefused, Cluster, Ref
 from greentic.k8s.ownership import FieldChange
 from greentic.k8s.plan import Item, Plan, make_plan
 from greentic.telemetry.tracing import carried
 
 MAX_SHOWN = 200
 MAX_TEXT = 160
-SECRET_KINDS = frozenset({"Secret"})
 
 
 class DryRun(Reply, frozen=True, kw_only=True):
@@ -89,6 +90,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
         overridden_by_admission=all_told(sorted(verdict.overridden)),
         left_alone=all_told(sorted(verdict.left_alone)),
         unattributed=all_told(plan.unattributed),
+        warnings=verdicts(i.live for i in plan.items if i.live is not None) or UNSET,
     )
 
 
@@ -117,7 +119,7 @@ def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> Verdict:
             if error.forbidden and item.ref.kind == "Namespace" and item.live is not None:
                 left_alone.add(item.ref)
             else:
-                refused.append(failed(item.ref, _without_secrets(error.message, item.stated)))
+                refused.append(failed(item.ref, without_secrets(error.message, item.stated)))
             return
         if after is None and item.action == "update":
             overridden.add(item.ref)
@@ -147,15 +149,6 @@ def _fields(ref: Ref, change: FieldChange) -> list[FieldTold]:
                 for p, b, a in inner_changes(parse(change.before), parse(change.after))
             ]
     return [_shown(change.path, change.before, change.after)]
-
-
-def _without_secrets(message: str, stated: JsonObject) -> str:
-    """A server's words about an object, without what a Secret holds: a webhook may repeat what it refuses."""
-    if stated.get("kind") in SECRET_KINDS:
-        for value in (*member(stated, "data").values(), *member(stated, "stringData").values()):
-            if isinstance(value, str) and value:
-                message = message.replace(value, "(secret)")
-    return message
 
 
 def _shown(path: str, before: Json, after: Json) -> FieldTold:

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import Outcome, Rules, converge
+from greentic.cluster.verdicts import verdicts
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import Document, Heard, wait_served
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
@@ -130,7 +131,8 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls] or UNSET
         if payload.dry_run:
             wanted = for_identity(objects, reached)
-            return replace(dry_run(reached.cluster, reached.identity, wanted, deployer, rules), warnings=warnings)
+            told = dry_run(reached.cluster, reached.identity, wanted, deployer, rules)
+            return replace(told, warnings=[*(warnings or []), *(told.warnings or [])] or UNSET)
         push_pointed(deployer, context.view)
         report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
         return replace(report, warnings=[*(warnings or []), *(report.warnings or [])] or UNSET)
@@ -199,7 +201,8 @@ def apply_objects(
             report = replace(report, ready=sorted(ref.name for ref in healthy))
             left = max(ends - CLOCK.monotonic(), 1.0)
             heard = _heard(reached, deployer, objects, outcome, left, RolloutView(view))
-            report = replace(report, serving=heard.pods, warnings=[heard.warning] if heard.warning else UNSET)
+            unheard = [heard.warning] if heard.warning else []
+            report = replace(report, serving=heard.pods, warnings=[*unheard, *(report.warnings or [])] or UNSET)
     except GreenticError as error:
         error.report = None if report is None else reply_object(report)
         if reached.api.writes:
@@ -275,6 +278,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         not_attempted=all_told(outcome.left) if failures else UNSET,
         requests=reached.api.requests,
         writes=reached.api.writes,
+        warnings=verdicts(i.live for i in outcome.plan.items if i.live is not None) or UNSET,
     )
 
 

@@ -134,7 +134,12 @@ class ApiRefused(Conflict):
 
     @property
     def forbidden(self) -> bool:
-        return self.status == 403 and not self.denied and not self.over_quota
+        return self.status == 403 and not (self.denied or self.over_quota or self.leaving)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the namespace is being deleted, which servers call forbidden as well."""
+        return self.status == 403 and "because it is being terminated" in self.message
 
     @property
     def over_quota(self) -> bool:
@@ -155,6 +160,8 @@ class ApiRefused(Conflict):
         """What it is in a word, for a condition."""
         if self.over_quota:
             return "QuotaExceeded"
+        if self.leaving:
+            return "NamespaceTerminating"
         return "RightsMissing" if self.forbidden else "AdmissionDenied" if self.denied else "ApiRefused"
 
 

@@ -1,0 +1,200 @@
+"""`greentic-operator` as a program, two of them, against an API server over HTTP (`served_cluster`): what is left when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from conftest import Author
+from greentic.controller.election import LEASE
+from greentic.k8s import names
+from greentic.k8s.objects import ApiRefused, Ref, member, metadata_of
+from served_cluster import Asked, ServedCluster
+from simulators import LivingCluster
+from test_controller import NS, Scene, publish
+from waiting import until
+
+pytestmark = pytest.mark.e2e
+LEASE_OF_IT = Ref("Lease", f"{LEASE}-local", NS)
+OWN = ("Lease", "Event", "Environment/status")
+"""What an operator writes beside the objects of the environment."""
+
+
+class Programs:
+    """Operators as processes, and the server that they ask."""
+
+    def __init__(self, scene: Scene, tmp_path: Path) -> None:
+        self.scene, self.tmp_path = scene, tmp_path
+        self.server = ServedCluster(scene.cluster)
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, who: str) -> subprocess.Popen[bytes]:
+        config = self.server.kubeconfig(self.tmp_path / f"kubeconfig-{who}", who)
+        home = self.tmp_path / f"home-{who}"
+        home.mkdir(exist_ok=True)
+        words = ["--name", "local", "--namespace", NS, "--identity", who, "--metrics-port", "0"]
+        with self.log(who).open("ab") as log:
+            self.running[who] = subprocess.Popen(
+                [sys.executable, "-m", "greentic.cli.operator", *words],
+                env={**os.environ, "KUBECONFIG": str(config), "HOME": str(home)},
+                stdout=log,
+                stderr=log,
+            )
+        return self.running[who]
+
+    def log(self, who: str) -> Path:
+        return self.tmp_path / f"log-{who}"
+
+    def said(self) -> str:
+        return "\n".join(f"{who}: {self.log(who).read_text()}" for who in self.running)
+
+    def holder(self) -> str:
+        lease = self.scene.cluster.objects.get(LEASE_OF_IT, {})
+        return str(member(lease, "spec").get("holderIdentity", "")).rpartition("-")[0]
+
+    def written(self) -> Counter[Ref]:
+        """How often each object was really written, the operator's own left out."""
+        return Counter(asked.ref for asked in self.server.done if asked.ref.kind not in OWN)
+
+    def close(self) -> None:
+        for process in self.running.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait(30)
+        self.server.close()
+
+
+@pytest.fixture
+def programs(author: Author, hello: Path, tmp_path: Path) -> Iterator[Programs]:
+    author.create()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle", "one", ("/one",))
+    publish(author, tmp_path / "place")
+    found = Programs(Scene(author, tmp_path / "place", tmp_path), tmp_path)
+    yield found
+    found.close()
+
+
+def stranger(cluster: LivingCluster, kind: str, name: str) -> Ref:
+    """An object of somebody else."""
+    cluster.put({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": NS}, "data": {"a": "b"}})
+    return Ref(kind, name, NS)
+
+
+@pytest.mark.parametrize("dropped", [False, True], ids=["the last write arrives", "the last write is lost"])
+def test_an_operator_that_is_killed_at_work_is_followed_by_another_that_finishes(programs, dropped):
+    """It is killed while its first Deployment is on the way; nothing is written twice or half, and no stranger's object is touched."""
+    scene, server = programs.scene, programs.server
+    theirs = [stranger(scene.cluster, "ConfigMap", "theirs"), stranger(scene.cluster, "Secret", "theirs")]
+    versions = {ref: metadata_of(scene.cluster.objects[ref])["resourceVersion"] for ref in theirs}
+    killed, lock = threading.Event(), threading.Lock()
+
+    def hold(asked: Asked) -> None:
+        if asked.who != "one":
+            return
+        with lock:
+            if asked.ref.kind == "Deployment" and not killed.is_set():
+                first.send_signal(signal.SIGKILL)
+                first.wait()
+                killed.set()
+                if not dropped:
+                    return
+        if killed.is_set():
+            raise ConnectionAbortedError
+
+    server.hold = hold
+    scene.wish()
+    first = programs.start("one")
+    until(lambda: programs.holder() == "one", programs.said)
+    second = programs.start("two")
+    until(killed.is_set, programs.said)
+    assert scene.condition("Synced").get("status") != "True" and programs.holder() == "one"
+    until(lambda: programs.holder() == "two", programs.said)
+    until(lambda: scene.condition("Synced").get("status") == "True", programs.said)
+    assert set(programs.written().values()) == {1}, programs.written()
+    by = {asked.ref.kind: asked.who for asked in server.done if asked.ref.kind not in OWN}
+    assert by["ConfigMap"] == "one" and Counter(a.who for a in server.done if a.ref.kind == "Deployment")["two"]
+    assert {ref: metadata_of(scene.cluster.objects[ref])["resourceVersion"] for ref in theirs} == versions
+    made = {ref for ref in scene.cluster.objects if ref.kind not in ("Lease", "Environment") and ref not in theirs}
+    assert made == set(programs.written()) and Ref("Deployment", names.ROUTER, NS) in made
+    assert member(scene.cluster.objects[LEASE_OF_IT], "spec")["leaseTransitions"] == 1
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(60) == 0 and programs.holder() == ""
+
+
+def test_a_write_that_the_server_puts_off_does_not_come_over_what_the_next_holder_wrote(programs):
+    """The holder can neither write nor renew for a while: what it had begun must not arrive when another holds the Lease."""
+    scene, server = programs.scene, programs.server
+    asked_for: list[Asked] = []
+    shut = threading.Event()
+
+    def refuse(asked: Asked) -> None:
+        if asked.verb not in ("get", "list", "watch") and asked.ref.kind not in ("Event", "Environment/status"):
+            if asked.who == "one" and asked.ref.kind == "Deployment":
+                shut.set()
+            asked_for.append(asked)
+            if asked.who == "one" and shut.is_set():
+                raise ApiRefused("the server is currently unable to handle the request", status=503)
+
+    server.refuse = refuse
+    scene.wish()
+    programs.start("one")
+    until(shut.is_set, programs.said)
+    programs.start("two")
+    until(lambda: programs.holder() == "two" and scene.condition("Synced").get("status") == "True", programs.said)
+    until(lambda: "ApiRefused: " in programs.log("one").read_text(), programs.said)  # it has given up
+    began = next(n for n, asked in enumerate(asked_for) if asked.who == "two" and asked.ref.kind != "Lease")
+    late = [asked for asked in asked_for[began:] if asked.who == "one" and asked.ref.kind != "Lease"]
+    assert late == [], programs.said()
+
+
+def test_an_operator_gets_through_a_bad_day(programs):
+    """A foreign holder from the far future, a busy server, watches that are too old, a definition without a status, a server that restarts."""
+    scene, server = programs.scene, programs.server
+    foreign = {"holderIdentity": "somebody-else", "leaseDurationSeconds": 86_400, "renewTime": "2999-01-01T00:00:00.000000Z"}
+    metadata = {"name": LEASE_OF_IT.name, "namespace": NS}
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": foreign}
+    scene.cluster.put({**lease, "spec": {**foreign, "acquireTime": foreign["renewTime"], "leaseTransitions": 7}})
+    counts: Counter[str] = Counter()
+
+    def refuse(asked: Asked) -> None:
+        key = f"{asked.verb} {asked.ref.kind}"
+        counts[key] += 1
+        if asked.ref.kind == "Environment/status":
+            raise ApiRefused("the server could not find the requested resource", status=404)
+        if asked.verb == "watch" and counts[key] <= 2:
+            raise ApiRefused("too old resource version: 1 (2)", status=410, reason="Expired")
+        if asked.ref.kind == "Service" and counts[key] <= 2:
+            raise Busy()
+
+    server.refuse = refuse
+    scene.wish()
+    process = programs.start("one")
+    until(lambda: programs.holder() == "one", programs.said)
+    router = Ref("Service", names.ROUTER, NS)
+    until(lambda: {router, Ref("Deployment", names.ROUTER, NS)} <= set(scene.cluster.objects), programs.said)
+    assert member(scene.cluster.objects[LEASE_OF_IT], "spec")["leaseTransitions"] == 8
+    until(lambda: "apply the definition of Environment" in programs.log("one").read_text(), programs.said)
+    server.restart()
+    scene.cluster.end_watches()
+    scene.cluster.remove(router)
+    until(lambda: router in scene.cluster.objects, programs.said)
+    assert set(programs.written().values()) <= {1, 2} and programs.written()[router] == 2
+    assert process.poll() is None and "Traceback" not in programs.said()
+
+
+class Busy(ApiRefused):
+    """A server that names a time."""
+
+    fields: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self) -> None:
+        super().__init__("too many requests", status=429)

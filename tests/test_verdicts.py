@@ -1,0 +1,104 @@
+"""What controllers say about what was applied: an autoscaler without metrics, a route that no Gateway takes. It is told, and stops nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from conftest import IMAGE, Author
+from greentic.cluster.verdicts import MAX_TOLD, verdicts
+from greentic.controller import loop
+from greentic.deployer import reconcile
+from greentic.deployer.dry_run import DryRun
+from greentic.ground.documents import JsonObject
+from greentic.k8s import names
+from greentic.k8s.objects import Ref, member
+from test_controller import NS, Scene, place, scene
+from waiting import until
+
+__all__ = ("place", "scene")
+UNMEASURED: JsonObject = {
+    "type": "ScalingActive",
+    "status": "False",
+    "reason": "FailedGetResourceMetric",
+    "message": "the server could not find the requested resource (get pods.metrics.k8s.io)",
+}
+
+
+def judged(kind: str, *conditions: JsonObject, name: str = "gtc-router") -> JsonObject:
+    listed: JsonObject = {"conditions": list(conditions)}
+    status: JsonObject = listed if kind == "HorizontalPodAutoscaler" else {"parents": [listed]}
+    return {"kind": kind, "metadata": {"name": name, "namespace": NS}, "status": status}
+
+
+def said(type_: str, status: str, reason: str = "Why") -> JsonObject:
+    return {"type": type_, "status": status, "reason": reason, "message": "because"}
+
+
+@pytest.mark.parametrize(
+    ("thing", "told"),
+    [
+        (judged("HorizontalPodAutoscaler", UNMEASURED), "HorizontalPodAutoscaler `gtc-router` in namespace `gtc-local` does not scale: Failed"),
+        (judged("HorizontalPodAutoscaler", said("AbleToScale", "False"), UNMEASURED), "does not scale: Why: because. Next: "),
+        (judged("HorizontalPodAutoscaler", said("ScalingActive", "False", "ScalingDisabled")), ""),
+        (judged("HorizontalPodAutoscaler", said("ScalingActive", "Unknown")), ""),
+        (judged("HorizontalPodAutoscaler", said("ScalingLimited", "False"), said("ScalingActive", "True")), ""),
+        (judged("HTTPRoute", said("Accepted", "False", "NotAllowedByListeners")), "leads nowhere: NotAllowedByListeners: because. Next: the Gateway"),
+        (judged("HTTPRoute", said("Accepted", "True"), said("ResolvedRefs", "False", "RefNotPermitted")), "RefNotPermitted"),
+        (judged("HTTPRoute", said("Accepted", "True"), said("ResolvedRefs", "True")), ""),
+        ({**judged("HTTPRoute"), "status": {}}, ""),
+        ({**judged("HTTPRoute"), "status": {"parents": "x"}}, ""),
+        (judged("Deployment", UNMEASURED), ""),
+    ],
+)  # fmt: skip
+def test_what_a_controller_says_is_told_in_a_sentence(thing, told):
+    found = verdicts([thing])
+    assert len(found) == bool(told) and told in "".join(found)
+
+
+def test_of_many_the_first_are_told():
+    found = verdicts(judged("HorizontalPodAutoscaler", UNMEASURED, name=f"a-{n}") for n in range(MAX_TOLD + 7))
+    assert len(found) == MAX_TOLD + 1 and found[-1] == "and 7 more"
+
+
+SCALED = {"runtime_image": IMAGE, "router": {"autoscale": {"min": 2, "max": 5, "cpu": 70}}}
+SCALER = Ref("HorizontalPodAutoscaler", names.ROUTER, NS)
+
+
+def reconciled(author: Author, **how: object) -> reconcile.ReconcileReport | DryRun:
+    payload = reconcile.EnvReconcilePayload(environment_id="local", no_wait=True, **how)
+    return reconcile.reconcile_environment(author.context, payload)
+
+
+def test_a_reconcile_without_metrics_applies_all_and_tells_it_from_the_next_on(bound, cluster):
+    """Whether the first one does is a matter of moments: what was just made is not judged."""
+    (bound.context.store.paths("local").root / "answers.json").write_text(json.dumps(SCALED))
+    first = reconciled(bound)
+    assert "does not scale" not in str(first.warnings) and SCALER in cluster.objects
+    cluster.objects[SCALER]["status"] = {"conditions": [UNMEASURED]}
+    writes = cluster.writes
+    for how in ({}, {"dry_run": True}):
+        told = reconciled(bound, **how)
+        assert [w for w in told.warnings if "does not scale: FailedGetResourceMetric" in w and "metrics server" in w]
+    assert cluster.writes == writes
+    cluster.objects[SCALER]["status"] = {"conditions": [said("ScalingActive", "True")]}
+    assert "does not scale" not in str(reconciled(bound).warnings)
+
+
+def test_an_operator_without_metrics_serves_and_says_so(scene: Scene, monkeypatch):
+    monkeypatch.setattr(loop, "JUDGE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "JUDGED_SECONDS", 0.0)
+    scene.wish(answers=SCALED)
+    scene.start()
+    scene.synced()
+    until(lambda: scene.condition("Ready").get("status") == "True")
+    assert scene.condition("Degraded")["status"] == "False"
+    with scene.cluster.news:
+        scene.cluster.put({**scene.cluster.objects[SCALER], "status": {"conditions": [UNMEASURED]}})
+    until(lambda: scene.condition("Degraded").get("reason") == "NotActedOn", str(scene.running[-1].logged))
+    assert "pods.metrics.k8s.io" in scene.condition("Degraded")["message"]
+    assert (scene.condition("Ready")["status"], scene.condition("Synced")["status"]) == ("True", "True")
+    scene.cluster.put({**scene.cluster.objects[SCALER], "status": {"conditions": [said("ScalingActive", "True")]}})
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+    assert member(scene.cluster.objects[SCALER], "spec")["maxReplicas"] == 5
