@@ -164,10 +164,53 @@ def test_what_the_machine_refuses_a_program_is_told_in_a_sentence(program, met, 
 @pytest.mark.e2e
 def test_closed_standard_descriptors_are_given_to_nobody(tmp_path):
     program = (
-        "import os, sys; from greentic.cli.start import claim_standard_streams; claim_standard_streams();"
+        "import os, sys; from greentic.terminal.streams import claim_standard_streams; claim_standard_streams();"
         "fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT); os.write(fd, str(fd).encode())"
     )
     for closed in ("<&-", ">&- 2>&-", "<&- >&- 2>&-"):
         out = tmp_path / "number"
         subprocess.run(["sh", "-c", f'"$0" -c "$1" "$2" {closed}', sys.executable, program, str(out)], check=True)
         assert int(out.read_text()) > 2
+
+
+def _streams(words: str, how: str, store: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`gtc words` in a shell, with its streams as told."""
+    line = f'"$0" -m greentic.cli.gtc {words} {how}'
+    environ = {**os.environ, "PYTHONUNBUFFERED": "", "HOME": str(store), **variables}
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line, sys.executable], env=environ, capture_output=True, text=True, check=False
+    )
+
+
+ANSWERS = (
+    "--help",
+    "--version",
+    "op --help",
+    "op env create --help",
+    "bundle --help",
+    "completion bash",
+    "op env list",
+)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("words", [*ANSWERS, "op env show nope", "nope"])
+@pytest.mark.parametrize("how", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", "2>/dev/full", "| true"])
+def test_no_stream_that_is_closed_full_or_gone_ends_in_a_traceback(tmp_path, words, how):
+    done = _streams(words, how, tmp_path)
+    assert done.returncode in (0, 1, 2), done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("words", ANSWERS)
+def test_an_answer_that_cannot_be_printed_is_told(tmp_path, words):
+    done = _streams(words, ">/dev/full", tmp_path)
+    assert done.returncode == 1 and "standard output" in done.stderr, done.stderr
+
+
+@pytest.mark.e2e
+def test_a_change_whose_answer_is_lost_is_not_told_to_be_nothing(tmp_path):
+    done = _streams("op env create local --name x", ">/dev/full", tmp_path)
+    assert done.returncode == 1 and (tmp_path / ".greentic/environments/local/environment.json").is_file()
+    assert "nothing was changed" not in done.stderr and "what was asked for is done" in done.stderr

@@ -288,6 +288,11 @@ def test_a_log_that_takes_no_line_says_what_was_done(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="No space left") as event:
         log(paths, Full()).record("ID", CHANGE, Outcome("ok"))
     assert intent.value.hint and "do not run it again" in str(event.value.hint)
+    log(paths).intend(CHANGE)
+    with pytest.raises(IntentError, match="owes could not be written .* nothing was changed") as owed:
+        log(paths, Full()).repair()  # for a command of somebody else, which has not begun
+    assert "do not run it again" not in str(owed.value.hint) and "run the command again" in str(owed.value.hint)
+    paths.audit.unlink()
     paths.audit.mkdir()
     with pytest.raises(IntentError, match="cannot be read"):
         log(paths).repair()

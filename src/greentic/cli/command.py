@@ -17,6 +17,7 @@ from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
 from greentic.terminal.output import Form, chosen_form, print_failure, print_success
+from greentic.terminal.streams import answering
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -69,7 +70,9 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
     """Do the work of a verb and print its result; the exit code."""
 
     def printed(form: Form) -> int:
-        print_success(form, noun, arguments.verb, work(), hint)
+        result = work()
+        with answering():
+            print_success(form, noun, arguments.verb, result, hint)
         return 0
 
     return told(noun, arguments, printed)

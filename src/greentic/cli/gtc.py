@@ -5,6 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+
+from greentic.ground.disk import of_the_machine
+from greentic.ground.errors import GreenticError
+from greentic.terminal.streams import answering, claim_standard_streams, drop_output
 
 YOUNG = 100_000
 """Objects that a command makes before it looks for what it threw away: most end earlier, and looking took a tenth of them."""
@@ -44,10 +49,22 @@ def main() -> None:
     """Entry point of the program."""
     argv = sys.argv[1:]
     gc.set_threshold(YOUNG)
+    claim_standard_streams()
     try:
-        raise SystemExit(_dispatch(argv))
+        try:
+            raise SystemExit(_dispatch(argv))
+        finally:  # help is printed by whoever reads the words
+            with answering():
+                pass
     except BrokenPipeError:
-        sys.stderr.close()
+        drop_output()
+        raise SystemExit(1) from None
+    except (GreenticError, OSError, MemoryError) as found:
+        from greentic.terminal.output import print_failure
+
+        with suppress(OSError):  # who cannot be told still gets the exit code
+            print_failure("table", "", "", found if isinstance(found, GreenticError) else of_the_machine(found))
+        drop_output()
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

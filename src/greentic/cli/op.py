@@ -33,6 +33,7 @@ from greentic.terminal.output import (
     print_hint,
     print_success,
 )
+from greentic.terminal.streams import answering
 
 if TYPE_CHECKING:
     from greentic.operate.change import Context
@@ -99,7 +100,8 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
                 return 0
             reply = call()
         result = reply_object(reply)
-        _print(form, verb, reply, result, options)
+        with answering():
+            _print(form, verb, reply, result, options)
         if verb.changes_member and result.get(verb.changes_member) is True:
             return 2
         if verb.codes and not options.schema:

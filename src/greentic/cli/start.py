@@ -16,6 +16,7 @@ from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
 from greentic.terminal.output import inert
+from greentic.terminal.streams import claim_standard_streams
 
 if TYPE_CHECKING:
     from greentic.worker.settings import StartOptions
@@ -92,18 +93,6 @@ def _live(options: StartOptions) -> None:
     gc.freeze()
     gc.enable()
     serve(booted, options, environ)
-
-
-def claim_standard_streams() -> None:
-    """Give closed standard descriptors a place, so that no file or socket of ours gets their number and is written to as if."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            if opened != number:
-                os.dup2(opened, number)
-                os.close(opened)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -101,8 +101,7 @@ class AuditLog:
             raise IntentError(
                 f"the intent of {change.noun}.{change.verb} on env `{change.env_id}` could not be written "
                 f"({error.strerror}); nothing was changed",
-                hint=io_error(self._paths.audit, error).hint
-                or f"make `{self._paths.audit}` writable and run the command again",
+                hint=_again(self._paths, error),
             ) from error
         return event_id
 
@@ -171,7 +170,15 @@ class AuditLog:
             outcome = Outcome("error", "interrupted", "the process ended before it changed anything")
         else:
             outcome = Outcome("ok")
-        self.record(event_id, change, outcome, recovered=True)
+        try:
+            self.record(event_id, change, outcome, recovered=True)
+        except AuditError as error:
+            # What is told is about the command that runs now, and that one has not begun.
+            raise IntentError(
+                f"the event that an earlier {change.noun}.{change.verb} owes could not be written "
+                f"({error.message}); nothing was changed",
+                hint=_again(self._paths, error.__cause__),
+            ) from error.__cause__
         return event_id
 
     def kept(self) -> list[Item]:
@@ -259,6 +266,12 @@ class AuditLog:
                 lines = file.read().splitlines()
         self._end = size, lines[-1] if lines and (len(lines) > 1 or size <= _TAIL_BYTES) else None
         return lines
+
+
+def _again(paths: EnvPaths, error: BaseException | None) -> str:
+    """What to do about a log that cannot be written, before anything was changed."""
+    told = io_error(paths.audit, error).hint if isinstance(error, OSError) else None
+    return told or f"make `{paths.audit}` writable and run the command again"
 
 
 def outcome_of(error: GreenticError | None) -> Outcome:
