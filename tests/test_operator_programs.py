@@ -159,7 +159,11 @@ def test_a_write_that_the_server_puts_off_does_not_come_over_what_the_next_holde
 def test_an_operator_gets_through_a_bad_day(programs):
     """A foreign holder from the far future, a busy server, watches that are too old, a definition without a status, a server that restarts."""
     scene, server = programs.scene, programs.server
-    foreign = {"holderIdentity": "somebody-else", "leaseDurationSeconds": 86_400, "renewTime": "2999-01-01T00:00:00.000000Z"}
+    foreign = {
+        "holderIdentity": "somebody-else",
+        "leaseDurationSeconds": 86_400,
+        "renewTime": "2999-01-01T00:00:00.000000Z",
+    }
     metadata = {"name": LEASE_OF_IT.name, "namespace": NS}
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": foreign}
     scene.cluster.put({**lease, "spec": {**foreign, "acquireTime": foreign["renewTime"], "leaseTransitions": 7}})
