@@ -72,6 +72,7 @@ def test_a_key_or_a_document_behind_a_closed_way_is_told(tmp_path, monkeypatch):
 
     for asked in ("stat", "open"):  # which root is never refused
         monkeypatch.setattr(Path, asked, closed)
+    monkeypatch.setattr("greentic.ground.documents._at_once", closed)
     with pytest.raises(BootError, match="Permission denied"):
         signing_key(store.paths("a").signing_key, tmp_path / "key", store.random)
     for look in (store.exists, store.existing, store.trust_root):
