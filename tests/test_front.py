@@ -68,6 +68,13 @@ async def site(limit: Places | None = None) -> AsyncIterator[Site]:
         await made.front.close(0)
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Break a connection at once, unlike an end of sending."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
@@ -381,9 +388,7 @@ def test_what_runs_for_a_connection_that_breaks_is_given_up():
             _, writer = await made.open()
             writer.write(GET.replace(b"/x", b"/slow"))
             await seen(lambda: made.running == 1)
-            linger = struct.pack("ii", 1, 0)  # a reset, which is told by no end of sending
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            writer.transport.abort()
+            reset(writer)
             await seen(lambda: made.cancelled == 1)
             assert not made.front.connections
 

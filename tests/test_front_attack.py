@@ -10,7 +10,6 @@ import contextlib
 import io
 import re
 import socket
-import struct
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -29,7 +28,7 @@ from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.server import ACCEPT_AT_ONCE, BACKLOG, _close_door, bind
 from simulators import FakeClock
-from test_front import GET, clock, run, seen, site
+from test_front import GET, clock, reset, run, seen, site
 from test_http1 import POST, read, refused
 from test_programs import Worker
 from waiting import children, lives, until
@@ -435,9 +434,7 @@ def test_who_leaves_before_its_turn_is_not_answered_and_who_only_stops_sending_i
             second.write(GET.replace(b"/x", b"/y"))
             second.write_eof()
             await seen(lambda: sum(c._waits for c in made.front.connections) == 2)
-            linger = struct.pack("ii", 1, 0)  # told at once, unlike an end of sending
-            first.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            first.transport.abort()
+            reset(first)
             await seen(lambda: len(made.front.connections) == 1)
             queue._coming = False
             queue.took_long()

@@ -105,8 +105,7 @@ class FairQueue:
                 return False
             self._ends = now + SLICE_SECONDS
             return True
-        had = self._had.get(lane, 0)
-        if had:
+        if lane in self._had:
             return False
         self._count(lane)
         self._ask()

@@ -244,8 +244,8 @@ class Connection(asyncio.Protocol):
         if not self._full_place and not self._front.is_probe(request.head.path):
             self._refuse(Refusal(503, "this worker has too many connections"))
             return
-        turn_of, self._lane = self._lane, self._front.lane_of(request) or ""
-        lane = self._lane
+        turn_of, lane = self._lane, self._front.lane_of(request) or ""
+        self._lane = lane
         if not lane or (its_turn and lane == turn_of) or self._queue is None:
             self._take(request)
         else:
