@@ -259,7 +259,7 @@ class SimulatedCluster:
         self._discovered = False
 
     def versions(self, group: str) -> tuple[str, ...]:
-        self.requests += not self._discovered  # one answer is for all groups
+        self.requests += 0 if self._discovered else 2  # whether it is ready, and one answer for all groups
         self._discovered = True
         return ("v1",)
 

@@ -79,6 +79,10 @@ GROUPS = {
 }
 
 
+READY = httpx2.Response(200, text="ok")
+STARTING = httpx2.Response(500, text="[-]poststarthook/start-kube-aggregator-informers failed: reason withheld")
+
+
 # -- requests -----------------------------------------------------------------------------------------------------------
 
 
@@ -127,13 +131,61 @@ def test_where_each_kind_is(thing, path):
 
 def test_a_budget_is_written_in_the_version_that_is_served():
     budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b", "namespace": "n"}}
-    api, script = server(ok(GROUPS), ok(budget))
+    api, script = server(READY, ok(GROUPS), ok(budget))
     api.apply(budget, force=False)
-    assert script.asked[1].url.path == "/apis/policy/v1beta1/namespaces/n/poddisruptionbudgets/b"
-    assert json.loads(script.asked[1].content)["apiVersion"] == "policy/v1beta1"
-    older, _ = server(ok({"groups": []}))
+    assert script.asked[2].url.path == "/apis/policy/v1beta1/namespaces/n/poddisruptionbudgets/b"
+    assert json.loads(script.asked[2].content)["apiVersion"] == "policy/v1beta1"
+    older, _ = server(READY, ok({"groups": []}))
     with pytest.raises(ApiRefused, match="writes v1, v1beta1"):
         older.apply(budget, force=False)
+
+
+def test_a_server_that_starts_is_asked_for_its_versions_when_it_is_ready():
+    api, script = server(STARTING, httpx2.ConnectError("refused"), STARTING, READY, ok(GROUPS))
+    assert api.versions("policy") == ("v1beta1",)
+    assert [a.url.path for a in script.asked] == ["/readyz"] * 4 + ["/apis"]
+
+
+@pytest.mark.parametrize(
+    "answer", [status(403, "no"), status(404, "no"), STARTING], ids=["denied", "none", "never-ready"]
+)
+def test_a_server_that_does_not_say_that_it_is_ready_is_taken_at_its_word(answer):
+    asked: list[str] = []
+
+    def script(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        return answer if request.url.path == "/readyz" else ok(GROUPS)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(script), base_url="https://api.example.com")
+    made = Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z")
+    api = ApiServer(made, patience=30, clock=FakeClock())
+    assert api.versions("policy") == ("v1beta1",) and api.versions("apps") == ("v1",)
+    assert asked[-1] == "/apis" and asked.count("/apis") == 1
+
+
+def test_that_a_group_is_not_served_is_believed_for_a_minute():
+    clock, later = FakeClock(), {"groups": [*GROUPS["groups"], {"name": "more", "versions": [{"version": "v1"}]}]}
+    api, script = server(READY, ok(GROUPS), READY, ok(later), clock=clock)
+    assert api.versions("more") == () and api.versions("more") == () and len(script.asked) == 2
+    clock.sleep(61)
+    assert api.versions("policy") == ("v1beta1",) and len(script.asked) == 2  # what is served stays so
+    assert api.versions("more") == ("v1",) and len(script.asked) == 4
+
+
+def test_a_path_that_is_not_there_yet_is_asked_for_again_and_an_object_is_not():
+    ref = Ref("Role", "a", "n")
+    missing = status(404, "the server could not find the requested resource", details={})
+    plain = httpx2.Response(404, text="404 page not found")
+    api, script = server(
+        missing, STARTING, plain, httpx2.ConnectError("refused"), missing, STARTING, ok({"metadata": {}})
+    )
+    assert api.get(ref) is not None
+    assert [a.url.path for a in script.asked][1::2] == ["/readyz"] * 3
+    api, script = server(status(404, "roles `a` not found", details={"name": "a", "kind": "roles"}))
+    assert api.get(ref) is None and len(script.asked) == 1
+    api, script = server(missing, READY)
+    with pytest.raises(ApiRefused, match="could not find"):
+        api.list("Role", "n")
 
 
 def test_lists_are_read_page_by_page():
@@ -563,4 +615,4 @@ def test_lists_that_begin_at_once_ask_for_the_versions_once():
     api = ApiServer(Connection(client, "https://api.example.com", "test", lambda: "2026-01-02T00:00:00Z"))
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(api.versions, ["policy", "apps"]))
-    assert found == [("v1beta1",), ("v1",)] and asked == ["/apis"]
+    assert found == [("v1beta1",), ("v1",)] and asked == ["/readyz", "/apis"]

@@ -7,18 +7,20 @@ Rules:
 2. Applying and deleting with preconditions may be repeated; both have the same effect twice. Creating may not: a repeated create
    that finds the object counts as the first one's success only to its caller.
 3. Every answer is bounded in size; a watch ends by itself.
+4. A server that starts says 404 for paths that it will serve. Such an answer counts when it is ready, and is asked for again before.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 from urllib.parse import quote
 
 from greentic.cluster.call_spans import CallSpans, answered
 from greentic.cluster.connect import Connection
+from greentic.cluster.discovery import GROUPS, READY, Discovery
+from greentic.cluster.error_status import asked_to_wait, names_an_object, refusal
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import Json, JsonObject, compact, parse
@@ -28,11 +30,9 @@ from greentic.k8s.objects import (
     ApiRefused,
     ClusterUnreachable,
     Event,
-    FieldConflict,
     Kind,
     Listed,
     Ref,
-    member,
     metadata_of,
     ref_of,
 )
@@ -84,8 +84,7 @@ class ApiServer:
     ) -> None:
         self._clock, self._writing = clock, writing
         self._http, self._connection, self._patience = connection.client, connection, patience
-        self._versions: dict[str, tuple[str, ...]] = {}
-        self._discovering = threading.Lock()
+        self._discovery = Discovery(self._until_ready, lambda: self._json("GET", GROUPS), clock)
         self._answered = False
         self._calls = CallSpans()
         self.requests = 0
@@ -94,13 +93,7 @@ class ApiServer:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def versions(self, group: str) -> tuple[str, ...]:
-        with self._discovering:  # several lists begin at once, and one answer is enough for all
-            if not self._versions:
-                answer = self._json("GET", "/apis")
-                for found in cast("list[JsonObject]", answer.get("groups") or []):
-                    served = cast("list[JsonObject]", found.get("versions") or [])
-                    self._versions[str(found.get("name"))] = tuple(str(v.get("version")) for v in served)
-            return self._versions.get(group, ())
+        return self._discovery.versions(group)
 
     def get(self, ref: Ref) -> JsonObject | None:
         try:
@@ -160,7 +153,7 @@ class ApiServer:
             with self._http.stream("GET", path, params=parameters, timeout=timeout) as answer:
                 if answer.status_code >= 400:
                     answer.read()
-                    raise self._refusal(answer, f"watching {found.plural} in namespace `{namespace}`")
+                    raise refusal(answer, f"watching {found.plural} in namespace `{namespace}`", self._connection)
                 for line in answer.iter_lines():
                     if not line.strip():
                         continue
@@ -196,7 +189,7 @@ class ApiServer:
         except (httpx2.TransportError, OSError, ConfigError, KeyError, ValueError) as error:
             raise ClusterUnreachable(self._unreachable(error)) from error
         if answer.status_code >= 400:
-            raise self._refusal(httpx2.Response(answer.status_code, content=data), about)
+            raise refusal(httpx2.Response(answer.status_code, content=data), about, self._connection)
         try:
             value: Json = parse(data)
         except ValueError:
@@ -354,12 +347,28 @@ class ApiServer:
                     self._answered, patience.ends = True, began + longest
                 if answer.status_code < 400:
                     return answer
-                failure = self._refusal(answer, about)
-                if answer.status_code not in _AGAIN or failure.denied:
+                failure = refusal(answer, about, self._connection)
+                if (answer.status_code not in _AGAIN or failure.denied) and not self._starting(path, answer):
                     raise failure
-                asked = _retry_after(answer.headers.get("retry-after"))
+                asked = asked_to_wait(answer)
             if not patience.wait(asked):
                 raise failure
+
+    def _until_ready(self) -> None:
+        with contextlib.suppress(ApiRefused):  # who may not ask, or waited long enough, is answered by what comes next
+            self._send("GET", READY)
+
+    def _starting(self, path: str, answer: httpx2.Response) -> bool:
+        """Whether a path is not served because the server only begins to. A 404 that names an object is about that object."""
+        import httpx2
+
+        if answer.status_code != 404 or not path.startswith(f"{GROUPS}/") or names_an_object(answer):
+            return False
+        self.requests += 1
+        try:
+            return self._http.get(READY).status_code in _AGAIN
+        except httpx2.TransportError:
+            return True
 
     def _unreachable(self, error: BaseException) -> str:
         where = f"{self._connection.server} (context `{self._connection.context}`)"
@@ -373,41 +382,3 @@ class ApiServer:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return "the server's certificate is not signed by the kubeconfig's authority, or has ended; fetch the kubeconfig again"
         return None
-
-    def _refusal(self, answer: httpx2.Response, about: str) -> ApiRefused:
-        status: JsonObject = {}
-        with contextlib.suppress(ValueError):
-            decoded: Json = parse(answer.content)
-            status = decoded if isinstance(decoded, dict) else {}
-        message = str(status.get("message") or answer.text[:300] or answer.reason_phrase)
-        code = answer.status_code
-        text = f"{about}: Kubernetes API error: {message} (status {code})"
-        hint = None
-        if code == 401:
-            ends = self._connection.certificate_ends()
-            text = f"the API server at {self._connection.server} does not accept the credentials of context `{self._connection.context}`"
-            text += f"; their certificate ends at {ends}" if ends else ""
-            hint = (
-                "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
-            )
-        causes = cast("list[JsonObject]", member(status, "details").get("causes") or [])
-        conflicts = tuple(
-            FieldConflict(_manager(str(c.get("message", ""))), str(c.get("field", "")))
-            for c in causes
-            if c.get("reason") == "FieldManagerConflict"
-        )
-        refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
-        if refused.forbidden:
-            refused.hint = "gtc op credentials requirements lists what this identity lacks"
-        return refused
-
-
-def _manager(message: str) -> str:
-    """The manager in the server's `conflict with "<manager>" …`."""
-    parts = message.split('"')
-    return parts[1] if len(parts) > 1 else message
-
-
-def _retry_after(text: str | None) -> float:
-    """The seconds that a server asks to wait; none if it does not say."""
-    return float(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else 0.0

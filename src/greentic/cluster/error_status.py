@@ -1,0 +1,73 @@
+"""What an API server says when it does not do what it was asked: its `Status`, as this program's error. Pure.
+
+Rules:
+1. The error carries what programs decide by (code, reason, whose field it is), the server's words, and the next step where one is known.
+2. What is no `Status` (a proxy's page, a plain line) is quoted, shortened.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from greentic.cluster.connect import Connection
+from greentic.ground.documents import Json, JsonObject, parse
+from greentic.k8s.objects import ApiRefused, FieldConflict, member
+
+if TYPE_CHECKING:
+    import httpx2
+
+_QUOTED = 300
+_LACKS = "gtc op credentials requirements lists what this identity lacks"
+_AGAIN = "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
+
+
+def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiRefused:
+    """The error for an answer of 400 and above, about an object or a path."""
+    status = _status(answer)
+    message = str(status.get("message") or answer.text[:_QUOTED] or answer.reason_phrase)
+    code = answer.status_code
+    text = f"{about}: Kubernetes API error: {message} (status {code})"
+    hint = None
+    if code == 401:
+        ends = connection.certificate_ends()
+        text = (
+            f"the API server at {connection.server} does not accept the credentials of context `{connection.context}`"
+        )
+        text += f"; their certificate ends at {ends}" if ends else ""
+        hint = _AGAIN
+    causes = cast("list[JsonObject]", member(status, "details").get("causes") or [])
+    conflicts = tuple(
+        FieldConflict(_manager(str(c.get("message", ""))), str(c.get("field", "")))
+        for c in causes
+        if c.get("reason") == "FieldManagerConflict"
+    )
+    refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
+    if refused.forbidden:
+        refused.hint = _LACKS
+    return refused
+
+
+def names_an_object(answer: httpx2.Response) -> bool:
+    """Whether a refusal is about an object, and not about its path."""
+    return bool(member(_status(answer), "details").get("name"))
+
+
+def asked_to_wait(answer: httpx2.Response) -> float:
+    """The seconds that a server asks to wait; none if it does not say."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
+
+
+def _status(answer: httpx2.Response) -> JsonObject:
+    """The `Status` of a refusal; empty if it is none."""
+    try:
+        decoded: Json = parse(answer.content)
+    except ValueError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _manager(message: str) -> str:
+    """The manager in the server's `conflict with "<manager>" …`."""
+    parts = message.split('"')
+    return parts[1] if len(parts) > 1 else message
