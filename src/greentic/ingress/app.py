@@ -19,7 +19,7 @@ from greentic.flow.activity import Activity, activity_of, invoke_activity, repli
 from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
-from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
+from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.documents import JsonObject, TooDeep, parse
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
@@ -154,7 +154,7 @@ class WorkerApp:
         self, incoming: Incoming, peer: str, name: bytes, span: Span | None
     ) -> Answer | Coroutine[object, object, Answer]:
         """The same for a request that is told in the access log, or traced."""
-        access = Access(self._log, peer, incoming, CLOCK.monotonic()) if self._access_log else None
+        access = Access(self._log, peer, incoming) if self._access_log else None
         answer = self._handled(incoming, peer, name)
         if isinstance(answer, Answer):
             if span is not None:
