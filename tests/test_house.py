@@ -20,9 +20,11 @@ BESIDE = ("sdk",)
 FILES = [p for p in sorted(SOURCE.rglob("*.py")) if p.relative_to(SOURCE).parts[0] not in BESIDE]
 ROOMS = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").is_file() and p.name not in BESIDE)
 
-MAX_ROOM, MAX_FILE = 2_400, 500
+MAX_ROOM, MAX_FILE = 2_400, 400
 LARGER_ROOMS: dict[str, tuple[int, str]] = {}
-LARGER_FILES: dict[str, tuple[int, str]] = {}
+LARGER_FILES: dict[str, tuple[int, str]] = {
+    "ingress/app.py": (450, "a request's turns are still being told apart in it")
+}
 SAME_NAMES = {
     "__init__.py": "opens a room",
     "delivery.py": "the rule in model/, the verb in operate/",

@@ -14,7 +14,8 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from greentic.cluster.apply import LISTED, PHASES, read_live, refuse
+from greentic.cluster.apply import PHASES, refuse
+from greentic.cluster.live import LISTED, read_live
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse

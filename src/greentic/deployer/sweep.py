@@ -17,7 +17,8 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import ANSWERED_KINDS, await_gone, delete_own, list_if_there
+from greentic.cluster.apply import await_gone, delete_own
+from greentic.cluster.live import ANSWERED_KINDS, list_if_there
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployer.reconcile import KindText, alone
