@@ -461,7 +461,7 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
-    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.deployments.stage, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"

@@ -16,7 +16,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from greentic.cluster.apply import LISTED, PHASES, read_live, refuse
+from greentic.cluster.apply import PHASES, refuse
+from greentic.cluster.live import read_live
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -24,7 +25,7 @@ from greentic.k8s import render
 from greentic.k8s.answers import Answers
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import Cluster, Ref, ref_of
-from greentic.k8s.plan import Owner, Plan, make_plan
+from greentic.k8s.plan import LISTED, Owner, Plan, make_plan
 from greentic.registry.reference import mapped
 
 ALONE = 16

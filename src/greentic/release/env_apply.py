@@ -20,7 +20,8 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.deployments import bundles, revisions, traffic
+from greentic.deployments import bundles, traffic
+from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload
 from greentic.distribute.fetch import fetch_into
 from greentic.ground.documents import JsonObject, pretty, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, NotYetImplemented
@@ -342,16 +343,14 @@ def _added(context: Context, env_id: str, doing: DeployBundle) -> str:
     return bundles.add(context, payload).deployment_id
 
 
-def _stage_payload(
-    env_id: str, deployment_id: str, wanted: WantedRevision, artifact: Artifact
-) -> revisions.RevisionStagePayload:
-    return revisions.RevisionStagePayload(
+def _stage_payload(env_id: str, deployment_id: str, wanted: WantedRevision, artifact: Artifact) -> RevisionStagePayload:
+    return RevisionStagePayload(
         environment_id=env_id,
         deployment_id=deployment_id,
         bundle_path=None if artifact.path is None else str(artifact.path),
         bundle_source_uri=wanted.source_uri,
         bundle_digest=artifact.digest,
-        drain_seconds=revisions.DEFAULT_DRAIN_SECONDS if wanted.drain_seconds is None else wanted.drain_seconds,
+        drain_seconds=DEFAULT_DRAIN_SECONDS if wanted.drain_seconds is None else wanted.drain_seconds,
         abort_metrics=wanted.abort_metrics,
     )
 
