@@ -80,6 +80,22 @@ def test_environments_are_offered_where_a_command_takes_one(stocked):
     assert candidates(["bundle", "export", *root], "") == ["local"] and candidates(["console", *root, "local"], "") == []  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["traffic", "ramp", "--pause", "5m"], {"local"}), (["traffic", "set", "local", "--idempotency-key", "k"], {"hello", "hello@1", "hello@2"}),
+        (["traffic", "set", "--output", "json", "local"], {"hello", "hello@1", "hello@2"}), (["traffic", "ramp", "local", "--deployment", "hello", "--to"], {"hello", "hello@1", "hello@2"}),
+        (["deploy", "--env", "local", "--bundle"], set()), (["revisions", "stage", "local", "--bundle"], set()), (["deploy", "--env"], {"local"}), (["env", "publish", "local"], set()),
+        (["revisions", "warm", "--rollout", "local"], {"hello", "hello@1", "hello@2"}), (["env", "render", "local", "--output"], set()), (["env", "status", "--at=http://w", ""], {"local"}),
+        (["env", "migrate-dev"], {"local"}), (["env", "repair", "--check"], {"local"}), (["config", "show", "--answers"], set()),
+    ],
+)  # fmt: skip
+def test_the_value_of_a_flag_is_no_word_of_a_verb(stocked, words, offered):
+    """An environment stands behind flags as well as before them; where a file is meant the shell completes files."""
+    words = [word for word in words if word]
+    assert set(candidates(["op", "--store-root", str(stocked), *words], "")) == offered
+
+
 def test_every_command_with_verbs_is_offered():
     for name in COMMANDS:
         assert candidates([name], "") or candidates([name], "--"), name
