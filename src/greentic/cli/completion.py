@@ -64,6 +64,14 @@ complete -c gtc -f -a '(__gtc_words)'
 
 def main(argv: list[str]) -> int:
     """Run `gtc completion <argv>`; returns the exit code."""
+    if len(argv) == 1 and argv[0] not in SCRIPTS and not argv[0].startswith("-"):
+        from greentic.ground.nearest import did_you_mean
+
+        print(
+            f"error: no script for '{argv[0]}'; expected one of {', '.join(SCRIPTS)}{did_you_mean(argv[0], SCRIPTS)}",
+            file=sys.stderr,
+        )
+        return 2
     if len(argv) != 1 or argv[0] not in SCRIPTS:
         print(
             f"usage: gtc completion {'|'.join(SCRIPTS)}",
