@@ -105,10 +105,23 @@ def test_a_number_out_of_bounds_is_told_with_its_bounds(words, capsys, monkeypat
 def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     row: JsonObject = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
-    show_table({"rows": [row, {**row, "what": None}]})
+    keys: Json = ["21fe" * 8, "9a0c" * 8]
+    nested: JsonObject = {"at": "2026-11-27T15:07:11.748533589Z", "a_member_with_a_long_name": True, "none": {}}
+    show_table(
+        {"rows": [row, {**row, "what": None}], "trusted_keys": keys, "told": nested, "a_revision_id": ULID.lower()}
+    )
     told = capsys.readouterr().out
     for whole in (ULID, ULID[::-1], PLACE):
         assert told.count(whole) == 2
+    for whole in (
+        "21fe" * 8,
+        "9a0c" * 8,
+        "told.at",
+        "2026-11-27T15:07:11.748533589Z",
+        "told.a_member_with_a_long_name",
+        ULID.lower(),
+    ):
+        assert told.count(whole) == 1, "plain fields as well"
     assert "here" in told and ("deployment_id:" in told) == (columns < 200)
 
 

@@ -13,13 +13,15 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+from greentic.cli.parser import Parser
+from greentic.ground.digits import whole_number
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
 from greentic.terminal.output import Form, chosen_form, print_failure, print_success
 from greentic.terminal.streams import answering
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Command(NamedTuple):
@@ -44,10 +46,11 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number from `least` to `most` (rule 3)."""
 
     def read(text: str) -> int:
-        digits = text.removeprefix("-")
-        if not digits.isascii() or not digits.isdigit() or len(digits) > 20 or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"`{text}` is no whole number from {least} to {most}")
-        return int(text)
+        found = whole_number(text.removeprefix("-"), max(abs(least), most))
+        found = -found if found and text.startswith("-") else found
+        if found is None or not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"`{text[:60]}` is no whole number from {least} to {most}")
+        return found
 
     return read
 
@@ -57,7 +60,7 @@ PORT = number(0, 65535)
 
 def command(noun: str, description: str, examples: str, verbs: str) -> Command:
     """A noun whose verbs are `verbs`, joined by `|`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"gtc {noun}",
         description=description,
         epilog=examples,

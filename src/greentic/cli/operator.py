@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
+from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
@@ -35,12 +36,11 @@ def main() -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="greentic-operator",
         description=_DESCRIPTION,
         epilog="gtc op operator render makes the objects that it needs in a cluster.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--name", metavar="NAME", help="the Environment, or the ConfigMap, that says what is wanted")
     parser.add_argument("--namespace", metavar="NS", help="its namespace, which is kept (default: that of the pod)")
