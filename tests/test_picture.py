@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from conftest import Author
 from greentic.deployments import bundles
-from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_verify import EnvVerified, ProofDifference, WorkerProof
 from greentic.ground.documents import replace
 from greentic.ground.yaml import parse_yaml

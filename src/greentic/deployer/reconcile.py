@@ -22,7 +22,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import Outcome, Rules, converge
-from greentic.cluster.verdicts import verdicts
+from greentic.cluster.verdicts import remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import Document, Heard, wait_served
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
@@ -278,7 +278,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         not_attempted=all_told(outcome.left) if failures else UNSET,
         requests=reached.api.requests,
         writes=reached.api.writes,
-        warnings=verdicts(i.live for i in outcome.plan.items if i.live is not None) or UNSET,
+        warnings=remarks([i.live for i in outcome.plan.items if i.live is not None]) or UNSET,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
-from greentic.examine.env_status import EnvStatus
+from greentic.deployments.env_status import EnvStatus
 from greentic.examine.env_verify import EnvVerified
 from greentic.ground.documents import Json, JsonObject
 from greentic.model.naming import revision_name
