@@ -152,7 +152,7 @@ def push_pointed(deployer: Deployer, view: View) -> bool:
     """Put the document where pods are pointed to, before they are; whether anything was sent. Raises `FetchError`."""
     env, answers = deployer.desired.env, deployer.answers
     document = compact(env)
-    if pointed(answers, env.environment_id, document) is None or answers.environment_registry is None:
+    if pointed(answers, env, document) is None or answers.environment_registry is None:
         return False
     view.say(f"pushing the document, {len(document)} bytes, to {answers.environment_registry}")
     return push_document(env, document, answers.environment_registry)
