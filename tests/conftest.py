@@ -428,11 +428,11 @@ def bound(author: Author, hello: Path) -> Author:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
-    from greentic.deployer import reconcile, rollout, sweep
+    from greentic.deployer import cluster_status, reconcile, rollout, sweep
     from greentic.deployer.cluster_identity import Reached
 
     found = SimulatedCluster()
     reached = Reached(found, found, "ambient")  # type: ignore[arg-type]  # as much of a cluster as the verbs ask for
-    for module in (reconcile, rollout, sweep):
-        monkeypatch.setattr(module, "reach", lambda context, deployer: reached)
+    for module in (cluster_status, reconcile, rollout, sweep):
+        monkeypatch.setattr(module, "reach", lambda context, deployer, patience=0.0: reached)
     return found

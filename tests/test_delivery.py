@@ -29,7 +29,7 @@ from greentic.author import bundle_publish, bundle_revoke, bundle_sign
 from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
-from greentic.distribute.fetch import fetch_into
+from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.mirrors import check_mirror, references
 from greentic.distribute.ranges import Ranges, read_ranges
@@ -205,6 +205,28 @@ def test_a_download_goes_on_where_the_last_one_stopped(tmp_path):
     result, data = download(tmp_path, rest)
     assert data == BIG and result.digest == sha256(BIG) and rest.asked == [(2_000_000, '"v"', None)]
     assert (result.resumed, result.moved, result.size) == (2_000_000, 1_000_000, len(BIG))
+
+
+@pytest.mark.parametrize("size", [900_000, len(BIG)])
+def test_a_server_that_breaks_off_after_each_half_megabyte_is_asked_for_the_rest_as_long_as_some_comes(tmp_path, size):
+    data, step = BIG[:size], 500_000
+
+    def cut(at: int) -> Answer:
+        return Answer(data, cut_at=at, parts=True, validator='"v"')
+
+    source = SimulatedDistributor(*[cut(at) for at in range(step, size + step, step)])
+    result, found = download(tmp_path, source)
+    assert found == data and result.digest == sha256(data) and result.moved == size
+    assert source.asked == [(at, '"v"' if at else None, None) for at in range(0, size, step)]
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_server_that_never_gets_further_is_given_up(tmp_path, parts):
+    data = BIG[:900_000]
+    source = SimulatedDistributor(Answer(data, cut_at=500_000, parts=parts, validator='"v"'))
+    with pytest.raises(Truncated):
+        download(tmp_path, source)
+    assert source.opened <= 2 * FetchLimits().tries and (tmp_path / "partial").read_bytes() == data[:500_000]
 
 
 def test_another_mirror_goes_on_without_the_validator_of_the_first(tmp_path):

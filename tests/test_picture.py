@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from conftest import Author
 from greentic.deployments import bundles
+from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_log import DiffLine, EnvDiff
-from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_verify import EnvVerified, ProofDifference, WorkerProof
 from greentic.ground.documents import json_object, replace
 from greentic.ground.yaml import parse_yaml

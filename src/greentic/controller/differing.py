@@ -18,6 +18,7 @@ from typing import NamedTuple, cast
 
 from greentic.cluster.apply import PHASES, refuse
 from greentic.cluster.live import read_live
+from greentic.cluster.relisting import unexpired
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -90,7 +91,7 @@ def _answers(wish: Wish, desired: Desired) -> Answers:
     reference = mapped(wish.place, {})
     there = wish.answers._replace(environment_registry=f"oci://{reference.registry}/{reference.repository}")
     document = compact(desired.env)
-    return wish.answers if render.pointed(there, desired.env.environment_id, document) is None else there
+    return wish.answers if render.pointed(there, desired.env, document) is None else there
 
 
 def object_of(wanted: Stated, ref: Ref) -> JsonObject:
@@ -102,6 +103,13 @@ def difference(
     cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
 ) -> Difference:
     """Compare everything, or `only` these. Raises as `read_live` does."""
+    return unexpired(lambda: _difference(cluster, wanted, namespace, owner, only, adopt=adopt))
+
+
+def _difference(
+    cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
+) -> Difference:
+    """The same, once: what a list showed before it expired is in the sieve, which begins anew with it."""
     sieve = _Sieve(wanted, owner, adopt)
     if only is not None:
         found = [thing for thing in map(cluster.get, sorted(only)) if thing is not None]

@@ -5,6 +5,8 @@ Rules:
 2. A blob goes in one request after the one that opens the upload, streamed from its file: every registry takes that, while some refuse
    a second piece.
 3. An upload that fails in a way that may pass is begun anew.
+4. Whether a blob is there is asked without its bytes: by HEAD, and where that leads to an address that is signed for reading alone and
+   refuses it, by its first byte.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ def put_blob(registry: Registry, file: BinaryIO, digest: str, size: int) -> bool
     """Store a blob, unless it is there; whether it had to be sent. Raises `FetchError`."""
 
     def there(terms: Terms) -> bool:
-        answer = registry.request(registry.url(f"blobs/{digest}"), terms, method="HEAD")
+        url = registry.url(f"blobs/{digest}")
+        answer = registry.request(url, terms, method="HEAD")
         answer.close()
+        if answer.redirected and answer.status not in (200, 404):
+            answer = registry.request(url, terms, headers={"Range": "bytes=0-0"})
+            answer.close()
         if answer.status == 404:
             return False
-        check_status(answer, str(registry), 200)
+        check_status(answer, str(registry), 200, 206)
         return True
 
     def put(terms: Terms) -> None:

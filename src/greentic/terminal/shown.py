@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
+from greentic.deployments.env_status import EnvStatus
 from greentic.examine.env_log import EnvDiff
-from greentic.examine.env_status import EnvStatus
 from greentic.examine.env_verify import EnvVerified
 from greentic.ground.documents import Json, JsonObject
 from greentic.history.trail import MOST_SHOWN
