@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
-    from greentic.terminal.output import inert
+    from greentic.terminal.output import printed
 
     def ready(address: str) -> None:
         print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)
@@ -55,8 +55,8 @@ def main(argv: list[str]) -> int:
         )
         serve_console(store, options, ready)
     except GreenticError as error:
-        print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
+        print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
         if error.hint:
-            print(f"next: {inert(error.hint)}", file=sys.stderr)
+            print(f"next: {printed(error.hint)}", file=sys.stderr)
         return 1
     return 0

@@ -28,10 +28,10 @@ from greentic.terminal.output import (
     FORMS,
     Form,
     chosen_form,
-    inert,
     print_failure,
     print_hint,
     print_success,
+    printed,
 )
 from greentic.terminal.streams import answering
 
@@ -379,7 +379,7 @@ def _hint(verb: Verb, result: JsonObject) -> str:
 
 def _usage(message: str, verb: Verb | None = None) -> int:
     name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
-    print(f"error: {inert(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    print(f"error: {printed(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
     return 2
 
 

@@ -15,7 +15,7 @@ from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
-from greentic.terminal.output import inert
+from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main() -> None:
 
 def _told(error: GreenticError) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-        sys.stderr.write(inert(report(error)) + "\n")
+        sys.stderr.write(printed(report(error)) + "\n")
         sys.stderr.flush()
 
 

@@ -16,7 +16,7 @@ from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
-from greentic.net.addresses import shown
+from greentic.net.addresses import lower_scheme, shown
 from greentic.net.document import read_small
 from greentic.net.terms import Terms, terms_of
 
@@ -190,6 +190,6 @@ def read_status(data: bytes | None, form: type[S], address: str) -> S:
 def checked_addresses(addresses: list[str]) -> list[str]:
     """Addresses of workers, or `InvalidArgument`."""
     for address in addresses:
-        if not address.startswith(("http://", "https://")):
+        if not lower_scheme(address).startswith(("http://", "https://")):
             raise InvalidArgument(f"at: `{address}` is no address of a worker; expected http:// or https://")
     return addresses
