@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
+    from greentic.cli.next_step import with_next_step
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> int:
         )
         serve_console(store, options, ready)
     except GreenticError as error:
+        with_next_step(error, arguments.store_root, for_people=True)
         print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
         if error.hint:
             print(f"next: {printed(error.hint)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from greentic.cli import op_table
+from greentic.cli.next_step import all_copyable, copyable, with_next_step
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
@@ -107,7 +109,9 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
         if verb.codes and not options.schema:
             return int(dict(_load(verb.codes)).get(result.get("state"), 0))
     except GreenticError as error:
-        print_failure(form, verb.noun, verb.verb, error)
+        print_failure(
+            form, verb.noun, verb.verb, with_next_step(error, options.store_root, for_people=form not in FOR_PROGRAMS)
+        )
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
@@ -129,7 +133,7 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
 
         show_changes(result)
         return
-    hint = "" if options.schema else _hint(verb, result)
+    hint = "" if options.schema else copyable(_hint(verb, result), options.store_root)
     if form in FOR_PROGRAMS or options.schema:
         print_success("json" if form == "name" else form, verb.noun, verb.verb, result, hint)
         return
@@ -141,7 +145,8 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
         shown.show(form, _context(options), verb.noun, verb.verb, reply, result)
         print_hint(hint)
     else:
-        print_success(form, verb.noun, verb.verb, result, hint)
+        told = all_copyable(result, options.store_root)
+        print_success(form, verb.noun, verb.verb, told if isinstance(told, dict) else result, hint)
 
 
 def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals) -> None:
@@ -372,7 +377,7 @@ def _hint(verb: Verb, result: JsonObject) -> str:
     words = verb.hint
     for key, value in result.items():
         if isinstance(value, str | int):
-            words = words.replace("{" + key + "}", str(value))
+            words = words.replace("{" + key + "}", shlex.quote(str(value)))
     env = result.get(ENV)
     return words.replace("ENV", str(env)) if isinstance(env, str) else words
 

@@ -79,7 +79,13 @@ def run(argv: list[str]) -> None:
         arguments.access_log,
     )
     with traced("greentic-start"):
-        _live(options)
+        try:
+            _live(options)
+        except GreenticError as error:
+            from greentic.cli.next_step import with_next_step
+
+            with_next_step(error, options.store_root, for_people=True)
+            raise
 
 
 def _live(options: StartOptions) -> None:

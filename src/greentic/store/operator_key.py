@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def load(disk: Disk) -> SigningKey:
             raise OperatorKeyError(
                 f"operator key `{path}` has insecure permissions (mode 0o{status.st_mode & 0o777:o}); expected mode `0600` "
                 "(owner-only)",
-                hint=f"chmod 600 {path}, and replace the key if others may have read it",
+                hint=f"chmod 600 {shlex.quote(str(path))}, and replace the key if others may have read it",
             )
         data = os.read(fd, MAX_PEM)
     finally:

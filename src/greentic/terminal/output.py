@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -104,7 +103,9 @@ def _line(envelope: JsonObject, stream: TextIO) -> str:
     text = compact(envelope, sort=True).decode()
     if not stream.isatty():
         return text
-    return "".join(c if _is_plain(c) else json.dumps(c)[1:-1] for c in text)
+    from json import dumps  # which no worker loads
+
+    return "".join(c if _is_plain(c) else dumps(c)[1:-1] for c in text)
 
 
 def _is_plain(character: str) -> bool:
