@@ -18,7 +18,7 @@ import wat
 from conftest import make_pack
 from fuzzing import CBOR, JSON, TAR, WORDS, YAML, ZIP, Seed, Target, plain_image
 from greentic.activate.dispatch import Affinity, make_cookie, read_cookie
-from greentic.author.pack_build import read_yaml
+from greentic.author.source_files import read_yaml
 from greentic.bundle import contents
 from greentic.bundle.squashfs_reader import SquashImage
 from greentic.bundle.squashfs_writer import write_image

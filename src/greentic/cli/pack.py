@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import cast
 
@@ -76,5 +77,5 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
 def _hint(arguments: argparse.Namespace) -> str:
     if arguments.verb == "new":
-        return f"""gtc flow run {arguments.directory} main --input '{{"text": "Ada"}}'"""
+        return f"""gtc flow run {shlex.quote(str(arguments.directory))} main --input '{{"text": "Ada"}}'"""
     return "gtc bundle build DIR, with the pack below DIR/packs/" if arguments.verb == "build" else ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from greentic.components.host import SECRET_BYTES, canonical_name
 from greentic.flow.ports import Caller
 from greentic.ground import variables
+from greentic.ground.documents import read_file
 from greentic.store.layout import DEV_SECRETS
 
 DIRECTORY, DEV_FILE = "GREENTIC_SECRETS_DIR", "GREENTIC_DEV_SECRETS_PATH"
@@ -54,13 +55,11 @@ class SecretFiles:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(SECRET_BYTES + 1)
+        return read_file(path, SECRET_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if len(data) > SECRET_BYTES:  # a part of a secret, or of the secrets, would pass for the whole
-        raise OSError(errno.EFBIG, f"larger than {SECRET_BYTES} bytes", str(path))
-    return data
+    except ValueError as error:  # a part of a secret, or of the secrets, would pass for the whole
+        raise OSError(errno.EFBIG, str(error), str(path)) from None
 
 
 def _find(data: bytes, caller: Caller, key: str) -> bytes | None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from greentic.distribute.publish import SIGNATURE, SIGNATURE_SUFFIX
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import REGISTRIES, WEB, shown
+from greentic.net.addresses import REGISTRIES, WEB, lower_scheme, shown
 from greentic.net.document import read_small
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
@@ -26,6 +26,7 @@ def signatures_at(reference: str, terms: Terms | None = None) -> list[bytes]:
     """The signature files of a bundle. Raises `FetchError` for a place that cannot be asked."""
     environ = variables.environment()
     asked = terms_of(environ) if terms is None else terms
+    reference = lower_scheme(reference)
     if reference.startswith(REGISTRIES):
         registry = Registry(mapped(reference, environ), asked, environ)
         subject = resolve_manifest(registry, registry.reference.wanted)

@@ -11,7 +11,7 @@ from pathlib import Path
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import REGISTRIES, WEB, shown
+from greentic.net.addresses import REGISTRIES, WEB, lower_scheme, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
@@ -23,7 +23,7 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
 
     `mirror` says that it is not the address that the revision itself names, which decides what credentials go there.
     """
-    text = reference.strip()
+    text = lower_scheme(reference.strip())
     if not text:
         raise FetchError("bundle reference cannot be empty")
     if text.startswith(WEB):

@@ -7,13 +7,17 @@ Rules:
 3. Written form: fields in declaration order, then the kept keys; UTF-8; pretty with two spaces and a final newline.
 4. All JSON of the project is read here. What `parse` and `decode` take is bounded in bytes, in values and in depth before or while
    it is built, for two bytes of text can become a hundred of memory; every damage is a `ValueError`, and nothing else comes out.
+5. What others may have put where a file is expected is opened here, too: a fifo would be waited for, for good (`open_file`, `read_file`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin
 
@@ -302,22 +306,40 @@ def _too_deep(text: bytes, deepest: int) -> bool:
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     """The content of a file of at most `limit` bytes, however large it is by now. Raises `OSError`, or `ValueError` for a larger one.
 
-    Nobody is waited for: a fifo that nobody writes into is empty. Memory is asked for as the file is large, not as it may be.
+    Nobody is waited for: a fifo that nobody writes into is none that can be read. Memory is asked for as the file is large, not as
+    it may be.
     """
     data = b""
     with open(path, "rb", opener=_at_once) as file:
-        wanted = min(os.fstat(file.fileno()).st_size, limit) + 1
+        status = os.fstat(file.fileno())
+        wanted = min(status.st_size, limit) + 1
         while wanted and (piece := file.read(wanted)):
             data += piece
             wanted = min(_PIECE, limit + 1 - len(data))
+    if not data and stat.S_ISFIFO(status.st_mode):
+        raise OSError(errno.ENODATA, "a fifo is there, and nobody writes into it", str(path))
     if len(data) > limit:
         raise ValueError(f"larger than {limit} bytes")
     return data
 
 
+def open_file(path: Path) -> BufferedReader:
+    """A file to read here and there in it, whoever has made it. Raises `OSError` for what is none, such as a fifo."""
+    file = open(path, "rb", opener=_at_once)  # noqa: SIM115  for who asks to close
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "a device or fifo is there; expected a file", str(path))
+
+
 def _at_once(path: str, flags: int) -> int:
     """Open a file without waiting for the other end of a fifo."""
-    fd = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "a socket is there; expected a file", path) from None
+        raise
     os.set_blocking(fd, True)
     return fd
 
@@ -343,6 +365,7 @@ __all__ = [
     "from_json",
     "json_object",
     "no_items",
+    "open_file",
     "parse",
     "pretty",
     "read_file",

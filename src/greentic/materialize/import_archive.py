@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple, cast
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
 from greentic.ground.disk import replace_file
+from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError, DigestMismatch, GreenticError, MalformedArtifact
 from greentic.materialize.remembered import Memory
 from greentic.materialize.trusted import Examined
@@ -99,7 +100,7 @@ def _bundles(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 def _members(path: Path) -> Iterator[tuple[str, int, BinaryIO]]:
     """Name, size and content of every member, front to back."""
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    with open_file(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
         for number, member in enumerate(archive):
             if number >= MAX_ENTRIES:
                 raise MalformedArtifact(f"it has more than {MAX_ENTRIES} entries")

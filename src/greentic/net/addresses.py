@@ -8,6 +8,7 @@ Rules:
    from another machine names no loopback one. What the operator wrote may be anywhere but in rule 2.
 4. What people see of an address is `shown`: a signed query and a password are never part of it.
 5. Credentials in an address are refused where it is written down, not only where it is asked.
+6. A scheme may be written in capitals: who chooses by it asks `lower_scheme` first.
 """
 
 from __future__ import annotations
@@ -133,13 +134,21 @@ def check_host_name(host: str) -> None:
         raise FetchError(f"`{host}` is a metadata service; bundles never come from there")
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+
+
+def lower_scheme(address: str) -> str:
+    """An address with its scheme in lower case (rule 6); a path stays as it is."""
+    return _SCHEME.sub(lambda scheme: scheme[0].lower(), address, count=1) if _SCHEME.match(address) else address
+
+
 _PORT = re.compile(r"(?::\d{0,5})?\Z")
 
 
 def shown(url: str) -> str:
     """An address for people: without user, password, the values of its query, and control characters. Never raises."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in url)
-    scheme, found, rest = text.partition("://")
+    scheme, found, rest = lower_scheme(text).partition("://")
     if not found or scheme in ("file",):
         return text
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]
@@ -155,7 +164,7 @@ def shown(url: str) -> str:
 
 def check_authored(url: str, what: str) -> None:
     """Raise `InvalidArgument` for an address with a user or password in it (rule 5); `what` is named in the error."""
-    scheme, found, rest = url.strip().partition("://")
+    scheme, found, rest = lower_scheme(url.strip()).partition("://")
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     if found and "@" in authority and not _holds_digest(scheme, authority):
         raise InvalidArgument(

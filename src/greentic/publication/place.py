@@ -16,7 +16,7 @@ from typing import Protocol
 from greentic.ground import variables
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.model.ids import digest_of_bytes
-from greentic.net.addresses import REGISTRIES, WEB, check_authored, shown
+from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.publication.artifact import (
@@ -56,7 +56,7 @@ class Place(Protocol):
 
 def place_of(reference: str, terms: Terms | None = None, *, push: bool = False) -> Place:
     """The place that a reference names. Raises `FetchError`, or `InvalidArgument` for one that cannot be written to."""
-    text = reference.strip()
+    text = lower_scheme(reference.strip())
     check_authored(text, "a published environment's address")
     environ = variables.environment()
     asked = terms_of(environ) if terms is None else terms
@@ -86,7 +86,7 @@ def place_of(reference: str, terms: Terms | None = None, *, push: bool = False) 
 
 def is_directory(reference: str) -> bool:
     """Whether a reference names a directory of this machine."""
-    return "://" not in reference or reference.startswith("file://")
+    return "://" not in reference or lower_scheme(reference).startswith("file://")
 
 
 def newest(place: Place, where: str, known: str | None = None) -> Edition | None:

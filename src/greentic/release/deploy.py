@@ -66,7 +66,9 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     customer_id = bundles.customer_of(env_id, payload.customer_id)
     key = checked_key(payload.idempotency_key)
     if payload.bundle_path is None and payload.bundle_source_uri is None:
-        raise InvalidArgument("deploy: missing `--bundle <PATH>`", hint="gtc op deploy --bundle ./my.gtbundle")
+        raise InvalidArgument(
+            "deploy: missing `--bundle <PATH>`", hint=f"gtc op deploy --env {env_id} --bundle ./my.gtbundle"
+        )
     try:
         env = context.store.load(env_id)
     except NotFound:

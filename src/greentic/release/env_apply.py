@@ -23,7 +23,8 @@ from msgspec import UNSET, UnsetType
 from greentic.deployments import bundles, traffic
 from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload
 from greentic.distribute.fetch import fetch_into
-from greentic.ground.documents import JsonObject, pretty, replace
+from greentic.ground.disk import io_error
+from greentic.ground.documents import JsonObject, pretty, read_file, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import file_digest
@@ -204,7 +205,7 @@ def _plan(
     around = Surroundings(
         artifacts,
         {p.slot: found for p in manifest.packs if (found := _answers(p, base)) is not None},
-        {slot: path.read_bytes() for slot, path in kept.items() if path.is_file()},
+        {slot: read_file(path) for slot, path in kept.items() if path.is_file()},
         key,
         key is not None and store.trust_root(env_id).trusts(key),
     )
@@ -217,9 +218,14 @@ def _answers(pack: ManifestPack, base: Path) -> bytes | None:
     if pack.answers_ref is None:
         return None
     path = base / pack.answers_ref
-    if not path.is_file():
-        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` does not exist")
-    return path.read_bytes()
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` does not exist") from None
+    except OSError as error:
+        raise io_error(path, error) from None
+    except ValueError as error:
+        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` is {error}") from None
 
 
 def _artifacts(manifest: EnvManifest, base: Path, scratch: Path) -> dict[tuple[str | None, str | None], Artifact]:

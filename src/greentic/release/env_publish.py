@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -284,7 +285,8 @@ def _chosen(place: Place, where: str, env_id: str, generation: int | None, skip:
             return _of(env_id, edition, where)
     what = "generation older than the newest one" if generation is None else f"generation {generation}"
     raise NotFound(
-        f"no {what} is published at `{shown(where)}`", hint=f"what is: gtc op env history {env_id} {shown(where)}"
+        f"no {what} is published at `{shown(where)}`",
+        hint=f"what is: gtc op env history {env_id} {shlex.quote(shown(where))}",
     )
 
 
