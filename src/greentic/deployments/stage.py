@@ -104,7 +104,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
                 area = stack.enter_context(StagingArea(paths, store.disk, revision_id, store.random.octets(6).hex()))
                 staged = _fill(area, payload, env_id=env_id, bundle_id=deployment.bundle_id)
                 prepared = _with_bundle(payload, staged, env_id, deployment.bundle_id, deployment_id)
-                prepared = _with_publisher(context, env, prepared, payload)
+                prepared = with_publisher(context, env, prepared, payload)
         except OSError as error:
             prepared = io_error(error.filename or paths.revisions, error)
         except GreenticError as error:
@@ -132,7 +132,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
         return run(context, change, action, idempotency=Idempotency(key, deployment_id, asked, RevisionSummary))
 
 
-def _with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:
+def with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:
     """The revision with the signatures of its bundle, checked as the environment's policy asks. Raises `UntrustedBundle`."""
     policy = delivery_of(env).signatures
     if policy.mode == "off":
@@ -220,7 +220,7 @@ def _compare(file: BinaryIO, uri: str | None) -> None:
 def _with_bundle(
     payload: RevisionStagePayload, staged: Staged, env_id: str, bundle_id: str, deployment_id: str
 ) -> Revision:
-    return _revision(
+    return revision_of(
         payload,
         revision_id=staged.revision_id,
         env_id=env_id,
@@ -254,7 +254,7 @@ def _pinned_only(
                 pack_id=entry.pack_id, version=entry.version, digest=entry.digest, source_uri=entry.source_uri
             )
         )
-    return _revision(
+    return revision_of(
         payload,
         revision_id=revision_id,
         env_id=env_id,
@@ -267,7 +267,7 @@ def _pinned_only(
     )
 
 
-def _revision(
+def revision_of(
     payload: RevisionStagePayload,
     *,
     revision_id: str,
@@ -279,6 +279,7 @@ def _revision(
     lock: str,
     configs: list[str],
 ) -> Revision:
+    """The revision that a payload asks for, its place and time still to be told."""
     return Revision(
         schema=REVISION_SCHEMA,
         revision_id=revision_id,

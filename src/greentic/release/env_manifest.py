@@ -14,7 +14,7 @@ from greentic.ground.errors import InvalidArgument
 from greentic.model.environment import Status
 from greentic.model.traffic import WHOLE, equal_weights
 from greentic.net.addresses import check_authored
-from greentic.operate.payload import ClosedPayload, Payload
+from greentic.operate.payload import ClosedPayload
 
 MANIFEST_SCHEMA = "greentic.env-manifest.v1"
 
@@ -62,12 +62,12 @@ class ManifestRevision(ClosedPayload, frozen=True, kw_only=True):
     bundle_digest: Annotated[str | None, _null("sha256:<hex> that the bundle must have")] = None
 
 
-class ManifestSelector(Payload, frozen=True, kw_only=True):
+class ManifestSelector(ClosedPayload, frozen=True, kw_only=True):
     tenant: str
     team: str
 
 
-class ManifestRoute(Payload, frozen=True, kw_only=True):
+class ManifestRoute(ClosedPayload, frozen=True, kw_only=True):
     hosts: list[str] = []
     path_prefixes: list[str] = []
     tenant_selector: Annotated[
@@ -184,6 +184,11 @@ def _check_bundle(bundle: ManifestBundle) -> None:
     for digest in [bundle.bundle_digest, *(r.bundle_digest for r in bundle.revisions)]:
         if digest is not None and not digest.startswith("sha256:"):
             raise InvalidArgument(f"{where}: bundle_digest `{digest}` must start with `sha256:`")
+    for revision in bundle.revisions:
+        if revision.drain_seconds is not None and not 0 <= revision.drain_seconds < 1 << 32:
+            raise InvalidArgument(
+                f"{where}: drain_seconds {revision.drain_seconds} of revision `{revision.name}`: expected 0 to {(1 << 32) - 1}"
+            )
     binding = bundle.route_binding
     if binding is not None:
         for prefix in binding.path_prefixes:
