@@ -36,6 +36,18 @@ SAME_NAMES = {
 }
 
 
+SAME_VALUES = {
+    "Backoff(first=0.2, longest=2.0)": "how often a cluster is asked again is each wait's own",
+    "'greentic-deployer'": "an account, and who manages fields",
+    """re.compile('[A-Za-z0-9._-]+\\\\Z')""": "ids of environments, ids of packs and a login have each their own grammar",
+    """re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\\\\Z")""": "headers of a component's request, and of a collector's: rooms that share no floor but the ground",
+    "(b'content-type', b'text/plain; charset=utf-8')": "to be one in httpd/",
+    "[(b'content-type', b'text/plain; charset=utf-8')]": "to be one in httpd/",
+    "Literal['ignore', 'warn', 'require']": "what signatures of packs are worth: the answer, and the variable that it becomes",
+}
+"""Values that may stand in two modules, with the reason."""
+
+
 def lines(path: Path) -> int:
     return len(path.read_text().splitlines())
 
@@ -103,6 +115,39 @@ def test_a_file_name_stands_twice_only_for_the_same_noun():
     for path in FILES:
         places[path.name].append(path.parent.name)
     assert {name: rooms for name, rooms in places.items() if len(rooms) > 1 and name not in SAME_NAMES} == {}
+
+
+def constants(tree: ast.Module) -> set[str]:
+    """What a module gives a name to, as text: texts, patterns and lists that are written out, long enough to be no accident."""
+    found = set()
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        names = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        several = isinstance(names, ast.Tuple) and isinstance(node.value, ast.Tuple)
+        for value in ast.iter_child_nodes(node.value) if several else (node.value,):
+            inner = [part for part in ast.walk(value) if isinstance(part, ast.Constant)]
+            is_type = ast.unparse(value).startswith(("TypeVar(", "Callable["))
+            if inner and not is_type and len(ast.unparse(value)) >= 16:
+                found.add(ast.unparse(value))
+    return found
+
+
+def test_constants_are_found():
+    tree = ast.parse(
+        "A, B = 'a text that is long', 1\nC: str = 'another text, long'\nD = 'short'\ndef f(): E = 'inside a function'"
+    )
+    assert constants(tree) == {"'a text that is long'", "'another text, long'"}
+
+
+def test_a_value_that_two_modules_need_is_written_once():
+    places = defaultdict(list)
+    for path in FILES:
+        for text in constants(ast.parse(path.read_text())):
+            places[text].append(str(path.relative_to(SOURCE)))
+    twice = {text: files for text, files in places.items() if len(files) > 1}
+    assert {text: files for text, files in twice.items() if text not in SAME_VALUES} == {}
+    assert not set(SAME_VALUES) - set(twice), "written once now: take it out of the list"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

@@ -564,7 +564,7 @@ def test_what_no_environment_would_stage_is_neither_built_nor_verified(tmp_path)
     with out.open("wb") as file:  # as another builder made it
         (tree := tmp_path / "t" / "packs").mkdir(parents=True)
         (tree.parent / "bundle-manifest.json").write_text("{}")
-        pack = build_pack(source / "packs" / "p")[0]
+        pack = build_pack(source / "packs" / "p").data
         for name in ("p.gtpack", "x/p.gtpack"):
             (tree / name).parent.mkdir(exist_ok=True)
             (tree / name).write_bytes(pack)
@@ -613,7 +613,7 @@ def test_packs_with_assets_and_links(tmp_path):
     (pack / "assets").mkdir(parents=True)
     (pack / "pack.yaml").write_text("pack_id: a.b\nname: Named\nversion: 1.0.0\nkind: application\npublisher: p\n")
     (pack / "assets" / "x.json").write_text("{}")
-    data, built = build_pack(pack)
+    data, built, _ = build_pack(pack)
     (tmp_path / "x.gtpack").write_bytes(data)
     told = inspect_pack(tmp_path / "x.gtpack")
     assert (

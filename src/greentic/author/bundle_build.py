@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.inspect import check_stageable
-from greentic.author.pack_build import SOURCE_FILE, build_pack, ignored, pack_warnings, read_yaml
+from greentic.author.pack_build import SOURCE_FILE, BuiltPack, build_pack, ignored, read_yaml
 from greentic.bundle.contents import LOCK, MANIFEST, is_pack
 from greentic.bundle.squashfs_writer import write_image
 from greentic.ground.disk import io_error, place, sync_file
@@ -103,15 +103,15 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
                 continue  # inside a pack's source
             target = tree / relative
             if (path / SOURCE_FILE).is_file():
-                warnings += pack_warnings(path)
                 target = target.with_name(f"{path.name}.gtpack")
                 if (directory / target.relative_to(tree)).exists():
                     raise InvalidArgument(
                         f"`{path}` and `{path.name}.gtpack` beside it would be the same pack; keep one"
                     )
-                pack, _ = _built(path)
+                pack = _built(path)
+                warnings += pack.warnings
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(pack)
+                target.write_bytes(pack.data)
             elif path.is_symlink():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(path.readlink())
@@ -132,7 +132,7 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
     return packs, warnings
 
 
-def _built(path: Path) -> tuple[bytes, object]:
+def _built(path: Path) -> BuiltPack:
     try:
         return build_pack(path)
     except MalformedArtifact as error:

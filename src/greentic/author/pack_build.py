@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -59,17 +59,19 @@ def ignored(path: Path, form: type[msgspec.Struct], raw: object) -> list[str]:
     return [f"{path}: unknown member(s) ignored: {', '.join(found)}"] if found else []
 
 
-def pack_warnings(directory: Path) -> list[str]:
-    """The same of the source of a pack that was built."""
-    path = directory / SOURCE_FILE
-    return ignored(path, PackSource, read_yaml(path))
+class BuiltPack(NamedTuple):
+    data: bytes
+    manifest: PackManifest
+    warnings: list[str]
+    """What of its source is not in it."""
 
 
-def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
-    """The pack's bytes and its manifest. Raises `InvalidArgument` that names the file at fault."""
+def build_pack(directory: Path) -> BuiltPack:
+    """A pack from its source. Raises `InvalidArgument` that names the file at fault."""
     path = directory / SOURCE_FILE
+    written = read_yaml(path)
     try:
-        source = msgspec.convert(read_yaml(path), PackSource)
+        source = msgspec.convert(written, PackSource)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"{path}: {error}") from None
     check_id(source.pack_id)
@@ -115,7 +117,8 @@ def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
         files[component.wasm_path] = component.wasm
         files[component.manifest_path] = component.manifest
     sources = {real_path(directory / c.source) for c in components}
-    return write_pack(manifest, files | _assets(directory, sources), lock(components)), manifest
+    data = write_pack(manifest, files | _assets(directory, sources), lock(components))
+    return BuiltPack(data, manifest, ignored(path, PackSource, written))
 
 
 def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, object]:

@@ -18,14 +18,9 @@ from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.k8s import names
 from greentic.k8s.objects import ADDED, KINDS, ApiRefused, Cluster, Ref, member, metadata_of, ref_of
-from greentic.k8s.plan import MARKED, Owner, is_ours, told_kinds
+from greentic.k8s.plan import ANSWERED_KINDS, LISTED, MARKED, Owner, is_ours, told_kinds
 from greentic.shape.pod_shape import IN_FLIGHT
 from greentic.telemetry.tracing import carried
-
-LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
-"""Kinds that every environment has: read whole by whoever compares, and watched."""
-ANSWERED_KINDS = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount")
-"""Kinds that are there only where answers ask for them: a cluster may not have them, an identity not see them."""
 
 Keep = Callable[[JsonObject], bool]
 
@@ -167,6 +162,3 @@ def _check_staying(namespace: str, found: JsonObject) -> None:
             f"namespace `{namespace}` is being deleted since {since}; nothing was applied",
             hint=STAYING.format(namespace=namespace),
         )
-
-
-assert set(LISTED) < set(KINDS)

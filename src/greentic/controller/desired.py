@@ -21,14 +21,12 @@ from greentic.k8s.objects import Cluster, Ref, member
 from greentic.materialize.remembered import Memory, Seen
 from greentic.materialize.trusted import establish
 from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment, document_digest
+from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.net.addresses import shown
 from greentic.net.terms import Terms
 from greentic.publication.artifact import check_claims
 from greentic.publication.place import Place, is_directory, newest, place_of, read_document
 from greentic.store.environments import environment_of
-
-DOCUMENT = "environment.json"
 
 
 class Desired(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from greentic.cluster.apply import PHASES, refuse
-from greentic.cluster.live import LISTED, read_live
+from greentic.cluster.live import read_live
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -23,7 +23,7 @@ from greentic.k8s import render
 from greentic.k8s.answers import Answers
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import Cluster, Ref, ref_of
-from greentic.k8s.plan import Owner, Plan, make_plan
+from greentic.k8s.plan import LISTED, Owner, Plan, make_plan
 from greentic.registry.reference import mapped
 
 ALONE = 16

@@ -36,7 +36,7 @@ from greentic.model.delivery import (
     with_signatures,
 )
 from greentic.model.environment import DIGEST_PLACEHOLDER, REVISION_SCHEMA, Environment, PackListEntry, Revision
-from greentic.model.ids import check_env_id, check_ulid, is_digest, is_semver
+from greentic.model.ids import U32, check_env_id, check_ulid, is_digest, is_semver
 from greentic.model.lifecycle import with_current_revisions
 from greentic.model.revision_files import lock_ref, pack_list
 from greentic.net.addresses import check_authored, shown
@@ -69,7 +69,7 @@ class RevisionStagePayload(Payload, frozen=True, kw_only=True):
     pack_list_lock_ref: str | None = None
     config_digest: str | None = None
     signature_sidecar_ref: str | None = None
-    drain_seconds: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = DEFAULT_DRAIN_SECONDS
+    drain_seconds: U32 = DEFAULT_DRAIN_SECONDS
     abort_metrics: list[str] = []
     verify_source: Annotated[
         bool, msgspec.Meta(description="with a local bundle too: pull it from its source and compare")

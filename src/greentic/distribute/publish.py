@@ -19,11 +19,12 @@ from typing import BinaryIO, NamedTuple
 from greentic.ground import variables
 from greentic.ground.disk import place, replace_file, sync_file
 from greentic.ground.errors import InvalidArgument
-from greentic.net.addresses import check_authored
+from greentic.net.addresses import REGISTRIES, check_authored
 from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
-from greentic.registry.manifests import BUNDLE_LAYER, MANIFEST, put_manifest
+from greentic.registry.manifests import put_manifest
+from greentic.registry.media_types import BUNDLE_LAYER, MANIFEST
 from greentic.registry.reference import OciReference, mapped
 from greentic.registry.referrers import attach
 from greentic.registry.upload import artifact_manifest, put_blob
@@ -60,7 +61,7 @@ class Bundle(NamedTuple):
 def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Published:
     """Publish to a directory (a path or `file://`) or to `oci://…`. Raises `FetchError`, `InvalidArgument` or `OSError`."""
     check_authored(target, "the place to publish to")
-    if target.startswith(("oci://", "repo://", "store://")):
+    if target.startswith(REGISTRIES):
         environ = variables.environment()
         asked = terms_of(environ)._replace(total=UPLOAD_SECONDS) if terms is None else terms
         reference = mapped(target, environ)

@@ -11,12 +11,11 @@ from pathlib import Path
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import shown
+from greentic.net.addresses import REGISTRIES, WEB, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
-REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
 
 
 def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) -> tuple[Source, str]:  # noqa: B008  a value
@@ -27,11 +26,11 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
     text = reference.strip()
     if not text:
         raise FetchError("bundle reference cannot be empty")
-    if text.startswith(("http://", "https://")):
+    if text.startswith(WEB):
         from greentic.distribute.http_source import HttpSource
 
         return HttpSource(terms), text
-    if text.startswith(REGISTRY_SCHEMES):
+    if text.startswith(REGISTRIES):
         from greentic.distribute.oci_source import OciSource
 
         return OciSource(terms, mirror=mirror), text

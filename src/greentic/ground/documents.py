@@ -136,14 +136,19 @@ def _keep_unknown(value: object, raw: object) -> None:
             _keep_unknown(item, item_raw)
 
 
+def _written(document: Document) -> Iterator[tuple[str, object, bool]]:
+    """Key and value of each field that is written (rule 2), and whether it may hold documents; `extra` is none of them."""
+    for key, name, omit_empty, holds in _form(type(document)).fields:
+        item = getattr(document, name)
+        if item is not None and (item or not omit_empty):
+            yield key, item, holds
+
+
 def to_json(value: object) -> Json:
     """The JSON form of a document, a list of documents or a plain value."""
     if isinstance(value, Document):
         out: dict[str, object] = {}
-        for key, name, omit_empty, holds in _form(type(value)).fields:
-            item = getattr(value, name)
-            if item is None or (omit_empty and not item):
-                continue
+        for key, item, holds in _written(value):
             if holds:
                 out[key] = to_json(item)
             else:
@@ -187,16 +192,12 @@ def _text(value: object, encoder: msgspec.json.Encoder) -> bytes:
         return b"[%b]" % b",".join([_text(item, encoder) for item in value])
     if not isinstance(value, Document):
         return encoder.encode(value)
-    form = _form(type(value))
-    if form.native:
+    if _form(type(value)).native:
         text = encoder.encode(value)
         if _EXTRA not in text:
             return text
     out: dict[str, object] = {}
-    for key, name, omit_empty, holds in form.fields:
-        item = getattr(value, name)
-        if item is None or (omit_empty and not item):
-            continue
+    for key, item, holds in _written(value):
         out[key] = msgspec.Raw(_text(item, encoder)) if holds else item
     out.update(value.extra)
     return encoder.encode(out)

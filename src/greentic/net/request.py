@@ -29,7 +29,7 @@ from greentic import __version__
 from greentic.ground.clock import unix_seconds
 from greentic.ground.errors import FetchError, ServerBusy, Truncated
 from greentic.ground.optional import done_without
-from greentic.net.addresses import Reach, check_address, check_host_name, reach, shown
+from greentic.net.addresses import WEB, Reach, check_address, check_host_name, reach, shown
 from greentic.net.dial import dial, reason, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
@@ -111,7 +111,7 @@ def send(
             )  # the bytes that came, as `http.client` reads them
         except ValueError:
             raise FetchError(f"{told}: redirect to an address that cannot be read") from None
-        if not following.startswith(("http://", "https://")):
+        if not following.startswith(WEB):
             raise FetchError(f"{told}: redirect to unsupported `{shown(following)[:200]}`")
         if url.startswith("https://") and not following.startswith("https://"):
             raise FetchError(f"{told}: redirect from https to `{shown(following)[:200]}`")
