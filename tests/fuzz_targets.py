@@ -67,7 +67,7 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy, signature_warnings
-from greentic.registry import manifests
+from greentic.registry import manifests, media_types
 from greentic.registry.challenges import challenges
 from greentic.registry.client import Registry
 from greentic.registry.login import credentials_for, may_have_password
@@ -676,9 +676,9 @@ class _Pipe:
 
 _DIGEST = "sha256:" + "0" * 64
 _OCI: list[Seed] = [
-    {"schemaVersion": 2, "mediaType": manifests.MANIFEST, "config": {"digest": _DIGEST, "size": 2}, "layers": [
+    {"schemaVersion": 2, "mediaType": media_types.MANIFEST, "config": {"digest": _DIGEST, "size": 2}, "layers": [
         {"mediaType": "application/octet-stream", "digest": _DIGEST, "size": 10}, {"mediaType": "a+tar", "digest": _DIGEST, "size": 1}]},
-    {"schemaVersion": 2, "mediaType": manifests.INDEX, "manifests": [
+    {"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": [
         {"digest": _DIGEST, "artifactType": "x", "platform": {"architecture": "amd64", "os": "linux"}}, {"digest": _DIGEST}]},
     {"token": "abc", "access_token": "abc", "expires_in": 300},
     {"auths": {"r.example": {"auth": "YTpi"}, "https://r.example/v1/": {"identitytoken": "t"}}, "credHelpers": {"o.example": "none"}, "credsStore": ""},
