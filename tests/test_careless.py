@@ -23,7 +23,7 @@ from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
-from greentic.ground.field_types import unknown_keys
+from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import parse_yaml
 from greentic.model import routes
 from greentic.operate.payload import read
@@ -72,12 +72,14 @@ def test_a_word_that_is_given_twice_is_refused():
 def test_a_mistyped_member_inside_an_object_is_named():
     binding: Json = {"path_prefix": ["/x"]}
     raw: Json = {"environment_id": "e", "bundle_id": "b", "route_binding": binding, "reveneu": 1}
-    assert unknown_keys(BundleAddPayload, raw) == ["reveneu", "route_binding.path_prefix"]
+    assert unknown_told(BundleAddPayload, raw) == [
+        "reveneu (did you mean `revenue_share`?)", "route_binding.path_prefix (did you mean `path_prefixes`?)",
+    ]  # fmt: skip
     share: Json = {"party_id": "a", "basis_points": 1, "bps": 1}
     listed: Json = {"revenue_share": [share], "route_binding": {"hosts": []}}
-    assert unknown_keys(BundleAddPayload, listed) == ["revenue_share.bps"]
+    assert unknown_told(BundleAddPayload, listed) == ["revenue_share.bps"]
     free: Json = {"config_overrides": {"pack": {"anything": {"goes": 1}}}}
-    assert unknown_keys(BundleAddPayload, free) == []
+    assert unknown_told(BundleAddPayload, free) == []
 
 
 def test_a_key_that_was_not_trusted_is_not_said_to_be_removed(context, author):

@@ -16,8 +16,6 @@ from greentic.model.traffic import WHOLE, equal_weights
 from greentic.net.addresses import check_authored
 from greentic.operate.payload import ClosedPayload
 
-MANIFEST_SCHEMA = "greentic.env-manifest.v1"
-
 
 def _null(text: str, kind: str = "string") -> msgspec.Meta:
     return msgspec.Meta(description=text, extra_json_schema={"type": [kind, "null"]})
