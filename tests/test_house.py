@@ -22,6 +22,11 @@ FILES = [p for p in sorted(SOURCE.rglob("*.py")) if p.relative_to(SOURCE).parts[
 ROOMS = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").is_file() and p.name not in BESIDE)
 
 MAX_ROOM, MAX_FILE = 2_400, 400
+MAX_FUNCTION = 60
+"""Lines, from `def` to the end."""
+LONGER_FUNCTIONS = {
+    "flow/engine.py": {"_loop": "the one loop of a run; its pieces are asked for each node, and a call costs"}
+}
 LARGER_ROOMS: dict[str, tuple[int, str]] = {}
 LARGER_FILES: dict[str, tuple[int, str]] = {}
 SAME_NAMES = {
@@ -119,6 +124,17 @@ def test_rooms_and_files_have_a_size():
         assert files.get(name, 0) > MAX_FILE, f"{name} is of a size now: take it out of the list"
     for name in LARGER_ROOMS:
         assert rooms.get(name, 0) > MAX_ROOM, f"{name}/ is of a size now: take it out of the list"
+
+
+def test_functions_have_a_size():
+    longer = {}
+    for path in FILES:
+        name, tree = str(path.relative_to(SOURCE)), ast.parse(path.read_text())
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        found = {n.name for n in functions if (n.end_lineno or 0) - n.lineno + 1 > MAX_FUNCTION}
+        if found:
+            longer[name] = found
+    assert longer == {name: set(found) for name, found in LONGER_FUNCTIONS.items()}
 
 
 def test_a_file_name_stands_twice_only_for_the_same_noun():

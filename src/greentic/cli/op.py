@@ -21,7 +21,7 @@ from greentic.cli import op_table
 from greentic.cli.next_step import all_copyable, copyable, with_next_step
 from greentic.cli.parser import Parser
 from greentic.ground.disk import io_error
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.reply import reply_object
@@ -40,6 +40,7 @@ from greentic.terminal.streams import answering
 
 if TYPE_CHECKING:
     from greentic.operate.change import Context
+    from greentic.operate.payload import Payload
 
 _GLOBAL_VALUES = ("--store-root", "--answers", "--output")
 _GLOBAL_SWITCHES = ("--schema",)
@@ -171,12 +172,11 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
     from greentic.deployments.ulids import with_ulids
     from greentic.ground.field_types import unknown_told
     from greentic.operate.payload import read as read_payload
-    from greentic.operate.payload import schema
 
     form = _load(verb.payload) if verb.payload else None
+    options_form = _load(verb.options) if verb.options else None
     words = arguments.pop("words")
     flags = {k: v for k, v in arguments.items() if v not in (None, False, [])}
-    options_form = _load(verb.options) if verb.options else None
     settings = {k: flags.pop(k) for k in getattr(options_form, "_fields", ()) if k in flags}
     try:
         given = op_payload.inline(verb, form, words, _named(verb, flags))  # type: ignore[arg-type]
@@ -184,56 +184,47 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
         raise _Usage(str(error)) from None
     missing = [p for p in verb.required if p not in given.merged()]
     if missing and options.answers is None:
-        raise _Usage(
-            f"the following required arguments were not provided: {', '.join(f'<{p.upper()}>' for p in missing)}"
-        )
+        named = ", ".join(f"<{p.upper()}>" for p in missing)
+        raise _Usage(f"the following required arguments were not provided: {named}")
     if options.schema:
-        if form is None or verb.schema_text:
-            told: JsonObject = {"input_schema": verb.schema_text or f"{' and '.join(verb.required)} positional"}
-        else:
-            told = schema(form, description=verb.summary if verb.noun == "env" and verb.verb == "apply" else None)
+        told = _schema(verb, form)
         return lambda: told
-    if verb.exclusive and options.answers is not None and given.fixed:
-        raise InvalidArgument(
-            f"{verb.noun} {verb.verb}: inline flags and --answers are mutually exclusive; use one or the other"
-        )
-    raw = given.merged()
-    if verb.noun == "deploy":
-        _deploy_defaults(raw)
-    whole: Json = raw
-    if options.answers is not None:
-        whole = op_payload.lay_over(op_payload.read_answers(options.answers), raw)
-    elif form is not None:
-        if not raw and verb.positionals + verb.flags and verb.payload and not _all_optional(verb):
-            raise InvalidArgument("no payload provided: pass --answers <path> or supply the payload directly")
-        op_payload.check_needs(verb, raw)
-    function = _load(verb.call)
-    context = _context(options)
+    raw = op_payload.laid_over(verb, form, given, options.answers)
+    function, context = _load(verb.call), _context(options)
     if form is None:
-        return lambda: function(context, *(str(raw[p]) for p in verb.positionals))
+        return lambda: function(context, *(str(given.merged()[p]) for p in verb.positionals))
     if options.answers is not None:
-        payload = read_payload(form, whole, AnswersParse, f"{options.answers}: json: ")
+        payload = read_payload(form, raw, AnswersParse, f"{options.answers}: json: ")
     else:
-        payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
+        payload = read_payload(form, raw, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     payload = with_ulids(context, payload)
     if options_form is not None:
         settings["base"] = options.answers.parent if options.answers else Path()
         return lambda: function(context, payload, options_form(**settings))
-    unknown = unknown_told(form, whole)
+    return _telling(lambda: function(context, payload), unknown_told(form, raw))
+
+
+def _schema(verb: Verb, form: type[Payload] | None) -> JsonObject:
+    """What `--schema` tells of a verb."""
+    from greentic.operate.payload import schema
+
+    if form is None or verb.schema_text:
+        return {"input_schema": verb.schema_text or f"{' and '.join(verb.required)} positional"}
+    return schema(form, description=verb.summary if verb.noun == "env" and verb.verb == "apply" else None)
+
+
+def _telling(call: Callable[[], object], unknown: list[str]) -> Callable[[], object]:
+    """The call, whose reply warns of the members that nobody took, if there are any."""
     if not unknown:
-        return lambda: function(context, payload)
+        return call
 
     def with_warning() -> JsonObject:
-        result = reply_object(function(context, payload))
+        result = reply_object(call())
         warnings = result.get("warnings")
         before = list(warnings) if isinstance(warnings, list) else []
         return result | {"warnings": [*before, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
 
     return with_warning
-
-
-def _all_optional(verb: Verb) -> bool:
-    return verb.noun == "env" and verb.verb == "init"
 
 
 def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
@@ -246,15 +237,6 @@ def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
             continue
         out[flag.name if flag.field == "config_overrides" else flag.field] = value
     return out
-
-
-def _deploy_defaults(raw: JsonObject) -> None:
-    from greentic.cli.op_payload import overrides
-
-    overrides(raw)
-    path = raw.get("bundle_path")
-    if "bundle_id" not in raw and isinstance(path, str):
-        raw["bundle_id"] = Path(path).stem
 
 
 def _context(options: Globals) -> Context:

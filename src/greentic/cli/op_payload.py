@@ -189,6 +189,32 @@ def check_needs(verb: Verb, payload: JsonObject) -> None:
             raise InvalidArgument(f"{verb.noun} {verb.verb}: missing `{how}`", hint=verb.example)
 
 
+def laid_over(verb: Verb, form: type[Payload] | None, given: Inline, answers: Path | None) -> Json:
+    """The payload as it was told (rule 1). Raises `InvalidArgument`, or as `read_answers` does."""
+    if verb.exclusive and answers is not None and given.fixed:
+        raise InvalidArgument(
+            f"{verb.noun} {verb.verb}: inline flags and --answers are mutually exclusive; use one or the other"
+        )
+    raw = given.merged()
+    if verb.noun == "deploy":
+        _deploy_defaults(raw)
+    if answers is not None:
+        return lay_over(read_answers(answers), raw)
+    if form is not None:
+        optional = verb.noun == "env" and verb.verb == "init"
+        if not raw and verb.positionals + verb.flags and not optional:
+            raise InvalidArgument("no payload provided: pass --answers <path> or supply the payload directly")
+        check_needs(verb, raw)
+    return raw
+
+
+def _deploy_defaults(raw: JsonObject) -> None:
+    overrides(raw)
+    path = raw.get("bundle_path")
+    if "bundle_id" not in raw and isinstance(path, str):
+        raw["bundle_id"] = Path(path).stem
+
+
 def overrides(values: JsonObject) -> None:
     """Turn the three override flags of `deploy` into the payload's `config_overrides`, in place."""
     collected: dict[str, JsonObject] = {}

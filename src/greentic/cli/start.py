@@ -110,10 +110,32 @@ class _Parser(Parser):
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args(_words(argv))
+    if arguments.version:
+        from greentic import __version__
+
+        print(f"greentic-start {__version__}")
+        raise SystemExit(0)
+    for flag in ("bundle", "config"):
+        if getattr(arguments, flag) is not None:
+            parser.error(
+                f"--{flag} starts a single bundle without an environment, which this worker does not do; use --env"
+            )
+    for flag in ("cloudflared", "ngrok", "gtunnel"):
+        if getattr(arguments, flag) not in (None, "off"):
+            parser.error(
+                f"--{flag} {getattr(arguments, flag)}: this worker opens no tunnel; run {flag} beside it, or say off"
+            )
+    return arguments
+
+
+def _words(argv: list[str]) -> list[str]:
+    """The words behind the command, which may be left out. Ends the program for a command that is none."""
     words = argv[1:] if argv[:1] == ["demo"] else list(argv)
     if words and words[0] in COMMANDS:
-        words = words[1:]
-    elif words and not words[0].startswith("-"):
+        return words[1:]
+    if words and not words[0].startswith("-"):
         from greentic.ground.nearest import did_you_mean
 
         meant = did_you_mean(words[0], COMMANDS)
@@ -122,6 +144,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             file=sys.stderr,
         )
         raise SystemExit(1)
+    return words
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="greentic-start",
         usage="greentic-start start [--env ID] [--store-root DIR] [--from FILE | --env-from PLACE] [--trust-anchor FILE]"
@@ -168,23 +194,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--open-webchat", nargs="?", help=argparse.SUPPRESS)
     for flag in ("--bundle", "--config"):
         parser.add_argument(flag, help=argparse.SUPPRESS)
-    arguments = parser.parse_args(words)
-    if arguments.version:
-        from greentic import __version__
-
-        print(f"greentic-start {__version__}")
-        raise SystemExit(0)
-    for flag in ("bundle", "config"):
-        if getattr(arguments, flag) is not None:
-            parser.error(
-                f"--{flag} starts a single bundle without an environment, which this worker does not do; use --env"
-            )
-    for flag in ("cloudflared", "ngrok", "gtunnel"):
-        if getattr(arguments, flag) not in (None, "off"):
-            parser.error(
-                f"--{flag} {getattr(arguments, flag)}: this worker opens no tunnel; run {flag} beside it, or say off"
-            )
-    return arguments
+    return parser
 
 
 def report(error: BaseException) -> str:

@@ -252,28 +252,8 @@ def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
-    survivor = None if payload.survivor is None else check_ulid(payload.survivor, field="survivor")
-    if survivor is not None:
-        before = context.store.load(env_id).split(deployment_id)
-        split = set_traffic(
-            context,
-            TrafficSetPayload(
-                environment_id=env_id,
-                deployment_id=deployment_id,
-                entries=[SplitEntryPayload(revision_id=survivor, weight_bps=10_000)],
-                idempotency_key=key or f"traffic-clear:{deployment_id}:{survivor}",
-                updated_by=payload.updated_by,
-            ),
-        )
-        changed = before is None or before.generation != split.generation
-        return TrafficCleared(
-            environment_id=env_id,
-            deployment_id=deployment_id,
-            mode="survivor",
-            survivor=survivor,
-            changed=changed,
-            split=split,
-        )
+    if payload.survivor is not None:
+        return _to_survivor(context, payload, env_id, deployment_id, check_ulid(payload.survivor, field="survivor"))
     change = Change(
         env_id, "traffic", "clear", {"deployment_id": deployment_id, "survivor": None}, key or context.mint()
     )
@@ -302,12 +282,31 @@ def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:
         )
         return Done(result, Generations(gone, None), _told(change.target, current, None))
 
-    return run(
+    idempotency = Idempotency(key, deployment_id, whole(payload), TrafficCleared)
+    return run(context, change, action, idempotency=idempotency, spec_errors=True)
+
+
+def _to_survivor(
+    context: Context, payload: TrafficClearPayload, env_id: str, deployment_id: str, survivor: str
+) -> TrafficCleared:
+    before = context.store.load(env_id).split(deployment_id)
+    split = set_traffic(
         context,
-        change,
-        action,
-        idempotency=Idempotency(key, deployment_id, whole(payload), TrafficCleared),
-        spec_errors=True,
+        TrafficSetPayload(
+            environment_id=env_id,
+            deployment_id=deployment_id,
+            entries=[SplitEntryPayload(revision_id=survivor, weight_bps=10_000)],
+            idempotency_key=payload.idempotency_key or f"traffic-clear:{deployment_id}:{survivor}",
+            updated_by=payload.updated_by,
+        ),
+    )
+    return TrafficCleared(
+        environment_id=env_id,
+        deployment_id=deployment_id,
+        mode="survivor",
+        survivor=survivor,
+        changed=before is None or before.generation != split.generation,
+        split=split,
     )
 
 

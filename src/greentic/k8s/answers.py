@@ -126,12 +126,7 @@ class Answers(NamedTuple):
 
 def read_answers(raw: Json, env_id: str) -> Answers:
     """The answers. Raises `Conflict` that names the key, what was found and what is accepted."""
-    if not isinstance(raw, dict):
-        raise _invalid("answers must be a JSON object")
-    for key in raw:
-        if key not in KEYS:
-            raise _invalid(f"unknown answer key `{key}`", f"known keys: {', '.join(KEYS)}")
-    given: JsonObject = {key: value for key, value in raw.items() if value is not None and value != ""}
+    given = _given(raw)
     namespace = _text(given, "namespace")
     if namespace is not None:
         namespace_name(namespace, "namespace")
@@ -140,24 +135,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
     if not _IMAGE.match(image):
         raise _invalid(f"runtime_image `{image}` contains invalid characters")
     _check_tunnel(_text(given, "tunnel"))
-    router = read_shape(given.get("router"), "router", least=2, replicas=_replicas(given.get("router_replicas")))
-    worker = read_shape(given.get("worker"), "worker", least=1)
-    egress = ",".join(_list(given, "component_egress")) or None
-    settings = read_settings(given, _list(given, "pack_signers"), egress)
-    exposure = read_exposure(given, lambda key: _list(given, key))
-    check_fit(settings, router, "router")
-    check_fit(settings, worker, "worker")
-    _check_accounts(router, worker)
-    if (
-        exposure is not None
-        and exposure.way == "gateway"
-        and "ingress_namespaces" not in given
-        and "ingress_cidrs" not in given
-    ):
-        raise _invalid(
-            "expose: gateway: the Gateway's pods reach workers, and nobody said where they run",
-            "answer ingress_namespaces with the namespace of the pods of the Gateway, or ingress_cidrs",
-        )
+    router, worker, settings, exposure = _shaped(given)
     return Answers(
         namespace=namespace or namespace_of(env_id),
         kubeconfig_context=_text(given, "kubeconfig_context"),
@@ -193,6 +171,35 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         settings=settings,
         exposure=exposure,
     )
+
+
+def _given(raw: Json) -> JsonObject:
+    """What was answered (rule 1)."""
+    if not isinstance(raw, dict):
+        raise _invalid("answers must be a JSON object")
+    for key in raw:
+        if key not in KEYS:
+            raise _invalid(f"unknown answer key `{key}`", f"known keys: {', '.join(KEYS)}")
+    return {key: value for key, value in raw.items() if value is not None and value != ""}
+
+
+def _shaped(given: JsonObject) -> tuple[Shape, Shape, Settings, Exposure | None]:
+    """What is read in `shape/`: routers, workers, the settings of both, and the way in. Raises `Conflict` where they do not fit."""
+    router = read_shape(given.get("router"), "router", least=2, replicas=_replicas(given.get("router_replicas")))
+    worker = read_shape(given.get("worker"), "worker", least=1)
+    egress = ",".join(_list(given, "component_egress")) or None
+    settings = read_settings(given, _list(given, "pack_signers"), egress)
+    exposure = read_exposure(given, lambda key: _list(given, key))
+    check_fit(settings, router, "router")
+    check_fit(settings, worker, "worker")
+    _check_accounts(router, worker)
+    by_gateway = exposure is not None and exposure.way == "gateway"
+    if by_gateway and "ingress_namespaces" not in given and "ingress_cidrs" not in given:
+        raise _invalid(
+            "expose: gateway: the Gateway's pods reach workers, and nobody said where they run",
+            "answer ingress_namespaces with the namespace of the pods of the Gateway, or ingress_cidrs",
+        )
+    return router, worker, settings, exposure
 
 
 _invalid = invalid

@@ -100,39 +100,19 @@ def _secrets_hash(desired: Desired) -> str | None:
 
 
 def _environment_objects(desired: Desired) -> list[JsonObject]:
-    env, answers = desired.env, desired.answers
-    namespace, store = answers.namespace, {names.STORE: desired.store}
+    env, answers, namespace = desired.env, desired.answers, desired.answers.namespace
 
     def labels(component: str) -> JsonObject:
-        return names.component_labels(env.environment_id, component) | store
+        return names.component_labels(env.environment_id, component) | {names.STORE: desired.store}
 
     router_selector = names.component_labels(env.environment_id, "router")
-    document = compact(env)
-    pointer = pointed(answers, env, document)
-    if pointer is None:
-        env_store = _config_map(names.ENV_STORE, namespace, labels("env-store"), DOCUMENT, document.decode())
-    else:
-        text = compact(pointer).decode()
-        env_store = _config_map(names.ENV_STORE, namespace, labels("env-store"), POINTER_FILE, text)
-    config = project(env) or RuntimeConfig(schema=RUNTIME_CONFIG_SCHEMA, env_id=env.environment_id, revisions=[])
-    restricted: JsonObject = {f"{SECURITY}{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    env_store, *projected = _documents(env, answers, labels("env-store"), labels("router"))
+    router = pods.router(env, answers, namespace, labels("router"), _secrets_hash(desired))
     objects: list[JsonObject] = [
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": namespace, "labels": labels("namespace") | restricted},
-        },
+        _namespace(namespace, labels("namespace")),
         env_store,
-        *(
-            []
-            if pointer is not None
-            else [
-                _config_map(
-                    names.RUNTIME_CONFIG, namespace, labels("router"), "runtime-config.json", compact(config).decode()
-                )
-            ]
-        ),
-        pods.router(env, answers, namespace, labels("router"), _secrets_hash(desired)),
+        *projected,
+        router,
         _router_service(answers, namespace, labels("router"), router_selector),
         {
             "apiVersion": "policy/v1",
@@ -141,26 +121,48 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
             "spec": {"minAvailable": 1, "selector": {"matchLabels": router_selector}},
         },
         *network_policies(env, answers, namespace, labels("network-policy")),
+        *([_dev_secrets(desired, labels("dev-secrets"))] if desired.secrets_bound else []),
     ]
-    if desired.secrets_bound:
-        secret: JsonObject = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": "Opaque",
-            "metadata": {"name": names.DEV_SECRETS, "namespace": namespace, "labels": labels("dev-secrets")},
-        }
-        if desired.dev_secrets is not None:
-            secret["data"] = {pods.DEV_SECRETS_KEY: desired.dev_secrets}
-        objects.append(secret)
     shapes = [answers.router, *([answers.worker] if present_revisions(env) else [])]
     objects += [
         *service_accounts(shapes, env.environment_id, desired.store, namespace),
-        *_scaled(next(o for o in objects if o["kind"] == "Deployment"), answers.router),
+        *_scaled(router, answers.router),
         *exposing_objects(env, answers.exposure, namespace, labels("router-ingress")),
     ]
     kinds = {str(thing["kind"]) for thing in objects} & MARKED
     env_store["metadata"] = metadata_of(env_store) | {"annotations": {names.KINDS: kinds_text(kinds)}}
     return objects
+
+
+def _namespace(name: str, labels: JsonObject) -> JsonObject:
+    restricted: JsonObject = {f"{SECURITY}{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels | restricted}}
+
+
+def _documents(env: Environment, answers: Answers, labels: JsonObject, of_router: JsonObject) -> list[JsonObject]:
+    """What pods read: the document and its projection, or what points to the document (rule 2)."""
+    document = compact(env)
+    pointer = pointed(answers, env, document)
+    if pointer is not None:
+        return [_config_map(names.ENV_STORE, answers.namespace, labels, POINTER_FILE, compact(pointer).decode())]
+    config = project(env) or RuntimeConfig(schema=RUNTIME_CONFIG_SCHEMA, env_id=env.environment_id, revisions=[])
+    text = compact(config).decode()
+    return [
+        _config_map(names.ENV_STORE, answers.namespace, labels, DOCUMENT, document.decode()),
+        _config_map(names.RUNTIME_CONFIG, answers.namespace, of_router, "runtime-config.json", text),
+    ]
+
+
+def _dev_secrets(desired: Desired, labels: JsonObject) -> JsonObject:
+    secret: JsonObject = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": names.DEV_SECRETS, "namespace": desired.answers.namespace, "labels": labels},
+    }
+    if desired.dev_secrets is not None:
+        secret["data"] = {pods.DEV_SECRETS_KEY: desired.dev_secrets}
+    return secret
 
 
 def _router_service(answers: Answers, namespace: str, labels: JsonObject, selector: JsonObject) -> JsonObject:

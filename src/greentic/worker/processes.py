@@ -159,22 +159,8 @@ def supervise(
         if not stopping:
             serving()
         while not stopping:
-            now = CLOCK.monotonic()
             for process in processes:
-                code = process.ended()
-                if code is not None and process.restart_at is None:
-                    process.later(now)
-                    told(
-                        f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s"
-                    )
-                elif process.serves_now():
-                    told(f"worker process {process.process.pid} serves")
-                elif process.restart_at is not None and now >= process.restart_at:
-                    try:
-                        process.begin()
-                    except OSError as error:
-                        process.later(now)
-                        told(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
+                _tend(process, told)
             CLOCK.sleep(0.1)
         told(f"runtime shutdown requested via {stopping[0]}")
     finally:
@@ -183,6 +169,23 @@ def supervise(
         for number, handler in previous.items():
             signal.signal(number, handler)
         shared.close()
+
+
+def _tend(process: _Process, told: Callable[[str], None]) -> None:
+    """Start a process again that ended, when its time has come, and tell what became of it."""
+    now = CLOCK.monotonic()
+    code = process.ended()
+    if code is not None and process.restart_at is None:
+        process.later(now)
+        told(f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s")
+    elif process.serves_now():
+        told(f"worker process {process.process.pid} serves")
+    elif process.restart_at is not None and now >= process.restart_at:
+        try:
+            process.begin()
+        except OSError as error:
+            process.later(now)
+            told(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
 
 
 def _spawn(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from greentic.activate.activation import Activation, Loader, activate, joined, load_revisions
+from greentic.activate.activation import Activation, Loaded, Loader, activate, joined, load_revisions
 from greentic.activate.turn import ActiveRevision
 from greentic.distribute.bundle_cache import BundleCache, open_cache
 from greentic.ground.errors import BootError, GreenticError, SpecViolation
@@ -68,55 +68,19 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     that is refused. While something serves, the failure of a deployment leaves that deployment as it was (rule 4).
     """
     store, settings, log, env = bench.store, bench.settings, bench.log, candidate.env
-    paths = store.paths(env.environment_id)
-    memory = memory_of(paths, settings.state_directory)
     boot = serving is None
-    with phase("trust", boot=boot):
-        trust = establish(
-            env,
-            memory,
-            settings.trust_anchor,
-            allow_rollback=settings.allow_rollback,
-            clock=store.clock,
-            terms=settings.terms,
-        )
-    for warning in trust.warnings:
-        log.warn("trust", warning)
+    trust = _established(bench, env, boot=boot)
     candidate.adopt(store)
     with store.transaction(env.environment_id):
         pass  # entering the lock repairs what a killed process left
     whole = as_seen(env, settings.scope)  # of thousands, a revision's own worker looks at one
     changed = _changed(whole, serving, trust, settings.scope)
     held = {i: r for i, r in serving.revisions.items() if r.deployment_id in changed} if serving else {}
-    part = only(whole, changed)
-    wanted = wanted_revisions(part)
-    hold(bench.in_use, wanted, log)
-    refused: dict[str, GreenticError] = {}
-    for revision in wanted:
-        found = verdict(trust, revision)
-        if found.warning is not None:
-            log.warn("trust", found.warning)
-        if found.refusal is not None:
-            refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", found.refusal)
-    plan = serving_plan(part, settings.scope, refused, survey(paths, wanted, _at_hand(held)))
-    if plan.warning:
-        log.warn("pull", plan.warning)
-    if plan.pull:
-        make_room(store, settings, log)  # before there is more on the disk, not after
+    plan = _planned(bench, only(whole, changed), trust, held)
     cache = open_cache(settings.cache_directory)
     with phase("pull", boot=boot):
         obtained = _pulled(bench, plan, cache, trust.delivery.mirrors)
-    faults = {**plan.unavailable, **_unreachable(plan, obtained)}
-    served = [r for r in wanted_revisions(plan.env) if r.deployment_id not in faults]
-    if serving is None:
-        _raise_if(ends_boot(plan, faults, len(served)))
-    parts = {r.content: r for r in held.values()}
-    loader = bench.loader._replace(policy=bench.loader.policy._replace(revoked=trust.revoked_keys))
-    with phase("load", boot=boot):
-        loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
-    faults |= loaded.failed
-    if serving is None:
-        _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
+    loaded, faults = _loaded(bench, plan, obtained, trust, held, boot=boot)
     for fault in faults.values():
         TALLIES.add("greentic_refusals", (fault.why,))
     _tell(log, plan.env, faults)
@@ -136,6 +100,62 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
         trusted=trust,
         generation=generation_of(candidate.env),
     )
+
+
+def _established(bench: Bench, env: Environment, *, boot: bool) -> Trusted:
+    """Whom to trust about a document. Raises `BootError` for one that is refused."""
+    settings = bench.settings
+    memory = memory_of(bench.store.paths(env.environment_id), settings.state_directory)
+    with phase("trust", boot=boot):
+        trust = establish(
+            env,
+            memory,
+            settings.trust_anchor,
+            allow_rollback=settings.allow_rollback,
+            clock=bench.store.clock,
+            terms=settings.terms,
+        )
+    for warning in trust.warnings:
+        bench.log.warn("trust", warning)
+    return trust
+
+
+def _planned(bench: Bench, part: Environment, trust: Trusted, held: Mapping[str, ActiveRevision]) -> ServingPlan:
+    """What is to be had of a part of the environment; `held` are revisions of it that are served."""
+    log, wanted = bench.log, wanted_revisions(part)
+    hold(bench.in_use, wanted, log)
+    refused: dict[str, GreenticError] = {}
+    for revision in wanted:
+        found = verdict(trust, revision)
+        if found.warning is not None:
+            log.warn("trust", found.warning)
+        if found.refusal is not None:
+            refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", found.refusal)
+    there = survey(bench.store.paths(part.environment_id), wanted, _at_hand(held))
+    plan = serving_plan(part, bench.settings.scope, refused, there)
+    if plan.warning:
+        log.warn("pull", plan.warning)
+    if plan.pull:
+        make_room(bench.store, bench.settings, log)  # before there is more on the disk, not after
+    return plan
+
+
+def _loaded(
+    bench: Bench, plan: ServingPlan, obtained: Obtained, trust: Trusted, held: Mapping[str, ActiveRevision], *, boot: bool
+) -> tuple[Loaded, dict[str, Fault]]:  # fmt: skip
+    """What of a plan is loaded, and the deployments that are not. Raises `BootError` for a failure that ends a boot."""
+    faults = {**plan.unavailable, **_unreachable(plan, obtained)}
+    served = [r for r in wanted_revisions(plan.env) if r.deployment_id not in faults]
+    if boot:
+        _raise_if(ends_boot(plan, faults, len(served)))
+    parts = {r.content: r for r in held.values()}
+    loader = bench.loader._replace(policy=bench.loader.policy._replace(revoked=trust.revoked_keys))
+    with phase("load", boot=boot):
+        loaded = load_revisions(plan.env, served, {**plan.keep, **obtained.packs}, loader, parts)
+    faults |= loaded.failed
+    if boot:
+        _raise_if(ends_boot(plan, faults, len(loaded.revisions)))
+    return loaded, faults
 
 
 def _still_good(serving: Activation | None, trust: Trusted, faults: Mapping[str, Fault]) -> Activation | None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.clock import CLOCK
+from greentic.ground.inotify import Inotify
 from greentic.ground.optional import done_without
-from greentic.worker.inotify import Inotify
 
 POLL_SECONDS = 15.0
 SETTLE_SECONDS = 0.005
