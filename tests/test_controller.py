@@ -21,7 +21,9 @@ from greentic.controller.differing import ALONE, difference, stated
 from greentic.controller.election import DEADLINE, DURATION, LEASE, Election, Held, Move, Sight, lease_name, next_move
 from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
+from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
+from greentic.controller.troubles import Trouble
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, Told, is_kept, status_of, turned
 from greentic.deployer import operator_render
@@ -29,6 +31,7 @@ from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
+from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, metadata_of, ref_of
 from greentic.k8s.plan import Owner
 from greentic.model.environment import document_digest
@@ -807,3 +810,30 @@ def test_threat_rollback_what_pods_are_pointed_to_counts_whether_it_can_be_had_o
         lambda: any("PublicationRefused" in line and "has seen 2" in line for line in second.logged), str(second.logged)
     )
     assert POINTER_FILE in member(scene.cluster.objects[ref], "data") or len(scene.document()["bundles"]) == 2
+
+
+def test_what_an_operator_reports_follows_from_what_it_knows():
+    """One reason in Degraded: what is in the way, else a failed rollout, else what controllers say; and nothing is told too early."""
+    waits = Rollout(done=False, failed=None, seen=1, expected=1, updated=1, available=0, wanted=1, lingering=0)
+    fails = waits._replace(failed="it crashes")
+    well = Known(
+        wish=None, desired=None, applied=None, synced=Condition("Synced", "True", "InSync"), objects=3, trouble=None,
+        rollouts={}, heard=None, judged=[],
+    )  # fmt: skip
+
+    def said(known: Known) -> dict[str, tuple[str, str]]:
+        return {c.type: (c.status, c.reason) for c in report(known, {}).conditions}
+
+    assert said(well)["Ready"] == ("Unknown", "Starting") and said(well)["Degraded"] == ("False", "AsExpected")
+    judged = well._replace(judged=["no Gateway"])
+    assert said(judged)["Degraded"] == ("True", "NotActedOn")
+    failing = judged._replace(rollouts={"a": waits, "b": fails})
+    assert said(failing)["Degraded"] == ("True", "RolloutFailed") and said(failing)["Ready"] == (
+        "False",
+        "RolloutFailed",
+    )
+    assert said(failing._replace(trouble=Trouble("Forbidden", "x")))["Degraded"] == ("True", "Forbidden")
+    assert said(well._replace(rollouts={"a": waits}))["Ready"] == ("False", "Progressing")
+    before = {"observedGeneration": 4, "published": {"generation": 7, "document": "sha256:d", "manifest": "sha256:m"}}
+    told = report(well, before)
+    assert (told.observed, told.published, told.document, told.manifest) == (4, 7, "sha256:d", "sha256:m")

@@ -28,7 +28,7 @@ from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import Reply
 from greentic.k8s import names
 from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of
-from greentic.k8s.plan import ANSWERED_KINDS, Deletion, deletion_of, is_ours, is_the_deployers, may_delete
+from greentic.k8s.plan import ANSWERED_KINDS, PRUNED_KINDS, Deletion, deletion_of, is_ours, is_the_deployers, may_delete
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
 from greentic.operate import env
@@ -40,6 +40,9 @@ _DESTROYED = (
     *("HTTPRoute", "Ingress", "HorizontalPodAutoscaler"),
     *("Deployment", "Service", "PodDisruptionBudget", "ConfigMap", "Secret", "ServiceAccount", "NetworkPolicy"),
 )
+
+
+assert set(_DESTROYED) == set(PRUNED_KINDS)  # each kind that is made; here in the order of taking away
 
 
 class SweepPayload(Payload, frozen=True, kw_only=True):
