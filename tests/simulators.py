@@ -295,7 +295,7 @@ class SimulatedCluster:
         body = {k: v for k, v in thing.items() if k not in ("apiVersion", "kind")}
         body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
         told: JsonObject = {
-            "uid": metadata_of(old)["uid"] if old else f"uid-{len(self.objects)}",
+            "uid": metadata_of(old)["uid"] if old else f"uid-{self.version + 1}",
             "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": _fields(body)}],
         }
         made["metadata"] = {**metadata_of(made), **told}

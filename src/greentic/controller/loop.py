@@ -125,7 +125,7 @@ class Operator:
     def _vote(self) -> None:
         """Hold or await the Lease (rules of `election`)."""
         while not self._stopping.is_set():
-            before = self.election.leads()
+            before, stood = self.election.leads(), self.election.stands_back()
             try:
                 self.election.step()
             except GreenticError as error:
@@ -133,6 +133,7 @@ class Operator:
             if self.election.leads() != before:
                 holder = "this operator" if self.election.leads() else f"`{self.election.holder}`"
                 self._log(f"{holder} holds the Lease")
+            if (self.election.leads(), self.election.stands_back()) != (before, stood):
                 self.wake()
             self._stopping.wait(RENEW * (0.75 + self._random.fraction() / 2))
 
@@ -149,6 +150,7 @@ class Operator:
         self.metrics.set("leads", int(leads))
         self._read_wish()
         self._hear_of_watches()
+        stands_back = self._hear_of_versions()
         self._changed |= self.watches.changed()
         wish = self._wish
         status = self._what_is_told()
@@ -156,7 +158,7 @@ class Operator:
             Situation(
                 now=self._clock.monotonic(),
                 leads=leads,
-                wish=None if wish is None else (wish.generation, wish.paused, wish.dry_run),
+                wish=None if wish is None else (wish.generation, wish.paused or stands_back, wish.dry_run),
                 told=self._thing() is None or self._teller.is_told(status),
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
@@ -218,6 +220,15 @@ class Operator:
             self._trouble("watch", Trouble(own.cause, told))
         elif own is None:
             self._troubles.pop("watch", None)
+
+    def _hear_of_versions(self) -> bool:
+        """Whether a newer operator was here, which this one must not undo (rule 6 of `election`)."""
+        why = self.election.stands_back()
+        if why:
+            self._trouble("version", Trouble("NewerVersion", why))
+        else:
+            self._troubles.pop("version", None)
+        return bool(why)
 
     def _look(self, wish: Wish) -> None:
         self.metrics.add("looks_total")
@@ -387,6 +398,8 @@ class Operator:
         synced = self._synced
         if wish is not None and wish.paused:
             synced = Condition("Synced", "Unknown", "Paused", "nothing is written while spec.paused is true")
+        elif "version" in self._troubles:
+            synced = Condition("Synced", "Unknown", *self._troubles["version"])
         degraded = next(iter(self._troubles.values()), None)
         ready, failed = self._ready()
         if degraded is None and failed is not None:
