@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
+from greentic.cluster.served import Served
 from greentic.cluster.verdicts import JUDGED, verdicts
 from greentic.cluster.wait_served import Document, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
@@ -36,7 +37,6 @@ from greentic.k8s import names
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
 from greentic.k8s.plan import Owner, Plan
-from greentic.k8s.served import Served
 from greentic.net.terms import Terms
 from greentic.telemetry.tracing import whole
 
