@@ -15,6 +15,7 @@ from typing import ClassVar
 import pytest
 
 from conftest import Author, bind_deployer
+from greentic.cluster import relisting
 from greentic.controller.election import LEASE, VERSION
 from greentic.deployer import binding, sweep
 from greentic.ground.errors import Conflict
@@ -227,11 +228,13 @@ def test_an_older_operator_does_not_undo_what_a_newer_one_wrote(programs):
     def writes_of(who: str) -> set[str]:
         return {asked.ref.kind for asked in programs.server.done if asked.who == who}
 
+    seen = set[tuple[str, str]]()
+    programs.server.refuse = lambda asked: seen.add((asked.who, asked.ref.kind))
     scene.wish()
     newer = programs.start("newer", "-c", OTHER_VERSION, "99.1.0", "30", "99.1.0")
     until(lambda: scene.condition("Synced").get("status") == "True" and labelled() == "99.1.0", programs.said)
-    older = programs.start("older", "-c", OTHER_VERSION, "99.0.9", "4", "")
-    until(lambda: "`newer" in programs.log("older").read_text(), programs.said)
+    older = programs.start("older", "-c", OTHER_VERSION, "99.0.9", "15", "")
+    until(lambda: ("older", "Lease") in seen, programs.said)
     newer.kill()
     until(lambda: scene.condition("Degraded").get("reason") == "NewerVersion", programs.said)
     told = scene.condition("Degraded")["message"]
@@ -251,7 +254,7 @@ def test_an_older_operator_does_not_undo_what_a_newer_one_wrote(programs):
     assert back.wait(60) == 0
     lease = scene.cluster.objects[LEASE_OF_IT]
     scene.cluster.put({**lease, "metadata": {**metadata_of(lease), "annotations": {}}})
-    programs.start("meant", "-c", OTHER_VERSION, "99.0.9", "4", "")
+    programs.start("meant", "-c", OTHER_VERSION, "99.0.9", "15", "")
     until(lambda: labelled() is None and scene.condition("Synced").get("status") == "True", programs.said)
     assert metadata_of(scene.cluster.objects[LEASE_OF_IT])["annotations"] == {VERSION: "99.0.9"}
 
@@ -308,6 +311,31 @@ def test_who_may_not_see_operators_is_told_by_what_comes_back(kept, author):
         destroy(author)
     assert "the Environment of an operator" in str(told.value.hint)
     until(lambda: kept.scene.condition("Synced").get("status") == "True", kept.said)
+
+
+def test_lists_that_expire_while_they_are_read_are_begun_again_and_nothing_is_written_or_deleted_for_it(programs):
+    scene, server = programs.scene, programs.server
+    server.page = 2
+    scene.wish()
+    programs.start("one")
+    until(lambda: scene.condition("Ready").get("status") == "True", programs.said)
+    before, versions = set(scene.cluster.objects), {r: metadata_of(t) for r, t in scene.cluster.objects.items()}
+    refused: list[Asked] = []
+
+    def refuse(asked: Asked) -> None:
+        if asked.rest and asked.ref.kind == "NetworkPolicy" and len(refused) < relisting.TRIES - 1:
+            refused.append(asked)
+            raise ApiRefused("the provided continue parameter is too old", status=410, reason="Expired")
+
+    server.refuse = refuse
+    server.done.clear()
+    scene.wish(2, everySeconds=2)  # everything is compared
+    until(lambda: scene.observed() == 2 and len(refused) == relisting.TRIES - 1, programs.said)
+    until(lambda: scene.condition("Synced").get("status") == "True", programs.said)
+    assert programs.written() == {} and set(scene.cluster.objects) == before
+    policy = Ref("NetworkPolicy", "gtc-default-deny", NS)
+    assert metadata_of(scene.cluster.objects[policy]) == versions[policy]
+    assert "ApiRefused" not in programs.log("one").read_text()
 
 
 class Busy(ApiRefused):
