@@ -638,6 +638,7 @@ def test_proxies_are_named_in_both_spellings(name):
         ("*", "h.test", 80, True), ("h.test", "h.test", 80, True), ("h.test", "a.h.test", 80, True), (".h.test", "a.h.test", 80, True), ("*.h.test", "a.h.test", 80, True),
         ("h.test", "evilh.test", 80, False), ("h.test:81", "h.test", 80, False), ("h.test:80", "h.test", 80, True), ("10.0.0.0/8", "10.1.2.3", 80, True),
         ("10.0.0.0/8", "h.test", 80, False), ("10.1.2.3", "10.1.2.3", 80, True), ("fd00::/8", "fd00::1", 80, True), ("a, b,h.test", "H.test.", 80, True), ("::1/x", "fd00::1", 80, False),
+        ("faß.test", "xn--fa-hia.test", 80, True), ("*.faß.test:80", "a.xn--fa-hia.test", 80, True), ("faß.test", "fass.test", 80, False), ("ß..", "h", 80, False),
     ],
 )  # fmt: skip
 def test_no_proxy(bypass, host, port, direct):
@@ -650,8 +651,15 @@ def test_a_proxy_is_asked_in_its_own_form_and_names_are_checked_as_text():
         terms = QUICK._replace(proxies=proxies_of({"HTTP_PROXY": proxy.url}))
         assert read_small("http://bundles.test:81/doc?x=1", 100, terms) == b"through"
         assert proxy.seen[0][1] == "http://bundles.test:81/doc?x=1" and proxy.seen[0][2]["host"] == "bundles.test:81"
+        assert read_small("http://faß.ＢÜCHER.test:81/ß?ä", 100, terms) == b"through"
+        name = "xn--fa-hia.xn--bcher-kva.test:81"
+        assert proxy.seen[1][1] == f"http://{name}/%C3%9F?%C3%A4" and proxy.seen[1][2]["host"] == name
         before = len(proxy.seen)
         for url in (
+            "http://１６９。254.169.254/",
+            "http://ｍetadata.google.internal/",
+            "http://metadata.goog。/",
+            "http://a\u200db.test/",
             "http://metadata.google.internal/",
             "http://169.254.169.254/",
             "http://2852039166/",

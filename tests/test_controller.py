@@ -816,6 +816,14 @@ def test_threat_rollback_what_pods_have_counts_where_no_status_is_kept(scene, au
     assert len(scene.document()["bundles"]) == 2
 
 
+@pytest.mark.parametrize("name", ["local", "a" * 44 + "-b", "a" * 44 + ".b", "a" * 253, "a" * 200 + "-" + "b" * 52])
+def test_every_wish_has_a_lease_of_its_own_with_a_legal_name(name):
+    found = lease_name(name)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", found) and len(found) <= 253
+    assert lease_name(name[:-1] + "c") != found
+    assert lease_name("local") == f"{LEASE}-local"
+
+
 @pytest.mark.parametrize("had", [True, False])
 def test_threat_rollback_what_pods_are_pointed_to_counts_whether_it_can_be_had_or_not(
     scene, author, hello, had, monkeypatch
@@ -844,11 +852,3 @@ def test_threat_rollback_what_pods_are_pointed_to_counts_whether_it_can_be_had_o
         lambda: any("PublicationRefused" in line and "has seen 2" in line for line in second.logged), str(second.logged)
     )
     assert POINTER_FILE in member(scene.cluster.objects[ref], "data") or len(scene.document()["bundles"]) == 2
-
-
-@pytest.mark.parametrize("name", ["local", "a" * 44 + "-b", "a" * 44 + ".b", "a" * 253, "a" * 200 + "-" + "b" * 52])
-def test_every_wish_has_a_lease_of_its_own_with_a_legal_name(name):
-    found = lease_name(name)
-    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", found) and len(found) <= 253
-    assert lease_name(name[:-1] + "c") != found
-    assert lease_name("local") == f"{LEASE}-local"

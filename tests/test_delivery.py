@@ -26,7 +26,7 @@ from securesystemslib.signer import SSlibKey
 from conftest import PROGRAMS, Author, booted, gtc, make_bundle, make_pack, need
 from greentic.activate.activation import Activation
 from greentic.author import bundle_publish, bundle_revoke, bundle_sign
-from greentic.deployments import revisions
+from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
 from greentic.distribute.fetch import FetchLimits, fetch_into
@@ -689,9 +689,9 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
         delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require"))
         deployment = author.add()
         # Staged without a local file: pulled, pinned, and the signature found as a referrer.
-        staged = revisions.stage(
+        staged = stage(
             author.context,
-            revisions.RevisionStagePayload(
+            RevisionStagePayload(
                 environment_id="local", deployment_id=deployment, bundle_source_uri=first["bundle_source_uri"]
             ),
         )
@@ -1120,10 +1120,10 @@ def test_threat_malformed_image_beside_a_good_signature_is_neither_believed_nor_
     bundle_sign.sign_file(bundle, key, FakeClock())
     good = bundle.with_name(bundle.name + ".sig").read_bytes()
     deployment = author.add()
-    monkeypatch.setattr("greentic.deployments.revisions.signatures_at", lambda *words: [noise])
+    monkeypatch.setattr("greentic.deployments.stage.signatures_at", lambda *words: [noise])
     with pytest.raises(UntrustedBundle):
         author.stage(deployment, bundle, f"file://{bundle}")
-    monkeypatch.setattr("greentic.deployments.revisions.signatures_at", lambda *words: [noise, good])
+    monkeypatch.setattr("greentic.deployments.stage.signatures_at", lambda *words: [noise, good])
     staged = author.stage(deployment, bundle, f"file://{bundle}")
     revision = author.context.store.load("local").revision(staged)
     assert revision.extra["greentic:signatures"]["bundle"] == [json.loads(good)]

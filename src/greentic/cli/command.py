@@ -13,13 +13,16 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+from greentic.cli.next_step import copyable, with_next_step
+from greentic.cli.parser import Parser
+from greentic.ground.digits import whole_number
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
-from greentic.terminal.output import Form, chosen_form, print_failure, print_success
+from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success
 from greentic.terminal.streams import answering
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Command(NamedTuple):
@@ -44,10 +47,11 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number from `least` to `most` (rule 3)."""
 
     def read(text: str) -> int:
-        digits = text.removeprefix("-")
-        if not digits.isascii() or not digits.isdigit() or len(digits) > 20 or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"`{text}` is no whole number from {least} to {most}")
-        return int(text)
+        found = whole_number(text.removeprefix("-"), max(abs(least), most))
+        found = -found if found and text.startswith("-") else found
+        if found is None or not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"`{text[:60]}` is no whole number from {least} to {most}")
+        return found
 
     return read
 
@@ -57,7 +61,7 @@ PORT = number(0, 65535)
 
 def command(noun: str, description: str, examples: str, verbs: str) -> Command:
     """A noun whose verbs are `verbs`, joined by `|`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"gtc {noun}",
         description=description,
         epilog=examples,
@@ -72,7 +76,7 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
     def printed(form: Form) -> int:
         result = work()
         with answering():
-            print_success(form, noun, arguments.verb, result, hint)
+            print_success(form, noun, arguments.verb, result, copyable(hint, getattr(arguments, "store_root", None)))
         return 0
 
     return told(noun, arguments, printed)
@@ -80,11 +84,16 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
 
 def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) -> int:
     """The same for a verb that prints by itself, in the form that it is given."""
-    form = chosen_form(arguments.output)
+    form, store_root = chosen_form(arguments.output), getattr(arguments, "store_root", None)
     try:
         return work(form)
     except GreenticError as error:
-        print_failure(form, noun, arguments.verb, error)
+        print_failure(
+            form,
+            noun,
+            arguments.verb,
+            with_next_step(error, store_root, for_people=form not in FOR_PROGRAMS),
+        )
         return 1
     except BrokenPipeError:
         raise  # who read us has gone

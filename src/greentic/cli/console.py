@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
+from greentic.cli.parser import Parser
 
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080
@@ -16,7 +17,7 @@ _EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """The words that it takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gtc console",
         description="Serve a page on 127.0.0.1: deployments and revisions with live rates, why each may run, what changed, "
         "ramps, and a chat. It only shows, unless changes are allowed.",
@@ -39,11 +40,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
+    from greentic.cli.next_step import with_next_step
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
-    from greentic.terminal.output import inert
+    from greentic.terminal.output import printed
 
     def ready(address: str) -> None:
         print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)
@@ -55,8 +57,9 @@ def main(argv: list[str]) -> int:
         )
         serve_console(store, options, ready)
     except GreenticError as error:
-        print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
+        with_next_step(error, arguments.store_root, for_people=True)
+        print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
         if error.hint:
-            print(f"next: {inert(error.hint)}", file=sys.stderr)
+            print(f"next: {printed(error.hint)}", file=sys.stderr)
         return 1
     return 0

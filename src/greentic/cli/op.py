@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from greentic.cli import op_table
+from greentic.cli.next_step import all_copyable, copyable, with_next_step
+from greentic.cli.parser import Parser
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
@@ -28,10 +31,10 @@ from greentic.terminal.output import (
     FORMS,
     Form,
     chosen_form,
-    inert,
     print_failure,
     print_hint,
     print_success,
+    printed,
 )
 from greentic.terminal.streams import answering
 
@@ -59,7 +62,7 @@ def main(argv: list[str]) -> int:
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
-        meant = did_you_mean(noun, op_table.nouns())
+        meant = did_you_mean(noun, (*op_table.nouns(), *_GLOBAL_VALUES, *_GLOBAL_SWITCHES))
         return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}{meant}")
     if noun == "deploy":
         verb = op_table.find("deploy", "run")
@@ -107,7 +110,9 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
         if verb.codes and not options.schema:
             return int(dict(_load(verb.codes)).get(result.get("state"), 0))
     except GreenticError as error:
-        print_failure(form, verb.noun, verb.verb, error)
+        print_failure(
+            form, verb.noun, verb.verb, with_next_step(error, options.store_root, for_people=form not in FOR_PROGRAMS)
+        )
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
@@ -129,7 +134,7 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
 
         show_changes(result)
         return
-    hint = "" if options.schema else _hint(verb, result)
+    hint = "" if options.schema else copyable(_hint(verb, result), options.store_root)
     if form in FOR_PROGRAMS or options.schema:
         print_success("json" if form == "name" else form, verb.noun, verb.verb, result, hint)
         return
@@ -141,7 +146,8 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
         shown.show(form, _context(options), verb.noun, verb.verb, reply, result)
         print_hint(hint)
     else:
-        print_success(form, verb.noun, verb.verb, result, hint)
+        told = all_copyable(result, options.store_root)
+        print_success(form, verb.noun, verb.verb, told if isinstance(told, dict) else result, hint)
 
 
 def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals) -> None:
@@ -286,7 +292,8 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
             rest.append(word)
     output = values.get("--output")
     if output not in (None, *FORMS):
-        _exit_usage(f"invalid value '{output}' for '--output'; expected one of {', '.join(FORMS)}")
+        meant = did_you_mean(str(output), FORMS)
+        _exit_usage(f"invalid value '{output}' for '--output'; expected one of {', '.join(FORMS)}{meant}")
     root, answers = values.get("--store-root"), values.get("--answers")
     return Globals(
         Path(root) if root else None, Path(answers) if answers else None, "--schema" in switches, output
@@ -309,25 +316,15 @@ def _attribute(flag: Flag) -> str:
     return flag.name.lstrip("-").replace("-", "_")
 
 
-class _VerbParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """A flag that nobody knows is told with the nearest one."""
-        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
-        if unknown != message and unknown.startswith("-"):
-            message += did_you_mean(unknown, [name for name in self._option_string_actions if name.startswith("--")])
-        super().error(message)
-
-
 def _parser(verb: Verb) -> argparse.ArgumentParser:
     name = verb.noun if verb.noun == "deploy" else f"{verb.noun} {verb.verb}"
     positionals = " ".join(f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
-    parser = _VerbParser(
+    parser = Parser(
         prog=f"gtc op {name}",
         usage=f"gtc op {name} {positionals} [key=value …] [flags] [--answers FILE]",
         description=verb.summary + ".",
         epilog=f"example:\n  {verb.example}\n\nthe payload as a JSON schema: gtc op {name} --schema {' '.join(verb.required)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="plain values in order, or key=value")
     if verb.watch:
@@ -372,14 +369,14 @@ def _hint(verb: Verb, result: JsonObject) -> str:
     words = verb.hint
     for key, value in result.items():
         if isinstance(value, str | int):
-            words = words.replace("{" + key + "}", str(value))
+            words = words.replace("{" + key + "}", shlex.quote(str(value)))
     env = result.get(ENV)
     return words.replace("ENV", str(env)) if isinstance(env, str) else words
 
 
 def _usage(message: str, verb: Verb | None = None) -> int:
     name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
-    print(f"error: {inert(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    print(f"error: {printed(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
     return 2
 
 

@@ -18,7 +18,8 @@ from typing import Annotated, get_args, get_origin
 
 import msgspec
 
-from greentic.ground.documents import Json, JsonObject, parse, repeated_key
+from greentic.ground.digits import whole_number
+from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.operate.payload import Payload
@@ -52,12 +53,11 @@ def read_answers(path: Path) -> Json:
     from greentic.ground.disk import io_error
 
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_ANSWERS + 1)
+        data = read_file(path, MAX_ANSWERS)
     except OSError as error:
         raise io_error(path, error) from None
-    if len(data) > MAX_ANSWERS:
-        raise AnswersParse(f"{path}: larger than {MAX_ANSWERS} bytes")
+    except ValueError as error:
+        raise AnswersParse(f"{path}: {error}") from None
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return _yaml(data, path, "")
@@ -168,12 +168,13 @@ def parse_entry(word: str) -> JsonObject:
     unit, field, what = weight.removesuffix("%"), "weight_percent", "percent"
     if weight.endswith("bps"):
         unit, field, what = weight.removesuffix("bps"), "weight_bps", "bps"
-    if not unit.isascii() or not unit.isdigit():
+    number = whole_number(unit, 2**53)
+    if number is None:
         raise InvalidArgument(
-            f"entry `{word}`: parse {what}: `{unit}` is no whole number",
+            f"entry `{word[:100]}`: parse {what}: `{unit[:60]}` is no whole number",
             hint="write REV=50, REV=50% or REV=2500bps",
         )
-    return {"revision_id": revision, field: int(unit)}
+    return {"revision_id": revision, field: number}
 
 
 def check_needs(verb: Verb, payload: JsonObject) -> None:

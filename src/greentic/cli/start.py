@@ -9,13 +9,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
-from greentic.terminal.output import inert
+from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def main() -> None:
 
 def _told(error: GreenticError) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-        sys.stderr.write(inert(report(error)) + "\n")
+        sys.stderr.write(printed(report(error)) + "\n")
         sys.stderr.flush()
 
 
@@ -79,7 +80,13 @@ def run(argv: list[str]) -> None:
         arguments.access_log,
     )
     with traced("greentic-start"):
-        _live(options)
+        try:
+            _live(options)
+        except GreenticError as error:
+            from greentic.cli.next_step import with_next_step
+
+            with_next_step(error, options.store_root, for_people=True)
+            raise
 
 
 def _live(options: StartOptions) -> None:
@@ -95,10 +102,10 @@ def _live(options: StartOptions) -> None:
     serve(booted, options, environ)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
+class _Parser(Parser):
+    def error(self, message: str) -> NoReturn:
         """Wrong command lines exit with 1, as those of the existing worker do."""
-        print(f"Error: {message}\n\n{self.format_usage()}", file=sys.stderr, end="")
+        print(f"Error: {self.with_meaning(message)}\n\n{self.format_usage()}", file=sys.stderr, end="")
         raise SystemExit(1)
 
 
@@ -107,7 +114,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if words and words[0] in COMMANDS:
         words = words[1:]
     elif words and not words[0].startswith("-"):
-        print(f"Error: unrecognized subcommand '{words[0]}'; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        from greentic.ground.nearest import did_you_mean
+
+        meant = did_you_mean(words[0], COMMANDS)
+        print(
+            f"Error: unrecognized subcommand '{words[0]}'; expected one of {', '.join(COMMANDS)}{meant}",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
     parser = _Parser(
         prog="greentic-start",
@@ -117,7 +130,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--env", metavar="ID", help="the environment to serve")
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")

@@ -22,7 +22,7 @@ from greentic.k8s.objects import Cluster, Ref, member
 from greentic.materialize.remembered import Memory, Seen
 from greentic.materialize.trusted import establish
 from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment, document_digest
+from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.ids import check_env_id
 from greentic.model.pointer import POINTER_FILE, Pointer, read_pointer
 from greentic.net.addresses import shown
@@ -31,8 +31,6 @@ from greentic.publication.artifact import check_claims
 from greentic.publication.place import Place, is_directory, newest, place_of, read_document
 from greentic.publication.pointed import read_pointed
 from greentic.store.environments import environment_of
-
-DOCUMENT = "environment.json"
 
 
 class Desired(NamedTuple):

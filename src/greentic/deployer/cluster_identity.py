@@ -20,7 +20,7 @@ from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
 from greentic.ground import variables
 from greentic.ground.disk import replace_file
-from greentic.ground.documents import decode
+from greentic.ground.documents import decode, read_file
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import Cluster, ClusterUnreachable, Ref, labels_of, member
@@ -73,9 +73,8 @@ def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
     if ref != credentials_ref(env.environment_id):
         return None
     try:
-        with (paths.root / TOKEN_FILE).open("rb") as file:
-            token = file.read(_MAX_TOKEN).decode().strip()
-    except (FileNotFoundError, UnicodeDecodeError):
+        token = read_file(paths.root / TOKEN_FILE, _MAX_TOKEN).decode().strip()
+    except (FileNotFoundError, ValueError):
         return None
     return token if _lives(token, now) else None
 

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from greentic.cluster.apply import list_if_there
+from greentic.cluster.live import list_if_there
 from greentic.cluster.verdicts import remarks
 from greentic.deployer.binding import is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import PARALLEL, Rules, read_live, server_changes
+from greentic.cluster.apply import PARALLEL, Rules, server_changes
+from greentic.cluster.live import read_live
 from greentic.cluster.refusals import SECRET_KINDS, without_secrets
 from greentic.cluster.verdicts import remarks
 from greentic.deployer.binding import Deployer

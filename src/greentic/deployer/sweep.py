@@ -7,7 +7,7 @@ Rules:
    The namespace stays, unless `--namespace` says otherwise: then it goes with all that is in it, if this store made it and no pod
    of others runs there.
 3. Before each deletion the object must still be the one that was seen, and still ours.
-4. Nothing is destroyed beside an operator that would make it again (`deployer.keeping`). What comes back all the same, by whoever's hand,
+4. Nothing is destroyed beside an operator that would make it again (`controller.keeping`). What comes back all the same, by whoever's hand,
    ends it with who that was.
 """
 
@@ -19,10 +19,11 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import ANSWERED_KINDS, await_gone, delete_own, list_if_there
+from greentic.cluster.apply import await_gone, delete_own
+from greentic.cluster.live import list_if_there
+from greentic.controller.keeping import made_again, refuse_kept
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
-from greentic.deployer.keeping import made_again, refuse_kept
 from greentic.deployer.reconcile import KindText, alone
 from greentic.deployer.told import ObjectTold, all_told
 from greentic.ground.documents import JsonObject
@@ -30,7 +31,7 @@ from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import Reply
 from greentic.k8s import names
 from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of
-from greentic.k8s.plan import Deletion, deletion_of, is_ours, is_the_deployers, may_delete
+from greentic.k8s.plan import ANSWERED_KINDS, Deletion, deletion_of, is_ours, is_the_deployers, may_delete
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
 from greentic.operate import env
@@ -142,7 +143,7 @@ def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -
     with alone(context, env_id):
         deployer = resolve(context, env_id, None, live=True)
         cluster = reach(context, deployer).cluster
-        refuse_kept(cluster, deployer)
+        refuse_kept(cluster, deployer.answers.namespace, deployer.owner)
         removed = _destroy(cluster, deployer)
         if namespace:
             removed += _destroy_namespace(cluster, deployer)

@@ -25,13 +25,12 @@ from greentic.k8s.objects import member, metadata_of
 from greentic.k8s.plan import MARKED, SECURITY, kinds_text
 from greentic.k8s.scaling import autoscaler, service_accounts
 from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment, Revision, document_digest
+from greentic.model.environment import DOCUMENT, Environment, Revision, document_digest
 from greentic.model.pod_view import present_revisions, routed_ids
 from greentic.model.pointer import POINTER_FILE, Pointer, pointer_to, read_pointer
 from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project
 from greentic.shape.pod_shape import Shape
 
-DOCUMENT = "environment.json"
 MAX_DATA = 1 << 20
 """Bytes that a ConfigMap or a Secret may hold."""
 

@@ -16,13 +16,11 @@ import json
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from greentic.model.ids import digest_of_bytes
 from greentic.net.request import Upload, check_status
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
-from greentic.registry.manifests import MANIFEST, digest_of_bytes
-
-_EMPTY = b"{}"
-_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+from greentic.registry.media_types import EMPTY, EMPTY_TYPE, MANIFEST
 
 
 def put_blob(registry: Registry, file: BinaryIO, digest: str, size: int) -> bool:
@@ -68,7 +66,7 @@ def artifact_manifest(
     registry: Registry, kind: str, layers: list[dict[str, object]], annotations: dict[str, str], subject: object = None
 ) -> bytes:
     """The manifest of an artifact, whose empty configuration is stored first. Raises `FetchError`."""
-    config = {"mediaType": _EMPTY_TYPE, "digest": put_bytes(registry, _EMPTY), "size": len(_EMPTY)}
+    config = {"mediaType": EMPTY_TYPE, "digest": put_bytes(registry, EMPTY), "size": len(EMPTY)}
     document: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,

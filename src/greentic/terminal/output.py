@@ -3,15 +3,18 @@
 Rules:
 1. At a terminal the same result is shown as a picture or a table with the next step; `--output` decides otherwise. What is no
    terminal gets JSON, byte for byte the same whatever the terminal would show.
-2. A table whose words do not fit is shown row by row, one field a line: nothing is cut, and no id is broken.
-3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters are shown, not sent.
+2. What holds a word that does not fit is shown one field a line, which the terminal breaks itself: nothing is cut, and no id is broken.
+3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters and letters that cannot
+   be seen are shown, not sent (`inert`), and words that are read from the right move nothing beside them (`isolated`).
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TextIO
-from unicodedata import category
+from unicodedata import bidirectional, category
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
@@ -21,8 +24,14 @@ if TYPE_CHECKING:
 
 Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
+_GAP = 2
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and marks that leave no trace: two names that differ look the same."""
+_FROM_THE_RIGHT = frozenset(("R", "AL", "AN"))
+_ISOLATE, _END = "\u2068", "\u2069"
 MOST_MARKS = 4
 """Accents on one character; no language writes more."""
+_WORDS = re.compile(r"(\s+)")
 FOR_PROGRAMS: tuple[Form, ...] = ("json", "yaml")
 """Forms whose failures are told as JSON, too."""
 
@@ -34,9 +43,35 @@ def inert(text: str) -> str:
     shown, marks = [], 0
     for c in text:
         marks = marks + 1 if category(c) in ("Mn", "Me") else 0
-        plain = c in "\n\t" or c.isprintable() or c == "\u3000"
+        plain = c in "\n\t" or (c.isprintable() and c not in _BLANK) or c == "\u3000"
         shown.append(c if plain and marks <= MOST_MARKS else _written(c))
     return "".join(shown)
+
+
+def isolated(text: str) -> str:
+    """Inert text in which each word that is read from the right stands for itself: what is before and behind keeps its order.
+
+    It is for the last moment, since a text that is cut behind it could lose the end of one.
+    """
+    if text.isascii():
+        return text
+    out: list[str] = []
+    for word in _WORDS.split(text):
+        kinds = [bidirectional(c) for c in word]
+        places = [i for i, kind in enumerate(kinds) if kind in _FROM_THE_RIGHT]
+        if not places:
+            out.append(word)
+            continue
+        first, last = places[0], places[-1] + 1
+        while last < len(word) and kinds[last] == "NSM":
+            last += 1
+        out += word[:first], _ISOLATE, word[first:last], _END, word[last:]
+    return "".join(out)
+
+
+def printed(text: str) -> str:
+    """A text of others as it is sent to a terminal (rule 3)."""
+    return isolated(inert(text))
 
 
 def _written(character: str) -> str:
@@ -52,7 +87,7 @@ def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: st
         print(_line({"noun": noun, "op": verb, "result": result}, sys.stdout))
         return
     if form == "yaml":
-        from greentic.deployer.env_render import yaml_of
+        from greentic.ground.yaml import yaml_of
 
         print(yaml_of({"noun": noun, "op": verb, "result": result}), end="")
         return
@@ -62,7 +97,7 @@ def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: st
 
 def print_hint(hint: str) -> None:
     if hint:
-        print(f"\nnext: {inert(hint)}")
+        print(f"\nnext: {printed(hint)}")
 
 
 def _line(envelope: JsonObject, stream: TextIO) -> str:
@@ -70,7 +105,15 @@ def _line(envelope: JsonObject, stream: TextIO) -> str:
     text = compact(envelope, sort=True).decode()
     if not stream.isatty():
         return text
-    return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
+    from json import dumps  # which no worker loads
+
+    return "".join(c if _is_plain(c) else dumps(c)[1:-1] for c in text)
+
+
+def _is_plain(character: str) -> bool:
+    if character.isascii():
+        return character.isprintable()
+    return inert(character) == character and bidirectional(character) not in _FROM_THE_RIGHT
 
 
 def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> None:
@@ -82,9 +125,9 @@ def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> Non
             told["report"] = error.report
         print(_line({"error": told, "noun": noun, "op": verb}, sys.stderr), file=sys.stderr)
         return
-    print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
+    print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
     if error.hint:
-        print(f"next: {inert(error.hint)}", file=sys.stderr)
+        print(f"next: {printed(error.hint)}", file=sys.stderr)
     if error.report:
         print("\nso far:", file=sys.stderr)
         show_table(error.report)
@@ -97,36 +140,60 @@ def show_table(result: JsonObject) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    plain = [(key, value) for key, value in result.items() if not _is_rows(value)]
+    plain = [(printed(key), printed(_cell(value))) for key, value in _fields(result) if not _is_rows(value)]
     if plain:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for key, value in plain:
-            table.add_row(Text(inert(key)), Text(inert(_cell(value))))
-        console.print(table)
+        keys, values = (max(_longest_word(pair[i]) for pair in plain) for i in (0, 1))
+        if keys + _GAP + values <= console.width:
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+            table.add_column(style="bold")
+            table.add_column(overflow="fold")
+            for name, told in plain:
+                table.add_row(Text(name), Text(told))
+            console.print(table)
+        else:
+            for name, told in plain:
+                console.print(Text.assemble((f"{name}: ", "bold"), told), soft_wrap=True)
     for key, value in result.items():
         rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
         if rows and _is_rows(value):
             columns = list(dict.fromkeys(k for row in rows for k in row))
-            cells = [[inert(_cell(row.get(column))) for column in columns] for row in rows]
+            cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
             needed = [
-                max(_longest_word(inert(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)
+                max(_longest_word(printed(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)
             ]
             console.print()
             if sum(needed) + 2 * len(columns) > console.width:
-                console.print(Text(inert(key), style="bold"))
+                console.print(Text(printed(key), style="bold"))
                 for row in cells:
                     _print_row(console, columns, row)
                 continue
             table = Table(
-                title=Text(inert(key), style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
+                title=Text(printed(key), style="bold"),
+                title_justify="left",
+                box=None,
+                pad_edge=False,
+                header_style="dim",
             )
             for column, least in zip(columns, needed, strict=True):
-                table.add_column(Text(inert(column)), overflow="fold", min_width=least)
+                table.add_column(Text(printed(column)), overflow="fold", min_width=least)
             for row in cells:
                 table.add_row(*(Text(cell) for cell in row))
             console.print(table)
+
+
+def _fields(result: JsonObject) -> Iterator[tuple[str, Json]]:
+    """The fields of a result; those of an object that holds plain ones alone stand by themselves."""
+    for key, value in result.items():
+        if isinstance(value, dict) and value and not any(_is_nested(inner) for inner in value.values()):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def _is_nested(value: Json) -> bool:
+    return bool(value) and (
+        isinstance(value, dict) or (isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value))
+    )
 
 
 def _longest_word(text: str) -> int:
@@ -141,7 +208,7 @@ def _print_row(console: Console, columns: list[str], row: list[str]) -> None:
 
     console.print()
     for column, cell in zip(columns, row, strict=True):
-        console.print(Text(f"  {inert(column)}: ", "dim") + Text(cell), soft_wrap=True)
+        console.print(Text.assemble((f"  {printed(column)}: ", "dim"), cell), soft_wrap=True)
 
 
 def _is_rows(value: Json) -> bool:
@@ -155,6 +222,8 @@ def _cell(value: Json) -> str:
         return "yes" if value else "no"
     if isinstance(value, str | int | float):
         return str(value)
+    if value == {}:
+        return "-"
     if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
         return ", ".join(str(v) for v in value) or "-"
     return compact(value).decode()

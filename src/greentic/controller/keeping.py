@@ -9,10 +9,9 @@ Rules:
 
 from __future__ import annotations
 
-from greentic.cluster.apply import list_if_there
+from greentic.cluster.live import list_if_there
 from greentic.controller.election import DURATION, lease_name
 from greentic.controller.wish import read_wish
-from greentic.deployer.binding import Deployer
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import JsonObject
@@ -24,13 +23,12 @@ _WISHES = ("Environment", "ConfigMap")
 _LOOKS, _TRIES = Backoff(first=0.5, longest=2.0), 1 << 30  # the time alone counts
 
 
-def refuse_kept(cluster: Cluster, deployer: Deployer, clock: Clock = CLOCK) -> None:
-    """Raise `Conflict` if an operator would make again what is destroyed."""
-    namespace = deployer.answers.namespace
+def refuse_kept(cluster: Cluster, namespace: str, owner: Owner, clock: Clock = CLOCK) -> None:
+    """Raise `Conflict` if an operator would make again what is destroyed of an owner's."""
     for lease in list_if_there(cluster, "Lease", namespace, None, needed=False):
         holder = str(member(lease, "spec").get("holderIdentity") or "")
         wish = _wish(cluster, namespace, ref_of(lease).name) if holder else None
-        if wish is None or not _makes_again(wish, deployer.owner) or not _is_renewed(cluster, lease, clock):
+        if wish is None or not _makes_again(wish, owner) or not _is_renewed(cluster, lease, clock):
             continue
         ref = ref_of(wish)
         raise Conflict(
