@@ -32,6 +32,8 @@ class Asked(NamedTuple):
     who: str
     verb: str
     ref: Ref
+    rest: bool = False
+    """Of a list: whether it goes on with one that was begun."""
 
 
 class ServedCluster:
@@ -42,6 +44,8 @@ class ServedCluster:
         self.hold: Callable[[Asked], object] = lambda asked: None
         self.refuse: Callable[[Asked], object] = lambda asked: None
         self.done: list[Asked] = []
+        self.page = 1 << 30
+        """How many objects an answer to a list holds at most."""
         served = self
 
         class Handler(_Handler):
@@ -165,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         ref = Ref(kind + ("/status" if len(inside) > 2 else ""), name, namespace)
         if verb == "get" and not name:
             verb = "watch" if "watch" in asked_for else "list"
-        asked = Asked(self.headers.get("authorization", "").removeprefix("Bearer "), verb, ref)
+        asked = Asked(self.headers.get("authorization", "").removeprefix("Bearer "), verb, ref, "continue" in asked_for)
         self.server_of.refuse(asked)
         if verb in ("get", "list", "watch"):
             return self._read(verb, ref, asked_for)
@@ -179,12 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _read(self, verb: str, ref: Ref, asked_for: dict[str, str]) -> JsonObject | None:
         cluster, selector = self.server_of.cluster, asked_for.get("labelSelector")
         if verb == "list":
-            listed = cluster.list(ref.kind, ref.namespace, selector)
-            return {
-                "kind": f"{ref.kind}List",
-                "metadata": {"resourceVersion": listed.resource_version},
-                "items": list(listed.items),
-            }
+            listed, begins = cluster.list(ref.kind, ref.namespace, selector), int(asked_for.get("continue", "0"))
+            ends = begins + min(int(asked_for.get("limit", self.server_of.page)), self.server_of.page)
+            metadata: JsonObject = {"resourceVersion": listed.resource_version}
+            if ends < len(listed.items):
+                metadata["continue"] = str(ends)
+            return {"kind": f"{ref.kind}List", "metadata": metadata, "items": list(listed.items[begins:ends])}
         if verb == "get":
             found = cluster.get(ref)
             if found is None:

@@ -18,7 +18,18 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import FetchError, FlowFailure, LimitExceeded, ServerBusy, Truncated
 from greentic.ground.going import in_place
 from greentic.k8s.names import FIELD_MANAGER
-from greentic.k8s.objects import KINDS, ApiRefused, Event, Listed, Ref, labels_of, member, metadata_of, ref_of
+from greentic.k8s.objects import (
+    KINDS,
+    ApiRefused,
+    Event,
+    Listed,
+    Ref,
+    labels_of,
+    member,
+    metadata_of,
+    objects_in,
+    ref_of,
+)
 
 
 class FakeClock:
@@ -246,7 +257,9 @@ class SimulatedState:
 
 
 class SimulatedCluster:
-    """A `Cluster` in memory: server-side apply with its bookkeeping of one manager, lists by selector, deletions with preconditions.
+    """A `Cluster` in memory: server-side apply with its bookkeeping, lists by selector, deletions with preconditions.
+
+    What other managers have of an object stays theirs, beside what is stated; a field of theirs that is stated otherwise is taken from them.
 
     `refuse` maps a kind to the text that the server refuses it with. `requests` and `writes` count as the real one does.
     """
@@ -294,9 +307,15 @@ class SimulatedCluster:
         made = copy.deepcopy(thing)
         body = {k: v for k, v in thing.items() if k not in ("apiVersion", "kind")}
         body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
+        others = [m for m in objects_in(metadata_of(old or {}).get("managedFields")) if m["manager"] != FIELD_MANAGER]
+        trees = [member(m, "fieldsV1") for m in others]
+        made = _beside(old or {}, made, trees)
+        left: list[Json] = [
+            {**m, "fieldsV1": _untouched(t, old or {}, made)} for m, t in zip(others, trees, strict=True)
+        ]
         told: JsonObject = {
-            "uid": metadata_of(old)["uid"] if old else f"uid-{len(self.objects)}",
-            "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": _fields(body)}],
+            "uid": metadata_of(old)["uid"] if old else f"uid-{self.version + 1}",
+            "managedFields": [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": _fields(body)}, *left],
         }
         made["metadata"] = {**metadata_of(made), **told}
         same = old is not None and _without_version(old) == made
@@ -490,6 +509,40 @@ class LivingCluster(SimulatedCluster):
 def _fields(value: object) -> JsonObject:
     """The ownership tree of a value, every list whole."""
     return {f"f:{k}": _fields(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def _beside(old: JsonObject, made: JsonObject, trees: list[JsonObject]) -> JsonObject:
+    """What is stated, with what others manage beside it."""
+    out = dict(made)
+    for key, value in old.items():
+        inner = [member(tree, f"f:{key}") for tree in trees if f"f:{key}" in tree]
+        stated = out.get(key)
+        if inner and key not in out:
+            out[key] = value
+        elif inner and isinstance(value, dict) and isinstance(stated, dict):
+            out[key] = _beside(value, stated, inner)
+    return out
+
+
+def _untouched(tree: JsonObject, old: JsonObject, made: JsonObject) -> JsonObject:
+    """What is left to another manager once fields have other values."""
+    out: JsonObject = {}
+    for step, inner in tree.items():
+        before, after = old.get(step[2:]), made.get(step[2:])
+        if isinstance(before, dict) and isinstance(after, dict) and isinstance(inner, dict) and inner:
+            left = _untouched(inner, before, after)
+            out |= {step: left} if left else {}  # an empty tree would be the whole of it
+        elif before == after:
+            out[step] = inner
+    return out
+
+
+def applied_by(thing: JsonObject, manager: str, operation: str) -> JsonObject:
+    """An object as it is after somebody else applied it whole."""
+    body: JsonObject = {k: v for k, v in thing.items() if k not in ("apiVersion", "kind")}
+    body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
+    managed: list[Json] = [{"manager": manager, "operation": operation, "fieldsV1": _fields(body)}]
+    return {**thing, "metadata": {**metadata_of(thing), "managedFields": managed}}
 
 
 def _without_version(thing: JsonObject) -> JsonObject:

@@ -18,7 +18,19 @@ from greentic.cluster.apply import PHASES
 from greentic.controller import desired, differing, grants, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
-from greentic.controller.election import DEADLINE, DURATION, LEASE, Election, Held, Move, Sight, lease_name, next_move
+from greentic.controller.election import (
+    DEADLINE,
+    DURATION,
+    LEASE,
+    VERSION,
+    YIELDING,
+    Election,
+    Held,
+    Move,
+    Sight,
+    lease_name,
+    next_move,
+)
 from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
@@ -113,8 +125,8 @@ def test_a_lease_is_taken_when_nobody_renews_it_by_our_own_clock():
     assert next_move(lease("you", "2"), "me", seen, 5 + DURATION) == (Move.WAIT, Sight("you", "2", 5 + DURATION))
 
 
-def election(cluster: LivingCluster, me: str, clock: FakeClock) -> Election:
-    return Election(lambda: cluster, Ref("Lease", "l", NS), me, clock)
+def election(cluster: LivingCluster, me: str, clock: FakeClock, version: str = "1.2.0") -> Election:
+    return Election(lambda: cluster, Ref("Lease", "l", NS), me, clock, version)
 
 
 def test_one_of_two_leads_and_the_other_takes_over_when_it_is_killed_or_gives_back():
@@ -132,6 +144,35 @@ def test_one_of_two_leads_and_the_other_takes_over_when_it_is_killed_or_gives_ba
     assert not two.leads() and one.step()
     spec = member(cluster.objects[Ref("Lease", "l", NS)], "spec")
     assert spec["leaseTransitions"] == 2 and spec["holderIdentity"] == "one"
+
+
+def test_an_older_operator_lets_newer_ones_go_first_and_then_stands_back_until_it_is_let():
+    cluster, clock, ref = LivingCluster(), FakeClock(), Ref("Lease", "l", NS)
+    older, newer = election(cluster, "older", clock, "1.2.0"), election(cluster, "newer", clock, "1.10.0-rc.1")
+    assert older.step() and older.stands_back() == "" and not newer.step()
+    older.release()
+    assert newer.step() and newer.stands_back() == ""
+    newer.release()
+    assert not older.step() and newer.step()  # of two that may, the newer one takes it
+    clock.sleep(DURATION)
+    assert not older.step()  # killed; a newer one may be waiting for as long
+    clock.sleep(YIELDING)
+    assert older.step() and older.leads() and "version 1.10.0-rc.1 of the operator" in older.stands_back()
+    clock.sleep(3)
+    assert older.step() and older.stands_back()
+    del cluster.objects[ref]["metadata"]["annotations"][VERSION]
+    assert older.step() and older.stands_back() == ""
+    assert cluster.objects[ref]["metadata"]["annotations"] == {VERSION: "1.2.0"}
+    clock.sleep(DURATION)
+    assert not newer.step()
+    clock.sleep(DURATION)
+    assert newer.step() and cluster.objects[ref]["metadata"]["annotations"] == {VERSION: "1.10.0-rc.1"}
+
+
+@pytest.mark.parametrize("told", ["1.2.0", "1.1.99", "", "1.2", "x.y.z", "latest", 7, None])
+def test_only_a_version_that_is_newer_counts(told):
+    held = {"metadata": {"resourceVersion": "1", "annotations": {VERSION: told}}, "spec": {"holderIdentity": ""}}
+    assert next_move(held, "me", Sight(), 5, "1.2.0")[0] is Move.TAKE
 
 
 def test_of_two_that_take_a_lease_at_once_one_is_refused_and_writes_nothing():
@@ -269,6 +310,10 @@ class Scene:
     def condition(self, kind: str) -> dict:
         status = member(self.cluster.objects[SOURCE], "status")
         return next((c for c in status.get("conditions") or [] if c["type"] == kind), {})  # type: ignore[union-attr, index, call-overload, return-value]
+
+    def observed(self) -> object:
+        """The generation of the wish that the status is about."""
+        return member(self.cluster.objects[SOURCE], "status").get("observedGeneration")
 
     def synced(self) -> None:
         until(lambda: self.condition("Synced").get("status") == "True", str(self.running[-1].logged))

@@ -282,7 +282,7 @@ def test_a_token_that_ended_is_not_used_wherever_it_lies(bound, monkeypatch, pla
     secrets: dict[str, str] = {}
 
     class Api:
-        def __init__(self, connection: str | None) -> None:
+        def __init__(self, connection: str | None, **how: float) -> None:
             sent.append(connection)
 
         def get(self, ref: Ref) -> dict | None:

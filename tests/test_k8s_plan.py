@@ -126,6 +126,36 @@ def test_lists_are_compared_as_the_server_merges_them():
     assert ".spec.env[name=C]" in [c.path for c in compare(more, live).changes]
 
 
+@pytest.mark.parametrize("manager", ["kubectl-client-side-apply", "kubectl"])
+def test_what_another_tool_applied_of_ours_goes_over_without_a_conflict_until_something_differs(manager):
+    """Defaults that the server filled in stand inside of containers of which nothing is ours yet."""
+    keys = {".spec.containers": "name", ".spec.containers[].ports": "name"}
+    ports = [{"name": "http", "containerPort": 8080}]
+    stated = {
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "gtc-prod", "labels": LABELS},
+        "spec": {"containers": [{"name": "router", "image": "a", "args": ["x"], "ports": ports}], "finalizers": ["f"]},
+    }
+    live = live_of(stated, keys=keys, manager=manager)
+    live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:finalizers"] = {'v:"f"': {}}
+    container = live["spec"]["containers"][0]
+    container["imagePullPolicy"] = "IfNotPresent"
+    found = compare(stated, live)
+    assert found.conflicts == [] and {c.path for c in found.changes} >= {
+        ".spec.containers[name=router].image",
+        ".spec.containers[name=router].args",
+        ".spec.finalizers[f]",
+    }
+    container["image"] = "b"
+    assert compare(stated, live).conflicts == [FieldConflict(manager, ".spec.containers[name=router].image")]
+    both = live_of(stated, (manager, live["metadata"]["managedFields"][0]["fieldsV1"]), keys=keys)
+    both["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:finalizers"] = {'v:"f"': {}}
+    assert compare(stated, both).changes == []
+    both["spec"]["containers"].append({"name": "theirs", "image": "c"})
+    both["metadata"]["managedFields"][1]["fieldsV1"]["f:spec"]["f:containers"]['k:{"name":"theirs"}'] = {"f:image": {}}
+    assert compare(stated, both).changes == []
+
+
 def test_an_object_that_we_never_applied_is_a_change_throughout():
     stated = config_map(a="1")
     found = compare(stated, live_of(stated, manager="kubectl"))

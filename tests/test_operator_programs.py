@@ -14,13 +14,16 @@ from typing import ClassVar
 
 import pytest
 
-from conftest import Author
-from greentic.controller.election import LEASE
+from conftest import Author, bind_deployer
+from greentic.cluster import relisting
+from greentic.controller.election import LEASE, VERSION
+from greentic.deployer import binding, sweep
+from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Ref, member, metadata_of
 from served_cluster import Asked, ServedCluster
 from simulators import LivingCluster
-from test_controller import NS, Scene, publish
+from test_controller import NS, SOURCE, Scene, publish
 from waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -37,14 +40,15 @@ class Programs:
         self.server = ServedCluster(scene.cluster)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, who: str) -> subprocess.Popen[bytes]:
+    def start(self, who: str, *program: str) -> subprocess.Popen[bytes]:
+        """An operator; `program` is what is run instead of the plain one."""
         config = self.server.kubeconfig(self.tmp_path / f"kubeconfig-{who}", who)
         home = self.tmp_path / f"home-{who}"
         home.mkdir(exist_ok=True)
         words = ["--name", "local", "--namespace", NS, "--identity", who, "--metrics-port", "0"]
         with self.log(who).open("ab") as log:
             self.running[who] = subprocess.Popen(
-                [sys.executable, "-m", "greentic.cli.operator", *words],
+                [sys.executable, *(program or ("-m", "greentic.cli.operator")), *words],
                 env={**os.environ, "KUBECONFIG": str(config), "HOME": str(home)},
                 stdout=log,
                 stderr=log,
@@ -193,6 +197,145 @@ def test_an_operator_gets_through_a_bad_day(programs):
     until(lambda: router in scene.cluster.objects, programs.said)
     assert set(programs.written().values()) <= {1, 2} and programs.written()[router] == 2
     assert process.poll() is None and "Traceback" not in programs.said()
+
+
+OTHER_VERSION = """
+import sys, greentic
+greentic.__version__, yielding, label = sys.argv[1:4]
+del sys.argv[1:4]
+from greentic.controller import election
+from greentic.k8s import render
+election.YIELDING = float(yielding)
+plain = render.rendering
+def rendering(desired):
+    for thing in plain(desired):
+        if label and thing["kind"] == "Service":
+            thing["metadata"]["labels"]["example.com/since"] = label
+        yield thing
+render.rendering = rendering
+from greentic.cli.operator import main
+main()
+"""
+
+
+def test_an_older_operator_does_not_undo_what_a_newer_one_wrote(programs):
+    """An upgrade that goes wrong half way: the newer one is killed, and only the older one is left."""
+    scene, router = programs.scene, Ref("Service", names.ROUTER, NS)
+
+    def labelled() -> object:
+        return member(scene.cluster.objects.get(router, {}), "metadata", "labels").get("example.com/since")
+
+    def writes_of(who: str) -> set[str]:
+        return {asked.ref.kind for asked in programs.server.done if asked.who == who}
+
+    seen = set[tuple[str, str]]()
+    programs.server.refuse = lambda asked: seen.add((asked.who, asked.ref.kind))
+    scene.wish()
+    newer = programs.start("newer", "-c", OTHER_VERSION, "99.1.0", "30", "99.1.0")
+    until(lambda: scene.condition("Synced").get("status") == "True" and labelled() == "99.1.0", programs.said)
+    older = programs.start("older", "-c", OTHER_VERSION, "99.0.9", "15", "")
+    until(lambda: ("older", "Lease") in seen, programs.said)
+    newer.kill()
+    until(lambda: scene.condition("Degraded").get("reason") == "NewerVersion", programs.said)
+    told = scene.condition("Degraded")["message"]
+    assert "version 99.1.0 of the operator kept this namespace, and this is 99.0.9" in told
+    assert f"annotate lease {LEASE_OF_IT.name} {VERSION}-" in told and scene.condition("Synced")["status"] == "Unknown"
+    looked = len([line for line in programs.log("older").read_text().splitlines() if "NewerVersion" in line])
+    scene.wish(2, everySeconds=2)  # what is asked for is not done either, and is not told as done
+    until(lambda: programs.holder() == "older" and scene.observed() == 2, programs.said)
+    assert writes_of("older") <= set(OWN) and labelled() == "99.1.0" and looked == 1
+    # the newer one comes back: it need not wait
+    older.send_signal(signal.SIGTERM)
+    assert older.wait(60) == 0
+    back = programs.start("back", "-c", OTHER_VERSION, "99.1.0", "30", "99.1.0")
+    until(lambda: programs.holder() == "back" and scene.condition("Degraded").get("status") == "False", programs.said)
+    # the older one is meant after all: who says so takes the name of the version away
+    back.send_signal(signal.SIGTERM)
+    assert back.wait(60) == 0
+    lease = scene.cluster.objects[LEASE_OF_IT]
+    scene.cluster.put({**lease, "metadata": {**metadata_of(lease), "annotations": {}}})
+    programs.start("meant", "-c", OTHER_VERSION, "99.0.9", "15", "")
+    until(lambda: labelled() is None and scene.condition("Synced").get("status") == "True", programs.said)
+    assert metadata_of(scene.cluster.objects[LEASE_OF_IT])["annotations"] == {VERSION: "99.0.9"}
+
+
+def destroy(author: Author) -> sweep.ClusterDestroyed:
+    return sweep.destroy_cluster_objects(author.context, "local", namespace=False)
+
+
+@pytest.fixture
+def kept(programs, author: Author, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """An operator keeps what `env reconcile` of the same environment would."""
+    bind_deployer(author)
+    monkeypatch.setenv("KUBECONFIG", str(programs.server.kubeconfig(tmp_path / "kubeconfig-person", "person")))
+    programs.scene.wish(store=binding.resolve(author.context, "local", None, live=False).owner.store)
+    programs.start("one")
+    until(lambda: programs.scene.condition("Synced").get("status") == "True", programs.said)
+    return programs
+
+
+@pytest.mark.parametrize("how", ["deleted", "paused", "killed"])
+def test_nothing_is_destroyed_beside_an_operator_that_would_make_it_again(kept, author, how):
+    scene, server = kept.scene, kept.server
+    made = {ref for ref in scene.cluster.objects if ref.kind not in ("Lease", "Environment")}
+    with pytest.raises(Conflict, match="an operator .`one-.*keeps namespace .*nothing was deleted") as refused:
+        destroy(author)
+    assert f"kubectl -n {NS} delete environment local" in str(refused.value.hint)
+    assert "person" not in {asked.who for asked in server.done} and made <= set(scene.cluster.objects)
+    if how == "deleted":
+        scene.cluster.remove(SOURCE)
+        until(lambda: "is gone; what runs is left as it is" in kept.log("one").read_text(), kept.said)
+    elif how == "paused":
+        scene.wish(2, paused=True)
+        until(lambda: scene.condition("Synced").get("reason") == "Paused", kept.said)
+    else:
+        kept.running["one"].kill()
+        kept.running["one"].wait()
+        lease = metadata_of(scene.cluster.objects[LEASE_OF_IT])["resourceVersion"]
+    gone = destroy(author)
+    assert gone.removed_count == len(made) and not made & set(scene.cluster.objects)
+    if how == "killed":
+        assert metadata_of(scene.cluster.objects[LEASE_OF_IT])["resourceVersion"] == lease
+    assert {asked.who for asked in server.done if asked.verb == "delete"} == {"person"}
+
+
+def test_who_may_not_see_operators_is_told_by_what_comes_back(kept, author):
+    def refuse(asked: Asked) -> None:
+        if asked.who == "person" and asked.ref.kind in ("Lease", "Environment"):
+            raise ApiRefused("leases is forbidden", status=403)
+
+    kept.server.refuse = refuse
+    with pytest.raises(
+        Conflict, match="was deleted and is there again, by `greentic-deployer`: somebody keeps"
+    ) as told:
+        destroy(author)
+    assert "the Environment of an operator" in str(told.value.hint)
+    until(lambda: kept.scene.condition("Synced").get("status") == "True", kept.said)
+
+
+def test_lists_that_expire_while_they_are_read_are_begun_again_and_nothing_is_written_or_deleted_for_it(programs):
+    scene, server = programs.scene, programs.server
+    server.page = 2
+    scene.wish()
+    programs.start("one")
+    until(lambda: scene.condition("Ready").get("status") == "True", programs.said)
+    before, versions = set(scene.cluster.objects), {r: metadata_of(t) for r, t in scene.cluster.objects.items()}
+    refused: list[Asked] = []
+
+    def refuse(asked: Asked) -> None:
+        if asked.rest and asked.ref.kind == "NetworkPolicy" and len(refused) < relisting.TRIES - 1:
+            refused.append(asked)
+            raise ApiRefused("the provided continue parameter is too old", status=410, reason="Expired")
+
+    server.refuse = refuse
+    server.done.clear()
+    scene.wish(2, everySeconds=2)  # everything is compared
+    until(lambda: scene.observed() == 2 and len(refused) == relisting.TRIES - 1, programs.said)
+    until(lambda: scene.condition("Synced").get("status") == "True", programs.said)
+    assert programs.written() == {} and set(scene.cluster.objects) == before
+    policy = Ref("NetworkPolicy", "gtc-default-deny", NS)
+    assert metadata_of(scene.cluster.objects[policy]) == versions[policy]
+    assert "ApiRefused" not in programs.log("one").read_text()
 
 
 class Busy(ApiRefused):

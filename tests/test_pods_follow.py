@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import httpx2
 import pytest
 
+from greentic.cluster.served import Served, asked, served
 from greentic.cluster.wait import RolloutFailed
 from greentic.cluster.wait_served import HURRY_SECONDS, UNHEARD_SECONDS, Document, Heard, wait_served
 from greentic.deployer.rollout_view import served_rows
@@ -15,7 +16,6 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.health import PASSING_SECONDS
 from greentic.k8s.names import CHECKSUM, HURRIED
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref
-from greentic.k8s.served import Served, asked, served
 from greentic.model.environment import document_digest
 from simulators import FakeClock
 from test_k8s_client import ok, server

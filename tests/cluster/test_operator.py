@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from world import World
@@ -91,34 +94,125 @@ def test_what_is_published_runs_moves_is_healed_and_rolled_back(
         assert lease["spec"]["holderIdentity"].startswith("greentic-operator-")
 
 
+class Kept:
+    """An environment that an operator keeps from a registry in its namespace."""
+
+    def __init__(self, world: World, here: str, host: str) -> None:
+        self.world, self.host = world, host
+        self._plain = {"GREENTIC_OCI_INSECURE_REGISTRIES": here}
+        self._place = f"oci://{here}/envs/{world.env_id}:prod"
+
+    def publish(self) -> int:
+        """Publish what the store holds; its generation."""
+        return self.world.op("env", "publish", self.world.env_id, self._place, environ=self._plain).result["generation"]
+
+    def holder(self) -> str:
+        """The pod that holds the Lease."""
+        lease = self.world.get("lease", f"greentic-operator-{self.world.env_id}") or {"spec": {}}
+        return lease["spec"].get("holderIdentity", "").rpartition("-")[0]
+
+
+@contextlib.contextmanager
+def kept(world: World, registry_image: tuple[str, str], out: Path) -> Iterator[Kept]:
+    """Publish, and let an operator keep what is published; it is ready when this begins."""
+    host = f"registry.{world.namespace}.svc.cluster.local:5000"
+    world.author(oci_insecure_registries=[host])
+    world.serve_registry(registry_image)
+    with world.kubectl.forward(world.namespace, "pod/registry", 5000) as url:
+        found = Kept(world, url.removeprefix("http://"), host)
+        first = found.publish()
+        place = f"oci://{host}/envs/{world.env_id}:prod"
+        world.op("operator", "render", world.env_id, "--from", place, "--output", out).result
+        world.kubectl.run("apply", "-f", str(next(out.glob("*customresourcedefinition*"))))
+        world.kubectl.run("wait", "--for=condition=Established", "crd/environments.greentic.ai", "--timeout=60s")
+        world.kubectl.run("apply", "-f", str(out))
+        until(lambda: is_ready(world, first), "it runs", 240)
+        yield found
+
+
 def test_rights_that_are_taken_away_are_told_and_the_last_good_runs_on(
     world: World, registry_image: tuple[str, str], tmp_path: Path
 ):
     n = world.namespace
-    host = f"registry.{n}.svc.cluster.local:5000"
-    world.author(oci_insecure_registries=[host])
-    world.serve_registry(registry_image)
-    with world.kubectl.forward(n, "pod/registry", 5000) as url:
-        here = url.removeprefix("http://")
-        plain = {"GREENTIC_OCI_INSECURE_REGISTRIES": here}
-        place = f"oci://{here}/envs/{world.env_id}:prod"
-        told = world.op("env", "publish", world.env_id, place, environ=plain).result
-        out = tmp_path / "operator"
-        world.op("operator", "render", world.env_id, "--from", place.replace(here, host), "--output", out).result
-        world.kubectl.run("apply", "-f", str(next(out.glob("*customresourcedefinition*"))))
-        world.kubectl.run("wait", "--for=condition=Established", "crd/environments.greentic.ai", "--timeout=60s")
-        world.kubectl.run("apply", "-f", str(out))
-        until(lambda: is_ready(world, told["generation"]), "it runs", 240)
+    with kept(world, registry_image, tmp_path / "operator") as found:
+        before = generation(world)
         role = world.get("role", "greentic-operator") or {}
         fewer = [r for r in role["rules"] if "services" not in r["resources"]]
         world.kubectl.run(
             "-n", n, "patch", "role", "greentic-operator", "--type=merge", "-p", json.dumps({"rules": fewer})
         )
         world.op("config", "set", world.env_id, "public_base_url=https://bots.example.com").result
-        world.op("env", "publish", world.env_id, place, environ=plain).result
+        found.publish()
         until(lambda: condition(world, "Degraded").get("reason") == "RightsMissing", "it is told", 120)
-        assert generation(world) == told["generation"] and len(world.pods("router")) == 2
+        assert generation(world) == before and len(world.pods("router")) == 2
         world.kubectl.run(
             "-n", n, "patch", "role", "greentic-operator", "--type=merge", "-p", json.dumps({"rules": role["rules"]})
         )
         until(lambda: condition(world, "Degraded").get("status") == "False", "it goes on", 180)
+
+
+def test_a_holder_that_is_killed_is_followed_by_the_other_and_nothing_is_written_twice(
+    world: World, registry_image: tuple[str, str], tmp_path: Path
+):
+    n = world.namespace
+    kinds = "services,networkpolicies,configmaps,deployments"
+
+    def written() -> dict[str, str]:
+        """What of our objects counts their writes: a version, or of what has a status the generation."""
+        found = (world.kubectl.get("-n", n, kinds, "-l", f"greentic.ai/env={world.env_id}") or {"items": []})["items"]
+        key = {"Deployment": "generation"}
+        return {
+            f"{i['kind']} {i['metadata']['name']}": str(i["metadata"][key.get(i["kind"], "resourceVersion")])
+            for i in found
+        }
+
+    with kept(world, registry_image, tmp_path / "operator") as found:
+        first, before = found.holder(), written()
+        assert first.startswith("greentic-operator-") and len(before) >= 10
+        words = [
+            "kubectl",
+            "-n",
+            n,
+            "get",
+            "configmap",
+            "gtc-env-store",
+            "-w",
+            "-o",
+            "jsonpath={.metadata.resourceVersion}{'\\n'}",
+        ]
+        with subprocess.Popen(words, env=world.kubectl.environment, stdout=subprocess.PIPE, text=True) as watching:
+            world.op("config", "set", world.env_id, "public_base_url=https://bots.example.com").result
+            second = found.publish()
+            world.kubectl.run("-n", n, "delete", "pod", first, "--grace-period=0", "--force", "--wait=false")
+            until(lambda: found.holder() not in ("", first), "another pod holds the Lease", 90)
+            until(lambda: is_ready(world, second), "the new generation runs", 180)
+            watching.terminate()
+            assert watching.stdout is not None
+            versions = watching.stdout.read().split()
+        after = written()
+        assert len(set(versions)) == 2, versions  # as it was, and the one write
+        document = "ConfigMap gtc-env-store"
+        assert after.pop(document) != before.pop(document) and after == before
+        assert (world.get("lease", f"greentic-operator-{world.env_id}") or {})["spec"]["leaseTransitions"] == 1
+
+
+def test_an_environment_is_not_destroyed_while_an_operator_keeps_it(
+    world: World, registry_image: tuple[str, str], tmp_path: Path
+):
+    n = world.namespace
+    with kept(world, registry_image, tmp_path / "operator"):
+        world.op("bundles", "retire", world.env_id, "hello", "--store-only").result
+        refused = world.op("env", "destroy", world.env_id, "--confirm").error
+        assert "nothing was deleted" in refused["message"] and f"environment {world.env_id}" in refused["hint"]
+        assert world.get("deployment", "gtc-router") and (world.store / world.env_id).exists()
+        world.kubectl.run("-n", n, "delete", "environments.greentic.ai", world.env_id)
+        until(
+            lambda: (
+                "is gone; what runs is left"
+                in world.kubectl.run("-n", n, "logs", "-l", "app.kubernetes.io/name=greentic-operator", "--tail=-1")
+            ),
+            "the operator sees that its wish is gone",
+            30,
+        )
+        assert world.op("env", "destroy", world.env_id, "--confirm").result["cluster"]["removed_count"] >= 11
+        assert world.get("deployment", "gtc-router") is None and world.get("deployment", "greentic-operator")

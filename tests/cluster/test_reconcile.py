@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+from pathlib import Path
 
 import pytest
 from world import PAUSE, World
@@ -334,37 +335,86 @@ def test_the_written_yaml_is_what_a_reconcile_applies(world: World, kubectl, tmp
     assert (report["applied_count"], report["created"], report["changed"]) == (14, [], [])
 
 
-@pytest.mark.parametrize("how", ["", "--server-side"])
+def rendered(world: World, directory: Path) -> dict[str, str]:
+    """The files of a rendering."""
+    world.op("env", "render", world.env_id, "--output", directory).result
+    return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+def repository(world: World, files: dict[str, str], directory: Path) -> str:
+    """A folder of a repository; on an old server with the version of a budget that it serves."""
+    served = world.kubectl.run("api-versions").split()
+    directory.mkdir()
+    for file, text in files.items():
+        older = text.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
+        (directory / file).write_text(text if "policy/v1" in served else older)
+    return str(directory)
+
+
+@pytest.mark.parametrize("how", [[], ["--server-side"]], ids=["client-side", "server-side"])
 def test_rendered_files_that_others_apply_are_stable_and_show_no_difference_afterwards(world: World, tmp_path, how):
     world.author(runtime_image=PAUSE)
     world.ready()
-    flags = [how] if how else []
-    served = world.kubectl.run("api-versions").split()
-
-    def rendered(name: str) -> dict[str, str]:
-        world.op("env", "render", world.env_id, "--output", tmp_path / name).result
-        return {path.name: path.read_text() for path in (tmp_path / name).iterdir()}
-
-    def written(name: str, files: dict[str, str]) -> str:
-        """A folder of a repository; on an old server with the version of a budget that it serves."""
-        (tmp_path / name).mkdir()
-        for file, text in files.items():
-            fits = (
-                text
-                if "policy/v1" in served
-                else text.replace("apiVersion: policy/v1\n", "apiVersion: policy/v1beta1\n")
-            )
-            (tmp_path / name / file).write_text(fits)
-        return str(tmp_path / name)
-
-    files = rendered("once")
-    assert len(files) == 14 and files == rendered("again")
-    folder = written("repository", files)
-    world.kubectl.run("apply", *flags, "-f", folder)
-    assert world.kubectl.run("diff", *flags, "-f", folder) == ""  # ends with 1 where something differs, which fails
-    world.kubectl.run("apply", *flags, "-f", folder)
-    assert world.kubectl.run("diff", *flags, "-f", folder) == ""
+    files = rendered(world, tmp_path / "once")
+    assert len(files) == 14 and files == rendered(world, tmp_path / "again")
+    folder = repository(world, files, tmp_path / "repository")
+    world.kubectl.run("apply", *how, "-f", folder)
+    assert world.kubectl.run("diff", *how, "-f", folder) == ""  # ends with 1 where something differs, which fails
+    world.kubectl.run("apply", *how, "-f", folder)
+    assert world.kubectl.run("diff", *how, "-f", folder) == ""
     world.op("config", "set", world.env_id, "public_base_url=https://bots.example.com").result
-    changed = written("changed", rendered("later"))
+    changed = repository(world, rendered(world, tmp_path / "later"), tmp_path / "changed")
     with pytest.raises(AssertionError, match="kubectl diff"):
-        world.kubectl.run("diff", *flags, "-f", changed)
+        world.kubectl.run("diff", *how, "-f", changed)
+
+
+@pytest.mark.parametrize(
+    ("how", "manager", "taking"),
+    [([], "kubectl-client-side-apply", []), (["--server-side"], "kubectl", ["--force-conflicts"])],
+    ids=["client-side", "server-side"],
+)
+def test_what_kubectl_applied_goes_over_to_a_reconcile_and_back(world: World, tmp_path, how, manager, taking):
+    """Each of the two finds the other's objects as its own; a field that both state has two managers, and who changes it has to say so."""
+
+    def url(text: str) -> None:
+        world.op("config", "set", world.env_id, f"public_base_url={text}").result
+
+    def committed(name: str) -> str:
+        return repository(world, rendered(world, tmp_path / f"files-{name}"), tmp_path / name)
+
+    world.author(runtime_image=PAUSE)
+    revision = world.ready()
+    first = committed("first")
+    world.kubectl.run("apply", *how, "-f", first)
+    plan = world.op("env", "diff", world.env_id)
+    assert plan.code == 2 and plan.result["conflicts"] == [] and plan.result["not_ours"] == []
+    over = world.reconcile("--no-wait").result
+    assert over["created"] == [] and over["applied_count"] == 14 and "unattributed" not in over
+    assert world.reconcile("--no-wait").result["writes"] == 0 and world.op("env", "diff", world.env_id).code == 0
+    assert world.kubectl.run("diff", *how, "-f", first) == ""
+
+    url("https://one.example.com")
+    refused = world.reconcile("--no-wait").error
+    assert f"managed by `{manager}`" in refused["message"] and "--force takes them over" in refused["hint"]
+    assert "one.example.com" not in world.get("configmap", "gtc-env-store")["data"]["environment.json"]
+    taken = world.reconcile("--no-wait", "--force").result
+    assert "gtc-env-store" in {c["name"] for c in taken["changed"]} and world.op("env", "diff", world.env_id).code == 0
+
+    second = committed("second")
+    assert world.kubectl.run("diff", *how, "-f", second) == ""
+    world.kubectl.run("apply", *how, "-f", second)
+    assert world.kubectl.run("diff", *how, "-f", second) == "" and world.reconcile("--no-wait").result["writes"] == 0
+    url("https://two.example.com")
+    third = committed("third")
+    if taking:
+        with pytest.raises(AssertionError, match="greentic-deployer"):
+            world.kubectl.run("apply", *how, "-f", third)
+    world.kubectl.run("apply", *how, *taking, "-f", third)
+    assert world.kubectl.run("diff", *how, "-f", third) == ""
+    assert "two.example.com" in world.get("configmap", "gtc-env-store")["data"]["environment.json"]
+    world.reconcile("--no-wait").result
+    assert world.kubectl.run("diff", *how, "-f", third) == "" and world.op("env", "diff", world.env_id).code == 0
+
+    world.op("bundles", "retire", world.env_id, "hello", "--store-only").result
+    assert {p["kind"] for p in world.reconcile("--no-wait", "--force").result["pruned"]} == {"Deployment", "Service"}
+    assert world.get("deployment", world.worker(revision)) is None

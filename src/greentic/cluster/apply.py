@@ -218,7 +218,7 @@ class _Run:
         metadata = metadata_of(live)
         version = str(metadata.get("resourceVersion", ""))
         self._cluster.delete(item.ref, uid=str(metadata.get("uid")), resource_version=version)
-        await_gone(self._cluster, item.ref)
+        await_gone(self._cluster, item.ref, str(metadata.get("uid")))
         return self._cluster.apply(item.stated, force=self._rules.force)
 
     def _make_key(self, namespace: str, random: Random) -> None:
@@ -272,15 +272,18 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
     raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
 
 
-def await_gone(cluster: Cluster, ref: Ref, clock: Clock = CLOCK) -> None:
-    """Wait until a deleted object is gone. Raises `Conflict` if something holds it."""
+def await_gone(cluster: Cluster, ref: Ref, uid: str, clock: Clock = CLOCK) -> JsonObject | None:
+    """Wait until a deleted object is gone; what somebody made in its place meanwhile. Raises `Conflict` if something holds it."""
     patience = Patience(_GONE, GONE_TRIES, GONE_SECONDS, clock, RANDOM)
-    while cluster.get(ref) is not None:
+    while (found := cluster.get(ref)) is not None:
+        if metadata_of(found).get("uid") != uid:
+            return found
         if not patience.wait():
             raise Conflict(
                 f"{ref} is being deleted and does not go within {GONE_SECONDS:g} s",
                 hint="a finalizer may hold it: kubectl get -o yaml",
             )
+    return None
 
 
 def server_changes(cluster: Cluster, item: Item, *, force: bool) -> JsonObject | None:

@@ -1,4 +1,4 @@
-"""Waiting until running pods serve the document that was written (`k8s.served`), by asking each of them.
+"""Waiting until running pods serve the document that was written (`cluster.served`), by asking each of them.
 
 Rules:
 1. A mounted ConfigMap reaches a pod when its kubelet looks next, up to a minute later. Where pods may be annotated, a kubelet is made to
@@ -13,6 +13,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
+from greentic.cluster.served import WAITING, Served, asked, served
 from greentic.cluster.wait import RolloutFailed
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM, Clock
@@ -21,7 +22,6 @@ from greentic.k8s.health import PASSING_SECONDS
 from greentic.k8s.names import HURRIED
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref
 from greentic.k8s.pods import PORT
-from greentic.k8s.served import WAITING, Served, asked, served
 from greentic.telemetry.tracing import carried
 
 PARALLEL = 16

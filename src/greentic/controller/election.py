@@ -7,6 +7,8 @@ Rules:
 3. Taking and renewing name the version that was seen; of two that try at once, one is refused.
 4. A write that was begun while the Lease was held is tried again for `WRITING` seconds only, which end before another may begin.
 5. Who ends gives it back, so that the next need not wait.
+6. The Lease names the newest version that held it. An older operator takes it only when nobody did for `YIELDING` seconds, and then
+   stands back: it tells and writes nothing else, for it would change back what it does not know. Taking the name away lets it act.
 """
 
 from __future__ import annotations
@@ -15,15 +17,20 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from greentic import __version__
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s.names import label_value
 from greentic.k8s.objects import ApiRefused, Cluster, Ref, member, metadata_of
+from greentic.model.descriptors import version_tuple
 
 LEASE = "greentic-operator"
 DURATION, DEADLINE, RENEW = 15.0, 10.0, 3.0
 WRITING = DURATION - DEADLINE
+YIELDING = 2 * DURATION
+VERSION = "greentic.ai/operator-version"
+"""The annotation that names the newest version that held a Lease."""
 
 
 def lease_name(wish: str) -> str:
@@ -48,8 +55,10 @@ class Sight(NamedTuple):
     since: float = 0.0
 
 
-def next_move(lease: JsonObject | None, me: str, sight: Sight, now: float) -> tuple[Move, Sight]:
-    """What to do, and what was seen. Pure."""
+def next_move(
+    lease: JsonObject | None, me: str, sight: Sight, now: float, program: str = __version__
+) -> tuple[Move, Sight]:
+    """What to do, and what was seen, by a program of this version. Pure."""
     if lease is None:
         return Move.CREATE, Sight()
     holder, version = (
@@ -59,17 +68,28 @@ def next_move(lease: JsonObject | None, me: str, sight: Sight, now: float) -> tu
     seen = sight if (sight.holder, sight.version) == (holder, version) else Sight(holder, version, now)
     if holder == me:
         return Move.RENEW, seen
-    if not holder or now - seen.since >= DURATION:
-        return Move.TAKE, seen
-    return Move.WAIT, seen
+    patience = YIELDING if newer(lease, program) else DURATION if holder else 0.0
+    return (Move.TAKE if now - seen.since >= patience else Move.WAIT), seen
+
+
+def newer(lease: JsonObject | None, version: str) -> str:
+    """The version that a Lease names, if it is newer than one; nothing else that stands there counts."""
+    told = member(lease or {}, "metadata", "annotations").get(VERSION)
+    try:
+        return told if isinstance(told, str) and version_tuple(told) > version_tuple(version) else ""
+    except ValueError:
+        return ""
 
 
 class Election:
     """This operator's part in it."""
 
-    def __init__(self, reach: Callable[[], Cluster], ref: Ref, me: str, clock: Clock) -> None:
-        self._reach, self._ref, self._me, self._clock = reach, ref, me, clock
+    def __init__(
+        self, reach: Callable[[], Cluster], ref: Ref, me: str, clock: Clock, version: str = __version__
+    ) -> None:
+        self._reach, self._ref, self._me, self._clock, self._version = reach, ref, me, clock, version
         self._sight = Sight()
+        self._newer = ""
         self._renewed: float | None = None
         self.holder = ""
         """Who held it when it was last seen."""
@@ -78,12 +98,22 @@ class Election:
         """Whether this operator may act now (rule 2)."""
         return self._renewed is not None and self._clock.monotonic() - self._renewed < DEADLINE
 
+    def stands_back(self) -> str:
+        """Why this operator may not write although it leads (rule 6); nothing if it may."""
+        if not self._newer or not self.leads():
+            return ""
+        return (
+            f"version {self._newer} of the operator kept this namespace, and this is {self._version}: nothing is written, for it would "
+            f"change back what it does not know. Next: run version {self._newer} again, or let this one act: kubectl -n "
+            f"{self._ref.namespace} annotate lease {self._ref.name} {VERSION}-"
+        )
+
     def step(self) -> bool:
         """Look at the Lease, take or renew it if possible; whether this operator leads. Raises `GreenticError`."""
         began = self._clock.monotonic()  # what is held counts from before it was asked for
         cluster = self._reach()
         lease = cluster.get(self._ref)
-        move, self._sight = next_move(lease, self._me, self._sight, began)
+        move, self._sight = next_move(lease, self._me, self._sight, began, self._version)
         if move is Move.WAIT:
             self.holder, self._renewed = self._sight.holder, None
             return False
@@ -97,7 +127,7 @@ class Election:
                 raise
             self._renewed = None  # somebody else was faster
             return False
-        self.holder, self._renewed = self._me, began
+        self.holder, self._renewed, self._newer = self._me, began, newer(lease, self._version)
         return True
 
     def release(self) -> None:
@@ -118,11 +148,14 @@ class Election:
         ours = spec.get("holderIdentity") == self._me
         changes = spec.get("leaseTransitions")
         count = changes if isinstance(changes, int) else 0
-        metadata: JsonObject = {"name": self._ref.name, "namespace": self._ref.namespace}
+        metadata: JsonObject = (
+            {"name": self._ref.name, "namespace": self._ref.namespace} if lease is None else metadata_of(lease)
+        )
+        named: JsonObject = {VERSION: newer(lease, self._version) or self._version}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": metadata if lease is None else metadata_of(lease),
+            "metadata": {**metadata, "annotations": {**member(metadata, "annotations"), **named}},
             "spec": {
                 **spec,
                 "holderIdentity": self._me,

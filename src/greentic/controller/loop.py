@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
+from greentic.cluster.served import Served
 from greentic.cluster.verdicts import JUDGED, verdicts
 from greentic.cluster.wait_served import Document, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
@@ -36,7 +37,6 @@ from greentic.k8s import names
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import ApiRefused, Cluster, Ref, metadata_of
 from greentic.k8s.plan import Owner, Plan
-from greentic.k8s.served import Served
 from greentic.net.terms import Terms
 from greentic.telemetry.tracing import whole
 
@@ -115,7 +115,7 @@ class Operator:
     def _vote(self) -> None:
         """Hold or await the Lease (rules of `election`)."""
         while not self._stopping.is_set():
-            before = self.election.leads()
+            before, stood = self.election.leads(), self.election.stands_back()
             try:
                 self.election.step()
             except GreenticError as error:
@@ -123,6 +123,7 @@ class Operator:
             if self.election.leads() != before:
                 holder = "this operator" if self.election.leads() else f"`{self.election.holder}`"
                 self._log(f"{holder} holds the Lease")
+            if (self.election.leads(), self.election.stands_back()) != (before, stood):
                 self.wake()
             self._stopping.wait(RENEW * (0.75 + self._random.fraction() / 2))
 
@@ -139,6 +140,7 @@ class Operator:
         self.metrics.set("leads", int(leads))
         self._read_wish()
         self._hear_of_watches()
+        stands_back = self._hear_of_versions()
         self._changed |= self.watches.changed()
         wish = self._wish
         status = self._what_is_told()
@@ -146,7 +148,7 @@ class Operator:
             Situation(
                 now=self._clock.monotonic(),
                 leads=leads,
-                wish=None if wish is None else (wish.generation, wish.paused, wish.dry_run),
+                wish=None if wish is None else (wish.generation, wish.paused or stands_back, wish.dry_run),
                 told=self._thing() is None or self._teller.is_told(status),
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
@@ -208,6 +210,15 @@ class Operator:
             self._troubles.met("watch", Trouble(own.cause, told))
         elif own is None:
             self._troubles.well("watch")
+
+    def _hear_of_versions(self) -> bool:
+        """Whether a newer operator was here, which this one must not undo (rule 6 of `election`)."""
+        why = self.election.stands_back()
+        if why:
+            self._troubles.met("version", Trouble("NewerVersion", why))
+        else:
+            self._troubles.well("version")
+        return bool(why)
 
     def _look(self, wish: Wish) -> None:
         self.metrics.add("looks_total")
@@ -360,12 +371,12 @@ class Operator:
 
     def _what_is_told(self) -> JsonObject:
         """The status as it should be now."""
-        now = self._clock.monotonic()
+        now, back = self._clock.monotonic(), self.election.stands_back()
         known = Known(
             wish=self._wish,
             desired=self._desired,
             applied=None if self._applied is None else self._applied[1],
-            synced=self._synced,
+            synced=Condition("Synced", "Unknown", "NewerVersion", back) if back else self._synced,
             objects=self._objects,
             trouble=self._troubles.first(),
             rollouts={name: self.watches.rollouts.get(name) or told for name, told in self._deployments.items()},

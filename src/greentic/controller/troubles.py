@@ -18,7 +18,7 @@ from greentic.k8s.objects import ApiRefused, ClusterUnreachable
 
 AGAIN = Backoff(first=1.0, longest=120.0)
 
-Work = Literal["wish", "watch", "look", "apply"]
+Work = Literal["wish", "watch", "look", "apply", "version"]
 
 
 class Trouble(NamedTuple):

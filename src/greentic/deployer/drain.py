@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from greentic.cluster.apply import Rules
+from greentic.cluster.served import is_ready
 from greentic.deployer.binding import resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.reconcile import Timeout, alone, wait_seconds
@@ -30,7 +31,6 @@ from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s.names import owner_selector
 from greentic.k8s.objects import metadata_of
 from greentic.k8s.pods import PORT
-from greentic.k8s.served import is_ready
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import put_revision

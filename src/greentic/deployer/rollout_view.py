@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from greentic.cluster.served import Served
 from greentic.k8s.health import Rollout
-from greentic.k8s.served import Served
 from greentic.operate.view import Row, View
 
 

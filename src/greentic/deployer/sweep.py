@@ -7,6 +7,8 @@ Rules:
    The namespace stays, unless `--namespace` says otherwise: then it goes with all that is in it, if this store made it and no pod
    of others runs there.
 3. Before each deletion the object must still be the one that was seen, and still ours.
+4. Nothing is destroyed beside an operator that would make it again (`controller.keeping`). What comes back all the same, by whoever's hand,
+   ends it with who that was.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import await_gone, delete_own
 from greentic.cluster.live import list_if_there
+from greentic.controller.keeping import made_again, refuse_kept
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployer.reconcile import KindText, alone
@@ -143,6 +146,7 @@ def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -
     with alone(context, env_id):
         deployer = resolve(context, env_id, None, live=True)
         cluster = reach(context, deployer).cluster
+        refuse_kept(cluster, deployer.answers.namespace, deployer.owner)
         removed = _destroy(cluster, deployer)
         if namespace:
             removed += _destroy_namespace(cluster, deployer)
@@ -150,15 +154,24 @@ def destroy_cluster_objects(context: Context, env_id: str, *, namespace: bool) -
 
 
 def _destroy(cluster: Cluster, deployer: Deployer) -> list[Ref]:
-    env_id, namespace, owner = deployer.env.environment_id, deployer.answers.namespace, deployer.owner
     removed: list[Ref] = []
     for kind in _DESTROYED:
-        found = [t for t in _listed(cluster, (kind,), namespace, names.owner_selector(env_id)) if is_ours(t, owner)]
-        mine = [deletion_of(t) for t in found if may_delete(t, owner) and not is_the_deployers(t)]
-        removed += [d.ref for d in mine if delete_own(cluster, d, owner, foreground=kind == "Deployment")]
+        mine = [deletion_of(thing) for thing in _destroyed(cluster, deployer, kind)]
+        removed += [d.ref for d in mine if delete_own(cluster, d, deployer.owner, foreground=kind == "Deployment")]
         for deletion in mine:
-            await_gone(cluster, deletion.ref)
+            again = await_gone(cluster, deletion.ref, deletion.uid)
+            if again is not None:
+                raise made_again(again)
+    for thing in (thing for kind in _DESTROYED for thing in _destroyed(cluster, deployer, kind)):
+        raise made_again(thing)
     return removed
+
+
+def _destroyed(cluster: Cluster, deployer: Deployer, kind: str) -> list[JsonObject]:
+    """What there is of a kind that goes with the environment."""
+    namespace, selector = deployer.answers.namespace, names.owner_selector(deployer.env.environment_id)
+    found = [thing for thing in _listed(cluster, (kind,), namespace, selector) if is_ours(thing, deployer.owner)]
+    return [thing for thing in found if may_delete(thing, deployer.owner) and not is_the_deployers(thing)]
 
 
 def _destroy_namespace(cluster: Cluster, deployer: Deployer) -> list[Ref]:
@@ -173,8 +186,11 @@ def _destroy_namespace(cluster: Cluster, deployer: Deployer) -> list[Ref]:
     pods = cluster.list("Pod", place.name).items
     if pods:
         raise Conflict(f"{place} has {len(pods)} pod(s) of others and stays", hint="everything else was deleted")
-    delete_own(cluster, deletion_of(found), deployer.owner)
-    await_gone(cluster, place)
+    deletion = deletion_of(found)
+    delete_own(cluster, deletion, deployer.owner)
+    again = await_gone(cluster, place, deletion.uid)
+    if again is not None:
+        raise made_again(again)
     return [place]
 
 

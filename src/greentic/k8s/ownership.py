@@ -7,14 +7,15 @@ Rules:
 1. A field that we state is in order if it is ours and has our value. One that is not ours yet is a change, even with the same
    value: applying would make it ours.
 2. A field that is ours and that we no longer state is a change: applying would take it away.
-3. Lists are compared as the server merges them: by key, as a set, or whole, as its bookkeeping shows. What defaults fill in
-   inside keyed items is not ours and does not count.
+3. Lists are compared as the server merges them: by key, as a set, or whole, as its bookkeeping shows, of what we own or, of an item that is
+   not ours yet, of what others do. What defaults fill in inside keyed items is not ours and does not count.
 4. A changed field that somebody else manages is a conflict, with that manager's name.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from greentic.ground.documents import Json, JsonObject
@@ -104,8 +105,8 @@ class _Comparison:
     def _value(self, stated: Json, live: Json, own: _Tree | None, path: str, others: list[_Tree | None]) -> None:
         if isinstance(stated, dict) and stated and own != {} and isinstance(live, dict):
             self.objects(stated, live, own or {}, path, others)
-        elif isinstance(stated, list) and stated and own and isinstance(live, list):
-            self._keyed(stated, live, own, path, others)
+        elif isinstance(stated, list) and stated and isinstance(live, list) and _is_keyed(own, others):
+            self._keyed(stated, live, own or {}, path, others)
         elif own is None and stated == {} and isinstance(live, dict):
             return  # the server keeps no book about an empty object
         elif own is None or stated != live:
@@ -116,21 +117,21 @@ class _Comparison:
     def _keyed(self, stated: list[Json], live: list[Json], own: _Tree, path: str, others: list[_Tree | None]) -> None:
         """A list that the server merges item by item (rule 3)."""
         seen: set[str] = set()
-        keys = [k for k in own if k.startswith(("k:", "v:"))]
+        keys = _steps([own])
         for item in stated:
-            step = next((k for k in keys if _is_item(k, item)), None)
+            step = next((k for k in (*keys, *_steps(others)) if _is_item(k, item)), None)
             if step is None:
                 self.changes.append(FieldChange(_item(path, item), None, item))
                 continue
             seen.add(step)
             if step.startswith("v:"):
-                if item not in live:
-                    self.changes.append(FieldChange(_item(path, item), None, item))
+                if item not in live or step not in own:
+                    self.changes.append(FieldChange(_item(path, item), item if item in live else None, item))
                 continue
             there = next((i for i in live if _is_item(step, i)), None)
             inner = [_down(t, step) for t in others]
             if isinstance(item, dict) and isinstance(there, dict):
-                self.objects(item, there, own[step], path + f"[{_shown(step)}]", inner)
+                self.objects(item, there, own.get(step, {}), path + f"[{_shown(step)}]", inner)
             else:
                 self.changes.append(FieldChange(path + f"[{_shown(step)}]", None, item))
         for step in keys:
@@ -152,6 +153,16 @@ def _down(tree: _Tree | None, step: str) -> _Tree | None:
     if tree is None:
         return None
     return _WHOLE if tree == {} else tree.get(step)
+
+
+def _is_keyed(own: _Tree | None, others: Sequence[_Tree | None]) -> bool:
+    """Whether a list is merged item by item: as we own it, or, if nothing of it is ours, as others do."""
+    return bool(_steps(others)) if own is None else own != _WHOLE
+
+
+def _steps(trees: Sequence[_Tree | None]) -> list[str]:
+    """By what the items of a list are merged, as these trees show it."""
+    return [step for tree in trees for step in tree or {} if step.startswith(("k:", "v:"))]
 
 
 def _is_item(step: str, item: Json) -> bool:
