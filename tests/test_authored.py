@@ -403,3 +403,65 @@ def test_what_is_left_out_is_documented():
 
     text = (ROOT / "docs" / "tutorial.md").read_text() + (ROOT / "docs" / "components.md").read_text()
     assert not [pattern for pattern in source_files._LEFT_BEHIND if f"`{pattern}`" not in text]
+
+
+# -- words that are no text -----------------------------------------------------------------------------------------
+
+LATIN = "caf\udce9"
+"""What Python makes of a name in Latin-1, as old archives bring them."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pack", "inspect", LATIN], ["pack", "build", LATIN], ["bundle", "build", LATIN, "--out", "o"], ["flow", "run", "pack", LATIN],
+        ["op", "deploy", "--bundle", LATIN], ["op", "config", "set", "e", f"name={LATIN}"], ["op", "bundles", "add", "e", f"bundle_id={LATIN}", "route_binding.hosts=[]"],
+        ["op", "env", "show", LATIN], ["op", "env", "apply", "--answers", LATIN], ["op", "env", "publish", "e", LATIN], ["bundle", "revoke", LATIN, "--list", "l"],
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_a_word_that_is_no_text_is_told_with_an_error(tmp_path, monkeypatch, capsys, words, form):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pack_source(tmp_path)
+    program(monkeypatch, ["op", "env", "create", "e", "--name", "e", "--store-root", "s"])
+    capsys.readouterr()
+    assert program(monkeypatch, [*words, "--output", form, *(["--store-root", "s"] if words[0] == "op" else [])]) == 1
+    told = capsys.readouterr().err
+    assert "\\udce9" in told or "operator key" in told
+    assert form != "json" or json.loads(told)["error"]["message"]
+
+
+def test_a_file_whose_name_is_no_text_can_be_built_and_published(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LATIN).mkdir()
+    pack_source(tmp_path).rename(tmp_path / LATIN / "pack")
+    assert program(monkeypatch, ["pack", "build", f"{LATIN}/pack", "--out", f"{LATIN}/bot.gtpack"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["path"] == "caf\\udce9/bot.gtpack"
+    assert program(monkeypatch, ["bundle", "publish", f"{LATIN}/bot.gtpack", LATIN + "-served"]) == 0
+    address = json.loads(capsys.readouterr().out)["result"]["bundle_source_uri"]
+    assert "caf%E9-served" in address
+    from greentic.distribute.sources import source_for
+
+    assert os.path.exists(source_for(address)[1])
+
+
+def test_a_directory_of_any_name_in_the_store_is_passed_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / "s" / LATIN).mkdir(parents=True)
+    assert program(monkeypatch, ["op", "--store-root", str(tmp_path / "s"), "env", "list"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["environments"] == []
+
+
+def test_a_name_that_no_file_can_have_is_refused_where_it_is_written(tmp_path):
+    directory = pack_source(tmp_path)
+    text = (directory / "pack.yaml").read_text()
+    (directory / "pack.yaml").write_text(text.replace("flows/main.ygtc", '"flows/\\0x"'))
+    with pytest.raises(InvalidArgument):
+        build_pack(directory)
+
+
+def test_an_empty_id_is_no_id(tmp_path):
+    with pytest.raises(InvalidArgument, match="invalid identifier"):
+        new_pack(tmp_path / "p", "", "me")
+    assert not (tmp_path / "p").exists()

@@ -89,6 +89,11 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
     given: dict[str, Json] = {}
     entries: list[Json] = []
     open_positions = list(verb.positionals)
+    for word in [*words, *(v for v in flags.values() if isinstance(v, str))]:
+        if not _is_text(word):
+            raise InvalidArgument(
+                f"`{word}` is no text in UTF-8; what is recorded must be", hint="rename the file, or copy it"
+            )
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key.split(".")[0] in fields:
@@ -114,6 +119,14 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
         given["entries"] = entries
     told = {key: typed(key, v, fields[key]) if isinstance(v, str) and key in fields else v for key, v in flags.items()}
     return Inline(positional, told, given)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class UsageError(Exception):

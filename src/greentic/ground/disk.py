@@ -198,7 +198,10 @@ def real_path(path: Path) -> Path:
 
     `Path.resolve` ends in a `RuntimeError` for a circle, which who wrote a directory can make.
     """
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a name that no file can have
+        return path.absolute()
 
 
 def io_error(path: Path | str, error: OSError) -> IoError:

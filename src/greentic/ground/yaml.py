@@ -158,7 +158,9 @@ def _parse(data: bytes, limit: int, loader: type[SafeLoader]) -> object:
         finally:
             reader.dispose()
     except _DAMAGE as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(
+            " ".join(str(error).replace(' in "<byte string>",', ",").split()) or type(error).__name__
+        ) from None
     return value
 
 

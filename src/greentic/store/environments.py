@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,7 +114,7 @@ class EnvironmentStore:
         good: list[Environment] = []
         broken: list[Broken] = []
         if self.root.is_dir():
-            for directory in sorted(self.root.iterdir(), key=lambda p: p.name.encode()):
+            for directory in sorted(self.root.iterdir(), key=lambda p: os.fsencode(p.name)):
                 name = directory.name
                 if not is_env_id(name) or not (directory / "environment.json").is_file():
                     continue
