@@ -11,12 +11,15 @@ import msgspec
 
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.author.source_files import (
+    check_outside,
     content,
     files_below,
     ignored,
     inside,
-    is_left_behind,
-    left_behind,
+    is_built,
+    is_left_out,
+    left_out,
+    loose_files,
     read_yaml,
     typed,
 )
@@ -62,7 +65,16 @@ class PackSource(msgspec.Struct, frozen=True):
 def pack_warnings(directory: Path) -> list[str]:
     """The same of the source of a pack that was built."""
     path = directory / SOURCE_FILE
-    return [*ignored(path, PackSource, read_yaml(path)), *left_behind(directory, _COPIED)]
+    return [*ignored(path, PackSource, read_yaml(path)), *left_out(directory, _COPIED, loose=True)]
+
+
+def check_out(out: Path, directory: Path) -> None:
+    """Raise `InvalidArgument` for a place where the pack would be in itself."""
+    check_outside(out, directory, _COPIED)
+    if real_path(out).parent == real_path(directory) and not is_built(out.name):
+        raise InvalidArgument(
+            f"`{out}` would be an asset of the next build", hint="name it *.gtpack, or write it elsewhere"
+        )
 
 
 def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
@@ -162,12 +174,11 @@ def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
         if path.is_symlink():
             raise InvalidArgument(f"asset `{path}` is a link; packs hold regular files only")
         found[path.relative_to(directory).as_posix()] = content(path, _MAX_ASSET)
-    for path in directory.iterdir():
+    for path in loose_files(directory):
         if (
-            path.is_file()
-            and path.name != SOURCE_FILE
-            and not path.name.startswith(".")
-            and not is_left_behind(path.name)
+            path.name != SOURCE_FILE
+            and not is_left_out(path.name)
+            and not is_built(path.name)
             and real_path(path) not in sources
         ):
             found.setdefault(f"assets/{path.name}", content(inside(directory, path), _MAX_ASSET))

@@ -59,11 +59,12 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
     from greentic.author.inspect import write_checked
-    from greentic.author.pack_build import build_pack, pack_warnings
+    from greentic.author.pack_build import build_pack, check_out, pack_warnings
 
-    data, manifest = build_pack(arguments.directory)
     name = real_path(arguments.directory).name
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
+    check_out(out, arguments.directory)
+    data, manifest = build_pack(arguments.directory)
     found = write_checked(out, data)
     return {
         "path": str(out),
