@@ -184,6 +184,30 @@ def test_a_directory_is_no_name_for_a_bundle(tmp_path):
     assert not list(tmp_path.glob("*.gtbundle")) and not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize("value", [17, 1.5, True])
+def test_a_number_where_a_text_is_expected_is_told_with_the_way_out(value):
+    with pytest.raises(InvalidArgument) as refused:
+        read(BundleAddPayload, {"environment_id": "e", "bundle_id": value, "route_binding": {}}, InvalidArgument)
+    assert refused.value.hint is not None and "quotes" in refused.value.hint
+    with pytest.raises(InvalidArgument) as refused:
+        read(BundleAddPayload, {"environment_id": "e", "bundle_id": [], "route_binding": {}}, InvalidArgument)
+    assert refused.value.hint is None
+
+
+@pytest.mark.parametrize(
+    ("written", "header"),
+    [("FAẞ.example", "xn--fa-hia.example:8080"), ("ｈ.example", "h.example"), ("h.example", "H.example")],
+)
+def test_a_route_to_an_international_host_is_met_by_what_clients_send(author, hello, written, header):
+    author.create()
+    author.add("b", ("/",), [written])
+    env = author.context.store.load("local")
+    assert routes.Routes(routes.route_table(env)).find(header, "/x") is not None
+    assert env.bundles[0].route_binding.hosts == [written], "what was written stays"
+    author.add("c", ("/",), [header.partition(":")[0]])
+    assert len(routes.overlaps(author.context.store.load("local"))) == 1
+
+
 # -- what can be copied ---------------------------------------------------------------------------------------------
 
 
