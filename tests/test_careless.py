@@ -261,3 +261,27 @@ def test_every_command_that_takes_a_store_is_known_to_take_it():
         if '"--store-root"' in path.read_text():
             found.add(path.stem)
     assert found == {"op", "bundle", "cache", "console", "start", "completion", "next_step"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["gtc", "op", "env", "show", "x", "--fr\u202eob"], ["gtc", "bundle", "build", "x", "--fr\u202eob"], ["gtc", "fr\u202eob"], ["gtc", "bundle", "fr\u202eob"],
+     ["gtc", "console", "e", "--fr\u202eob"], ["gtc", "distributor", "serve", ".", "--fr\u202eob"], ["gtc", "op", "fr\u202eob"], ["gtc", "op", "env", "fr\u202eob"],
+     ["gtc", "complete", "fr\u202eob"], ["greentic-start", "--fr\u202eob"], ["greentic-start", "fr\u202eob"], ["greentic-operator", "--fr\u202eob"]],
+    ids=lambda words: "-".join(w for w in words if w.isascii()),
+)  # fmt: skip
+def test_words_that_were_pasted_steer_no_terminal(words, monkeypatch, capsys):
+    from greentic.cli import operator, start
+
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        {"gtc": main, "greentic-start": start.main, "greentic-operator": operator.main}[words[0]]()
+    told = capsys.readouterr()
+    assert "\u202e" not in told.out + told.err and ("\\u202e" in told.err or words[1] == "complete")
+
+
+def test_every_parser_of_words_is_the_one_that_makes_them_harmless():
+    cli = ROOT / "src" / "greentic" / "cli"
+    made = {p.stem for p in cli.glob("*.py") if "argparse.ArgumentParser(" in p.read_text()}
+    derived = {p.stem for p in cli.glob("*.py") if "(argparse.ArgumentParser):" in p.read_text()}
+    assert (made, derived) == (set(), {"command", "start"})

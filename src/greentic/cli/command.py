@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from greentic.cli.next_step import copyable, with_next_step
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
-from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success
+from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success, printed
 from greentic.terminal.streams import answering
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -56,9 +56,16 @@ def number(least: int, most: int) -> Callable[[str], int]:
 PORT = number(0, 65535)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors repeat words of a command line, which may have been pasted, as any text of others."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printed(message))
+
+
 def command(noun: str, description: str, examples: str, verbs: str) -> Command:
     """A noun whose verbs are `verbs`, joined by `|`."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog=f"gtc {noun}",
         description=description,
         epilog=examples,
@@ -70,13 +77,13 @@ def command(noun: str, description: str, examples: str, verbs: str) -> Command:
 def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonObject], hint: str = "") -> int:
     """Do the work of a verb and print its result; the exit code."""
 
-    def printed(form: Form) -> int:
+    def shown(form: Form) -> int:
         result = work()
         with answering():
             print_success(form, noun, arguments.verb, result, copyable(hint, getattr(arguments, "store_root", None)))
         return 0
 
-    return told(noun, arguments, printed)
+    return told(noun, arguments, shown)
 
 
 def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from greentic.cli.command import PORT
+from greentic.cli.command import PORT, Parser
 
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080
@@ -16,7 +16,7 @@ _EXAMPLES = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """The words that it takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gtc console",
         description="Serve a page on 127.0.0.1: deployments and revisions with live rates, why each may run, what changed, "
         "ramps, and a chat. It only shows, unless changes are allowed.",

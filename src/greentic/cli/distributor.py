@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from greentic.cli.command import PORT
+from greentic.cli.command import PORT, Parser
 
 
 def _rate(text: str) -> int:
@@ -19,7 +19,7 @@ def _rate(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The words that it takes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gtc distributor",
         description="Serve a directory of bundles to workers: GET, HEAD, Range, ETag, and a page for people.",
         epilog="example:\n  gtc distributor serve ./bundles --port 8090",

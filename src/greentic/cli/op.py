@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from greentic.cli import op_table
+from greentic.cli.command import Parser
 from greentic.cli.next_step import all_copyable, copyable, with_next_step
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
@@ -314,7 +315,7 @@ def _attribute(flag: Flag) -> str:
     return flag.name.lstrip("-").replace("-", "_")
 
 
-class _VerbParser(argparse.ArgumentParser):
+class _VerbParser(Parser):
     def error(self, message: str) -> NoReturn:
         """A flag that nobody knows is told with the nearest one."""
         unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]

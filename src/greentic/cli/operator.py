@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from greentic.cli.command import PORT
+from greentic.cli.command import PORT, Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="greentic-operator",
         description=_DESCRIPTION,
         epilog="gtc op operator render makes the objects that it needs in a cluster.",

@@ -104,7 +104,7 @@ def _live(options: StartOptions) -> None:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         """Wrong command lines exit with 1, as those of the existing worker do."""
-        print(f"Error: {message}\n\n{self.format_usage()}", file=sys.stderr, end="")
+        print(f"Error: {printed(message)}\n\n{self.format_usage()}", file=sys.stderr, end="")
         raise SystemExit(1)
 
 
@@ -113,7 +113,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if words and words[0] in COMMANDS:
         words = words[1:]
     elif words and not words[0].startswith("-"):
-        print(f"Error: unrecognized subcommand '{words[0]}'; expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(
+            f"Error: unrecognized subcommand '{printed(words[0])}'; expected one of {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
     parser = _Parser(
         prog="greentic-start",
