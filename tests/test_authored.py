@@ -519,3 +519,41 @@ def test_capabilities_that_are_no_mappings_are_refused(tmp_path, asked):
 def test_the_mark_that_editors_put_before_a_text_is_no_part_of_it(tmp_path, name):
     (tmp_path / name).write_bytes(b'\xef\xbb\xbf{"name": "b"}\r\n')
     assert read_answers(tmp_path / name) == {"name": "b"}
+
+
+# -- places and streams that are not what they are believed to be ----------------------------------------------------
+
+
+def test_a_store_that_is_no_directory_is_told_and_not_empty(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("file", "loop"):
+        assert program(monkeypatch, ["op", "--store-root", str(tmp_path / place), "env", "list"]) == 1
+        assert "no directory of environments" in capsys.readouterr().err
+    assert program(monkeypatch, ["op", "--store-root", str(tmp_path / "none"), "env", "list"]) == 0
+
+
+def test_a_working_directory_that_was_removed_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["pack", "build", "."], ["pack", "new", "x"], ["bundle", "build", "."]):
+        assert program(monkeypatch, words) == 1
+        assert "the working directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("form", ["json", "table", "yaml", "name", "wide"])
+def test_a_stream_that_takes_few_characters_gets_the_others_written_out(tmp_path, encoding, form):
+    from conftest import gtc
+
+    store = ["op", "--store-root", str(tmp_path / "s")]
+    gtc(*store, "env", "create", "e", "--name", "faß ☃")
+    shown = gtc(
+        *store, "env", "list", "--output", form, env=os.environ | {"PYTHONIOENCODING": encoding}, encoding=encoding
+    )
+    assert shown.returncode == 0 and shown.stderr == ""
+    if form == "json":
+        assert shown.stdout.isascii() and json.loads(shown.stdout)["result"]["environments"][0]["name"] == "faß ☃"
+    elif form in ("table", "wide"):
+        assert "\\u2603" in shown.stdout

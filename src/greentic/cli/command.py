@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeAlias
 
 from greentic.cli.next_step import copyable, with_next_step
-from greentic.ground.disk import io_error
+from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
 from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success, printed
@@ -102,5 +102,5 @@ def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) 
     except BrokenPipeError:
         raise  # who read us has gone
     except OSError as error:
-        print_failure(form, noun, arguments.verb, io_error(error.filename or "the file system", error))
+        print_failure(form, noun, arguments.verb, of_the_machine(error))
         return 1
