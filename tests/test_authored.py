@@ -21,7 +21,7 @@ from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, write_checked
 from greentic.author.pack_build import build_pack
 from greentic.author.pack_new import new_pack
-from greentic.author.source_files import is_left_behind
+from greentic.author.source_files import is_left_out
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
 from greentic.ground.errors import GreenticError, InvalidArgument
@@ -371,7 +371,7 @@ def test_what_others_leave_behind_is_left_out_and_told_once(tmp_path):
     told = [w for w in after.warnings if "left out" in w]
     assert len(told) == 1 and "packs/.DS_Store" in told[0] and "/.git/" not in told[0] and "and 15 more" in told[0]
     assert not [w for w in before.warnings if "left out" in w]
-    assert not [e for e in inspect_bundle(after.path)["entries"] if any(map(is_left_behind, e["path"].split("/")))]
+    assert not [e for e in inspect_bundle(after.path)["entries"] if any(map(is_left_out, e["path"].split("/")))]
 
 
 def test_the_same_holds_for_packs(tmp_path):
@@ -379,6 +379,8 @@ def test_the_same_holds_for_packs(tmp_path):
     (directory / "assets").mkdir()
     (directory / "assets" / "kept.txt").write_text("x")
     before = build_pack(directory)[0]
+    for name in ("bot.gtpack", "bot.gtpack.sig", "b.gtbundle"):
+        (directory / name).write_text("x")
     for name in LEFT:
         path = directory / "assets" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -395,11 +397,163 @@ def test_the_same_holds_for_packs(tmp_path):
     "name", ["git", "a.git", "notes", "swap.sw", "a.swp", "#a", "thumbs", "CVS.md", "_a", ".well-known", ".env.example"]
 )
 def test_what_an_author_may_mean_is_kept(name):
-    assert not is_left_behind(name)
+    assert not is_left_out(name)
 
 
 def test_what_is_left_out_is_documented():
     from greentic.author import source_files
 
     text = (ROOT / "docs" / "tutorial.md").read_text() + (ROOT / "docs" / "components.md").read_text()
-    assert not [pattern for pattern in source_files._LEFT_BEHIND if f"`{pattern}`" not in text]
+    assert not [pattern for pattern in (*source_files._LEFT_OUT, *source_files._BUILT) if f"`{pattern}`" not in text]
+
+
+# -- words that are no text -----------------------------------------------------------------------------------------
+
+LATIN = "caf\udce9"
+"""What Python makes of a name in Latin-1, as old archives bring them."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pack", "inspect", LATIN], ["pack", "build", LATIN], ["bundle", "build", LATIN, "--out", "o"], ["flow", "run", "pack", LATIN],
+        ["op", "deploy", "--bundle", LATIN], ["op", "config", "set", "e", f"name={LATIN}"], ["op", "bundles", "add", "e", f"bundle_id={LATIN}", "route_binding.hosts=[]"],
+        ["op", "env", "show", LATIN], ["op", "env", "apply", "--answers", LATIN], ["op", "env", "publish", "e", LATIN], ["bundle", "revoke", LATIN, "--list", "l"],
+    ],
+    ids=lambda words: "-".join(words[:2]),
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_a_word_that_is_no_text_is_told_with_an_error(tmp_path, monkeypatch, capsys, words, form):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pack_source(tmp_path)
+    program(monkeypatch, ["op", "env", "create", "e", "--name", "e", "--store-root", "s"])
+    capsys.readouterr()
+    assert program(monkeypatch, [*words, "--output", form, *(["--store-root", "s"] if words[0] == "op" else [])]) == 1
+    told = capsys.readouterr().err
+    assert "\\udce9" in told or "operator key" in told
+    assert form != "json" or json.loads(told)["error"]["message"]
+
+
+def test_a_file_whose_name_is_no_text_can_be_built_and_published(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LATIN).mkdir()
+    pack_source(tmp_path).rename(tmp_path / LATIN / "pack")
+    assert program(monkeypatch, ["pack", "build", f"{LATIN}/pack", "--out", f"{LATIN}/bot.gtpack"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["path"] == "caf\\udce9/bot.gtpack"
+    assert program(monkeypatch, ["bundle", "publish", f"{LATIN}/bot.gtpack", LATIN + "-served"]) == 0
+    address = json.loads(capsys.readouterr().out)["result"]["bundle_source_uri"]
+    assert "caf%E9-served" in address
+    from greentic.distribute.sources import source_for
+
+    assert os.path.exists(source_for(address)[1])
+
+
+def test_a_directory_of_any_name_in_the_store_is_passed_over(tmp_path, monkeypatch, capsys):
+    (tmp_path / "s" / LATIN).mkdir(parents=True)
+    assert program(monkeypatch, ["op", "--store-root", str(tmp_path / "s"), "env", "list"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["environments"] == []
+
+
+def test_a_name_that_no_file_can_have_is_refused_where_it_is_written(tmp_path):
+    directory = pack_source(tmp_path)
+    text = (directory / "pack.yaml").read_text()
+    (directory / "pack.yaml").write_text(text.replace("flows/main.ygtc", '"flows/\\0x"'))
+    with pytest.raises(InvalidArgument):
+        build_pack(directory)
+
+
+def test_an_empty_id_is_no_id(tmp_path):
+    with pytest.raises(InvalidArgument, match="invalid identifier"):
+        new_pack(tmp_path / "p", "", "me")
+    assert not (tmp_path / "p").exists()
+
+
+# -- what is built is no part of itself -----------------------------------------------------------------------------
+
+
+def test_a_pack_that_is_built_into_its_own_directory_is_the_same_the_next_time(tmp_path, monkeypatch, capsys):
+    directory = pack_source(tmp_path)
+    monkeypatch.chdir(directory)
+    for out in ("bot.gtpack", "dist/x", "bot.gtpack"):
+        assert program(monkeypatch, ["pack", "build", ".", "--out", out]) == 0
+    assert len({json.loads(line)["result"]["digest"] for line in capsys.readouterr().out.splitlines()}) == 1
+    (directory / "assets").mkdir()
+    for out in ("assets/x.gtpack", "assets/deep/x", "bot.zip", "schemas/../assets/x"):
+        assert program(monkeypatch, ["pack", "build", ".", "--out", out]) == 1
+        assert not (directory / out).exists()
+    assert "lies in what it is made of" in capsys.readouterr().err
+
+
+def test_a_bundle_is_not_built_into_what_it_is_made_of(tmp_path):
+    directory = bundle_source(tmp_path)
+    with pytest.raises(InvalidArgument, match="lies in what it is made of"):
+        build_bundle(directory, directory / "packs" / "x.gtbundle")
+    first = build_bundle(directory, directory / "x.gtbundle")
+    assert build_bundle(directory, directory / "x.gtbundle").digest == first.digest
+
+
+# -- what cannot be written down ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["18446744073709551616", "-9223372036854775809", "0x1ffffffffffffffff", '"\\ud800"', '{"\\udfff": 1}']
+)
+def test_what_no_document_can_hold_is_refused_where_it_is_written(tmp_path, text):
+    with pytest.raises(ValueError, match="64 bits|invalid Unicode character"):
+        parse_yaml(f"k: {text}\n".encode())
+    (tmp_path / "a.yaml").write_text(f"name: {text}\n")
+    with pytest.raises(GreenticError):
+        read_answers(tmp_path / "a.yaml")
+    with pytest.raises(InvalidArgument):
+        build_pack(pack_source(tmp_path, name=text))
+
+
+@pytest.mark.parametrize("asked", ["{host: 5}", "{wasi: [a]}", "{host: x}"])
+def test_capabilities_that_are_no_mappings_are_refused(tmp_path, asked):
+    with pytest.raises(InvalidArgument, match="expected a mapping, found"):
+        build_pack(pack_source(tmp_path, components=f"[{{id: c, capabilities: {asked}}}]"))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.yaml", "a"])
+def test_the_mark_that_editors_put_before_a_text_is_no_part_of_it(tmp_path, name):
+    (tmp_path / name).write_bytes(b'\xef\xbb\xbf{"name": "b"}\r\n')
+    assert read_answers(tmp_path / name) == {"name": "b"}
+
+
+# -- places and streams that are not what they are believed to be ----------------------------------------------------
+
+
+def test_a_store_that_is_no_directory_is_told_and_not_empty(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("file", "loop"):
+        assert program(monkeypatch, ["op", "--store-root", str(tmp_path / place), "env", "list"]) == 1
+        assert "no directory of environments" in capsys.readouterr().err
+    assert program(monkeypatch, ["op", "--store-root", str(tmp_path / "none"), "env", "list"]) == 0
+
+
+def test_a_working_directory_that_was_removed_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for words in (["pack", "build", "."], ["pack", "new", "x"], ["bundle", "build", "."]):
+        assert program(monkeypatch, words) == 1
+        assert "the working directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("form", ["json", "table", "yaml", "name", "wide"])
+def test_a_stream_that_takes_few_characters_gets_the_others_written_out(tmp_path, encoding, form):
+    from conftest import gtc
+
+    store = ["op", "--store-root", str(tmp_path / "s")]
+    gtc(*store, "env", "create", "e", "--name", "faß ☃")
+    shown = gtc(
+        *store, "env", "list", "--output", form, env=os.environ | {"PYTHONIOENCODING": encoding}, encoding=encoding
+    )
+    assert shown.returncode == 0 and shown.stderr == ""
+    if form == "json":
+        assert shown.stdout.isascii() and json.loads(shown.stdout)["result"]["environments"][0]["name"] == "faß ☃"
+    elif form in ("table", "wide"):
+        assert "\\u2603" in shown.stdout

@@ -199,6 +199,30 @@ def test_a_directory_is_no_name_for_a_bundle(tmp_path):
     assert not list(tmp_path.glob("*.gtbundle")) and not list(tmp_path.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize("value", [17, 1.5, True])
+def test_a_number_where_a_text_is_expected_is_told_with_the_way_out(value):
+    with pytest.raises(InvalidArgument) as refused:
+        read(BundleAddPayload, {"environment_id": "e", "bundle_id": value, "route_binding": {}}, InvalidArgument)
+    assert refused.value.hint is not None and "quotes" in refused.value.hint
+    with pytest.raises(InvalidArgument) as refused:
+        read(BundleAddPayload, {"environment_id": "e", "bundle_id": [], "route_binding": {}}, InvalidArgument)
+    assert refused.value.hint is None
+
+
+@pytest.mark.parametrize(
+    ("written", "header"),
+    [("FAẞ.example", "xn--fa-hia.example:8080"), ("ｈ.example", "h.example"), ("h.example", "H.example")],
+)
+def test_a_route_to_an_international_host_is_met_by_what_clients_send(author, hello, written, header):
+    author.create()
+    author.add("b", ("/",), [written])
+    env = author.context.store.load("local")
+    assert routes.Routes(routes.route_table(env)).find(header, "/x") is not None
+    assert env.bundles[0].route_binding.hosts == [written], "what was written stays"
+    author.add("c", ("/",), [header.partition(":")[0]])
+    assert len(routes.overlaps(author.context.store.load("local"))) == 1
+
+
 # -- what can be copied ---------------------------------------------------------------------------------------------
 
 
@@ -252,3 +276,27 @@ def test_every_command_that_takes_a_store_is_known_to_take_it():
         if '"--store-root"' in path.read_text():
             found.add(path.stem)
     assert found == {"op", "bundle", "cache", "console", "start", "completion", "next_step"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["gtc", "op", "env", "show", "x", "--fr\u202eob"], ["gtc", "bundle", "build", "x", "--fr\u202eob"], ["gtc", "fr\u202eob"], ["gtc", "bundle", "fr\u202eob"],
+     ["gtc", "console", "e", "--fr\u202eob"], ["gtc", "distributor", "serve", ".", "--fr\u202eob"], ["gtc", "op", "fr\u202eob"], ["gtc", "op", "env", "fr\u202eob"],
+     ["gtc", "complete", "fr\u202eob"], ["greentic-start", "--fr\u202eob"], ["greentic-start", "fr\u202eob"], ["greentic-operator", "--fr\u202eob"]],
+    ids=lambda words: "-".join(w for w in words if w.isascii()),
+)  # fmt: skip
+def test_words_that_were_pasted_steer_no_terminal(words, monkeypatch, capsys):
+    from greentic.cli import operator, start
+
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        {"gtc": main, "greentic-start": start.main, "greentic-operator": operator.main}[words[0]]()
+    told = capsys.readouterr()
+    assert "\u202e" not in told.out + told.err and ("\\u202e" in told.err or words[1] == "complete")
+
+
+def test_every_parser_of_words_is_the_one_that_makes_them_harmless():
+    cli = ROOT / "src" / "greentic" / "cli"
+    made = {p.stem for p in cli.glob("*.py") if "argparse.ArgumentParser(" in p.read_text()}
+    derived = {p.stem for p in cli.glob("*.py") if "(argparse.ArgumentParser):" in p.read_text()}
+    assert (made, derived) == (set(), {"command", "start"})

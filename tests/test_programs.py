@@ -156,7 +156,10 @@ def test_words_flags_and_files_make_the_same_payload(tmp_path):
 
 def test_tables_and_hints_for_people(tmp_path):
     shown = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "create", "prod", "--name", "P")
-    assert "environment_id" in shown.stdout and "next: gtc op trust-root bootstrap prod" in shown.stdout
+    assert (
+        "environment_id" in shown.stdout
+        and f"next: gtc op --store-root {tmp_path / 's'} trust-root bootstrap prod" in shown.stdout
+    )
     failed = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "show", "nope")
     assert failed.returncode == 1 and "error (not-found)" in failed.stderr and "next: " in failed.stderr
     listed = gtc("op", "--store-root", str(tmp_path / "s"), "--output", "table", "env", "list")

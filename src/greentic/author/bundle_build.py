@@ -18,11 +18,12 @@ from greentic.author.inspect import check_stageable
 from greentic.author.pack_build import SOURCE_FILE, BuiltPack, build_pack
 from greentic.author.source_files import (
     MAX_SOURCE,
+    check_outside,
     content,
     files_below,
     ignored,
     inside,
-    left_behind,
+    left_out,
     read_yaml,
     typed,
 )
@@ -71,12 +72,13 @@ def build_bundle(directory: Path, out: Path) -> Built:
     raw = read_yaml(path)
     source = typed(path, BundleSource, raw)
     check_segment(source.bundle_id, field="bundle_id")
+    check_outside(out, directory, _TOP)
     try:
         with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:
             tree = Path(scratch)
             packs, warnings = _collect(directory, tree)
             _documents(directory, tree, source, packs)
-            told = [*ignored(path, BundleSource, raw), *left_behind(directory, _TOP, is_source), *warnings]
+            told = [*ignored(path, BundleSource, raw), *left_out(directory, _TOP, is_source), *warnings]
             return _write(tree, out, packs, told)
     except OSError as error:
         raise io_error(error.filename or out, error) from error

@@ -23,7 +23,7 @@ from greentic.flow.nodes import plan_flow
 from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
 from greentic.ground.disk import real_path
-from greentic.ground.documents import MAX_BYTES, Json, JsonObject, parse
+from greentic.ground.documents import MAX_BYTES, Json, JsonObject, parse, unmarked
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.ground.going import in_place
 from greentic.materialize.placed import file_digest
@@ -151,7 +151,7 @@ def _lint_source(path: Path) -> list[str]:
 def _body(text: str) -> object:
     if text.startswith("@"):
         try:
-            text = content(Path(text[1:]), MAX_BYTES).decode()
+            text = unmarked(content(Path(text[1:]), MAX_BYTES)).decode()
         except UnicodeDecodeError:
             raise InvalidArgument(f"`{text[1:]}` is no text in UTF-8") from None
     try:

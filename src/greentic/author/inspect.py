@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +24,10 @@ from greentic.trust.gate import VerifiedBundle, pin
 
 def _open(path: Path) -> BinaryIO:
     if not path.is_file():
-        raise InvalidArgument(f"`{path}` is not a file")
+        told = "does not exist" if not os.path.lexists(path) else "is not a file"
+        raise InvalidArgument(
+            f"`{path}` {told}", hint="build it first: gtc pack build, gtc bundle build" if path.is_dir() else None
+        )
     try:
         return open_file(path)
     except OSError as error:
@@ -188,5 +192,5 @@ def write_checked(out: Path, pack: bytes) -> JsonObject:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, pack, durable=True)
     except OSError as error:
-        raise io_error(out, error) from error
+        raise io_error(error.filename or out, error) from error
     return found

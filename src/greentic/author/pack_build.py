@@ -12,12 +12,15 @@ import msgspec
 
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.author.source_files import (
+    check_outside,
     content,
     files_below,
     ignored,
     inside,
-    is_left_behind,
-    left_behind,
+    is_built,
+    is_left_out,
+    left_out,
+    loose_files,
     read_yaml,
     typed,
 )
@@ -65,6 +68,15 @@ class BuiltPack(NamedTuple):
     manifest: PackManifest
     warnings: list[str]
     """What of its source is not in it."""
+
+
+def check_out(out: Path, directory: Path) -> None:
+    """Raise `InvalidArgument` for a place where the pack would be in itself."""
+    check_outside(out, directory, _COPIED)
+    if real_path(out).parent == real_path(directory) and not is_built(out.name):
+        raise InvalidArgument(
+            f"`{out}` would be an asset of the next build", hint="name it *.gtpack, or write it elsewhere"
+        )
 
 
 def build_pack(directory: Path) -> BuiltPack:
@@ -116,7 +128,7 @@ def build_pack(directory: Path) -> BuiltPack:
         files[component.manifest_path] = component.manifest
     sources = {real_path(directory / c.source) for c in components}
     data = write_pack(manifest, files | _assets(directory, sources), lock(components))
-    told = [*ignored(path, PackSource, written), *left_behind(directory, _COPIED)]
+    told = [*ignored(path, PackSource, written), *left_out(directory, _COPIED, loose=True)]
     return BuiltPack(data, manifest, told)
 
 
@@ -167,12 +179,11 @@ def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
         if path.is_symlink():
             raise InvalidArgument(f"asset `{path}` is a link; packs hold regular files only")
         found[path.relative_to(directory).as_posix()] = content(path, _MAX_ASSET)
-    for path in directory.iterdir():
+    for path in loose_files(directory):
         if (
-            path.is_file()
-            and path.name != SOURCE_FILE
-            and not path.name.startswith(".")
-            and not is_left_behind(path.name)
+            path.name != SOURCE_FILE
+            and not is_left_out(path.name)
+            and not is_built(path.name)
             and real_path(path) not in sources
         ):
             found.setdefault(f"assets/{path.name}", content(inside(directory, path), _MAX_ASSET))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.component_build import component_bytes
+from greentic.ground.documents import shown
 from greentic.ground.errors import InvalidArgument
 from greentic.model.ids import digest_of_bytes, is_semver
 from greentic.pack import cbor
@@ -127,6 +128,12 @@ def build_component(directory: Path, path: Path, source: ComponentSource) -> Bui
         (name for name in (f"components/{source.id}.wasm", f"components/{source.id}.wat", f"components/{source.id}")
          if (directory / name).exists()), f"components/{source.id}.wasm",
     )  # fmt: skip
+    for name in ("host", "wasi"):
+        asked = (source.capabilities or {}).get(name)
+        if asked is not None and not isinstance(asked, dict):
+            raise InvalidArgument(
+                f"{path}: component {source.id}: `capabilities.{name}`: expected a mapping, found {shown(asked)}"
+            )
     operations = [
         {"name": o.name, "input_schema": o.input_schema, "output_schema": o.output_schema} for o in source.operations
     ]

@@ -19,7 +19,7 @@ _BLANK = re.compile(r"\b(?:PACK_ID|PUBLISHER)\b")
 
 def new_pack(directory: Path, pack_id: str | None, publisher: str) -> JsonObject:
     """Write the template into a directory that is not there yet or empty. Raises `Conflict` or `InvalidArgument`."""
-    name = pack_id or real_path(directory).name
+    name = real_path(directory).name if pack_id is None else pack_id
     try:
         check_id(name)
     except MalformedArtifact as error:

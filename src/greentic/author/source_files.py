@@ -3,7 +3,8 @@
 Rules:
 1. Nobody is waited for: what is no regular file is refused where a file is expected, and told where it lies among others.
 2. What leads out of the directory is refused: a source that was fetched from somewhere would pack what only its reader may see.
-3. What systems, editors and version control leave behind is no part of a source (`_LEFT_BEHIND`): it is left out, and told once.
+3. What systems, editors and version control leave behind is no part of a source (`_LEFT_OUT`), nor is what is built from it (`_BUILT`),
+   which would be in itself the next time: it is left out, and told once.
 4. A value of another type than its field is refused with what was expected, what was found, and where.
 """
 
@@ -26,11 +27,13 @@ from greentic.ground.yaml import parse_yaml
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_SOURCE = 4 << 20
-_LEFT_BEHIND = (
+_LEFT_OUT = (
     ".git", ".gitignore", ".gitattributes", ".gitmodules", ".gitkeep", ".hg", ".hgignore", ".svn", ".bzr", "CVS",
     ".DS_Store", "._*", "__MACOSX", "Thumbs.db", "desktop.ini", ".directory", ".nfs*",
     "*~", "#*#", ".#*", ".*.sw[a-p]", ".*.un~", ".idea", ".vscode", "__pycache__", "*.pyc",
 )  # fmt: skip
+_BUILT = ("*.gtpack", "*.gtbundle", "*.gtpack.sig", "*.gtbundle.sig")
+"""What is left out beside the source file of a pack; below `packs/` of a bundle packs are what it is made of."""
 _TOLD = 5
 _EXPECTED = {
     "str": "a text", "int": "a whole number", "object": "a mapping", "array": "a list", "bool": "true or false", "null": "nothing",
@@ -127,18 +130,48 @@ def files_below(directory: Path, tops: tuple[str, ...], whole: Callable[[Path], 
         if path.is_symlink() or path.is_file() or whole(path):
             yield path
         elif not path.is_dir():
-            raise InvalidArgument(
-                f"`{path}` is a fifo, a socket or a device; expected files and directories", hint="take it away"
-            )
+            raise _odd(path)
 
 
-def left_behind(directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool] = _never) -> list[str]:
-    """What is left out (rule 3), as warnings: one at most."""
+def _odd(path: Path) -> InvalidArgument:
+    return InvalidArgument(
+        f"`{path}` is a fifo, a socket or a device; expected files and directories", hint="take it away"
+    )
+
+
+def left_out(
+    directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool] = _never, *, loose: bool = False
+) -> list[str]:
+    """What is left out (rule 3), as warnings: one at most. `loose` says that the directory's own files belong to it, too."""
     names = [path.relative_to(directory).as_posix() for path, left in _below(directory, tops, whole) if left]
+    if loose:
+        names += [path.name for path in loose_files(directory) if is_left_out(path.name) or is_built(path.name)]
     if not names:
         return []
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
     return [f"{directory}: left out, as no part of a source: {', '.join(names[:_TOLD])}{more}"]
+
+
+def loose_files(directory: Path) -> list[Path]:
+    """The files beside the source file, those with a dot in front not among them."""
+    found = []
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if not path.is_file() and not path.is_symlink():
+            raise _odd(path)
+        found.append(path)
+    return found
+
+
+def check_outside(out: Path, directory: Path, tops: tuple[str, ...]) -> None:
+    """Raise `InvalidArgument` for a place inside of what is packed: the next build would pack what this one makes."""
+    real = real_path(out)
+    if any(real.is_relative_to(real_path(directory / top)) for top in tops):
+        raise InvalidArgument(
+            f"`{out}` lies in what it is made of, so the next build would pack it, too",
+            hint="write it elsewhere: --out FILE",
+        )
 
 
 def _below(directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool]) -> Iterator[tuple[Path, bool]]:
@@ -151,12 +184,17 @@ def _below(directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool]
 
 def _in(directory: Path, whole: Callable[[Path], bool]) -> Iterator[tuple[Path, bool]]:
     for path in sorted(directory.iterdir()):
-        left = is_left_behind(path.name)
+        left = is_left_out(path.name)
         yield path, left
         if not left and path.is_dir() and not path.is_symlink() and not whole(path):
             yield from _in(path, whole)
 
 
-def is_left_behind(name: str) -> bool:
+def is_left_out(name: str) -> bool:
     """Whether a file or directory of this name is what systems, editors and version control leave behind."""
-    return any(fnmatchcase(name, pattern) for pattern in _LEFT_BEHIND)
+    return any(fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
+
+
+def is_built(name: str) -> bool:
+    """Whether a file of this name is what is built from sources."""
+    return any(fnmatchcase(name, pattern) for pattern in _BUILT)

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.parser import Parser
 from greentic.ground.digits import whole_number
-from greentic.ground.disk import io_error
+from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
 from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success
@@ -73,13 +73,13 @@ def command(noun: str, description: str, examples: str, verbs: str) -> Command:
 def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonObject], hint: str = "") -> int:
     """Do the work of a verb and print its result; the exit code."""
 
-    def printed(form: Form) -> int:
+    def shown(form: Form) -> int:
         result = work()
         with answering():
             print_success(form, noun, arguments.verb, result, copyable(hint, getattr(arguments, "store_root", None)))
         return 0
 
-    return told(noun, arguments, printed)
+    return told(noun, arguments, shown)
 
 
 def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) -> int:
@@ -98,5 +98,5 @@ def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) 
     except BrokenPipeError:
         raise  # who read us has gone
     except OSError as error:
-        print_failure(form, noun, arguments.verb, io_error(error.filename or "the file system", error))
+        print_failure(form, noun, arguments.verb, of_the_machine(error))
         return 1

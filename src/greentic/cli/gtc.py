@@ -87,9 +87,11 @@ def _dispatch(argv: list[str]) -> int:
         return complete(argv[1:], COMMANDS)
     if argv[0] not in COMMANDS:
         from greentic.ground.nearest import did_you_mean
+        from greentic.terminal.output import printed
 
         print(
-            f"error: unrecognized subcommand '{argv[0]}'{did_you_mean(argv[0], COMMANDS)}\n\n{usage()}", file=sys.stderr
+            f"error: unrecognized subcommand '{printed(argv[0])}'{did_you_mean(argv[0], COMMANDS)}\n\n{usage()}",
+            file=sys.stderr,
         )
         return 2
     import importlib

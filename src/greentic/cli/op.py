@@ -20,7 +20,7 @@ import msgspec
 from greentic.cli import op_table
 from greentic.cli.next_step import all_copyable, copyable, with_next_step
 from greentic.cli.parser import Parser
-from greentic.ground.disk import io_error
+from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
@@ -118,7 +118,7 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     except BrokenPipeError:
         raise  # who read us has gone
     except OSError as error:
-        print_failure(form, verb.noun, verb.verb, io_error(error.filename or "the file system", error))
+        print_failure(form, verb.noun, verb.verb, of_the_machine(error))
         return 1
     except _Usage as error:
         return _usage(str(error), verb)

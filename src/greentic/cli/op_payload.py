@@ -19,7 +19,7 @@ from typing import Annotated, get_args, get_origin
 import msgspec
 
 from greentic.ground.digits import whole_number
-from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key
+from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, unmarked
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.operate.payload import Payload
@@ -53,7 +53,7 @@ def read_answers(path: Path) -> Json:
     from greentic.ground.disk import io_error
 
     try:
-        data = read_file(path, MAX_ANSWERS)
+        data = unmarked(read_file(path, MAX_ANSWERS))
     except OSError as error:
         raise io_error(path, error) from None
     except ValueError as error:
@@ -90,6 +90,11 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
     given: dict[str, Json] = {}
     entries: list[Json] = []
     open_positions = list(verb.positionals)
+    for word in [*words, *(v for v in flags.values() if isinstance(v, str))]:
+        if not _is_text(word):
+            raise InvalidArgument(
+                f"`{word}` is no text in UTF-8; what is recorded must be", hint="rename the file, or copy it"
+            )
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key.split(".")[0] in fields:
@@ -115,6 +120,14 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
         given["entries"] = entries
     told = {key: typed(key, v, fields[key]) if isinstance(v, str) and key in fields else v for key, v in flags.items()}
     return Inline(positional, told, given)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class UsageError(Exception):

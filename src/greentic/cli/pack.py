@@ -59,11 +59,12 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
     from greentic.author.inspect import write_checked
-    from greentic.author.pack_build import build_pack
+    from greentic.author.pack_build import build_pack, check_out
 
-    built = build_pack(arguments.directory)
     name = real_path(arguments.directory).name
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
+    check_out(out, arguments.directory)
+    built = build_pack(arguments.directory)
     found = write_checked(out, built.data)
     return {
         "path": str(out),

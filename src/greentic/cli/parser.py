@@ -18,7 +18,9 @@ class Parser(argparse.ArgumentParser):
     """A parser and, by way of it, those of its verbs."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(self.with_meaning(message))
+        from greentic.terminal.output import printed  # its words may have been pasted, as any text of others
+
+        super().error(printed(self.with_meaning(message)))
 
     def with_meaning(self, message: str) -> str:
         """An error with the flag that was meant, if it is about a flag that nobody knows."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.disk import real_path
-from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, replace
+from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, replace, unmarked
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
@@ -199,7 +199,7 @@ def _answers(paths: EnvPaths, ref: str) -> Json:
     if not real_path(path).is_relative_to(real_path(paths.root)):
         raise Conflict(f"answers_ref `{ref}` leads out of the environment's directory", hint=again)
     try:
-        data = read_file(path, _MAX_ANSWERS)
+        data = unmarked(read_file(path, _MAX_ANSWERS))
         answers = parse(data)
         twice = repeated_key(data)
         if twice is not None:

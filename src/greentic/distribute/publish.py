@@ -15,6 +15,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+from urllib.parse import quote
 
 from greentic.ground import variables
 from greentic.ground.disk import place, replace_file, sync_file
@@ -98,7 +99,16 @@ def _to_directory(bundle: Bundle, directory: Path) -> Published:
         beside = directory / f"{bundle.name}{SIGNATURE_SUFFIX}"
         replace_file(beside, bundle.signature, durable=True)
         signature = str(beside)
-    return Published(f"file://{target.resolve()}", bundle.digest, bundle.size, moved, signature)
+    return Published(_address(target.resolve()), bundle.digest, bundle.size, moved, signature)
+
+
+def _address(path: Path) -> str:
+    """The address of a file: as it is, or with the escapes of URLs where its name is no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"file://{quote(os.fsencode(path))}"
+    return f"file://{path}"
 
 
 def _to_registry(bundle: Bundle, reference: OciReference, registry: Registry) -> Published:

@@ -198,7 +198,10 @@ def real_path(path: Path) -> Path:
 
     `Path.resolve` ends in a `RuntimeError` for a circle, which who wrote a directory can make.
     """
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a name that no file can have
+        return path.absolute()
 
 
 def io_error(path: Path | str, error: OSError) -> IoError:
@@ -214,10 +217,19 @@ def io_error(path: Path | str, error: OSError) -> IoError:
     return IoError(f"{path}: {reason}{number}", hint=hints.get(error.errno or 0))
 
 
+def _has_place() -> bool:
+    """Whether the directory that relative names are relative to is still there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
 def of_the_machine(error: OSError | MemoryError) -> IoError:
     """What a program met that nothing in it foresaw and no mistake of it is: for its outermost door."""
     if isinstance(error, OSError):
-        return io_error(error.filename or "the file system", error)
+        return io_error(error.filename or ("the file system" if _has_place() else "the working directory"), error)
     return IoError(
         "memory: there is no more", hint="give it more: `ulimit -v` and the limits of its control group bound it"
     )

@@ -323,6 +323,11 @@ def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
     return data
 
 
+def unmarked(data: bytes) -> bytes:
+    """What a person wrote, without the mark that editors put before UTF-8."""
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
 def open_file(path: Path) -> BufferedReader:
     """A file to read here and there in it, whoever has made it. Raises `OSError` for what is none, such as a fifo."""
     file = open(path, "rb", opener=_at_once)  # noqa: SIM115  for who asks to close
@@ -374,4 +379,5 @@ __all__ = [
     "texts_in",
     "texts_of",
     "to_json",
+    "unmarked",
 ]

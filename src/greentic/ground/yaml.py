@@ -58,7 +58,12 @@ class _Core(SafeLoader):
 
     def whole(self, node: yaml.ScalarNode) -> int:
         text = _told(node, _WHOLE)
-        return int(text[2:], {"0o": 8, "0x": 16}[text[:2]]) if text[:2] in ("0o", "0x") else int(text)
+        value = int(text[2:], {"0o": 8, "0x": 16}[text[:2]]) if text[:2] in ("0o", "0x") else int(text)
+        if not -(1 << 63) <= value < 1 << 64:
+            raise ValueError(
+                f"line {node.start_mark.line + 1}: `{text[:60]}` does not fit into 64 bits; is a text meant? Then in quotes"
+            )
+        return value
 
     def number(self, node: yaml.ScalarNode) -> float:
         text = _told(node, _FLOAT)
@@ -158,7 +163,9 @@ def _parse(data: bytes, limit: int, loader: type[SafeLoader]) -> object:
         finally:
             reader.dispose()
     except _DAMAGE as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(
+            " ".join(str(error).replace('"<byte string>", ', "").split()) or type(error).__name__
+        ) from None
     return value
 
 

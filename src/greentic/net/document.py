@@ -43,7 +43,7 @@ def file_path(reference: str) -> str:
     text = reference.removeprefix("file://")
     if text != reference and text.startswith("localhost/"):
         text = text.removeprefix("localhost")
-    return text if text == reference or os.path.lexists(text) else unquote(text)
+    return text if text == reference or os.path.lexists(text) else unquote(text, errors="surrogateescape")
 
 
 def _file(path: Path, limit: int) -> bytes | None:

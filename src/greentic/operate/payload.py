@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from typing import Annotated, TypeVar, cast, get_args, get_origin
@@ -21,6 +22,9 @@ from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.field_types import allowed_words, members
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.secret_text import secret_in
+
+_UNQUOTED = re.compile(r"Expected `str(?: \| null)?`, got `(?:int|float|bool)`")
+_QUOTES = "put it in quotes: `1.0`, `017` and `true` are no texts without them"
 
 P = TypeVar("P", bound="Payload")
 
@@ -54,7 +58,7 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
             text += f"; expected one of {', '.join(allowed_words(form, place))}"
         elif text.startswith("unknown field `"):
             text += did_you_mean(text.split("`")[1], members(form, place))
-        raise refuse(f"{where}{text}") from None
+        raise refuse(f"{where}{text}", hint=_QUOTES if _UNQUOTED.match(text) else None) from None
 
 
 def refuse_secrets(raw: Json, where: str = "") -> None:

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,15 @@ import msgspec
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
 from greentic.ground.disk import Disk, RealDisk, io_error
 from greentic.ground.documents import Document, decode, from_json, parse, pretty, read_file
-from greentic.ground.errors import Conflict, GreenticError, NotFound, SpecViolation, StoreError, TrustRootError
+from greentic.ground.errors import (
+    Conflict,
+    GreenticError,
+    InvalidArgument,
+    NotFound,
+    SpecViolation,
+    StoreError,
+    TrustRootError,
+)
 from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.ground.nearest import did_you_mean
 from greentic.model.delivery import generation_of
@@ -112,8 +121,10 @@ class EnvironmentStore:
         """Every environment that loads, and every directory with a document that does not, both sorted by id."""
         good: list[Environment] = []
         broken: list[Broken] = []
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            raise InvalidArgument(f"`{self.root}` is no directory of environments", hint="--store-root DIR")
         if self.root.is_dir():
-            for directory in sorted(self.root.iterdir(), key=lambda p: p.name.encode()):
+            for directory in sorted(self.root.iterdir(), key=lambda p: os.fsencode(p.name)):
                 name = directory.name
                 if not is_env_id(name) or not (directory / DOCUMENT).is_file():
                     continue

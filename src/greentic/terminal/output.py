@@ -102,17 +102,30 @@ def print_hint(hint: str) -> None:
 
 def _line(envelope: JsonObject, stream: TextIO) -> str:
     """An envelope as programs read it; at a terminal what would steer it is escaped, which means the same."""
-    text = compact(envelope, sort=True).decode()
-    if not stream.isatty():
+    try:
+        text = compact(envelope, sort=True).decode()
+    except UnicodeEncodeError:  # the name of a file, or a word of the command line, that is no text
+        text = compact(_as_texts(envelope), sort=True).decode()
+    takes_all = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+    if takes_all and not stream.isatty():
         return text
     from json import dumps  # which no worker loads
 
-    return "".join(c if _is_plain(c) else dumps(c)[1:-1] for c in text)
+    return "".join(
+        c if (c.isascii() and c.isprintable()) or (takes_all and _is_plain(c)) else dumps(c)[1:-1] for c in text
+    )
+
+
+def _as_texts(value: Json) -> Json:
+    """A value whose texts are Unicode: what is none is written out."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_as_texts(item) for item in value]
+    return {str(_as_texts(k)): _as_texts(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _is_plain(character: str) -> bool:
-    if character.isascii():
-        return character.isprintable()
     return inert(character) == character and bidirectional(character) not in _FROM_THE_RIGHT
 
 

@@ -4,10 +4,12 @@ Rules:
 1. A stream that was closed before the program began takes what is printed, and nobody reads it.
 2. An answer that cannot be printed is an error of its own: it does not say that nothing was done.
 3. A reader that has gone is no error of ours, and goes through as `BrokenPipeError`.
+4. A stream that cannot take every character gets the others written out.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +31,8 @@ def claim_standard_streams() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
