@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple, cast
 
 from greentic import __version__
 from greentic.ground.digits import whole_number
-from greentic.ground.documents import Json, JsonObject, shown
+from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
 from greentic.shape.exposure import Exposure, read_exposure
 from greentic.shape.pod_settings import Settings, check_fit, read_settings
 from greentic.shape.pod_shape import Shape, read_shape
-from greentic.shape.syntax import invalid, namespace_name, object_name
+from greentic.shape.syntax import invalid, namespace_name, object_name, registries
 
 OWN_IMAGE = f"greentic.local/worker:{__version__}"
 """What is rendered where no image is answered: this version under a name that no registry has. It is shown and never applied."""
@@ -75,7 +75,6 @@ KEYS: dict[str, str] = {
 """Every key, with its meaning for people."""
 
 _IMAGE = re.compile(r"[a-z0-9.\-_/:@]+\Z")
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 _REPOSITORY = re.compile(r"oci://[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+\Z")
 
 
@@ -166,7 +165,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         image_answered=answered is not None,
         router=router,
         worker=worker,
-        oci_insecure_registries=_registries(given),
+        oci_insecure_registries=registries(_list(given, "oci_insecure_registries"), "oci_insecure_registries"),
         image_pull_policy=cast(
             "PullPolicy | None", _choice(given, "image_pull_policy", ("Always", "IfNotPresent", "Never"))
         ),
@@ -227,17 +226,6 @@ def _repository(given: JsonObject) -> str | None:
     if not _REPOSITORY.match(text):
         raise _invalid(f"environment_registry `{text}` is not oci://registry/repository, without tag and digest")
     return text
-
-
-def _registries(given: JsonObject) -> tuple[str, ...]:
-    """Registries by host and port, as a worker compares them."""
-    found = _list(given, "oci_insecure_registries")
-    for index, text in enumerate(found):
-        if not _REGISTRY.match(text):
-            raise _invalid(
-                f"oci_insecure_registries[{index}]: {shown(text)} is no registry such as registry.example.com:5000"
-            )
-    return found
 
 
 def _replicas(value: Json) -> int | None:

@@ -14,12 +14,14 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from greentic.ground.documents import shown
 from greentic.ground.errors import Conflict
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
 _QUANTITY = re.compile(r"\+?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?[0-9]{1,2}|)\Z")
+_REGISTRY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _UNIT = {unit: Fraction(1024) ** i for i, unit in enumerate(_BINARY)} | {
@@ -94,6 +96,14 @@ def label_value(text: str, where: str) -> str:
     if text and not _PART.match(text):
         raise invalid(f"{where}: `{text}` is no value of a label (at most 63 of A-Z, a-z, 0-9, `-`, `_`, `.`)")
     return text
+
+
+def registries(texts: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """Registries by host and port, as a worker compares them. Raises `Conflict`."""
+    for index, text in enumerate(texts):
+        if not _REGISTRY.match(text):
+            raise invalid(f"{where}[{index}]: {shown(text)} is no registry such as registry.example.com:5000")
+    return texts
 
 
 def host_name(text: str, where: str) -> str:
