@@ -70,6 +70,13 @@ def sha256_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def as_asked(data: bytes, name: str, where: str) -> bytes:
+    """A manifest that was asked for by a name. Raises `FetchError` if the name is a digest, and that of others."""
+    if name.startswith("sha256:") and sha256_of(data) != name:
+        raise FetchError(f"`{where}`: the manifest is {sha256_of(data)}, asked for was {name}")
+    return data
+
+
 def document_tag(digest: str) -> str:
     """The name under which the manifest of one document is found, whoever pushed it."""
     return f"document-{digest.removeprefix('sha256:')}"

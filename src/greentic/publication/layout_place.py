@@ -17,7 +17,15 @@ from greentic.ground.errors import FetchError
 from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import Terms, patiently
-from greentic.publication.artifact import ARTIFACT, MANIFEST, MAX_LAYER, MAX_MANIFEST, NothingPublished, sha256_of
+from greentic.publication.artifact import (
+    ARTIFACT,
+    MANIFEST,
+    MAX_LAYER,
+    MAX_MANIFEST,
+    NothingPublished,
+    as_asked,
+    sha256_of,
+)
 
 INDEX, MARK = "index.json", "oci-layout"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -73,7 +81,10 @@ class Layout:
 
     def manifest(self, name: str) -> bytes | None:
         digest = name if name.startswith("sha256:") else self._names().get(name)
-        return None if digest is None else self._read(blob_path(digest, str(self._directory)), MAX_MANIFEST)
+        if digest is None:
+            return None
+        data = self._read(blob_path(digest, str(self._directory)), MAX_MANIFEST)
+        return None if data is None else as_asked(data, digest, str(self._directory))
 
     def blob(self, digest: str, size: int) -> bytes:
         data = self._read(blob_path(digest, str(self._directory)), size)
@@ -162,7 +173,10 @@ class WebLayout:
         if not name.startswith("sha256:"):
             self._look()
         digest = name if name.startswith("sha256:") else self._names.get(name)
-        return None if digest is None else self._get(blob_path(digest, shown(self._base)), MAX_MANIFEST)
+        if digest is None:
+            return None
+        data = self._get(blob_path(digest, shown(self._base)), MAX_MANIFEST)
+        return None if data is None else as_asked(data, digest, shown(self._base))
 
     def blob(self, digest: str, size: int) -> bytes:
         data = self._get(blob_path(digest, shown(self._base)), size)

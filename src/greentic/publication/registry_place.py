@@ -8,7 +8,7 @@ from urllib.parse import quote
 from greentic.ground.errors import InvalidArgument
 from greentic.net.request import check_status, read_body
 from greentic.net.terms import Terms
-from greentic.publication.artifact import MANIFEST, MAX_MANIFEST, NothingPublished, sha256_of
+from greentic.publication.artifact import MANIFEST, MAX_MANIFEST, NothingPublished, as_asked, sha256_of
 from greentic.registry.client import Registry
 from greentic.registry.manifests import put_manifest
 from greentic.registry.reference import OciReference
@@ -60,7 +60,8 @@ class RegistryPlace:
                 answer.close()
                 return None, answer.status == 304
             check_status(answer, str(self._registry), 200)
-            return read_body(answer, f"`{self._registry}`: the manifest", MAX_MANIFEST), False
+            data = read_body(answer, f"`{self._registry}`: the manifest", MAX_MANIFEST)
+            return as_asked(data, name, str(self._registry)), False
 
         data, unchanged = self._registry.ask(question)
         if data is None or known is None or sha256_of(data) != known:
