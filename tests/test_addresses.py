@@ -10,14 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentic.ground.errors import FetchError, InvalidArgument, ServerBusy
+from greentic.deployments.worker_status import checked_addresses
+from greentic.distribute.mirrors import check_mirror
+from greentic.distribute.sources import source_for
+from greentic.ground.errors import FetchError, GreenticError, InvalidArgument, ServerBusy
+from greentic.ground.host_name import ascii_host
 from greentic.net import addresses
 from greentic.net.addresses import Reach, check_address, check_authored, never_reached, reach, shown
 from greentic.net.dial import reason
 from greentic.net.document import read_small
-from greentic.net.egress import EgressPolicy, refused_address, refused_host
+from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
 from greentic.net.request import MAX_REDIRECTS, origin, send
 from greentic.net.terms import Terms, asked_to_wait, terms_of
+from greentic.publication.place import is_directory
+from greentic.registry.reference import mapped
 from simulators import FakeClock
 
 V4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address)
@@ -125,6 +131,92 @@ def test_hosts_that_egress_refuses_say_why():
     assert refused_host(EgressPolicy("none"), "a.example") == "http client disabled by policy"
     with pytest.raises(InvalidArgument, match="has no host"):
         addresses.check_host_name("")
+
+
+# -- international names --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "ascii_form"),
+    [
+        ("faß.example", "xn--fa-hia.example"), ("FAẞ.example", "xn--fa-hia.example"), ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.Example.", "xn--bcher-kva.example."), ("βόλος.gr", "xn--nxasmm1c.gr"), ("日本語。jp", "xn--wgv71a119e.jp"),
+        ("ｅxample。com", "example.com"), ("①２７.0.0.1", "127.0.0.1"), ("A.b", "a.b"), ("[::1]", "[::1]"), ("", ""), ("bücher.example。", "xn--bcher-kva.example"),
+    ],
+)  # fmt: skip
+def test_a_host_has_one_ascii_form_that_of_browsers(host, ascii_form):
+    assert ascii_host(host).rstrip(".") == ascii_form.rstrip(".")
+
+
+@pytest.mark.parametrize("host", ["a\u200db.test", "a\u200c.test", "\ud800.test", "ü" * 64 + ".test", "ü..test", "é/x", "é@x", "é:1", "。", "ü." * 127 + "x"])  # fmt: skip
+def test_what_no_name_can_be_made_of_is_refused_in_words(host):
+    with pytest.raises(ValueError) as refused:
+        ascii_host(host)
+    assert "codec" not in str(refused.value) or "ASCII form" in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert refused_host(EgressPolicy("unrestricted"), host) is not None
+    with pytest.raises(GreenticError):
+        send(f"http://{host}/", "x", Terms())
+
+
+@given(st.text(max_size=30))
+def test_a_host_in_ascii_stays_as_it_is(host):
+    try:
+        found = ascii_host(host)
+    except ValueError:
+        return
+    assert found.isascii() and ascii_host(found) == found
+
+
+@given(st.text(st.characters(min_codepoint=128), min_size=1, max_size=8))
+def test_threat_ssrf_a_name_is_judged_by_what_it_becomes(label):
+    """What is compared with a list is what is looked up: one text, whatever letters it was written in."""
+    listed = EgressPolicy("hosts", ("allowed.test", "*.allowed.test"))
+    for host in (f"{label}.test", f"allowed{label}test", f"{label}.allowed.test", f"allowed.test{label}"):
+        if refused_host(listed, host) is None:
+            name = ascii_host(host).rstrip(".")
+            assert name == "allowed.test" or name.endswith(".allowed.test")
+
+
+def test_threat_ssrf_lists_and_requests_of_components_meet_in_ascii():
+    assert read_policy("faß.example, *.BÜCHER.example").hosts == ("xn--fa-hia.example", "*.xn--bcher-kva.example")
+    listed = read_policy("faß.example,*.bücher.example")
+    for host in ("faß.example", "FAẞ.EXAMPLE.", "xn--fa-hia.example", "a.ｂücher.example"):
+        assert refused_host(listed, host) is None
+    for host in ("fass.example", "bücher.example", "a\u200db.example"):
+        assert refused_host(listed, host) is not None
+    assert "metadata service" in str(refused_host(EgressPolicy("unrestricted"), "ｍetadata。google.internal"))
+    with pytest.raises(ValueError):
+        read_policy("a\u200db.example")
+
+
+def test_a_registry_is_asked_by_its_ascii_name():
+    reference = mapped("OCI://faß.example:5000/bots/hello:1", {})
+    assert reference.registry == "xn--fa-hia.example:5000" and str(reference) == "xn--fa-hia.example:5000/bots/hello:1"
+    with pytest.raises(FetchError, match="the registry is no host"):
+        mapped("oci://a\u200db.example/bots/hello", {})
+    assert mapped("REPO://hello", {"GREENTIC_REPO_REGISTRY_BASE": "OCI://r.example/b"}).repository == "b/hello"
+
+
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "Https", "OCI", "Repo", "STORE", "File"])
+def test_a_scheme_may_be_written_in_capitals_wherever_one_is_chosen_by(tmp_path, scheme, monkeypatch):
+    (tmp_path / "x").write_bytes(b"x")
+    address = f"{scheme}://{tmp_path / 'x' if scheme == 'File' else 'h.example/bots/x:1'}"
+    source, told = source_for(address)
+    assert type(source) is type(source_for(addresses.lower_scheme(address))[0]) and "OCI" not in told
+    assert check_mirror(f"{scheme}://h/{{name}}").startswith(f"{scheme.lower()}://")
+    assert addresses.lower_scheme(shown(address)) == shown(addresses.lower_scheme(address))
+    if scheme == "File":
+        assert read_small(address, 9) == b"x" and is_directory(address)
+    else:
+        with pytest.raises(InvalidArgument, match="credentials"):
+            check_authored(f"{scheme}://u:p@h.example/x", "x")
+    if scheme.lower().startswith("http"):
+        assert checked_addresses([address]) == [address]
+
+
+def test_a_path_with_a_colon_is_no_scheme():
+    assert addresses.lower_scheme("/A/B://c") == "/A/B://c" and addresses.lower_scheme("C:/x") == "C:/x"
 
 
 def test_terms_end_when_the_question_began_plus_the_total():

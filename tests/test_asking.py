@@ -355,6 +355,33 @@ def test_threat_truncation_every_question_is_asked_again(question, failure):
         assert failed == [question]
 
 
+@pytest.mark.parametrize(("signed", "sent"), [("GET", False), ("HEAD", False), ("", None), ("nothing", True)])
+def test_a_blob_behind_an_address_that_is_signed_for_reading_alone_is_found(signed, sent):
+    """A registry leads to its storage, whose address is signed for one method: it refuses the others as it does strangers."""
+
+    def stored(h):
+        status = 404 if signed == "nothing" and h.command == "GET" else 403 if h.command != signed else 206
+        reply(h, 200 if h.command == "HEAD" and status == 206 else status, b"x" if status == 206 else b"")
+
+    def act(h):
+        if "/uploads/" in h.path and h.command == "POST":
+            return reply(h, 202, b"", ("Location", "/v2/a/b/blobs/uploads/1"))
+        if h.command == "PUT":
+            return reply(h, 201)
+        return reply(h, 307, b"", ("Location", f"{storage.url}/signed"))
+
+    with Server(stored) as storage, Server(act) as server:
+        asked = registry(server, push=True, terms=QUICK._replace(tries=2))
+        if sent is None:
+            with pytest.raises(ServerBusy, match="403 from .*/signed, where it led to"):
+                put_blob(asked, io.BytesIO(BIG), sha256(BIG), len(BIG))
+            return
+        assert put_blob(asked, io.BytesIO(BIG), sha256(BIG), len(BIG)) is sent
+        ranges = [fields.get("range") for method, _, fields in storage.seen if method == "GET"]
+        assert ranges == ([] if signed == "HEAD" else ["bytes=0-0"])
+        assert bool([method for method, *_ in server.seen if method == "PUT"]) is sent
+
+
 def test_a_question_ends_with_its_tries():
     with Server(lambda h: reply(h, 503)) as server:
         with pytest.raises(ServerBusy):
@@ -611,6 +638,7 @@ def test_proxies_are_named_in_both_spellings(name):
         ("*", "h.test", 80, True), ("h.test", "h.test", 80, True), ("h.test", "a.h.test", 80, True), (".h.test", "a.h.test", 80, True), ("*.h.test", "a.h.test", 80, True),
         ("h.test", "evilh.test", 80, False), ("h.test:81", "h.test", 80, False), ("h.test:80", "h.test", 80, True), ("10.0.0.0/8", "10.1.2.3", 80, True),
         ("10.0.0.0/8", "h.test", 80, False), ("10.1.2.3", "10.1.2.3", 80, True), ("fd00::/8", "fd00::1", 80, True), ("a, b,h.test", "H.test.", 80, True), ("::1/x", "fd00::1", 80, False),
+        ("faß.test", "xn--fa-hia.test", 80, True), ("*.faß.test:80", "a.xn--fa-hia.test", 80, True), ("faß.test", "fass.test", 80, False), ("ß..", "h", 80, False),
     ],
 )  # fmt: skip
 def test_no_proxy(bypass, host, port, direct):
@@ -623,8 +651,15 @@ def test_a_proxy_is_asked_in_its_own_form_and_names_are_checked_as_text():
         terms = QUICK._replace(proxies=proxies_of({"HTTP_PROXY": proxy.url}))
         assert read_small("http://bundles.test:81/doc?x=1", 100, terms) == b"through"
         assert proxy.seen[0][1] == "http://bundles.test:81/doc?x=1" and proxy.seen[0][2]["host"] == "bundles.test:81"
+        assert read_small("http://faß.ＢÜCHER.test:81/ß?ä", 100, terms) == b"through"
+        name = "xn--fa-hia.xn--bcher-kva.test:81"
+        assert proxy.seen[1][1] == f"http://{name}/%C3%9F?%C3%A4" and proxy.seen[1][2]["host"] == name
         before = len(proxy.seen)
         for url in (
+            "http://１６９。254.169.254/",
+            "http://ｍetadata.google.internal/",
+            "http://metadata.goog。/",
+            "http://a\u200db.test/",
             "http://metadata.google.internal/",
             "http://169.254.169.254/",
             "http://2852039166/",

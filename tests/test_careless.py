@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,12 +17,13 @@ from conftest import ROOT, gtc
 from greentic.author.bundle_build import build_bundle
 from greentic.author.flow_run import run_flow
 from greentic.cli.gtc import main
+from greentic.cli.next_step import copyable
 from greentic.cli.op_payload import read_answers
 from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
-from greentic.ground.field_types import unknown_keys
+from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import parse_yaml
 from greentic.model import routes
 from greentic.operate.payload import read
@@ -68,12 +72,14 @@ def test_a_word_that_is_given_twice_is_refused():
 def test_a_mistyped_member_inside_an_object_is_named():
     binding: Json = {"path_prefix": ["/x"]}
     raw: Json = {"environment_id": "e", "bundle_id": "b", "route_binding": binding, "reveneu": 1}
-    assert unknown_keys(BundleAddPayload, raw) == ["reveneu", "route_binding.path_prefix"]
+    assert unknown_told(BundleAddPayload, raw) == [
+        "reveneu (did you mean `revenue_share`?)", "route_binding.path_prefix (did you mean `path_prefixes`?)",
+    ]  # fmt: skip
     share: Json = {"party_id": "a", "basis_points": 1, "bps": 1}
     listed: Json = {"revenue_share": [share], "route_binding": {"hosts": []}}
-    assert unknown_keys(BundleAddPayload, listed) == ["revenue_share.bps"]
+    assert unknown_told(BundleAddPayload, listed) == ["revenue_share.bps"]
     free: Json = {"config_overrides": {"pack": {"anything": {"goes": 1}}}}
-    assert unknown_keys(BundleAddPayload, free) == []
+    assert unknown_told(BundleAddPayload, free) == []
 
 
 def test_a_key_that_was_not_trusted_is_not_said_to_be_removed(context, author):
@@ -191,3 +197,58 @@ def test_a_directory_is_no_name_for_a_bundle(tmp_path):
     with pytest.raises(InvalidArgument, match="is a directory; expected the name of a file"):
         build_bundle(ROOT / "examples" / "hello-bundle", tmp_path)
     assert not list(tmp_path.glob("*.gtbundle")) and not list(tmp_path.glob(".*.tmp"))
+
+
+# -- what can be copied ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gtc op env create x --name x", "gtc op --store-root 'a b' env create x --name x"),
+        ("first gtc op a b, then `gtc op c d`", "first gtc op --store-root 'a b' a b, then `gtc op --store-root 'a b' c d`"),
+        ("gtc console prod --at URL", "gtc console --store-root 'a b' prod --at URL"),
+        ("greentic-start start --env prod", "greentic-start start --store-root 'a b' --env prod"),
+        ("greentic-start --env-from x", "greentic-start --store-root 'a b' --env-from x"),
+        ("gtc cache prune", "gtc cache prune --store-root 'a b'"), ("gtc bundle export prod", "gtc bundle export --store-root 'a b' prod"),
+        ("gtc bundle build DIR", "gtc bundle build DIR"), ("gtc flow run x", "gtc flow run x"), ("author it with gtc op (…)", "author it with gtc op (…)"),
+        ("gtc op --store-root z env list", "gtc op --store-root z env list"),
+    ],
+)  # fmt: skip
+def test_a_command_that_is_named_can_be_copied(text, told):
+    assert copyable(text, Path("a b")) == told
+    assert copyable(text, None) == text
+
+
+def test_commands_of_errors_and_answers_name_the_store_that_was_told(tmp_path, monkeypatch, capsys):
+    store = tmp_path / "a store"
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["gtc", *words])
+        with pytest.raises(SystemExit):
+            main()
+        return capsys.readouterr()
+
+    there = f"--store-root '{store}'"
+    for words in (["env", "show", "prod"], ["env", "destroy", "prod"]):
+        for form in ("json", "table"):
+            said = run("op", "--store-root", str(store), *words, "--output", form).err
+            told = json.loads(said)["error"]["hint"] if form == "json" else said
+            assert f"gtc op {there} env " in told, told
+    assert (
+        there in run("op", "--store-root", str(store), "env", "create", "prod", "--name", "p", "--output", "table").out
+    )
+    assert "store-root" not in run("op", "env", "show", "prod").err
+    hint = run("op", "--store-root", str(store), "env", "destroy", "prod", "--output", "json").err
+    words = shlex.split(json.loads(hint)["error"]["hint"])
+    assert run(*words[1:]).err == "" and not (store / "prod").exists(), "the copied command acts on the same store"
+
+
+def test_every_command_that_takes_a_store_is_known_to_take_it():
+    """Who adds `--store-root` to a command adds the command to those that are copied with it."""
+    found = set()
+    for path in sorted((ROOT / "src" / "greentic" / "cli").glob("*.py")):
+        if '"--store-root"' in path.read_text():
+            found.add(path.stem)
+    assert found == {"op", "bundle", "cache", "console", "start", "completion", "next_step"}

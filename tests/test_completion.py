@@ -233,6 +233,7 @@ def test_a_mistyped_word_is_told_with_the_nearest():
     assert "did you mean `--deployment`?" in gtc("op", "traffic", "set", "prod", "--deploymnt", "x").stderr
     told = gtc("op", "bundles", "add", "prod", "bundel_id=x").stderr
     assert "unknown key `bundel_id`" in told and "did you mean `bundle_id`?" in told
+    assert did_you_mean("TRAFIC", ["Traffic"]) == did_you_mean("trafic", ["Traffic"]) == "; did you mean `Traffic`?"
     assert did_you_mean("qqqqq", ["traffic"]) == "" and did_you_mean("", ["traffic"]) == ""
 
 

@@ -82,7 +82,7 @@ def test_a_slow_drip_ends_at_the_total_limit(tmp_path):
 @pytest.mark.parametrize(
     ("reference", "text"),
     [
-        ("", "cannot be empty"), ("ftp://h/x", "unsupported bundle reference ftp://h/x; expected local path"), ("HTTPS://h/x", "unsupported"),
+        ("", "cannot be empty"), ("ftp://h/x", "unsupported bundle reference ftp://h/x; expected local path"), ("HTTPSX://h/x", "unsupported"),
         ("file:///no/such/file", r"unsupported .* \(file not found\)"), ("no-such-path", "unsupported"),
     ],
 )  # fmt: skip

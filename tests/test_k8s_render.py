@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from conftest import deployer_answers
 from greentic import __version__
-from greentic.deployer.env_render import yaml_of
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
+from greentic.ground.yaml import yaml_of
 from greentic.k8s import names, pods
 from greentic.k8s.answers import KEYS, OWN_IMAGE, read_answers
 from greentic.k8s.network_policies import Destinations, destinations

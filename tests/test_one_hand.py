@@ -1,4 +1,5 @@
-"""One hand for each thing: who may ask the clock, chance, the environment's variables, and who may make a change of the disk last.
+"""One hand for each thing: who may ask the clock, chance, the environment's variables, who may make a change of the disk last, who
+reads YAML, and who opens what others may have put where a file is expected.
 
 The linter of imports sees no calls, so this reads the syntax tree. Names are followed through `import … as` and `from … import`.
 `OFFENDERS` lists what still goes past a hand; it may only get shorter: who no longer offends must leave it.
@@ -16,7 +17,21 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "greentic"
 
 CLOCK, VARIABLES, DISK = "ground/clock.py", "ground/variables.py", "ground/disk.py or ground/lock.py"
 
+YAML, OPENED = "ground/yaml.py", "ground/documents.py"
+
 OFFENDERS: dict[str, frozenset[str]] = {}
+
+OWN_FILES = frozenset(
+    {
+        "ground/disk.py", "ground/cores.py", "author/pack_new.py", "author/component_build.py", "bundle/squashfs_writer.py",
+        "components/runtime.py", "console/page_files.py", "distribute/bundle_cache.py", "distribute/file_source.py",
+        "examine/env_doctor.py", "examine/env_log.py", "ingress/metrics.py", "materialize/export_archive.py",
+        "materialize/placed.py", "materialize/remembered.py", "materialize/staging.py", "pack/assets.py", "sessions/directory_store.py",
+        "store/audit.py", "store/signed_policy.py", "telemetry/siblings.py", "wasm/compile_cache.py", "worker/together.py",
+        "cli/operator.py",
+    }
+)  # fmt: skip
+"""Modules that read what this program wrote itself, what it has checked to be a file, or what the system tells; they may only become fewer."""
 
 
 def hand_of(name: str) -> str | None:
@@ -28,6 +43,8 @@ def hand_of(name: str) -> str | None:
         return VARIABLES
     if name in ("os.fsync", "os.fdatasync", "os.sync", "os.replace", "os.rename", "os.renames", "shutil.move"):
         return DISK
+    if first == "yaml":
+        return YAML
     return DISK if name in ("fcntl.flock", "fcntl.lockf", "fcntl.fcntl") else None
 
 
@@ -92,6 +109,36 @@ def test_nobody_goes_past_the_one_hand(module: str) -> None:
 
 def test_every_offender_is_a_module() -> None:
     assert not set(OFFENDERS) - set(modules())
+    assert not OWN_FILES - set(modules())
+
+
+def opened(text: str) -> Iterator[tuple[int, str]]:
+    """Line and words of each place that opens a file to read it and would wait for a fifo."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        words = [a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)]
+        if name in ("read_bytes", "read_text") or (name == "open" and ("rb" in words or "r" in words)):
+            yield node.lineno, ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_what_others_may_have_put_there_is_opened_by_one_hand(module: str) -> None:
+    places = [f"{module}:{line}: {text}" for line, text in opened((SOURCE / module).read_text())]
+    if module in OWN_FILES:
+        assert places, f"{module} reads nothing any more: take it out of OWN_FILES"
+    elif module != OPENED:
+        assert not places, "read it with read_file or open_file of ground/documents.py: " + "; ".join(places)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("p.read_bytes()", 1), ("p.read_text(encoding='x')", 1), ("p.open('rb')", 1), ("open(p, 'rb')", 1), ("open(p, mode='r')", 1),
+     ("p.open('wb')", 0), ("open_file(p)", 0), ("read_file(p)", 0), ("source.open(reference, 0)", 0)],
+)  # fmt: skip
+def test_each_way_to_open_is_seen(text: str, count: int) -> None:
+    assert len(list(opened(text))) == count
 
 
 @pytest.mark.parametrize(
@@ -111,6 +158,8 @@ def test_every_offender_is_a_module() -> None:
         ("path.rename(other)", ["Path.rename"]),
         ("text.replace('a', 'b')\nwhen.replace(tzinfo=None)\ndisk.rename(a, b)", []),
         ("import copy\ncopy.replace(x)", []),
+        ("import yaml\nyaml.safe_load(x)", ["yaml.safe_load"]),
+        ("from yaml import safe_load\nsafe_load(x)", ["yaml.safe_load"]),
     ],
 )
 def test_each_way_past_is_seen(text: str, used: list[str]) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -16,16 +17,17 @@ from hypothesis import strategies as st
 
 from conftest import Author
 from greentic.deployments import bundles
+from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_log import DiffLine, EnvDiff
-from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_verify import EnvVerified, ProofDifference, WorkerProof
 from greentic.ground.documents import json_object, replace
+from greentic.ground.errors import NotFound
 from greentic.ground.yaml import parse_yaml
 from greentic.history.compare import differences
 from greentic.model.ids import ulid_from_int
 from greentic.terminal import env_picture
 from greentic.terminal.generations_picture import generations
-from greentic.terminal.output import inert
+from greentic.terminal.output import inert, isolated, print_failure, print_success, show_table
 from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Column, Line, Table, cell, laid_out
 from greentic.terminal.words import age, bar
@@ -326,3 +328,67 @@ def test_the_log_is_one_line_a_change_and_a_short_terminal_keeps_what_and_outcom
     assert "traffic set" in narrow[5] and narrow[5].rstrip().endswith("ok")
     assert all("uid" in line for line in lines(blocks, 80)[1:6]), "who, at the width that terminals have"
     assert "uid" in wide[5] and "broken chain: 1" in wide[-1]
+
+
+# -- letters that are read from the right, and letters that nobody sees ------------------------------------------------
+
+RIGHT = "שלום٣"
+
+
+def test_threat_terminal_escapes_a_name_from_the_right_moves_nothing_beside_it(env, store, capsys, monkeypatch):
+    deployment = replace(env.bundles[0], bundle_id=RIGHT, customer_id=f"{RIGHT}-{RIGHT}")
+    hebrew = replace(
+        env, name=f"{RIGHT} {RIGHT}", bundles=[deployment], revisions=[replace(env.revisions[0], bundle_id=RIGHT * 30)]
+    )
+    for width in (40, 80, None):
+        for blocks in (
+            env_picture.environment(hebrew, store.clock.now_ns()),
+            env_picture.deployments(hebrew, store.clock.now_ns(), wide=True),
+            env_picture.revisions(hebrew, store.clock.now_ns(), wide=True),
+            [Line([cell(RIGHT * 40), cell("7 days")])],
+        ):
+            for line in lines(blocks, width):
+                assert outside(line) == "" or not any(map(from_the_right, outside(line))), line
+    for show in (lambda: print_failure("table", "", "", NotFound(f"{RIGHT} 12 {RIGHT}", hint=RIGHT)), lambda: show_table({RIGHT: RIGHT, "rows": [{"a": RIGHT, "b": 7}]})):  # fmt: skip
+        show()
+        told = capsys.readouterr()
+        assert RIGHT in told.out + told.err and not any(map(from_the_right, outside(told.out + told.err)))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    print_success("json", "env", "show", {"name": RIGHT + "\U0001e900\U000e0041\x7f"}, "")
+    told = capsys.readouterr().out
+    assert told.isascii() and json.loads(told)["result"]["name"] == RIGHT + "\U0001e900\U000e0041\x7f"
+
+
+def outside(text: str) -> str:
+    """What stands in no isolate; each isolate ends in its own line."""
+    assert all(line.count("\u2068") == line.count("\u2069") for line in text.splitlines())
+    return re.sub("\u2068[^\u2068\u2069\n]*\u2069", "", text)
+
+
+def from_the_right(character: str) -> bool:
+    return unicodedata.bidirectional(character) in ("R", "AL", "AN", "RLE", "RLO", "LRO", "LRE", "PDF", "RLI")
+
+
+@given(st.text(st.characters(categories=["Lo", "Mn", "Nd", "Zs", "Po", "Cf"])))
+def test_what_is_printed_is_the_text_with_isolates_around_its_words(text):
+    assert isolated(inert(text)).replace("\u2068", "").replace("\u2069", "") == inert(text)
+    assert not any(map(from_the_right, outside(isolated(inert(text)))))
+
+
+@pytest.mark.parametrize("c", "\u200b\u200c\u200d\u200e\u200f\u202a\u202e\u2060\u2066\u2069\ufeff\u3164\u115f\u1160\uffa0\u2800\u034f\u00ad\U000e0041")  # fmt: skip
+def test_letters_that_nobody_sees_are_written_out(c):
+    assert inert(f"a{c}b") == "a" + c.encode("unicode_escape").decode() + "b"
+
+
+def test_nothing_is_printed_that_was_not_made_inert():
+    """Whoever prints words of others at a terminal makes them so: who takes `inert` alone prints them in no line of words."""
+    from conftest import ROOT
+
+    source = ROOT / "src" / "greentic"
+    allowed = {"terminal/output.py", "terminal/table_layout.py", "terminal/shown.py"}
+    found = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if re.search(r"\binert\(", path.read_text())
+    }
+    assert found <= allowed

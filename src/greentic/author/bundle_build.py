@@ -15,11 +15,21 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.inspect import check_stageable
-from greentic.author.pack_build import SOURCE_FILE, build_pack, ignored, pack_warnings, read_yaml
+from greentic.author.pack_build import SOURCE_FILE, BuiltPack, build_pack
+from greentic.author.source_files import (
+    MAX_SOURCE,
+    content,
+    files_below,
+    ignored,
+    inside,
+    left_behind,
+    read_yaml,
+    typed,
+)
 from greentic.bundle.contents import LOCK, MANIFEST, is_pack
 from greentic.bundle.squashfs_writer import write_image
 from greentic.ground.disk import io_error, place, sync_file
-from greentic.ground.documents import JsonObject, pretty
+from greentic.ground.documents import MAX_BYTES, JsonObject, pretty
 from greentic.ground.errors import InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import file_digest
 from greentic.model.ids import check_segment
@@ -57,18 +67,17 @@ def build_bundle(directory: Path, out: Path) -> Built:
     """Build the bundle of a directory into `out`. Raises `InvalidArgument`; the directory is left as it is."""
     if not directory.is_dir():
         raise InvalidArgument(f"`{directory}` is not a directory", hint="gtc bundle build DIR --out FILE")
-    try:
-        raw = read_yaml(directory / BUNDLE_FILE)
-        source = msgspec.convert(raw, BundleSource)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{directory / BUNDLE_FILE}: {error}") from None
+    path = inside(directory, directory / BUNDLE_FILE)
+    raw = read_yaml(path)
+    source = typed(path, BundleSource, raw)
     check_segment(source.bundle_id, field="bundle_id")
     try:
         with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:
             tree = Path(scratch)
             packs, warnings = _collect(directory, tree)
             _documents(directory, tree, source, packs)
-            return _write(tree, out, packs, [*ignored(directory / BUNDLE_FILE, BundleSource, raw), *warnings])
+            told = [*ignored(path, BundleSource, raw), *left_behind(directory, _TOP, is_source), *warnings]
+            return _write(tree, out, packs, told)
     except OSError as error:
         raise io_error(error.filename or out, error) from error
 
@@ -96,34 +105,24 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
     """Copy what belongs into a bundle, building packs from source; returns the packs' paths, and what is to be told of them."""
     packs: list[str] = []
     warnings: list[str] = []
-    for top in _TOP:
-        for path in sorted((directory / top).rglob("*")):
-            relative = path.relative_to(directory)
-            if any((directory / parent / SOURCE_FILE).is_file() for parent in relative.parents if parent != Path()):
-                continue  # inside a pack's source
-            target = tree / relative
-            if (path / SOURCE_FILE).is_file():
-                warnings += pack_warnings(path)
-                target = target.with_name(f"{path.name}.gtpack")
-                if (directory / target.relative_to(tree)).exists():
-                    raise InvalidArgument(
-                        f"`{path}` and `{path.name}.gtpack` beside it would be the same pack; keep one"
-                    )
-                pack, _ = _built(path)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(pack)
-            elif path.is_symlink():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(path.readlink())
-                continue
-            elif path.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-            else:
-                continue
-            name = target.relative_to(tree).as_posix()
-            if is_pack(name):
-                packs.append(name)
+    for path in files_below(directory, _TOP, is_source):
+        target = tree / path.relative_to(directory)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if is_source(path):
+            target = target.with_name(f"{path.name}.gtpack")
+            if (directory / target.relative_to(tree)).exists():
+                raise InvalidArgument(f"`{path}` and `{path.name}.gtpack` beside it would be the same pack; keep one")
+            pack = _built(path)
+            warnings += pack.warnings
+            target.write_bytes(pack.data)
+        elif path.is_symlink():
+            target.symlink_to(path.readlink())
+            continue
+        else:
+            shutil.copyfile(path, target)
+        name = target.relative_to(tree).as_posix()
+        if is_pack(name):
+            packs.append(name)
     if not packs:
         raise InvalidArgument(
             f"`{directory}` has no packs",
@@ -132,7 +131,12 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
     return packs, warnings
 
 
-def _built(path: Path) -> tuple[bytes, object]:
+def is_source(path: Path) -> bool:
+    """Whether a pack is built from a directory."""
+    return (path / SOURCE_FILE).exists()
+
+
+def _built(path: Path) -> BuiltPack:
     try:
         return build_pack(path)
     except MalformedArtifact as error:
@@ -140,10 +144,10 @@ def _built(path: Path) -> tuple[bytes, object]:
 
 
 def _documents(directory: Path, tree: Path, source: BundleSource, packs: list[str]) -> None:
-    shutil.copyfile(directory / BUNDLE_FILE, tree / BUNDLE_FILE)
+    (tree / BUNDLE_FILE).write_bytes(content(directory / BUNDLE_FILE, MAX_SOURCE))
     for name, document in ((MANIFEST, _manifest(source, packs)), (LOCK, _lock(source, packs))):
-        own = directory / name
-        (tree / name).write_bytes(own.read_bytes() if own.is_file() else pretty(document))
+        own = inside(directory, directory / name)
+        (tree / name).write_bytes(content(own, MAX_BYTES) if own.exists() else pretty(document))
 
 
 def _manifest(source: BundleSource, packs: list[str]) -> JsonObject:

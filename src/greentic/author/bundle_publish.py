@@ -7,14 +7,14 @@ from pathlib import Path
 from greentic.distribute.publish import Bundle, publish
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.disk import io_error
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import JsonObject, open_file
 from greentic.trust.gate import pin
 
 
 def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
     """Publish a bundle, with its signature if one stands beside it."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             bundle = pin(file)
             signature = next(iter(signatures_at(str(path))), None)
             annotations = {

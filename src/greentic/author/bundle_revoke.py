@@ -9,7 +9,7 @@ import msgspec
 from greentic.author.bundle_sign import read_key
 from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.disk import io_error, replace_file
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import JsonObject, read_file
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.model.ids import is_digest
 from greentic.trust import revocation
@@ -25,10 +25,10 @@ def revoke(
     current = revocation.empty(now)
     try:
         if file.exists():
-            current = revocation.read_list(file.read_bytes(), {key.key_id: key.public})
+            current = revocation.read_list(read_file(file), {key.key_id: key.public})
     except OSError as error:
         raise io_error(file, error) from None
-    except revocation.RevocationError as error:
+    except ValueError as error:
         raise Conflict(f"`{file}` is no list that this key signed: {error}") from None
     for digest in digests:
         if not is_digest(digest):

@@ -9,11 +9,11 @@ from greentic.distribute.publish import SIGNATURE_SUFFIX
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import RealDisk, io_error, replace_file
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.documents import Json, JsonObject, open_file, read_file
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.store import operator_key
 from greentic.trust.gate import pin
-from greentic.trust.keys import KeyFormatError, SigningKey, key_id, read_private_pem, read_public_pem
+from greentic.trust.keys import MAX_PEM, SigningKey, key_id, read_private_pem, read_public_pem
 from greentic.trust.statements import BUNDLE, sign_bundle, vouched
 
 
@@ -22,10 +22,10 @@ def read_key(path: Path | None) -> SigningKey:
     if path is None:
         return operator_key.load(RealDisk())
     try:
-        return read_private_pem(path.read_text())
+        return read_private_pem(read_file(path, MAX_PEM).decode())
     except OSError as error:
         raise io_error(path, error) from None
-    except (KeyFormatError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InvalidArgument(
             f"`{path}` is no Ed25519 private key: {error}", hint="openssl genpkey -algorithm ed25519 -out key.pem"
         ) from None
@@ -35,7 +35,7 @@ def sign_file(path: Path, key_file: Path | None, clock: Clock) -> JsonObject:
     """Sign a bundle; the signature comes to `<bundle>.sig`, and is verified there."""
     key = read_key(key_file)
     try:
-        with path.open("rb") as file, pin(file) as bundle:
+        with open_file(path) as file, pin(file) as bundle:
             digest = bundle.digest
         signature = sign_bundle(
             path.name,
@@ -48,7 +48,7 @@ def sign_file(path: Path, key_file: Path | None, clock: Clock) -> JsonObject:
         replace_file(beside, signature)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
-    why = vouched(BUNDLE, [beside.read_bytes()], digest.removeprefix("sha256:"), {key.key_id: key.public}).lacking
+    why = vouched(BUNDLE, [read_file(beside)], digest.removeprefix("sha256:"), {key.key_id: key.public}).lacking
     if why is not None:
         beside.unlink(missing_ok=True)
         raise Conflict(f"the signature of `{path}` does not verify: {why}")
@@ -60,10 +60,10 @@ def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
     trusted: dict[str, bytes] = {}
     for file in keys:
         try:
-            public = read_public_pem(file.read_text())
+            public = read_public_pem(read_file(file, MAX_PEM).decode())
         except OSError as error:
             raise io_error(file, error) from None
-        except (KeyFormatError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise InvalidArgument(f"`{file}` is no public key: {error}") from None
         trusted[key_id(public)] = public
     found = vouched(BUNDLE, signatures_at(str(path)), digest.removeprefix("sha256:"), trusted)

@@ -18,10 +18,12 @@ import tempfile
 from pathlib import Path
 
 from greentic.ground.disk import io_error, real_path, replace_file
+from greentic.ground.documents import read_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
 from greentic.ground.variables import environment
+from greentic.pack.limits import DEFAULT_PACK_LIMITS
 from greentic.wasm.format import check_component
 
 WORLD = "python-component"
@@ -54,11 +56,13 @@ def component_bytes(directory: Path, source: str, component_id: str) -> bytes:
 
 def _read(path: Path, component_id: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path, DEFAULT_PACK_LIMITS.entry_bytes)
     except FileNotFoundError:
         raise NotFound(f"component {component_id}: `{path}` does not exist") from None
     except OSError as error:
         raise io_error(path, error) from None
+    except ValueError as error:
+        raise InvalidArgument(f"component {component_id}: `{path}` is {error}") from None
 
 
 def _from_text(path: Path, text: bytes) -> bytes:

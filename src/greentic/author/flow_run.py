@@ -12,7 +12,8 @@ import msgspec
 
 from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
 from greentic.activate.warm import looked_into
-from greentic.author.pack_build import SOURCE_FILE, build_pack, read_yaml
+from greentic.author.pack_build import SOURCE_FILE, build_pack
+from greentic.author.source_files import content, read_yaml
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.flow.activity import activity_of
 from greentic.flow.compile import FlowSourceError, compile_flow
@@ -22,7 +23,7 @@ from greentic.flow.nodes import plan_flow
 from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
 from greentic.ground.disk import real_path
-from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.documents import MAX_BYTES, Json, JsonObject, parse
 from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.ground.going import in_place
 from greentic.materialize.placed import file_digest
@@ -72,7 +73,7 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
     with tempfile.TemporaryDirectory(prefix="greentic-flow-") as scratch:
         built = Path(scratch) / f"{real_path(path).name}.gtpack"
-        built.write_bytes(build_pack(path)[0])
+        built.write_bytes(build_pack(path).data)
         yield load_pack(LocatedPack(built.stem, built, file_digest(built)))
 
 
@@ -150,9 +151,7 @@ def _lint_source(path: Path) -> list[str]:
 def _body(text: str) -> object:
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except OSError as error:
-            raise NotFound(f"`{text[1:]}` cannot be read: {error.strerror}") from None
+            text = content(Path(text[1:]), MAX_BYTES).decode()
         except UnicodeDecodeError:
             raise InvalidArgument(f"`{text[1:]}` is no text in UTF-8") from None
     try:

@@ -10,8 +10,8 @@ from greentic.activate.warm import looked_into, warnings_of
 from greentic.bundle.compression import NAMES
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths, strict_faults
 from greentic.flow.select import unanswerable
-from greentic.ground.disk import io_error
-from greentic.ground.documents import Json, JsonObject
+from greentic.ground.disk import io_error, replace_file
+from greentic.ground.documents import Json, JsonObject, open_file
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.materialize.placed import file_digest
 from greentic.model.revision_files import make_lock, pack_config
@@ -25,7 +25,7 @@ def _open(path: Path) -> BinaryIO:
     if not path.is_file():
         raise InvalidArgument(f"`{path}` is not a file")
     try:
-        return path.open("rb")
+        return open_file(path)
     except OSError as error:
         raise io_error(path, error) from None
 
@@ -102,7 +102,7 @@ def check_stageable(path: Path) -> None:
 
 def _pack_row(path: Path) -> JsonObject:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             manifest = PackArchive(file).manifest
     except GreenticError as error:
         return {"loads": False, "error": error.message}
@@ -176,13 +176,17 @@ def inspect_pack(path: Path) -> JsonObject:
 
 def write_checked(out: Path, pack: bytes) -> JsonObject:
     """Write a pack that a worker would load, and tell what it holds; one that it would refuse is not written. Raises why."""
+    if out.is_dir() or not out.name:
+        raise InvalidArgument(
+            f"`{out}` is a directory; expected the name of a file", hint="gtc pack build DIR --out FILE"
+        )
     with tempfile.TemporaryDirectory(prefix="greentic-build-") as scratch:
-        place = Path(scratch) / out.name
+        place = Path(scratch) / "built.gtpack"
         place.write_bytes(pack)
         found = inspect_pack(place)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(pack)
+        replace_file(out, pack, durable=True)
     except OSError as error:
         raise io_error(out, error) from error
     return found

@@ -5,30 +5,37 @@ The source is never written to, the same source gives the same bytes, and what w
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple
 
 import msgspec
 
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
+from greentic.author.source_files import (
+    content,
+    files_below,
+    ignored,
+    inside,
+    is_left_behind,
+    left_behind,
+    read_yaml,
+    typed,
+)
 from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
-from greentic.ground.disk import io_error, real_path
-from greentic.ground.documents import Json
-from greentic.ground.errors import InvalidArgument, NotFound
-from greentic.ground.field_types import unknown_told
-from greentic.ground.yaml import SafeLoader, parse_yaml
+from greentic.ground.disk import real_path
+from greentic.ground.errors import InvalidArgument
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
 from greentic.pack.components import PackComponent
+from greentic.pack.limits import DEFAULT_PACK_LIMITS
 from greentic.pack.load import Resolver
 from greentic.pack.manifest import KINDS, SCHEMA_VERSION, PackManifest, build, check_id
 
 SOURCE_FILE = "pack.yaml"
-MAX_SOURCE = 4 << 20
 _COPIED = ("assets", "fixtures", "schemas", "tools")
+_MAX_ASSET = DEFAULT_PACK_LIMITS.entry_bytes
 
 
 class FlowSource(msgspec.Struct, frozen=True):
@@ -53,25 +60,18 @@ class PackSource(msgspec.Struct, frozen=True):
     assets: list[object] | None = None
 
 
-def ignored(path: Path, form: type[msgspec.Struct], raw: object) -> list[str]:
-    """What a source has that nobody reads, as warnings."""
-    found = unknown_told(form, cast(Json, raw))
-    return [f"{path}: unknown member(s) ignored: {', '.join(found)}"] if found else []
+class BuiltPack(NamedTuple):
+    data: bytes
+    manifest: PackManifest
+    warnings: list[str]
+    """What of its source is not in it."""
 
 
-def pack_warnings(directory: Path) -> list[str]:
-    """The same of the source of a pack that was built."""
-    path = directory / SOURCE_FILE
-    return ignored(path, PackSource, read_yaml(path))
-
-
-def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
-    """The pack's bytes and its manifest. Raises `InvalidArgument` that names the file at fault."""
-    path = directory / SOURCE_FILE
-    try:
-        source = msgspec.convert(read_yaml(path), PackSource)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{path}: {error}") from None
+def build_pack(directory: Path) -> BuiltPack:
+    """A pack from its source. Raises `InvalidArgument` that names the file at fault."""
+    path = inside(directory, directory / SOURCE_FILE)
+    written = read_yaml(path)
+    source = typed(path, PackSource, written)
     check_id(source.pack_id)
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: invalid pack version `{source.version}` (expected semver, such as 1.0.0)")
@@ -115,13 +115,13 @@ def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
         files[component.wasm_path] = component.wasm
         files[component.manifest_path] = component.manifest
     sources = {real_path(directory / c.source) for c in components}
-    return write_pack(manifest, files | _assets(directory, sources), lock(components)), manifest
+    data = write_pack(manifest, files | _assets(directory, sources), lock(components))
+    told = [*ignored(path, PackSource, written), *left_behind(directory, _COPIED)]
+    return BuiltPack(data, manifest, told)
 
 
 def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, object]:
-    path = directory / entry.file
-    if not real_path(path).is_relative_to(real_path(directory)):
-        raise InvalidArgument(f"{directory / SOURCE_FILE}: flow file `{entry.file}` leaves the pack")
+    path = inside(directory, directory / entry.file)
     source = read_yaml(path)
     try:
         flow = compile_flow({} if source is None else source)
@@ -163,54 +163,20 @@ def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
     `sources` are the sources of components, which are in the pack already.
     """
     found: dict[str, bytes] = {}
-    for path in (p for top in _COPIED for p in (directory / top).rglob("*")):
+    for path in files_below(directory, _COPIED):
         if path.is_symlink():
             raise InvalidArgument(f"asset `{path}` is a link; packs hold regular files only")
-        if path.is_file():
-            found[path.relative_to(directory).as_posix()] = path.read_bytes()
+        found[path.relative_to(directory).as_posix()] = content(path, _MAX_ASSET)
     for path in directory.iterdir():
         if (
             path.is_file()
             and path.name != SOURCE_FILE
             and not path.name.startswith(".")
+            and not is_left_behind(path.name)
             and real_path(path) not in sources
         ):
-            found.setdefault(f"assets/{path.name}", path.read_bytes())
+            found.setdefault(f"assets/{path.name}", content(inside(directory, path), _MAX_ASSET))
     try:
         return dict(sorted(found.items(), key=lambda item: item[0].encode()))
     except UnicodeEncodeError as error:
         raise InvalidArgument(f"the name {error.object!r} of an asset is not UTF-8; rename the file") from None
-
-
-class _Yaml12(SafeLoader):
-    """YAML whose only booleans are `true` and `false`: a key named `yes` stays a text."""
-
-
-_Yaml12.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
-    ]
-    for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml12.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")
-)
-
-
-def read_yaml(path: Path) -> object:
-    """Parse a YAML source. Raises `NotFound`, `IoError` or `InvalidArgument`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SOURCE + 1)
-    except FileNotFoundError:
-        raise NotFound(f"`{path}` does not exist") from None
-    except OSError as error:
-        raise io_error(path, error) from None
-    if len(data) > MAX_SOURCE:
-        raise InvalidArgument(f"{path}: larger than {MAX_SOURCE} bytes")
-    try:
-        return parse_yaml(data, limit=MAX_SOURCE, loader=_Yaml12)
-    except ValueError as error:
-        raise InvalidArgument(f"{path}: YAML parse error: {error}") from None

@@ -12,12 +12,15 @@ import msgspec
 
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import io_error, replace_file
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import JsonObject, read_file
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
+from greentic.pack.limits import DEFAULT_PACK_LIMITS
 from greentic.pack.signature import CHAIN, SIGNATURE, PackSignature, fingerprint_of, signed_digest
+from greentic.trust.keys import MAX_PEM
 
+_MAX_CHAIN = DEFAULT_PACK_LIMITS.signature_bytes
 _SIGNER = "greentic-pack-signer"
 _REGULAR = 0o100644 << 16
 
@@ -31,10 +34,12 @@ def sign_pack(path: Path, key_file: Path, chain_file: Path | None, out: Path | N
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
     try:
-        data = path.read_bytes()
-        pem = key_file.read_bytes()
+        data = read_file(path, DEFAULT_PACK_LIMITS.archive_bytes)
+        pem = read_file(key_file, MAX_PEM)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
+    except ValueError as error:
+        raise InvalidArgument(f"`{path}` or `{key_file}` is {error}") from None
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError) as error:
@@ -70,7 +75,7 @@ def _chain(path: Path, public: bytes) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     try:
-        pem = path.read_bytes()
+        pem = read_file(path, _MAX_CHAIN)
         key = x509.load_pem_x509_certificates(pem)[0].public_key()
     except OSError as error:
         raise io_error(path, error) from None

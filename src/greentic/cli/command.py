@@ -13,12 +13,13 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.parser import Parser
 from greentic.ground.digits import whole_number
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
-from greentic.terminal.output import Form, chosen_form, print_failure, print_success
+from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success
 from greentic.terminal.streams import answering
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -75,7 +76,7 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
     def printed(form: Form) -> int:
         result = work()
         with answering():
-            print_success(form, noun, arguments.verb, result, hint)
+            print_success(form, noun, arguments.verb, result, copyable(hint, getattr(arguments, "store_root", None)))
         return 0
 
     return told(noun, arguments, printed)
@@ -83,11 +84,16 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
 
 def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) -> int:
     """The same for a verb that prints by itself, in the form that it is given."""
-    form = chosen_form(arguments.output)
+    form, store_root = chosen_form(arguments.output), getattr(arguments, "store_root", None)
     try:
         return work(form)
     except GreenticError as error:
-        print_failure(form, noun, arguments.verb, error)
+        print_failure(
+            form,
+            noun,
+            arguments.verb,
+            with_next_step(error, store_root, for_people=form not in FOR_PROGRAMS),
+        )
         return 1
     except BrokenPipeError:
         raise  # who read us has gone

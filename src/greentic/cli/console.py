@@ -40,11 +40,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
+    from greentic.cli.next_step import with_next_step
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
-    from greentic.terminal.output import inert
+    from greentic.terminal.output import printed
 
     def ready(address: str) -> None:
         print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)
@@ -56,8 +57,9 @@ def main(argv: list[str]) -> int:
         )
         serve_console(store, options, ready)
     except GreenticError as error:
-        print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
+        with_next_step(error, arguments.store_root, for_people=True)
+        print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
         if error.hint:
-            print(f"next: {inert(error.hint)}", file=sys.stderr)
+            print(f"next: {printed(error.hint)}", file=sys.stderr)
         return 1
     return 0

@@ -9,7 +9,7 @@ from typing import cast
 
 from greentic.cli.command import Command, command, told
 from greentic.ground.documents import Json, JsonObject, compact
-from greentic.terminal.output import Form, print_success
+from greentic.terminal.output import Form, print_success, printed
 
 _EXAMPLES = """examples:
   gtc flow run ./my-pack main --input '{"text": "Ada"}'
@@ -62,9 +62,10 @@ def _run(form: Form, arguments: argparse.Namespace) -> int:
         row = {"flow": step.flow, "node": step.node, "kind": step.kind, "then": step.then}
         steps.append({**row, "payload": cast(Json, step.payload), "output": cast(Json, step.output)})
         if form == "table":
-            print(f"{len(steps):>3}. {step.flow}/{step.node} ({step.kind})")
+            print(printed(f"{len(steps):>3}. {step.flow}/{step.node} ({step.kind})"))
             print(
-                f"     in   {_short(step.payload)}\n     out  {_short(step.output)}\n     then {step.then}", flush=True
+                printed(f"     in   {_short(step.payload)}\n     out  {_short(step.output)}\n     then {step.then}"),
+                flush=True,
             )
 
     result = run_flow(arguments.pack, arguments.flow, arguments.input or ["{}"], shown)
@@ -76,13 +77,13 @@ def _run(form: Form, arguments: argparse.Namespace) -> int:
     for number, answer in enumerate(turns if form == "table" else [], 1):
         waiting = " (the flow waits for the next message)" if isinstance(answer, dict) and answer["waiting"] else ""
         print(f"\nanswer {number}{waiting}:")
-        print(f"  {compact(answer['output'] if isinstance(answer, dict) else answer).decode()}")
+        print(printed(f"  {compact(answer['output'] if isinstance(answer, dict) else answer).decode()}"))
     for kind in ("log", "warnings") if form == "table" or failed else ():
         lines = result[kind]
         for line in lines if isinstance(lines, list) else []:
-            print(f"{kind.removesuffix('s')}: {line}", file=sys.stderr)
+            print(printed(f"{kind.removesuffix('s')}: {line}"), file=sys.stderr)
     for text in failed:
-        print(f"error: the flow failed: {text}", file=sys.stderr)
+        print(printed(f"error: the flow failed: {text}"), file=sys.stderr)
     return 1 if failed else 0
 
 

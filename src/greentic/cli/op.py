@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from greentic.cli import op_table
+from greentic.cli.next_step import all_copyable, copyable, with_next_step
 from greentic.cli.parser import Parser
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
@@ -29,10 +31,10 @@ from greentic.terminal.output import (
     FORMS,
     Form,
     chosen_form,
-    inert,
     print_failure,
     print_hint,
     print_success,
+    printed,
 )
 from greentic.terminal.streams import answering
 
@@ -108,7 +110,9 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
         if verb.codes and not options.schema:
             return int(dict(_load(verb.codes)).get(result.get("state"), 0))
     except GreenticError as error:
-        print_failure(form, verb.noun, verb.verb, error)
+        print_failure(
+            form, verb.noun, verb.verb, with_next_step(error, options.store_root, for_people=form not in FOR_PROGRAMS)
+        )
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
@@ -130,7 +134,7 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
 
         show_changes(result)
         return
-    hint = "" if options.schema else _hint(verb, result)
+    hint = "" if options.schema else copyable(_hint(verb, result), options.store_root)
     if form in FOR_PROGRAMS or options.schema:
         print_success("json" if form == "name" else form, verb.noun, verb.verb, result, hint)
         return
@@ -142,7 +146,8 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
         shown.show(form, _context(options), verb.noun, verb.verb, reply, result)
         print_hint(hint)
     else:
-        print_success(form, verb.noun, verb.verb, result, hint)
+        told = all_copyable(result, options.store_root)
+        print_success(form, verb.noun, verb.verb, told if isinstance(told, dict) else result, hint)
 
 
 def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals) -> None:
@@ -364,14 +369,14 @@ def _hint(verb: Verb, result: JsonObject) -> str:
     words = verb.hint
     for key, value in result.items():
         if isinstance(value, str | int):
-            words = words.replace("{" + key + "}", str(value))
+            words = words.replace("{" + key + "}", shlex.quote(str(value)))
     env = result.get(ENV)
     return words.replace("ENV", str(env)) if isinstance(env, str) else words
 
 
 def _usage(message: str, verb: Verb | None = None) -> int:
     name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
-    print(f"error: {inert(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    print(f"error: {printed(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
     return 2
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, get_args, get_origin
 import msgspec
 
 from greentic.ground.digits import whole_number
-from greentic.ground.documents import Json, JsonObject, parse, repeated_key
+from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.operate.payload import Payload
@@ -53,12 +53,11 @@ def read_answers(path: Path) -> Json:
     from greentic.ground.disk import io_error
 
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_ANSWERS + 1)
+        data = read_file(path, MAX_ANSWERS)
     except OSError as error:
         raise io_error(path, error) from None
-    if len(data) > MAX_ANSWERS:
-        raise AnswersParse(f"{path}: larger than {MAX_ANSWERS} bytes")
+    except ValueError as error:
+        raise AnswersParse(f"{path}: {error}") from None
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return _yaml(data, path, "")

@@ -12,7 +12,7 @@ from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
-from greentic.terminal.output import inert
+from greentic.terminal.output import printed
 
 _DESCRIPTION = """Watch an Environment of this cluster, and keep its namespace as what is published says: the same plan and apply as
 gtc op env reconcile, without a shell or a kubeconfig. Several of them take turns by a Lease.
@@ -29,7 +29,7 @@ def main() -> None:
     except (GreenticError, OSError, MemoryError) as found:
         error = found if isinstance(found, GreenticError) else of_the_machine(found)
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
-        print(inert(f"Error: {error}{hint}"), file=sys.stderr)
+        print(printed(f"Error: {error}{hint}"), file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
@@ -92,7 +92,7 @@ def _run(argv: list[str]) -> None:
             return self._api
 
     def log(text: str) -> None:
-        print(f"{timestamp(CLOCK.now_ns())} {inert(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+        print(f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
 
     namespace = arguments.namespace or _own_namespace()
     home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108

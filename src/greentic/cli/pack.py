@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import cast
 
@@ -58,23 +59,23 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
     from greentic.author.inspect import write_checked
-    from greentic.author.pack_build import build_pack, pack_warnings
+    from greentic.author.pack_build import build_pack
 
-    data, manifest = build_pack(arguments.directory)
+    built = build_pack(arguments.directory)
     name = real_path(arguments.directory).name
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
-    found = write_checked(out, data)
+    found = write_checked(out, built.data)
     return {
         "path": str(out),
         "digest": found["digest"],
-        "size": len(data),
-        "pack_id": manifest.pack_id,
-        "version": manifest.version,
-        "warnings": [*pack_warnings(arguments.directory), *cast("list[Json]", found["warnings"])],
+        "size": len(built.data),
+        "pack_id": built.manifest.pack_id,
+        "version": built.manifest.version,
+        "warnings": [*built.warnings, *cast("list[Json]", found["warnings"])],
     }
 
 
 def _hint(arguments: argparse.Namespace) -> str:
     if arguments.verb == "new":
-        return f"""gtc flow run {arguments.directory} main --input '{{"text": "Ada"}}'"""
+        return f"""gtc flow run {shlex.quote(str(arguments.directory))} main --input '{{"text": "Ada"}}'"""
     return "gtc bundle build DIR, with the pack below DIR/packs/" if arguments.verb == "build" else ""

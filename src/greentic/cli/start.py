@@ -16,7 +16,7 @@ from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
-from greentic.terminal.output import inert
+from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _told(error: GreenticError) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-        sys.stderr.write(inert(report(error)) + "\n")
+        sys.stderr.write(printed(report(error)) + "\n")
         sys.stderr.flush()
 
 
@@ -80,7 +80,13 @@ def run(argv: list[str]) -> None:
         arguments.access_log,
     )
     with traced("greentic-start"):
-        _live(options)
+        try:
+            _live(options)
+        except GreenticError as error:
+            from greentic.cli.next_step import with_next_step
+
+            with_next_step(error, options.store_root, for_people=True)
+            raise
 
 
 def _live(options: StartOptions) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from greentic.ground import variables
 from greentic.ground.documents import read_file
-from greentic.ground.yaml import MAX_BYTES, parse_yaml
+from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _merged(files: list[Path]) -> dict[str, Any]:
     out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
     for file in files:
         try:
-            raw = parse_yaml(read_file(file, MAX_BYTES))
+            raw = parse_yaml_1_1(read_file(file, MAX_BYTES))
         except ValueError as error:
             raise ValueError(f"{file} is no YAML: {error}") from None
         if not isinstance(raw, dict) or not all(map(_is_section, (raw.get(s) or [] for s in _SECTIONS))):
@@ -187,7 +187,7 @@ def _certificate_end(config: SingleConfig) -> str | None:
         data = (
             base64.b64decode(user.client_cert_data)
             if user.client_cert_data
-            else Path(config.abs_file(user.client_cert or "")).read_bytes()
+            else read_file(Path(config.abs_file(user.client_cert or "")), MAX_BYTES)
         )
         return x509.load_pem_x509_certificate(data).not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OSError, ValueError):

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from greentic.components.host import EgressFailed, EgressRefused, HttpResponse
 from greentic.ground.beside import beside
+from greentic.ground.host_name import ascii_host
 from greentic.net.dial import reason
 from greentic.net.egress import EgressPolicy, refused_address, refused_host
 from greentic.telemetry import tracing
@@ -79,6 +80,7 @@ class PolicedHttp:
         refused = refused_host(self._policy, host)
         if refused is not None:
             raise EgressRefused(refused)
+        host = ascii_host(host)  # the same that was compared
         span = tracing.current()
         if span is not None:
             span.attributes |= {"http.request.method": method, "server.address": host[:255]}

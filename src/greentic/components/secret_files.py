@@ -18,9 +18,10 @@ from pathlib import Path
 from greentic.components.host import SECRET_BYTES, canonical_name
 from greentic.flow.ports import Caller
 from greentic.ground import variables
+from greentic.ground.documents import read_file
+from greentic.store.layout import DEV_SECRETS
 
 DIRECTORY, DEV_FILE = "GREENTIC_SECRETS_DIR", "GREENTIC_DEV_SECRETS_PATH"
-_DEV_PATHS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
 
 
 class SecretFiles:
@@ -33,7 +34,7 @@ class SecretFiles:
         if told is not None:
             self._dev = [told]
         elif environment_directory is not None:
-            self._dev = [environment_directory / path for path in _DEV_PATHS]
+            self._dev = [environment_directory / path for path in DEV_SECRETS]
 
     def get(self, caller: Caller, key: str) -> bytes | None:
         """The value, or nothing. Raises `OSError` for a file that is there and cannot be read, or is too large."""
@@ -54,13 +55,11 @@ class SecretFiles:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(SECRET_BYTES + 1)
+        return read_file(path, SECRET_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if len(data) > SECRET_BYTES:  # a part of a secret, or of the secrets, would pass for the whole
-        raise OSError(errno.EFBIG, f"larger than {SECRET_BYTES} bytes", str(path))
-    return data
+    except ValueError as error:  # a part of a secret, or of the secrets, would pass for the whole
+        raise OSError(errno.EFBIG, str(error), str(path)) from None
 
 
 def _find(data: bytes, caller: Caller, key: str) -> bytes | None:

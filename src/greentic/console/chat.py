@@ -17,13 +17,12 @@ from typing import Annotated
 
 import msgspec
 
-from greentic.ground import variables
+from greentic.deployments.worker_status import asking, url_of
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import FetchError, InvalidArgument, NotFound
 from greentic.model.environment import Environment
 from greentic.net.request import read_body, send
-from greentic.net.terms import terms_of
 
 MAX_ANSWER = 4 << 20
 SAY_SECONDS = 60.0
@@ -111,7 +110,7 @@ class Conversations:
         if jar:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in jar.items())
         began = self._clock.monotonic()
-        status, body = self._sent(f"{address.rstrip('/')}{prefix}", address, headers, body_of(message), jar)
+        status, body = self._sent(url_of(address, prefix), address, headers, body_of(message), jar)
         return answer_of(status, body) | {"seconds": round(self._clock.monotonic() - began, 6), "at": address}
 
     def _jar(self, key: str) -> dict[str, str]:
@@ -124,7 +123,7 @@ class Conversations:
     def _sent(
         self, url: str, address: str, headers: dict[str, str], body: bytes, jar: dict[str, str]
     ) -> tuple[int, bytes]:
-        terms = terms_of(variables.environment(), self._clock)._replace(total=SAY_SECONDS, idle=SAY_SECONDS, tries=1)
+        terms = asking(self._clock, SAY_SECONDS)._replace(idle=SAY_SECONDS)
         try:
             answer = send(url, address, terms, method="POST", headers=headers, body=body)
             for line in answer.headers.get_all("set-cookie", []):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import JsonObject, open_file
 from greentic.history import trail
 
 READ_BYTES = 2 << 20
@@ -32,7 +32,7 @@ def _tail(path: Path) -> tuple[list[bytes], bool]:
     """The last lines of the log, and whether there are more before them."""
     if not path.exists():
         return [], False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         size = file.seek(0, os.SEEK_END)
         begin = max(0, size - READ_BYTES)
         file.seek(begin)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.disk import real_path
-from greentic.ground.documents import Json, JsonObject, parse, repeated_key, replace
+from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
@@ -31,14 +31,13 @@ from greentic.operate import env_packs
 from greentic.operate.change import Context
 from greentic.operate.env_packs import BindingSummary
 from greentic.shape.exposure import fits
-from greentic.store.layout import EnvPaths
+from greentic.store.layout import DEV_SECRETS, EnvPaths
 from greentic.store.seal import resealed
 
 KUBERNETES = "greentic.deployer.k8s"
 DEV_STORE = "greentic.secrets.dev-store"
 STORE_ID = "GREENTIC_STORE_ID"
 """Names the store's identity where its directory is another one each time, as in a pipeline."""
-_DEV_FILES = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
 _MAX_ANSWERS = 1 << 20
 
 
@@ -200,10 +199,7 @@ def _answers(paths: EnvPaths, ref: str) -> Json:
     if not real_path(path).is_relative_to(real_path(paths.root)):
         raise Conflict(f"answers_ref `{ref}` leads out of the environment's directory", hint=again)
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_ANSWERS + 1)
-        if len(data) > _MAX_ANSWERS:
-            raise Conflict(f"answers_ref `{ref}`: larger than {_MAX_ANSWERS} bytes")
+        data = read_file(path, _MAX_ANSWERS)
         answers = parse(data)
         twice = repeated_key(data)
         if twice is not None:
@@ -228,15 +224,15 @@ def _secrets_bound(env: Environment) -> bool:
 
 def _dev_secrets(paths: EnvPaths) -> str | None:
     """The development store as base64, if there is one. Raises `Conflict`."""
-    for place in _DEV_FILES:
+    for place in DEV_SECRETS:
         file = paths.root / place
         try:
-            data = file.read_bytes()
+            data = read_file(file, MAX_DATA)
         except FileNotFoundError:
             continue
         except OSError as error:
             raise Conflict(f"the development secrets `{file}` cannot be read: {error.strerror}") from error
-        if len(data) > MAX_DATA:
-            raise Conflict(f"the development secrets `{file}` are larger than {MAX_DATA} bytes")
+        except ValueError as error:
+            raise Conflict(f"the development secrets `{file}` are {error}") from None
         return base64.b64encode(data).decode()
     return None

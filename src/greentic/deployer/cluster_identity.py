@@ -15,12 +15,12 @@ import base64
 import re
 from typing import Literal, NamedTuple
 
-from greentic.cluster.api_server import ApiServer
+from greentic.cluster.api_server import PATIENCE_SECONDS, ApiServer
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
 from greentic.ground import variables
 from greentic.ground.disk import replace_file
-from greentic.ground.documents import decode
+from greentic.ground.documents import decode, read_file
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import Cluster, ClusterUnreachable, Ref, labels_of, member
@@ -52,15 +52,15 @@ def variable_of(ref: str) -> str:
     return variables.SECRET_PREFIX + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
 
 
-def reach(context: Context, deployer: Deployer) -> Reached:
+def reach(context: Context, deployer: Deployer, patience: float = PATIENCE_SECONDS) -> Reached:
     """A connection as the identity that rule 1 or 2 gives. Raises `Conflict`."""
     answers = deployer.answers
     if deployer.env.credentials_ref is None:
-        api = ApiServer(connect(answers.kubeconfig_context))
+        api = ApiServer(connect(answers.kubeconfig_context), patience=patience)
         return Reached(api, api, "ambient")
     now = context.clock.now_ns() // 1_000_000_000
     token = _token(context.store.paths(deployer.env.environment_id), deployer.env, deployer, now)
-    api = ApiServer(connect(answers.kubeconfig_context, token))
+    api = ApiServer(connect(answers.kubeconfig_context, token), patience=patience)
     return Reached(api, api, "bound")
 
 
@@ -73,9 +73,8 @@ def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
     if ref != credentials_ref(env.environment_id):
         return None
     try:
-        with (paths.root / TOKEN_FILE).open("rb") as file:
-            token = file.read(_MAX_TOKEN).decode().strip()
-    except (FileNotFoundError, UnicodeDecodeError):
+        token = read_file(paths.root / TOKEN_FILE, _MAX_TOKEN).decode().strip()
+    except (FileNotFoundError, ValueError):
         return None
     return token if _lives(token, now) else None
 

@@ -20,16 +20,13 @@ from greentic.deployer.reconcile import push_pointed
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.reply import Reply
+from greentic.ground.yaml import yaml_of
 from greentic.k8s.objects import ref_of
 from greentic.k8s.render import pointed, render
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
-_WORD = re.compile(
-    r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z/][A-Za-z0-9 _./@-]*[A-Za-z0-9/]\Z", re.IGNORECASE
-)
-"""Texts that no reader of YAML takes for a number, a date, a truth or nothing."""
 _NUMBERED = re.compile(r"\d+-.*\.yaml\Z")
 
 
@@ -70,7 +67,7 @@ def render_objects(context: Context, payload: EnvRenderPayload) -> Rendered:
     deployer = resolve(context, env_id, payload.kind, live=False)
     objects = render(deployer.desired)
     warnings = [*deployer.answers.warnings(), *public_url_warnings(deployer.env, deployer.answers)]
-    pointer = pointed(deployer.answers, env_id, compact(deployer.desired.env))
+    pointer = pointed(deployer.answers, deployer.desired.env, compact(deployer.desired.env))
     if pointer is not None and payload.push:
         push_pointed(deployer, context.view)
     elif pointer is not None:
@@ -120,17 +117,3 @@ def file_name(index: int, thing: JsonObject) -> str:
     ref = ref_of(thing)
     plain = re.sub(r"[^a-z0-9.-]", "-", f"{ref.kind}-{ref.name}".lower())
     return f"{index:02d}-{plain}.yaml"
-
-
-def yaml_of(thing: JsonObject) -> str:
-    """An object as YAML that means the same to readers of YAML 1.1, 1.2 and what lies between (rule 3)."""
-    import yaml
-
-    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-        pass
-
-    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if _WORD.match(value) else "'")
-
-    Dumper.add_representer(str, text)
-    return yaml.dump(thing, Dumper=Dumper, sort_keys=True, default_flow_style=False, allow_unicode=False, width=10_000)

@@ -16,10 +16,11 @@ from msgspec import UNSET, UnsetType
 
 from greentic.controller.grants import Asked, rendered
 from greentic.deployer.binding import recorded_answers, resolve
-from greentic.deployer.env_render import write_files, yaml_of
+from greentic.deployer.env_render import write_files
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
+from greentic.ground.yaml import yaml_of
 from greentic.k8s.names import namespace_of
 from greentic.model.ids import check_env_id
 from greentic.net.addresses import check_authored

@@ -6,7 +6,7 @@ before anything else. Removing a deployment deletes the files of its revisions a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,6 +21,7 @@ from greentic.model.environment import (
     Environment,
     RevenueShare,
     RouteBinding,
+    Status,
     TenantSelector,
 )
 from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment, check_ulid
@@ -80,8 +81,8 @@ class BundleUpdatePayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     deployment_id: Ulid
     status: Annotated[
-        Literal["active", "paused", "archived"] | None,
-        msgspec.Meta(extra_json_schema={"enum": ["active", "paused", "archived"]}),
+        Status | None,
+        msgspec.Meta(extra_json_schema={"enum": [*get_args(Status)]}),
     ] = None
     route_binding: RouteBindingPayload | None = None
     revenue_share: list[SharePayload] | None = None
@@ -178,8 +179,8 @@ def add(context: Context, payload: BundleAddPayload) -> DeploymentSummary:
     customer_id = customer_of(env_id, payload.customer_id)
     key = checked_key(payload.idempotency_key)
     shares = shares_of(payload.revenue_share)
-    binding = binding_of(payload.route_binding)
     overrides = payload.config_overrides or {}
+    made(payload, "", "")  # what is wrong with it is told before the environment is locked
     target: JsonObject = {
         "bundle_id": bundle_id,
         "customer_id": customer_id,
@@ -192,26 +193,44 @@ def add(context: Context, payload: BundleAddPayload) -> DeploymentSummary:
         env = transaction.load()
         if any((d.bundle_id, d.customer_id) == (bundle_id, customer_id) for d in env.bundles):
             raise Conflict(f"bundle `{bundle_id}` for customer `{customer_id}` already deployed in env `{env_id}`")
-        deployment = BundleDeployment(
-            schema=DEPLOYMENT_SCHEMA,
-            deployment_id=context.mint(),
-            env_id=env_id,
-            bundle_id=bundle_id,
-            customer_id=customer_id,
-            status="active",
-            route_binding=binding,
-            revenue_share=shares,
-            revenue_policy_ref="",
-            created_at=timestamp(context.clock.now_ns()),
-            authorization_ref=payload.authorization_ref or DEFAULT_AUTHORIZATION,
-            config_overrides=overrides,
-        )
+        deployment = made(payload, context.mint(), timestamp(context.clock.now_ns()))
         deployment = _signed(context, transaction, deployment, is_new=True)
         transaction.save(replace(env, bundles=[*env.bundles, deployment]))
         return Done(summary(deployment))
 
     idempotency = Idempotency(key, f"{bundle_id}/{customer_id}", whole(payload), DeploymentSummary)
     return run(context, change, action, idempotency=idempotency)
+
+
+def made(payload: BundleAddPayload, deployment_id: str, at: str) -> BundleDeployment:
+    """The deployment that a payload asks for, its policy still to be signed. Raises `InvalidArgument`."""
+    return BundleDeployment(
+        schema=DEPLOYMENT_SCHEMA,
+        deployment_id=deployment_id,
+        env_id=payload.environment_id,
+        bundle_id=check_segment(payload.bundle_id, field="bundle_id"),
+        customer_id=customer_of(payload.environment_id, payload.customer_id),
+        status="active",
+        route_binding=binding_of(payload.route_binding),
+        revenue_share=shares_of(payload.revenue_share),
+        revenue_policy_ref="",
+        created_at=at,
+        authorization_ref=payload.authorization_ref or DEFAULT_AUTHORIZATION,
+        config_overrides=payload.config_overrides or {},
+    )
+
+
+def updated(deployment: BundleDeployment, payload: BundleUpdatePayload) -> BundleDeployment:
+    """A deployment with the given parts replaced; a new share is still to be signed. Raises `InvalidArgument`."""
+    if payload.status is not None:
+        deployment = replace(deployment, status=payload.status)
+    if payload.route_binding is not None:
+        deployment = replace(deployment, route_binding=binding_of(payload.route_binding, keep=deployment.route_binding))
+    if payload.config_overrides is not None:
+        deployment = replace(deployment, config_overrides=payload.config_overrides)
+    if payload.revenue_share is not None:
+        deployment = replace(deployment, revenue_share=shares_of(payload.revenue_share))
+    return deployment
 
 
 def update(context: Context, payload: BundleUpdatePayload) -> DeploymentSummary:
@@ -228,17 +247,8 @@ def update(context: Context, payload: BundleUpdatePayload) -> DeploymentSummary:
 
     def action(transaction: Transaction) -> Done[DeploymentSummary]:
         env = transaction.load()
-        deployment = find(env, deployment_id)
-        if payload.status is not None:
-            deployment = replace(deployment, status=payload.status)
-        if payload.route_binding is not None:
-            deployment = replace(
-                deployment, route_binding=binding_of(payload.route_binding, keep=deployment.route_binding)
-            )
-        if payload.config_overrides is not None:
-            deployment = replace(deployment, config_overrides=payload.config_overrides)
+        deployment = updated(find(env, deployment_id), payload)
         if payload.revenue_share is not None:
-            deployment = replace(deployment, revenue_share=shares_of(payload.revenue_share))
             deployment = _signed(context, transaction, deployment, is_new=False)
         env = replace(env, bundles=[deployment if d.deployment_id == deployment_id else d for d in env.bundles])
         transaction.save(env)

@@ -17,18 +17,18 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
-from greentic.net.addresses import check_authored, shown
+from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 
 _PLACE = r"\{([^}]*)\}"
 _KNOWN = ("sha256", "digest", "name")
-SCHEMES = ("http://", "https://", "file://", "oci://", "repo://", "store://")
+SCHEMES = (*WEB, "file://", *REGISTRIES)
 
 T = TypeVar("T")
 
 
 def check_mirror(template: str) -> str:
     """The template, or `InvalidArgument`."""
-    text = template.strip()
+    text = lower_scheme(template.strip())
     check_authored(text, "the mirror")
     unknown = [name for name in re.findall(_PLACE, text) if name not in _KNOWN]
     if unknown:

@@ -18,12 +18,14 @@ from typing import BinaryIO, NamedTuple
 
 from greentic.ground import variables
 from greentic.ground.disk import place, replace_file, sync_file
+from greentic.ground.documents import open_file
 from greentic.ground.errors import InvalidArgument
-from greentic.net.addresses import check_authored
+from greentic.net.addresses import REGISTRIES, check_authored, lower_scheme
 from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
-from greentic.registry.manifests import BUNDLE_LAYER, MANIFEST, put_manifest
+from greentic.registry.manifests import put_manifest
+from greentic.registry.media_types import BUNDLE_LAYER, MANIFEST
 from greentic.registry.reference import OciReference, mapped
 from greentic.registry.referrers import attach
 from greentic.registry.upload import artifact_manifest, put_blob
@@ -60,7 +62,8 @@ class Bundle(NamedTuple):
 def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Published:
     """Publish to a directory (a path or `file://`) or to `oci://…`. Raises `FetchError`, `InvalidArgument` or `OSError`."""
     check_authored(target, "the place to publish to")
-    if target.startswith(("oci://", "repo://", "store://")):
+    target = lower_scheme(target)
+    if target.startswith(REGISTRIES):
         environ = variables.environment()
         asked = terms_of(environ)._replace(total=UPLOAD_SECONDS) if terms is None else terms
         reference = mapped(target, environ)
@@ -77,7 +80,7 @@ def _to_directory(bundle: Bundle, directory: Path) -> Published:
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / bundle.name
     moved = True
-    with contextlib.suppress(OSError), target.open("rb") as there:
+    with contextlib.suppress(OSError), open_file(target) as there:
         moved = digest_of(there)[0] != bundle.digest
     if moved:
         temporary = directory / f".{bundle.name}.{os.getpid()}.tmp"

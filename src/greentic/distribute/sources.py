@@ -11,12 +11,11 @@ from pathlib import Path
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import shown
+from greentic.net.addresses import REGISTRIES, WEB, lower_scheme, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
-REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
 
 
 def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) -> tuple[Source, str]:  # noqa: B008  a value
@@ -24,14 +23,14 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
 
     `mirror` says that it is not the address that the revision itself names, which decides what credentials go there.
     """
-    text = reference.strip()
+    text = lower_scheme(reference.strip())
     if not text:
         raise FetchError("bundle reference cannot be empty")
-    if text.startswith(("http://", "https://")):
+    if text.startswith(WEB):
         from greentic.distribute.http_source import HttpSource
 
         return HttpSource(terms), text
-    if text.startswith(REGISTRY_SCHEMES):
+    if text.startswith(REGISTRIES):
         from greentic.distribute.oci_source import OciSource
 
         return OciSource(terms, mirror=mirror), text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from greentic.bundle.contents import open_bundle, pack_config_inputs
 from greentic.bundle.limits import DEFAULT_LIMITS
-from greentic.ground.documents import from_json, parse, read_file
+from greentic.ground.documents import from_json, open_file, parse, read_file
 from greentic.ground.errors import GreenticError, SpecViolation, StoreError
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
 from greentic.model.ids import is_contained_ref
@@ -164,5 +164,5 @@ def is_bootable(revision: Revision) -> bool:
 
 
 def file_digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from greentic.ground.disk import real_path, replace_file
+from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError
 from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN
 
@@ -88,7 +89,7 @@ def _files(seed: Path) -> list[tuple[Path, Path]]:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise BootError(f"seed file `{path}` is larger than {MAX_FILE_BYTES} bytes")

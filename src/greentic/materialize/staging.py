@@ -20,7 +20,7 @@ import msgspec
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS, Limits
 from greentic.ground.disk import Disk, exclusive, sync_file
-from greentic.ground.documents import pretty
+from greentic.ground.documents import open_file, pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import BUNDLE_NAME
 from greentic.materialize.unpack import Progress, unpack
@@ -181,7 +181,7 @@ def copy_private(source: Path, target: BinaryIO) -> None:
     """Copy an operator's bundle into the private file. Raises `InvalidArgument` for anything but a regular file."""
     if not source.is_file():
         raise InvalidArgument(f"bundle `{source}` is not a file", hint="pass the path of a .gtbundle file")
-    with source.open("rb") as file:
+    with open_file(source) as file:
         while block := file.read(1 << 20):
             target.write(block)
     target.flush()

@@ -97,8 +97,8 @@ def _ambiguous(field: str, text: str, what: str, meanings: list[str]) -> Ambiguo
 
 
 def _unknown(env: Environment, field: str, text: str, what: str, names: list[str], noun: str) -> InvalidArgument:
-    near = nearest(text, dict.fromkeys(names))
-    meant = "" if near is None else f"; did you mean `{shown(near)}`?"
+    near = nearest(text, names)
+    meant = f"; did you mean `{shown(near)}`?" if near is not None else ""
     form = "a ULID or its beginning or end, a bundle" + (", or bundle@3" if what == "revision" else "")
     return InvalidArgument(
         f"{field}: no {what} of env `{env.environment_id}` is called `{shown(text)}`{meant} (expected {form})",

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from greentic.ground.host_name import ascii_host
 from greentic.model.environment import BundleDeployment, Environment, RouteBinding
 from greentic.model.hosts import host_without_port
 
@@ -46,9 +47,17 @@ def _route(deployment: BundleDeployment) -> Route:
         deployment.bundle_id,
         binding.tenant_selector.tenant,
         binding.tenant_selector.team,
-        frozenset(host_without_port(h) if "[" in h else h.lower() for h in binding.hosts),
+        frozenset(host_without_port(h) if "[" in h else _comparable(h) for h in binding.hosts),
         tuple(normal_prefix(p) for p in binding.path_prefixes) or ("",),
     )
+
+
+def _comparable(host: str) -> str:
+    """A host as it stands in a header: lower case, and ASCII where a name can be."""
+    try:
+        return ascii_host(host)
+    except ValueError:
+        return host.lower()
 
 
 class Routes:

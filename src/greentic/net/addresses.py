@@ -8,6 +8,7 @@ Rules:
    from another machine names no loopback one. What the operator wrote may be anywhere but in rule 2.
 4. What people see of an address is `shown`: a signed query and a password are never part of it.
 5. Credentials in an address are refused where it is written down, not only where it is asked.
+6. A scheme may be written in capitals: who chooses by it asks `lower_scheme` first.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
+WEB = ("http://", "https://")
+REGISTRIES = ("oci://", "repo://", "store://")
+"""How a reference begins that a registry is asked for; the last two stand for registries that the environment names."""
 METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "instance-data"})
 METADATA = _networks(
     "169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32", "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32",
@@ -135,13 +139,22 @@ OF_REGISTRIES = (
     "address that needs none"
 )
 """What to do instead of writing credentials into an address."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+
+
+def lower_scheme(address: str) -> str:
+    """An address with its scheme in lower case (rule 6); a path stays as it is."""
+    return _SCHEME.sub(lambda scheme: scheme[0].lower(), address, count=1) if _SCHEME.match(address) else address
+
+
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 _PORT = re.compile(r"(?::\d{0,5})?\Z")
 
 
 def shown(url: str) -> str:
     """An address for people: without user, password, the values of its query, and control characters. Never raises."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in url)
-    scheme, found, rest = text.partition("://")
+    scheme, found, rest = lower_scheme(text).partition("://")
     if not found or scheme in ("file",):
         return text
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]
@@ -155,9 +168,14 @@ def shown(url: str) -> str:
     return f"{scheme}://{authority}{slash}{path}{query}"
 
 
+def is_host_and_port(text: str) -> bool:
+    """Whether a text is a host, with or without a port, as registries are named."""
+    return _HOST.match(text) is not None
+
+
 def check_authored(url: str, what: str, hint: str = OF_REGISTRIES) -> None:
     """Raise `InvalidArgument` for an address with a user or password in it (rule 5); `what` is named in the error."""
-    scheme, found, rest = url.strip().partition("://")
+    scheme, found, rest = lower_scheme(url.strip()).partition("://")
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     if found and "@" in authority and not _holds_digest(scheme, authority):
         raise InvalidArgument(
@@ -168,4 +186,4 @@ def check_authored(url: str, what: str, hint: str = OF_REGISTRIES) -> None:
 
 def _holds_digest(scheme: str, authority: str) -> bool:
     """Whether the `@` is that of `name@sha256:…`, which has no host in front."""
-    return scheme in ("oci", "repo", "store") and authority.partition("@")[2].startswith("sha256:")
+    return f"{scheme}://" in REGISTRIES and authority.partition("@")[2].startswith("sha256:")

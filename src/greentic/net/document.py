@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from greentic.ground import variables
 from greentic.ground.documents import read_file
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import shown
+from greentic.net.addresses import WEB, lower_scheme, shown
 from greentic.net.terms import Terms, patiently, terms_of
 
 NOT_THERE = frozenset({404, 410})
@@ -19,7 +19,8 @@ def read_small(
     reference: str, limit: int, terms: Terms | None = None, *, absent: frozenset[int] = NOT_THERE
 ) -> bytes | None:
     """A small document over http, https or from a file; nothing if it is not there, which `absent` says. Raises `FetchError`."""
-    if not reference.startswith(("http://", "https://")):
+    reference = lower_scheme(reference)
+    if not reference.startswith(WEB):
         if "://" in reference and not reference.startswith("file://"):
             raise FetchError(f"`{shown(reference)}` is no address of a document; expected https://, http:// or file://")
         return _file(Path(file_path(reference)), limit)
@@ -38,6 +39,7 @@ def read_small(
 
 def file_path(reference: str) -> str:
     """The path of a `file://` address or of a path: as it stands if there is something, else with the escapes of URLs undone."""
+    reference = lower_scheme(reference)
     text = reference.removeprefix("file://")
     if text != reference and text.startswith("localhost/"):
         text = text.removeprefix("localhost")

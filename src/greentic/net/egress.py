@@ -4,7 +4,8 @@ Rules:
 1. `none` refuses everything, `public` everything that is not a public address, a list of hosts everything but these.
    `unrestricted` refuses only what rule 2 does.
 2. Link-local and metadata addresses and names (`net/addresses`) are refused always, in every spelling.
-3. A host of a list may have a private address; `*.example.com` stands for every name below.
+3. Hosts are compared in ASCII (`ground/host_name`). A host of a list may have a private address; `*.example.com` stands for every
+   name below.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from greentic.ground.host_name import ascii_host
 from greentic.net.addresses import METADATA_NAMES, is_address, is_public, never_reached, parsed, shown
 
 
@@ -32,7 +34,7 @@ def read_policy(text: str | None) -> EgressPolicy:
         return EgressPolicy("none")
     if told == "unrestricted":
         return EgressPolicy("unrestricted")
-    hosts = tuple(_host(item) for item in told.split(",") if item.strip())
+    hosts = tuple(_pattern(item) for item in told.split(",") if item.strip())
     for host in hosts:
         odd = any(c.isspace() or not c.isprintable() for c in host)
         if odd or "/" in host or (":" in host and not is_address(host)):
@@ -42,17 +44,26 @@ def read_policy(text: str | None) -> EgressPolicy:
     return EgressPolicy("hosts", hosts)
 
 
+def _pattern(text: str) -> str:
+    """A host, or `*.` and one."""
+    text = text.strip()
+    return f"*.{_host(text[2:])}" if text.startswith("*.") else _host(text)
+
+
 def _host(text: str) -> str:
-    """A host as it stands in a parsed address: lower case, an IPv6 address without its brackets."""
-    name = text.strip().lower().rstrip(".")
+    """A host as it stands in a parsed address: in lower case and ASCII, an IPv6 address without its brackets."""
+    name = ascii_host(text.strip()).rstrip(".")
     return name[1:-1] if name.startswith("[") and name.endswith("]") else name
 
 
 def refused_host(policy: EgressPolicy, host: str) -> str | None:
     """Why a host may not be asked, or nothing; its addresses are to be checked too."""
-    name = host.lower().rstrip(".")
     if policy.mode == "none":
         return "http client disabled by policy"
+    try:
+        name = ascii_host(host).rstrip(".")
+    except ValueError as error:
+        return str(error)
     if not name:
         return "the address has no host"
     if name in METADATA_NAMES:

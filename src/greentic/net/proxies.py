@@ -21,6 +21,7 @@ import msgspec
 from greentic.ground import variables
 from greentic.ground.digits import whole_number
 from greentic.ground.errors import InvalidArgument
+from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
 from greentic.net.addresses import is_address, parsed, shown
 
@@ -55,8 +56,19 @@ def proxies_of(environ: Mapping[str, str]) -> Proxies:
     return Proxies(
         _proxy("HTTP_PROXY", environ) or everything,
         _proxy("HTTPS_PROXY", environ) or everything,
-        tuple(p.strip().lower() for p in variables.either("NO_PROXY", environ).split(",") if p.strip()),
+        tuple(_comparable(p.strip()) for p in variables.either("NO_PROXY", environ).split(",") if p.strip()),
     )
+
+
+def _comparable(entry: str) -> str:
+    """An entry of `NO_PROXY` in lower case and ASCII; one that is no host lets none past."""
+    if entry.isascii():
+        return entry.lower()
+    host = entry.lstrip("*.").partition(":")[0]
+    try:
+        return entry.replace(host, ascii_host(host), 1)
+    except ValueError:
+        return entry
 
 
 def _proxy(variable: str, environ: Mapping[str, str]) -> Proxy | None:
@@ -66,9 +78,9 @@ def _proxy(variable: str, environ: Mapping[str, str]) -> Proxy | None:
     text = told if "://" in told else f"http://{told}"
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        host, port = ascii_host(parts.hostname or ""), parts.port
     except ValueError:
-        host = port = None
+        host, port = "", None
         parts = urlsplit("http:")
     if not host:
         raise InvalidArgument(f"{variable} is no address of a proxy; expected http://host:port")

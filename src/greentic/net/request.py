@@ -11,7 +11,8 @@ Rules:
 5. What a request may not hold as it is (blanks, letters beyond ASCII) is escaped in paths and queries, written or redirected to, as
    browsers and curl do.
 6. An answer is looked at as a whole: what stands twice must say the same, and lengths are compared with what came.
-7. This asks once; `net/terms.patiently` asks again.
+7. A host is made ASCII before anything is asked of it (`ground/host_name`).
+8. This asks once; `net/terms.patiently` asks again.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ import http.client
 import socket
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 import msgspec
 
 from greentic import __version__
 from greentic.ground.clock import unix_seconds
 from greentic.ground.errors import FetchError, ServerBusy, Truncated
+from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
-from greentic.net.addresses import Reach, check_address, check_host_name, reach, shown
+from greentic.net.addresses import WEB, Reach, check_address, check_host_name, lower_scheme, reach, shown
 from greentic.net.dial import dial, reason_within, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
@@ -106,14 +108,13 @@ def send(
         if not location:
             raise FetchError(f"{told}: http status: {answer.status} that does not say where to")
         try:
-            following = urljoin(
-                url, _escaped(location.encode("latin-1"))
-            )  # the bytes that came, as `http.client` reads them
+            # The bytes that came, as `http.client` reads them.
+            following = lower_scheme(urljoin(url, _escaped(location.encode("latin-1"))))
         except ValueError:
             raise FetchError(f"{told}: redirect to an address that cannot be read") from None
-        if not following.startswith(("http://", "https://")):
+        if not following.startswith(WEB):
             raise FetchError(f"{told}: redirect to unsupported `{shown(following)[:200]}`")
-        if url.startswith("https://") and not following.startswith("https://"):
+        if parts.scheme == "https" and not following.startswith("https://"):
             raise FetchError(f"{told}: redirect from https to `{shown(following)[:200]}`")
         url, parts = following, _parts(following, told)
     raise FetchError(f"{told}: more than {MAX_REDIRECTS} redirects")
@@ -180,7 +181,7 @@ def origin(url: str) -> tuple[str, str, int]:
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:
-    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, ascii_host(parts.hostname or ""), parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _escaped(raw: bytes) -> str:
@@ -191,7 +192,13 @@ def _parts(url: str, told: str) -> SplitResult:
     """An address in its parts. Raises `FetchError` for one that nobody may be asked by."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
+        host, port = parts.hostname or "", parts.port
+        if "%" in host and ":" not in host:
+            told_as = unquote(host, errors="strict")  # as a redirect has letters beyond ASCII
+            host = host if told_as.isascii() else told_as
+        if not host.isascii():
+            host = ascii_host(host)
+            parts = parts._replace(netloc=parts.netloc.rpartition("@")[1] + host + ("" if port is None else f":{port}"))
     except ValueError as error:
         raise FetchError(f"{told}: {error}") from None
     check_host_name(host)

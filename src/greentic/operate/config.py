@@ -13,7 +13,7 @@ from greentic.ground.documents import Json, parse, read_file, replace
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import SLOTS
-from greentic.model.environment import EnvPackBinding, HostConfig
+from greentic.model.environment import Environment, EnvPackBinding, HostConfig
 from greentic.model.ids import check_env_id, is_contained_ref
 from greentic.model.projection import EnvironmentRuntime
 from greentic.operate.change import Context, Done, run
@@ -102,6 +102,25 @@ def _answers(paths: EnvPaths, ref: str | None) -> AnswersShown:
 def set_config(context: Context, payload: ConfigSetPayload) -> ConfigSet:
     """Set the given fields; `env update` can clear them."""
     env_id = check_env_id(payload.environment_id)
+    host = _host_fields(payload)
+    fields: list[Json] = [*(["name"] if payload.name is not None else []), *host]
+    change = Change(env_id, "config", "set", {"fields": fields})
+
+    def action(transaction: Transaction) -> Done[ConfigSet]:
+        env = configured(transaction.load(), payload)
+        transaction.save(env)
+        return Done(ConfigSet(environment_id=env_id, host_config=env.host_config, name=env.name))
+
+    return run(context, change, action)
+
+
+def configured(env: Environment, payload: ConfigSetPayload) -> Environment:
+    """The environment with the given fields. Raises `InvalidArgument`."""
+    host = replace(env.host_config, **_host_fields(payload))
+    return replace(env, host_config=host, name=payload.name or env.name)
+
+
+def _host_fields(payload: ConfigSetPayload) -> dict[str, object]:
     given: dict[str, object] = {
         "region": payload.region,
         "tenant_org_id": payload.tenant_org_id,
@@ -109,14 +128,4 @@ def set_config(context: Context, payload: ConfigSetPayload) -> ConfigSet:
         "public_base_url": checked_public_url(payload.public_base_url),
         "gui_enabled": payload.gui_enabled,
     }
-    host = {key: value for key, value in given.items() if value is not None}
-    fields: list[Json] = [*(["name"] if payload.name is not None else []), *host]
-    change = Change(env_id, "config", "set", {"fields": fields})
-
-    def action(transaction: Transaction) -> Done[ConfigSet]:
-        env = transaction.load()
-        env = replace(env, host_config=replace(env.host_config, **host), name=payload.name or env.name)
-        transaction.save(env)
-        return Done(ConfigSet(environment_id=env_id, host_config=env.host_config, name=env.name))
-
-    return run(context, change, action)
+    return {key: value for key, value in given.items() if value is not None}

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import Json, JsonObject, from_json, json_object, parse, pretty, replace
+from greentic.ground.documents import Json, JsonObject, from_json, json_object, parse, pretty, read_file, replace
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import DEFAULT_BINDINGS, split_descriptor
@@ -136,7 +136,7 @@ def migrate_dev(context: Context, payload: MigrateDevPayload) -> DevMigration:
         raise InvalidArgument(f"migrate-dev: the target must not be `{OLD_NAME}` itself")
     store = context.store
     old, new = store.paths(OLD_NAME), store.paths(target)
-    half_way = new.environment.exists() and _id_in(new.environment.read_bytes()) == OLD_NAME
+    half_way = new.environment.exists() and _id_in(read_file(new.environment)) == OLD_NAME
     pending = old.environment.exists() or half_way
     finding = MigrationFinding(
         kind="environment-directory",
@@ -157,13 +157,13 @@ def migrate_dev(context: Context, payload: MigrateDevPayload) -> DevMigration:
 
     def action(transaction: Transaction) -> Done[DevMigration]:
         env = from_json(
-            Environment, _renamed(json_object(from_json(Environment, parse(new.environment.read_bytes()))), target)
+            Environment, _renamed(json_object(from_json(Environment, parse(read_file(new.environment)))), target)
         )
         transaction.save(env)
         transaction.refresh_projection(env)
         runtime = new.runtime
         if runtime.exists():
-            raw = parse(runtime.read_bytes())
+            raw = parse(read_file(runtime))
             if isinstance(raw, dict):
                 transaction.files.replace(runtime, pretty(raw | {"environment_id": target}))
         return Done(replace(result, clean=True, applied=True))

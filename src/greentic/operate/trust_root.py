@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from greentic.ground.disk import io_error
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import JsonObject, read_file
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.delivery import MEMBER, delivery_of
@@ -18,11 +18,9 @@ from greentic.operate.payload import NullableText, Payload, refuse_secrets
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.operator_key import load_or_generate
-from greentic.trust.keys import KeyFormatError, public_pem, read_public_pem
+from greentic.trust.keys import MAX_PEM, KeyFormatError, public_pem, read_public_pem
 from greentic.trust.policy import unsatisfiable
 from greentic.trust.root import TrustRoot, add_key, remove_key
-
-MAX_PEM = 1 << 14
 
 
 class TrustRootBootstrapPayload(Payload, frozen=True, kw_only=True):
@@ -187,9 +185,10 @@ def _pem(payload: TrustRootAddPayload) -> str:
         raise InvalidArgument("trust-root add: one of `public_key_pem` or `public_key_file` is required")
     path = Path(payload.public_key_file)
     try:
-        with path.open("rb") as file:
-            pem = file.read(MAX_PEM).decode("ascii", "replace")
+        pem = read_file(path, MAX_PEM).decode("ascii", "replace")
     except OSError as error:
         raise io_error(path, error) from None
+    except ValueError as error:
+        raise InvalidArgument(f"trust-root add: `{path}` is no public key: {error}") from None
     refuse_secrets({"public_key_file": pem}, "trust-root add: ")
     return pem

@@ -20,6 +20,7 @@ from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
+from greentic.ground.documents import open_file
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.pack.archive import PackArchive
 from greentic.pack.assets import PackAssets
@@ -95,7 +96,7 @@ def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
 def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -> LoadedPack:  # noqa: B008
     """Open and decode one pack. Raises `MalformedArtifact` or `UntrustedPack` that names it."""
     try:
-        with place.path.open("rb") as file:
+        with open_file(place.path) as file:
             archive = PackArchive(file)
             sbom = archive.sbom_warnings()
             signature = signature_warnings(archive, policy, sbom)

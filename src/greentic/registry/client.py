@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from greentic.ground import variables
 from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import Reach, shown
+from greentic.net.addresses import Reach, lower_scheme, shown
 from greentic.net.request import Answer, Upload, check_status, origin, read_body, send
 from greentic.net.terms import Terms, patiently, terms_of
 from greentic.registry.challenges import Challenge, challenges
@@ -110,6 +110,7 @@ class Registry:
             found = urljoin(answer.url, location) if location else before
         except ValueError:
             found = ""
+        found = lower_scheme(found)
         if not found.startswith("https://" if before.startswith("https://") else ("https://", "http://")):
             raise FetchError(f"failed to push `{self.reference}`: the registry sends us to `{shown(found)[:200]}`")
         return found

@@ -26,7 +26,7 @@ from pathlib import Path
 import msgspec
 
 from greentic.ground import variables
-from greentic.ground.documents import parse
+from greentic.ground.documents import open_file, parse
 from greentic.ground.errors import FetchError
 from greentic.ground.optional import done_without
 from greentic.registry.reference import DEFAULT_REGISTRY
@@ -142,7 +142,7 @@ def _docker_config(environ: Mapping[str, str]) -> dict[str, object]:
         return {}
     path = told / "config.json" if told is not None else Path(home or "") / ".docker" / "config.json"
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             owner = os.fstat(file.fileno()).st_uid
             if told is None and owner not in (0, os.geteuid()):
                 done_without(

@@ -15,19 +15,19 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
+from greentic.ground.host_name import ascii_host
 from greentic.model.ids import is_digest
-from greentic.net.addresses import shown
+from greentic.net.addresses import is_host_and_port, lower_scheme, shown
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 DEFAULT_REGISTRY = "docker.io"
 _BASES = {"repo://": "GREENTIC_REPO_REGISTRY_BASE", "store://": "GREENTIC_STORE_REGISTRY_BASE"}
 
 
 class OciReference(msgspec.Struct, frozen=True):
     registry: str
-    """`host[:port]`, as it was written."""
+    """`host[:port]`, as it was written but for letters beyond ASCII."""
     repository: str
     tag: str | None
     digest: str | None
@@ -54,7 +54,7 @@ def parse(text: str) -> OciReference:
         raise refuse("the digest is not `sha256:` and 64 hex digits")
     first, slash, others = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
-        registry, rest = first, others
+        registry, rest = _in_ascii(first), others
     else:
         registry = DEFAULT_REGISTRY
     head, colon, tag = rest.rpartition(":")
@@ -64,7 +64,7 @@ def parse(text: str) -> OciReference:
             raise refuse("the tag has a character that tags do not have")
     else:
         tag = ""
-    if not _HOST.match(registry):
+    if not is_host_and_port(registry):
         raise refuse("the registry is no host")
     if not _REPOSITORY.match(rest):
         raise refuse("the repository must be lower-case names with slashes between them")
@@ -73,8 +73,18 @@ def parse(text: str) -> OciReference:
     return OciReference(registry, rest, tag or None if tag or digest else "latest", digest or None)
 
 
+def _in_ascii(registry: str) -> str:
+    """`host[:port]` as it is asked; one that cannot be made ASCII stays as it is, and is refused."""
+    host, colon, port = registry.partition(":")
+    try:
+        return registry if registry.isascii() else f"{ascii_host(host)}{colon}{port}"
+    except ValueError:
+        return registry
+
+
 def mapped(reference: str, environ: Mapping[str, str]) -> OciReference:
     """The registry reference of an `oci://`, `repo://` or `store://` reference. Raises `FetchError`."""
+    reference = lower_scheme(reference)
     if reference.startswith("oci://"):
         return parse(reference.removeprefix("oci://"))
     for scheme, variable in _BASES.items():
@@ -82,6 +92,6 @@ def mapped(reference: str, environ: Mapping[str, str]) -> OciReference:
             base = variables.text(variable, environ)
             if not base:
                 raise FetchError(f"{scheme} reference {shown(reference)} requires {variable} to map to OCI")
-            base = base.removeprefix("oci://").rstrip("/")
+            base = lower_scheme(base).removeprefix("oci://").rstrip("/")
             return parse(f"{base}/{reference.removeprefix(scheme).lstrip('/')}")
     raise FetchError(f"`{shown(reference)}` is no reference of a registry")

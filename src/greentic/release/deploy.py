@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.bundles import Overrides, RouteBindingPayload, SharePayload
+from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload, stage
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
 from greentic.model.environment import BundleDeployment, Environment
@@ -65,7 +66,9 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     customer_id = bundles.customer_of(env_id, payload.customer_id)
     key = checked_key(payload.idempotency_key)
     if payload.bundle_path is None and payload.bundle_source_uri is None:
-        raise InvalidArgument("deploy: missing `--bundle <PATH>`", hint="gtc op deploy --bundle ./my.gtbundle")
+        raise InvalidArgument(
+            "deploy: missing `--bundle <PATH>`", hint=f"gtc op deploy --env {env_id} --bundle ./my.gtbundle"
+        )
     try:
         env = context.store.load(env_id)
     except NotFound:
@@ -108,10 +111,10 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     return msgspec.structs.replace(found, warnings=made.warnings)
 
 
-def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> revisions.RevisionSummary:
+def make_revision(context: Context, payload: RevisionStagePayload) -> revisions.RevisionSummary:
     """Stage and warm a bundle; a revision that does not warm is archived. Returns what `warm` tells."""
     env_id = payload.environment_id
-    revision_id = revisions.stage(context, payload).revision_id
+    revision_id = stage(context, payload).revision_id
     try:
         return revisions.warm(
             context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id)
@@ -121,9 +124,9 @@ def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> 
         raise
 
 
-def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str) -> revisions.RevisionStagePayload:
+def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str) -> RevisionStagePayload:
     pins = payload.remote_pins or RemotePinsPayload()
-    return revisions.RevisionStagePayload(
+    return RevisionStagePayload(
         environment_id=env_id,
         deployment_id=deployment_id,
         bundle_path=payload.bundle_path,
@@ -131,7 +134,7 @@ def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str
         bundle_digest=pins.bundle_digest,
         config_digest=pins.config_digest,
         signature_sidecar_ref=pins.signature_sidecar_ref,
-        drain_seconds=revisions.DEFAULT_DRAIN_SECONDS if pins.drain_seconds is None else pins.drain_seconds,
+        drain_seconds=DEFAULT_DRAIN_SECONDS if pins.drain_seconds is None else pins.drain_seconds,
     )
 
 

@@ -1,8 +1,8 @@
 """`op env apply`: make an environment what one file says (formats: op 5).
 
 Rules:
-1. First what the plan depends on is looked up, then the plan is made (`env_plan`, pure). `--dry-run` stops there and prints it,
-   `--check` fails if anything is to do.
+1. First what the plan depends on is looked up, then the plan is made (`env_plan`, pure) and rehearsed (`env_rehearsal`): what would be
+   refused later is refused before anything is done. `--dry-run` stops there and prints it, `--check` fails if anything is to do.
 2. Applying runs the verbs of the plan in order, each with its own audit event. Nothing is deleted but with `--prune`, and then only what
    was confirmed (`env_unnamed`).
 3. A bundle that is told by its source alone is pulled once, to learn its digest; one whose digest is told, too, is not pulled before it
@@ -17,12 +17,12 @@ import tempfile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.deployments import bundles, revisions, traffic
+from greentic.deployments import bundles, traffic
 from greentic.distribute.fetch import fetch_into
-from greentic.ground.documents import JsonObject, pretty, replace
+from greentic.ground.disk import io_error
+from greentic.ground.documents import JsonObject, pretty, read_file, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import file_digest
@@ -35,9 +35,7 @@ from greentic.release.env_manifest import (
     EnvManifest,
     ManifestBundle,
     ManifestPack,
-    WantedRevision,
     check_manifest,
-    route_payload,
     unsupported_sections,
     wanted_revisions,
 )
@@ -50,11 +48,14 @@ from greentic.release.env_plan import (
     Plan,
     Step,
     Surroundings,
+    add_payload,
     answers_place,
     bound_extension,
     deployed,
     make_plan,
+    stage_payload,
 )
+from greentic.release.env_rehearsal import rehearse
 from greentic.release.env_unnamed import NOTHING, Surplus, check_confirmed, prune, surplus
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
@@ -129,6 +130,8 @@ def apply(context: Context, manifest: EnvManifest, options: ApplyOptions) -> App
             report = replace(
                 report, steps=[*report.steps, *gone], changed=report.changed + len(gone), confirm=extra.digest
             )
+        if not plan.missing:
+            rehearse(context, env_id, plan, packs_load=report.mode != "apply")
         if report.mode == "dry-run":
             return report
         if report.mode == "check":
@@ -203,7 +206,7 @@ def _plan(
     around = Surroundings(
         artifacts,
         {p.slot: found for p in manifest.packs if (found := _answers(p, base)) is not None},
-        {slot: path.read_bytes() for slot, path in kept.items() if path.is_file()},
+        {slot: read_file(path) for slot, path in kept.items() if path.is_file()},
         key,
         key is not None and store.trust_root(env_id).trusts(key),
     )
@@ -216,9 +219,14 @@ def _answers(pack: ManifestPack, base: Path) -> bytes | None:
     if pack.answers_ref is None:
         return None
     path = base / pack.answers_ref
-    if not path.is_file():
-        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` does not exist")
-    return path.read_bytes()
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` does not exist") from None
+    except OSError as error:
+        raise io_error(path, error) from None
+    except ValueError as error:
+        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` is {error}") from None
 
 
 def _artifacts(manifest: EnvManifest, base: Path, scratch: Path) -> dict[tuple[str | None, str | None], Artifact]:
@@ -302,11 +310,13 @@ def _bind_extension(context: Context, env_id: str, binding: ExtensionBinding) ->
 def _deploy(context: Context, env_id: str, doing: DeployBundle, updated_by: str) -> None:
     bundle = doing.bundle
     there = deployed(context.store.load(env_id), bundle.bundle_id, doing.customer_id)
-    deployment_id = _added(context, env_id, doing) if there is None else there.deployment_id
+    deployment_id = (
+        bundles.add(context, add_payload(env_id, doing)).deployment_id if there is None else there.deployment_id
+    )
     entries = [
         traffic.SplitEntryPayload(
             revision_id=deploy.make_revision(
-                context, _stage_payload(env_id, deployment_id, wanted, artifact)
+                context, stage_payload(env_id, deployment_id, wanted, artifact)
             ).revision_id,
             weight_bps=wanted.weight_bps,
         )
@@ -325,35 +335,6 @@ def _deploy(context: Context, env_id: str, doing: DeployBundle, updated_by: str)
     if there is None and bundle.status not in (None, "active"):
         update = bundles.BundleUpdatePayload(environment_id=env_id, deployment_id=deployment_id, status=bundle.status)
         bundles.update(context, update)
-
-
-def _added(context: Context, env_id: str, doing: DeployBundle) -> str:
-    payload = msgspec.convert(
-        {
-            "environment_id": env_id,
-            "bundle_id": doing.bundle.bundle_id,
-            "customer_id": doing.customer_id,
-            "route_binding": msgspec.to_builtins(route_payload(doing.bundle.route_binding)),
-            "revenue_share": msgspec.to_builtins(doing.bundle.revenue_share),
-            "config_overrides": doing.bundle.config_overrides,
-        },
-        bundles.BundleAddPayload,
-    )
-    return bundles.add(context, payload).deployment_id
-
-
-def _stage_payload(
-    env_id: str, deployment_id: str, wanted: WantedRevision, artifact: Artifact
-) -> revisions.RevisionStagePayload:
-    return revisions.RevisionStagePayload(
-        environment_id=env_id,
-        deployment_id=deployment_id,
-        bundle_path=None if artifact.path is None else str(artifact.path),
-        bundle_source_uri=wanted.source_uri,
-        bundle_digest=artifact.digest,
-        drain_seconds=revisions.DEFAULT_DRAIN_SECONDS if wanted.drain_seconds is None else wanted.drain_seconds,
-        abort_metrics=wanted.abort_metrics,
-    )
 
 
 def _split_key(bundle: ManifestBundle, deployment_id: str, revision_ids: list[str]) -> str:

@@ -5,17 +5,16 @@ The only input whose unknown keys are refused: a typing error must not silently 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 
 from greentic.deployments.bundles import RouteBindingPayload
 from greentic.ground.errors import InvalidArgument
+from greentic.model.environment import Status
 from greentic.model.traffic import WHOLE, equal_weights
 from greentic.net.addresses import check_authored
-from greentic.operate.payload import ClosedPayload, Payload
-
-MANIFEST_SCHEMA = "greentic.env-manifest.v1"
+from greentic.operate.payload import ClosedPayload
 
 
 def _null(text: str, kind: str = "string") -> msgspec.Meta:
@@ -61,12 +60,12 @@ class ManifestRevision(ClosedPayload, frozen=True, kw_only=True):
     bundle_digest: Annotated[str | None, _null("sha256:<hex> that the bundle must have")] = None
 
 
-class ManifestSelector(Payload, frozen=True, kw_only=True):
+class ManifestSelector(ClosedPayload, frozen=True, kw_only=True):
     tenant: str
     team: str
 
 
-class ManifestRoute(Payload, frozen=True, kw_only=True):
+class ManifestRoute(ClosedPayload, frozen=True, kw_only=True):
     hosts: list[str] = []
     path_prefixes: list[str] = []
     tenant_selector: Annotated[
@@ -88,10 +87,10 @@ class ManifestBundle(ClosedPayload, frozen=True, kw_only=True):
         msgspec.Meta(description="absent leaves it as it is", extra_json_schema={"type": ["array", "null"]}),
     ] = None
     status: Annotated[
-        Literal["active", "paused", "archived"] | None,
+        Status | None,
         msgspec.Meta(
             description="absent leaves it as it is",
-            extra_json_schema={"type": ["string", "null"], "enum": ["active", "paused", "archived", None]},
+            extra_json_schema={"type": ["string", "null"], "enum": [*get_args(Status), None]},
         ),
     ] = None
     config_overrides: Annotated[
@@ -183,6 +182,11 @@ def _check_bundle(bundle: ManifestBundle) -> None:
     for digest in [bundle.bundle_digest, *(r.bundle_digest for r in bundle.revisions)]:
         if digest is not None and not digest.startswith("sha256:"):
             raise InvalidArgument(f"{where}: bundle_digest `{digest}` must start with `sha256:`")
+    for revision in bundle.revisions:
+        if revision.drain_seconds is not None and not 0 <= revision.drain_seconds < 1 << 32:
+            raise InvalidArgument(
+                f"{where}: drain_seconds {revision.drain_seconds} of revision `{revision.name}`: expected 0 to {(1 << 32) - 1}"
+            )
     binding = bundle.route_binding
     if binding is not None:
         for prefix in binding.path_prefixes:

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from greentic.deployments import bundles
+from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload
 from greentic.ground.errors import Conflict
 from greentic.model.descriptors import split_descriptor
 from greentic.model.environment import BundleDeployment, Environment, ExtensionBinding
@@ -273,6 +274,34 @@ def _bundle(
         return [Step(kind, bundle.bundle_id, "no-op", detail, doing), *metadata]
     detail = f"split not converged → deploy {len(wanted)} revision(s) [{names}]"
     return [Step(kind, bundle.bundle_id, "update", detail, doing), *metadata]
+
+
+def add_payload(env_id: str, doing: DeployBundle) -> bundles.BundleAddPayload:
+    """What makes the deployment."""
+    return msgspec.convert(
+        {
+            "environment_id": env_id,
+            "bundle_id": doing.bundle.bundle_id,
+            "customer_id": doing.customer_id,
+            "route_binding": msgspec.to_builtins(route_payload(doing.bundle.route_binding)),
+            "revenue_share": msgspec.to_builtins(doing.bundle.revenue_share),
+            "config_overrides": doing.bundle.config_overrides,
+        },
+        bundles.BundleAddPayload,
+    )
+
+
+def stage_payload(env_id: str, deployment_id: str, wanted: WantedRevision, artifact: Artifact) -> RevisionStagePayload:
+    """What stages a wanted revision."""
+    return RevisionStagePayload(
+        environment_id=env_id,
+        deployment_id=deployment_id,
+        bundle_path=None if artifact.path is None else str(artifact.path),
+        bundle_source_uri=wanted.source_uri,
+        bundle_digest=artifact.digest,
+        drain_seconds=DEFAULT_DRAIN_SECONDS if wanted.drain_seconds is None else wanted.drain_seconds,
+        abort_metrics=wanted.abort_metrics,
+    )
 
 
 def deployed(env: Environment | None, bundle_id: str, customer_id: str) -> BundleDeployment | None:

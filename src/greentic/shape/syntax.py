@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from greentic.ground.documents import shown
 from greentic.ground.errors import Conflict
+from greentic.net.addresses import is_host_and_port
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 _PART = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
 _QUANTITY = re.compile(r"\+?([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?[0-9]{1,2}|)\Z")
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _UNIT = {unit: Fraction(1024) ** i for i, unit in enumerate(_BINARY)} | {
@@ -76,9 +76,19 @@ def object_name(text: str, where: str) -> str:
     return text
 
 
+def is_dns_label(text: str) -> bool:
+    """Whether a text is one label of a name: RFC 1123."""
+    return bool(_LABEL.match(text))
+
+
+def is_label_value(text: str) -> bool:
+    """Whether a text, which is not empty, can be the value of a label."""
+    return bool(_PART.match(text))
+
+
 def namespace_name(text: str, where: str) -> str:
     """The name of a namespace: a DNS label. Raises `Conflict`."""
-    if not _LABEL.match(text):
+    if not is_dns_label(text):
         raise invalid(f"{where}: `{text}` is not a valid RFC 1123 label")
     return text
 
@@ -93,7 +103,7 @@ def qualified(key: str, where: str) -> str:
 
 def label_value(text: str, where: str) -> str:
     """The value of a label; it may be empty. Raises `Conflict`."""
-    if text and not _PART.match(text):
+    if text and not is_label_value(text):
         raise invalid(f"{where}: `{text}` is no value of a label (at most 63 of A-Z, a-z, 0-9, `-`, `_`, `.`)")
     return text
 
@@ -101,7 +111,7 @@ def label_value(text: str, where: str) -> str:
 def registries(texts: tuple[str, ...], where: str) -> tuple[str, ...]:
     """Registries by host and port, as a worker compares them. Raises `Conflict`."""
     for index, text in enumerate(texts):
-        if not _REGISTRY.match(text):
+        if not is_host_and_port(text):
             raise invalid(f"{where}[{index}]: {shown(text)} is no registry such as registry.example.com:5000")
     return texts
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 from pathlib import Path
 
 from greentic.ground import variables
 from greentic.ground.clock import RANDOM, Random
 from greentic.ground.disk import Disk
+from greentic.ground.documents import read_file
 from greentic.ground.errors import OperatorKeyError
 from greentic.store.layout import home_directory
 from greentic.trust.keys import (
-    KeyFormatError,
+    MAX_PEM,
     SigningKey,
     key_id,
     private_pem,
@@ -30,7 +32,6 @@ from greentic.trust.keys import (
 from greentic.trust.root import TrustRoot
 
 ENV_PATH = "GTC_OPERATOR_KEY_PATH"
-_MAX_PEM = 1 << 14
 
 
 def key_path() -> Path:
@@ -58,7 +59,7 @@ def load(disk: Disk) -> SigningKey:
             hint="create it and trust it: gtc op trust-root bootstrap <env-id>",
         ) from None
     except OSError as error:
-        if path.is_symlink() or path.is_dir():
+        if path.is_symlink() or not path.is_file():
             raise _not_regular(path) from None
         raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
     try:
@@ -69,14 +70,14 @@ def load(disk: Disk) -> SigningKey:
             raise OperatorKeyError(
                 f"operator key `{path}` has insecure permissions (mode 0o{status.st_mode & 0o777:o}); expected mode `0600` "
                 "(owner-only)",
-                hint=f"chmod 600 {path}, and replace the key if others may have read it",
+                hint=f"chmod 600 {shlex.quote(str(path))}, and replace the key if others may have read it",
             )
-        data = os.read(fd, _MAX_PEM)
+        data = os.read(fd, MAX_PEM)
     finally:
         os.close(fd)
     try:
         key = read_private_pem(data.decode())
-    except (KeyFormatError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise OperatorKeyError(f"operator key parse: {error}") from None
     _check_public(path, key, disk)
     return key
@@ -137,14 +138,14 @@ def _not_regular(path: Path) -> OperatorKeyError:
 def _check_public(path: Path, key: SigningKey, disk: Disk) -> None:
     sibling = path.with_name(path.name + ".pub")
     try:
-        found = key_id(read_public_pem(sibling.read_text()))
+        found = key_id(read_public_pem(read_file(sibling, MAX_PEM).decode()))
     except FileNotFoundError:
         try:
             write_once(sibling, public_pem(key.public).encode(), 0o644, disk)
         except OSError as error:
             raise OperatorKeyError(f"operator key io on {sibling}: {error.strerror} (os error {error.errno})") from None
         return
-    except (KeyFormatError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise OperatorKeyError(f"operator public key `{sibling}` does not parse: {error}") from None
     if found != key.key_id:
         raise OperatorKeyError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from greentic.ground.documents import Json, JsonObject, compact
-from greentic.terminal.output import inert
+from greentic.terminal.output import printed
 
 
 def show_changes(result: JsonObject) -> None:
@@ -16,7 +16,7 @@ def show_changes(result: JsonObject) -> None:
     console = Console(highlight=False)
 
     def line(mark: str, style: str, text: str) -> None:
-        console.print(Text(f"{mark} ", style) + Text(inert(text)), soft_wrap=True)
+        console.print(Text(f"{mark} ", style) + Text(printed(text)), soft_wrap=True)
 
     for change in _rows(result, "changes"):
         if change["action"] == "create":
@@ -26,7 +26,7 @@ def show_changes(result: JsonObject) -> None:
         fields = _rows(change, "fields")
         for field in fields:
             arrow = f"{_value(field['before'])} → {_value(field['after'])}"
-            console.print(Text(inert(f"    {field['field']}  "), "dim") + Text(inert(arrow)), soft_wrap=True)
+            console.print(Text(printed(f"    {field['field']}  "), "dim") + Text(printed(arrow)), soft_wrap=True)
         count = change["field_count"]
         if isinstance(count, int) and count > len(fields):
             console.print(f"    … and {count - len(fields)} more fields", style="dim")

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from greentic.operate.view import QUIET, Row, View
-from greentic.terminal.output import inert
+from greentic.terminal.output import printed
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -26,7 +26,7 @@ class TerminalView:
         self._live: Live | None = None
 
     def say(self, text: str) -> None:
-        self._console.print(inert(text), markup=False)
+        self._console.print(printed(text), markup=False)
 
     def show(self, rows: list[Row]) -> None:
         from rich.live import Live
@@ -42,9 +42,9 @@ class TerminalView:
 
         table = Table("deployment", "ready", "updated", "", box=None, pad_edge=False, header_style="dim")
         for row in rows[: self.MOST]:
-            note = inert(row.note)
+            note = printed(row.note)
             mark = Text("ready", "green") if row.done else Text(note or "waiting", "red" if note else "yellow")
-            table.add_row(Text(inert(row.name)), row.ready, row.updated, mark)
+            table.add_row(Text(printed(row.name)), row.ready, row.updated, mark)
         if len(rows) > self.MOST:
             table.caption = f"and {len(rows) - self.MOST} more"
         return table

@@ -4,15 +4,17 @@ Rules:
 1. At a terminal the same result is shown as a picture or a table with the next step; `--output` decides otherwise. What is no
    terminal gets JSON, byte for byte the same whatever the terminal would show.
 2. What holds a word that does not fit is shown one field a line, which the terminal breaks itself: nothing is cut, and no id is broken.
-3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters are shown, not sent.
+3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters and letters that cannot
+   be seen are shown, not sent (`inert`), and words that are read from the right move nothing beside them (`isolated`).
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TextIO
-from unicodedata import category
+from unicodedata import bidirectional, category
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
@@ -23,8 +25,13 @@ if TYPE_CHECKING:
 Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
 _GAP = 2
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and marks that leave no trace: two names that differ look the same."""
+_FROM_THE_RIGHT = frozenset(("R", "AL", "AN"))
+_ISOLATE, _END = "\u2068", "\u2069"
 MOST_MARKS = 4
 """Accents on one character; no language writes more."""
+_WORDS = re.compile(r"(\s+)")
 FOR_PROGRAMS: tuple[Form, ...] = ("json", "yaml")
 """Forms whose failures are told as JSON, too."""
 
@@ -36,9 +43,35 @@ def inert(text: str) -> str:
     shown, marks = [], 0
     for c in text:
         marks = marks + 1 if category(c) in ("Mn", "Me") else 0
-        plain = c in "\n\t" or c.isprintable() or c == "\u3000"
+        plain = c in "\n\t" or (c.isprintable() and c not in _BLANK) or c == "\u3000"
         shown.append(c if plain and marks <= MOST_MARKS else _written(c))
     return "".join(shown)
+
+
+def isolated(text: str) -> str:
+    """Inert text in which each word that is read from the right stands for itself: what is before and behind keeps its order.
+
+    It is for the last moment, since a text that is cut behind it could lose the end of one.
+    """
+    if text.isascii():
+        return text
+    out: list[str] = []
+    for word in _WORDS.split(text):
+        kinds = [bidirectional(c) for c in word]
+        places = [i for i, kind in enumerate(kinds) if kind in _FROM_THE_RIGHT]
+        if not places:
+            out.append(word)
+            continue
+        first, last = places[0], places[-1] + 1
+        while last < len(word) and kinds[last] == "NSM":
+            last += 1
+        out += word[:first], _ISOLATE, word[first:last], _END, word[last:]
+    return "".join(out)
+
+
+def printed(text: str) -> str:
+    """A text of others as it is sent to a terminal (rule 3)."""
+    return isolated(inert(text))
 
 
 def _written(character: str) -> str:
@@ -54,7 +87,7 @@ def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: st
         print(_line({"noun": noun, "op": verb, "result": result}, sys.stdout))
         return
     if form == "yaml":
-        from greentic.deployer.env_render import yaml_of
+        from greentic.ground.yaml import yaml_of
 
         print(yaml_of({"noun": noun, "op": verb, "result": result}), end="")
         return
@@ -64,7 +97,7 @@ def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: st
 
 def print_hint(hint: str) -> None:
     if hint:
-        print(f"\nnext: {inert(hint)}")
+        print(f"\nnext: {printed(hint)}")
 
 
 def _line(envelope: JsonObject, stream: TextIO) -> str:
@@ -72,7 +105,15 @@ def _line(envelope: JsonObject, stream: TextIO) -> str:
     text = compact(envelope, sort=True).decode()
     if not stream.isatty():
         return text
-    return "".join(c if c.isprintable() or ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in text)
+    from json import dumps  # which no worker loads
+
+    return "".join(c if _is_plain(c) else dumps(c)[1:-1] for c in text)
+
+
+def _is_plain(character: str) -> bool:
+    if character.isascii():
+        return character.isprintable()
+    return inert(character) == character and bidirectional(character) not in _FROM_THE_RIGHT
 
 
 def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> None:
@@ -84,9 +125,9 @@ def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> Non
             told["report"] = error.report
         print(_line({"error": told, "noun": noun, "op": verb}, sys.stderr), file=sys.stderr)
         return
-    print(f"error ({error.kind}): {inert(str(error))}", file=sys.stderr)
+    print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
     if error.hint:
-        print(f"next: {inert(error.hint)}", file=sys.stderr)
+        print(f"next: {printed(error.hint)}", file=sys.stderr)
     if error.report:
         print("\nso far:", file=sys.stderr)
         show_table(error.report)
@@ -99,7 +140,7 @@ def show_table(result: JsonObject) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    plain = [(inert(key), inert(_cell(value))) for key, value in _fields(result) if not _is_rows(value)]
+    plain = [(printed(key), printed(_cell(value))) for key, value in _fields(result) if not _is_rows(value)]
     if plain:
         keys, values = (max(_longest_word(pair[i]) for pair in plain) for i in (0, 1))
         if keys + _GAP + values <= console.width:
@@ -116,21 +157,25 @@ def show_table(result: JsonObject) -> None:
         rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
         if rows and _is_rows(value):
             columns = list(dict.fromkeys(k for row in rows for k in row))
-            cells = [[inert(_cell(row.get(column))) for column in columns] for row in rows]
+            cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
             needed = [
-                max(_longest_word(inert(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)
+                max(_longest_word(printed(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)
             ]
             console.print()
             if sum(needed) + 2 * len(columns) > console.width:
-                console.print(Text(inert(key), style="bold"))
+                console.print(Text(printed(key), style="bold"))
                 for row in cells:
                     _print_row(console, columns, row)
                 continue
             table = Table(
-                title=Text(inert(key), style="bold"), title_justify="left", box=None, pad_edge=False, header_style="dim"
+                title=Text(printed(key), style="bold"),
+                title_justify="left",
+                box=None,
+                pad_edge=False,
+                header_style="dim",
             )
             for column, least in zip(columns, needed, strict=True):
-                table.add_column(Text(inert(column)), overflow="fold", min_width=least)
+                table.add_column(Text(printed(column)), overflow="fold", min_width=least)
             for row in cells:
                 table.add_row(*(Text(cell) for cell in row))
             console.print(table)
@@ -163,7 +208,7 @@ def _print_row(console: Console, columns: list[str], row: list[str]) -> None:
 
     console.print()
     for column, cell in zip(columns, row, strict=True):
-        console.print(Text.assemble((f"  {inert(column)}: ", "dim"), cell), soft_wrap=True)
+        console.print(Text.assemble((f"  {printed(column)}: ", "dim"), cell), soft_wrap=True)
 
 
 def _is_rows(value: Json) -> bool:

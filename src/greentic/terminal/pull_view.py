@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from greentic.materialize.progress import LoggedPull
 from greentic.materialize.pull import Moved
 from greentic.telemetry.log import OperatorLog
+from greentic.terminal.output import printed
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -30,11 +31,11 @@ class ShownPull(LoggedPull):
                 from rich.console import Console
 
                 self._bars = Progress(
-                    TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                    TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                     console=Console(stderr=True),
                 )  # fmt: skip
                 self._bars.start()
-            bars, task = self._bars, self._bars.add_task(reference, total=None)
+            bars, task = self._bars, self._bars.add_task(printed(reference), total=None)
         return lambda done, total: bars.update(task, completed=done, total=total)
 
     def close(self) -> None:

@@ -9,10 +9,11 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable
 
+from greentic.deployments.env_status import EnvStatus
 from greentic.examine.env_log import EnvDiff
-from greentic.examine.env_status import EnvStatus
 from greentic.examine.env_verify import EnvVerified
 from greentic.ground.documents import Json, JsonObject
 from greentic.history.trail import MOST_SHOWN
@@ -20,7 +21,7 @@ from greentic.model.naming import revision_name
 from greentic.operate.change import Context
 from greentic.terminal import env_picture
 from greentic.terminal.generations_picture import generations
-from greentic.terminal.output import Form, inert
+from greentic.terminal.output import Form, inert, printed
 from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 
@@ -80,8 +81,9 @@ def names(context: Context, noun: str, verb: str, result: JsonObject) -> list[st
 
 
 def print_names(context: Context, noun: str, verb: str, result: JsonObject) -> None:
+    safe = printed if sys.stdout.isatty() else inert  # what a program reads is the name alone
     for name in names(context, noun, verb, result):
-        print(inert(name).replace("\n", "\\n"))
+        print(safe(name).replace("\n", "\\n"))
 
 
 def _rows(result: JsonObject, key: str) -> list[JsonObject]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from greentic.terminal.output import inert
+from greentic.terminal.output import inert, isolated
 
 MOST = 48
 NAME = 14
@@ -82,7 +82,7 @@ def laid_out(blocks: Iterable[Block], width: int | None) -> list[list[Cell]]:
                 out.append(_line(block, width))
             case Prose():
                 out.append(_spaced(list(block.cells)))
-    return out
+    return [[Cell(isolated(part.text), part.style) for part in line] for line in out]
 
 
 def _line(line: Line, width: int | None) -> list[Cell]:

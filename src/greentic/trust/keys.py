@@ -14,6 +14,8 @@ import hashlib
 
 import msgspec
 
+MAX_PEM = 1 << 14
+"""Most bytes of a file with a key."""
 _OID_ED25519 = bytes.fromhex("06032b6570")
 _SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")
 _PKCS8_V1_PREFIX = bytes.fromhex("302e020100300506032b657004220420")

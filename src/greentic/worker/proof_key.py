@@ -14,12 +14,11 @@ from pathlib import Path
 
 from greentic.ground.clock import Random
 from greentic.ground.disk import Disk
+from greentic.ground.documents import read_file
 from greentic.ground.errors import BootError
 from greentic.materialize.remembered import PROOF_KEY
 from greentic.store.operator_key import write_once
-from greentic.trust.keys import KeyFormatError, SigningKey, private_pem, read_private_pem
-
-MAX_PEM = 1 << 14
+from greentic.trust.keys import MAX_PEM, SigningKey, private_pem, read_private_pem
 
 
 def proof_key(
@@ -45,11 +44,10 @@ def proof_key(
 
 def _read(path: Path) -> SigningKey:
     try:
-        with path.open("rb") as file:
-            return read_private_pem(file.read(MAX_PEM).decode())
+        return read_private_pem(read_file(path, MAX_PEM).decode())
     except OSError as error:
         raise BootError(f"the proof key `{path}` cannot be read: {error.strerror}") from error
-    except (KeyFormatError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BootError(
             f"the proof key `{path}` is no Ed25519 key: {error}",
             hint="expected PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` writes it",

@@ -1,0 +1,47 @@
+"""Commands that a program names in what it says, as they can be copied. Pure.
+
+Rule: a command that was told another store than the usual one tells it on to the commands that it names. Copied without it they would
+act on another environment of the same name.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from greentic.ground.documents import Json
+from greentic.ground.errors import GreenticError
+
+_TAKING = re.compile(
+    r"gtc op(?= [a-z])|gtc cache (?:list|verify|prune)\b|gtc console(?= [^-\s])|gtc bundle export\b|greentic-start(?: start)?(?= --)"
+)
+"""Beginnings of commands that take `--store-root`, up to where it can stand; the name of a program alone is none."""
+
+
+def copyable(text: str, store_root: Path | None) -> str:
+    """A text with its commands for this store."""
+    if store_root is None or "--store-root" in text:
+        return text
+    told = f" --store-root {shlex.quote(str(store_root))}"
+    return _TAKING.sub(lambda found: found[0] + told, text)
+
+
+def with_next_step(error: GreenticError, store_root: Path | None, *, for_people: bool) -> GreenticError:
+    """The error, its next step for this store. What programs read of the message stays as other programs print it."""
+    if error.hint:
+        error.hint = copyable(error.hint, store_root)
+    if for_people:
+        error.message = copyable(error.message, store_root)
+    return error
+
+
+def all_copyable(value: Json, store_root: Path | None) -> Json:
+    """A result, all that it says for this store: for people."""
+    if store_root is None:
+        return value
+    if isinstance(value, str):
+        return copyable(value, store_root)
+    if isinstance(value, list):
+        return [all_copyable(item, store_root) for item in value]
+    return {k: all_copyable(v, store_root) for k, v in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,405 @@
+"""What people write by hand (sources, answers, manifests, keys) is read as it stands there, from files only, and packed without
+what other programs leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import zipfile
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from conftest import ROOT
+from greentic.author.bundle_build import build_bundle
+from greentic.author.inspect import inspect_bundle, write_checked
+from greentic.author.pack_build import build_pack
+from greentic.author.pack_new import new_pack
+from greentic.author.source_files import is_left_behind
+from greentic.cli.gtc import main
+from greentic.cli.op_payload import read_answers
+from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.yaml import parse_yaml, parse_yaml_1_1, text_in_yaml, yaml_of
+
+HELLO = ROOT / "examples" / "hello-bundle"
+
+
+def bundle_source(tmp_path):
+    """A copy of the example, of which a pack is a source directory."""
+    directory = tmp_path / "source"
+    shutil.copytree(HELLO, directory)
+    return directory
+
+
+def pack_source(tmp_path, **members):
+    """A pack that has a flow and nothing else; `members` are laid over its `pack.yaml` as they are written."""
+    directory = tmp_path / "pack"
+    (directory / "flows").mkdir(parents=True)
+    lines = {"pack_id": "bot", "version": "1.0.0", "kind": "application", "publisher": "me"} | members
+    lines["flows"] = "[{file: flows/main.ygtc}]"
+    (directory / "pack.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    flow = "id: main\ntype: messaging\nnodes:\n  say:\n    emit.response: {text: hi}\n    routing: out\n"
+    (directory / "flows" / "main.ygtc").write_text(flow)
+    return directory
+
+
+def program(monkeypatch, words):
+    """The exit code of `gtc`."""
+    monkeypatch.setattr(sys, "argv", ["gtc", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+# -- the core schema of YAML 1.2 ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12:30", "12:30"), ("1:2:3.5", "1:2:3.5"), ("NO", "NO"), ("no", "no"), ("yes", "yes"), ("On", "On"), ("y", "y"),
+        ("1_000", "1_000"), ("2026-01-02", "2026-01-02"), ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"), ("=", "="), ("0b11", "0b11"),
+        ("1.0.0", "1.0.0"), ("0x", "0x"), ("0o8", "0o8"), (".", "."), ("+.", "+."), ("1e", "1e"), ("e3", "e3"), ("nUll", "nUll"),
+        ("017", 17), ("-08", -8), ("0o17", 15), ("0xFF", 255), ("+3", 3), ("1e3", 1000.0), ("1.5e-3", 0.0015), (".5", 0.5), ("5.", 5.0),
+        ("-1E2", -100.0), ("true", True), ("False", False), ("TRUE", True), ("null", None), ("~", None), ("", None), ("'017'", "017"),
+    ],
+)  # fmt: skip
+def test_what_people_write_is_read_by_the_core_schema(text, value):
+    read = parse_yaml(f"k: {text}\n".encode())
+    assert read == {"k": value} and type(read["k"]) is type(value)
+
+
+@pytest.mark.parametrize("key", ["1", "017", "on", "null", "true", "1.5", "~", "no"])
+def test_a_key_is_the_text_that_stands_there(key):
+    assert parse_yaml(f"{key}: x\n".encode()) == {key: "x"}
+    with pytest.raises(ValueError, match="stands twice"):
+        parse_yaml(f'{key}: x\n"{key}": y\n'.encode())
+
+
+@pytest.mark.parametrize(
+    "text", [".inf", "-.INF", ".nan", "1e999", "!!binary aGk=", "!!timestamp 2026-01-02", "!!set {a, b}", "!!int 0b1", "!!int '1_0'",
+             "!!float x", "!!bool yes", "!!int [1]", "!!python/name:os.system ''"],
+)  # fmt: skip
+def test_what_json_has_no_value_for_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_yaml(f"k: {text}\n".encode())
+
+
+def test_what_other_programs_write_is_read_as_they_read_it():
+    assert parse_yaml_1_1(b"a: 0o17\nb: 017\nc: NO\n") == {"a": "0o17", "b": 15, "c": False}
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(1 << 63), 1 << 63) | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=["Cs"])) | st.from_regex(r"[-+.0-9eExo:_nNyYtT~]{1,6}", fullmatch=True),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("aeo0179.-+~", max_size=4), inner, max_size=3),
+        max_leaves=6,
+    )
+)  # fmt: skip
+def test_what_is_written_is_read_back_by_every_reader(value):
+    text = yaml_of({"k": value}).encode()
+    assert parse_yaml(text) == {"k": value}
+    assert parse_yaml_1_1(text) == {"k": value} or _has_float(value)
+
+
+def _has_float(value):
+    """Whether a float is in a value: one such as 1e+20 has no point, and is a text to YAML 1.1."""
+    return isinstance(value, float) or any(
+        map(_has_float, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+    )
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("true")
+@example("0o17")
+@example("1e3")
+@example(" ")
+@example("\x7f\x85\u2028")
+@example("a: b # c")
+def test_a_text_behind_a_key_is_read_back_as_itself(text):
+    line = f"k: {text_in_yaml(text)}\n".encode()
+    assert parse_yaml(line) == parse_yaml_1_1(line) == {"k": text}
+
+
+def test_answers_are_read_by_the_core_schema(tmp_path):
+    for name in ("a.yaml", "a"):
+        (tmp_path / name).write_text("name: NO\nat: 12:30\n1: x\nday: 2026-01-02\n")
+        assert read_answers(tmp_path / name) == {"name": "NO", "at": "12:30", "1": "x", "day": "2026-01-02"}
+
+
+# -- typed sources --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        ({"version": "1.0"}, r"pack\.yaml: `version`: expected a text, found the number 1\.0"),
+        ({"pack_id": "017"}, r"`pack_id`: expected a text, found the number 17"),
+        ({"pack_id": "true"}, r"`pack_id`: expected a text, found the truth True"),
+        ({"pack_id": "null"}, r"`pack_id`: expected a text, found nothing"),
+        ({"publisher": "[a]"}, r"`publisher`: expected a text, found a list"),
+        ({"components": "[{id: 1}]"}, r"`components\[0\]\.id`: expected a text, found the number 1"),
+        ({"components": "x"}, r"`components`: expected a list or nothing, found the text 'x'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_was_found_and_where(tmp_path, members, told):
+    with pytest.raises(InvalidArgument, match=told):
+        build_pack(pack_source(tmp_path, **members))
+
+
+def test_a_number_where_a_text_is_expected_is_told_with_the_way_out(tmp_path):
+    with pytest.raises(InvalidArgument) as refused:
+        build_pack(pack_source(tmp_path, version="1.0"))
+    assert refused.value.hint is not None and "in quotes" in refused.value.hint
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "bundle.yaml").write_text("bundle_id: 017\n")
+    with pytest.raises(InvalidArgument, match="`bundle_id`: expected a text, found the number 17"):
+        build_bundle(tmp_path / "b", tmp_path / "b.gtbundle")
+
+
+@pytest.mark.parametrize(
+    "name", ["true", "null", "1.0", "017", "0o17", "1e3", "NO", "PUBLISHER", "PACK_ID", "bot", "12"]
+)
+def test_what_new_writes_is_what_build_reads(tmp_path, name):
+    new_pack(tmp_path / "p", name, "007: #1")
+    read = parse_yaml((tmp_path / "p" / "pack.yaml").read_bytes())
+    assert (read["pack_id"], read["publisher"]) == (name, "007: #1")
+    shutil.rmtree(tmp_path / "p" / "components")
+    text = (tmp_path / "p" / "pack.yaml").read_text()
+    (tmp_path / "p" / "pack.yaml").write_text(re.sub(r"components:.*?flows:", "flows:", text, flags=re.S))
+    flow = "id: main\ntype: messaging\nnodes:\n  say:\n    emit.response: {text: hi}\n    routing: out\n"
+    (tmp_path / "p" / "flows" / "main.ygtc").write_text(flow)
+    assert build_pack(tmp_path / "p")[1].pack_id == name
+
+
+# -- there whole, or not at all -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_pack_that_cannot_be_written_whole_is_not_there(tmp_path, monkeypatch, there):
+    place = tmp_path / "p"
+    if there:
+        place.mkdir()
+    from greentic.author import pack_new
+
+    placed, before = [], set(tmp_path.rglob("*"))
+
+    def failing(source, target):
+        placed.append(target)
+        if len(placed) == (2 if there else 1):
+            raise OSError(28, "No space left on device")
+        source.rename(target)
+
+    monkeypatch.setattr(pack_new, "place", failing)
+    with pytest.raises(GreenticError, match="No space left"):
+        new_pack(place, "bot", "me")
+    assert sorted(p.name for p in tmp_path.rglob("*") if p not in before) == []
+    monkeypatch.undo()
+    assert new_pack(place, "bot", "me")["files"]
+    assert set(tmp_path.iterdir()) - before <= {place}
+    assert (place / "pack.yaml").is_file() and not [p for p in place.iterdir() if p.name.startswith(".")]
+
+
+def test_a_pack_that_does_not_load_leaves_the_old_one(tmp_path, monkeypatch):
+    out = tmp_path / "dist" / "bot.gtpack"
+    out.parent.mkdir()
+    out.write_bytes(b"old")
+    with pytest.raises(GreenticError):
+        write_checked(out, b"no pack")
+    assert out.read_bytes() == b"old"
+    from greentic.ground import disk
+
+    def dies(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, "sync_file", dies)
+    with pytest.raises(GreenticError, match="No space left"):
+        write_checked(out, build_pack(pack_source(tmp_path))[0])
+    assert out.read_bytes() == b"old" and [p.name for p in out.parent.iterdir()] == ["bot.gtpack"]
+    monkeypatch.undo()
+    with pytest.raises(InvalidArgument, match="is a directory"):
+        write_checked(out.parent, build_pack(tmp_path / "pack")[0])
+
+
+# -- files only -----------------------------------------------------------------------------------------------------
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _socket(path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(path))
+
+
+def _directory(path):
+    path.mkdir()
+
+
+SPECIAL = [(_fifo, "fifo"), (_socket, "socket"), (_directory, "directory")]
+KEY_FLAGS = ["--key", "x"]
+COMMANDS = [
+    ["pack", "build", "pack"], ["bundle", "build", "b", "--out", "o"], ["flow", "lint", "x.ygtc"], ["pack", "inspect", "x"],
+    ["bundle", "inspect", "x"], ["bundle", "verify", "x"], ["bundle", "sign", "x", "--key", "x"], ["bundle", "publish", "x", "d"],
+    ["pack", "sign", "x", *KEY_FLAGS], ["bundle", "revoke", "--list", "x", *KEY_FLAGS, f"sha256:{'0' * 64}"], ["flow", "run", "x", "main"],
+    ["flow", "run", "pack", "main", "--input", "@x"], ["op", "env", "create", "--answers", "x.yaml"], ["op", "env", "apply", "--answers", "x"],
+    ["op", "trust-root", "add", "e", "public_key_file=x", f"key_id={'0' * 32}"], ["op", "deploy", "--bundle", "x", "--config-overrides-from", "x.yaml"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "word"), SPECIAL)
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: "-".join(words[:3]))
+def test_what_is_no_file_is_told_at_once_wherever_a_file_is_expected(tmp_path, monkeypatch, capsys, words, make, word):
+    """A program that waits for a fifo never ends: the alarm ends the tests."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pack_source(tmp_path)
+    (tmp_path / "b").mkdir()
+    assert program(monkeypatch, ["op", "env", "create", "e", "--name", "e", "--store-root", "s"]) == 0
+    capsys.readouterr()
+    for place in ("x", "x.yaml", "x.ygtc", "b/bundle.yaml"):
+        make(tmp_path / place)
+    if words[1] == "build":
+        (tmp_path / "pack" / "pack.yaml").unlink()
+        make(tmp_path / "pack" / "pack.yaml")
+    more = ["--store-root", "s"] if words[0] == "op" else []
+    signal.alarm(60)
+    try:
+        assert program(monkeypatch, [*words, *more]) == 1
+    finally:
+        signal.alarm(0)
+    told = json.loads(capsys.readouterr().err)["error"]["message"]
+    assert word in told or re.search(
+        r"is not a file|no pack file|no directory|has no pack.yaml|not a regular file", told
+    ), told
+
+
+def test_answers_may_come_through_a_pipe(tmp_path):
+    """As a shell hands on what a program prints: `--answers <(program)`."""
+    reading, writing = os.pipe()
+    os.write(writing, b"name: NO\n")
+    os.close(writing)
+    try:
+        from pathlib import Path
+
+        assert read_answers(Path(f"/dev/fd/{reading}")) == {"name": "NO"}
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize("make", [_fifo, _socket])
+def test_what_is_no_file_among_assets_is_told(tmp_path, monkeypatch, make):
+    directory = pack_source(tmp_path)
+    (directory / "assets").mkdir()
+    monkeypatch.chdir(directory / "assets")
+    make(directory / "assets" / "odd")
+    with pytest.raises(InvalidArgument, match=r"odd` is a fifo, a socket or a device"):
+        build_pack(directory)
+
+
+# -- nothing from elsewhere -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["notes.txt", "assets", "pack.yaml", "flows/main.ygtc", "assets/deep"])
+def test_a_pack_takes_nothing_from_outside_of_its_directory(tmp_path, place):
+    directory = pack_source(tmp_path)
+    secret = tmp_path / "outside"
+    if place in ("assets", "assets/deep"):
+        secret.mkdir()
+        (secret / "id_ed25519").write_text("SECRET")
+        (directory / "assets").mkdir()
+        if place == "assets":
+            (directory / place).rmdir()
+    else:
+        there = directory / place
+        secret.write_text(there.read_text() if there.exists() else "SECRET")
+        there.unlink(missing_ok=True)
+    (directory / place).symlink_to(secret)
+    with pytest.raises(InvalidArgument, match=r"leads out of|is a link"):
+        build_pack(directory)
+
+
+@pytest.mark.parametrize("place", ["bundle.yaml", "bundle-manifest.json", "bundle-lock.json", "tenants"])
+def test_a_bundle_takes_no_document_from_outside_of_its_directory(tmp_path, place):
+    directory = bundle_source(tmp_path)
+    outside = tmp_path / "outside"
+    if place == "tenants":
+        shutil.rmtree(directory / place, ignore_errors=True)
+        outside.mkdir()
+    else:
+        outside.write_text((directory / place).read_text() if (directory / place).exists() else "{}")
+        (directory / place).unlink(missing_ok=True)
+    (directory / place).symlink_to(outside)
+    with pytest.raises(InvalidArgument, match="leads out of"):
+        build_bundle(directory, tmp_path / "o.gtbundle")
+
+
+# -- what others leave behind ---------------------------------------------------------------------------------------
+
+LEFT = [
+    ".git/config",
+    ".DS_Store",
+    "a.txt~",
+    ".a.txt.swp",
+    "#a.txt#",
+    ".#a.txt",
+    "._a.txt",
+    "Thumbs.db",
+    "__pycache__/a.pyc",
+    "CVS/Root",
+]
+
+
+def test_what_others_leave_behind_is_left_out_and_told_once(tmp_path):
+    directory = bundle_source(tmp_path)
+    before = build_bundle(directory, tmp_path / "before.gtbundle")
+    for top in ("packs", "tenants"):
+        for name in LEFT:
+            path = directory / top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+    after = build_bundle(directory, tmp_path / "after.gtbundle")
+    assert after.digest == before.digest
+    told = [w for w in after.warnings if "left out" in w]
+    assert len(told) == 1 and "packs/.DS_Store" in told[0] and "/.git/" not in told[0] and "and 15 more" in told[0]
+    assert not [w for w in before.warnings if "left out" in w]
+    assert not [e for e in inspect_bundle(after.path)["entries"] if any(map(is_left_behind, e["path"].split("/")))]
+
+
+def test_the_same_holds_for_packs(tmp_path):
+    directory = pack_source(tmp_path)
+    (directory / "assets").mkdir()
+    (directory / "assets" / "kept.txt").write_text("x")
+    before = build_pack(directory)[0]
+    for name in LEFT:
+        path = directory / "assets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (directory / "notes.txt~").write_text("x")
+    assert build_pack(directory)[0] == before
+    assert len([w for w in build_pack(directory).warnings if "left out" in w]) == 1
+    out = tmp_path / "o.gtpack"
+    write_checked(out, before)
+    assert "assets/kept.txt" in zipfile.ZipFile(out).namelist()
+
+
+@pytest.mark.parametrize(
+    "name", ["git", "a.git", "notes", "swap.sw", "a.swp", "#a", "thumbs", "CVS.md", "_a", ".well-known", ".env.example"]
+)
+def test_what_an_author_may_mean_is_kept(name):
+    assert not is_left_behind(name)
+
+
+def test_what_is_left_out_is_documented():
+    from greentic.author import source_files
+
+    text = (ROOT / "docs" / "tutorial.md").read_text() + (ROOT / "docs" / "components.md").read_text()
+    assert not [pattern for pattern in source_files._LEFT_BEHIND if f"`{pattern}`" not in text]
