@@ -508,12 +508,12 @@ def damaged(place: Path) -> None:
     [
         (lambda p, d: lay(p, d | {"name": "evil"}, 1), "pull local {p}", "not sealed by a trusted key", "--trust-anchor FILE"),
         (lambda p, d: lay(p, d | {"greentic:delivery": d["greentic:delivery"] | {"seal": None}}, 1), "pull local {p}", "there is no signature", "--trust-anchor FILE"),
-        (lambda p, d: lay(p, d, 7), "pull local {p}", "generation 1; its manifest says `local`, generation 7", "gtc op env history local {p}"),
-        (lambda p, d: damaged(p), "pull local {p}", "its manifest names sha256:", "gtc op env history local {p}"),
+        (lambda p, d: lay(p, d, 7), "pull local {p}", "generation 1; its manifest says `local`, generation 7", "gtc op --store-root {s} env history local {p}"),
+        (lambda p, d: damaged(p), "pull local {p}", "its manifest names sha256:", "gtc op --store-root {s} env history local {p}"),
         (lambda p, d: None, "pull other {p}", "is environment `local`, asked for was `other`", "ask for `local`"),
         (lambda p, d: None, "history other {p}", "is environment `local`, asked for was `other`", "ask for `local`"),
         (lambda p, d: None, "pull local oci://127.0.0.1:1/envs/x:prod", "refused", "that it answers"),
-        (lambda p, d: None, "rollback local {p} --generation 77", "no generation 77", "gtc op env history local {p}"),
+        (lambda p, d: None, "rollback local {p} --generation 77", "no generation 77", "gtc op --store-root {s} env history local {p}"),
         (lambda p, d: lay(p, d | {"name": "evil"}, 1), "publish local {p}", "did not publish", "under another name"),
     ],
 )  # fmt: skip
@@ -530,4 +530,4 @@ def test_what_is_wrong_at_a_place_is_told_to_a_person_with_the_next_step(
         main()
     assert left.value.code == 1
     error = json.loads(capsys.readouterr().err)["error"]
-    assert told in error["message"] and hint.format(p=published) in error["hint"]
+    assert told in error["message"] and hint.format(p=published, s=author.context.store.root) in error["hint"]
