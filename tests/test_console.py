@@ -578,6 +578,10 @@ def test_addresses_are_checked_before_anything_is_served(store, served):
         serve_console(store, ConsoleOptions("local", ["worker:8080"]), print)
     with pytest.raises(NotFound):
         serve_console(store, ConsoleOptions("nope", []), print)
+    for address in ("http://u:planted@127.0.0.1:1", "http://planted@w", "ftp://u:planted@w"):  # shown on every page
+        with pytest.raises(InvalidArgument) as told:
+            serve_console(store, ConsoleOptions("local", [address]), pytest.fail)
+        assert "planted" not in str(told.value) + str(told.value.hint)
 
 
 def test_a_port_that_is_taken_is_told(store, served):

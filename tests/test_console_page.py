@@ -42,6 +42,10 @@ same([left.body[0].items.length, left.notes], [1, ["left out: an element of the 
 same(kinds(read({ type: "constructor" }, { type: "__proto__" }, 5, null, [1])), [], "no elements");
 same(model.readCard("x").body, [], "no card"); same(model.readCard(null).actions, [], "no card");
 
+// names that turn the direction of reading do not turn what is asked beside them
+const { short } = await import("/static/format.js");
+same([short("a\\u202eb"), short("\\u2066x\\u0007"), short("e\\u0301 \\u05d0\\u200d👩"), short("x".repeat(99), 9)], ["a\\\\u202eb", "\\\\u2066x\\\\u0007", "e\\u0301 \\u05d0\\u200d👩", "xxxxxxxx…"], "short");
+
 // depth and number
 let deep = text("bottom"); for (let i = 0; i < 5000; i++) deep = { type: "Container", items: [deep] };
 let card = read(deep), depth = 0; for (let e = card.body[0]; e; e = e.items?.[0]) depth++;

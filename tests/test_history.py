@@ -16,7 +16,7 @@ from greentic.examine import env_doctor
 from greentic.examine.env_log import EnvDiffPayload, EnvLogPayload, diff, log
 from greentic.ground.errors import NotFound
 from greentic.history.compare import differences
-from greentic.history.line_chain import breaks
+from greentic.history.line_chain import breaks, end_missing
 from greentic.history.trail import entries, told
 from greentic.model.ids import is_ulid
 from greentic.model.naming import revision_name
@@ -72,6 +72,26 @@ def test_threat_audit_edited_what_was_done_to_the_log_shows(busy, harm):
     before = len(found)
     busy.add("more", ("/more",))  # what follows is chained to what is there now
     assert len([f for f in env_doctor.doctor(busy.context, "local").findings if f.kind == "audit-chain"]) == before
+
+
+@pytest.mark.parametrize(("left", "why"), [(-1, "its last change has no event"), (-2, "it ends before the document was replaced"), (-9, ""), (0, "it ends before the document was replaced"), (None, "it ends before the document was replaced")])  # fmt: skip
+def test_threat_audit_edited_an_end_that_was_taken_out_shows_by_the_document(busy, left, why):
+    """The end of a log, or all of it, could be deleted without a word."""
+    path = busy.context.store.paths("local").audit
+    assert not [f for f in env_doctor.doctor(busy.context, "local").findings if f.kind.startswith("audit")]
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(b"".join(line + b"\n" for line in lines(busy)[:left]))
+    (found,) = [f for f in env_doctor.doctor(busy.context, "local").findings if f.kind.startswith("audit")]
+    assert found.kind == "audit-end" and why in found.message
+    busy.add("more", ("/more",))
+    assert not [f for f in env_doctor.doctor(busy.context, "local").findings if f.kind == "audit-end"], "it goes on"
+
+
+@given(st.lists(st.binary(max_size=40), max_size=3), st.sampled_from([None, "20260101T000000.000000000Z", "x"]))
+def test_the_end_of_any_log_is_read(raw, replaced):
+    end_missing(raw, replaced)
 
 
 def test_a_line_that_a_kill_cut_short_is_told_and_the_next_one_follows_it(busy):

@@ -96,7 +96,7 @@ SETTINGS = (
         "component_egress": "api.example.com",
         "component_limits": {"seconds": 2.5, "total_mb": 512},
         "pack_signatures": "require",
-        "pack_signers": "k",
+        "pack_signers": "ab" * 32,
     },
 )
 OLDER = (

@@ -212,10 +212,34 @@ def test_every_change_of_a_template_is_a_new_checksum(told):
     assert plain["metadata"]["annotations"][names.CHECKSUM] != changed["metadata"]["annotations"][names.CHECKSUM]
 
 
+@pytest.mark.parametrize(
+    ("told", "where"),
+    [
+        ({"worker": {"env": {"GREENTIC_MAX_CONNECTIONS": "many"}}}, "worker.env: GREENTIC_MAX_CONNECTIONS=`many`: expected a whole number"),
+        ({"router": {"env": {"GREENTIC_ACCESS_LOG": "perhaps"}}}, "router.env: GREENTIC_ACCESS_LOG=`perhaps` is neither yes nor no"),
+        ({"worker": {"env": {"GREENTIC_FETCH_IDLE_SECONDS": "soon"}}}, "worker.env: GREENTIC_FETCH_IDLE_SECONDS"),
+        ({"worker": {"env": {"OTEL_BSP_SCHEDULE_DELAY": "-1"}}}, "worker.env: OTEL_BSP_SCHEDULE_DELAY"),
+        ({"worker": {"env": {"OTEL_SERVICE_NAME": "a\0b"}}}, "OTEL_SERVICE_NAME holds a zero byte"), ({"worker": {"env": {"OTEL_NEW": "\0"}}}, "OTEL_NEW holds a zero byte"),
+        ({"pack_signers": ["ab" * 32, "me"]}, r"pack_signers\[1\]: `me` is no fingerprint"), ({"component_egress": "api example"}, "component_egress: `api example` is no host"),
+        ({"component_egress": "a\0b"}, "component_egress: .* is no host"), ({"oci_insecure_registries": ["r:5000", "http://r"]}, r"oci_insecure_registries\[1\]: 'http://r' is no registry"),
+        ({"oci_insecure_registries": "r:5000/x"}, r"oci_insecure_registries\[0\]"),
+    ],
+)  # fmt: skip
+def test_what_no_pod_would_start_with_is_refused_before_anything_is_applied(told, where):
+    """Pods ended at their boot, one after the other, with a reconcile that waited for them."""
+    with pytest.raises(Conflict, match=where):
+        read_answers(told, "prod")
+
+
+@pytest.mark.parametrize(("name", "value"), [("GREENTIC_ACCESS_LOG", True), ("GREENTIC_MAX_CONNECTIONS", 100), ("GREENTIC_FETCH_IDLE_SECONDS", "2.5"), ("GREENTIC_WORKERS", "auto"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")])  # fmt: skip
+def test_values_that_a_worker_takes_are_taken(name, value):
+    assert read_answers({"worker": {"env": {name: value}}, "oci_insecure_registries": ["[::1]:5000", "r"]}, "prod")
+
+
 def test_settings_reach_every_pod():
     told = {
         "uid": "none", "size_limit": {"home": "8192Mi"}, "extra_ca": "corporate", "component_egress": ["api.example.com", "*.example.org"],
-        "component_limits": {"seconds": 2.5, "memory_mb": 64, "total_mb": 512}, "pack_signatures": "require", "pack_signers": "k1,k2",
+        "component_limits": {"seconds": 2.5, "memory_mb": 64, "total_mb": 512}, "pack_signatures": "require", "pack_signers": f"{'ab' * 32},{'CD' * 32}",
     }  # fmt: skip
     for pod in pods_of(told):
         security = pod["spec"]["securityContext"]
@@ -233,7 +257,10 @@ def test_settings_reach_every_pod():
             told_["GREENTIC_COMPONENT_MEMORY_MB"],
             told_["GREENTIC_COMPONENT_TOTAL_MB"],
         ) == ("2.5", "64", "512")
-        assert (told_["GREENTIC_PACK_SIGNATURES"], told_["GREENTIC_PACK_SIGNERS"]) == ("require", "k1,k2")
+        assert (told_["GREENTIC_PACK_SIGNATURES"], told_["GREENTIC_PACK_SIGNERS"]) == (
+            "require",
+            f"{'ab' * 32},{'CD' * 32}",
+        )
 
 
 @pytest.mark.parametrize(

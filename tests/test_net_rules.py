@@ -382,3 +382,13 @@ def test_a_head_that_does_not_end_is_none_and_a_long_body_is_one() -> None:
 )  # fmt: skip
 def test_a_failure_is_told_in_a_few_words(error: Exception, told: str) -> None:
     assert dial.reason(error, 4) == told
+
+
+def test_of_two_limits_the_one_that_was_met_is_told() -> None:
+    """A drip that was given up after five seconds in all was said not to have answered within thirty."""
+    clock = FakeClock()
+    terms = Terms(idle=30, total=5, clock=clock).begun()
+    assert dial.reason_within(TimeoutError("timed out"), terms) == "no answer within 30 s"
+    clock.sleep(5)
+    assert dial.reason_within(TimeoutError("timed out"), terms) == "not done after 5 s"
+    assert dial.reason_within(OSError("odd"), terms) == "odd"

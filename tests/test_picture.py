@@ -203,6 +203,9 @@ def test_the_live_view_tells_generations_shares_rates_and_errors(env):
     assert "30.0" not in "\n".join(lines(env_status(env, status(10), Before(status(40), 2.0)), 120)), (
         "counts began anew"
     )
+    gone = f"{env.bundles[0].deployment_id}: unreachable"
+    found = replace(status(1), workers=[replace(status(1).workers[0], unavailable=[gone, "D: odd"])])
+    assert "bot: unreachable, D: odd" in "\n".join(lines(env_status(env, found), 160)), "a name, not an id"
     assert "refused \\x1b" in "\n".join(lines(env_status(env, status(1, error="refused \x1b")), 120))
 
 
@@ -318,6 +321,7 @@ def test_the_log_is_one_line_a_change_and_a_short_terminal_keeps_what_and_outcom
     from greentic.terminal.shown import _log
 
     result = reply_json(log(author.context, EnvLogPayload(environment_id="local", last=5)))
+    assert lines(_log(author.context, None, result | {"changes": [], "older": 0}, False), 40) == ["no changes"]
     blocks = _log(author.context, None, result | {"breaks": 1}, False)
     narrow, wide = lines(blocks, 40), lines(blocks, 200)
     assert max(map(len, narrow)) <= 40 and len(narrow) == len(wide) == 1 + 5 + 2

@@ -393,6 +393,27 @@ def test_a_registry_that_lies_about_digests_is_refused(published, author, tmp_pa
     assert "its manifest names" in str(error.value.__cause__) or "larger than" in str(error.value.__cause__)
 
 
+def test_a_manifest_is_the_one_that_was_asked_for_by_its_digest(published, web, author, hello, tmp_path, monkeypatch):
+    """Another manifest of the same environment passed for the pinned one, whose seal holds as well."""
+    before = place_of(str(published)).newest()
+    assert before is not None
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    now = publish(author, published).manifest
+    (published / "blobs" / "sha256" / now.removeprefix("sha256:")).write_bytes(before)
+    told = f"the manifest is {digest_of_bytes(before)}, asked for was {now}"
+    for where in (str(published), web):
+        with pytest.raises(FetchError, match=told):
+            place_of(where).newest()
+        with pytest.raises(FetchError, match=told):
+            place_of(where).manifest(now)
+    registry = published / "v2" / "envs" / "local" / "manifests"
+    registry.mkdir(parents=True)
+    (registry / now).write_bytes(before)  # a registry that answers a digest with another manifest
+    monkeypatch.setenv("GREENTIC_OCI_INSECURE_REGISTRIES", web.removeprefix("http://"))
+    with pytest.raises(FetchError, match=told):
+        place_of(f"oci://{web.removeprefix('http://')}/envs/local@{now}").newest()
+
+
 def test_believing_is_the_error_of_its_own(published, author, tmp_path):
     forge(author, published, lambda d: d["greentic:delivery"].update(seal=None))
     payload = env_publish.EnvPullPayload(environment_id="local", place=str(published))

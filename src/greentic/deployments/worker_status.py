@@ -17,7 +17,7 @@ from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
-from greentic.net.addresses import WEB, lower_scheme, shown
+from greentic.net.addresses import WEB, check_authored, lower_scheme, shown
 from greentic.net.document import read_small
 from greentic.net.terms import Terms, terms_of
 
@@ -205,8 +205,9 @@ def read_status(data: bytes | None, form: type[S], address: str) -> S:
 
 
 def checked_addresses(addresses: list[str]) -> list[str]:
-    """Addresses of workers, or `InvalidArgument`."""
+    """Addresses of workers, or `InvalidArgument`: they are shown wherever a worker is, so they hold no credentials."""
     for address in addresses:
+        check_authored(address, "at:", "a worker's status asks for none: write the address alone")
         if not lower_scheme(address).startswith(WEB):
-            raise InvalidArgument(f"at: `{address}` is no address of a worker; expected http:// or https://")
+            raise InvalidArgument(f"at: `{shown(address)}` is no address of a worker; expected http:// or https://")
     return addresses

@@ -16,7 +16,7 @@ import re
 from greentic.distribute.source import Body
 from greentic.ground.errors import FetchError, PartRefused, Truncated
 from greentic.net.addresses import shown
-from greentic.net.dial import reason
+from greentic.net.dial import reason_within
 from greentic.net.request import Answer, check_status, send
 from greentic.net.terms import Terms
 
@@ -95,7 +95,7 @@ class HttpBody:
             self._broken = self._truncated()
             raise self._broken from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            why = reason(error, self._answer.terms.idle)
+            why = reason_within(error, self._answer.terms)
             self._broken = FetchError(f"read downloaded bundle body {self._shown}: {why}")
             raise self._broken from error
         count = len(data)

@@ -14,7 +14,7 @@ from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
-from greentic.history.line_chain import breaks
+from greentic.history.line_chain import breaks, end_missing
 from greentic.materialize.placed import is_bootable, verified_packs
 from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, version_tuple
 from greentic.model.environment import Environment
@@ -137,10 +137,14 @@ def _audit_findings(paths: EnvPaths) -> list[Finding]:
     except OSError as error:
         return [Finding(kind="audit-unreadable", message=f"`{paths.audit}`: {error.strerror}")]
     fix = "compare with a copy of the log; what follows is chained again"
-    return [
+    found = [
         Finding(kind="audit-chain", message=f"{paths.audit.name}, line {b.number}: {b.why}", fix=fix)
         for b in breaks(lines)
     ]
+    backups = sorted(path.name for path in paths.backups.glob("environment.json.*.bak"))
+    replaced = backups[-1].removeprefix("environment.json.").partition("Z")[0] + "Z" if backups else None
+    missing = end_missing(lines, replaced)
+    return [*found, Finding(kind="audit-end", message=f"{paths.audit.name}: {missing}", fix=fix)] if missing else found
 
 
 def doctor(context: Context, env_id: str) -> Examined | Unloadable:

@@ -177,6 +177,18 @@ def switch(name: str, environ: Mapping[str, str] | None = None, *, default: bool
     )
 
 
+def check(row: Variable, told: str) -> None:
+    """Raise `InvalidArgument` for a value that is none of the row's kind, as far as a kind says so."""
+    if "\0" in told:
+        raise InvalidArgument(f"{row.name} holds a zero byte, which no variable can")
+    if row.kind == "switch":
+        switch(row.name, {row.name: told})
+    elif row.kind == "count":
+        count(row.name, {row.name: told})
+    elif row.kind == "seconds":
+        seconds(row.name, {row.name: told})
+
+
 def count(name: str, environ: Mapping[str, str] | None = None, *, least: int = 0, most: int = 1 << 62) -> int | None:
     """A whole number, none if unset. Raises `InvalidArgument` for anything else, and outside of the bounds."""
     found = text(name, environ)

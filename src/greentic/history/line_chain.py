@@ -6,8 +6,9 @@ Rules:
    as well; of a log without any nothing can be told.
 3. Retention takes lines from the beginning. The event of who did it holds the sha256 of the last line that went, and so anchors the first
    one that is left.
-4. What is missing at the very end shows in no line, and the sum has no key: who may write the whole file can chain it anew. Who must know
-   compares with a copy elsewhere.
+4. What is missing at the very end shows in no line. It shows where the document was replaced later than the last line tells, for a change
+   is written down before and after it; one without its event has not ended yet, or was killed.
+5. The sum has no key: who may write the whole file, and backups, can chain it anew. Who must know compares with a copy elsewhere.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject, parse
-from greentic.store.audit import PREVIOUS_LINE, line_digest
+from greentic.store.audit import INTENT_SCHEMA, PREVIOUS_LINE, line_digest
 
 PRUNED = "audit_last_sha256"
 
@@ -55,6 +56,24 @@ def breaks(lines: Sequence[bytes]) -> list[Break]:
             )
         chained = True
     return found
+
+
+def end_missing(lines: Sequence[bytes], replaced: str | None) -> str | None:
+    """What is missing at the end of a log, in words (rule 4). `replaced` is when the document was replaced last, as backups are named."""
+    last = _line(lines[-1]) if lines else None
+    if last is not None and last.get("schema") == INTENT_SCHEMA:
+        return "its last change has no event: it has not ended yet or was killed, or the event was taken out"
+    told = last.get("ts") if last is not None else ""
+    if replaced is None or (lines and last is None) or not isinstance(told, str):
+        return None
+    if _moment(told) >= _moment(replaced):
+        return None
+    return f"it ends before the document was replaced last ({replaced}): lines at the end were taken out, or the clock was set back"
+
+
+def _moment(stamp: str) -> str:
+    """A time as a document or the name of a backup has it, for comparing."""
+    return stamp.replace("-", "").replace(":", "").removesuffix("Z").ljust(len("20260101T000000.000000000"), "0")
 
 
 def _anchor(lines: Sequence[bytes]) -> str | None:

@@ -21,7 +21,7 @@ from greentic.k8s.names import namespace_of
 from greentic.shape.exposure import Exposure, read_exposure
 from greentic.shape.pod_settings import Settings, check_fit, read_settings
 from greentic.shape.pod_shape import Shape, read_shape
-from greentic.shape.syntax import invalid, namespace_name, object_name
+from greentic.shape.syntax import invalid, namespace_name, object_name, registries
 
 OWN_IMAGE = f"greentic.local/worker:{__version__}"
 """What is rendered where no image is answered: this version under a name that no registry has. It is shown and never applied."""
@@ -143,7 +143,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         image_answered=answered is not None,
         router=router,
         worker=worker,
-        oci_insecure_registries=_list(given, "oci_insecure_registries"),
+        oci_insecure_registries=registries(_list(given, "oci_insecure_registries"), "oci_insecure_registries"),
         image_pull_policy=cast(
             "PullPolicy | None", _choice(given, "image_pull_policy", ("Always", "IfNotPresent", "Never"))
         ),

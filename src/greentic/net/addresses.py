@@ -134,6 +134,11 @@ def check_host_name(host: str) -> None:
         raise FetchError(f"`{host}` is a metadata service; bundles never come from there")
 
 
+OF_REGISTRIES = (
+    "give workers the credentials of a registry by DOCKER_CONFIG or OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY, or publish under an "
+    "address that needs none"
+)
+"""What to do instead of writing credentials into an address."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 
 
@@ -142,6 +147,7 @@ def lower_scheme(address: str) -> str:
     return _SCHEME.sub(lambda scheme: scheme[0].lower(), address, count=1) if _SCHEME.match(address) else address
 
 
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 _PORT = re.compile(r"(?::\d{0,5})?\Z")
 
 
@@ -162,15 +168,19 @@ def shown(url: str) -> str:
     return f"{scheme}://{authority}{slash}{path}{query}"
 
 
-def check_authored(url: str, what: str) -> None:
+def is_host_and_port(text: str) -> bool:
+    """Whether a text is a host, with or without a port, as registries are named."""
+    return _HOST.match(text) is not None
+
+
+def check_authored(url: str, what: str, hint: str = OF_REGISTRIES) -> None:
     """Raise `InvalidArgument` for an address with a user or password in it (rule 5); `what` is named in the error."""
     scheme, found, rest = lower_scheme(url.strip()).partition("://")
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     if found and "@" in authority and not _holds_digest(scheme, authority):
         raise InvalidArgument(
             f"{what} `{shown(url)}`: credentials do not belong into an address, which many can read",
-            hint="give workers the credentials of a registry by DOCKER_CONFIG or OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY, or "
-            "publish under an address that needs none",
+            hint=hint,
         )
 
 

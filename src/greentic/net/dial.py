@@ -213,3 +213,14 @@ def reason(error: Exception, seconds: float = IDLE_SECONDS) -> str:
         return told if told and told != "timed out" and "handshake" not in told else f"no answer within {seconds:g} s"
     text = getattr(error, "strerror", None) or str(error)
     return str(text) or type(error).__name__
+
+
+def reason_within(error: Exception, terms: Terms) -> str:
+    """The same for a question: which of its limits it was."""
+    if isinstance(error, TimeoutError) and terms.ends is not None and terms.left() < _MOMENT:
+        return f"not done after {terms.total:g} s"
+    return reason(error, terms.idle)
+
+
+_MOMENT = 0.05
+"""Seconds that a wait may end before the end that it was for."""

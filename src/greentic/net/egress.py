@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from greentic.ground.host_name import ascii_host
-from greentic.net.addresses import METADATA_NAMES, is_address, is_public, never_reached, parsed
+from greentic.net.addresses import METADATA_NAMES, is_address, is_public, never_reached, parsed, shown
 
 
 class EgressPolicy(msgspec.Struct, frozen=True):
@@ -36,8 +36,11 @@ def read_policy(text: str | None) -> EgressPolicy:
         return EgressPolicy("unrestricted")
     hosts = tuple(_pattern(item) for item in told.split(",") if item.strip())
     for host in hosts:
-        if "/" in host or (":" in host and not is_address(host)):
-            raise ValueError(f"`{host}` is no host; expected names such as `api.example.com` or `*.example.com`")
+        odd = any(c.isspace() or not c.isprintable() for c in host)
+        if odd or "/" in host or (":" in host and not is_address(host)):
+            raise ValueError(
+                f"`{shown(host)[:100]}` is no host; expected names such as `api.example.com` or `*.example.com`"
+            )
     return EgressPolicy("hosts", hosts)
 
 

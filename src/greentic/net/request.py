@@ -32,7 +32,7 @@ from greentic.ground.errors import FetchError, ServerBusy, Truncated
 from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
 from greentic.net.addresses import WEB, Reach, check_address, check_host_name, lower_scheme, reach, shown
-from greentic.net.dial import dial, reason, receive, secured
+from greentic.net.dial import dial, reason_within, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
 
@@ -131,7 +131,7 @@ def read_body(answer: Answer, what: str, limit: int) -> bytes:
     except (http.client.IncompleteRead, ConnectionError) as error:
         raise Truncated(f"{what} was cut after {size} bytes") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise FetchError(f"{what} could not be read: {_reason(error, answer.terms)}") from error
+        raise FetchError(f"{what} could not be read: {reason_within(error, answer.terms)}") from error
     finally:
         answer.close()
     if size > limit:
@@ -248,7 +248,7 @@ def _once(
         _check_lengths(response)
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         opened.close()
-        raise FetchError(f"{told}: {_reason(error, terms)}") from error
+        raise FetchError(f"{told}: {reason_within(error, terms)}") from error
     except BaseException:
         opened.close()
         raise
@@ -328,7 +328,3 @@ def _check_lengths(response: http.client.HTTPResponse) -> None:
         raise http.client.HTTPException(f"the answer announces the lengths {', '.join(sorted(lengths))[:60]}")
     if not codings and lengths and response.length is None:
         response.length = int(lengths.pop())  # the same length told twice
-
-
-def _reason(error: Exception, terms: Terms) -> str:
-    return reason(error, terms.idle)

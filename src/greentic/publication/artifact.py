@@ -64,6 +64,13 @@ class Pressed(msgspec.Struct, frozen=True):
     layer_digest: str
 
 
+def as_asked(data: bytes, name: str, where: str) -> bytes:
+    """A manifest that was asked for by a name. Raises `FetchError` if the name is a digest, and that of others."""
+    if name.startswith("sha256:") and digest_of_bytes(data) != name:
+        raise FetchError(f"`{where}`: the manifest is {digest_of_bytes(data)}, asked for was {name}")
+    return data
+
+
 def document_tag(digest: str) -> str:
     """The name under which the manifest of one document is found, whoever pushed it."""
     return f"document-{digest.removeprefix('sha256:')}"

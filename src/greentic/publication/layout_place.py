@@ -18,7 +18,7 @@ from greentic.model.ids import digest_of_bytes
 from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import Terms, patiently
-from greentic.publication.artifact import ARTIFACT, MAX_LAYER, MAX_MANIFEST, NothingPublished
+from greentic.publication.artifact import ARTIFACT, MAX_LAYER, MAX_MANIFEST, NothingPublished, as_asked
 from greentic.registry.media_types import INDEX as INDEX_TYPE
 from greentic.registry.media_types import MANIFEST
 
@@ -75,7 +75,10 @@ class Layout:
 
     def manifest(self, name: str) -> bytes | None:
         digest = name if name.startswith("sha256:") else self._names().get(name)
-        return None if digest is None else self._read(blob_path(digest, str(self._directory)), MAX_MANIFEST)
+        if digest is None:
+            return None
+        data = self._read(blob_path(digest, str(self._directory)), MAX_MANIFEST)
+        return None if data is None else as_asked(data, digest, str(self._directory))
 
     def blob(self, digest: str, size: int) -> bytes:
         data = self._read(blob_path(digest, str(self._directory)), size)
@@ -164,7 +167,10 @@ class WebLayout:
         if not name.startswith("sha256:"):
             self._look()
         digest = name if name.startswith("sha256:") else self._names.get(name)
-        return None if digest is None else self._get(blob_path(digest, shown(self._base)), MAX_MANIFEST)
+        if digest is None:
+            return None
+        data = self._get(blob_path(digest, shown(self._base)), MAX_MANIFEST)
+        return None if data is None else as_asked(data, digest, shown(self._base))
 
     def blob(self, digest: str, size: int) -> bytes:
         data = self._get(blob_path(digest, shown(self._base)), size)

@@ -9,7 +9,7 @@ from greentic.ground.errors import InvalidArgument
 from greentic.model.ids import digest_of_bytes
 from greentic.net.request import check_status, read_body
 from greentic.net.terms import Terms
-from greentic.publication.artifact import MAX_MANIFEST, NothingPublished
+from greentic.publication.artifact import MAX_MANIFEST, NothingPublished, as_asked
 from greentic.registry.client import Registry
 from greentic.registry.manifests import put_manifest
 from greentic.registry.media_types import MANIFEST
@@ -62,7 +62,8 @@ class RegistryPlace:
                 answer.close()
                 return None, answer.status == 304
             check_status(answer, str(self._registry), 200)
-            return read_body(answer, f"`{self._registry}`: the manifest", MAX_MANIFEST), False
+            data = read_body(answer, f"`{self._registry}`: the manifest", MAX_MANIFEST)
+            return as_asked(data, name, str(self._registry)), False
 
         data, unchanged = self._registry.ask(question)
         if data is None or known is None or digest_of_bytes(data) != known:

@@ -17,11 +17,10 @@ from greentic.ground import variables
 from greentic.ground.errors import FetchError
 from greentic.ground.host_name import ascii_host
 from greentic.model.ids import is_digest
-from greentic.net.addresses import lower_scheme, shown
+from greentic.net.addresses import is_host_and_port, lower_scheme, shown
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?\Z")
 DEFAULT_REGISTRY = "docker.io"
 _BASES = {"repo://": "GREENTIC_REPO_REGISTRY_BASE", "store://": "GREENTIC_STORE_REGISTRY_BASE"}
 
@@ -65,7 +64,7 @@ def parse(text: str) -> OciReference:
             raise refuse("the tag has a character that tags do not have")
     else:
         tag = ""
-    if not _HOST.match(registry):
+    if not is_host_and_port(registry):
         raise refuse("the registry is no host")
     if not _REPOSITORY.match(rest):
         raise refuse("the repository must be lower-case names with slashes between them")

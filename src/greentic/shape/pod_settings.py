@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -29,6 +30,7 @@ WORKER_HOME, TMP = "16Gi", "1Gi"
 nothing is written outside of the home."""
 CA_KEY = "ca.crt"
 MIB = 1 << 20
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}\Z")
 Signatures = Literal["ignore", "warn", "require"]
 
 
@@ -108,6 +110,11 @@ def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | Non
             read_policy(egress)
         except ValueError as error:
             raise invalid(f"component_egress: {error}") from None
+    for index, signer in enumerate(signers):
+        if not _FINGERPRINT.match(signer):
+            raise invalid(
+                f"pack_signers[{index}]: `{signer[:80]}` is no fingerprint of a key; expected 64 hex digits, as `gtc pack sign` prints"
+            )
     sizes = typed(given.get("size_limit") or {}, SizeLimit, "size_limit")
     authority = given.get("extra_ca")
     return Settings(

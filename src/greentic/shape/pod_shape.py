@@ -5,7 +5,8 @@ Rules:
 2. Answered resources go over the defaults, one by one; `null` takes a default away. A default gives way to what is answered: a limit that
    was not answered is at least the request, a request that was not answered at most the limit. What was answered both ways has to fit.
 3. Replicas or an autoscaler, never both: with an autoscaler they are not ours.
-4. Variables are those of a worker's table that are for people, of OpenTelemetry, and proxies. A secret has no place among them.
+4. Variables are those of a worker's table that are for people, of OpenTelemetry, and proxies, with values of their kind: a pod that is told
+   another does not start. A secret has no place among them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.documents import Json
+from greentic.ground.errors import InvalidArgument
 from greentic.shape.placement import (
     Affinity,
     Spread,
@@ -285,5 +287,9 @@ def _env(found: dict[str, str | int | bool], where: str) -> dict[str, str]:
             raise invalid(f"{place}: no variable that a worker reads", "docs/variables.md has them all")
         if not name.startswith(("GREENTIC_", "OTEL_")) and name.upper() not in _PROXIES:
             raise invalid(f"{place}: only GREENTIC_*, OTEL_* and {', '.join(sorted(_PROXIES))} can be answered")
-        out[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        out[name] = told = str(value).lower() if isinstance(value, bool) else str(value)
+        try:
+            variables.check(row or variables.Variable(name, "text", "", "worker", ""), told)
+        except InvalidArgument as error:
+            raise invalid(f"{where}: {error.message}", error.hint) from None
     return out

@@ -14,7 +14,9 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from greentic.ground.documents import shown
 from greentic.ground.errors import Conflict
+from greentic.net.addresses import is_host_and_port
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
@@ -104,6 +106,14 @@ def label_value(text: str, where: str) -> str:
     if text and not is_label_value(text):
         raise invalid(f"{where}: `{text}` is no value of a label (at most 63 of A-Z, a-z, 0-9, `-`, `_`, `.`)")
     return text
+
+
+def registries(texts: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """Registries by host and port, as a worker compares them. Raises `Conflict`."""
+    for index, text in enumerate(texts):
+        if not is_host_and_port(text):
+            raise invalid(f"{where}[{index}]: {shown(text)} is no registry such as registry.example.com:5000")
+    return texts
 
 
 def host_name(text: str, where: str) -> str:

@@ -166,7 +166,7 @@ def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> lis
         ]
         for row in _rows(result, "changes")
     ]  # fmt: skip
-    told: list[Block] = [Table(_CHANGE, rows)]
+    told: list[Block] = [Table(_CHANGE, rows)] if rows else [Line((cell("no changes", "dim"),))]
     if result["older"]:
         told.append(Line((cell(f"and {result['older']} before these", "dim"),)))
     if result["breaks"]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_verify import EnvVerified
 from greentic.model.environment import Environment
-from greentic.model.naming import revision_name
+from greentic.model.naming import names_of, revision_name
 from greentic.terminal.table_layout import EMPTY, Block, Cell, Column, Line, Prose, Table, cell
 from greentic.terminal.words import counted, percent, share
 
@@ -26,6 +26,7 @@ class Before(NamedTuple):
 
 def env_status(env: Environment, status: EnvStatus, before: Before | None = None) -> list[Block]:
     """Workers, then revisions."""
+    deployments = names_of(env)
     blocks: list[Block] = [
         Line((cell(env.environment_id, "bold"), cell(f"{counted(len(status.workers), 'worker')} asked", "dim")))
     ]
@@ -37,7 +38,7 @@ def env_status(env: Environment, status: EnvStatus, before: Before | None = None
             Column("state", tells_apart=True),
             Column("unavailable", 2),
         )
-        blocks += [EMPTY, Table(of_workers, [_worker(w) for w in status.workers])]
+        blocks += [EMPTY, Table(of_workers, [_worker(w, deployments) for w in status.workers])]
     known = {r.revision_id: revision_name(r) for r in env.revisions}
     earlier = {} if before is None else {r.revision_id: r for r in before.status.revisions}
     columns = (
@@ -106,7 +107,7 @@ def _told(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
-def _worker(worker: WorkerLine) -> list[Cell]:
+def _worker(worker: WorkerLine, names: dict[str, str]) -> list[Cell]:
     serving, wanted = worker.serving_digest or "", worker.desired_digest or ""
     if not worker.answers:
         told = cell((worker.error or "does not answer").removeprefix(f"{worker.at} "), "red")
@@ -118,8 +119,14 @@ def _worker(worker: WorkerLine) -> list[Cell]:
         told = cell("serves what is wanted", "green")
     return [
         cell(worker.at), _generation(worker.serving_generation, serving), _generation(worker.desired_generation, wanted),
-        told, cell(", ".join(worker.unavailable), "red"),
+        told, cell(", ".join(_named(text, names) for text in worker.unavailable), "red"),
     ]  # fmt: skip
+
+
+def _named(text: str, names: dict[str, str]) -> str:
+    """`ULID: reason` with the deployment's name."""
+    deployment, colon, reason = text.partition(":")
+    return f"{names.get(deployment, deployment)}{colon}{reason}"
 
 
 def _generation(number: int | None, digest: str) -> Cell:

@@ -41,9 +41,12 @@ export function digest(text) {
   return String(text).replace(/^sha256:/, "").slice(0, 12);
 }
 
-// A name of any length for one line; the whole stands in the title.
+// What would turn the direction of reading, and with it what stands beside it.
+const TURNING = /[\u0000-\u0008\u000e-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+// A name of any length for one line; the whole stands in the title. What would turn it or its neighbours is written out.
 export function short(name, most = 64) {
-  const letters = [...String(name)];
+  const letters = [...String(name).replace(TURNING, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`)];
   return letters.length <= most ? letters.join("") : `${letters.slice(0, most - 1).join("")}…`;
 }
 
