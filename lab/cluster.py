@@ -485,6 +485,21 @@ def restart(name: str, *, pause: float = 0.0) -> None:
     _start(cluster, name, words[0], *words[1:])
 
 
+def freeze(name: str, *, seconds: float) -> None:
+    """Let one daemon answer nothing for a time, and go on then as if nothing had been."""
+    cluster = Cluster.found()
+    if cluster is None:
+        raise LabError("no lab cluster runs")
+    pid, started = cluster.processes[name]
+    if not _alive(pid, started):
+        raise LabError(f"{name} does not run")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def _alive(pid: int, started: int) -> bool:
     return _started(pid) == started
 

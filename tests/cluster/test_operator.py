@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from world import World
+import pytest
+from world import PROJECT, World
 
+from greentic.controller.election import DEADLINE
 from waiting import until
 
 
@@ -151,23 +154,24 @@ def test_rights_that_are_taken_away_are_told_and_the_last_good_runs_on(
         until(lambda: condition(world, "Degraded").get("status") == "False", "it goes on", 180)
 
 
+KINDS = "services,networkpolicies,configmaps,deployments"
+
+
+def written(world: World) -> dict[str, str]:
+    """What of our objects counts their writes: a version, or of what has a status the generation."""
+    key, owner = {"Deployment": "generation"}, f"greentic.ai/env={world.env_id}"
+    found = (world.kubectl.get("-n", world.namespace, KINDS, "-l", owner) or {"items": []})["items"]
+    return {
+        f"{i['kind']} {i['metadata']['name']}": str(i["metadata"][key.get(i["kind"], "resourceVersion")]) for i in found
+    }
+
+
 def test_a_holder_that_is_killed_is_followed_by_the_other_and_nothing_is_written_twice(
     world: World, registry_image: tuple[str, str], tmp_path: Path
 ):
     n = world.namespace
-    kinds = "services,networkpolicies,configmaps,deployments"
-
-    def written() -> dict[str, str]:
-        """What of our objects counts their writes: a version, or of what has a status the generation."""
-        found = (world.kubectl.get("-n", n, kinds, "-l", f"greentic.ai/env={world.env_id}") or {"items": []})["items"]
-        key = {"Deployment": "generation"}
-        return {
-            f"{i['kind']} {i['metadata']['name']}": str(i["metadata"][key.get(i["kind"], "resourceVersion")])
-            for i in found
-        }
-
     with kept(world, registry_image, tmp_path / "operator") as found:
-        first, before = found.holder(), written()
+        first, before = found.holder(), written(world)
         assert first.startswith("greentic-operator-") and len(before) >= 10
         words = [
             "kubectl",
@@ -189,11 +193,38 @@ def test_a_holder_that_is_killed_is_followed_by_the_other_and_nothing_is_written
             watching.terminate()
             assert watching.stdout is not None
             versions = watching.stdout.read().split()
-        after = written()
+        after = written(world)
         assert len(set(versions)) == 2, versions  # as it was, and the one write
         document = "ConfigMap gtc-env-store"
         assert after.pop(document) != before.pop(document) and after == before
         assert (world.get("lease", f"greentic-operator-{world.env_id}") or {})["spec"]["leaseTransitions"] == 1
+
+
+@pytest.mark.lab
+def test_an_operator_gets_through_a_server_that_restarts_and_one_that_says_nothing(
+    world: World, registry_image: tuple[str, str], tmp_path: Path
+):
+    """Silence for longer than a holder may act without renewing: who goes on then finds everything as it was."""
+    sys.path.insert(0, str(PROJECT / "lab"))
+    import cluster as lab
+
+    n = world.namespace
+    with kept(world, registry_image, tmp_path / "operator") as found:
+        before = written(world)
+        world.op("config", "set", world.env_id, "public_base_url=https://bots.example.com").result
+        second = found.publish()
+        lab.restart("kube-apiserver", pause=2)
+        until(lambda: is_ready(world, second), "the new generation runs", 240)
+        lab.freeze("kube-apiserver", seconds=DEADLINE + 2)
+        until(lambda: world.kubectl.get("namespaces"), "the API server", 60)
+        world.kubectl.run("-n", n, "delete", "service", "gtc-router")
+        until(lambda: world.get("service", "gtc-router"), "the Service is made again", 120)
+        until(lambda: condition(world, "Degraded").get("status") == "False", "it goes on", 180)
+        after = written(world)
+        touched = {name for name in before if before[name] != after[name]}
+        assert touched == {"ConfigMap gtc-env-store", "Service gtc-router"} and set(after) == set(before)
+        pods = world.kubectl.get("-n", n, "pods", "-l", "app.kubernetes.io/name=greentic-operator") or {"items": []}
+        assert [p["status"]["containerStatuses"][0]["restartCount"] for p in pods["items"]] == [0, 0]
 
 
 def test_an_environment_is_not_destroyed_while_an_operator_keeps_it(
