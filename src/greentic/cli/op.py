@@ -217,7 +217,9 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
         payload = read_payload(form, whole, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     payload = with_ulids(context, payload)
     if options_form is not None:
-        settings["base"] = options.answers.parent if options.answers else Path()
+        settings["base"] = (
+            Path() if options.answers is None or _is_handed_on(options.answers) else options.answers.parent
+        )
         return lambda: function(context, payload, options_form(**settings))
     unknown = unknown_told(form, whole)
     if not unknown:
@@ -230,6 +232,11 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
         return result | {"warnings": [*before, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
 
     return with_warning
+
+
+def _is_handed_on(answers: Path) -> bool:
+    """Whether a file is what a shell hands on, `/dev/stdin` or `<(program)`: nothing lies beside it."""
+    return answers.is_absolute() and answers.parts[1:2] in (("dev",), ("proc",))
 
 
 def _all_optional(verb: Verb) -> bool:
