@@ -42,7 +42,7 @@ def possible() -> str | None:
 def make_store(root: Path, revisions: int) -> None:
     """A store with an environment of so many ready revisions of one deployment, written as the verbs write it."""
     from greentic.deployments import bundles, traffic
-    from greentic.deployments.revisions import RevisionStagePayload, stage
+    from greentic.deployments.stage import RevisionStagePayload, stage
     from greentic.ground.documents import pretty, replace
     from greentic.model.environment import EnvPackBinding, HostConfig, new_environment
     from greentic.model.lifecycle import with_current_revisions

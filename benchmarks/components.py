@@ -172,7 +172,7 @@ def _compile_row(scratch: Path) -> Row:
     from greentic.wasm.engine import engine
 
     path = scratch / "receipt.gtpack"
-    path.write_bytes(build_pack(ROOT / "examples" / "receipt-bundle" / "packs" / "receipt")[0])
+    path.write_bytes(build_pack(ROOT / "examples" / "receipt-bundle" / "packs" / "receipt").data)
     with path.open("rb") as file:
         wasm = PackArchive(file).read("components/receipts.wasm")
     sha256 = wat.sha256(wasm)

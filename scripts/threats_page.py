@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 ROWS = (
     # -- trust
-    Row("stripped-signature", "A required signature that is missing, empty or of an unknown form is refused; nothing optional decides whether it is asked for.", "trust materialize/trusted.py deployments/revisions.py"),
+    Row("stripped-signature", "A required signature that is missing, empty or of an unknown form is refused; nothing optional decides whether it is asked for.", "trust materialize/trusted.py deployments/stage.py"),
     Row("signature-purpose", "A signed statement says what it is. A reader takes one payload type and one predicate, and refuses every other.", "trust store/seal.py"),
     Row("pinned-subset", "What is served equals what was pinned, pack for pack; nothing that came along is added.", "materialize/placed.py materialize/pull.py"),
     Row("edited-document", "A document that an anchor must have sealed is refused after any change that the seal does not cover.", "materialize/trusted.py store/seal.py"),

@@ -19,6 +19,7 @@ class Collector(ThreadingHTTPServer):
 
     def __init__(self, code: int = 200) -> None:
         self.code = code
+        self.answer: tuple[str, bytes] = ("application/x-protobuf", b"")
         self.gate = threading.Event()
         self.gate.set()
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
@@ -69,9 +70,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.gate.wait(30)
         self.server.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        kind, told = self.server.answer
         self.send_response(self.server.code)
-        self.send_header("content-length", "0")
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(told)))
         self.end_headers()
+        self.wfile.write(told)
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, b""))

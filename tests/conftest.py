@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from greentic.author.bundle_build import build_bundle
 from greentic.deployments import bundles, revisions, traffic
+from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.operate import env, trust_root
 from greentic.operate.change import Context
 from greentic.operate.env_packs import EnvPackBindingPayload
@@ -311,10 +312,10 @@ class Author:
         return bundles.add(self.context, payload).deployment_id
 
     def stage(self, deployment: str, bundle: Path, uri: str | None = None, **more: Any) -> str:
-        payload = revisions.RevisionStagePayload(
+        payload = RevisionStagePayload(
             environment_id=self.env_id, deployment_id=deployment, bundle_path=str(bundle), bundle_source_uri=uri, **more
         )
-        return revisions.stage(self.context, payload).revision_id
+        return stage(self.context, payload).revision_id
 
     def warm(self, revision: str) -> str:
         revisions.warm(self.context, self.transition(revision))
@@ -427,11 +428,11 @@ def bound(author: Author, hello: Path) -> Author:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> SimulatedCluster:
-    from greentic.deployer import reconcile, rollout, sweep
+    from greentic.deployer import cluster_status, reconcile, rollout, sweep
     from greentic.deployer.cluster_identity import Reached
 
     found = SimulatedCluster()
     reached = Reached(found, found, "ambient")  # type: ignore[arg-type]  # as much of a cluster as the verbs ask for
-    for module in (reconcile, rollout, sweep):
-        monkeypatch.setattr(module, "reach", lambda context, deployer: reached)
+    for module in (cluster_status, reconcile, rollout, sweep):
+        monkeypatch.setattr(module, "reach", lambda context, deployer, patience=0.0: reached)
     return found

@@ -16,8 +16,9 @@ import msgspec
 
 import wat
 from conftest import make_pack
+from foreign_cookie import make_cookie
 from fuzzing import CBOR, JSON, TAR, WORDS, YAML, ZIP, Seed, Target, plain_image
-from greentic.activate.dispatch import Affinity, make_cookie, read_cookie
+from greentic.activate.dispatch import Affinity, read_cookie
 from greentic.author.source_files import read_yaml
 from greentic.bundle import contents
 from greentic.bundle.squashfs_reader import SquashImage
@@ -51,8 +52,6 @@ from greentic.model.environment import Environment
 from greentic.model.projection import (
     EnvironmentRuntime,
     RuntimeConfig,
-    check_deployments,
-    check_runtime_config,
     project,
 )
 from greentic.model.revision_files import PackConfig, PackListLock, check_lock, diverging_packs, pack_config, pack_list
@@ -67,7 +66,7 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack
 from greentic.pack.located import LocatedPack
 from greentic.pack.signature import SignaturePolicy, signature_warnings
-from greentic.registry import manifests
+from greentic.registry import manifests, media_types
 from greentic.registry.challenges import challenges
 from greentic.registry.client import Registry
 from greentic.registry.login import credentials_for, may_have_password
@@ -360,9 +359,6 @@ def _document(data: bytes) -> None:
     told = raw.get("of") if isinstance(raw, dict) else None
     form = _DOCUMENTS[told][0] if isinstance(told, str) and told in _DOCUMENTS else PackListLock
     found = from_json(form, raw.get("document") if isinstance(raw, dict) else raw)
-    if isinstance(found, RuntimeConfig):
-        check_runtime_config(found, "prod")
-        check_deployments(found)
     if isinstance(found, PackListLock):
         check_lock(found, REV)
         pack_list(found, {"p": "1.0.0"})
@@ -676,9 +672,9 @@ class _Pipe:
 
 _DIGEST = "sha256:" + "0" * 64
 _OCI: list[Seed] = [
-    {"schemaVersion": 2, "mediaType": manifests.MANIFEST, "config": {"digest": _DIGEST, "size": 2}, "layers": [
+    {"schemaVersion": 2, "mediaType": media_types.MANIFEST, "config": {"digest": _DIGEST, "size": 2}, "layers": [
         {"mediaType": "application/octet-stream", "digest": _DIGEST, "size": 10}, {"mediaType": "a+tar", "digest": _DIGEST, "size": 1}]},
-    {"schemaVersion": 2, "mediaType": manifests.INDEX, "manifests": [
+    {"schemaVersion": 2, "mediaType": media_types.INDEX, "manifests": [
         {"digest": _DIGEST, "artifactType": "x", "platform": {"architecture": "amd64", "os": "linux"}}, {"digest": _DIGEST}]},
     {"token": "abc", "access_token": "abc", "expires_in": 300},
     {"auths": {"r.example": {"auth": "YTpi"}, "https://r.example/v1/": {"identitytoken": "t"}}, "credHelpers": {"o.example": "none"}, "credsStore": ""},

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
+from foreign_cookie import make_cookie
 from greentic.activate import warm
 from greentic.activate.activation import Activation, Loaded, Loader, activate, joined, load_revisions
-from greentic.activate.dispatch import COOKIE_SECONDS, KEY_BYTES, Affinity, Choice, Dispatcher, make_cookie, read_key
+from greentic.activate.dispatch import COOKIE_SECONDS, KEY_BYTES, Affinity, Choice, Dispatcher, read_key
 from greentic.activate.flow_spans import FAILED, FlowSpans
 from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import MAX_ID, ActiveRevision, _name, may_repeat

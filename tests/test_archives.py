@@ -14,7 +14,6 @@ from greentic.distribute.bundle_cache import BundleCache
 from greentic.ground.documents import pretty, replace
 from greentic.ground.errors import BootError, Conflict, MalformedArtifact, NotFound, UntrustedBundle
 from greentic.materialize import export_archive, import_archive
-from greentic.materialize.import_archive import ENVIRONMENT, REVOCATIONS
 from greentic.materialize.placed import is_bootable
 from greentic.materialize.trusted import Examined
 from greentic.model.environment import (
@@ -25,8 +24,10 @@ from greentic.model.environment import (
     Revocation,
     new_environment,
 )
+from greentic.model.environment import DOCUMENT as ENVIRONMENT
 from greentic.model.revision_files import lock_ref
 from greentic.store.layout import EnvPaths
+from greentic.trust.revocation import NAME as REVOCATIONS
 
 BUNDLE = b"a bundle"
 DIGEST = f"sha256:{hashlib.sha256(BUNDLE).hexdigest()}"

@@ -355,6 +355,33 @@ def test_threat_truncation_every_question_is_asked_again(question, failure):
         assert failed == [question]
 
 
+@pytest.mark.parametrize(("signed", "sent"), [("GET", False), ("HEAD", False), ("", None), ("nothing", True)])
+def test_a_blob_behind_an_address_that_is_signed_for_reading_alone_is_found(signed, sent):
+    """A registry leads to its storage, whose address is signed for one method: it refuses the others as it does strangers."""
+
+    def stored(h):
+        status = 404 if signed == "nothing" and h.command == "GET" else 403 if h.command != signed else 206
+        reply(h, 200 if h.command == "HEAD" and status == 206 else status, b"x" if status == 206 else b"")
+
+    def act(h):
+        if "/uploads/" in h.path and h.command == "POST":
+            return reply(h, 202, b"", ("Location", "/v2/a/b/blobs/uploads/1"))
+        if h.command == "PUT":
+            return reply(h, 201)
+        return reply(h, 307, b"", ("Location", f"{storage.url}/signed"))
+
+    with Server(stored) as storage, Server(act) as server:
+        asked = registry(server, push=True, terms=QUICK._replace(tries=2))
+        if sent is None:
+            with pytest.raises(ServerBusy, match="403 from .*/signed, where it led to"):
+                put_blob(asked, io.BytesIO(BIG), sha256(BIG), len(BIG))
+            return
+        assert put_blob(asked, io.BytesIO(BIG), sha256(BIG), len(BIG)) is sent
+        ranges = [fields.get("range") for method, _, fields in storage.seen if method == "GET"]
+        assert ranges == ([] if signed == "HEAD" else ["bytes=0-0"])
+        assert bool([method for method, *_ in server.seen if method == "PUT"]) is sent
+
+
 def test_a_question_ends_with_its_tries():
     with Server(lambda h: reply(h, 503)) as server:
         with pytest.raises(ServerBusy):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, write_checked
-from greentic.author.pack_build import build_pack, pack_warnings
+from greentic.author.pack_build import build_pack
 from greentic.author.pack_new import new_pack
 from greentic.author.source_files import is_left_out
 from greentic.cli.gtc import main
@@ -387,7 +387,7 @@ def test_the_same_holds_for_packs(tmp_path):
         path.write_text("x")
     (directory / "notes.txt~").write_text("x")
     assert build_pack(directory)[0] == before
-    assert len([w for w in pack_warnings(directory) if "left out" in w]) == 1
+    assert len([w for w in build_pack(directory).warnings if "left out" in w]) == 1
     out = tmp_path / "o.gtpack"
     write_checked(out, before)
     assert "assets/kept.txt" in zipfile.ZipFile(out).namelist()

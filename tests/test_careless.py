@@ -23,7 +23,7 @@ from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
-from greentic.ground.field_types import unknown_keys
+from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import parse_yaml
 from greentic.model import routes
 from greentic.operate.payload import read
@@ -72,12 +72,14 @@ def test_a_word_that_is_given_twice_is_refused():
 def test_a_mistyped_member_inside_an_object_is_named():
     binding: Json = {"path_prefix": ["/x"]}
     raw: Json = {"environment_id": "e", "bundle_id": "b", "route_binding": binding, "reveneu": 1}
-    assert unknown_keys(BundleAddPayload, raw) == ["reveneu", "route_binding.path_prefix"]
+    assert unknown_told(BundleAddPayload, raw) == [
+        "reveneu (did you mean `revenue_share`?)", "route_binding.path_prefix (did you mean `path_prefixes`?)",
+    ]  # fmt: skip
     share: Json = {"party_id": "a", "basis_points": 1, "bps": 1}
     listed: Json = {"revenue_share": [share], "route_binding": {"hosts": []}}
-    assert unknown_keys(BundleAddPayload, listed) == ["revenue_share.bps"]
+    assert unknown_told(BundleAddPayload, listed) == ["revenue_share.bps"]
     free: Json = {"config_overrides": {"pack": {"anything": {"goes": 1}}}}
-    assert unknown_keys(BundleAddPayload, free) == []
+    assert unknown_told(BundleAddPayload, free) == []
 
 
 def test_a_key_that_was_not_trusted_is_not_said_to_be_removed(context, author):
@@ -109,10 +111,23 @@ def test_a_number_out_of_bounds_is_told_with_its_bounds(words, capsys, monkeypat
 def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     row: JsonObject = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
-    show_table({"rows": [row, {**row, "what": None}]})
+    keys: Json = ["21fe" * 8, "9a0c" * 8]
+    nested: JsonObject = {"at": "2026-11-27T15:07:11.748533589Z", "a_member_with_a_long_name": True, "none": {}}
+    show_table(
+        {"rows": [row, {**row, "what": None}], "trusted_keys": keys, "told": nested, "a_revision_id": ULID.lower()}
+    )
     told = capsys.readouterr().out
     for whole in (ULID, ULID[::-1], PLACE):
         assert told.count(whole) == 2
+    for whole in (
+        "21fe" * 8,
+        "9a0c" * 8,
+        "told.at",
+        "2026-11-27T15:07:11.748533589Z",
+        "told.a_member_with_a_long_name",
+        ULID.lower(),
+    ):
+        assert told.count(whole) == 1, "plain fields as well"
     assert "here" in told and ("deployment_id:" in told) == (columns < 200)
 
 
@@ -284,4 +299,4 @@ def test_every_parser_of_words_is_the_one_that_makes_them_harmless():
     cli = ROOT / "src" / "greentic" / "cli"
     made = {p.stem for p in cli.glob("*.py") if "argparse.ArgumentParser(" in p.read_text()}
     derived = {p.stem for p in cli.glob("*.py") if "(argparse.ArgumentParser):" in p.read_text()}
-    assert (made, derived) == (set(), {"command", "start"})
+    assert (made, derived) == (set(), {"parser"})

@@ -14,6 +14,9 @@ from conftest import PROGRAMS, gtc, need
 from greentic.cli import op_table
 from greentic.cli.completion import SCRIPTS, candidates
 from greentic.cli.gtc import COMMANDS, _dispatch
+from greentic.cli.gtc import main as gtc_main
+from greentic.cli.operator import main as operator_main
+from greentic.cli.start import main as start_main
 from greentic.ground.errors import NotFound
 from greentic.ground.nearest import did_you_mean
 from greentic.store.environments import EnvironmentStore
@@ -80,9 +83,44 @@ def test_environments_are_offered_where_a_command_takes_one(stocked):
     assert candidates(["bundle", "export", *root], "") == ["local"] and candidates(["console", *root, "local"], "") == []  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["traffic", "ramp", "--pause", "5m"], {"local"}), (["traffic", "set", "local", "--idempotency-key", "k"], {"hello", "hello@1", "hello@2"}),
+        (["traffic", "set", "--output", "json", "local"], {"hello", "hello@1", "hello@2"}), (["traffic", "ramp", "local", "--deployment", "hello", "--to"], {"hello", "hello@1", "hello@2"}),
+        (["deploy", "--env", "local", "--bundle"], set()), (["revisions", "stage", "local", "--bundle"], set()), (["deploy", "--env"], {"local"}), (["env", "publish", "local"], set()),
+        (["revisions", "warm", "--rollout", "local"], {"hello", "hello@1", "hello@2"}), (["env", "render", "local", "--output"], set()), (["env", "status", "--at=http://w", ""], {"local"}),
+        (["env", "migrate-dev"], {"local"}), (["env", "repair", "--check"], {"local"}), (["config", "show", "--answers"], set()),
+    ],
+)  # fmt: skip
+def test_the_value_of_a_flag_is_no_word_of_a_verb(stocked, words, offered):
+    """An environment stands behind flags as well as before them; where a file is meant the shell completes files."""
+    words = [word for word in words if word]
+    assert set(candidates(["op", "--store-root", str(stocked), *words], "")) == offered
+
+
 def test_every_command_with_verbs_is_offered():
     for name in COMMANDS:
         assert candidates([name], "") or candidates([name], "--"), name
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("gtc bundle verfy x", "verify"), ("gtc bundle verify x --ky k", "--key"), ("gtc console prod --alow-changes", "--allow-changes"), ("gtc pack signn", "sign"),
+        ("gtc distributor serv .", "serve"), ("gtc flow lnt x", "lint"), ("gtc cache prune --max-byte 1", "--max-bytes"), ("gtc completion bsh", "bash"),
+        ("gtc bundle build x --output jsn", "json"), ("gtc op env show prod --output wid", "wide"), ("gtc op --otput json env show prod", "--output"),
+        ("greentic-start strt", "start"), ("greentic-start start --envv prod", "--env"), ("greentic-start --log-format jsn", "json"), ("greentic-start --require al", "all"),
+        ("greentic-operator --nam x", "--name"), ("greentic-operator --kind Environmnt", "Environment"), ("gtc op traffic ramp prod --max-eror 1", "--max-errors"),
+    ],
+)  # fmt: skip
+def test_whatever_is_mistyped_is_told_with_what_was_meant(words, meant, monkeypatch, capsys):
+    program, *rest = words.split()
+    monkeypatch.setattr("sys.argv", [program, *rest])
+    with pytest.raises(SystemExit) as left:
+        {"gtc": gtc_main, "greentic-start": start_main, "greentic-operator": operator_main}[program]()
+    assert left.value.code == (1 if program == "greentic-start" else 2)
+    assert f"; did you mean `{meant}`?" in capsys.readouterr().err
 
 
 ZSH = """
@@ -195,6 +233,7 @@ def test_a_mistyped_word_is_told_with_the_nearest():
     assert "did you mean `--deployment`?" in gtc("op", "traffic", "set", "prod", "--deploymnt", "x").stderr
     told = gtc("op", "bundles", "add", "prod", "bundel_id=x").stderr
     assert "unknown key `bundel_id`" in told and "did you mean `bundle_id`?" in told
+    assert did_you_mean("TRAFIC", ["Traffic"]) == did_you_mean("trafic", ["Traffic"]) == "; did you mean `Traffic`?"
     assert did_you_mean("qqqqq", ["traffic"]) == "" and did_you_mean("", ["traffic"]) == ""
 
 

@@ -196,6 +196,15 @@ def test_an_environment_that_did_not_change_is_told_once(store, served):
     assert asker.ask("GET", "/api/environment/..").code == 400
 
 
+def test_what_the_system_refuses_is_told_as_that_and_not_as_a_mistake_of_the_program(store, served):
+    path = store.paths("local").audit
+    path.unlink()
+    path.mkdir()
+    answer = Asker(store).ask("GET", "/api/history/local")
+    error = json.loads(answer.body)["error"]
+    assert error["kind"] == "io" and str(path) in error["message"] and "(at " not in error["message"]
+
+
 def test_what_is_there_is_told_without_a_worker(store, served):
     asker = Asker(store, at=["http://127.0.0.1:1"])
     deployment_id, revision_id = served
@@ -474,10 +483,22 @@ def test_what_the_page_says_becomes_a_request():
 
 def test_what_a_worker_answers_is_read():
     traced = answer_of(200, b'{"replies":[{"payload":{"text":"x"}}],"steps":[],"waits":true}')
-    assert traced == {"ok": True, "status": 200, "replies": [{"text": "x"}], "trace": {"steps": [], "waits": True}}
+    trace = {"steps": [], "waits": True, "left_out": 0, "log": [], "lines_left_out": 0, "revision_id": None}
+    assert traced == {"ok": True, "status": 200, "replies": [{"text": "x"}], "trace": trace}
     assert answer_of(200, b'[{"payload":1}]')["trace"] is None and answer_of(200, b'[{"payload":1}]')["replies"] == [1]
     assert answer_of(401, b"a valid bearer token is required")["ok"] is False
     assert answer_of(200, b"<html>")["ok"] is False and answer_of(200, b"5")["replies"] == []
+
+
+@pytest.mark.parametrize(
+    "steps", ['{}', '5', 'null', '[5]', '[{"seconds":"long"}]', '[{"node":{"toString":1}}]', '[{"log":"x"}]', '[{"log":[1]}]',
+              "[" + "{}," * 5000 + "{}]"],
+)  # fmt: skip
+def test_steps_that_a_worker_makes_up_are_told_as_such(steps):
+    """They used to end the conversation in the page: it drew what it did not get."""
+    told = answer_of(200, f'{{"replies":[],"steps":{steps}}}'.encode())
+    assert told["ok"] is False and "the steps that it tells are none" in str(told["error"])
+    assert answer_of(200, b'{"replies":[],"what":1}')["trace"] is None, "another server's object"
 
 
 def test_conversations_are_bounded():

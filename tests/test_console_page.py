@@ -49,6 +49,17 @@ same([depth, card.notes.length], [model.MAX_DEPTH, 1], "depth"); drawCard(card, 
 let loop = {}; loop.type = "New"; loop.fallback = loop; same(kinds(read(loop)), [], "a fallback without an end");
 same(model.readCard({ type: "AdaptiveCard", body: Array(5000).fill(text("n")) }).body.length, model.MAX_ELEMENTS, "number");
 
+// members of other kinds, and what is too large: told, and no page that stands still
+const odd = [{ toString: 1 }, { valueOf: null, toString: null }, [], [[]], { length: 9e9 }, null, true, 1e300, ""];
+const members = ["type", "id", "text", "size", "style", "width", "value", "url", "spacing", "items", "columns", "rows", "cells", "facts", "choices", "inlines", "images", "actions", "selectAction", "fallback", "requires", "horizontalAlignment", "maxLength", "min", "max", "targetElements", "card", "title", "isVisible", "version", "body"];
+const types = ["TextBlock", "RichTextBlock", "Image", "ImageSet", "Container", "ColumnSet", "FactSet", "Table", "ActionSet", "Input.Text", "Input.Number", "Input.Date", "Input.Time", "Input.Toggle", "Input.ChoiceSet", "Action.Submit", "Action.Execute", "Action.OpenUrl", "Action.ShowCard", "Action.ToggleVisibility"];
+for (const type of types) for (const member of members) for (const value of odd) {
+  const it = { type, id: "x", [member]: value };
+  drawCard(model.readCard({ type: "AdaptiveCard", body: [it], actions: [it], selectAction: it, [member]: value }), () => {});
+}
+for (const [what, large] of Object.entries({ text: text("\\n".repeat(300_000)), cells: { type: "Table", rows: Array(500).fill({ cells: Array(1000).fill({}) }) }, choices: { type: "Input.ChoiceSet", choices: Array(300_000).fill(1) } }))
+  same([model.readCard({ type: "AdaptiveCard", body: [large] }).body.length, model.readCard({ type: "AdaptiveCard", body: [large] }).notes], [0, ["this card is too large to be drawn"]], what);
+
 // addresses
 for (const bad of ["javascript:alert(1)", " JaVaScRiPt:alert(1)", "java\\nscript:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc", "//evil", "/x", "https://a:b@c", "blob:x", 5, null])
   same(urls.safeUrl(bad), null, `address ${bad}`);

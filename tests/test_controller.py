@@ -15,7 +15,7 @@ import pytest
 
 from conftest import IMAGE, Author, bind_deployer
 from greentic.cluster.apply import PHASES
-from greentic.controller import differing, grants, wish
+from greentic.controller import desired, differing, grants, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
 from greentic.controller.election import DEADLINE, DURATION, LEASE, Election, Held, Move, Sight, lease_name, next_move
@@ -26,11 +26,13 @@ from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, Told, is_kept, status_of, turned
 from greentic.deployer import operator_render
 from greentic.ground.clock import CLOCK
-from greentic.ground.documents import replace
+from greentic.ground.documents import compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, metadata_of, ref_of
 from greentic.k8s.plan import Owner
+from greentic.model.environment import document_digest
+from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 from waiting import until
@@ -775,3 +777,33 @@ def test_every_wish_has_a_lease_of_its_own_with_a_legal_name(name):
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", found) and len(found) <= 253
     assert lease_name(name[:-1] + "c") != found
     assert lease_name("local") == f"{LEASE}-local"
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_threat_rollback_what_pods_are_pointed_to_counts_whether_it_can_be_had_or_not(
+    scene, author, hello, had, monkeypatch
+):
+    """The same where the document is in a registry: a registry that goes back could as well withhold what it is to be compared with."""
+    scene.cluster.prunes_status = True
+    old = (scene.place / "index.json").read_bytes()
+    author.deployed(hello, "https://bundles.example.com/hello.gtbundle", "two", ("/two",))
+    publish(author, scene.place)
+    scene.wish(environment="local")
+    first = scene.start()
+    until(lambda: any(ref.kind == "Deployment" for ref in scene.cluster.objects))
+    until(lambda: first.operator.metrics["looks_total"] >= 2)
+    first.stop()
+    scene.running.clear()
+    ref = Ref("ConfigMap", names.ENV_STORE, NS)
+    document = str(member(scene.cluster.objects[ref], "data")["environment.json"]).encode()
+    generation = 0 if had else 2
+    pointer = compact(pointer_to("local", "oci://127.0.0.1:1/envs/local", document_digest(document), generation))
+    scene.cluster.put({**scene.cluster.objects[ref], "data": {POINTER_FILE: pointer.decode()}})
+    if had:
+        monkeypatch.setattr(desired, "read_pointed", lambda pointer, terms: document)
+    (scene.place / "index.json").write_bytes(old)
+    second = scene.start("two")
+    until(
+        lambda: any("PublicationRefused" in line and "has seen 2" in line for line in second.logged), str(second.logged)
+    )
+    assert POINTER_FILE in member(scene.cluster.objects[ref], "data") or len(scene.document()["bundles"]) == 2

@@ -26,10 +26,10 @@ from securesystemslib.signer import SSlibKey
 from conftest import PROGRAMS, Author, booted, gtc, make_bundle, make_pack, need
 from greentic.activate.activation import Activation
 from greentic.author import bundle_publish, bundle_revoke, bundle_sign
-from greentic.deployments import revisions
+from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
-from greentic.distribute.fetch import fetch_into
+from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.mirrors import check_mirror, references
 from greentic.distribute.ranges import Ranges, read_ranges
@@ -205,6 +205,28 @@ def test_a_download_goes_on_where_the_last_one_stopped(tmp_path):
     result, data = download(tmp_path, rest)
     assert data == BIG and result.digest == sha256(BIG) and rest.asked == [(2_000_000, '"v"', None)]
     assert (result.resumed, result.moved, result.size) == (2_000_000, 1_000_000, len(BIG))
+
+
+@pytest.mark.parametrize("size", [900_000, len(BIG)])
+def test_a_server_that_breaks_off_after_each_half_megabyte_is_asked_for_the_rest_as_long_as_some_comes(tmp_path, size):
+    data, step = BIG[:size], 500_000
+
+    def cut(at: int) -> Answer:
+        return Answer(data, cut_at=at, parts=True, validator='"v"')
+
+    source = SimulatedDistributor(*[cut(at) for at in range(step, size + step, step)])
+    result, found = download(tmp_path, source)
+    assert found == data and result.digest == sha256(data) and result.moved == size
+    assert source.asked == [(at, '"v"' if at else None, None) for at in range(0, size, step)]
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_server_that_never_gets_further_is_given_up(tmp_path, parts):
+    data = BIG[:900_000]
+    source = SimulatedDistributor(Answer(data, cut_at=500_000, parts=parts, validator='"v"'))
+    with pytest.raises(Truncated):
+        download(tmp_path, source)
+    assert source.opened <= 2 * FetchLimits().tries and (tmp_path / "partial").read_bytes() == data[:500_000]
 
 
 def test_another_mirror_goes_on_without_the_validator_of_the_first(tmp_path):
@@ -667,9 +689,9 @@ def test_a_bundle_is_published_to_a_real_registry_and_pulled_from_it(kind, tmp_p
         delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require"))
         deployment = author.add()
         # Staged without a local file: pulled, pinned, and the signature found as a referrer.
-        staged = revisions.stage(
+        staged = stage(
             author.context,
-            revisions.RevisionStagePayload(
+            RevisionStagePayload(
                 environment_id="local", deployment_id=deployment, bundle_source_uri=first["bundle_source_uri"]
             ),
         )
@@ -1098,10 +1120,10 @@ def test_threat_malformed_image_beside_a_good_signature_is_neither_believed_nor_
     bundle_sign.sign_file(bundle, key, FakeClock())
     good = bundle.with_name(bundle.name + ".sig").read_bytes()
     deployment = author.add()
-    monkeypatch.setattr("greentic.deployments.revisions.signatures_at", lambda *words: [noise])
+    monkeypatch.setattr("greentic.deployments.stage.signatures_at", lambda *words: [noise])
     with pytest.raises(UntrustedBundle):
         author.stage(deployment, bundle, f"file://{bundle}")
-    monkeypatch.setattr("greentic.deployments.revisions.signatures_at", lambda *words: [noise, good])
+    monkeypatch.setattr("greentic.deployments.stage.signatures_at", lambda *words: [noise, good])
     staged = author.stage(deployment, bundle, f"file://{bundle}")
     revision = author.context.store.load("local").revision(staged)
     assert revision.extra["greentic:signatures"]["bundle"] == [json.loads(good)]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreign_cookie import make_cookie
 from greentic.activate import dispatch
-from greentic.activate.dispatch import COOKIE_SECONDS, Affinity, Choice, Dispatcher, make_cookie, read_key
+from greentic.activate.dispatch import COOKIE_SECONDS, Affinity, Choice, Dispatcher, read_key
 from greentic.ground.clock import SystemRandom
 from greentic.model.rendezvous import chosen
 from test_model_rules import DEP, REV, REV2, REV3

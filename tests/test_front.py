@@ -28,12 +28,14 @@ class Site:
     def __init__(self, limit: Places) -> None:
         self.gate = asyncio.Event()
         self.asked: list[str] = []
+        self.came: list[float] = []
         self.cancelled = self.running = 0
         self.front = Front(self.handle, limit, lambda path: path == "/livez")
         self.address = ("", 0)
 
     def handle(self, incoming: Incoming, peer: str) -> Answer | Awaitable[Answer]:
         self.asked.append(incoming.head.path)
+        self.came.append(incoming.came)
         answer = Answer(200 if incoming.body is not None else 413, incoming.body or b"-", [])
         return self.later(answer) if incoming.head.path == "/slow" else answer
 
@@ -378,6 +380,28 @@ def test_a_request_without_a_lane_waits_for_nobody():
             await turn.readuntil(b"\r\n\r\n-")
             for writer in (first, second):
                 writer.close()
+
+    run(scenario)
+
+
+def test_a_request_tells_when_it_came_and_not_when_it_had_its_turn(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(front_module, "CLOCK", clock)
+
+    async def scenario() -> None:
+        async with site() as made:
+            queue = fair_queue_of(asyncio.get_running_loop())
+            queue._long = queue._coming = True
+            made.front.lane_of = lambda incoming: "bot"
+            reader, writer = await made.open()
+            writer.write(GET)
+            await seen(lambda: any(c._waits for c in made.front.connections))
+            clock.sleep(5)
+            queue._coming = False
+            queue.took_long()
+            await reader.readuntil(b"\r\n\r\n-")
+            assert len(made.came) == 1 and clock.monotonic() - made.came[0] > 5
+            writer.close()
 
     run(scenario)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import Author
 from greentic.cli import op_table
+from greentic.deployments import traffic
 from greentic.examine import env_doctor
 from greentic.examine.env_log import EnvDiffPayload, EnvLogPayload, diff, log
 from greentic.ground.errors import NotFound
@@ -144,6 +145,25 @@ def test_names_stand_in_the_place_of_ids_wherever_there_is_one():
         "revision_id": "gone",
     }
     assert told(target, names) == 'deployment bot, entries [{"revision_id":"bot@3","weight_bps":1}], key D-, revision_id gone'  # fmt: skip
+
+
+def test_a_change_of_traffic_is_told_from_what_to_what(busy):
+    """The most important change of all was told as `deployment hello`."""
+    env_ = busy.context.store.load("local")
+    deployment, (first, second) = env_.bundles[0].deployment_id, (r.revision_id for r in env_.revisions)
+    busy.route(deployment, (second, 10_000), key="all")
+    traffic.rollback(busy.context, traffic.TrafficShowPayload(environment_id="local", deployment_id=deployment))
+    traffic.rollback(busy.context, traffic.TrafficShowPayload(environment_id="local", deployment_id=deployment), traffic.RollbackOptions(to=first))  # fmt: skip
+    told_ = [
+        e.what for e in log(busy.context, EnvLogPayload(environment_id="local")).changes if e.verb.startswith("traffic")
+    ]
+    name = env_.bundles[0].bundle_id
+    assert told_ == [
+        f"{name}: nothing → @1 100%", f"{name}: @1 100% → @1 50%, @2 50%", f"{name}: @1 50%, @2 50% → @2 100%",
+        f"{name}: @2 100% → @1 50%, @2 50%", f"{name}: @1 50%, @2 50% → @1 100%",
+    ]  # fmt: skip
+    refused = told({"deployment_id": "D", "weights_before": 5, "weights": [["R", "x"]]}, {})
+    assert refused == "D: nothing → nothing", "whatever a line holds"
 
 
 def test_a_log_is_told_with_ids_where_the_document_cannot_be_read(busy):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
 from greentic.httpd.front import Answer, Front
 from greentic.httpd.http1 import Incoming, Refusal, read_head
@@ -223,8 +224,8 @@ class Logged:
         self.records.append({"module": module, "message": message} | fields)
 
 
-def asked(path: bytes = b"/x", method: bytes = b"GET", fields: bytes = b"") -> Incoming:
-    return Incoming(read_head(method + b" " + path + b" HTTP/1.1\r\nhost: h\r\n" + fields + b"\r\n"), b"")
+def asked(path: bytes = b"/x", method: bytes = b"GET", fields: bytes = b"", came: float = 0.0) -> Incoming:
+    return Incoming(read_head(method + b" " + path + b" HTTP/1.1\r\nhost: h\r\n" + fields + b"\r\n"), b"", came)
 
 
 async def answering(answer: Answer | BaseException) -> Answer:
@@ -238,7 +239,7 @@ def test_an_access_is_told_once_with_what_was_answered(monkeypatch: pytest.Monke
     now = [10.0]
     monkeypatch.setattr(access_log, "CLOCK", type("At", (), {"monotonic": staticmethod(lambda: now[0])}))
     log = Logged()
-    access = Access(cast("Any", log), "::1", asked(b"/" + b"p" * 600 + b"?secret"), 10.0)
+    access = Access(cast("Any", log), "::1", asked(b"/" + b"p" * 600 + b"?secret", came=10.0))
     now[0] = 10.12345678
     access.answered(Answer(201, b"body", [], ("D", "R")))
     answer = Answer(503, b"", [])
@@ -287,6 +288,18 @@ def test_the_span_of_a_request_ends_with_its_answer_however_that_comes(spans: li
         with pytest.raises(type(failure)):
             asyncio.run(request_span.awaited(span, answering(failure)))
         assert spans.pop().error == type(failure).__name__ and not spans
+
+
+def test_the_span_of_a_request_begins_when_it_came(spans: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(request_span, "CLOCK", clock)
+    tracer = tracing.installed()
+    assert tracer is not None
+    came = clock.monotonic()
+    clock.sleep(600)
+    before = CLOCK.now_ns()
+    span = request_span.begun(tracer, asked(came=came), b"id")
+    assert span is not None and span.began < before - 500e9
 
 
 def test_what_strangers_ask_for_makes_no_names_and_no_long_attributes(spans: list[Span]) -> None:

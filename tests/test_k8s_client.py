@@ -19,6 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentic.cluster import relisting
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.apply import delete_own
 from greentic.cluster.connect import Connection, connect
@@ -196,6 +197,22 @@ def test_lists_are_read_page_by_page():
     found = api.list("ConfigMap", "n", "x=y")
     assert [(i["kind"], i["metadata"]["name"]) for i in found.items] == [("ConfigMap", "a"), ("ConfigMap", "b")]
     assert dict(script.asked[1].url.params) | {"limit": ""} == {"limit": "", "labelSelector": "x=y", "continue": "c"}
+
+
+def test_a_list_whose_rest_expired_is_begun_again_and_nothing_of_two_moments_is_joined():
+    first = ok({"metadata": {"resourceVersion": "9", "continue": "c"}, "items": [{"metadata": {"name": "a"}}]})
+    gone = status(410, "The provided continue parameter is too old to display a consistent list result")
+    whole = ok({"metadata": {"resourceVersion": "11"}, "items": [{"metadata": {"name": "b"}}]})
+    api, script = server(first, gone, whole)
+    found = api.list("ConfigMap", "n")
+    assert [i["metadata"]["name"] for i in found.items] == ["b"] and found.resource_version == "11"
+    assert "continue" not in dict(script.asked[2].url.params)
+    api, script = server(*[first, gone] * relisting.TRIES)
+    with pytest.raises(ApiRefused, match="too old"):
+        api.list("ConfigMap", "n")
+    assert len(script.asked) == 2 * relisting.TRIES
+    with pytest.raises(ApiRefused, match="too old"):  # who let the pages go has to begin anew himself
+        list(server(first, gone)[0].pages("ConfigMap", "n"))
 
 
 def test_what_is_missing_is_nothing_and_deleting_it_is_no_error():
@@ -461,7 +478,7 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
-    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.deployments.stage, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"

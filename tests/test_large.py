@@ -17,8 +17,8 @@ from greentic.ground.errors import BootError, Conflict, FetchError, SpecViolatio
 from greentic.k8s import names, render
 from greentic.k8s.answers import read_answers
 from greentic.k8s.objects import member, ref_of
-from greentic.k8s.render import DOCUMENT, MAX_DATA, Desired, digest_for_pods
-from greentic.model.environment import Environment, document_digest
+from greentic.k8s.render import MAX_DATA, Desired, digest_for_pods
+from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.ids import mint_ulid
 from greentic.model.pod_view import for_pods
 from greentic.model.pointer import POINTER_FILE, pointer_to, read_pointer

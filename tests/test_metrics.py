@@ -110,6 +110,15 @@ def test_no_value_of_a_label_breaks_the_text(value):
 
 
 @pytest.mark.parametrize(
+    ("one", "other"), [("x" * 300 + "1", "x" * 300 + "2"), ("a\x01", "a\x02"), ("é" * 300, "é" * 299 + "e")]
+)
+def test_two_values_of_a_label_are_never_one(one, other):
+    """Names of components have any length: two that began alike were one series that stood twice."""
+    found = values(shown([("greentic_turns_refused", (one,), [1]), ("greentic_turns_refused", (other,), [2])]))
+    assert sorted(found["greentic_turns_refused_total"].values()) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
     ("accept", "kind"),
     [
         (None, PLAIN), ("*/*", PLAIN), ("text/html", PLAIN), ("application/openmetrics-text", OPEN), ("application/openmetrics-text;q=0, text/plain", PLAIN),

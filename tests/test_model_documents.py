@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from greentic.ground.clock import compact_stamp, timestamp
-from greentic.ground.documents import TooDeep, _form, compact, from_json, parse, pretty, to_json
+from greentic.ground.documents import MAX_DEPTH, MAX_VALUES, TooDeep, _form, compact, from_json, parse, pretty, to_json
 from greentic.ground.errors import SpecViolation
 from greentic.model.elements import Elements
 from greentic.model.environment import (
@@ -191,6 +191,35 @@ def test_a_document_read_by_its_elements_is_the_document(edits):
     for at, new, gone in edits:
         data = data[:at] + new + data[at + gone :]
         assert read(elements.environment, data) == read(lambda text: from_json(Environment, parse(text)), data)
+
+
+@pytest.mark.parametrize("deep", [124, 125, 126, 127])
+@pytest.mark.parametrize(
+    ("place", "inside"),
+    [(b'"greentic:new": "B"', 3), (b'"schema": "s"', 3), (b'"newer": [\n    {\n      "x": null\n    }\n  ]', 1)],
+)
+def test_an_element_is_as_deep_as_it_stands_in_the_document(deep, place, inside):
+    """A document is refused for its depth, or not, wherever in it the depth is, and whether or not the rest of it was read before."""
+    assert place in LARGE
+    data = LARGE.replace(place, b'"deep": ' + b"[" * deep + b"]" * deep)
+    whole = read(lambda text: from_json(Environment, parse(text)), data)
+    again = Elements()
+    again.environment(LARGE)
+    assert read(Elements().environment, data) == whole == read(again.environment, data)
+    assert ("deeply" in str(whole)) == (deep + inside > MAX_DEPTH)
+
+
+@pytest.mark.parametrize("part", [b"0,", b"[],", b'{"a":[],"b":{}},', b'{"a":[[]]},'])
+@pytest.mark.parametrize("name", [b'"revisions"', b'"newer"'])
+def test_threat_expansion_a_document_of_many_values_is_read_no_further_by_its_elements(name, part):
+    """What was read before makes room for nothing: the values of a text are counted, of new elements and of other members."""
+    again = Elements()
+    again.environment(LARGE)
+    many = part * (MAX_VALUES // (part.count(b",") + part.count(b"[") + part.count(b"{")) + 1)
+    data = LARGE.rstrip().removesuffix(b"}") + b"," + name + b":[" + many + b"0]}"
+    for elements in (again, Elements()):
+        with pytest.raises(ValueError, match="more than 1000000 values"):
+            elements.environment(data)
 
 
 def test_what_did_not_change_is_not_read_again():

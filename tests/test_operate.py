@@ -20,6 +20,7 @@ from greentic.cli import flow as flow_command
 from greentic.cli import op as op_command
 from greentic.cli import pack as pack_command
 from greentic.deployments import bundles, revisions, traffic
+from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.examine import env_doctor
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import reply_json
@@ -166,11 +167,11 @@ def test_warm_really_loads_and_a_failed_revision_may_be_retried(context, author,
 def test_staging_by_source_alone_pulls_and_pins(context, author, store, hello):
     author.create()
     dep = author.add()
-    payload = revisions.RevisionStagePayload(environment_id=E, deployment_id=dep, bundle_source_uri=f"file://{hello}")
-    rev = revisions.stage(context, payload).revision_id
+    payload = RevisionStagePayload(environment_id=E, deployment_id=dep, bundle_source_uri=f"file://{hello}")
+    rev = stage(context, payload).revision_id
     assert store.load(E).revision(rev).bundle_digest == inspect_bundle(hello)["digest"]
     with pytest.raises(GreenticError, match="unsupported bundle reference"):
-        revisions.stage(context, msgspec.structs.replace(payload, bundle_source_uri="file:///nope"))
+        stage(context, msgspec.structs.replace(payload, bundle_source_uri="file:///nope"))
 
 
 def test_staging_pins_alone_is_recorded_but_never_ready(context, author, store):
@@ -178,9 +179,7 @@ def test_staging_pins_alone_is_recorded_but_never_ready(context, author, store):
     dep = author.add()
     base = {"environment_id": E, "deployment_id": dep}
     pack = {"pack_id": "p", "version": "1.0.0", "digest": "sha256:" + "a" * 64}
-    rev = revisions.stage(
-        context, read(revisions.RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument)
-    ).revision_id
+    rev = stage(context, read(RevisionStagePayload, base | {"pack_list": [pack]}, InvalidArgument)).revision_id
     with pytest.raises(Conflict, match="recorded without its bundle"):
         author.warm(rev)
     for change in (
@@ -189,7 +188,7 @@ def test_staging_pins_alone_is_recorded_but_never_ready(context, author, store):
         {"pack_list": [pack | {"version": "x"}]},
     ):
         with pytest.raises(InvalidArgument):
-            revisions.stage(context, read(revisions.RevisionStagePayload, base | change, InvalidArgument))
+            stage(context, read(RevisionStagePayload, base | change, InvalidArgument))
 
 
 def test_retention_deletes_old_files_and_keeps_the_records(context, author, store, hello):
@@ -565,7 +564,7 @@ def test_what_no_environment_would_stage_is_neither_built_nor_verified(tmp_path)
     with out.open("wb") as file:  # as another builder made it
         (tree := tmp_path / "t" / "packs").mkdir(parents=True)
         (tree.parent / "bundle-manifest.json").write_text("{}")
-        pack = build_pack(source / "packs" / "p")[0]
+        pack = build_pack(source / "packs" / "p").data
         for name in ("p.gtpack", "x/p.gtpack"):
             (tree / name).parent.mkdir(exist_ok=True)
             (tree / name).write_bytes(pack)
@@ -614,7 +613,7 @@ def test_packs_with_assets_and_links(tmp_path):
     (pack / "assets").mkdir(parents=True)
     (pack / "pack.yaml").write_text("pack_id: a.b\nname: Named\nversion: 1.0.0\nkind: application\npublisher: p\n")
     (pack / "assets" / "x.json").write_text("{}")
-    data, built = build_pack(pack)
+    data, built, _ = build_pack(pack)
     (tmp_path / "x.gtpack").write_bytes(data)
     told = inspect_pack(tmp_path / "x.gtpack")
     assert (

@@ -17,12 +17,16 @@ from hypothesis import strategies as st
 
 from conftest import Author
 from greentic.deployments import bundles
-from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.examine.env_log import DiffLine, EnvDiff
 from greentic.examine.env_verify import EnvVerified, ProofDifference, WorkerProof
-from greentic.ground.documents import replace
+from greentic.ground.documents import json_object, replace
 from greentic.ground.errors import NotFound
 from greentic.ground.yaml import parse_yaml
+from greentic.history.compare import differences
+from greentic.model.ids import ulid_from_int
 from greentic.terminal import env_picture
+from greentic.terminal.generations_picture import generations
 from greentic.terminal.output import inert, isolated, print_failure, print_success, show_table
 from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Column, Line, Table, cell, laid_out
@@ -288,6 +292,26 @@ def test_lists_of_nothing(author: Author, store, capsys):
         assert told(capsys, store, *words, "--output", "table").strip()
 
 
+def test_what_differs_between_generations_is_told_in_names_and_without_what_always_differs(env, author, store):
+    first, second, _ = env.revisions
+    author.route(first.deployment_id, (second.revision_id, 10_000), key="three")
+    now = store.load("local")
+    found = EnvDiff(environment_id="local", from_generation=1, to_generation=2, differences=[
+        *(DiffLine(path=d.path, before=d.before, after=d.after) for d in differences(json_object(env), json_object(now))),
+        DiffLine(path="greentic:delivery.seal.payload", before="x" * 500, after="y" * 500),
+        DiffLine(path=f"revisions[{ulid_from_int(5)}]", before={"revision_id": ulid_from_int(5), "bundle_id": "old", "sequence": 7, "lifecycle": "archived"}, after=None),
+        DiffLine(path="name", before="a", after=HOSTILE),
+    ])  # fmt: skip
+    told = lines(generations(now, found), 80)
+    text = "\n".join(told)
+    assert "traffic_splits[bot].entries[bot@2].weight_bps 10% → 100%" in told, told
+    assert "traffic_splits[bot].entries[bot@1] gone bot@1 90%" in told
+    assert "revisions[old@7] gone lifecycle archived" in told
+    assert "xxx" not in text.replace("x" * 300, "") and "idempotency_key" not in text and first.revision_id not in text
+    assert told[-1].startswith("and ") and told[-1].endswith(" that every change brings")
+    assert all(c.isprintable() or c == "\n" for c in text)
+
+
 def test_the_log_is_one_line_a_change_and_a_short_terminal_keeps_what_and_outcome(env, author, store):
     from greentic.examine.env_log import EnvLogPayload, log
     from greentic.ground.reply import reply_json
@@ -298,6 +322,7 @@ def test_the_log_is_one_line_a_change_and_a_short_terminal_keeps_what_and_outcom
     narrow, wide = lines(blocks, 40), lines(blocks, 200)
     assert max(map(len, narrow)) <= 40 and len(narrow) == len(wide) == 1 + 5 + 2
     assert "traffic set" in narrow[5] and narrow[5].rstrip().endswith("ok")
+    assert all("uid" in line for line in lines(blocks, 80)[1:6]), "who, at the width that terminals have"
     assert "uid" in wide[5] and "broken chain: 1" in wide[-1]
 
 

@@ -363,7 +363,7 @@ def test_threat_lying_worker_is_told_by_the_verb(worker, tmp_path):
     assert "expected" in (verify(author.context, wanted(OTHER.key_id), Asked(app)).workers[0].reason or "")
     asked = Asked(app)
     verify(author.context, EnvVerifyPayload(environment_id="local", at=["http://w", "http://v"]), asked)
-    assert len(set(asked.nonces)) == 2 and all(len(n) >= p.MIN_ASKED for n in asked.nonces)
+    assert len(set(asked.nonces)) == 2 and all(len(n) >= 32 for n in asked.nonces)
     pem = tmp_path / "worker.pub"
     pem.write_text(public_pem(made.proof_key.public))
     assert verify(author.context, wanted(str(pem)), Asked(app)).state == "serves"

@@ -18,6 +18,7 @@ from greentic.cli.gtc import main
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.model.delivery import delivery_of, with_delivery
+from greentic.model.ids import digest_of_bytes
 from greentic.operate.change import Context
 from greentic.publication.artifact import (
     ARTIFACT,
@@ -28,7 +29,6 @@ from greentic.publication.artifact import (
     edition_of,
     manifest_of,
     press,
-    sha256_of,
     unpress,
 )
 from greentic.publication.layout_place import MAX_LISTED, Layout, blob_path, listed
@@ -102,11 +102,11 @@ def routes(worker: Booted) -> list[str]:
 
 def test_a_manifest_says_what_it_is_and_is_the_same_each_time():
     pressed = press(b'{"a": 1}')
-    data = manifest_of("prod", 7, pressed, sha256_of(b"before"), 3, "2026-01-02T03:04:05Z")
-    assert data == manifest_of("prod", 7, press(b'{"a": 1}'), sha256_of(b"before"), 3, "2026-01-02T03:04:05Z")
+    data = manifest_of("prod", 7, pressed, digest_of_bytes(b"before"), 3, "2026-01-02T03:04:05Z")
+    assert data == manifest_of("prod", 7, press(b'{"a": 1}'), digest_of_bytes(b"before"), 3, "2026-01-02T03:04:05Z")
     edition = edition_of(data, "here")
     assert edition == Edition(
-        sha256_of(data), "prod", 7, pressed.document, pressed.layer_digest, len(pressed.layer), sha256_of(b"before"), 3,
+        digest_of_bytes(data), "prod", 7, pressed.document, pressed.layer_digest, len(pressed.layer), digest_of_bytes(b"before"), 3,
         "2026-01-02T03:04:05Z",
     )  # fmt: skip
     assert unpress(pressed.layer, edition, "here") == b'{"a": 1}'
@@ -141,7 +141,9 @@ def test_a_manifest_that_makes_no_sense_is_refused(change: Callable[[dict], obje
 
 
 def edition(layer: bytes, document: bytes = b"") -> Edition:
-    return Edition("sha256:" + "0" * 64, "prod", 1, sha256_of(document), sha256_of(layer), len(layer), None, None, "")
+    return Edition(
+        "sha256:" + "0" * 64, "prod", 1, digest_of_bytes(document), digest_of_bytes(layer), len(layer), None, None, ""
+    )
 
 
 def test_threat_bomb_a_published_document_is_taken_apart_only_up_to_its_limit():
@@ -254,7 +256,7 @@ def test_an_index_keeps_its_newest_names_and_readers_find_the_others_by_digest(t
         pressed = press(b'{"n": %d}' % number)
         data = manifest_of("prod", number, pressed, before, None, "")
         assert push(place, pressed, data)
-        before = sha256_of(data)
+        before = digest_of_bytes(data)
     names = listed((tmp_path / "place" / "index.json").read_bytes(), "x")
     assert len(names) == MAX_LISTED + 1 and names["latest"] == before
     first = edition_of(manifest_of("prod", 0, press(b'{"n": 0}'), None, None, ""), "x")
@@ -266,7 +268,7 @@ def test_what_is_pulled_is_checked_by_the_anchor(published, author, tmp_path):
     payload = env_publish.EnvPullPayload(environment_id="local", place=str(published), output=str(tmp_path / "seed"))
     told = env_publish.pull(author.context, payload)
     assert json.loads((tmp_path / "seed" / "environment.json").read_text())["environment_id"] == "local"
-    assert told.document == sha256_of((tmp_path / "seed" / "environment.json").read_bytes())
+    assert told.document == digest_of_bytes((tmp_path / "seed" / "environment.json").read_bytes())
     with pytest.raises(NotFound):
         env_publish.pull(author.context, replace(payload, generation=7))
     elsewhere = Context(EnvironmentStore(tmp_path / "ci"))

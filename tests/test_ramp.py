@@ -10,6 +10,7 @@ from msgspec import structs
 from conftest import Author
 from greentic.activate.dispatch import Choice, Dispatcher
 from greentic.deployments import revisions, traffic
+from greentic.deployments.env_status import EnvStatusPayload, status
 from greentic.deployments.worker_status import (
     Applied,
     Following,
@@ -20,7 +21,6 @@ from greentic.deployments.worker_status import (
     WaitingRow,
     WorkerStatus,
 )
-from greentic.examine.env_status import EnvStatusPayload, status
 from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
 from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramps_of

@@ -10,11 +10,11 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.operate.payload import read
 from greentic.release import env_apply, env_rehearsal
 from greentic.release.env_apply import ApplyOptions
-from greentic.release.env_manifest import MANIFEST_SCHEMA, EnvManifest
+from greentic.release.env_manifest import EnvManifest
 
 
 def manifest(**more) -> EnvManifest:
-    raw = {"schema": MANIFEST_SCHEMA, "environment": {"id": LOCAL_ENV}, "trust_root": "bootstrap"} | more
+    raw = {"schema": "greentic.env-manifest.v1", "environment": {"id": LOCAL_ENV}, "trust_root": "bootstrap"} | more
     return read(EnvManifest, raw, AnswersParse)
 
 

@@ -468,11 +468,11 @@ def test_a_program_drives_a_worker(app):
     assert code == 200 and (told["worker_id"], told["session_id"], told["tenant"]) == ("w", "s", asked["tenant"])
     assert [m["kind"] for m in told["messages"]] == ["text"] and b"access-control-allow-origin" not in headers
     counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
-    assert sorted(c.turns for c in counted) == [0, 1] and app.admission.running == 0
+    assert sorted(c.turns for c in counted) == [0, 1] and app.turns.admission.running == 0
 
 
 def test_who_finds_no_place_is_told_when_to_come_back(app):
-    app.admission = Admission(running=0, waiting=0)
+    app.turns.admission = Admission(running=0, waiting=0)
     before = sum(values[0] for name, _, values in TALLIES.rows() if name == "greentic_turns_refused")
     code, headers, body = call(app, "POST", "/", b"1")
     assert (code, headers[b"retry-after"]) == (503, b"5") and b"nothing was done" in body
@@ -485,7 +485,7 @@ def test_a_conversation_that_takes_no_more_messages_says_so_and_no_revision_is_b
         raise waiting_already(4)
 
     with monkeypatch.context() as patched:
-        patched.setattr("greentic.ingress.app.turn", busy)
+        patched.setattr("greentic.ingress.turns.turn", busy)
         code, headers, body = call(app, "POST", "/", b'{"text":"hi"}')
     assert (code, headers[b"retry-after"]) == (503, b"1") and b"nothing was done" in body
     counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
@@ -517,7 +517,7 @@ def test_each_answer_is_told_where_that_is_asked_for_and_nowhere_else(app, logs,
     tracing.install(tracing.Tracer(tracing.Sampling(1.0), spans.append) if traces else None)
     try:
         asked = [call(app, "GET", "/livez"), call(app, "POST", "/", b"1"), call(app, "POST", "/", b"{")]
-        app.admission = Admission(running=0, waiting=0)
+        app.turns.admission = Admission(running=0, waiting=0)
         asked.append(call(app, "POST", "/", b"1"))  # comes later
     finally:
         tracing.install(None)

@@ -16,7 +16,11 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 import wat
 from collector import attributes, collecting, read_json
@@ -33,6 +37,7 @@ from greentic.telemetry import tracing
 from greentic.telemetry.exporter import BATCH, QUEUE, TRIES, Exporter, NotSent
 from greentic.telemetry.otel_settings import read_trace_settings
 from greentic.telemetry.otlp import as_json, as_protobuf
+from greentic.telemetry.otlp_answer import Rejected, rejected
 from greentic.telemetry.signals import Signal
 from greentic.telemetry.tallies import Tallies
 from greentic.telemetry.tracing import Remote, Sampling, Span, Tracer, remote_of, told_others
@@ -368,6 +373,59 @@ def test_the_sender_tells_what_a_collector_answers():
         settings = read(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{mute.getsockname()[1]}")
         with pytest.raises(NotSent):
             sender(settings)(b"x", 0.1)
+
+
+def partly(spans: int, why: str) -> bytes:
+    partial = ExportTracePartialSuccess(rejected_spans=spans, error_message=why)
+    return ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "told"),
+    [
+        ("application/x-protobuf", partly(2, "quota"), Rejected(2, "quota")), ("application/x-protobuf", partly(0, "a warning"), None),
+        ("application/x-protobuf", partly(1 << 40, "é" * 900), Rejected(1 << 40, "é" * 300)), ("application/x-protobuf", partly(-1, "x"), None),
+        ("application/x-protobuf", partly(2, "quota")[:-1], None), ("application/x-protobuf", b"\xff" * 99, None), ("text/plain", b"OK", None),
+        ("application/x-protobuf", b"", None), ("application/x-protobuf", b"\x12\x05other" + partly(3, ""), Rejected(3, "")),
+    ],
+)  # fmt: skip
+def test_what_a_collector_refuses_of_what_it_took(kind, body, told):
+    """It answers 200 and loses spans: they were counted as sent."""
+    with collecting() as collector:
+        collector.answer = kind, body
+        assert sender(read(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url))(b"x", None) == told
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ('{"partialSuccess":{"rejectedSpans":"2","errorMessage":"quota"}}', Rejected(2, "quota")), ('{"partialSuccess":{"rejectedSpans":2}}', Rejected(2, "")),
+        ('{"partialSuccess":{}}', None), ("{}", None), ("[]", None), ("{", None), ('{"partialSuccess":{"rejectedSpans":"-9"}}', None), ('{"partialSuccess":5}', None),
+        ('{"partialSuccess":{"rejectedSpans":' + "9" * 5000 + "}}", None), ('{"partialSuccess":{"rejectedSpans":"' + "9" * 5000 + '"}}', None),
+    ],
+)  # fmt: skip
+def test_the_same_in_json(body, told):
+    assert rejected(body.encode(), "http/json") == told
+
+
+def test_a_web_server_that_answers_everything_is_no_collector():
+    with collecting() as collector:
+        collector.answer = "text/html; charset=utf-8", b"<html>welcome"
+        with pytest.raises(NotSent, match="a page of HTML") as told:
+            sender(read(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url))(b"x", None)
+        assert not told.value.passing
+
+
+@pytest.mark.parametrize(("refused", "sent"), [(2, 1), (3, 0), (99, 0)])
+def test_refused_spans_are_lost_and_told(refused, sent):
+    out, tallies, signal = exporter(lambda body, seconds: Rejected(refused, "quota"), delay=600)
+    for _ in range(3):
+        out.take(one())
+    out.close()
+    assert tallies.of("greentic_spans", ("sent",)) == sent and tallies.of("greentic_spans", ("lost",)) == 3 - sent
+    told = signal.told()
+    assert told["last_error"] == f"the collector refused {3 - sent} of 3 spans: quota"
+    assert (told["last_ok_at"] is not None) == (sent > 0)
 
 
 # -- real programs --------------------------------------------------------------------------------------------------

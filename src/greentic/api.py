@@ -27,6 +27,8 @@ from greentic.author.bundle_build import Built, build_bundle
 from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.bundles import DeploymentSummary
 from greentic.deployments.revisions import RevisionSummary
+from greentic.deployments.stage import RevisionStagePayload
+from greentic.deployments.stage import stage as stage_revision
 from greentic.deployments.traffic import SplitSummary
 from greentic.deployments.ulids import with_ulids
 from greentic.ground import variables
@@ -84,13 +86,13 @@ class Environments:
         self, env_id: str, deployment_id: str, bundle: Path | None = None, *, source_uri: str | None = None
     ) -> RevisionSummary:
         """Pin a bundle as a new revision: from a file, else pulled from its source, which is where workers pull it."""
-        payload = revisions.RevisionStagePayload(
+        payload = RevisionStagePayload(
             environment_id=env_id,
             deployment_id=deployment_id,
             bundle_path=None if bundle is None else str(bundle),
             bundle_source_uri=source_uri,
         )
-        return revisions.stage(self._context, with_ulids(self._context, payload))
+        return stage_revision(self._context, with_ulids(self._context, payload))
 
     def warm(self, env_id: str, revision_id: str) -> RevisionSummary:
         """Load a staged revision; it is ready if that works, else failed, and `Conflict` says why."""

@@ -168,11 +168,6 @@ def read_key(cookie: str) -> bytes | None:
     return key if len(key) == KEY_BYTES else None
 
 
-def make_cookie(affinity: Affinity, key: bytes) -> str:
-    body = _b64(msgspec.json.encode(affinity))
-    return f"{body}.{_b64(hmac.digest(key, body.encode(), hashlib.sha256))}"
-
-
 def read_cookie(text: str, key: bytes) -> Affinity | None:
     """What a cookie says, if it was signed with this key."""
     body, dot, mac = text.partition(".")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.inspect import check_stageable
-from greentic.author.pack_build import SOURCE_FILE, build_pack, pack_warnings
+from greentic.author.pack_build import SOURCE_FILE, BuiltPack, build_pack
 from greentic.author.source_files import (
     MAX_SOURCE,
     check_outside,
@@ -111,12 +111,12 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
         target = tree / path.relative_to(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         if is_source(path):
-            warnings += pack_warnings(path)
             target = target.with_name(f"{path.name}.gtpack")
             if (directory / target.relative_to(tree)).exists():
                 raise InvalidArgument(f"`{path}` and `{path.name}.gtpack` beside it would be the same pack; keep one")
-            pack, _ = _built(path)
-            target.write_bytes(pack)
+            pack = _built(path)
+            warnings += pack.warnings
+            target.write_bytes(pack.data)
         elif path.is_symlink():
             target.symlink_to(path.readlink())
             continue
@@ -138,7 +138,7 @@ def is_source(path: Path) -> bool:
     return (path / SOURCE_FILE).exists()
 
 
-def _built(path: Path) -> tuple[bytes, object]:
+def _built(path: Path) -> BuiltPack:
     try:
         return build_pack(path)
     except MalformedArtifact as error:

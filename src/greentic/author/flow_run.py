@@ -73,7 +73,7 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
     with tempfile.TemporaryDirectory(prefix="greentic-flow-") as scratch:
         built = Path(scratch) / f"{real_path(path).name}.gtpack"
-        built.write_bytes(build_pack(path)[0])
+        built.write_bytes(build_pack(path).data)
         yield load_pack(LocatedPack(built.stem, built, file_digest(built)))
 
 

@@ -6,6 +6,7 @@ The source is never written to, the same source gives the same bytes, and what w
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -62,10 +63,11 @@ class PackSource(msgspec.Struct, frozen=True):
     assets: list[object] | None = None
 
 
-def pack_warnings(directory: Path) -> list[str]:
-    """The same of the source of a pack that was built."""
-    path = directory / SOURCE_FILE
-    return [*ignored(path, PackSource, read_yaml(path)), *left_out(directory, _COPIED, loose=True)]
+class BuiltPack(NamedTuple):
+    data: bytes
+    manifest: PackManifest
+    warnings: list[str]
+    """What of its source is not in it."""
 
 
 def check_out(out: Path, directory: Path) -> None:
@@ -77,10 +79,11 @@ def check_out(out: Path, directory: Path) -> None:
         )
 
 
-def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
-    """The pack's bytes and its manifest. Raises `InvalidArgument` that names the file at fault."""
+def build_pack(directory: Path) -> BuiltPack:
+    """A pack from its source. Raises `InvalidArgument` that names the file at fault."""
     path = inside(directory, directory / SOURCE_FILE)
-    source = typed(path, PackSource, read_yaml(path))
+    written = read_yaml(path)
+    source = typed(path, PackSource, written)
     check_id(source.pack_id)
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: invalid pack version `{source.version}` (expected semver, such as 1.0.0)")
@@ -124,7 +127,9 @@ def build_pack(directory: Path) -> tuple[bytes, PackManifest]:
         files[component.wasm_path] = component.wasm
         files[component.manifest_path] = component.manifest
     sources = {real_path(directory / c.source) for c in components}
-    return write_pack(manifest, files | _assets(directory, sources), lock(components)), manifest
+    data = write_pack(manifest, files | _assets(directory, sources), lock(components))
+    told = [*ignored(path, PackSource, written), *left_out(directory, _COPIED, loose=True)]
+    return BuiltPack(data, manifest, told)
 
 
 def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, object]:

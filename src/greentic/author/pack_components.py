@@ -11,7 +11,7 @@ import msgspec
 from greentic.author.component_build import component_bytes
 from greentic.ground.documents import shown
 from greentic.ground.errors import InvalidArgument
-from greentic.model.ids import is_semver
+from greentic.model.ids import digest_of_bytes, is_semver
 from greentic.pack import cbor
 from greentic.pack.manifest import check_id
 
@@ -49,7 +49,7 @@ def extensions(components: list[BuiltComponent]) -> dict[str, object]:
                 "component_id": c.id,
                 "manifest_file": c.manifest_path,
                 "encoding": "cbor",
-                "content_hash": f"sha256:{hashlib.sha256(c.manifest).hexdigest()}",
+                "content_hash": digest_of_bytes(c.manifest),
             }
             for c in components
         ]
@@ -65,7 +65,7 @@ def lock(components: list[BuiltComponent]) -> dict[str, object]:
         c.id: {
             "component_id": c.id,
             "abi_version": "0.6.0",
-            "resolved_digest": f"sha256:{hashlib.sha256(c.wasm).hexdigest()}",
+            "resolved_digest": digest_of_bytes(c.wasm),
             "describe_hash": hashlib.sha256(c.manifest).hexdigest(),
             "operations": [
                 {

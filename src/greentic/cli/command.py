@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from greentic.cli.next_step import copyable, with_next_step
+from greentic.cli.parser import Parser
+from greentic.ground.digits import whole_number
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
-from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success, printed
+from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success
 from greentic.terminal.streams import answering
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Command(NamedTuple):
@@ -45,10 +47,11 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """The type of a flag that takes a whole number from `least` to `most` (rule 3)."""
 
     def read(text: str) -> int:
-        digits = text.removeprefix("-")
-        if not digits.isascii() or not digits.isdigit() or len(digits) > 20 or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"`{text}` is no whole number from {least} to {most}")
-        return int(text)
+        found = whole_number(text.removeprefix("-"), max(abs(least), most))
+        found = -found if found and text.startswith("-") else found
+        if found is None or not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"`{text[:60]}` is no whole number from {least} to {most}")
+        return found
 
     return read
 
@@ -56,16 +59,9 @@ def number(least: int, most: int) -> Callable[[str], int]:
 PORT = number(0, 65535)
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors repeat words of a command line, which may have been pasted, as any text of others."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printed(message))
-
-
 def command(noun: str, description: str, examples: str, verbs: str) -> Command:
     """A noun whose verbs are `verbs`, joined by `|`."""
-    parser: argparse.ArgumentParser = Parser(
+    parser = Parser(
         prog=f"gtc {noun}",
         description=description,
         epilog=examples,

@@ -13,16 +13,22 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
+from greentic.operate.verb import ENV
 
 if TYPE_CHECKING:
     from greentic.cli.command import Command
 
 _WORD = re.compile(r"[A-Za-z0-9@._:/=-]{1,128}\Z")
+_FORM, _ENTRY = "--output", "entries"
+_FIELDS = {"--output": _FORM, "--answers": "", "--store-root": ""}
+"""Flags of every verb that take a value."""
+_NAMED = frozenset({"deployment_id", "revision_id", "survivor", "to", "bundle", _ENTRY})
+"""Members of payloads that a bundle or a revision is named by."""
 _WITH_PARSERS = ("bundle", "pack", "flow", "cache", "console", "distributor")
 SCRIPTS = {
     "bash": """# gtc completion bash > ~/.local/share/bash-completion/completions/gtc
@@ -58,6 +64,14 @@ complete -c gtc -f -a '(__gtc_words)'
 
 def main(argv: list[str]) -> int:
     """Run `gtc completion <argv>`; returns the exit code."""
+    if len(argv) == 1 and argv[0] not in SCRIPTS and not argv[0].startswith("-"):
+        from greentic.ground.nearest import did_you_mean
+
+        print(
+            f"error: no script for '{argv[0]}'; expected one of {', '.join(SCRIPTS)}{did_you_mean(argv[0], SCRIPTS)}",
+            file=sys.stderr,
+        )
+        return 2
     if len(argv) != 1 or argv[0] not in SCRIPTS:
         print(
             f"usage: gtc completion {'|'.join(SCRIPTS)}",
@@ -150,13 +164,38 @@ def _of_op(before: list[str], typed: str) -> list[str]:
     if typed.startswith("-"):
         own = [*(f.name for f in verb.flags), *(["--watch"] if verb.watch else [])]
         return [*own, "--output", "--answers", "--schema", "--store-root", "--help"]
-    if words[-1] == "--output":
+    fields = _FIELDS | {f.name: f.field for f in verb.flags if not f.switch}
+    given, flags, open_flag = _placed(words[1 if verb.noun == "deploy" else 2 :], fields)
+    if open_flag is not None:
+        meant = fields[open_flag]
+    elif len(given) < len(verb.positionals):
+        meant = verb.positionals[len(given)]
+    else:
+        meant = _ENTRY if verb.noun == "traffic" else ""
+    if meant == _FORM:
         return ["table", "wide", "json", "yaml", "name"]
-    given = [w for w in words[1 if verb.noun == "deploy" else 2 :] if not w.startswith("-")]
-    if words[-1] == "--env" or (verb.positionals and not given):
+    if meant in (ENV, "target"):
         return _environments(root)
-    named = words[words.index("--env") + 1] if "--env" in words[:-1] else given[0] if given else ""
-    return _names(root, named)
+    return _names(root, flags.get("--env") or "".join(given[:1])) if meant in _NAMED else []
+
+
+def _placed(words: list[str], fields: Mapping[str, str]) -> tuple[list[str], dict[str, str], str | None]:
+    """The plain words behind a verb, its flags with their values, and the flag whose value is being typed. `fields` are those of flags that
+    take one."""
+    given: list[str] = []
+    flags: dict[str, str] = {}
+    waiting: str | None = None
+    for word in words:
+        name, equals, value = word.partition("=")
+        if waiting is not None:
+            flags[waiting], waiting = word, None
+        elif not word.startswith("-"):
+            given.append(word)
+        elif equals:
+            flags[name] = value
+        elif name in fields:
+            waiting = name
+    return given, flags, waiting
 
 
 def _without_globals(words: list[str]) -> tuple[Path | None, list[str]]:

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from greentic.cli.command import PORT, Parser
+from greentic.cli.command import PORT
+from greentic.cli.parser import Parser
 
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080

@@ -6,15 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from greentic.cli.command import PORT, Parser
+from greentic.cli.command import PORT
+from greentic.cli.parser import Parser
+from greentic.ground.digits import whole_number
 
 
 def _rate(text: str) -> int:
     number = text.removesuffix("MiB").removesuffix("KiB")
     unit = 1 << 20 if text.endswith("MiB") else 1 << 10 if text.endswith("KiB") else 1
-    if not number.isascii() or not number.isdigit() or not int(number):
-        raise argparse.ArgumentTypeError(f"`{text}` is no size; expected such as 20MiB, 512KiB or 4096")
-    return int(number) * unit
+    size = whole_number(number, 1 << 40)
+    if not size:
+        raise argparse.ArgumentTypeError(f"`{text[:60]}` is no size; expected such as 20MiB, 512KiB or 4096")
+    return size * unit
 
 
 def parser() -> argparse.ArgumentParser:

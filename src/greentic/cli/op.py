@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from greentic.cli import op_table
-from greentic.cli.command import Parser
 from greentic.cli.next_step import all_copyable, copyable, with_next_step
+from greentic.cli.parser import Parser
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
-        meant = did_you_mean(noun, op_table.nouns())
+        meant = did_you_mean(noun, (*op_table.nouns(), *_GLOBAL_VALUES, *_GLOBAL_SWITCHES))
         return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}{meant}")
     if noun == "deploy":
         verb = op_table.find("deploy", "run")
@@ -299,7 +299,8 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
             rest.append(word)
     output = values.get("--output")
     if output not in (None, *FORMS):
-        _exit_usage(f"invalid value '{output}' for '--output'; expected one of {', '.join(FORMS)}")
+        meant = did_you_mean(str(output), FORMS)
+        _exit_usage(f"invalid value '{output}' for '--output'; expected one of {', '.join(FORMS)}{meant}")
     root, answers = values.get("--store-root"), values.get("--answers")
     return Globals(
         Path(root) if root else None, Path(answers) if answers else None, "--schema" in switches, output
@@ -322,25 +323,15 @@ def _attribute(flag: Flag) -> str:
     return flag.name.lstrip("-").replace("-", "_")
 
 
-class _VerbParser(Parser):
-    def error(self, message: str) -> NoReturn:
-        """A flag that nobody knows is told with the nearest one."""
-        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].partition("=")[0]
-        if unknown != message and unknown.startswith("-"):
-            message += did_you_mean(unknown, [name for name in self._option_string_actions if name.startswith("--")])
-        super().error(message)
-
-
 def _parser(verb: Verb) -> argparse.ArgumentParser:
     name = verb.noun if verb.noun == "deploy" else f"{verb.noun} {verb.verb}"
     positionals = " ".join(f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
-    parser = _VerbParser(
+    parser = Parser(
         prog=f"gtc op {name}",
         usage=f"gtc op {name} {positionals} [key=value …] [flags] [--answers FILE]",
         description=verb.summary + ".",
         epilog=f"example:\n  {verb.example}\n\nthe payload as a JSON schema: gtc op {name} --schema {' '.join(verb.required)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="plain values in order, or key=value")
     if verb.watch:

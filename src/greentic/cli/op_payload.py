@@ -18,6 +18,7 @@ from typing import Annotated, get_args, get_origin
 
 import msgspec
 
+from greentic.ground.digits import whole_number
 from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, unmarked
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
@@ -180,12 +181,13 @@ def parse_entry(word: str) -> JsonObject:
     unit, field, what = weight.removesuffix("%"), "weight_percent", "percent"
     if weight.endswith("bps"):
         unit, field, what = weight.removesuffix("bps"), "weight_bps", "bps"
-    if not unit.isascii() or not unit.isdigit():
+    number = whole_number(unit, 2**53)
+    if number is None:
         raise InvalidArgument(
-            f"entry `{word}`: parse {what}: `{unit}` is no whole number",
+            f"entry `{word[:100]}`: parse {what}: `{unit[:60]}` is no whole number",
             hint="write REV=50, REV=50% or REV=2500bps",
         )
-    return {"revision_id": revision, field: int(unit)}
+    return {"revision_id": revision, field: number}
 
 
 def check_needs(verb: Verb, payload: JsonObject) -> None:

@@ -7,7 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from greentic.cli.command import PORT, Parser
+from greentic.cli.command import PORT
+from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
@@ -40,7 +41,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog="gtc op operator render makes the objects that it needs in a cluster.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--name", metavar="NAME", help="the Environment, or the ConfigMap, that says what is wanted")
     parser.add_argument("--namespace", metavar="NS", help="its namespace, which is kept (default: that of the pod)")

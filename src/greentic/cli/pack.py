@@ -59,20 +59,20 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
         return sign_pack(arguments.file, arguments.key, arguments.chain, arguments.out, SystemClock())
     from greentic.author.inspect import write_checked
-    from greentic.author.pack_build import build_pack, check_out, pack_warnings
+    from greentic.author.pack_build import build_pack, check_out
 
     name = real_path(arguments.directory).name
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
     check_out(out, arguments.directory)
-    data, manifest = build_pack(arguments.directory)
-    found = write_checked(out, data)
+    built = build_pack(arguments.directory)
+    found = write_checked(out, built.data)
     return {
         "path": str(out),
         "digest": found["digest"],
-        "size": len(data),
-        "pack_id": manifest.pack_id,
-        "version": manifest.version,
-        "warnings": [*pack_warnings(arguments.directory), *cast("list[Json]", found["warnings"])],
+        "size": len(built.data),
+        "pack_id": built.manifest.pack_id,
+        "version": built.manifest.version,
+        "warnings": [*built.warnings, *cast("list[Json]", found["warnings"])],
     }
 
 

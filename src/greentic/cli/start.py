@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
@@ -101,10 +102,10 @@ def _live(options: StartOptions) -> None:
     serve(booted, options, environ)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
+class _Parser(Parser):
+    def error(self, message: str) -> NoReturn:
         """Wrong command lines exit with 1, as those of the existing worker do."""
-        print(f"Error: {printed(message)}\n\n{self.format_usage()}", file=sys.stderr, end="")
+        print(f"Error: {self.with_meaning(message)}\n\n{self.format_usage()}", file=sys.stderr, end="")
         raise SystemExit(1)
 
 
@@ -113,8 +114,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if words and words[0] in COMMANDS:
         words = words[1:]
     elif words and not words[0].startswith("-"):
+        from greentic.ground.nearest import did_you_mean
+
+        meant = did_you_mean(words[0], COMMANDS)
         print(
-            f"Error: unrecognized subcommand '{printed(words[0])}'; expected one of {', '.join(COMMANDS)}",
+            f"Error: unrecognized subcommand '{printed(words[0])}'; expected one of {', '.join(COMMANDS)}{meant}",
             file=sys.stderr,
         )
         raise SystemExit(1)
@@ -126,7 +130,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--env", metavar="ID", help="the environment to serve")
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")

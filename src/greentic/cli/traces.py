@@ -12,6 +12,7 @@ from greentic.ground import variables
 if TYPE_CHECKING:
     from greentic.telemetry.exporter import Sender
     from greentic.telemetry.otel_settings import TraceSettings
+    from greentic.telemetry.otlp_answer import Rejected
 
 _PASSING = (429, 502, 503, 504)
 _ANSWER_BYTES = 64 << 10
@@ -53,13 +54,14 @@ def sender(settings: TraceSettings) -> Sender:
     kind = "application/json" if settings.form == "http/json" else "application/x-protobuf"
     headers = {**settings.headers, "Content-Type": kind}
 
-    def send(body: bytes, seconds: float | None) -> None:
+    def send(body: bytes, seconds: float | None) -> Rejected | None:
         from greentic.ground.errors import FetchError, GreenticError
         from greentic.net.addresses import shown
         from greentic.net.request import read_body
         from greentic.net.request import send as ask
         from greentic.net.terms import terms_of
         from greentic.telemetry.exporter import NotSent
+        from greentic.telemetry.otlp_answer import is_page, rejected
 
         limit, name = seconds or settings.timeout, shown(settings.endpoint)
         try:
@@ -67,12 +69,15 @@ def sender(settings: TraceSettings) -> Sender:
                 idle=limit, connect=limit, total=limit, offline=False
             )  # who names a collector means it
             answer = ask(settings.endpoint, settings.endpoint, terms, method="POST", headers=headers, body=body)
-            status = answer.status
-            read_body(answer, name, _ANSWER_BYTES)
+            status, page = answer.status, is_page(answer.one("Content-Type"))
+            told = read_body(answer, name, _ANSWER_BYTES)
         except GreenticError as error:
             why = error.message.removeprefix(f"download bundle reference {name}: ")
             raise NotSent(f"collector {name}: {why}", passing=isinstance(error, FetchError)) from None
         if not 200 <= status < 300:
             raise NotSent(f"collector {name}: http status: {status}", passing=status in _PASSING)
+        if page:
+            raise NotSent(f"collector {name}: it answers a page of HTML, which no collector does", passing=False)
+        return rejected(told, settings.form)
 
     return send

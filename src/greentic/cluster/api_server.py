@@ -21,6 +21,7 @@ from greentic.cluster.call_spans import CallSpans, answered
 from greentic.cluster.connect import Connection
 from greentic.cluster.discovery import GROUPS, READY, Discovery
 from greentic.cluster.error_status import asked_to_wait, names_an_object, refusal
+from greentic.cluster.relisting import unexpired
 from greentic.ground.backoff import Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import Json, JsonObject, compact, parse
@@ -104,7 +105,7 @@ class ApiServer:
             raise
 
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
-        pages = list(self._pages(kind, namespace, selector, PAGE))
+        pages = unexpired(lambda: list(self._pages(kind, namespace, selector, PAGE)))
         return Listed([thing for page in pages for thing in page.items], pages[-1].resource_version)
 
     def pages(self, kind: str, namespace: str | None, selector: str | None = None) -> Iterator[Listed]:

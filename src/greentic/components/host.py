@@ -22,7 +22,8 @@ from greentic.ground.beside import beside
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
 from greentic.telemetry import request_id
-from greentic.wasm.call import CallContext, HostFailure, HostFunction
+from greentic.wasm.call import CallContext, HostFunction
+from greentic.wasm.traps import HostFailure
 
 Map = dict[str, object]
 

@@ -19,9 +19,9 @@ from greentic.components.host import SECRET_BYTES, canonical_name
 from greentic.flow.ports import Caller
 from greentic.ground import variables
 from greentic.ground.documents import read_file
+from greentic.store.layout import DEV_SECRETS
 
 DIRECTORY, DEV_FILE = "GREENTIC_SECRETS_DIR", "GREENTIC_DEV_SECRETS_PATH"
-_DEV_PATHS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
 
 
 class SecretFiles:
@@ -34,7 +34,7 @@ class SecretFiles:
         if told is not None:
             self._dev = [told]
         elif environment_directory is not None:
-            self._dev = [environment_directory / path for path in _DEV_PATHS]
+            self._dev = [environment_directory / path for path in DEV_SECRETS]
 
     def get(self, caller: Caller, key: str) -> bytes | None:
         """The value, or nothing. Raises `OSError` for a file that is there and cannot be read, or is too large."""

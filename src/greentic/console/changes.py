@@ -17,6 +17,7 @@ import msgspec
 
 from greentic.deployments.revisions import RevisionTransitionPayload, warm
 from greentic.deployments.traffic import TrafficSetPayload, TrafficShowPayload, rollback, set_traffic
+from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import reply_object
@@ -102,7 +103,8 @@ class Changes:
         try:
             running.result = reply_object(under.run(Context(self._store, running)))
             running.state = "done"
-        except GreenticError as error:
+        except (GreenticError, OSError, MemoryError) as found:
+            error = found if isinstance(found, GreenticError) else of_the_machine(found)
             running.error = {"kind": error.kind, "message": error.message, "hint": error.hint}
             running.state = "failed"
         except Exception as error:  # noqa: BLE001  the page must learn that it ended

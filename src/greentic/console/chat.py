@@ -5,6 +5,7 @@ Rules:
 2. The worker decides whom it believes. On its own machine this program is a trusted caller: it names its session, and asks for the
    steps. Elsewhere it is a stranger, who keeps the cookies that it is given, and gets no steps.
 3. Conversations are bounded in number; the one that was longest ago is forgotten.
+4. What a worker tells of the steps of a turn has the form that the page draws (formats: worker 10), or that is what the page tells.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from typing import Annotated
 
 import msgspec
 
-from greentic.ground import variables
+from greentic.deployments.worker_status import asking, url_of
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import FetchError, InvalidArgument, NotFound
 from greentic.model.environment import Environment
 from greentic.net.request import read_body, send
-from greentic.net.terms import terms_of
 
 MAX_ANSWER = 4 << 20
 SAY_SECONDS = 60.0
 MAX_CONVERSATIONS = 64
+MAX_ROWS = 1_000
+"""Steps, or lines, of one turn; a worker tells fewer."""
 _NAME = re.compile(r"[A-Za-z0-9-]{8,64}")
 _COOKIE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,4096}")
 
@@ -42,6 +44,39 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The inputs of a card with the data of the button that was pressed."""
     revision_id: str | None = None
     """A revision to talk to instead of the one that the split draws."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What a component wrote."""
+
+    source: str = ""
+    text: str = ""
+
+
+Lines = Annotated[list[Line], msgspec.Meta(max_length=MAX_ROWS)]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One node that ran."""
+
+    node: str = ""
+    kind: str = ""
+    seconds: float = 0.0
+    input: object = None
+    output: object = None
+    then: str = ""
+    log: Lines = []
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """How a turn went (rule 4)."""
+
+    steps: Annotated[list[Step], msgspec.Meta(max_length=MAX_ROWS)]
+    left_out: int = 0
+    log: Lines = []
+    lines_left_out: int = 0
+    revision_id: str | None = None
+    waits: bool | None = None
 
 
 class Conversations:
@@ -75,7 +110,7 @@ class Conversations:
         if jar:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in jar.items())
         began = self._clock.monotonic()
-        status, body = self._sent(f"{address.rstrip('/')}{prefix}", address, headers, body_of(message), jar)
+        status, body = self._sent(url_of(address, prefix), address, headers, body_of(message), jar)
         return answer_of(status, body) | {"seconds": round(self._clock.monotonic() - began, 6), "at": address}
 
     def _jar(self, key: str) -> dict[str, str]:
@@ -88,7 +123,7 @@ class Conversations:
     def _sent(
         self, url: str, address: str, headers: dict[str, str], body: bytes, jar: dict[str, str]
     ) -> tuple[int, bytes]:
-        terms = terms_of(variables.environment(), self._clock)._replace(total=SAY_SECONDS, idle=SAY_SECONDS, tries=1)
+        terms = asking(self._clock, SAY_SECONDS)._replace(idle=SAY_SECONDS)
         try:
             answer = send(url, address, terms, method="POST", headers=headers, body=body)
             for line in answer.headers.get_all("set-cookie", []):
@@ -115,15 +150,16 @@ def answer_of(status: int, body: bytes) -> JsonObject:
     except ValueError as error:
         return {"ok": False, "status": status, "error": f"the answer is no JSON: {error}"}
     rows = told.get("replies") if isinstance(told, dict) else told
-    steps = told if isinstance(told, dict) else None
     replies: list[Json] = (
         [r.get("payload") if isinstance(r, dict) else r for r in rows] if isinstance(rows, list) else []
     )
-    return {"ok": True, "status": status, "replies": replies, "trace": steps and _without(steps, "replies")}
-
-
-def _without(value: JsonObject, key: str) -> JsonObject:
-    return {name: item for name, item in value.items() if name != key}
+    trace: JsonObject | None = None
+    if isinstance(told, dict) and "steps" in told:
+        try:
+            trace = msgspec.to_builtins(msgspec.convert(told, Trace))
+        except msgspec.ValidationError as error:
+            return {"ok": False, "status": status, "error": f"the steps that it tells are none: {error}"}
+    return {"ok": True, "status": status, "replies": replies, "trace": trace}
 
 
 def _cookie(line: str) -> dict[str, str]:

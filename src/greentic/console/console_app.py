@@ -25,6 +25,7 @@ from greentic.console.timeline import timeline
 from greentic.console.workers import LiveStatus, Watched, live_row
 from greentic.examine.env_verify import known_keys
 from greentic.ground.beside import beside
+from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject, decode, read_file
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument, NotFound
 from greentic.httpd.front import Answer
@@ -74,7 +75,8 @@ class ConsoleApp:
     async def _guarded(self, incoming: Incoming) -> Answer:
         try:
             return await self._answered(incoming)
-        except GreenticError as error:
+        except (GreenticError, OSError, MemoryError) as found:
+            error = found if isinstance(found, GreenticError) else of_the_machine(found)
             told: JsonObject = {"kind": error.kind, "message": error.message, "hint": error.hint}
             return _json(_STATUS.get(error.kind, 500), {"error": told})
         except Exception as error:  # noqa: BLE001  the page tells that something is wrong here

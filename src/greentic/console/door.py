@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 from greentic.ground.clock import RANDOM, Random
+from greentic.ingress.trusted_peer import OWN_SITE
 
 SECRET_BYTES = 24
 HEADER = b"x-greentic-console"
 """Sent by the page with whatever it asks to be done (rule 4)."""
-_OWN_SITE = frozenset({b"", b"same-origin", b"none"})
 
 Verdict = Literal["pass", "stranger", "foreign"]
 
@@ -38,7 +38,7 @@ class Door:
     def judge(self, method: str, fields: Mapping[bytes, bytes]) -> Verdict:
         """Whether a request may go on. `fields` have names in lower case."""
         host, origin = fields.get(b"host", b"").lower(), fields.get(b"origin")
-        if host not in self._hosts or fields.get(b"sec-fetch-site", b"").lower() not in _OWN_SITE:
+        if host not in self._hosts or fields.get(b"sec-fetch-site", b"").lower() not in OWN_SITE:
             return "foreign"
         if origin is not None and origin.lower() != b"http://" + host:
             return "foreign"

@@ -12,20 +12,21 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from greentic.deployments.worker_status import (
-    ASK_SECONDS,
     MAX_STATUS,
     ProcessStatus,
     RevisionRow,
     TurnCounts,
     WorkerStatus,
+    asking,
+    proof_path,
     read_status,
+    status_path,
+    url_of,
 )
-from greentic.ground import variables
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FetchError
 from greentic.net.document import NOT_THERE, read_small
-from greentic.net.terms import terms_of
 from greentic.trust.proof import MAX_PROOF, Believed, ProofError, read_proof
 
 NONCE_BYTES = 16
@@ -60,7 +61,7 @@ class Watched:
 
     def status(self, address: str) -> LiveStatus:
         """Raises `FetchError`."""
-        return read_status(self._asked(f"{address.rstrip('/')}/status"), LiveStatus, address)
+        return read_status(self._asked(url_of(address, status_path())), LiveStatus, address)
 
     def proof(self, address: str) -> Believed | None:
         """What a worker proves, in answer to a question that was never asked before; nothing if it gives no proofs.
@@ -68,7 +69,7 @@ class Watched:
         Raises `FetchError`, also for a proof that proves nothing.
         """
         nonce = self._random.octets(NONCE_BYTES).hex()
-        data = self._asked(f"{address.rstrip('/')}/status/proof?nonce={nonce}", MAX_PROOF)
+        data = self._asked(url_of(address, proof_path(nonce)), MAX_PROOF)
         if data is None:
             return None
         try:
@@ -78,9 +79,8 @@ class Watched:
 
     def _asked(self, url: str, most: int = MAX_STATUS) -> bytes | None:
         """What stands at an address; nothing if a worker has nothing there (one takes it for a route of a deployment)."""
-        terms = terms_of(variables.environment(), self._clock)._replace(total=ASK_SECONDS, tries=1)
         try:
-            return read_small(url, most, terms, absent=_NOTHING_THERE)
+            return read_small(url, most, asking(self._clock), absent=_NOTHING_THERE)
         except FetchError as error:
             if error.__cause__ is None:
                 raise

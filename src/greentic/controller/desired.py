@@ -2,7 +2,8 @@
 
 Rules:
 1. What is published is asked for on condition, taken apart and checked as by a worker: seal, environment, generation, revocations.
-2. The generation never goes back: what was applied stands in the object's status, which outlives the operator.
+2. The generation never goes back: what was applied stands in the object's status, which outlives the operator. What pods have, or are
+   pointed to, counts as well, for a status may be lost; a pointer says its document's generation, which then counts unread.
 3. An operator that starts while nothing can be had takes the document that the cluster's pods have, checked the same way.
 """
 
@@ -21,14 +22,15 @@ from greentic.k8s.objects import Cluster, Ref, member
 from greentic.materialize.remembered import Memory, Seen
 from greentic.materialize.trusted import establish
 from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment, document_digest
+from greentic.model.environment import DOCUMENT, Environment, document_digest
+from greentic.model.ids import check_env_id
+from greentic.model.pointer import POINTER_FILE, Pointer, read_pointer
 from greentic.net.addresses import shown
 from greentic.net.terms import Terms
 from greentic.publication.artifact import check_claims
 from greentic.publication.place import Place, is_directory, newest, place_of, read_document
+from greentic.publication.pointed import read_pointed
 from greentic.store.environments import environment_of
-
-DOCUMENT = "environment.json"
 
 
 class Desired(NamedTuple):
@@ -74,13 +76,31 @@ class Publication:
     def of_pods(self, cluster: Cluster, wish: Wish, seen: int) -> Desired | None:
         """The document that the cluster's pods have, if it is believed (rule 3). Raises `GreenticError`."""
         thing = cluster.get(Ref("ConfigMap", ENV_STORE, wish.answers.namespace))
-        text = member(thing, "data").get(DOCUMENT) if thing is not None else None
-        if not isinstance(text, str):
+        held = {} if thing is None else member(thing, "data")
+        text, pointer = held.get(DOCUMENT), held.get(POINTER_FILE)
+        if isinstance(pointer, str):
+            data = self._pointed(read_pointer(pointer.encode()), wish)
+        elif isinstance(text, str):
+            data = text.encode()
+        else:
             return None
-        data = text.encode()
         env = environment_of(data, Path(ENV_STORE) / DOCUMENT, wish.env_id or _claimed(data))
         self._believe(env, wish, seen)
         return Desired(env, document_digest(data), "", delivery_of(env).generation)
+
+    def _pointed(self, pointer: Pointer, wish: Wish) -> bytes:
+        """The document that pods are pointed to. Its generation is noted before it is asked for (rule 2)."""
+        if wish.env_id in (None, pointer.environment_id):
+            self._note(check_env_id(pointer.environment_id), pointer.generation)
+        return read_pointed(pointer, self._terms)
+
+    def _note(self, env_id: str, seen: int) -> Memory:
+        """Remember that this generation was there."""
+        memory = Memory((self._home / env_id,))
+        recalled = memory.recall().seen
+        if seen > recalled.generation:
+            memory.remember(Seen(seen, recalled.revocations), None)
+        return memory
 
     def _believe(self, env: Environment, wish: Wish, seen: int) -> None:
         anchor = None
@@ -93,10 +113,7 @@ class Publication:
                 "spec.trustAnchor is missing: who published the environment is told by it",
                 hint="gtc op operator render puts the keys of the trust root there",
             )
-        memory = Memory((self._home / env.environment_id,))
-        recalled = memory.recall().seen
-        if seen > recalled.generation:
-            memory.remember(Seen(seen, recalled.revocations), None)
+        memory = self._note(env.environment_id, seen)
         try:
             establish(env, memory, anchor, allow_rollback=False, clock=self._clock)
         except GreenticError as error:

@@ -1,7 +1,8 @@
 """What differs between an environment and its namespace, told without holding either of them whole (formats: operator 2).
 
 Rules:
-1. What should be is kept as bytes. What is there is read in pages; of what is as stated, only how far its rollout is stays in memory.
+1. What should be is kept compressed, and looked at one object at a time. What is there is read in pages; of what is as stated, only how far
+   its rollout is stays in memory.
 2. Much that differs is written in parts, in the order of the phases of `cluster.apply`, after it was seen that nothing of it is refused;
    deletions come last.
 3. What a watch told about a few objects is answered by comparing those alone. Everything is compared when more changed, when what should
@@ -11,10 +12,13 @@ Rules:
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from greentic.cluster.apply import LISTED, PHASES, read_live, refuse
+from greentic.cluster.apply import PHASES, refuse
+from greentic.cluster.live import read_live
+from greentic.cluster.relisting import unexpired
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -22,7 +26,7 @@ from greentic.k8s import render
 from greentic.k8s.answers import Answers
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import Cluster, Ref, ref_of
-from greentic.k8s.plan import Owner, Plan, make_plan
+from greentic.k8s.plan import LISTED, Owner, Plan, make_plan
 from greentic.registry.reference import mapped
 
 ALONE = 16
@@ -33,6 +37,7 @@ BATCH = 200
 _PHASE = {kind: number for number, (_, kinds) in enumerate(PHASES) for kind in kinds}
 
 Stated = dict[Ref, bytes]
+"""The objects that should be, as compressed JSON: `object_of` gives one."""
 
 
 class Difference(NamedTuple):
@@ -72,7 +77,11 @@ class Difference(NamedTuple):
 def stated(wish: Wish, desired: Desired) -> Stated:
     """What should be, without the namespace, which is not an operator's. Raises `Conflict` as `render` does."""
     things = render.rendering(render.Desired(desired.env, _answers(wish, desired), wish.store))
-    return {ref_of(thing): compact(thing) for thing in things if thing["kind"] != "Namespace"}
+    return {
+        ref_of(thing): zlib.compress(compact(thing), zlib.Z_BEST_SPEED)
+        for thing in things
+        if thing["kind"] != "Namespace"
+    }
 
 
 def _answers(wish: Wish, desired: Desired) -> Answers:
@@ -82,18 +91,25 @@ def _answers(wish: Wish, desired: Desired) -> Answers:
     reference = mapped(wish.place, {})
     there = wish.answers._replace(environment_registry=f"oci://{reference.registry}/{reference.repository}")
     document = compact(desired.env)
-    return wish.answers if render.pointed(there, desired.env.environment_id, document) is None else there
+    return wish.answers if render.pointed(there, desired.env, document) is None else there
 
 
 def object_of(wanted: Stated, ref: Ref) -> JsonObject:
     """One stated object."""
-    return cast("JsonObject", parse(wanted[ref]))
+    return cast("JsonObject", parse(zlib.decompress(wanted[ref])))
 
 
 def difference(
     cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
 ) -> Difference:
     """Compare everything, or `only` these. Raises as `read_live` does."""
+    return unexpired(lambda: _difference(cluster, wanted, namespace, owner, only, adopt=adopt))
+
+
+def _difference(
+    cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
+) -> Difference:
+    """The same, once: what a list showed before it expired is in the sieve, which begins anew with it."""
     sieve = _Sieve(wanted, owner, adopt)
     if only is not None:
         found = [thing for thing in map(cluster.get, sorted(only)) if thing is not None]

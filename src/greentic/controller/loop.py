@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
 from greentic.cluster.verdicts import JUDGED, verdicts
@@ -24,33 +23,25 @@ from greentic.controller.desired import Desired, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import RENEW, Election, Held, lease_name
 from greentic.controller.metrics import Metrics
+from greentic.controller.report import MAX_NAMED, Known, generation_of, report, would_write
 from greentic.controller.teller import Log, Teller
+from greentic.controller.troubles import Trouble, Troubles, of_apply, of_look, told_as
 from greentic.controller.watches import Watches
 from greentic.controller.wish import Wish, read_wish
-from greentic.controller.wish_status import Condition, Told, status_of
-from greentic.ground.backoff import Backoff
+from greentic.controller.wish_status import Condition, status_of
 from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.documents import JsonObject, compact
-from greentic.ground.errors import FetchError, GreenticError
+from greentic.ground.errors import GreenticError
 from greentic.k8s import names
 from greentic.k8s.health import Rollout, rollout
-from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
+from greentic.k8s.objects import ApiRefused, Cluster, Ref, metadata_of
 from greentic.k8s.plan import Owner, Plan
 from greentic.k8s.served import Served
 from greentic.net.terms import Terms
 from greentic.telemetry.tracing import whole
 
-AGAIN = Backoff(first=1.0, longest=120.0)
 HEAR_SECONDS = 120.0
 JUDGE_EVERY, JUDGED_SECONDS = 60.0, 120.0
-MAX_NAMED = 5
-
-
-class Trouble(NamedTuple):
-    """What is in the way."""
-
-    reason: str
-    message: str
 
 
 class Operator:
@@ -80,8 +71,7 @@ class Operator:
         self._wish_version = ""
         self._selector: str | None = None
         self._desired: Desired | None = None
-        self._troubles: dict[str, Trouble] = {}
-        self._tried: dict[str, int] = {}
+        self._troubles = Troubles(random, log)
         self._look_at = self._compare_at = 0.0
         self._changed = set[Ref]()
         self._unwatched: dict[str, str] = {}
@@ -193,14 +183,14 @@ class Operator:
         if version == self._wish_version:
             return
         self._wish_version, self._wish = version, None
-        self._troubles.pop("wish", None)
+        self._troubles.well("wish")
         if thing is None:
             self._log(f"{self._source} is gone; what runs is left as it is")
             return
         try:
             self._wish = read_wish(thing)
         except GreenticError as error:
-            self._trouble("wish", Trouble("WishInvalid", _text(error)))
+            self._troubles.met("wish", Trouble("WishInvalid", told_as(error)))
             return
         self._publication.forget()
         self._look_at = self._compare_at = self._clock.monotonic()
@@ -210,30 +200,29 @@ class Operator:
         now = dict(self.watches.troubles)
         for kind, error in now.items():
             if self._unwatched.get(kind) != error.message:
-                self._log(f"{kind} is not watched: {_text(error)}")
+                self._log(f"{kind} is not watched: {told_as(error)}")
         self._unwatched = {kind: error.message for kind, error in now.items()}
         own = now.get(self._source.kind)
         if isinstance(own, ApiRefused) and own.status in (403, 404):
-            told = f"what changes of {self._source} is not seen, and what it said last goes on: {_text(own)}"
-            self._trouble("watch", Trouble(own.cause, told))
+            told = f"what changes of {self._source} is not seen, and what it said last goes on: {told_as(own)}"
+            self._troubles.met("watch", Trouble(own.cause, told))
         elif own is None:
-            self._troubles.pop("watch", None)
+            self._troubles.well("watch")
 
     def _look(self, wish: Wish) -> None:
         self.metrics.add("looks_total")
-        seen = max(_generation(self._teller.status), self._desired.generation if self._desired is not None else 0)
+        seen = max(generation_of(self._teller.status), self._desired.generation if self._desired is not None else 0)
         of_pods = self._that_of_pods(wish, seen) if self._desired is None else None
         try:
             found = self._publication.look(wish, seen)
         except GreenticError as error:
             self.metrics.add("look_failures_total")
-            reason = "PublicationUnreachable" if isinstance(error, FetchError) else "PublicationRefused"
-            self._trouble("look", Trouble(reason, _text(error)))
-            self._look_at = self._clock.monotonic() + self._pause("look")
+            self._troubles.met("look", of_look(error))
+            self._look_at = self._clock.monotonic() + self._troubles.pause("look")
             if of_pods is not None:
                 self._take(of_pods)
             return
-        self._well("look")
+        self._troubles.well("look")
         if found is not None:
             self._take(found)
         self._judge(wish)
@@ -260,7 +249,7 @@ class Operator:
         try:
             return self._publication.of_pods(self._reach(), wish, seen)
         except GreenticError as error:
-            self._log(f"the pods' own document is not used: {_text(error)}")
+            self._log(f"the pods' own document is not used: {told_as(error)}")
             return None
 
     def _take(self, found: Desired) -> None:
@@ -314,14 +303,8 @@ class Operator:
         return self._stated[1]
 
     def _would(self, plan: Plan) -> None:
-        refs = [str(i.ref) for i in plan.writes] + [f"{d.ref} (delete)" for d in plan.deletions]
-        named = ", ".join(refs[:MAX_NAMED]) + (f" and {len(refs) - MAX_NAMED} more" if len(refs) > MAX_NAMED else "")
-        self._synced = (
-            Condition("Synced", "False", "DryRun", f"{len(refs)} object(s) would be written: {named}")
-            if refs
-            else Condition("Synced", "True", "DryRun", "nothing would be written")
-        )
-        self._well("apply")
+        self._synced = would_write([str(i.ref) for i in plan.writes] + [f"{d.ref} (delete)" for d in plan.deletions])
+        self._troubles.well("apply")
 
     def _done(self, outcome: Outcome) -> list[Ref]:
         """Take over what was written. Raises the first failure."""
@@ -339,23 +322,17 @@ class Operator:
             told = f"put right: {', '.join(map(str, written[:MAX_NAMED]))}"
             self._teller.event(self._thing(), Condition("Synced", "True", "DriftHealed", told))
         self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
-        self._well("apply")
+        self._troubles.well("apply")
         if any(ref.name == names.ENV_STORE for ref in written) or self._heard is None:
             self._hear(cluster)
 
     def _failed(self, error: GreenticError) -> None:
         self.metrics.add("reconcile_failures_total")
-        reason = "ApplyFailed"
-        if isinstance(error, ClusterUnreachable):
-            reason = "ClusterUnreachable"
-        elif isinstance(error, ApiRefused):
-            reason = error.cause
-        elif "are not its own" in error.message:
-            reason = "NotOurs"
-        self._trouble("apply", Trouble(reason, _text(error)))
-        self._synced = Condition("Synced", "False", reason, _text(error))
+        found = of_apply(error)
+        self._troubles.met("apply", found)
+        self._synced = Condition("Synced", "False", found.reason, found.message)
         self._applied = None
-        self._compare_at = self._clock.monotonic() + self._pause("apply")
+        self._compare_at = self._clock.monotonic() + self._troubles.pause("apply")
 
     def _hear(self, cluster: Cluster) -> None:
         """Wait, beside the loop, until routers say that they serve the document; kubelets are hurried on the way."""
@@ -372,7 +349,7 @@ class Operator:
                 heard = wait_served(cluster, document, HEAR_SECONDS, _Unseen(), self._clock)
                 found = Trouble("", heard.warning or "")
             except GreenticError as error:
-                found = Trouble("NotServed", _text(error))
+                found = Trouble("NotServed", told_as(error))
             if self._desired is not None and self._desired.digest == digest:
                 self._heard = found
                 self.wake()
@@ -383,87 +360,27 @@ class Operator:
 
     def _what_is_told(self) -> JsonObject:
         """The status as it should be now."""
-        wish, desired = self._wish, self._desired
-        synced = self._synced
-        if wish is not None and wish.paused:
-            synced = Condition("Synced", "Unknown", "Paused", "nothing is written while spec.paused is true")
-        degraded = next(iter(self._troubles.values()), None)
-        ready, failed = self._ready()
-        if degraded is None and failed is not None:
-            degraded = failed
-        if degraded is None and self._judged and self._clock.monotonic() - self._judged_since >= JUDGED_SECONDS:
-            degraded = Trouble("NotActedOn", "; ".join(self._judged))
-        conditions = (
-            ready,
-            synced,
-            Condition("Degraded", "True", degraded.reason, degraded.message)
-            if degraded is not None
-            else Condition("Degraded", "False", "AsExpected"),
-        )
-        observed = self._teller.status.get("observedGeneration")
-        published = member(self._teller.status, "published")
-        keeps = desired is None or self._applied is None or self._applied[1] != desired.digest
-        told = Told(
-            observed=wish.generation if wish is not None else observed if isinstance(observed, int) else 0,
-            conditions=conditions,
-            published=_generation(self._teller.status) if keeps or desired is None else desired.generation,
-            document=str(published.get("document", "")) if keeps or desired is None else desired.digest,
-            manifest=str(published.get("manifest", "")) if keeps or desired is None else desired.manifest,
+        now = self._clock.monotonic()
+        known = Known(
+            wish=self._wish,
+            desired=self._desired,
+            applied=None if self._applied is None else self._applied[1],
+            synced=self._synced,
             objects=self._objects,
+            trouble=self._troubles.first(),
+            rollouts={name: self.watches.rollouts.get(name) or told for name, told in self._deployments.items()},
+            heard=self._heard,
+            judged=self._judged if now - self._judged_since >= JUDGED_SECONDS else [],
         )
+        told = report(known, self._teller.status)
         self.metrics.set("generation", told.published)
         self.metrics.set("objects", told.objects)
-        for condition in conditions:
+        for condition in told.conditions:
             self.metrics.set(condition.type.lower(), int(condition.status == "True"))
         return status_of(told, self._teller.status, timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000))
-
-    def _ready(self) -> tuple[Condition, Trouble | None]:
-        """The condition Ready, and a rollout that will not become ready."""
-        if not self._deployments:
-            return Condition("Ready", "Unknown", "Starting"), None
-        now: dict[str, Rollout] = {n: self.watches.rollouts.get(n) or t for n, t in self._deployments.items()}
-        for name, found in now.items():
-            if found.failed is not None:
-                return Condition("Ready", "False", "RolloutFailed", f"{name}: {found.failed}"), Trouble(
-                    "RolloutFailed", f"Deployment `{name}`: {found.failed}"
-                )
-        waiting = sorted(n for n, found in now.items() if not found.done)
-        if waiting:
-            named = ", ".join(waiting[:MAX_NAMED])
-            return Condition(
-                "Ready", "False", "Progressing", f"{len(waiting)} of {len(now)} are not available: {named}"
-            ), None
-        if self._heard is not None and self._heard.reason:
-            return Condition("Ready", "False", self._heard.reason, self._heard.message), None
-        message = self._heard.message if self._heard is not None else ""
-        return Condition("Ready", "True", "Serving", message), None
-
-    # -- troubles -----------------------------------------------------------------------------------------------------
-
-    def _trouble(self, what: str, found: Trouble) -> None:
-        if self._troubles.get(what) != found:
-            self._log(f"{found.reason}: {found.message}")
-        self._troubles[what] = found
-
-    def _well(self, what: str) -> None:
-        self._troubles.pop(what, None)
-        self._tried.pop(what, None)
-
-    def _pause(self, what: str) -> float:
-        self._tried[what] = self._tried.get(what, 0) + 1
-        return AGAIN.pause(self._tried[what], self._random)
 
 
 class _Unseen:
     """Nobody watches."""
 
     def show_served(self, pods: dict[str, Served]) -> None: ...
-
-
-def _text(error: GreenticError) -> str:
-    return f"{error.message}" + (f" Next: {error.hint}" if error.hint else "")
-
-
-def _generation(status: JsonObject) -> int:
-    found = member(status, "published").get("generation")
-    return found if isinstance(found, int) else 0

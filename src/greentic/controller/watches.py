@@ -19,8 +19,8 @@ from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import GreenticError
 from greentic.k8s.health import Rollout, rollout
 from greentic.k8s.objects import Cluster, Listed, Ref, metadata_of, ref_of
+from greentic.k8s.plan import LISTED
 
-KINDS = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
 WATCH_SECONDS = 240.0
 _AGAIN = Backoff(first=0.5, longest=60.0)
 _BOOKKEEPING = ("resourceVersion", "managedFields", "generation", "creationTimestamp", "selfLink", "uid")
@@ -55,7 +55,7 @@ class Watches:
 
     def follow_objects(self, selector: str) -> None:
         """Watch what was made."""
-        for kind in KINDS:
+        for kind in LISTED:
             self._begin(kind, selector, self._take)
 
     def wish(self, source: Ref) -> JsonObject | None:

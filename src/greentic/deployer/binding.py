@@ -31,14 +31,13 @@ from greentic.operate import env_packs
 from greentic.operate.change import Context
 from greentic.operate.env_packs import BindingSummary
 from greentic.shape.exposure import fits
-from greentic.store.layout import EnvPaths
+from greentic.store.layout import DEV_SECRETS, EnvPaths
 from greentic.store.seal import resealed
 
 KUBERNETES = "greentic.deployer.k8s"
 DEV_STORE = "greentic.secrets.dev-store"
 STORE_ID = "GREENTIC_STORE_ID"
 """Names the store's identity where its directory is another one each time, as in a pipeline."""
-_DEV_FILES = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
 _MAX_ANSWERS = 1 << 20
 
 
@@ -225,7 +224,7 @@ def _secrets_bound(env: Environment) -> bool:
 
 def _dev_secrets(paths: EnvPaths) -> str | None:
     """The development store as base64, if there is one. Raises `Conflict`."""
-    for place in _DEV_FILES:
+    for place in DEV_SECRETS:
         file = paths.root / place
         try:
             data = read_file(file, MAX_DATA)

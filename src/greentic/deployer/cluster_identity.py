@@ -15,7 +15,7 @@ import base64
 import re
 from typing import Literal, NamedTuple
 
-from greentic.cluster.api_server import ApiServer
+from greentic.cluster.api_server import PATIENCE_SECONDS, ApiServer
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
 from greentic.ground import variables
@@ -52,15 +52,15 @@ def variable_of(ref: str) -> str:
     return variables.SECRET_PREFIX + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
 
 
-def reach(context: Context, deployer: Deployer) -> Reached:
+def reach(context: Context, deployer: Deployer, patience: float = PATIENCE_SECONDS) -> Reached:
     """A connection as the identity that rule 1 or 2 gives. Raises `Conflict`."""
     answers = deployer.answers
     if deployer.env.credentials_ref is None:
-        api = ApiServer(connect(answers.kubeconfig_context))
+        api = ApiServer(connect(answers.kubeconfig_context), patience=patience)
         return Reached(api, api, "ambient")
     now = context.clock.now_ns() // 1_000_000_000
     token = _token(context.store.paths(deployer.env.environment_id), deployer.env, deployer, now)
-    api = ApiServer(connect(answers.kubeconfig_context, token))
+    api = ApiServer(connect(answers.kubeconfig_context, token), patience=patience)
     return Reached(api, api, "bound")
 
 

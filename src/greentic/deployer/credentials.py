@@ -24,13 +24,13 @@ from greentic.cluster.apply import refuse
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer, resolve
 from greentic.deployer.cluster_identity import credentials_ref, keep_token, lifetime, local_token, reach
+from greentic.deployer.permissions import ACCOUNT, grants, identity_secret, operations
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.ground.yaml import yaml_of
 from greentic.k8s.objects import ApiRefused, member, ref_of
-from greentic.k8s.permissions import ACCOUNT, grants, identity_secret, operations
 from greentic.k8s.plan import fitted, make_plan
 from greentic.k8s.render import render
 from greentic.model.ids import check_env_id

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import PARALLEL, Rules, read_live, server_changes
+from greentic.cluster.apply import PARALLEL, Rules, server_changes
+from greentic.cluster.live import read_live
 from greentic.cluster.refusals import SECRET_KINDS, without_secrets
-from greentic.cluster.verdicts import verdicts
+from greentic.cluster.verdicts import remarks
 from greentic.deployer.binding import Deployer
 from greentic.deployer.told import (
     FieldTold,
@@ -90,7 +91,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
         overridden_by_admission=all_told(sorted(verdict.overridden)),
         left_alone=all_told(sorted(verdict.left_alone)),
         unattributed=all_told(plan.unattributed),
-        warnings=verdicts(i.live for i in plan.items if i.live is not None) or UNSET,
+        warnings=remarks([i.live for i in plan.items if i.live is not None]) or UNSET,
     )
 
 

@@ -67,7 +67,7 @@ def render_objects(context: Context, payload: EnvRenderPayload) -> Rendered:
     deployer = resolve(context, env_id, payload.kind, live=False)
     objects = render(deployer.desired)
     warnings = [*deployer.answers.warnings(), *public_url_warnings(deployer.env, deployer.answers)]
-    pointer = pointed(deployer.answers, env_id, compact(deployer.desired.env))
+    pointer = pointed(deployer.answers, deployer.desired.env, compact(deployer.desired.env))
     if pointer is not None and payload.push:
         push_pointed(deployer, context.view)
     elif pointer is not None:

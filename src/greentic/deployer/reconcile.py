@@ -22,7 +22,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import Outcome, Rules, converge
-from greentic.cluster.verdicts import verdicts
+from greentic.cluster.verdicts import remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import Document, Heard, wait_served
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
@@ -152,7 +152,7 @@ def push_pointed(deployer: Deployer, view: View) -> bool:
     """Put the document where pods are pointed to, before they are; whether anything was sent. Raises `FetchError`."""
     env, answers = deployer.desired.env, deployer.answers
     document = compact(env)
-    if pointed(answers, env.environment_id, document) is None or answers.environment_registry is None:
+    if pointed(answers, env, document) is None or answers.environment_registry is None:
         return False
     view.say(f"pushing the document, {len(document)} bytes, to {answers.environment_registry}")
     return push_document(env, document, answers.environment_registry)
@@ -278,7 +278,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         not_attempted=all_told(outcome.left) if failures else UNSET,
         requests=reached.api.requests,
         writes=reached.api.writes,
-        warnings=verdicts(i.live for i in outcome.plan.items if i.live is not None) or UNSET,
+        warnings=remarks([i.live for i in outcome.plan.items if i.live is not None]) or UNSET,
     )
 
 

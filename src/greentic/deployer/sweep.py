@@ -17,7 +17,8 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import ANSWERED_KINDS, await_gone, delete_own, list_if_there
+from greentic.cluster.apply import await_gone, delete_own
+from greentic.cluster.live import list_if_there
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployer.reconcile import KindText, alone
@@ -27,7 +28,7 @@ from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import Reply
 from greentic.k8s import names
 from greentic.k8s.objects import KINDS, ApiRefused, Cluster, Ref, labels_of, metadata_of, objects_in, ref_of
-from greentic.k8s.plan import Deletion, deletion_of, is_ours, is_the_deployers, may_delete
+from greentic.k8s.plan import ANSWERED_KINDS, Deletion, deletion_of, is_ours, is_the_deployers, may_delete
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present
 from greentic.operate import env

@@ -1,16 +1,16 @@
 """The verbs that reach for a cluster, or may: what an environment that is bound to a deployer does beyond its document.
 
-The verbs of `operate/` know no deployer. Where a binding changes what a verb does (`env destroy`, `revisions warm --rollout`, the
-warning of `env-packs add`), the row names a function of this room that calls the plain one.
+The verbs of `operate/` know no deployer. Where a binding changes what a verb does (`env destroy`, `env status`, `revisions warm --rollout`,
+the warning of `env-packs add`), the row names a function of this room that calls the plain one.
 """
 
 from __future__ import annotations
 
-from greentic.operate.verb import ENV, Flag, Verb
+from greentic.operate.verb import AT, ENV, Flag, Verb
 
 _B, _N, _CR = "greentic.deployer.binding", "greentic.deployer.env_render", "greentic.deployer.credentials"
 _RE, _RO, _S = "greentic.deployer.reconcile", "greentic.deployer.rollout", "greentic.deployer.sweep"
-_O = "greentic.deployer.operator_render"
+_O, _ST = "greentic.deployer.operator_render", "greentic.deployer.cluster_status"
 _KIND = Flag("--kind", "kind", "the deployer's descriptor", "PATH@VERSION")
 _ADOPT = Flag("--adopt", "adopt", "take over objects of others under our names", switch=True)
 _FORCE = Flag("--force", "force", "take over fields that others manage", switch=True)
@@ -26,6 +26,9 @@ VERBS: tuple[Verb, ...] = (
          flags=(Flag("--confirm", "confirm", "yes, really", switch=True),
                 Flag("--namespace", "namespace", "delete the namespace in the cluster, too", switch=True),
                 Flag("--store-only", "store_only", "leave what runs in a cluster", switch=True))),
+    Verb("env", "status", f"{_ST}:status", "greentic.deployments.env_status:EnvStatusPayload",
+         "what is wanted, what workers serve, and what is in the way of it in a cluster",
+         "gtc op env status prod --at http://127.0.0.1:8080 --watch", flags=(AT,), watch=True),
     Verb("env", "render", f"{_N}:render_objects", f"{_N}:EnvRenderPayload", "the Kubernetes objects, without asking a cluster",
          "gtc op env render prod --output manifests/", required=(ENV,),
          flags=(_KIND, Flag("--output", "output", "write one YAML file an object there", "DIR"),

@@ -6,7 +6,7 @@ before anything else. Removing a deployment deletes the files of its revisions a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -21,6 +21,7 @@ from greentic.model.environment import (
     Environment,
     RevenueShare,
     RouteBinding,
+    Status,
     TenantSelector,
 )
 from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment, check_ulid
@@ -80,8 +81,8 @@ class BundleUpdatePayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     deployment_id: Ulid
     status: Annotated[
-        Literal["active", "paused", "archived"] | None,
-        msgspec.Meta(extra_json_schema={"enum": ["active", "paused", "archived"]}),
+        Status | None,
+        msgspec.Meta(extra_json_schema={"enum": [*get_args(Status)]}),
     ] = None
     route_binding: RouteBindingPayload | None = None
     revenue_share: list[SharePayload] | None = None

@@ -146,7 +146,7 @@ def set_traffic(context: Context, payload: TrafficSetPayload) -> SplitSummary:
         transaction.save(env)
         transaction.refresh_projection(env)
         previous = None if current is None else current.generation
-        return Done(summary(split), Generations(previous, split.generation))
+        return Done(summary(split), Generations(previous, split.generation), _told(change.target, current, split))
 
     weights: list[Json] = [[e.revision_id, e.weight_bps] for e in sorted(entries, key=lambda e: e.revision_id)]
     return run(
@@ -178,7 +178,7 @@ def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOpt
         env = transaction.load()
         current = _split(env, deployment_id)
         if to is not None:
-            return _all_to(context, transaction, env, current, to)
+            return _all_to(context, transaction, env, current, to, target)
         stashed = unstash(current.previous_split_ref)
         if stashed is None:
             raise Conflict(f"traffic split for `{deployment_id}` has no prior version to roll back to")
@@ -197,7 +197,9 @@ def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOpt
         env = put_split(env, restored)
         transaction.save(env)
         transaction.refresh_projection(env)
-        return Done(summary(restored), Generations(current.generation, restored.generation))
+        return Done(
+            summary(restored), Generations(current.generation, restored.generation), _told(target, current, restored)
+        )
 
     return run(
         context,
@@ -209,7 +211,12 @@ def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOpt
 
 
 def _all_to(
-    context: Context, transaction: Transaction, env: Environment, current: TrafficSplit, revision_id: str
+    context: Context,
+    transaction: Transaction,
+    env: Environment,
+    current: TrafficSplit,
+    revision_id: str,
+    target: JsonObject,
 ) -> Done[SplitSummary]:
     """Route everything to one revision that is still there."""
     entries = [SplitEntry(revision_id=revision_id, weight_bps=10_000)]
@@ -228,7 +235,16 @@ def _all_to(
     env = put_split(env, split)
     transaction.save(env)
     transaction.refresh_projection(env)
-    return Done(summary(split), Generations(current.generation, split.generation))
+    return Done(summary(split), Generations(current.generation, split.generation), _told(target, current, split))
+
+
+def _told(target: JsonObject, before: TrafficSplit | None, after: TrafficSplit | None) -> JsonObject:
+    """What the log says of a change: of which deployment, and from which weights to which."""
+    return target | {"weights_before": _weights(before), "weights": _weights(after)}
+
+
+def _weights(split: TrafficSplit | None) -> list[Json]:
+    return [[e.revision_id, e.weight_bps] for e in (split.entries if split is not None else ())]
 
 
 def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:
@@ -284,7 +300,7 @@ def clear(context: Context, payload: TrafficClearPayload) -> TrafficCleared:
             changed=current is not None,
             cleared_generation=gone,
         )
-        return Done(result, Generations(gone, None))
+        return Done(result, Generations(gone, None), _told(change.target, current, None))
 
     return run(
         context,

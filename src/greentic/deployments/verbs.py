@@ -5,6 +5,7 @@ from __future__ import annotations
 from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _B, _R, _T = "greentic.deployments.bundles", "greentic.deployments.revisions", "greentic.deployments.traffic"
+_S = "greentic.deployments.stage"
 _TRANSITION = f"{_R}:RevisionTransitionPayload"
 _SHOW = f"{_T}:TrafficShowPayload"
 
@@ -17,7 +18,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("bundles", "remove", f"{_B}:remove", f"{_B}:BundleRemovePayload", "delete a deployment that is no longer live",
          "gtc op bundles remove prod --deployment bot", flags=(DEPLOYMENT,)),
     Verb("bundles", "list", f"{_B}:list_deployments", "", "the deployments", "gtc op bundles list prod", required=(ENV,)),
-    Verb("revisions", "stage", f"{_R}:stage", f"{_R}:RevisionStagePayload", "pin and unpack a bundle as a new revision",
+    Verb("revisions", "stage", f"{_S}:stage", f"{_S}:RevisionStagePayload", "pin and unpack a bundle as a new revision",
          "gtc op revisions stage prod --deployment bot bundle_path=bot.gtbundle bundle_source_uri=https://…/bot.gtbundle",
          flags=(DEPLOYMENT, Flag("--bundle", "bundle_path", "the .gtbundle", "FILE"),
                 Flag("--source-uri", "bundle_source_uri", "where workers pull it", "URI"),

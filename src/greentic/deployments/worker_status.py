@@ -4,6 +4,7 @@ Rules:
 1. The operator wrote the address, so loopback and private ones are asked like others; an answer is small, or it is refused.
 2. Counts belong to a process. One that is asked tells of all processes of its worker; who compares, compares within one process.
 3. What waits on a revision is asked for by its id: the worker looks it up where it waits, which may be shared by several workers.
+4. A worker is asked once, within seconds, over the proxies and with the authorities that the variables name for everything else.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
-from greentic.net.addresses import lower_scheme, shown
+from greentic.net.addresses import WEB, lower_scheme, shown
 from greentic.net.document import read_small
 from greentic.net.terms import Terms, terms_of
 
@@ -156,15 +157,21 @@ class HttpWorkers:
     """Workers at http or https addresses."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
-        self._terms = terms_of(variables.environment(), clock)._replace(total=ASK_SECONDS, tries=1)
+        self._terms = asking(clock)
 
     def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
-        url = f"{address.rstrip('/')}{status_path(revision_id)}"
-        return read_status(fetched(address, url, MAX_STATUS, self._terms), WorkerStatus, address)
+        data = fetched(address, status_path(revision_id), MAX_STATUS, self._terms)
+        return read_status(data, WorkerStatus, address)
 
 
-def fetched(address: str, url: str, limit: int, terms: Terms) -> bytes | None:
-    """What a worker answers at one of its addresses, if there is such a place. Raises `FetchError` that names the worker."""
+def url_of(address: str, path: str) -> str:
+    """Where something of a worker stands."""
+    return f"{address.rstrip('/')}{path}"
+
+
+def fetched(address: str, path: str, limit: int, terms: Terms) -> bytes | None:
+    """What a worker answers at one of its paths, if there is such a place. Raises `FetchError` that names the worker."""
+    url = url_of(address, path)
     try:
         return read_small(url, limit, terms)
     except FetchError as error:
@@ -172,9 +179,19 @@ def fetched(address: str, url: str, limit: int, terms: Terms) -> bytes | None:
         raise FetchError(f"{shown(address)} could not be asked: {why}", hint=error.hint) from None
 
 
+def asking(clock: Clock, seconds: float = ASK_SECONDS) -> Terms:
+    """The terms on which a worker is asked (rule 4)."""
+    return terms_of(variables.environment(), clock)._replace(total=seconds, tries=1)
+
+
 def status_path(revision_id: str | None = None) -> str:
     """Where a worker tells its status, and what waits on a revision."""
     return "/status" if revision_id is None else f"/status?revision={revision_id}"
+
+
+def proof_path(nonce: str) -> str:
+    """Where a worker proves what it serves, in answer to a question that was never asked before."""
+    return f"/status/proof?nonce={nonce}"
 
 
 def read_status(data: bytes | None, form: type[S], address: str) -> S:
@@ -190,6 +207,6 @@ def read_status(data: bytes | None, form: type[S], address: str) -> S:
 def checked_addresses(addresses: list[str]) -> list[str]:
     """Addresses of workers, or `InvalidArgument`."""
     for address in addresses:
-        if not lower_scheme(address).startswith(("http://", "https://")):
+        if not lower_scheme(address).startswith(WEB):
             raise InvalidArgument(f"at: `{address}` is no address of a worker; expected http:// or https://")
     return addresses

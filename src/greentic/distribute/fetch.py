@@ -285,18 +285,21 @@ class _Download:
         return filled
 
     def _small(self, body: Body) -> None:
-        """A bundle of one block needs no threads."""
+        """A bundle of one block needs no threads; what came of one that was cut is kept as well."""
         buffer = memoryview(bytearray(_BLOCK + 1))
         filled = self._fill(body, buffer)
-        if body.length is not None and filled < body.length:
-            filled += self._fill(body, buffer[filled:])  # tells why it ended
-        self._check_size(filled)
-        if filled > _BLOCK:
-            raise self._too_large(filled)
-        _write(self._file.fileno(), buffer[:filled], 0)
-        self._hasher.update(buffer[:filled])
-        self._hashed, self._moved = filled, self._moved + filled
-        self.total, self.done = filled, Ranges().add(0, filled)
+        try:
+            if body.length is not None and filled < body.length:
+                filled += self._fill(body, buffer[filled:])  # tells why it ended
+        finally:
+            self._check_size(filled)
+            if filled > _BLOCK:
+                raise self._too_large(filled)
+            _write(self._file.fileno(), buffer[:filled], 0)
+            self._hasher.update(buffer[:filled])
+            self._hashed, self._moved = filled, self._moved + filled
+            self.done = Ranges().add(0, filled)
+        self.total = filled
         if self._progress is not None:
             self._progress(filled, filled)
 

@@ -17,11 +17,11 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
-from greentic.net.addresses import check_authored, lower_scheme, shown
+from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 
 _PLACE = r"\{([^}]*)\}"
 _KNOWN = ("sha256", "digest", "name")
-SCHEMES = ("http://", "https://", "file://", "oci://", "repo://", "store://")
+SCHEMES = (*WEB, "file://", *REGISTRIES)
 
 T = TypeVar("T")
 

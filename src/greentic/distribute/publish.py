@@ -21,11 +21,12 @@ from greentic.ground import variables
 from greentic.ground.disk import place, replace_file, sync_file
 from greentic.ground.documents import open_file
 from greentic.ground.errors import InvalidArgument
-from greentic.net.addresses import check_authored, lower_scheme
+from greentic.net.addresses import REGISTRIES, check_authored, lower_scheme
 from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
-from greentic.registry.manifests import BUNDLE_LAYER, MANIFEST, put_manifest
+from greentic.registry.manifests import put_manifest
+from greentic.registry.media_types import BUNDLE_LAYER, MANIFEST
 from greentic.registry.reference import OciReference, mapped
 from greentic.registry.referrers import attach
 from greentic.registry.upload import artifact_manifest, put_blob
@@ -63,7 +64,7 @@ def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Publishe
     """Publish to a directory (a path or `file://`) or to `oci://…`. Raises `FetchError`, `InvalidArgument` or `OSError`."""
     check_authored(target, "the place to publish to")
     target = lower_scheme(target)
-    if target.startswith(("oci://", "repo://", "store://")):
+    if target.startswith(REGISTRIES):
         environ = variables.environment()
         asked = terms_of(environ)._replace(total=UPLOAD_SECONDS) if terms is None else terms
         reference = mapped(target, environ)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from greentic.distribute.publish import SIGNATURE, SIGNATURE_SUFFIX
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import lower_scheme, shown
+from greentic.net.addresses import REGISTRIES, WEB, lower_scheme, shown
 from greentic.net.document import read_small
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
@@ -27,7 +27,7 @@ def signatures_at(reference: str, terms: Terms | None = None) -> list[bytes]:
     environ = variables.environment()
     asked = terms_of(environ) if terms is None else terms
     reference = lower_scheme(reference)
-    if reference.startswith(("oci://", "repo://", "store://")):
+    if reference.startswith(REGISTRIES):
         registry = Registry(mapped(reference, environ), asked, environ)
         subject = resolve_manifest(registry, registry.reference.wanted)
         return attached(registry, subject.digest, SIGNATURE, MAX_SIGNATURE)
@@ -36,7 +36,7 @@ def signatures_at(reference: str, terms: Terms | None = None) -> list[bytes]:
 
 
 def _beside(reference: str) -> str:
-    if not reference.startswith(("http://", "https://")):
+    if not reference.startswith(WEB):
         return f"{reference}{SIGNATURE_SUFFIX}"
     try:
         parts = urlsplit(reference)

@@ -12,12 +12,11 @@ from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
-from greentic.net.addresses import check_authored, lower_scheme, shown
+from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
-REGISTRY_SCHEMES = ("oci://", "repo://", "store://")
 
 
 def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) -> tuple[Source, str]:  # noqa: B008  a value
@@ -28,11 +27,11 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
     text = lower_scheme(reference.strip())
     if not text:
         raise FetchError("bundle reference cannot be empty")
-    if text.startswith(("http://", "https://")):
+    if text.startswith(WEB):
         from greentic.distribute.http_source import HttpSource
 
         return HttpSource(terms), text
-    if text.startswith(REGISTRY_SCHEMES):
+    if text.startswith(REGISTRIES):
         from greentic.distribute.oci_source import OciSource
 
         return OciSource(terms, mirror=mirror), text
@@ -50,7 +49,7 @@ def check_source(reference: str, what: str) -> None:
     """Raise `InvalidArgument` for an address that no worker could ever pull from, where it is written down; a path may come to be."""
     check_authored(reference, what)
     scheme, found, _ = lower_scheme(reference.strip()).partition("://")
-    known = ("http", "https", "file", *(s.removesuffix("://") for s in REGISTRY_SCHEMES))
+    known = ("http", "https", "file", *(s.removesuffix("://") for s in REGISTRIES))
     if found and scheme not in known:
         told = f"{what} `{shown(reference)}`: no worker pulls from `{scheme[:20]}://`; {EXPECTED}"
         raise InvalidArgument(told + did_you_mean(scheme, known))

@@ -1,1 +1,1 @@
-"""Looking at an environment: does it hold (`doctor`), what runs (`status`), can workers prove it (`verify`), what changed (`log`)."""
+"""Looking at an environment: does it hold (`doctor`), can workers prove it (`verify`), what changed (`log`)."""

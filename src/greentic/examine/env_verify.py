@@ -13,8 +13,7 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
-from greentic.deployments.worker_status import checked_addresses, fetched
-from greentic.ground import variables
+from greentic.deployments.worker_status import asking, checked_addresses, fetched, proof_path
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply
@@ -24,7 +23,6 @@ from greentic.model.delivery import delivery_of, generation_of
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
 from greentic.model.traffic import wanted_revisions
-from greentic.net.terms import terms_of
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.store.layout import EnvPaths
@@ -101,10 +99,10 @@ class HttpProvers:
     """Workers at http or https addresses."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
-        self._terms = terms_of(variables.environment(), clock)._replace(total=ASK_SECONDS, tries=1)
+        self._terms = asking(clock, ASK_SECONDS)
 
     def ask(self, address: str, nonce: str) -> bytes:
-        data = fetched(address, f"{address.rstrip('/')}/status/proof?nonce={nonce}", MAX_PROOF, self._terms)
+        data = fetched(address, proof_path(nonce), MAX_PROOF, self._terms)
         if data is None:
             raise FetchError(f"there is no worker at `{address}` that proves what it serves")
         return data

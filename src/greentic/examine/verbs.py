@@ -1,11 +1,11 @@
-"""The verbs that look at an environment, row by row: `env doctor`, `repair`, `status`, `log`, `changes` and `verify`."""
+"""The verbs that look at an environment, row by row: `env doctor`, `repair`, `log`, `changes` and `verify`."""
 
 from __future__ import annotations
 
 from greentic.operate.verb import AT, ENV, Flag, Verb
 
 _D, _L = "greentic.examine.env_doctor", "greentic.examine.env_log"
-_S, _V = "greentic.examine.env_status", "greentic.examine.env_verify"
+_V = "greentic.examine.env_verify"
 
 VERBS: tuple[Verb, ...] = (
     Verb("env", "doctor", f"{_D}:doctor", "", "examine an environment, even one that does not load",
@@ -13,8 +13,6 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "repair", f"{_D}:repair", f"{_D}:RepairPayload", "archive routed revisions whose files are gone",
          "gtc op env repair prod --check", required=(ENV,),
          flags=(Flag("--check", "check", "only look", switch=True), Flag("--apply", "apply", "do it", switch=True))),
-    Verb("env", "status", f"{_S}:status", f"{_S}:EnvStatusPayload", "what is wanted, and what workers serve",
-         "gtc op env status prod --at http://127.0.0.1:8080 --watch", flags=(AT,), watch=True),
     Verb("env", "log", f"{_L}:log", f"{_L}:EnvLogPayload", "who changed what, and when", "gtc op env log prod --last 20",
          flags=(Flag("--last", "last", "how many of the newest changes (50)", "N"),)),
     Verb("env", "changes", f"{_L}:diff", f"{_L}:EnvDiffPayload", "what differs between two generations",

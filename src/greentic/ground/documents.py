@@ -140,14 +140,19 @@ def _keep_unknown(value: object, raw: object) -> None:
             _keep_unknown(item, item_raw)
 
 
+def _written(document: Document) -> Iterator[tuple[str, object, bool]]:
+    """Key and value of each field that is written (rule 2), and whether it may hold documents; `extra` is none of them."""
+    for key, name, omit_empty, holds in _form(type(document)).fields:
+        item = getattr(document, name)
+        if item is not None and (item or not omit_empty):
+            yield key, item, holds
+
+
 def to_json(value: object) -> Json:
     """The JSON form of a document, a list of documents or a plain value."""
     if isinstance(value, Document):
         out: dict[str, object] = {}
-        for key, name, omit_empty, holds in _form(type(value)).fields:
-            item = getattr(value, name)
-            if item is None or (omit_empty and not item):
-                continue
+        for key, item, holds in _written(value):
             if holds:
                 out[key] = to_json(item)
             else:
@@ -191,16 +196,12 @@ def _text(value: object, encoder: msgspec.json.Encoder) -> bytes:
         return b"[%b]" % b",".join([_text(item, encoder) for item in value])
     if not isinstance(value, Document):
         return encoder.encode(value)
-    form = _form(type(value))
-    if form.native:
+    if _form(type(value)).native:
         text = encoder.encode(value)
         if _EXTRA not in text:
             return text
     out: dict[str, object] = {}
-    for key, name, omit_empty, holds in form.fields:
-        item = getattr(value, name)
-        if item is None or (omit_empty and not item):
-            continue
+    for key, item, holds in _written(value):
         out[key] = msgspec.Raw(_text(item, encoder)) if holds else item
     out.update(value.extra)
     return encoder.encode(out)
@@ -210,29 +211,63 @@ class TooDeep(ValueError):
     """JSON that is whole, and deeper than `MAX_DEPTH`."""
 
 
-def parse(data: bytes | str, *, limit: int = MAX_BYTES) -> Json:
-    """Parse JSON text of at most `limit` bytes. Raises `ValueError` with the place of the damage."""
-    return cast(Json, decode(data, object, limit=limit))
+def parse(data: bytes | str, *, limit: int = MAX_BYTES, inside: int = 0) -> Json:
+    """Parse JSON text of at most `limit` bytes, which stands `inside` so many arrays and objects. Raises `ValueError` with the place of the
+    damage.
+    """
+    return cast(Json, decode(data, object, limit=limit, inside=inside))
 
 
-def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES) -> T:
+def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES, inside: int = 0) -> T:
     """Parse JSON text into a struct or another type. Raises `ValueError` with the place of the damage (rule 4)."""
-    brackets = _check_size(data, limit)
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit} bytes")
+    brackets = check_values(data)
+    value = _decoded(data, form)
+    deepest = MAX_DEPTH - inside
+    if brackets > deepest and _too_deep(
+        data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"), deepest
+    ):
+        raise TooDeep("nested too deeply")
+    return value
+
+
+def _decoded(data: bytes | str, form: type[T]) -> T:
     try:
-        value = msgspec.json.decode(data, type=form)
+        return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if brackets > MAX_DEPTH and _too_deep(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")):
-        raise TooDeep("nested too deeply")
-    return value
+
+
+def texts_of(data: bytes) -> dict[str, msgspec.Raw]:
+    """The texts of the members of an object. None of them is built; whoever parses one finds out how deep it is and what it holds, and
+    parses no more of them than `MAX_VALUES` bytes unless `check_values` took the whole. Raises `ValueError`.
+    """
+    if len(data) > MAX_BYTES or data.count(b",") > MAX_VALUES:  # texts take memory, too
+        raise ValueError(f"larger than {MAX_BYTES} bytes, or more than {MAX_VALUES} values")
+    return _decoded(data, dict[str, msgspec.Raw])
+
+
+def check_values(data: bytes | str) -> int:
+    """How many brackets open in a text: no fewer than its depth. Raises `ValueError` for one of more than `MAX_VALUES` values.
+
+    Each value but the first stands behind a comma, a colon or a bracket; counting those costs far less than building values.
+    """
+    if isinstance(data, str):
+        brackets, commas = data.count("[") + data.count("{"), data.count(",")
+    else:
+        brackets, commas = data.count(b"[") + data.count(b"{"), data.count(b",")
+    if brackets + commas > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
+    return brackets
 
 
 def texts_in(array: msgspec.Raw) -> list[bytes]:
-    """The texts of the elements of an array that stands in a text which `decode` took. Raises `ValueError` for what is no array."""
+    """The texts of the elements of an array among `texts_of` an object. Raises `ValueError` for what is no array."""
     try:
         return list(map(bytes, msgspec.json.decode(array, type=list[msgspec.Raw])))
     except msgspec.DecodeError as error:
@@ -253,31 +288,15 @@ def repeated_key(data: bytes | str) -> str | None:
     return min(repeated, default=None)
 
 
-def _check_size(data: bytes | str, limit: int) -> int:
-    """How many brackets open in the text: no fewer than its depth. Raises `ValueError` for a text above the limits.
-
-    Each value but the first stands behind a comma, a colon or a bracket; counting those costs far less than building values.
-    """
-    if len(data) > limit:
-        raise ValueError(f"larger than {limit} bytes")
-    if isinstance(data, str):
-        brackets, commas = data.count("[") + data.count("{"), data.count(",")
-    else:
-        brackets, commas = data.count(b"[") + data.count(b"{"), data.count(b",")
-    if brackets + commas > MAX_VALUES:
-        raise ValueError(f"more than {MAX_VALUES} values")
-    return brackets
-
-
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
 
 
-def _too_deep(text: bytes) -> bool:
-    """Whether whole JSON text is deeper than `MAX_DEPTH`. Strings are cut out, once no quote is inside one."""
+def _too_deep(text: bytes, deepest: int) -> bool:
+    """Whether whole JSON text is deeper than that. Strings are cut out, once no quote is inside one."""
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
     left = b"".join(plain.translate(_AS_ARRAYS, _NO_BRACKETS).split(b'"')[::2])
-    for _ in range(MAX_DEPTH):
+    for _ in range(deepest):
         left = left.replace(b"[]", b"")  # each time the innermost ones
         if not left:
             return False
@@ -345,6 +364,7 @@ __all__ = [
     "Json",
     "JsonObject",
     "TooDeep",
+    "check_values",
     "compact",
     "decode",
     "from_json",
@@ -357,6 +377,7 @@ __all__ = [
     "replace",
     "shown",
     "texts_in",
+    "texts_of",
     "to_json",
     "unmarked",
 ]

@@ -24,13 +24,8 @@ def members(form: object, path: str) -> list[str]:
     return [f.encode_name for f in msgspec.structs.fields(place)] if _is_struct(place) else []  # type: ignore[arg-type]
 
 
-def unknown_keys(form: object, raw: Json) -> list[str]:
-    """Paths of what no field takes, in the payload and in the objects inside it."""
-    return sorted({path for path, _ in _unknown(form, raw, "")})
-
-
 def unknown_told(form: object, raw: Json) -> list[str]:
-    """The same, each with the member that may have been meant."""
+    """Paths of what no field takes, in the payload and in the objects inside it, each with the member that may have been meant."""
     found = dict(_unknown(form, raw, ""))
     return [f"{path} (did you mean `{found[path]}`?)" if found[path] else path for path in sorted(found)]
 

@@ -9,11 +9,14 @@ _LONGEST = 128
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is nearest, if one is near."""
-    from difflib import get_close_matches
+    """The known word that is nearest, if one is near; small and capital letters are the same."""
+    from difflib import get_close_matches  # only who mistyped a word waits for it
 
-    found = get_close_matches(word.lower()[:_LONGEST], list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    folded: dict[str, str] = {}
+    for one in known:
+        folded.setdefault(one.lower()[:_LONGEST], one)
+    found = get_close_matches(word.lower()[:_LONGEST], folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from greentic.ground.digits import whole_number
 from greentic.ground.errors import InvalidArgument
 
 YES = frozenset({"1", "true", "yes", "on"})
@@ -181,9 +182,10 @@ def count(name: str, environ: Mapping[str, str] | None = None, *, least: int = 0
     found = text(name, environ)
     if not found:
         return None
-    if not (found.isascii() and found.isdigit() and len(found) < 20 and least <= int(found) <= most):
+    number = whole_number(found, most)
+    if number is None or number < least:
         raise InvalidArgument(f"{name}=`{found[:60]}`: expected a whole number from {least} to {most}")
-    return int(found)
+    return number
 
 
 def seconds(

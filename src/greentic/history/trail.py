@@ -3,6 +3,7 @@
 Rules:
 1. An intent and the event of the same id are one entry; an intent without an event is one whose end is not known.
 2. A line that cannot be read takes no other with it.
+3. Shares of traffic are told as people say them, from what to what.
 """
 
 from __future__ import annotations
@@ -87,25 +88,48 @@ def text(line: JsonObject, key: str) -> str:
 
 def told(target: JsonObject, names: Mapping[str, str]) -> str:
     """What a change was about, in a few words: its members, as far as they are short, ids by the names that people use."""
+    if "weights_before" in target:
+        return _moved(target, names)[:MOST_SHOWN]
     parts = []
     for key, value in target.items():
-        named = _named(value, names)
-        short = _short(named)
+        known = named(value, names)
+        short = _short(known)
         if short:
-            parts.append(f"{key if named == value else key.removesuffix('_id')} {short}")
+            parts.append(f"{key if known == value else key.removesuffix('_id')} {short}")
     return ", ".join(parts)[:MOST_SHOWN]
 
 
-def _named(value: Json, names: Mapping[str, str]) -> Json:
+def _moved(target: JsonObject, names: Mapping[str, str]) -> str:
+    """A changed split: `hello: @1 100% → @1 90%, @2 10%`."""
+    deployment = named(target.get("deployment_id"), names)
+    own = {i: n.removeprefix(str(deployment)) if n.startswith(f"{deployment}@") else n for i, n in names.items()}
+    before, after = (shares(target.get(key), own) or "nothing" for key in ("weights_before", "weights"))
+    return f"{deployment}: {before} → {after}"
+
+
+def named(value: Json, names: Mapping[str, str]) -> Json:
     """A value with names in the place of ids, wherever they stand in it."""
     if isinstance(value, str):
         return names.get(value, value)
     if isinstance(value, list):
-        return [_named(item, names) for item in value]
-    return {key: _named(item, names) for key, item in value.items()} if isinstance(value, dict) else value
+        return [named(item, names) for item in value]
+    return {key: named(item, names) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def shares(value: Json, names: Mapping[str, str]) -> str:
+    """Weights, `[[revision, basis points]]`, in words; nothing for anything else."""
+    pairs = value if isinstance(value, list) else []
+    found = [
+        f"{names.get(str(pair[0]), pair[0])} {pair[1] / 100:g}%"
+        for pair in pairs
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], int)
+    ]
+    return ", ".join(found) if len(found) == len(pairs) else ""
 
 
 def _short(value: Json) -> str:
+    if words := shares(value, {}):
+        return words
     if isinstance(value, str):
         return value if len(value) <= 64 else f"{value[:61]}…"
     if value is None or isinstance(value, bool | int | float):

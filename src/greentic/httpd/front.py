@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
         """Have a request that is there answered, once it is its turn; where more have come, the next one then (rule 2)."""
         if not self._held and not self._ending:
             try:
-                request = self._reader.next()
+                request = self._reader.next(CLOCK.monotonic())
             except Refusal as refusal:
                 self._refuse(refusal)
                 return

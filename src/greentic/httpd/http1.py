@@ -93,6 +93,8 @@ class Incoming(msgspec.Struct, frozen=True):
     head: Head
     body: bytes | None
     """None for one that is larger than may be; the connection cannot go on after it."""
+    came: float = 0.0
+    """When the last of it was there, by the clock of whoever read it."""
 
 
 class RequestReader:
@@ -134,8 +136,8 @@ class RequestReader:
         """More bytes of the connection."""
         self._data += data
 
-    def next(self) -> Incoming | None:
-        """The next whole request, if it is there. Raises `Refusal`."""
+    def next(self, now: float = 0.0) -> Incoming | None:
+        """The next whole request, if it is there; it came `now`. Raises `Refusal`."""
         if self._head is None:
             self._head = self._read_head()
             if self._head is None:
@@ -145,7 +147,7 @@ class RequestReader:
         if head.chunked:
             body = self._read_chunks()
         elif head.length > self._max_body:
-            return self._done(head, None)
+            return self._done(head, None, now)
         elif len(self._data) >= head.length:
             body = bytes(self._data[: head.length])
             del self._data[: head.length]
@@ -153,14 +155,14 @@ class RequestReader:
             return None
         if body is None and self._size <= self._max_body:
             return None
-        return self._done(head, body)
+        return self._done(head, body, now)
 
-    def _done(self, head: Head, body: bytes | None) -> Incoming:
+    def _done(self, head: Head, body: bytes | None, now: float) -> Incoming:
         self._head, self._parts, self._size, self._lines = None, [], 0, 0
         self._in_trailers = self._continue = self._empty_line = False
         if body is None:
             self._data.clear()
-        return Incoming(head, body)
+        return Incoming(head, body, now)
 
     def _read_head(self) -> Head | None:
         data = self._data

@@ -2,7 +2,8 @@
 
 Rules:
 1. A line has method, path, code, bytes and seconds, who asked, and the deployment and revision that answered, under the names that
-   metrics have for them; never a query, a field or a body.
+   metrics have for them; never a query, a field or a body. The seconds begin when the whole request was there: its waiting for its turn
+   is in them.
 2. A request whose caller left is told with the code 499, as others do.
 """
 
@@ -28,7 +29,6 @@ class Access(msgspec.Struct, frozen=True):
     log: OperatorLog
     peer: str
     incoming: Incoming
-    began: float
 
     def answered(self, answer: Answer) -> None:
         """Tell that it was answered."""
@@ -46,7 +46,7 @@ class Access(msgspec.Struct, frozen=True):
 
     def _tell(self, code: int, size: int, served_by: tuple[str, str] | None = None) -> None:
         method, path = self.incoming.head.method, self.incoming.head.path[:MAX_PATH]
-        seconds = round(CLOCK.monotonic() - self.began, 6)
+        seconds = round(CLOCK.monotonic() - self.incoming.came, 6)
         deployment, revision = served_by or (None, None)
         self.log.info(
             "access",

@@ -14,20 +14,15 @@ import msgspec
 from greentic.activate.activation import Activation
 from greentic.activate.dispatch import Dispatcher, cookie_named, session_key
 from greentic.activate.lease import Serving
-from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
-from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
+from greentic.activate.turn import TurnServices
+from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.bounds import MAX_DEPTH, too_deep
-from greentic.flow.select import NoFlow
-from greentic.ground.beside import kept
-from greentic.ground.clock import CLOCK, Clock, timestamp, unix_seconds
+from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.documents import JsonObject, TooDeep, parse
-from greentic.ground.errors import FlowFailure
-from greentic.ground.going import begun
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
-from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import BearerGate
 from greentic.ingress.exchange import TEXT, Refused, Reply, Request
 from greentic.ingress.identity import (
@@ -44,13 +39,12 @@ from greentic.ingress.operator_paths import OperatorPaths
 from greentic.ingress.status import status
 from greentic.ingress.steps import HEADER, Steps
 from greentic.ingress.trusted_peer import TrustedPeers
+from greentic.ingress.turns import RETRY_SECONDS, Picked, Served, Turns
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
-from greentic.sessions.value_store import ConversationBusy
 from greentic.telemetry import request_id, tracing
 from greentic.telemetry.log import OperatorLog, traceback_of
 from greentic.telemetry.readings import Row
-from greentic.telemetry.tallies import TALLIES
 from greentic.telemetry.tracing import Span
 
 if TYPE_CHECKING:
@@ -64,33 +58,12 @@ _CORS: Headers = [
 _INVOKE = "/workers/invoke"
 _LIVE = frozenset({"/livez"})
 _READY = frozenset({"/readyz", "/healthz", "/health"})
-RETRY_SECONDS = 5
-"""What callers of a deployment that is not available are told to wait."""
-BUSY_SECONDS = 1
-"""What those are told to wait whose conversation answers earlier messages."""
 _ENDPOINT_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
 def is_probe(path: str) -> bool:
     """Whether a path is one that a kubelet or balancer asks."""
     return path in _LIVE or path in _READY
-
-
-class Served(msgspec.Struct, frozen=True):
-    """A turn, and the revision that took it."""
-
-    revision: ActiveRevision
-    turn: Turn
-
-
-class Picked(msgspec.Struct, frozen=True):
-    """The revision of a request."""
-
-    revision: ActiveRevision
-    cookie: str | None = None
-    """The cookie that carries a new client's key."""
-    control: bool = False
-    """Whether its turn counts in the control slice of a ramp, too."""
 
 
 class WorkerApp:
@@ -112,8 +85,8 @@ class WorkerApp:
         self.serving = serving
         self.listen_addr = listen_addr
         self.draining = False
-        self.admission = Admission()
         self.gate, self._log, self._services, self._shared = gate, log, services, shared_sessions
+        self.turns = Turns(serving, services, log)
         self._access_log = access_log
         self._clock: Clock = services.clock
         self.peers = peers
@@ -125,7 +98,7 @@ class WorkerApp:
         """What only this process knows: answers by code, and turns that wait for a place."""
         for code, number in list(self._codes.items()):
             yield "greentic_http_answers", (str(code),), [number]
-        yield "greentic_turns_waiting", (), [self.admission.waiting]
+        yield "greentic_turns_waiting", (), [self.turns.waiting]
         yield "greentic_draining", (), [float(self.draining)]
 
     def lane(self, incoming: Incoming) -> str | None:
@@ -154,7 +127,7 @@ class WorkerApp:
         self, incoming: Incoming, peer: str, name: bytes, span: Span | None
     ) -> Answer | Coroutine[object, object, Answer]:
         """The same for a request that is told in the access log, or traced."""
-        access = Access(self._log, peer, incoming, CLOCK.monotonic()) if self._access_log else None
+        access = Access(self._log, peer, incoming) if self._access_log else None
         answer = self._handled(incoming, peer, name)
         if isinstance(answer, Answer):
             if span is not None:
@@ -252,7 +225,7 @@ class WorkerApp:
             return Reply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
 
         name = message_id(asked, value)
-        return self._turn(route, picked, activity_of(value), seen.identity, replied, name, steps)
+        return self.turns.run(route, picked, activity_of(value), seen.identity, replied, name, steps)
 
     def _identity(self, asked: Request, body: object) -> Seen:
         if asked.trusted:
@@ -302,68 +275,6 @@ class WorkerApp:
         carried = dispatcher.set_cookie(client) if client.cookie else None
         return Picked(activation.revisions[found], carried, dispatcher.in_control(client.key, found))
 
-    def _turn(
-        self,
-        route: Route,
-        picked: Picked,
-        activity: Activity,
-        identity: Identity,
-        replied: Callable[[Served], Reply],
-        named: str | None = None,
-        steps: Steps | None = None,
-    ) -> Reply | Coroutine[object, object, Reply]:
-        """Run a turn, on the revision that was drawn or on the one where the session waits; as far as it comes at once."""
-
-        drawn = picked.revision
-
-        async def work() -> Reply:
-            revision, services, pinned = drawn, self._services, None
-            services = services if steps is None else services._replace(trace=steps)
-            try:
-                await self.admission.enter(route.deployment_id)
-            except Busy:
-                TALLIES.add("greentic_turns_refused", (route.deployment_id,))
-                raise _busy() from None
-            try:
-                if not drawn.never_waits:
-                    conversations = services.conversations
-                    pinned = await kept(
-                        conversations.values, conversations.pinned, route.deployment_id, route.tenant, identity
-                    )
-                    held = None if pinned is None else self.serving.find(pinned)
-                    revision = revision if held is None else held
-                with self.serving.lease(revision, control=picked.control and revision is drawn) as lease:
-                    span = tracing.begin("turn")
-                    try:
-                        found = await turn(
-                            revision, activity, route.tenant, route.team, identity, services, message_id=named
-                        )
-                    except NoFlow:
-                        lease.failure = "no_flow"
-                        raise
-                    except ConversationBusy:
-                        lease.failure = "busy"
-                        raise
-                    finally:
-                        if span is not None:
-                            _end_turn(span, revision)
-                    lease.failure = None if found.failed is None else "flow"
-                    lease.parked = found.parked - (pinned == revision.revision_id)
-                return replied(Served(revision, found))
-            except ConversationBusy as busy:
-                text = f"{busy}; nothing was done, send it again later"
-                raise Refused(503, text, extra=[(b"retry-after", b"%d" % BUSY_SECONDS)]) from None
-            except (NoFlow, FlowFailure) as error:
-                raise self._no_flow(drawn, error) from None
-            finally:
-                self.admission.leave(route.deployment_id)
-
-        return begun(work())
-
-    def _no_flow(self, drawn: ActiveRevision, error: Exception) -> Refused:
-        self._log.error("serve", f"revision `{drawn.revision_id}`: {error}")
-        return Refused(500, "flow execution failed")
-
     # -- invoke -----------------------------------------------------------------------------------------------------
 
     def _invoke(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
@@ -392,21 +303,7 @@ class WorkerApp:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
             return Reply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
 
-        return self._turn(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
-
-
-def _end_turn(span: tracing.Span, revision: ActiveRevision) -> None:
-    span.attributes |= {
-        "greentic.deployment": revision.deployment_id,
-        "greentic.bundle": revision.bundle_id,
-        "greentic.revision": revision.revision_id,
-    }
-    tracing.end(span)
-
-
-def _busy() -> Refused:
-    text = "this worker has more to do than it can; nothing was done, come back later"
-    return Refused(503, text, extra=[(b"retry-after", b"%d" % RETRY_SECONDS)])
+        return self.turns.run(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
 
 
 def message_id(asked: Request, body: object) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 
+from greentic.ground.clock import CLOCK
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import Incoming
 from greentic.telemetry import tracing
@@ -20,12 +21,13 @@ SERVER_ERROR = 500
 
 
 def begun(tracer: Tracer, incoming: Incoming, name: bytes) -> Span | None:
-    """The span of a request that arrives now, if it is sampled; the one before it on its connection is over in any case."""
+    """The span of a request from when it came, if it is sampled; the one before it on its connection is over in any case."""
     head = incoming.head
     parent = head.fields.get(b"traceparent")
     remote = None if parent is None else tracing.remote_of(parent, head.fields.get(b"tracestate"))
     span = tracer.root(head.method if head.method in _METHODS else "HTTP", "server", remote)
     if span is not None:
+        span.began -= int((CLOCK.monotonic() - incoming.came) * 1e9)  # it waited for its turn
         span.attributes |= {
             "http.request.method": head.method[:20],
             "url.path": head.path[:MAX_PATH],

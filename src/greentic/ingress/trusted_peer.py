@@ -22,7 +22,7 @@ _PASSED_ON = frozenset({
     b"fly-client-ip", b"x-azure-clientip",
 })  # fmt: skip
 _PASSED_ON_BEGIN = (b"x-forwarded", b"x-original-", b"x-envoy-", b"cf-", b"tailscale-")
-_OWN_SITE = frozenset({b"", b"same-origin", b"none"})
+OWN_SITE = frozenset({b"", b"same-origin", b"none"})
 """What `Sec-Fetch-Site` may say: nothing, a page of ours, or somebody who typed the address."""
 _MANY = 1024
 _SHORT = 512
@@ -57,7 +57,7 @@ class TrustedPeers:
             return False
         if origin and not self._is_ours(_name(origin.partition(b"://")[2] or b"?")):
             return False
-        return site.lower() in _OWN_SITE
+        return site.lower() in OWN_SITE
 
     def _is_ours(self, name: str) -> bool:
         return name in self._hosts or (name[:4] == "127." and is_loopback(name))

@@ -14,6 +14,7 @@ import re
 from typing import Literal, NamedTuple, cast
 
 from greentic import __version__
+from greentic.ground.digits import whole_number
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
@@ -238,10 +239,10 @@ def _replicas(value: Json) -> int | None:
 
 def _number(value: Json, key: str, least: int, most: int) -> int:
     text = value.removeprefix("+") if isinstance(value, str) else value
-    if isinstance(text, str) and text.isascii() and text.isdigit():
-        text = int(text)
+    if isinstance(text, str):
+        text = whole_number(text, most)
     if isinstance(text, bool) or not isinstance(text, int) or not least <= text <= most:
-        raise _invalid(f"{key} must be a whole number from {least} to {most}, got `{value}`")
+        raise _invalid(f"{key} must be a whole number from {least} to {most}, got `{str(value)[:60]}`")
     return text
 
 

@@ -10,8 +10,8 @@ import ipaddress
 
 from greentic.net.addresses import LINK_LOCAL, METADATA, Network, among
 
-LINK_LOCAL_4, LINK_LOCAL_6 = LINK_LOCAL
-"""The first is where caches of DNS listen on a node, and, on other ports, instance metadata."""
+LINK_LOCAL_4 = LINK_LOCAL[0]
+"""Where caches of DNS listen on a node, and, on other ports, instance metadata."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """Where the addresses of IPv4 are, at their end, for those who have IPv6 alone."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from greentic.ground.documents import JsonObject
 from greentic.model.environment import Revision
+from greentic.shape.syntax import is_dns_label, is_label_value
 
 ROUTER = "gtc-router"
 ENV_STORE, RUNTIME_CONFIG = "gtc-env-store", "gtc-runtime-config"
@@ -34,14 +35,12 @@ HURRIED = "greentic.ai/hurried"
 MANAGER = "greentic"
 
 MAX_NAME = 63
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
-_PLAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _STEM = 50
 
 
 def namespace_of(env_id: str) -> str:
     """The namespace of an environment that answers none (rule 1)."""
-    if _PLAIN.match(env_id) and len(env_id) + 4 <= MAX_NAME:
+    if is_dns_label(env_id) and len(env_id) + 4 <= MAX_NAME:
         return f"gtc-{env_id}"
     hash_ = hashlib.sha256(env_id.encode()).hexdigest()[:8]
     stem = re.sub(r"[^a-z0-9]", "-", env_id.lower()).strip("-")[:_STEM].rstrip("-")
@@ -55,7 +54,7 @@ def worker_name(revision_id: str) -> str:
 
 def label_value(text: str) -> str:
     """`text` as a label's value (rule 3)."""
-    if _LABEL.match(text):
+    if is_label_value(text):
         return text
     hash_ = hashlib.sha256(text.encode()).hexdigest()[:8]
     stem = re.sub(r"[^A-Za-z0-9_.-]", "-", text).strip("-_.")[:_STEM].rstrip("-_.")

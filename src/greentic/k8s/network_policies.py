@@ -19,7 +19,6 @@ Rules:
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -32,12 +31,13 @@ from greentic.k8s.pods import METRICS_PORT, PORT
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
-from greentic.net.addresses import never_reached
+from greentic.net.addresses import REGISTRIES, never_reached
+from greentic.shape.syntax import is_dns_label
 
 HTTPS, REDIS = 443, 6379
-_SCHEMES = {"http": 80, "https": HTTPS, "oci": HTTPS, "repo": HTTPS, "store": HTTPS}
+_PORTS = {"http://": 80, "https://": HTTPS} | dict.fromkeys(REGISTRIES, HTTPS)
+"""By how a reference begins."""
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
-_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
 class Destinations(NamedTuple):
@@ -63,9 +63,10 @@ def destinations(uris: Iterable[str], insecure: Iterable[str] = ()) -> Destinati
             host, told = parts.hostname, parts.port
         except ValueError:
             continue
-        if parts.scheme not in _SCHEMES or not host:
+        usual = _PORTS.get(f"{parts.scheme}://")
+        if usual is None or not host:
             continue
-        port = told or (80 if parts.netloc.rpartition("@")[2] in plain else _SCHEMES[parts.scheme])
+        port = told or (80 if parts.netloc.rpartition("@")[2] in plain else usual)
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
@@ -85,7 +86,7 @@ def _namespace(host: str) -> str | None:
     labels = host.removesuffix(".").split(".")
     if len(labels) == 1:
         return ""
-    return labels[1] if labels[2:3] == ["svc"] and _NAMESPACE.match(labels[1]) else None
+    return labels[1] if labels[2:3] == ["svc"] and is_dns_label(labels[1]) else None
 
 
 def network_policies(env: Environment, answers: Answers, namespace: str, labels: JsonObject) -> list[JsonObject]:

@@ -191,7 +191,7 @@ class Cluster(Protocol):
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed: ...
 
     def pages(self, kind: str, namespace: str | None, selector: str | None = None) -> Iterator[Listed]:
-        """The same list a part at a time, for who does not keep it; at least one."""
+        """The same list a part at a time, for who does not keep it; at least one. Refused with 410 where the rest is gone."""
         ...
 
     def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:

@@ -29,10 +29,12 @@ SECURITY = "pod-security.kubernetes.io/"
 AUTOSCALER = "kube-controller-manager"
 """Who sets the replicas of a Deployment that a HorizontalPodAutoscaler targets."""
 KEPT_COMPONENTS = frozenset({"session-key", "namespace"})
-PRUNED_KINDS = (
-    *("Secret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment"),
-    *("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount"),
-)
+LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
+"""Kinds that every environment has: read whole by whoever compares, and watched."""
+ANSWERED_KINDS = ("HorizontalPodAutoscaler", "Ingress", "HTTPRoute", "ServiceAccount")
+"""Kinds that are there only where answers ask for them: a cluster may not have them, an identity not see them."""
+PRUNED_KINDS = ("Secret", *LISTED, *ANSWERED_KINDS)
+assert set(PRUNED_KINDS) < set(KINDS)
 MARKED = frozenset({"Ingress", "HTTPRoute", "ServiceAccount"})
 """Kinds that are always rendered together with the document's ConfigMap, and only where answers ask for them (rule 6)."""
 

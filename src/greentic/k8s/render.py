@@ -24,13 +24,13 @@ from greentic.k8s.network_policies import network_policies
 from greentic.k8s.objects import member, metadata_of
 from greentic.k8s.plan import MARKED, SECURITY, kinds_text
 from greentic.k8s.scaling import autoscaler, service_accounts
-from greentic.model.environment import Environment, Revision, document_digest
+from greentic.model.delivery import delivery_of
+from greentic.model.environment import DOCUMENT, Environment, Revision, document_digest
 from greentic.model.pod_view import present_revisions, routed_ids
 from greentic.model.pointer import POINTER_FILE, Pointer, pointer_to, read_pointer
 from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project
 from greentic.shape.pod_shape import Shape
 
-DOCUMENT = "environment.json"
 MAX_DATA = 1 << 20
 """Bytes that a ConfigMap or a Secret may hold."""
 
@@ -65,13 +65,13 @@ def rendering(desired: Desired) -> Iterator[JsonObject]:
             yield thing
 
 
-def pointed(answers: Answers, env_id: str, document: bytes) -> Pointer | None:
+def pointed(answers: Answers, env: Environment, document: bytes) -> Pointer | None:
     """The pointer that pods get instead of a document, if they do (rule 2)."""
     repository = answers.environment_registry
     fits = len(DOCUMENT) + len(document) <= MAX_DATA
     if repository is None or (fits and not answers.environment_always_there):
         return None
-    return pointer_to(env_id, repository, document_digest(document))
+    return pointer_to(env.environment_id, repository, document_digest(document), delivery_of(env).generation)
 
 
 def digest_for_pods(env_store: JsonObject) -> str:
@@ -108,7 +108,7 @@ def _environment_objects(desired: Desired) -> list[JsonObject]:
 
     router_selector = names.component_labels(env.environment_id, "router")
     document = compact(env)
-    pointer = pointed(answers, env.environment_id, document)
+    pointer = pointed(answers, env, document)
     if pointer is None:
         env_store = _config_map(names.ENV_STORE, namespace, labels("env-store"), DOCUMENT, document.decode())
     else:

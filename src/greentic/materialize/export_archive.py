@@ -20,12 +20,13 @@ from greentic.ground.disk import io_error, place
 from greentic.ground.documents import JsonObject, pretty
 from greentic.ground.errors import Conflict, NotFound
 from greentic.model.delivery import delivery_of
-from greentic.model.environment import Environment, Revision
+from greentic.model.environment import DOCUMENT, Environment, Revision
 from greentic.model.ids import check_env_id, is_digest
 from greentic.net.document import read_small
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
+from greentic.trust.revocation import NAME as REVOCATIONS
 
 
 def routed(env: Environment) -> list[Revision]:
@@ -45,10 +46,10 @@ def export(store: EnvironmentStore, env_id: str, out: Path) -> JsonObject:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            _add(archive, "environment.json", io.BytesIO(data := pretty(env)), len(data))
+            _add(archive, DOCUMENT, io.BytesIO(data := pretty(env)), len(data))
             listed = _revocations(env)
             if listed is not None:
-                _add(archive, "revocations.json", io.BytesIO(listed), len(listed))
+                _add(archive, REVOCATIONS, io.BytesIO(listed), len(listed))
             for revision in revisions:
                 with _bundle(env, paths, revision) as bundle:
                     size = os.fstat(bundle.fileno()).st_size

@@ -25,11 +25,11 @@ from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError, DigestMismatch, GreenticError, MalformedArtifact
 from greentic.materialize.remembered import Memory
 from greentic.materialize.trusted import Examined
-from greentic.model.environment import Environment
+from greentic.model.environment import DOCUMENT, Environment
 from greentic.store.environments import environment_of
 from greentic.store.layout import EnvPaths
+from greentic.trust.revocation import NAME as REVOCATIONS
 
-ENVIRONMENT, REVOCATIONS = "environment.json", "revocations.json"
 MAX_ENTRIES = 10_000
 MAX_DOCUMENT = 64 << 20
 _BUNDLE = re.compile(r"bundles/sha256-([0-9a-f]{64})\Z")
@@ -51,7 +51,7 @@ def import_archive(path: Path, paths: EnvPaths, cache: BundleCache, memory: Memo
     """Put the environment in its place and the bundles into the cache; how many bundles were new. Raises `BootError`."""
     try:
         found = _read(path)
-        env = environment_of(found.environment, path / ENVIRONMENT, paths.root.name)
+        env = environment_of(found.environment, path / DOCUMENT, paths.root.name)
         unpinned = found.bundles - {r.bundle_digest for r in env.revisions}
         if unpinned:
             raise MalformedArtifact(f"bundle `{min(unpinned)}` is pinned by no revision of the environment")
@@ -81,15 +81,15 @@ def _read(path: Path) -> _Documents:
             if actual != bundle.group(1):
                 raise DigestMismatch(f"`{name}` has the digest `sha256:{actual}`")
             bundles.add(f"sha256:{actual}")
-        elif name in (ENVIRONMENT, REVOCATIONS):
+        elif name in (DOCUMENT, REVOCATIONS):
             if size > MAX_DOCUMENT:
                 raise MalformedArtifact(f"`{name}` is larger than {MAX_DOCUMENT} bytes")
             documents[name] = content.read()
         else:
             raise MalformedArtifact(f"`{name[:100]}` does not belong into an exported environment")
-    if ENVIRONMENT not in documents:
-        raise MalformedArtifact(f"it holds no {ENVIRONMENT}")
-    return _Documents(documents[ENVIRONMENT], documents.get(REVOCATIONS), frozenset(bundles))
+    if DOCUMENT not in documents:
+        raise MalformedArtifact(f"it holds no {DOCUMENT}")
+    return _Documents(documents[DOCUMENT], documents.get(REVOCATIONS), frozenset(bundles))
 
 
 def _bundles(path: Path) -> Iterator[tuple[str, BinaryIO]]:

@@ -23,8 +23,9 @@ from greentic.ground.documents import decode
 from greentic.ground.errors import UntrustedBundle
 from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
+from greentic.trust.revocation import NAME as REVOCATIONS
 
-SEEN, KEPT_LIST = "worker-seen.json", "revocations.json"
+SEEN, KEPT_LIST = "worker-seen.json", REVOCATIONS
 PROOF_KEY = "worker-key.pem"
 """The key that a worker signs its proofs with, in one of the same places."""
 MAX_SEEN = 1 << 16

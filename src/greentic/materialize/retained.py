@@ -6,10 +6,12 @@ import re
 
 from greentic.ground.documents import open_file
 from greentic.materialize.retention import needed_bundles
+from greentic.model.environment import DOCUMENT
+from greentic.model.ids import DIGEST
 from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore
 from greentic.store.in_use import in_use
 
-_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
+_DIGEST = re.compile(DIGEST.encode())
 
 
 def needed_digests(store: EnvironmentStore) -> frozenset[str]:
@@ -21,6 +23,6 @@ def needed_digests(store: EnvironmentStore) -> frozenset[str]:
         everything = frozenset(r.revision_id for r in env.revisions)
         found |= needed_bundles(env, everything if held is None else held)
     for one in broken:
-        with open_file(store.root / one.environment_id / "environment.json") as file:
+        with open_file(store.root / one.environment_id / DOCUMENT) as file:
             found.update(digest.decode() for digest in _DIGEST.findall(file.read(MAX_DOCUMENT)))
     return frozenset(found)

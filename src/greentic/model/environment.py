@@ -5,14 +5,13 @@ several fields live in `validate`, state changes in `lifecycle` and `traffic`.
 """
 
 # No `from __future__ import annotations` here: msgspec evaluates each annotation that is a text by itself, in every program.
-import hashlib
 from typing import ClassVar, Literal
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from greentic.ground.documents import Document, no_items
-from greentic.model.ids import U32, U64, Semver, Timestamp, Ulid
+from greentic.model.ids import U32, U64, Semver, Timestamp, Ulid, digest_of_bytes
 
 ENVIRONMENT_SCHEMA = "greentic.environment.v1"
 REVISION_SCHEMA = "greentic.revision.v1"
@@ -20,6 +19,8 @@ DEPLOYMENT_SCHEMA = "greentic.bundle-deployment.v1"
 SPLIT_SCHEMA = "greentic.traffic-split.v1"
 ENDPOINT_SCHEMA = "greentic.messaging-endpoint.v1"
 
+DOCUMENT = "environment.json"
+"""The name of an environment's file wherever it lies: on a disk, in a ConfigMap, in an archive."""
 DIGEST_PLACEHOLDER = "sha256:00"
 """What stands where a digest was never computed; it matches no bytes."""
 
@@ -30,7 +31,7 @@ Status = Literal["active", "paused", "archived"]
 
 def document_digest(data: bytes) -> str:
     """What names one document: the SHA-256 of its bytes as they lie in `environment.json`, on a disk or in a ConfigMap."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return digest_of_bytes(data)
 
 
 class HostConfig(Document, frozen=True, kw_only=True):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 
+from greentic.ground.digits import whole_number
 from greentic.ground.errors import SpecViolation
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+MAX_PORT = 65535
 
 
 def split_listen_addr(text: str) -> tuple[str, int]:
     """Host and port of `127.0.0.1:8080` or `[::1]:8443`. Raises `ValueError`."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535 or len(port) > 5:
+    number = whole_number(port, MAX_PORT)
+    if not colon or number is None or len(port) > 5:
         raise ValueError("invalid socket address syntax")
     bracketed = host.startswith("[") and host.endswith("]")
     try:
@@ -21,7 +24,7 @@ def split_listen_addr(text: str) -> tuple[str, int]:
         raise ValueError("invalid socket address syntax") from None
     if bracketed != (address.version == 6):
         raise ValueError("invalid socket address syntax")
-    return str(address), int(port)
+    return str(address), number
 
 
 def join_listen_addr(host: str, port: int) -> str:
@@ -55,7 +58,7 @@ def check_public_base_url(url: str) -> str:
     host, port = _split_authority(authority)
     if not host:
         raise refuse("must include a host")
-    if port is not None and not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if port is not None and whole_number(port, MAX_PORT) is None:
         raise refuse("port is not a valid number")
     if "?" in tail.partition("#")[0]:
         raise refuse("must not include a query string")

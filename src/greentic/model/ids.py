@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated
 
@@ -24,7 +25,9 @@ MAX_SEGMENT = 200
 _ENV_ID = re.compile(r"[A-Za-z0-9._-]+\Z")
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+DIGEST = "sha256:[0-9a-f]{64}"
+"""The form of a digest, as a pattern."""
+_DIGEST = re.compile(rf"{DIGEST}\Z")
 _SEMVER = (
     r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
     r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
@@ -109,6 +112,10 @@ def ulid_from_int(value: int) -> str:
 def is_digest(text: str) -> bool:
     """Whether `text` is `sha256:` and 64 lower-case hex digits, the only form that a pin may have."""
     return bool(_DIGEST.match(text))
+
+
+def digest_of_bytes(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def is_semver(text: str) -> bool:

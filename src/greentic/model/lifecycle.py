@@ -1,7 +1,7 @@
 """The life of a revision (formats: environment 6).
 
 Rules:
-1. `TRANSITIONS` is the whole table; there are no self transitions and `archived` is final.
+1. There are no self transitions and `archived` is final; what a verb may do stands in `CHAINS`.
 2. A verb walks a chain of (from, to) pairs in one change: wherever the state equals `from` it becomes `to`; at the end the
    state must be the last `to`, else the verb is refused and nothing changes.
 3. A verb on a revision that already is where the chain ends succeeds and changes nothing but a time stamp.
@@ -16,16 +16,6 @@ from typing import Literal
 from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.model.environment import Environment, Lifecycle, Revision
-
-TRANSITIONS: dict[Lifecycle, frozenset[Lifecycle]] = {
-    "inactive": frozenset({"staged", "failed", "archived"}),
-    "staged": frozenset({"warming", "failed", "archived"}),
-    "warming": frozenset({"ready", "failed", "archived"}),
-    "ready": frozenset({"draining", "failed", "archived"}),
-    "draining": frozenset({"inactive"}),
-    "failed": frozenset({"staged", "archived"}),
-    "archived": frozenset(),
-}
 
 Chain = tuple[tuple[Lifecycle, Lifecycle], ...]
 Verb = Literal["warm", "drain", "archive", "retry"]
@@ -43,10 +33,6 @@ CHAINS: dict[Verb, Chain] = {
     ),
     "retry": (("failed", "staged"),),
 }
-
-
-def is_permitted(before: Lifecycle, after: Lifecycle) -> bool:
-    return after in TRANSITIONS[before]
 
 
 def walk(revision: Revision, verb: Verb) -> tuple[Lifecycle, bool]:

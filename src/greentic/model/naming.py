@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 
 from greentic.ground.errors import AmbiguousName, InvalidArgument
+from greentic.ground.nearest import nearest
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.ids import is_ulid, shown
 
@@ -96,10 +97,8 @@ def _ambiguous(field: str, text: str, what: str, meanings: list[str]) -> Ambiguo
 
 
 def _unknown(env: Environment, field: str, text: str, what: str, names: list[str], noun: str) -> InvalidArgument:
-    import difflib  # only who mistyped a name waits for it
-
-    near = difflib.get_close_matches(text, list(dict.fromkeys(names)), n=1)
-    meant = f"; did you mean `{shown(near[0])}`?" if near else ""
+    near = nearest(text, names)
+    meant = f"; did you mean `{shown(near)}`?" if near is not None else ""
     form = "a ULID or its beginning or end, a bundle" + (", or bundle@3" if what == "revision" else "")
     return InvalidArgument(
         f"{field}: no {what} of env `{env.environment_id}` is called `{shown(text)}`{meant} (expected {form})",

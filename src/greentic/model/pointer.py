@@ -21,10 +21,18 @@ class Pointer(Document, frozen=True, kw_only=True):
     """`oci://registry/repository`."""
     document: str
     """The digest of the document."""
+    generation: int = 0
+    """The document's, for who has to know how old it is while it cannot be had; 0 where nobody counts."""
 
 
-def pointer_to(environment_id: str, repository: str, document: str) -> Pointer:
-    return Pointer(schema=POINTER_SCHEMA, environment_id=environment_id, repository=repository, document=document)
+def pointer_to(environment_id: str, repository: str, document: str, generation: int = 0) -> Pointer:
+    return Pointer(
+        schema=POINTER_SCHEMA,
+        environment_id=environment_id,
+        repository=repository,
+        document=document,
+        generation=generation,
+    )
 
 
 def read_pointer(data: bytes) -> Pointer:

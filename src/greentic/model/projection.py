@@ -16,10 +16,8 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from greentic.ground.documents import Document, pretty
-from greentic.ground.errors import SpecViolation
 from greentic.model.environment import Environment, Revision, TrafficSplit
-from greentic.model.ids import U32, U64, Timestamp, Ulid, is_contained_ref
-from greentic.model.validate import check_schema
+from greentic.model.ids import U32, U64, Timestamp, Ulid
 
 RUNTIME_CONFIG_SCHEMA = "greentic.runtime-config.v1"
 RUNTIME_SCHEMA = "greentic.environment-runtime.v1"
@@ -143,31 +141,3 @@ def _block(split: TrafficSplit, revision_id: str, weight: int, revision: Revisio
         pack_config_refs=list(revision.pack_config_refs) if revision else [],
         weight_bps=weight,
     )
-
-
-def check_runtime_config(config: RuntimeConfig, env_id: str) -> None:
-    """The loader's rules that need no disk (formats: environment 11). Raises `SpecViolation`."""
-    check_schema(config.schema, RUNTIME_CONFIG_SCHEMA)
-    if config.env_id != env_id:
-        raise SpecViolation(f"runtime-config env_id mismatch: expected `{env_id}`, got `{config.env_id}`")
-    for block in config.revisions:
-        if block.weight_bps > 10_000:
-            raise SpecViolation(f"runtime-config weight exceeds 10000: {block.weight_bps}")
-        for ref in [*block.pack_list_refs, *block.pack_config_refs]:
-            if not is_contained_ref(ref):
-                raise SpecViolation(f"runtime-config: `{ref}` is not a valid pack ref")
-
-
-def check_deployments(config: RuntimeConfig) -> None:
-    """Per deployment: one bundle, no revision twice, weights that sum to 10000. Raises `SpecViolation`."""
-    groups: dict[str, list[RuntimeBlock]] = {}
-    for block in config.revisions:
-        groups.setdefault(block.deployment_id, []).append(block)
-    for deployment_id, blocks in groups.items():
-        if len({b.bundle_id for b in blocks}) > 1:
-            raise SpecViolation(f"runtime-config: deployment `{deployment_id}` carries more than one bundle id")
-        if len({b.revision_id for b in blocks}) != len(blocks):
-            raise SpecViolation(f"runtime-config: deployment `{deployment_id}` names a revision twice")
-        total = sum(b.weight_bps for b in blocks)
-        if total != 10_000:
-            raise SpecViolation(f"runtime-config: weights of deployment `{deployment_id}` sum to {total}, not 10000")

@@ -27,6 +27,9 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
+WEB = ("http://", "https://")
+REGISTRIES = ("oci://", "repo://", "store://")
+"""How a reference begins that a registry is asked for; the last two stand for registries that the environment names."""
 METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "instance-data"})
 METADATA = _networks(
     "169.254.169.254/32", "169.254.170.2/32", "169.254.170.23/32", "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32",
@@ -173,4 +176,4 @@ def check_authored(url: str, what: str) -> None:
 
 def _holds_digest(scheme: str, authority: str) -> bool:
     """Whether the `@` is that of `name@sha256:…`, which has no host in front."""
-    return scheme in ("oci", "repo", "store") and authority.partition("@")[2].startswith("sha256:")
+    return f"{scheme}://" in REGISTRIES and authority.partition("@")[2].startswith("sha256:")

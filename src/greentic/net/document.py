@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from greentic.ground import variables
 from greentic.ground.documents import read_file
 from greentic.ground.errors import FetchError
-from greentic.net.addresses import lower_scheme, shown
+from greentic.net.addresses import WEB, lower_scheme, shown
 from greentic.net.terms import Terms, patiently, terms_of
 
 NOT_THERE = frozenset({404, 410})
@@ -20,7 +20,7 @@ def read_small(
 ) -> bytes | None:
     """A small document over http, https or from a file; nothing if it is not there, which `absent` says. Raises `FetchError`."""
     reference = lower_scheme(reference)
-    if not reference.startswith(("http://", "https://")):
+    if not reference.startswith(WEB):
         if "://" in reference and not reference.startswith("file://"):
             raise FetchError(f"`{shown(reference)}` is no address of a document; expected https://, http:// or file://")
         return _file(Path(file_path(reference)), limit)

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from greentic.ground import variables
+from greentic.ground.digits import whole_number
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
@@ -124,8 +125,8 @@ def _covers(entry: str, name: str, address: str | None, port: int) -> bool:
         found = parsed(address)
         return found.version == network.version and found in network
     host, colon, told = entry.rpartition(":")
-    if colon and told.isdigit() and (host.startswith("[") or ":" not in host):
-        if int(told) != port:
+    if colon and told.isascii() and told.isdigit() and (host.startswith("[") or ":" not in host):
+        if whole_number(told, 65535) != port:
             return False
         entry = host
     entry = entry.strip("[]").removeprefix("*").rstrip(".")

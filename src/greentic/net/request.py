@@ -31,7 +31,7 @@ from greentic.ground.clock import unix_seconds
 from greentic.ground.errors import FetchError, ServerBusy, Truncated
 from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
-from greentic.net.addresses import Reach, check_address, check_host_name, lower_scheme, reach, shown
+from greentic.net.addresses import WEB, Reach, check_address, check_host_name, lower_scheme, reach, shown
 from greentic.net.dial import dial, reason, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
@@ -112,7 +112,7 @@ def send(
             following = lower_scheme(urljoin(url, _escaped(location.encode("latin-1"))))
         except ValueError:
             raise FetchError(f"{told}: redirect to an address that cannot be read") from None
-        if not following.startswith(("http://", "https://")):
+        if not following.startswith(WEB):
             raise FetchError(f"{told}: redirect to unsupported `{shown(following)[:200]}`")
         if parts.scheme == "https" and not following.startswith("https://"):
             raise FetchError(f"{told}: redirect from https to `{shown(following)[:200]}`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -26,9 +26,7 @@ class DeliverySetPayload(Payload, frozen=True, kw_only=True):
     mirrors: Annotated[
         list[str] | None, msgspec.Meta(description="templates with {sha256}, {digest} or {name}, tried in order")
     ] = None
-    signatures: Annotated[
-        Literal["off", "warn", "require"] | None, msgspec.Meta(description="what bundles' signatures are worth")
-    ] = None
+    signatures: Annotated[Mode | None, msgspec.Meta(description="what bundles' signatures are worth")] = None
     keys: Annotated[list[str] | None, msgspec.Meta(description="key ids that count; none: all of the trust root")] = (
         None
     )

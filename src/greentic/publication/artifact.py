@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 
 import msgspec
@@ -20,12 +19,11 @@ from greentic.ground.documents import JsonObject, compact, parse
 from greentic.ground.errors import FetchError, GreenticError
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, document_digest
-from greentic.model.ids import is_digest, is_env_id
+from greentic.model.ids import digest_of_bytes, is_digest, is_env_id
+from greentic.registry.media_types import EMPTY, EMPTY_TYPE, MANIFEST
 
 ARTIFACT = "application/vnd.greentic.environment.v1"
 LAYER = "application/vnd.greentic.environment.v1+gzip"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-EMPTY, EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
 MAX_MANIFEST = 1 << 20
 MAX_ENVIRONMENT, MAX_LAYER = 64 << 20, 32 << 20
 _LEVEL = 6
@@ -66,10 +64,6 @@ class Pressed(msgspec.Struct, frozen=True):
     layer_digest: str
 
 
-def sha256_of(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def document_tag(digest: str) -> str:
     """The name under which the manifest of one document is found, whoever pushed it."""
     return f"document-{digest.removeprefix('sha256:')}"
@@ -79,13 +73,13 @@ def press(document: bytes) -> Pressed:
     """Compress a document (rule 2)."""
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31)
     layer = compressor.compress(document) + compressor.flush()
-    return Pressed(document_digest(document), layer, sha256_of(layer))
+    return Pressed(document_digest(document), layer, digest_of_bytes(layer))
 
 
 def unpress(layer: bytes, edition: Edition, where: str) -> bytes:
     """The document of a layer. Raises `FetchError` for bytes that are not the ones that the manifest names (rules 2 and 3)."""
-    if sha256_of(layer) != edition.layer:
-        raise FetchError(f"`{where}`: the layer is {sha256_of(layer)}, and its manifest names {edition.layer}")
+    if digest_of_bytes(layer) != edition.layer:
+        raise FetchError(f"`{where}`: the layer is {digest_of_bytes(layer)}, and its manifest names {edition.layer}")
     expander = zlib.decompressobj(31)
     try:
         data = expander.decompress(layer, MAX_ENVIRONMENT + 1)
@@ -134,7 +128,7 @@ def manifest_of(
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": ARTIFACT,
-        "config": {"mediaType": EMPTY_TYPE, "digest": sha256_of(EMPTY), "size": len(EMPTY)},
+        "config": {"mediaType": EMPTY_TYPE, "digest": digest_of_bytes(EMPTY), "size": len(EMPTY)},
         "layers": [layer],
         "annotations": annotations,
     }
@@ -171,7 +165,7 @@ def edition_of(data: bytes, where: str) -> Edition:
     if previous is not None and (not isinstance(previous, str) or not is_digest(previous)):
         raise refuse(f"the annotation `{_PREVIOUS}` is no digest")
     return Edition(
-        sha256_of(data), env_id, generation, document, digest, size, previous, _number(told.get(_OF)), str(told.get(_CREATED, ""))
+        digest_of_bytes(data), env_id, generation, document, digest, size, previous, _number(told.get(_OF)), str(told.get(_CREATED, ""))
     )  # fmt: skip
 
 

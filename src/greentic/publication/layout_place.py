@@ -14,13 +14,15 @@ from pathlib import Path
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import Json, JsonObject, compact, parse, read_file
 from greentic.ground.errors import FetchError
+from greentic.model.ids import digest_of_bytes
 from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import Terms, patiently
-from greentic.publication.artifact import ARTIFACT, MANIFEST, MAX_LAYER, MAX_MANIFEST, NothingPublished, sha256_of
+from greentic.publication.artifact import ARTIFACT, MAX_LAYER, MAX_MANIFEST, NothingPublished
+from greentic.registry.media_types import INDEX as INDEX_TYPE
+from greentic.registry.media_types import MANIFEST
 
 INDEX, MARK = "index.json", "oci-layout"
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 NAME, OWN = "org.opencontainers.image.ref.name", "latest"
 MAX_INDEX, MAX_LISTED = 1 << 20, 100
 
@@ -82,7 +84,7 @@ class Layout:
         return data
 
     def put_blob(self, data: bytes) -> bool:
-        path = self._directory / blob_path(sha256_of(data), str(self._directory))
+        path = self._directory / blob_path(digest_of_bytes(data), str(self._directory))
         try:
             if path.exists() and read_file(path, MAX_LAYER) == data:
                 return False
@@ -94,7 +96,7 @@ class Layout:
 
     def put_manifest(self, data: bytes, *names: str) -> None:
         self.put_blob(data)
-        digest = sha256_of(data)
+        digest = digest_of_bytes(data)
         known = self._names()
         for name in names or (OWN,):
             known.pop(name, None)

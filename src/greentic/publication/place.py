@@ -15,22 +15,21 @@ from typing import Protocol
 
 from greentic.ground import variables
 from greentic.ground.errors import FetchError, InvalidArgument
-from greentic.net.addresses import check_authored, lower_scheme, shown
+from greentic.model.ids import digest_of_bytes
+from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.publication.artifact import (
-    EMPTY,
     Edition,
     Pressed,
     document_tag,
     edition_of,
-    sha256_of,
     unpress,
 )
+from greentic.registry.media_types import EMPTY
 from greentic.registry.reference import mapped
 
 MAX_HISTORY = 200
-REGISTRIES = ("oci://", "repo://", "store://")
 
 
 class Place(Protocol):
@@ -65,7 +64,7 @@ def place_of(reference: str, terms: Terms | None = None, *, push: bool = False) 
         from greentic.publication.registry_place import RegistryPlace
 
         return RegistryPlace(mapped(text, environ), asked, push=push)
-    if text.startswith(("https://", "http://")):
+    if text.startswith(WEB):
         from greentic.publication.layout_place import WebLayout
 
         if push:
@@ -104,8 +103,8 @@ def by_name(place: Place, name: str, where: str) -> Edition | None:
     data = place.manifest(name)
     if data is None:
         return None
-    if name.startswith("sha256:") and sha256_of(data) != name:
-        raise FetchError(f"`{shown(where)}`: the manifest is {sha256_of(data)}, asked for was {name}")
+    if name.startswith("sha256:") and digest_of_bytes(data) != name:
+        raise FetchError(f"`{shown(where)}`: the manifest is {digest_of_bytes(data)}, asked for was {name}")
     return edition_of(data, shown(where))
 
 

@@ -6,11 +6,13 @@ import io
 from urllib.parse import quote
 
 from greentic.ground.errors import InvalidArgument
+from greentic.model.ids import digest_of_bytes
 from greentic.net.request import check_status, read_body
 from greentic.net.terms import Terms
-from greentic.publication.artifact import MANIFEST, MAX_MANIFEST, NothingPublished, sha256_of
+from greentic.publication.artifact import MAX_MANIFEST, NothingPublished
 from greentic.registry.client import Registry
 from greentic.registry.manifests import put_manifest
+from greentic.registry.media_types import MANIFEST
 from greentic.registry.reference import OciReference
 from greentic.registry.upload import put_blob
 
@@ -43,7 +45,7 @@ class RegistryPlace:
         return self._registry.ask(question)
 
     def put_blob(self, data: bytes) -> bool:
-        return put_blob(self._registry, io.BytesIO(data), sha256_of(data), len(data))
+        return put_blob(self._registry, io.BytesIO(data), digest_of_bytes(data), len(data))
 
     def put_manifest(self, data: bytes, *names: str) -> None:
         for name in names or (self._reference.wanted,):
@@ -63,6 +65,6 @@ class RegistryPlace:
             return read_body(answer, f"`{self._registry}`: the manifest", MAX_MANIFEST), False
 
         data, unchanged = self._registry.ask(question)
-        if data is None or known is None or sha256_of(data) != known:
+        if data is None or known is None or digest_of_bytes(data) != known:
             return data, unchanged
         return None, True

@@ -8,7 +8,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from urllib.parse import quote
 
@@ -16,33 +15,14 @@ import msgspec
 
 from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
-from greentic.model.ids import is_digest
+from greentic.model.ids import digest_of_bytes, is_digest
 from greentic.net.request import check_status, read_body
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
+from greentic.registry.media_types import ACCEPTED, LAYER_ENDINGS, LAYER_TYPES, PREFERRED
 
 MAX_MANIFEST = 4 << 20
 MAX_INDEXES = 3
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-ACCEPTED = (
-    MANIFEST, INDEX, "application/vnd.oci.artifact.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)  # fmt: skip
-BUNDLE_LAYER = "application/octet-stream"
-"""What bundles are published as: the type that every worker of the field accepts."""
-PREFERRED = (
-    "application/vnd.greentic.pack+json", "application/vnd.greentic.gtpack.v1+zip", "application/vnd.greentic.gtpack+zip",
-    "application/vnd.greentic.pack+zip", "text/markdown",
-)  # fmt: skip
-LAYER_TYPES = frozenset(
-    {
-        *PREFERRED, "application/vnd.greentic.gtpack.layer.v1+tar", BUNDLE_LAYER, "application/json",
-        "application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.layer.v1.tar+gzip",
-        "application/vnd.oci.image.layer.v1.tar+zstd",
-    }
-)  # fmt: skip
-_ENDINGS = ("+tar", "+tar+gzip", "+tar+zstd")
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -114,10 +94,6 @@ def put_manifest(registry: Registry, wanted: str, data: bytes, media_type: str) 
     return digest_of_bytes(data)
 
 
-def digest_of_bytes(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
 def _of_platform(listed: list[object], told: str) -> str:
     ours = _MACHINES.get(platform.machine(), platform.machine())
     digests: list[str] = []
@@ -147,6 +123,6 @@ def layer_of(manifest: Manifest, told: str) -> Layer:
     if not layers:
         raise FetchError(f"no layers returned for `{told}`")
     for layer in layers:
-        if layer.media_type not in LAYER_TYPES and not layer.media_type.endswith(_ENDINGS):
+        if layer.media_type not in LAYER_TYPES and not layer.media_type.endswith(LAYER_ENDINGS):
             raise FetchError(f"failed to pull `{told}`: incompatible layer media type `{layer.media_type[:100]}`")
     return next((layer for kind in PREFERRED for layer in layers if layer.media_type == kind), layers[0])

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 
 from greentic.ground.errors import FetchError
-from greentic.model.ids import is_digest
+from greentic.model.ids import digest_of_bytes, is_digest
 from greentic.net.request import check_status, read_body
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
-from greentic.registry.manifests import INDEX, MANIFEST, digest_of_bytes, layer_of, put_manifest, read_manifest
+from greentic.registry.manifests import layer_of, put_manifest, read_manifest
+from greentic.registry.media_types import INDEX, MANIFEST
 from greentic.registry.upload import artifact_manifest, put_bytes
 
 MAX_REFERRERS = 32

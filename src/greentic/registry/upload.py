@@ -5,6 +5,8 @@ Rules:
 2. A blob goes in one request after the one that opens the upload, streamed from its file: every registry takes that, while some refuse
    a second piece.
 3. An upload that fails in a way that may pass is begun anew.
+4. Whether a blob is there is asked without its bytes: by HEAD, and where that leads to an address that is signed for reading alone and
+   refuses it, by its first byte.
 """
 
 from __future__ import annotations
@@ -14,24 +16,26 @@ import json
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from greentic.model.ids import digest_of_bytes
 from greentic.net.request import Upload, check_status
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
-from greentic.registry.manifests import MANIFEST, digest_of_bytes
-
-_EMPTY = b"{}"
-_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+from greentic.registry.media_types import EMPTY, EMPTY_TYPE, MANIFEST
 
 
 def put_blob(registry: Registry, file: BinaryIO, digest: str, size: int) -> bool:
     """Store a blob, unless it is there; whether it had to be sent. Raises `FetchError`."""
 
     def there(terms: Terms) -> bool:
-        answer = registry.request(registry.url(f"blobs/{digest}"), terms, method="HEAD")
+        url = registry.url(f"blobs/{digest}")
+        answer = registry.request(url, terms, method="HEAD")
         answer.close()
+        if answer.redirected and answer.status not in (200, 404):
+            answer = registry.request(url, terms, headers={"Range": "bytes=0-0"})
+            answer.close()
         if answer.status == 404:
             return False
-        check_status(answer, str(registry), 200)
+        check_status(answer, str(registry), 200, 206)
         return True
 
     def put(terms: Terms) -> None:
@@ -62,7 +66,7 @@ def artifact_manifest(
     registry: Registry, kind: str, layers: list[dict[str, object]], annotations: dict[str, str], subject: object = None
 ) -> bytes:
     """The manifest of an artifact, whose empty configuration is stored first. Raises `FetchError`."""
-    config = {"mediaType": _EMPTY_TYPE, "digest": put_bytes(registry, _EMPTY), "size": len(_EMPTY)}
+    config = {"mediaType": EMPTY_TYPE, "digest": put_bytes(registry, EMPTY), "size": len(EMPTY)}
     document: dict[str, object] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,

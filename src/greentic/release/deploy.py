@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.bundles import Overrides, RouteBindingPayload, SharePayload
+from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload, stage
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
 from greentic.model.environment import BundleDeployment, Environment
@@ -110,10 +111,10 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     return msgspec.structs.replace(found, warnings=made.warnings)
 
 
-def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> revisions.RevisionSummary:
+def make_revision(context: Context, payload: RevisionStagePayload) -> revisions.RevisionSummary:
     """Stage and warm a bundle; a revision that does not warm is archived. Returns what `warm` tells."""
     env_id = payload.environment_id
-    revision_id = revisions.stage(context, payload).revision_id
+    revision_id = stage(context, payload).revision_id
     try:
         return revisions.warm(
             context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id)
@@ -123,9 +124,9 @@ def make_revision(context: Context, payload: revisions.RevisionStagePayload) -> 
         raise
 
 
-def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str) -> revisions.RevisionStagePayload:
+def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str) -> RevisionStagePayload:
     pins = payload.remote_pins or RemotePinsPayload()
-    return revisions.RevisionStagePayload(
+    return RevisionStagePayload(
         environment_id=env_id,
         deployment_id=deployment_id,
         bundle_path=payload.bundle_path,
@@ -133,7 +134,7 @@ def _stage_payload(payload: BundleDeployPayload, env_id: str, deployment_id: str
         bundle_digest=pins.bundle_digest,
         config_digest=pins.config_digest,
         signature_sidecar_ref=pins.signature_sidecar_ref,
-        drain_seconds=revisions.DEFAULT_DRAIN_SECONDS if pins.drain_seconds is None else pins.drain_seconds,
+        drain_seconds=DEFAULT_DRAIN_SECONDS if pins.drain_seconds is None else pins.drain_seconds,
     )
 
 

@@ -5,17 +5,16 @@ The only input whose unknown keys are refused: a typing error must not silently 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 
 from greentic.deployments.bundles import RouteBindingPayload
 from greentic.distribute.sources import check_source
 from greentic.ground.errors import InvalidArgument
+from greentic.model.environment import Status
 from greentic.model.traffic import WHOLE, equal_weights
 from greentic.operate.payload import ClosedPayload
-
-MANIFEST_SCHEMA = "greentic.env-manifest.v1"
 
 
 def _null(text: str, kind: str = "string") -> msgspec.Meta:
@@ -88,10 +87,10 @@ class ManifestBundle(ClosedPayload, frozen=True, kw_only=True):
         msgspec.Meta(description="absent leaves it as it is", extra_json_schema={"type": ["array", "null"]}),
     ] = None
     status: Annotated[
-        Literal["active", "paused", "archived"] | None,
+        Status | None,
         msgspec.Meta(
             description="absent leaves it as it is",
-            extra_json_schema={"type": ["string", "null"], "enum": ["active", "paused", "archived", None]},
+            extra_json_schema={"type": ["string", "null"], "enum": [*get_args(Status), None]},
         ),
     ] = None
     config_overrides: Annotated[

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from greentic.deployments import bundles, revisions
+from greentic.deployments import bundles
+from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload
 from greentic.ground.errors import Conflict
 from greentic.model.descriptors import split_descriptor
 from greentic.model.environment import BundleDeployment, Environment, ExtensionBinding
@@ -290,17 +291,15 @@ def add_payload(env_id: str, doing: DeployBundle) -> bundles.BundleAddPayload:
     )
 
 
-def stage_payload(
-    env_id: str, deployment_id: str, wanted: WantedRevision, artifact: Artifact
-) -> revisions.RevisionStagePayload:
+def stage_payload(env_id: str, deployment_id: str, wanted: WantedRevision, artifact: Artifact) -> RevisionStagePayload:
     """What stages a wanted revision."""
-    return revisions.RevisionStagePayload(
+    return RevisionStagePayload(
         environment_id=env_id,
         deployment_id=deployment_id,
         bundle_path=None if artifact.path is None else str(artifact.path),
         bundle_source_uri=wanted.source_uri,
         bundle_digest=artifact.digest,
-        drain_seconds=revisions.DEFAULT_DRAIN_SECONDS if wanted.drain_seconds is None else wanted.drain_seconds,
+        drain_seconds=DEFAULT_DRAIN_SECONDS if wanted.drain_seconds is None else wanted.drain_seconds,
         abort_metrics=wanted.abort_metrics,
     )
 

@@ -13,21 +13,20 @@ from greentic.ground.reply import Reply
 from greentic.materialize.prune import Caches, let_go, let_go_of_caches, of_caches, of_history, of_revisions
 from greentic.materialize.retention import Goes
 from greentic.model.environment import Environment
-from greentic.model.ids import check_env_id
+from greentic.model.ids import U32, check_env_id
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.wasm.compiled_files import default_directory
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
 
 
 class EnvPrunePayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     keep_revisions: Annotated[
-        Count | None, msgspec.Meta(description="archived revisions of each deployment that stay unpacked; remembered")
+        U32 | None, msgspec.Meta(description="archived revisions of each deployment that stay unpacked; remembered")
     ] = None
     audit_days: Annotated[
         Days | None, msgspec.Meta(description="days of audit log and backups that stay; remembered")

@@ -28,13 +28,13 @@ from greentic.ground.lock import held
 from greentic.ground.reply import Reply
 from greentic.materialize.trusted import read_anchor
 from greentic.model.delivery import delivery_of, sealed_content, with_delivery
-from greentic.model.environment import Environment
-from greentic.model.ids import check_env_id
+from greentic.model.environment import DOCUMENT, Environment
+from greentic.model.ids import check_env_id, digest_of_bytes
 from greentic.model.pod_view import for_pods
 from greentic.net.addresses import shown
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
-from greentic.publication.artifact import Edition, NothingPublished, check_claims, manifest_of, press, sha256_of
+from greentic.publication.artifact import Edition, NothingPublished, check_claims, manifest_of, press
 from greentic.publication.place import Place, history, newest, place_of, push, read_document
 from greentic.store.audit import Change
 from greentic.store.environments import environment_of
@@ -187,7 +187,7 @@ def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
     )  # fmt: skip
     if payload.output is None:
         return told
-    path = Path(payload.output) / "environment.json"
+    path = Path(payload.output) / DOCUMENT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, read_document(place, edition, payload.place), 0o644, durable=True)
@@ -319,7 +319,7 @@ def _push(
     previous = before.edition.digest if before is not None else None
     created = timestamp(context.clock.now_ns())
     manifest = manifest_of(env_id, generation, pressed, previous, rollback_of, created)
-    moved, digest = push(place, pressed, manifest), sha256_of(manifest)
+    moved, digest = push(place, pressed, manifest), digest_of_bytes(manifest)
     told = EnvPublished(
         environment_id=env_id, place=shown(where), generation=generation, published=True, manifest=digest,
         document=pressed.document, document_bytes=len(document), moved_bytes=len(pressed.layer) if moved else 0,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from greentic.author.inspect import verify_bundle
 from greentic.bundle.contents import open_bundle, pack_config_inputs, pack_paths
-from greentic.deployments import bundles, revisions
+from greentic.deployments import bundles, stage
 from greentic.ground.clock import timestamp
 from greentic.ground.disk import RealDisk, io_error
 from greentic.ground.documents import open_file, replace
@@ -109,12 +109,12 @@ def _deployed(context: Context, env: Environment, doing: DeployBundle, packs_loa
         payload = stage_payload(env_id, deployment.deployment_id, wanted, artifact)
         revision_id = _placeholder(len(env.revisions))
         packs = [] if artifact.path is None else _packs(artifact.path, env_id, deployment.bundle_id, packs_load)
-        revision = revisions.revision_of(
+        revision = stage.revision_of(
             payload, revision_id=revision_id, env_id=env_id, bundle_id=deployment.bundle_id,
             deployment_id=deployment.deployment_id, digest=artifact.digest, packs=packs, lock="", configs=[],
         )  # fmt: skip
         if artifact.path is not None and context.store.exists(env_id):
-            revision = revisions.with_publisher(context, env, revision, payload)
+            revision = stage.with_publisher(context, env, revision, payload)
         revision = replace(revision, sequence=1, created_at=at, staged_at=at)
         env = replace(env, revisions=[*env.revisions, revision])
         entries.append(SplitEntry(revision_id=revision_id, weight_bps=wanted.weight_bps))

@@ -13,8 +13,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from greentic.ground.digits import whole_number
 from greentic.shape.syntax import invalid, label_value, qualified
 
+LARGEST = (1 << 63) - 1
+"""The largest number that a server compares with."""
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 Weight = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Matching = Literal["In", "NotIn", "Exists", "DoesNotExist"]
@@ -153,8 +156,8 @@ def _check_node(term: NodeTerm, where: str) -> None:
         place = f"{where}.matchExpressions[{index}]"
         qualified(one.key, f"{place}.key")
         _check_values(one.operator, one.values, place)
-        if one.operator in ("Gt", "Lt") and not one.values[0].lstrip("-").isdigit():
-            raise invalid(f"{place}.values[0]: {one.operator} compares with a whole number, got `{one.values[0]}`")
+        if one.operator in ("Gt", "Lt") and whole_number(one.values[0].removeprefix("-"), LARGEST) is None:
+            raise invalid(f"{place}.values[0]: {one.operator} compares with a whole number, got `{one.values[0][:60]}`")
     for index, one in enumerate(term.match_fields):
         if one.key != "metadata.name" or one.operator not in ("In", "NotIn") or len(one.values) != 1:
             raise invalid(f"{where}.matchFields[{index}]: only metadata.name, In or NotIn, one value")

@@ -74,9 +74,19 @@ def object_name(text: str, where: str) -> str:
     return text
 
 
+def is_dns_label(text: str) -> bool:
+    """Whether a text is one label of a name: RFC 1123."""
+    return bool(_LABEL.match(text))
+
+
+def is_label_value(text: str) -> bool:
+    """Whether a text, which is not empty, can be the value of a label."""
+    return bool(_PART.match(text))
+
+
 def namespace_name(text: str, where: str) -> str:
     """The name of a namespace: a DNS label. Raises `Conflict`."""
-    if not _LABEL.match(text):
+    if not is_dns_label(text):
         raise invalid(f"{where}: `{text}` is not a valid RFC 1123 label")
     return text
 
@@ -91,7 +101,7 @@ def qualified(key: str, where: str) -> str:
 
 def label_value(text: str, where: str) -> str:
     """The value of a label; it may be empty. Raises `Conflict`."""
-    if text and not _PART.match(text):
+    if text and not is_label_value(text):
         raise invalid(f"{where}: `{text}` is no value of a label (at most 63 of A-Z, a-z, 0-9, `-`, `_`, `.`)")
     return text
 

@@ -31,7 +31,7 @@ from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import AuditError, GreenticError, IntentError
 from greentic.ground.least_used import Item
 from greentic.ground.secret_text import object_without_secrets, without_secrets
-from greentic.model.ids import LOCAL_ENV, mint_ulid
+from greentic.model.ids import LOCAL_ENV, digest_of_bytes, mint_ulid
 from greentic.store.layout import EnvPaths
 
 EVENT_SCHEMA = "greentic.audit.event.v1"
@@ -70,7 +70,7 @@ NO_GENERATIONS = Generations()
 
 def line_digest(line: bytes) -> str:
     """What the next line carries: the sha256 of a line without its end."""
-    return f"sha256:{hashlib.sha256(line).hexdigest()}"
+    return digest_of_bytes(line)
 
 
 def documents_digest(paths: EnvPaths) -> str:

@@ -35,7 +35,7 @@ from greentic.ground.lock import WAIT_SECONDS, held
 from greentic.ground.nearest import did_you_mean
 from greentic.model.delivery import generation_of
 from greentic.model.elements import Elements
-from greentic.model.environment import Environment
+from greentic.model.environment import DOCUMENT, Environment
 from greentic.model.ids import check_env_id, is_env_id
 from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime, Projected
 from greentic.model.validate import check_schema, validate, validate_change
@@ -126,7 +126,7 @@ class EnvironmentStore:
         if self.root.is_dir():
             for directory in sorted(self.root.iterdir(), key=lambda p: os.fsencode(p.name)):
                 name = directory.name
-                if not is_env_id(name) or not (directory / "environment.json").is_file():
+                if not is_env_id(name) or not (directory / DOCUMENT).is_file():
                     continue
                 try:
                     good.append(self.load(name))

@@ -8,6 +8,10 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument
+from greentic.model.environment import DOCUMENT
+
+DEV_SECRETS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
+"""Where secrets for development may lie below an environment's directory, the first that is there."""
 
 
 class EnvPaths(msgspec.Struct, frozen=True):
@@ -21,7 +25,7 @@ class EnvPaths(msgspec.Struct, frozen=True):
 
     @property
     def environment(self) -> Path:
-        return self.root / "environment.json"
+        return self.root / DOCUMENT
 
     @property
     def runtime(self) -> Path:

@@ -85,15 +85,3 @@ class Counts:
             self.began_to_wait,
             self.waited,
         )
-
-
-def quantile(buckets: tuple[int, ...], share: float) -> float | None:
-    """The upper bound below which a share of the turns ended; infinity above the last bound, nothing without turns."""
-    total, seen = sum(buckets), 0
-    if not total:
-        return None
-    for count, bound in zip(buckets, (*BOUNDS, float("inf")), strict=True):
-        seen += count
-        if seen >= share * total:
-            return bound
-    return float("inf")

@@ -3,7 +3,8 @@
 Rules:
 1. Handing in a span never waits: what finds the queue full is dropped and counted.
 2. A batch is sent when there are enough or when some time has passed. One that does not arrive is tried again a few times, later each
-   time, if trying may help; then it is dropped and counted. Meanwhile the queue takes what it has room for.
+   time, if trying may help; then it is dropped and counted. Meanwhile the queue takes what it has room for. What a collector refuses of one
+   that it took is lost, too.
 3. At the end what is left is sent once, within a moment. A collector never keeps a program alive.
 4. What went well and wrong is told in `/status` (`signals`) and counted (`greentic_spans`).
 """
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.telemetry.otlp_answer import Rejected
 from greentic.telemetry.signals import TRACES, Signal
 from greentic.telemetry.tallies import TALLIES, Tallies
 from greentic.telemetry.tracing import Span
@@ -37,8 +39,11 @@ class NotSent(Exception):
 
 
 class Sender(Protocol):
-    def __call__(self, body: bytes, seconds: float | None) -> None:
-        """Send one request within some time, the sender's own if none is told. Raises `NotSent`."""
+    def __call__(self, body: bytes, seconds: float | None) -> Rejected | None:
+        """Send one request within some time, the sender's own if none is told; what the collector refused of it, if anything.
+
+        Raises `NotSent`.
+        """
         ...
 
 
@@ -98,8 +103,7 @@ class Exporter:
         while self._queue and (left := ends - self._clock.monotonic()) > 0:
             batch = self._batch()
             try:
-                self._send(self._encode(batch), left)
-                self._arrived(batch)
+                self._arrived(batch, self._send(self._encode(batch), left))
             except NotSent as error:
                 self._lost(batch, error)
 
@@ -111,7 +115,7 @@ class Exporter:
         body = self._encode(batch)
         for tried in range(1, TRIES + 1):
             try:
-                self._send(body, LAST_SECONDS if self._stopping.is_set() else None)
+                refused = self._send(body, LAST_SECONDS if self._stopping.is_set() else None)
             except NotSent as error:
                 self._signal.failed(str(error))
                 last = tried == TRIES or not error.passing or self._stopping.is_set()
@@ -119,12 +123,20 @@ class Exporter:
                     self._lost(batch, error)
                     return
             else:
-                self._arrived(batch)
+                self._arrived(batch, refused)
                 return
 
-    def _arrived(self, batch: list[Span]) -> None:
-        self._signal.ok()
-        self._tallies.add("greentic_spans", ("sent",), len(batch))
+    def _arrived(self, batch: list[Span], refused: Rejected | None) -> None:
+        lost = 0
+        if refused is not None:
+            lost = min(refused.spans, len(batch))
+            self._signal.failed(
+                f"the collector refused {lost} of {len(batch)} spans: {refused.why or 'it does not say why'}"
+            )
+            self._tallies.add("greentic_spans", ("lost",), lost)
+        if lost < len(batch):
+            self._signal.ok()
+            self._tallies.add("greentic_spans", ("sent",), len(batch) - lost)
 
     def _lost(self, batch: list[Span], error: NotSent) -> None:
         self._signal.failed(str(error))

@@ -3,12 +3,14 @@
 Rules:
 1. `Accept` decides, as it is written: OpenMetrics where it is wanted at least as much as plain text.
 2. A family is one block: its help, its type, its series. Counters end with `_total`, an info with `_info`.
-3. Values of labels are escaped and cut at `MAX_VALUE` characters; control characters become `?`.
+3. Values of labels are escaped. Control characters are written out, and what is longer than `MAX_VALUE` characters ends with a part of its
+   sum: two values never become one, for no series may stand twice.
 4. The text comes in pieces of bounded size, for whoever writes it may have other things to do in between.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -21,6 +23,7 @@ from greentic.telemetry.readings import Labels, Readings
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 MAX_VALUE = 200
+_SUM = 12
 PIECE_LINES = 1_000
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _BOUNDS = [f'le="{bound!r}"}} ' for bound in BOUNDS]
@@ -93,8 +96,11 @@ def label_text(names: tuple[str, ...], values: Labels) -> str:
 
 
 def _escaped(value: str) -> str:
-    cut = _CONTROLS.sub("?", value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 1] + "…")
-    return cut.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    whole = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    if len(whole) > MAX_VALUE:
+        part = hashlib.sha256(whole.encode()).hexdigest()[:_SUM]
+        whole = f"{whole[: MAX_VALUE - 1 - _SUM]}…{part}"
+    return whole.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def _number(value: float) -> str:

@@ -3,7 +3,7 @@
 Rules:
 1. At a terminal the same result is shown as a picture or a table with the next step; `--output` decides otherwise. What is no
    terminal gets JSON, byte for byte the same whatever the terminal would show.
-2. A table whose words do not fit is shown row by row, one field a line: nothing is cut, and no id is broken.
+2. What holds a word that does not fit is shown one field a line, which the terminal breaks itself: nothing is cut, and no id is broken.
 3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters and letters that cannot
    be seen are shown, not sent (`inert`), and words that are read from the right move nothing beside them (`isolated`).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TextIO
 from unicodedata import bidirectional, category
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
+_GAP = 2
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and marks that leave no trace: two names that differ look the same."""
 _FROM_THE_RIGHT = frozenset(("R", "AL", "AN"))
@@ -151,14 +153,19 @@ def show_table(result: JsonObject) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    plain = [(key, value) for key, value in result.items() if not _is_rows(value)]
+    plain = [(printed(key), printed(_cell(value))) for key, value in _fields(result) if not _is_rows(value)]
     if plain:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for key, value in plain:
-            table.add_row(Text(printed(key)), Text(printed(_cell(value))))
-        console.print(table)
+        keys, values = (max(_longest_word(pair[i]) for pair in plain) for i in (0, 1))
+        if keys + _GAP + values <= console.width:
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+            table.add_column(style="bold")
+            table.add_column(overflow="fold")
+            for name, told in plain:
+                table.add_row(Text(name), Text(told))
+            console.print(table)
+        else:
+            for name, told in plain:
+                console.print(Text.assemble((f"{name}: ", "bold"), told), soft_wrap=True)
     for key, value in result.items():
         rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
         if rows and _is_rows(value):
@@ -187,6 +194,21 @@ def show_table(result: JsonObject) -> None:
             console.print(table)
 
 
+def _fields(result: JsonObject) -> Iterator[tuple[str, Json]]:
+    """The fields of a result; those of an object that holds plain ones alone stand by themselves."""
+    for key, value in result.items():
+        if isinstance(value, dict) and value and not any(_is_nested(inner) for inner in value.values()):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            yield key, value
+
+
+def _is_nested(value: Json) -> bool:
+    return bool(value) and (
+        isinstance(value, dict) or (isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value))
+    )
+
+
 def _longest_word(text: str) -> int:
     from rich.cells import cell_len
 
@@ -199,7 +221,7 @@ def _print_row(console: Console, columns: list[str], row: list[str]) -> None:
 
     console.print()
     for column, cell in zip(columns, row, strict=True):
-        console.print(Text(f"  {printed(column)}: ", "dim") + Text(cell), soft_wrap=True)
+        console.print(Text.assemble((f"  {printed(column)}: ", "dim"), cell), soft_wrap=True)
 
 
 def _is_rows(value: Json) -> bool:
@@ -213,6 +235,8 @@ def _cell(value: Json) -> str:
         return "yes" if value else "no"
     if isinstance(value, str | int | float):
         return str(value)
+    if value == {}:
+        return "-"
     if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
         return ", ".join(str(v) for v in value) or "-"
     return compact(value).decode()

@@ -12,12 +12,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterable
 
-from greentic.examine.env_status import EnvStatus
+from greentic.deployments.env_status import EnvStatus
+from greentic.examine.env_log import EnvDiff
 from greentic.examine.env_verify import EnvVerified
 from greentic.ground.documents import Json, JsonObject
+from greentic.history.trail import MOST_SHOWN
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
 from greentic.terminal import env_picture
+from greentic.terminal.generations_picture import generations
 from greentic.terminal.output import Form, inert, printed
 from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
@@ -147,7 +150,8 @@ def _environments(context: Context, reply: object, result: JsonObject, wide: boo
 
 
 _CHANGE = (
-    Column("at", 3, whole=True), Column("verb"), Column("what", least=32), Column("outcome"), Column("generation", 5), Column("who", 4),
+    Column("at", 3, whole=True), Column("verb"), Column("what", least=22, most=MOST_SHOWN), Column("outcome"),
+    Column("generation", 5), Column("who", 4, least=10),
 )  # fmt: skip
 
 
@@ -170,6 +174,11 @@ def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> lis
     return told
 
 
+def _changes(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    assert isinstance(reply, EnvDiff)
+    return generations(context.store.load(reply.environment_id), reply)
+
+
 def _text_of(row: JsonObject, key: str) -> str:
     value: Json = row.get(key)
     return "" if value is None else str(value)
@@ -178,6 +187,7 @@ def _text_of(row: JsonObject, key: str) -> str:
 _PICTURES: dict[tuple[str, str], Callable[[Context, object, JsonObject, bool], list[Block]]] = {
     ("env", "show"): _show,
     ("env", "list"): _environments,
+    ("env", "changes"): _changes,
     ("env", "log"): _log,
     ("env", "status"): _status,
     ("env", "verify"): _verified,

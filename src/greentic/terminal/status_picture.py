@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.examine.env_status import EnvStatus, RevisionLine, WorkerLine
+from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
 from greentic.examine.env_verify import EnvVerified
 from greentic.model.environment import Environment
 from greentic.model.naming import revision_name
@@ -51,7 +51,12 @@ def env_status(env: Environment, status: EnvStatus, before: Before | None = None
         ]
         for r in status.revisions
     ]  # fmt: skip
-    return [*blocks, EMPTY, Table(columns, rows)]
+    return [*blocks, EMPTY, Table(columns, rows), *_warned(status.warnings or [])]
+
+
+def _warned(warnings: list[str]) -> list[Block]:
+    """What is to be known, below everything else."""
+    return [EMPTY, *(Prose((cell("warning:", "yellow"), cell(text))) for text in warnings)] if warnings else []
 
 
 _VERDICTS = {"serves": "green", "behind": "yellow"}
@@ -94,8 +99,7 @@ def env_verified(env: Environment, found: EnvVerified, *, wide: bool) -> list[Bl
             for d in found.differences
         ]  # fmt: skip
         blocks += [EMPTY, Table(differs, told)]
-    warnings = [Prose((cell("warning:", "yellow"), cell(text))) for text in found.warnings]
-    return [*blocks, EMPTY, *warnings] if warnings else blocks
+    return [*blocks, *_warned(found.warnings)]
 
 
 def _told(number: int | None) -> str:

@@ -3,7 +3,7 @@
 Rules:
 1. A table that is too wide loses whole columns, those of the highest `drop` first; characters are never cut from what can be copied.
    Before a column goes, those that never go become as narrow as their `least`: one long name takes no column from the others.
-2. A text of a column that is not `whole` has at most `MOST` cells, and where even the last columns are too wide it becomes shorter still,
+2. A text of a column that is not `whole` has at most `most` cells, and where even the last columns are too wide it becomes shorter still,
    with `…`. It keeps both its ends where the column `tells_apart`: names differ at their end, as `bot@3` and `bot@4` do. One that is
    `whole`, an id, stands in one piece, whatever the width.
 3. What a cell shows was made inert when the cell was made: no text of others steers a terminal or begins a line.
@@ -36,7 +36,7 @@ def cell(text: str, style: str = "") -> Cell:
 
 class Column(NamedTuple):
     """A column: its title, when it may go (0: never), whether its texts stay in one piece, on which side they stand, whether their ends
-    stay, and how many cells of them are worth more than another column."""
+    stay, how many cells of them are worth more than another column, and how many they have at most."""
 
     title: str
     drop: int = 0
@@ -44,6 +44,7 @@ class Column(NamedTuple):
     right: bool = False
     tells_apart: bool = False
     least: int = NAME
+    most: int = MOST
 
 
 class Table(NamedTuple):
@@ -113,7 +114,7 @@ def _spaced(cells: list[Cell]) -> list[Cell]:
 def _table(table: Table, width: int | None) -> list[list[Cell]]:
     if not table.rows:
         return [[Cell(" " * table.indent), Cell(f"no {table.columns[0].title}", "dim")]]
-    limit = [None if c.whole or width is None else MOST for c in table.columns]
+    limit = [None if c.whole or width is None else c.most for c in table.columns]
     rows = [
         [Cell(_shortened(c.text, limit[i], table.columns[i].tells_apart), c.style) for i, c in enumerate(row)]
         for row in table.rows

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from typing import BinaryIO, Final
 
 from greentic.ground.errors import DigestMismatch
+from greentic.model.ids import is_digest
 
-_PIN = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _MAKER: Final = object()
 _BLOCK = 1 << 20
 
@@ -65,7 +64,7 @@ def admit(file: BinaryIO, actual: str, size: int, pinned: str, *, revision_id: s
 
     Raises `DigestMismatch`; the caller deletes the file then.
     """
-    if not _PIN.match(pinned) or actual != pinned:
+    if not is_digest(pinned) or actual != pinned:
         raise mismatch(actual, pinned, revision_id=revision_id)
     return VerifiedBundle(_MAKER, file, actual, size)
 

@@ -29,8 +29,6 @@ PAYLOAD_TYPE = "application/vnd.greentic.proof.v1+json"
 MAX_PROOF = 64 << 20
 """Most bytes of a proof that is read."""
 MAX_NONCE = 128
-MIN_ASKED = 16
-"""Characters of a nonce below which somebody could have guessed it."""
 _NONCE_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-")
 
 

@@ -25,6 +25,7 @@ from greentic.ground.clock import cpu_seconds
 from greentic.wasm import native
 from greentic.wasm.carrier import Carrier
 from greentic.wasm.engine import CallLimits, ComponentEngine
+from greentic.wasm.traps import HostFailure, Trap, Waited, reason_of
 from greentic.wasm.values import VALUE_BYTES, Converter, Keep, Signature
 
 Pause = Literal["computes", "asks", "sleeps"]
@@ -32,18 +33,6 @@ HARDLY = 0.0002
 """Seconds of computing below which a pause of a component that imports WASI is taken for sleeping."""
 MAX_OUTPUT = 64 << 10
 """Bytes of standard output and error that a call may log."""
-
-
-class Trap(Exception):
-    """A call that ended in a trap, or could not begin; the text says why."""
-
-
-class HostFailure(Exception):
-    """A host function that ends the call: its text is what the caller of the component is told."""
-
-
-class Waited(HostFailure):
-    """A call that waited for longer than it may."""
 
 
 class CallContext(Protocol):
@@ -212,7 +201,7 @@ class Call:
             text = native.take_error(self._error.value)
             if self._function is None and self._more_memories(text):
                 return False
-            raise Trap(_short(text))
+            raise Trap(reason_of(text))
         target = self._target
         if self._function is None:
             self._function = ctypes.create_string_buffer(32)
@@ -323,29 +312,6 @@ def _carrier(engine: ComponentEngine) -> Carrier:
     if _here.carrier is None:
         _here.carrier = Carrier(engine)
     return _here.carrier
-
-
-def _short(text: str) -> str:
-    """A trap as one line: the reason, without the backtrace of the wasm."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reasons = [
-        line for line in lines if "wasm trap:" in line or "exceeds memory limits" in line or "unknown import:" in line
-    ]
-    told = reasons[-1] if reasons else lines[-1] if lines else "unknown failure"
-    told = told.split(": ", 1)[1] if told[:2] in ("0:", "1:", "2:") else told
-    if told.startswith("unknown import: ") and told.endswith(" has not been defined"):
-        return not_provided(told.removeprefix("unknown import: ").removesuffix(" has not been defined").strip("`"))
-    return told
-
-
-def not_provided(name: str) -> str:
-    """What a component is told that calls an import which nobody answers."""
-    if name.startswith("wasi:http/"):
-        return (
-            f"the import `{name}` is not provided by this worker, whose rules of egress it would go past; "
-            "ask through `greentic:http/http-client`"
-        )
-    return f"the import `{name}` is not provided by this worker"
 
 
 # -- callbacks: what the library calls while a call is polled -------------------------------------------------------

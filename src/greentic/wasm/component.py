@@ -24,20 +24,10 @@ from wasmtime.component._types import ComponentExtern
 from greentic.ground.errors import MalformedArtifact
 from greentic.ground.going import in_place
 from greentic.wasm import native
-from greentic.wasm.call import (
-    Call,
-    CallContext,
-    HostFailure,
-    HostFunction,
-    Target,
-    Trap,
-    host_callback,
-    not_provided,
-    stderr_callback,
-    stdout_callback,
-)
+from greentic.wasm.call import Call, CallContext, HostFunction, Target, host_callback, stderr_callback, stdout_callback
 from greentic.wasm.drive import finish
 from greentic.wasm.engine import CallLimits, ComponentEngine
+from greentic.wasm.traps import HostFailure, Trap, not_provided
 from greentic.wasm.values import Keep, Signature, signature_of
 
 __all__ = ["CallContext", "Export", "Host", "HostFailure", "HostFunction", "LoadedComponent", "Trap"]

@@ -16,7 +16,8 @@ import asyncio
 from greentic.ground.clock import CLOCK
 from greentic.ground.fair_queue import FairQueue, fair_queue_of
 from greentic.ground.going import in_task
-from greentic.wasm.call import Call, HostFailure, Trap, Waited
+from greentic.wasm.call import Call
+from greentic.wasm.traps import HostFailure, Trap, Waited
 
 LONG = 0.001
 """Seconds of computing after which other calls on the loop wait for its next turn."""

@@ -46,7 +46,6 @@ continuation = ctypes.CFUNCTYPE(c_bool, _P)
 """Asked at every poll of a call that a host function has suspended: whether the results are there."""
 output = ctypes.CFUNCTYPE(ctypes.c_ssize_t, _P, _P, c_size_t)
 """Takes what a component writes: data, bytes and their count; how many were taken."""
-finalizer = ctypes.CFUNCTYPE(None, _P)
 
 store_new = _bind(_quick, "wasmtime_store_new", _P, _P, _P, _P)
 store_context = _bind(_quick, "wasmtime_store_context", _P, _P)
@@ -68,7 +67,6 @@ linker_add_wasi = _bind(_quick, "wasmtime_component_linker_add_wasip2_async", _P
 linker_add_function = _bind(
     _quick, "wasmtime_component_linker_instance_add_func_async", _P, _P, c_char_p, c_size_t, async_callback, _P, _P
 )
-linker_trap_unknown = _bind(_quick, "wasmtime_component_linker_define_unknown_imports_as_traps", _P, _P, _P)
 instantiate = _bind(_long, "wasmtime_component_linker_instantiate", _P, _P, _P, _P, _P)
 instantiate_async = _bind(_quick, "wasmtime_component_linker_instantiate_async", _P, _P, _P, _P, _P, _P)
 get_func = _bind(_quick, "wasmtime_component_instance_get_func", c_bool, _P, _P, _P, _P)
@@ -79,7 +77,6 @@ future_delete = _bind(_long, "wasmtime_call_future_delete", None, _P)
 
 val_clone = _bind(_quick, "wasmtime_component_val_clone", None, _P, _P)
 val_delete = _bind(_quick, "wasmtime_component_val_delete", None, _P)
-error_new = _bind(_quick, "wasmtime_error_new", _P, c_char_p)
 error_delete = _bind(_quick, "wasmtime_error_delete", None, _P)
 error_message = _bind(_quick, "wasmtime_error_message", None, _P, _P)
 byte_vec_delete = _bind(_quick, "wasm_byte_vec_delete", None, _P)

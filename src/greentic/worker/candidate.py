@@ -18,13 +18,11 @@ from greentic.ground.documents import read_file
 from greentic.ground.errors import BootError, GreenticError, NotFound
 from greentic.materialize.seed import Seed, place_seed, read_seed
 from greentic.model.elements import Elements
-from greentic.model.environment import Environment, document_digest
+from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.pointer import POINTER_FILE, read_pointer
 from greentic.store.environments import EnvironmentStore, document_bytes, environment_of
 from greentic.store.layout import EnvPaths
 from greentic.worker.settings import Settings
-
-DOCUMENT = "environment.json"
 
 
 class Candidate(NamedTuple):

@@ -21,13 +21,13 @@ from greentic.materialize.remembered import memory_of
 from greentic.materialize.seed import Seed
 from greentic.materialize.trusted import examine
 from greentic.model.elements import Elements
-from greentic.model.environment import document_digest
+from greentic.model.environment import DOCUMENT, document_digest
 from greentic.model.ids import is_env_id
 from greentic.net.addresses import shown
 from greentic.publication.artifact import Edition, check_claims
 from greentic.publication.place import newest, place_of, read_document
 from greentic.store.environments import EnvironmentStore, environment_of
-from greentic.worker.candidate import DOCUMENT, Candidate, read_candidate
+from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.settings import Settings
 
 RECORD = "followed.json"

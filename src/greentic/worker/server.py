@@ -33,12 +33,13 @@ from greentic.ingress.status import brief
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.remembered import memory_of
 from greentic.model.elements import Elements
+from greentic.model.environment import DOCUMENT
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog, say
 from greentic.telemetry.tracing import whole
 from greentic.worker.boot import Booted
-from greentic.worker.candidate import DOCUMENT, Candidate, read_candidate
+from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps
 from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision

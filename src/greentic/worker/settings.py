@@ -21,10 +21,11 @@ from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory,
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
 from greentic.ground.cores import usable_cores
+from greentic.ground.digits import whole_number
 from greentic.ground.errors import BootError, GreenticError, InvalidArgument
 from greentic.ground.user_cache import user_state
 from greentic.materialize.serving_plan import Scope
-from greentic.model.hosts import DEFAULT_LISTEN, join_listen_addr, split_listen_addr
+from greentic.model.hosts import DEFAULT_LISTEN, MAX_PORT, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
@@ -251,10 +252,10 @@ def bind_address(listen_addr: str | None, gateway: Gateway) -> Told:
     for variable, text in (("GREENTIC_GATEWAY_PORT", gateway.gateway_port), ("PORT", gateway.port)):
         if not text:
             continue
-        if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
-            port = int(text)
+        if told := whole_number(text, MAX_PORT):
+            port = told
         else:
-            warnings.append(f"{variable}=`{text}` is no port; ignored")
+            warnings.append(f"{variable}=`{text[:60]}` is no port; ignored")
     return Told(join_listen_addr(host, port), tuple(warnings))
 
 
@@ -316,9 +317,10 @@ def _workers(option: str | None, environ: Mapping[str, str]) -> int:
         return 1
     if told == "auto":
         return min(usable_cores(), MAX_PROCESSES)
-    if not (told.isascii() and told.isdigit() and len(told) < 4 and 1 <= int(told) <= MAX_PROCESSES):
+    number = whole_number(told, MAX_PROCESSES)
+    if not number:
         raise InvalidArgument(f"{name} {told[:60]!r}: expected 1 to {MAX_PROCESSES}, or auto (one for each core)")
-    return int(told)
+    return number
 
 
 def _published(options: StartOptions, environ: Mapping[str, str]) -> PublishedSettings | None:

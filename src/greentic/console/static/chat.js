@@ -66,10 +66,19 @@ export function drawChat(context) {
       turn.told = { ok: false, error: error.message, hint: error.hint };
     }
     mine.busy = button.disabled = false;
-    fill(answer, reply(turn));
+    fill(answer, drawn(turn));
     choose(turn);
     turn.node.scrollIntoView({ block: "nearest" });
     if (!turn.node.contains(document.activeElement)) (turn.node.querySelector(".adaptive input, .adaptive select") ?? words).focus({ preventScroll: true });
+  }
+
+  // What nobody foresaw in an answer takes no conversation with it.
+  function drawn(turn) {
+    try {
+      return reply(turn);
+    } catch (error) {
+      return h("p", { class: "fault" }, `This answer cannot be drawn: ${short(error.message, 200)}`);
+    }
   }
 
   function reply(turn) {
@@ -86,7 +95,7 @@ export function drawChat(context) {
     const cards = cardsOf(raw), text = textOf(raw);
     const failed = raw?.metadata?.error_kind;
     const parts = [
-      text !== null && h("p", { class: failed ? "bubble bad" : "bubble" }, text, failed && h("small", {}, short(String(raw.metadata.error_message ?? failed), 600))),
+      text !== null && h("p", { class: failed ? "bubble bad" : "bubble" }, text, failed && h("small", {}, short(textOf(raw.metadata.error_message) ?? textOf(failed) ?? "failed", 600))),
       cards.map((c) => drawCard(readCard(c), (data, title) => talk.busy || say({ text: "", data }, title || "(sent the card)"))),
     ].flat().filter(Boolean);
     return parts.length ? parts : h("pre", { class: "bubble" }, JSON.stringify(raw, null, 1)?.slice(0, 4000) ?? "(nothing)");

@@ -127,7 +127,7 @@ const DRAWN = {
     const control = e.lines ? h("textarea", { rows: 3 }) : h("input", { type: e.form });
     if (e.most) control.maxLength = e.most;
     control.placeholder = e.placeholder;
-    control.value = String(e.value);
+    control.value = e.value;
     return field(e, scope, control, () => control.value);
   },
   "Input.Number"(e, scope) {
@@ -138,12 +138,12 @@ const DRAWN = {
   },
   "Input.Date"(e, scope) {
     const control = h("input", { type: "date", min: e.min || null, max: e.max || null });
-    control.value = String(e.value);
+    control.value = e.value;
     return field(e, scope, control, () => control.value);
   },
   "Input.Time"(e, scope) {
     const control = h("input", { type: "time", min: e.min || null, max: e.max || null });
-    control.value = String(e.value);
+    control.value = e.value;
     return field(e, scope, control, () => control.value);
   },
   "Input.Toggle"(e, scope) {

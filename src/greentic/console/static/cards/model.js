@@ -1,5 +1,6 @@
 // What a card means: from JSON that somebody else wrote to a bounded model with known members. Pure. Rules:
-// 1. Nothing is trusted: members of the wrong kind are left out, nesting ends at MAX_DEPTH, and so many elements are read in all.
+// 1. Nothing is trusted: members of the wrong kind are left out, nesting ends at MAX_DEPTH, so many elements are read in all, and of a card
+//    that is larger than MAX_SIZE nothing, for its cells, choices and lines would hold up the page.
 // 2. An element of an unknown type, or whose `requires` is not met, is replaced by its `fallback`: an element, or nothing for "drop".
 //    Without one, the nearest element around it that has a fallback is replaced; where none has, it is left out, and that is noted.
 // 3. An address that may not be opened makes an action without one, which says so.
@@ -8,6 +9,7 @@ import { pictureUrl, safeUrl } from "../urls.js";
 
 export const MAX_DEPTH = 50;
 export const MAX_ELEMENTS = 2000;
+export const MAX_SIZE = 250_000; // characters and members
 const MAX_TEXT = 20_000;
 const VERSION = [1, 6];
 
@@ -15,7 +17,7 @@ const list = (v) => (Array.isArray(v) ? v : []);
 const object = (v) => (v !== null && typeof v === "object" && !Array.isArray(v) ? v : {});
 const words = (v, most = MAX_TEXT) => (typeof v === "string" ? v.slice(0, most) : typeof v === "number" || typeof v === "boolean" ? String(v) : "");
 const number = (v) => (typeof v === "number" && Number.isFinite(v) ? v : typeof v === "string" && v.trim() !== "" && Number.isFinite(Number(v)) ? Number(v) : null);
-const of = (v, known, otherwise) => known.find((k) => k.toLowerCase() === String(v ?? "").toLowerCase()) ?? otherwise;
+const of = (v, known, otherwise) => known.find((k) => k.toLowerCase() === words(v).toLowerCase()) ?? otherwise;
 
 const SIZES = ["default", "small", "medium", "large", "extraLarge"];
 const COLORS = ["default", "dark", "light", "accent", "good", "warning", "attention"];
@@ -27,8 +29,25 @@ class Bubbles extends Error {}
 
 // The model of a card: body, actions, and notes about what was left out.
 export function readCard(raw) {
-  const reader = new Reader();
-  return { ...reader.card(object(raw), 0), notes: [...reader.notes] };
+  const reader = new Reader(), whole = !isLarger(raw);
+  if (!whole) reader.notes.add("this card is too large to be drawn");
+  return { ...reader.card(whole ? object(raw) : {}, 0), notes: [...reader.notes] };
+}
+
+// Whether a card is larger than what is read; looked at only as far as that.
+function isLarger(raw) {
+  const waiting = [raw];
+  let left = MAX_SIZE;
+  while (waiting.length && left > 0) {
+    const v = waiting.pop();
+    left -= typeof v === "string" ? v.length + 1 : 1;
+    if (v === null || typeof v !== "object") continue;
+    for (const [key, inner] of Object.entries(v)) {
+      left -= Array.isArray(v) ? 0 : key.length;
+      waiting.push(inner);
+    }
+  }
+  return left <= 0;
 }
 
 class Reader {
@@ -65,7 +84,8 @@ class Reader {
       this.notes.add(`more than ${MAX_ELEMENTS} elements are not shown`);
       return null;
     }
-    const read = Object.hasOwn(known, raw.type) ? known[raw.type] : undefined;
+    const kind = words(raw.type, 80);
+    const read = Object.hasOwn(known, kind) ? known[kind] : undefined;
     const has = raw.fallback !== undefined && raw.fallback !== null;
     if (read !== undefined && met(raw.requires)) {
       if (!has) return { ...common(raw), ...read.call(this, raw, depth) };
@@ -80,7 +100,7 @@ class Reader {
     }
     if (has) return raw.fallback === "drop" ? null : this.one(raw.fallback, depth + 1, known);
     if (this.guarded > 0) throw new Bubbles();
-    this.notes.add(`left out: an element of the type ${words(raw.type, 80) || "that is missing"}`);
+    this.notes.add(`left out: an element of the type ${kind || "that is missing"}`);
     return null;
   }
 }
@@ -102,7 +122,7 @@ function textual(raw) {
 }
 
 function input(raw) {
-  return { label: words(raw.label, 1000), required: raw.isRequired === true, error: words(raw.errorMessage, 1000), value: raw.value ?? "" };
+  return { label: words(raw.label, 1000), required: raw.isRequired === true, error: words(raw.errorMessage, 1000), value: words(raw.value) };
 }
 
 function columns(raw) {
@@ -162,11 +182,11 @@ const ELEMENTS = {
     return { ...input(raw), min: words(raw.min, 20), max: words(raw.max, 20) };
   },
   "Input.Toggle"(raw) {
-    return { ...input(raw), title: words(raw.title, 1000), on: words(raw.valueOn) || "true", off: words(raw.valueOff) || "false", value: words(raw.value) };
+    return { ...input(raw), title: words(raw.title, 1000), on: words(raw.valueOn) || "true", off: words(raw.valueOff) || "false" };
   },
   "Input.ChoiceSet"(raw) {
     const choices = list(raw.choices).slice(0, 500).map((c) => ({ title: words(object(c).title, 1000), value: words(object(c).value) }));
-    return { ...input(raw), choices, many: raw.isMultiSelect === true, expanded: of(raw.style, ["expanded"], "") !== "", placeholder: words(raw.placeholder, 1000), value: words(raw.value) };
+    return { ...input(raw), choices, many: raw.isMultiSelect === true, expanded: of(raw.style, ["expanded"], "") !== "", placeholder: words(raw.placeholder, 1000) };
   },
 };
 

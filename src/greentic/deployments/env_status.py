@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from greentic.deployments.worker_status import (
     HttpWorkers,
@@ -60,6 +61,8 @@ class EnvStatus(Reply, frozen=True, kw_only=True):
     environment_id: str
     workers: list[WorkerLine]
     revisions: list[RevisionLine]
+    warnings: list[str] | UnsetType = UNSET
+    """What the cluster that it is bound to says of it (`deployer.cluster_status`)."""
 
 
 def status(context: Context, payload: EnvStatusPayload, workers: Workers | None = None) -> EnvStatus:

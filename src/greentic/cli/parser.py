@@ -1,0 +1,59 @@
+"""The parser of every command: argparse, which says what a mistyped verb, flag or choice may have meant.
+
+Rules:
+1. What is beside argparse is imported once a command line is wrong.
+2. Words of a command line are repeated as those of anybody: they may have been pasted.
+3. No flag is taken by its beginning: what is short today may mean two things tomorrow, and a typing mistake is none of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import NoReturn
+
+_UNKNOWN = "unrecognized arguments: "
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser and, by way of it, those of its verbs."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(self.with_meaning(message))
+
+    def with_meaning(self, message: str) -> str:
+        """An error, harmless (rule 2), with the flag that was meant, if it is about a flag that nobody knows."""
+        from greentic.terminal.output import printed
+
+        told = printed(message)
+        word = message.removeprefix(_UNKNOWN).split(" ")[0].partition("=")[0]
+        if not message.startswith(_UNKNOWN) or not word.startswith("-"):
+            return told
+        from greentic.ground.nearest import did_you_mean
+
+        return told + did_you_mean(word, flags(self))
+
+    def _get_option_tuples(self, option_string: str) -> list[tuple[argparse.Action, str, str | None]]:
+        """The flags that begin like this (rule 3)."""
+        return []
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Raises `ArgumentError` for what is none of the choices."""
+        if action.choices is None or value in action.choices:
+            return
+        from greentic.ground.nearest import did_you_mean
+
+        known = [str(choice) for choice in action.choices]
+        raise argparse.ArgumentError(
+            action, f"invalid choice: '{value}'; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
+        )
+
+
+def flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The long flags of a parser and of its verbs."""
+    for action in parser._actions:
+        if action.help != argparse.SUPPRESS:
+            yield from (name for name in action.option_strings if name.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in dict.fromkeys(action.choices.values()):
+                yield from flags(verb)

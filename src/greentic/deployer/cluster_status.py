@@ -1,0 +1,56 @@
+"""`op env status` where a cluster is bound: what workers say, and what the cluster's controllers say of what has to be acted on.
+
+Rules:
+1. The cluster is asked only where answers ask for something that controllers judge (`cluster.verdicts`), and only about that.
+2. That it cannot be asked is told and fails nothing: who looks at workers may have no way to the cluster.
+"""
+
+from __future__ import annotations
+
+from greentic.cluster.live import list_if_there
+from greentic.cluster.verdicts import remarks
+from greentic.deployer.binding import is_kubernetes, resolve
+from greentic.deployer.cluster_identity import reach
+from greentic.deployments import env_status
+from greentic.deployments.env_status import EnvStatus, EnvStatusPayload
+from greentic.ground.documents import replace
+from greentic.ground.errors import GreenticError
+from greentic.k8s import names
+from greentic.k8s.answers import Answers
+from greentic.k8s.plan import is_ours
+from greentic.operate.change import Context
+
+SECONDS = 5.0
+"""How long a server that is away is tried again."""
+
+
+def status(context: Context, payload: EnvStatusPayload) -> EnvStatus:
+    """What is wanted, what workers serve, and, as warnings, what is in the way in the cluster."""
+    told = env_status.status(context, payload)
+    env_id = told.environment_id
+    if not is_kubernetes(context.store.load(env_id).binding("deployer")):
+        return told
+    try:
+        found = _said(context, env_id)
+    except GreenticError as error:
+        found = [f"the cluster was not asked: {error.message}"]
+    return replace(told, warnings=found) if found else told
+
+
+def _said(context: Context, env_id: str) -> list[str]:
+    """What controllers say of this environment's objects. Raises `GreenticError` where they cannot be asked."""
+    deployer = resolve(context, env_id, None, live=False)
+    kinds = _judged(deployer.answers)
+    if not kinds:
+        return []
+    cluster = reach(context, deployer, patience=SECONDS).cluster
+    namespace, selector = deployer.answers.namespace, names.owner_selector(env_id)
+    listed = [thing for kind in kinds for thing in list_if_there(cluster, kind, namespace, selector, needed=True)]
+    return remarks([thing for thing in listed if is_ours(thing, deployer.owner)])
+
+
+def _judged(answers: Answers) -> list[str]:
+    """The kinds that are answered and that controllers say something about (rule 1)."""
+    scaled = any(shape.autoscale is not None for shape in (answers.router, answers.worker))
+    routed = answers.exposure is not None and answers.exposure.gateway is not None
+    return [*(["HorizontalPodAutoscaler"] if scaled else []), *(["HTTPRoute"] if routed else [])]
