@@ -557,3 +557,56 @@ def test_a_stream_that_takes_few_characters_gets_the_others_written_out(tmp_path
         assert shown.stdout.isascii() and json.loads(shown.stdout)["result"]["environments"][0]["name"] == "faß ☃"
     elif form in ("table", "wide"):
         assert "\\u2603" in shown.stdout
+
+
+# -- what is written where it cannot work -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uri", ["ftp://h/x", "htps://h/x", "ocis://h/x", "s3://b/x"])
+def test_a_source_that_no_worker_pulls_from_is_refused_where_it_is_written(author, hello, uri):
+    author.create()
+    deployment = author.add()
+    with pytest.raises(InvalidArgument, match="no worker pulls from"):
+        author.stage(deployment, hello, uri)
+    for good in ("HTTPS://h/x", "oci://h/x:1", "file:///x", None):
+        author.stage(deployment, hello, good)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "..", ".x", "/tmp/x"])
+def test_a_bundle_is_published_under_a_name_alone(tmp_path, hello, name):
+    from greentic.author.bundle_publish import publish_file
+
+    with pytest.raises(InvalidArgument, match="no name of a file"):
+        publish_file(hello, str(tmp_path / "d"), name)
+    assert not (tmp_path / "d").exists()
+
+
+def test_what_is_wrong_with_a_file_is_told_with_its_name(tmp_path):
+    out = tmp_path / "a.gtpack"
+    write_checked(out, build_pack(pack_source(tmp_path))[0])
+    with pytest.raises(GreenticError, match=r"a\.gtpack`: not a SquashFS") as refused:
+        inspect_bundle(out)
+    assert refused.value.hint is not None and "gtc pack inspect" in refused.value.hint
+    from greentic.author.inspect import verify_bundle
+
+    with pytest.raises(InvalidArgument, match="64 hex digits"):
+        verify_bundle(out, "sha256:zz")
+
+
+def test_beside_a_manifest_that_is_handed_on_is_where_the_command_runs(tmp_path, monkeypatch, capsys, hello):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(hello, tmp_path / "b.gtbundle")
+    text = "schema: greentic.env-manifest.v1\nenvironment: {id: local}\nbundles: [{bundle_id: b, bundle_path: b.gtbundle}]\n"
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    try:
+        assert (
+            program(
+                monkeypatch, ["op", "--store-root", "s", "env", "apply", "--answers", f"/dev/fd/{reading}", "--dry-run"]
+            )
+            == 0
+        )
+    finally:
+        os.close(reading)
+    assert json.loads(capsys.readouterr().out)["result"]["missing"] == []

@@ -8,20 +8,26 @@ from greentic.distribute.publish import Bundle, publish
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, open_file
+from greentic.ground.errors import InvalidArgument
 from greentic.trust.gate import pin
 
 
 def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
     """Publish a bundle, with its signature if one stands beside it."""
+    called = name or path.name
+    if "/" in called or called.startswith(".") or not called.isprintable():
+        raise InvalidArgument(
+            f"--name `{called}` is no name of a file", hint="a name without slashes, such as my.gtbundle"
+        )
     try:
         with open_file(path) as file:
             bundle = pin(file)
             signature = next(iter(signatures_at(str(path))), None)
             annotations = {
                 "dev.greentic.bundle.digest": bundle.digest,
-                "org.opencontainers.image.title": name or path.name,
+                "org.opencontainers.image.title": called,
             }
-            found = publish(Bundle(name or path.name, file, bundle.digest, bundle.size, signature, annotations), target)
+            found = publish(Bundle(called, file, bundle.digest, bundle.size, signature, annotations), target)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
     return {

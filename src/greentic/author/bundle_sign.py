@@ -22,7 +22,7 @@ def read_key(path: Path | None) -> SigningKey:
     if path is None:
         return operator_key.load(RealDisk())
     try:
-        return read_private_pem(read_file(path, MAX_PEM).decode())
+        return read_private_pem(read_file(path, MAX_PEM).decode(errors="replace"))
     except OSError as error:
         raise io_error(path, error) from None
     except ValueError as error:
@@ -60,7 +60,7 @@ def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
     trusted: dict[str, bytes] = {}
     for file in keys:
         try:
-            public = read_public_pem(read_file(file, MAX_PEM).decode())
+            public = read_public_pem(read_file(file, MAX_PEM).decode(errors="replace"))
         except OSError as error:
             raise io_error(file, error) from None
         except ValueError as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,8 +16,9 @@ from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, 
 from greentic.flow.select import unanswerable
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import Json, JsonObject, open_file
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import file_digest
+from greentic.model.ids import is_digest
 from greentic.model.revision_files import make_lock, pack_config
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import LoadedPack, check_together, headers, load_pack
@@ -36,8 +40,20 @@ def _open(path: Path) -> BinaryIO:
 
 def inspect_bundle(path: Path) -> JsonObject:
     """Digest, entries, packs, and what a strict reader or a worker would not like."""
-    with _open(path) as file:
+    with _open(path) as file, _named(path):
         return _bundle(pin(file))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is wrong with the bytes of a file, with its name."""
+    try:
+        yield
+    except MalformedArtifact as error:
+        error.message = f"`{path}`: {error.message}"
+        if path.suffix == ".gtpack":
+            error.hint = error.hint or f"it is a pack: gtc pack inspect {shlex.quote(str(path))}"
+        raise
 
 
 def _bundle(bundle: VerifiedBundle) -> JsonObject:
@@ -123,12 +139,15 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
     """Whether every pack of the bundle loads and, where one is told, the digest is this one. Raises the typed fault."""
     with _open(path) as file:
         bundle = pin(file)
+        if digest is not None and not is_digest(f"sha256:{digest.removeprefix('sha256:').lower()}"):
+            raise InvalidArgument(f"--digest `{digest}` is not `sha256:` and 64 hex digits")
         if digest is not None and digest.removeprefix("sha256:").lower() != bundle.digest.removeprefix("sha256:"):
             raise Conflict(
                 f"`{path}` is `{bundle.digest}`, expected `{digest}`",
                 hint="this is not the bundle that was pinned; do not use it",
             )
-        report = _bundle(bundle)
+        with _named(path):
+            report = _bundle(bundle)
     rows = report["packs"]
     broken = [r for r in rows if isinstance(r, dict) and not r["loads"]] if isinstance(rows, list) else []
     if broken:

@@ -199,7 +199,9 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
         payload = read_payload(form, raw, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     payload = with_ulids(context, payload)
     if options_form is not None:
-        settings["base"] = options.answers.parent if options.answers else Path()
+        settings["base"] = (
+            Path() if options.answers is None or _is_handed_on(options.answers) else options.answers.parent
+        )
         return lambda: function(context, payload, options_form(**settings))
     return _telling(lambda: function(context, payload), unknown_told(form, raw))
 
@@ -225,6 +227,11 @@ def _telling(call: Callable[[], object], unknown: list[str]) -> Callable[[], obj
         return result | {"warnings": [*before, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
 
     return with_warning
+
+
+def _is_handed_on(answers: Path) -> bool:
+    """Whether a file is what a shell hands on, `/dev/stdin` or `<(program)`: nothing lies beside it."""
+    return answers.is_absolute() and answers.parts[1:2] in (("dev",), ("proc",))
 
 
 def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:

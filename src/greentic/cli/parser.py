@@ -2,7 +2,8 @@
 
 Rules:
 1. What is beside argparse is imported once a command line is wrong.
-2. No flag is taken by its beginning: what is short today may mean two things tomorrow, and a typing mistake is none of them.
+2. Words of a command line are repeated as those of anybody: they may have been pasted.
+3. No flag is taken by its beginning: what is short today may mean two things tomorrow, and a typing mistake is none of them.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ class Parser(argparse.ArgumentParser):
     """A parser and, by way of it, those of its verbs."""
 
     def error(self, message: str) -> NoReturn:
-        from greentic.terminal.output import printed  # its words may have been pasted, as any text of others
-
-        super().error(printed(self.with_meaning(message)))
+        super().error(self.with_meaning(message))
 
     def with_meaning(self, message: str) -> str:
-        """An error with the flag that was meant, if it is about a flag that nobody knows."""
+        """An error, harmless (rule 2), with the flag that was meant, if it is about a flag that nobody knows."""
+        from greentic.terminal.output import printed
+
+        told = printed(message)
         word = message.removeprefix(_UNKNOWN).split(" ")[0].partition("=")[0]
         if not message.startswith(_UNKNOWN) or not word.startswith("-"):
-            return message
+            return told
         from greentic.ground.nearest import did_you_mean
 
-        return message + did_you_mean(word, flags(self))
+        return told + did_you_mean(word, flags(self))
 
     def _get_option_tuples(self, option_string: str) -> list[tuple[argparse.Action, str, str | None]]:
-        """The flags that begin like this (rule 2)."""
+        """The flags that begin like this (rule 3)."""
         return []
 
     def _check_value(self, action: argparse.Action, value: object) -> None:

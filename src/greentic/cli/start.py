@@ -105,7 +105,7 @@ def _live(options: StartOptions) -> None:
 class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         """Wrong command lines exit with 1, as those of the existing worker do."""
-        print(f"Error: {printed(self.with_meaning(message))}\n\n{self.format_usage()}", file=sys.stderr, end="")
+        print(f"Error: {self.with_meaning(message)}\n\n{self.format_usage()}", file=sys.stderr, end="")
         raise SystemExit(1)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
-from greentic.ground.errors import FetchError
-from greentic.net.addresses import REGISTRIES, WEB, lower_scheme, shown
+from greentic.ground.errors import FetchError, InvalidArgument
+from greentic.ground.nearest import did_you_mean
+from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 from greentic.net.document import file_path
 from greentic.net.terms import Terms
 
@@ -42,6 +43,16 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
     if "://" not in text and _exists(text):
         return FileSource(), text
     raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}")
+
+
+def check_source(reference: str, what: str) -> None:
+    """Raise `InvalidArgument` for an address that no worker could ever pull from, where it is written down; a path may come to be."""
+    check_authored(reference, what)
+    scheme, found, _ = lower_scheme(reference.strip()).partition("://")
+    known = ("http", "https", "file", *(s.removesuffix("://") for s in REGISTRIES))
+    if found and scheme not in known:
+        told = f"{what} `{shown(reference)}`: no worker pulls from `{scheme[:20]}://`; {EXPECTED}"
+        raise InvalidArgument(told + did_you_mean(scheme, known))
 
 
 def _exists(path: str) -> bool:

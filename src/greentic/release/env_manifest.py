@@ -10,10 +10,10 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import msgspec
 
 from greentic.deployments.bundles import RouteBindingPayload
+from greentic.distribute.sources import check_source
 from greentic.ground.errors import InvalidArgument
 from greentic.model.environment import Status
 from greentic.model.traffic import WHOLE, equal_weights
-from greentic.net.addresses import check_authored
 from greentic.operate.payload import ClosedPayload
 
 
@@ -178,7 +178,7 @@ def _check_bundle(bundle: ManifestBundle) -> None:
     elif not bundle.bundle_path and not bundle.bundle_source_uri:
         raise InvalidArgument(f"{where}: needs bundle_path, bundle_source_uri or revisions")
     for uri in [bundle.bundle_source_uri, *(r.bundle_source_uri for r in bundle.revisions)]:
-        check_authored(uri or "", f"{where}: bundle_source_uri")
+        check_source(uri or "", f"{where}: bundle_source_uri")
     for digest in [bundle.bundle_digest, *(r.bundle_digest for r in bundle.revisions)]:
         if digest is not None and not digest.startswith("sha256:"):
             raise InvalidArgument(f"{where}: bundle_digest `{digest}` must start with `sha256:`")
