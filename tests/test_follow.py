@@ -631,7 +631,7 @@ def test_what_changed_while_a_worker_booted_is_seen_when_it_serves(living, autho
     living.follower.start()
     assert done.wait(10)  # the next look would be in a quarter of a minute
     living.follower.stop()
-    living.follower._thread.join(30)
+    assert living.follower.join(30)
 
 
 def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
@@ -644,8 +644,19 @@ def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
     author.deployed(hello, bundle_id="two", prefixes=("/two",))
     assert done.wait(30)
     living.follower.stop()
-    living.follower._thread.join(30)
-    assert not living.follower._thread.is_alive()
+    assert living.follower.join(30) and not living.follower._thread.is_alive()
+
+
+def test_a_look_that_runs_is_waited_for_only_so_long(living):
+    assert living.follower.join(30)  # nothing was begun
+    looks, goes_on = threading.Event(), threading.Event()
+    living.follower._steps = living.follower._steps._replace(read=lambda: (looks.set(), goes_on.wait(30))[0])
+    living.follower.start()
+    assert looks.wait(30)
+    living.follower.stop()
+    assert not living.follower.join(0.01)
+    goes_on.set()
+    assert living.follower.join(30)
 
 
 def test_the_counts_of_forgotten_revisions_do_not_grow_without_end(living):

@@ -104,6 +104,12 @@ class Follower:
         self._stopping = True
         self._watch.wake()
 
+    def join(self, seconds: float) -> bool:
+        """Wait until it has ended, for so long; whether it has."""
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     def look(self) -> bool:
         """Look once; whether anything was swapped in."""
         try:

@@ -60,6 +60,8 @@ SWITCH_SECONDS = 0.0005
 """How long a thread that prepares a change computes before the loop has its turn again; by default it would be ten times as long."""
 MANY_FILES = 65_536
 SWAP_SECONDS = 30.0
+LEAVE_SECONDS = 2.0
+"""How long the end waits for a look at the environment that runs: the interpreter would be taken apart under it."""
 WATCHED = frozenset({DOCUMENT, "..data", "trust-root.json", TOKENS_FILE})
 """Names whose change is worth a look: the document, who is trusted and who may call, and the link that a mounted ConfigMap swaps."""
 
@@ -240,6 +242,7 @@ async def _serve(
             "start", f"{cut} connection(s) were cut: their requests did not end within {ingress.finish_seconds:g} s"
         )
     await scraping.stop()
+    follower.join(LEAVE_SECONDS)
 
 
 def _orphaned(loop: asyncio.AbstractEventLoop, starter: int, asked: Callable[[str], None]) -> None:
