@@ -4,7 +4,7 @@ Rules:
 1. The document is made as each step would leave it, by the functions of the verbs that carry the steps out, and is checked as it is
    before it is saved. What is signed or minted later stands in it as a placeholder.
 2. Of a bundle that is at hand everything is asked that staging asks. With `packs_load` its packs are loaded, too, which warming does.
-3. Nothing is written, and no server is asked.
+3. Nothing is written, and no server is asked but for the signatures of a bundle, where the environment wants them.
 """
 
 from __future__ import annotations
