@@ -143,7 +143,9 @@ def tests_of(name: str) -> list[str]:
 def threat_tests() -> set[str]:
     """Every test that is named after a threat."""
     # Not below the folders that a test which runs at the same time makes and takes away.
-    texts = (path.read_text() for path in sorted([*ROOT.glob("tests/test_*.py"), *ROOT.glob("tests/cluster/test_*.py")]))
+    texts = (
+        path.read_text() for path in sorted([*ROOT.glob("tests/test_*.py"), *ROOT.glob("tests/cluster/test_*.py")])
+    )
     return {name for text in texts for name in re.findall(r"^(?:async )?def (test_threat_\w+)\(", text, re.MULTILINE)}
 
 
