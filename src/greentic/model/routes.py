@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from greentic.ground.host_name import ascii_host
 from greentic.model.environment import BundleDeployment, Environment, RouteBinding
 from greentic.model.hosts import host_without_port
 
@@ -54,6 +53,10 @@ def _route(deployment: BundleDeployment) -> Route:
 
 def _comparable(host: str) -> str:
     """A host as it stands in a header: lower case, and ASCII where a name can be."""
+    if host.isascii():
+        return host.lower()
+    from greentic.ground.host_name import ascii_host  # rare, and no boot needs it
+
     try:
         return ascii_host(host)
     except ValueError:
