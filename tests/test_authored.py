@@ -24,6 +24,7 @@ from greentic.author.pack_new import new_pack
 from greentic.author.source_files import is_left_out
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
+from greentic.distribute.sources import check_source
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.yaml import parse_yaml, parse_yaml_1_1, text_in_yaml, yaml_of
 
@@ -564,12 +565,12 @@ def test_a_stream_that_takes_few_characters_gets_the_others_written_out(tmp_path
 
 @pytest.mark.parametrize("uri", ["ftp://h/x", "htps://h/x", "ocis://h/x", "s3://b/x"])
 def test_a_source_that_no_worker_pulls_from_is_refused_where_it_is_written(author, hello, uri):
-    author.create()
-    deployment = author.add()
     with pytest.raises(InvalidArgument, match="no worker pulls from"):
-        author.stage(deployment, hello, uri)
-    for good in ("HTTPS://h/x", "oci://h/x:1", "file:///x", None):
-        author.stage(deployment, hello, good)
+        check_source(uri, "source_uri")
+    for good in ("HTTPS://h/x", "oci://h/x:1", "file:///x", ""):
+        check_source(good, "source_uri")
+    author.create()
+    author.stage(author.add(), hello, uri)  # one revision is recorded as the existing program records it
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "..", ".x", "/tmp/x"])

@@ -20,7 +20,6 @@ from greentic.deployments.bundles import find as find_deployment
 from greentic.deployments.revisions import RevisionSummary, summary
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
-from greentic.distribute.sources import check_source
 from greentic.ground.clock import timestamp, unix_seconds
 from greentic.ground.disk import io_error
 from greentic.ground.documents import parse, replace
@@ -83,7 +82,7 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
-    check_source(payload.bundle_source_uri or "", "bundle_source_uri")
+    check_authored(payload.bundle_source_uri or "", "bundle_source_uri")
     for pack in payload.pack_list:
         check_authored(pack.source_uri or "", f"source_uri of pack `{pack.pack_id}`")
     change = Change(env_id, "revisions", "stage", {"deployment_id": deployment_id, "lifecycle_to": "staged"}, key)
