@@ -277,6 +277,28 @@ def test_what_is_pulled_is_checked_by_the_anchor(published, author, tmp_path):
     assert env_publish.pull(elsewhere, replace(payload, trust_anchor=str(anchor(author)))).generation == 1
 
 
+def test_threat_rollback_a_place_that_shows_its_past_is_not_pulled(published, author, hello, tmp_path):
+    """Who keeps a place, or stands before it, cannot make an older generation pass for the newest; who asks for it by number gets it."""
+    index, seed = published / "index.json", tmp_path / "seed" / "environment.json"
+    past = index.read_bytes()
+    author.deployed(hello, "https://bundles.example.com/two.gtbundle", "two", ("/two",))
+    publish(author, published)
+    ci = Context(EnvironmentStore(tmp_path / "ci"))
+    payload = env_publish.EnvPullPayload(environment_id="local", place=str(published), trust_anchor=str(anchor(author)))
+    assert env_publish.pull(ci, replace(payload, output=str(seed.parent))).generation == 2
+    newest = seed.read_bytes()
+    index.write_bytes(past)
+    for context, asked in ((ci, replace(payload, output=str(seed.parent))), (author.context, payload)):
+        with pytest.raises(Conflict, match="shows generation 1 as its newest, and generation 2 was seen"):
+            env_publish.pull(context, asked)
+    assert seed.read_bytes() == newest
+    assert env_publish.pull(ci, payload).generation == 1  # who never saw more cannot know
+    assert env_publish.pull(ci, replace(payload, output=str(seed.parent), generation=1)).generation == 1
+    assert seed.read_bytes() != newest
+    seed.write_bytes(b"{}")
+    assert env_publish.pull(ci, replace(payload, output=str(seed.parent))).generation == 1
+
+
 # -- workers ----------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,8 @@ Rules:
 2. The same content is not published twice. A place that holds another environment, or what this trust root does not vouch for, is not
    published over.
 3. Rolling back publishes old content as a new generation; the store stays as it is, and says so again with the next `publish`.
-4. What is pulled is believed by the keys of the trust root or of `--trust-anchor`, never because of where it lies.
+4. What is pulled is believed by the keys of the trust root or of `--trust-anchor`, never because of where it lies. A place that shows an
+   older generation than was seen of it (published from here, or lying at the output) is not believed, unless that one was asked for.
 """
 
 from __future__ import annotations
@@ -179,6 +180,8 @@ def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
     with _asking(env_id, payload.place):
         place = place_of(payload.place)
         edition = _chosen(place, payload.place, env_id, payload.generation)
+        if payload.generation is None:
+            _check_no_older(edition, _seen(context, payload, env_id), payload.place)
         env = _believed(place, edition, payload.place, env_id, keys)
     data = compact(env)
     told = EnvPulled(
@@ -194,6 +197,27 @@ def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
     except OSError as error:
         raise io_error(path, error) from error
     return replace(told, output=str(path))
+
+
+def _seen(context: Context, payload: EnvPullPayload, env_id: str) -> int:
+    """The newest generation that is known of a place (rule 4)."""
+    sent = _record(context.store.paths(env_id).root / RECORD).places.get(payload.place, _Sent()).generation
+    if payload.output is None:
+        return sent
+    path = Path(payload.output) / DOCUMENT
+    try:
+        return max(sent, delivery_of(environment_of(read_file(path), path, env_id)).generation)
+    except (OSError, ValueError, GreenticError):  # nothing of this environment lies there
+        return sent
+
+
+def _check_no_older(edition: Edition, seen: int, where: str) -> None:
+    if edition.generation < seen:
+        raise Conflict(
+            f"`{shown(where)}` shows generation {edition.generation} as its newest, and generation {seen} was seen; nothing was written",
+            hint=f"who keeps the place may have taken it back, or somebody shows you the past: --generation {edition.generation} takes it "
+            "nevertheless",
+        )
 
 
 def told_history(context: Context, payload: EnvHistoryPayload) -> EnvHistory:
