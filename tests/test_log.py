@@ -31,7 +31,9 @@ from test_programs import Worker
 def test_a_record_is_one_inert_line_in_both_shapes(message, value):
     record = Record("t", "Warn", "m", message, b"r-1", {"path": value, "code": 200, "message": "not this"})
     for line in (text_line(record), json_line(record)):
-        assert line.endswith("\n") and not re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]", line[:-1])
+        assert line.endswith("\n") and not re.search(
+            r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", line[:-1]
+        )
         assert len(line.splitlines()) == 1
         line.encode()
     told = json.loads(json_line(record))
@@ -39,6 +41,15 @@ def test_a_record_is_one_inert_line_in_both_shapes(message, value):
     assert (told["level"], told["source"], told["request_id"], told["code"]) == ("warn", "greentic.m", "r-1", 200)
     assert told["message"] != "not this" or message == "not this"
     assert text_line(record).startswith("t [Warn] greentic.m - ") and text_line(record).endswith(" [r-1]\n")
+
+
+def test_threat_log_injection_nothing_turns_the_direction_of_a_line():
+    turned = "refused \u202egniht-yna\u202c \u2066x\u2069 \u061c\u200f"
+    for line in (
+        text_line(Record("t", "Info", "m", turned)),
+        json_line(Record("t", "Info", "m", turned, None, {"v": turned})),
+    ):
+        assert line.isascii() and "202e" in line and "gniht-yna" in line
 
 
 def test_stderr_has_what_people_must_see_or_everything_as_json(tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """One record of the log as a line: for people, or as JSON for machines. Pure.
 
 Rules:
-1. A record is one line. Control characters, which a path or a name may bring along, are written as escapes: they command terminals.
+1. A record is one line. Control characters, which a path or a name may bring along, are written as escapes: they command terminals, or turn
+   the direction in which a line is read.
 2. The line for people is the one that other workers write (formats: worker 2); what it was done for follows in brackets.
 3. JSON has `time`, `level`, `source` and `message` first, then `request_id`, then what the record brings.
 """
@@ -16,7 +17,11 @@ import msgspec
 Level = Literal["Debug", "Info", "Warn", "Error"]
 Shape = Literal["text", "json"]
 Field = str | int | float | bool | None
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))}
+_DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""What turns the direction of reading: a line would say something else than it holds."""
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 160))} | {
+    code: f"\\u{code:04x}" for code in _DIRECTIONS
+}
 _FIRST = frozenset({"time", "level", "source", "message", "request_id"})
 
 
