@@ -128,7 +128,7 @@ def _workers(env: Environment, split: TrafficSplit) -> list[Json] | None:
 
 
 def _backend(name: str, weight: int) -> JsonObject:
-    return {"group": "", "kind": "Service", "name": name, "port": PORT, "weight": weight}
+    return {"kind": "Service", "name": name, "port": PORT, "weight": weight}
 
 
 def _http_routes(
