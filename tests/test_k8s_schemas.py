@@ -233,7 +233,7 @@ HTTP_ROUTE = closed(
                 ),
                 backendRefs=some(
                     closed(
-                        group={"const": ""}, kind={"const": "Service"}, name=NAME, port={"type": "integer"},
+                        kind={"const": "Service"}, name=NAME, port={"type": "integer"},
                         weight={"type": "integer", "minimum": 0, "maximum": 1_000_000},
                     ), 16,
                 ),
