@@ -45,21 +45,29 @@ kind_ready() { # sets KUBECONFIG, $image and $pull
   kubectl delete namespace gtc-local --ignore-not-found >/dev/null
 }
 
+kind_environment() {
+  "${op[@]}" env create local --name local >/dev/null
+  "${op[@]}" trust-root bootstrap local >/dev/null
+}
+
+kind_bind() { # kind_bind ANSWERS: the Kubernetes deployer
+  printf '%s\n' "$1" > "$store/local/deployer-answers.json"
+  show "gtc op env-packs add local slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin answers_ref=deployer-answers.json"
+  cat "$store/local/deployer-answers.json"
+  "${op[@]}" env-packs add local slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin answers_ref=deployer-answers.json >/dev/null
+}
+
 kind_author() { # kind_author [URI]: the verbs of the first track, and the binding of the deployer; without a URI nothing is routed. Sets $rev
   local uri=${1:-} dep
   bold "1. Author, as on a laptop"
   show "gtc op env create / trust-root bootstrap / bundles add / revisions stage / warm${uri:+ / traffic set}"
-  "${op[@]}" env create local --name local >/dev/null
-  "${op[@]}" trust-root bootstrap local >/dev/null
+  kind_environment
   dep=$("${op[@]}" bundles add local bundle_id=hello 'route_binding.path_prefixes=["/"]' | field deployment_id)
   rev=$("${op[@]}" revisions stage local --deployment "$dep" --bundle "$state/cluster/hello.gtbundle" ${uri:+--source-uri "$uri"} | field revision_id)
   "${op[@]}" revisions warm local revision_id="$rev" >/dev/null
   if [ -n "$uri" ]; then "${op[@]}" traffic set local "$rev=100" --deployment "$dep" --idempotency-key demo >/dev/null; fi
   bold "2. Bind the Kubernetes deployer"
-  printf '{"runtime_image": "%s", "image_pull_policy": "%s"}\n' "$image" "$pull" > "$store/local/deployer-answers.json"
-  show "gtc op env-packs add local slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin answers_ref=deployer-answers.json"
-  cat "$store/local/deployer-answers.json"
-  "${op[@]}" env-packs add local slot=deployer kind=greentic.deployer.k8s@1.0.0 pack_ref=builtin answers_ref=deployer-answers.json >/dev/null
+  kind_bind "{\"runtime_image\": \"$image\", \"image_pull_policy\": \"$pull\"}"
 }
 
 kind_reconcile() {

@@ -47,16 +47,18 @@ kind_operator() {
   there=registry.gtc-local.svc.cluster.local:5000
   export GREENTIC_OCI_INSECURE_REGISTRIES=$here
 
-  kind_author
-  printf '{"runtime_image": "%s", "image_pull_policy": "%s", "oci_insecure_registries": ["%s"]}\n' "$image" "$pull" "$there" > "$store/local/deployer-answers.json"
+  bold "1. Author, as on a laptop, and bind the Kubernetes deployer"
+  show "gtc op env create / trust-root bootstrap / bundles add / revisions stage / warm"
+  kind_environment
+  kind_bind "{\"runtime_image\": \"$image\", \"image_pull_policy\": \"$pull\", \"oci_insecure_registries\": [\"$there\"]}"
   dep=$("${op[@]}" bundles add local bundle_id=hello 'route_binding.path_prefixes=["/"]' | field deployment_id)
   old=$(operator_bundle one "")
   new=$(operator_bundle two " (the new one)")
 
-  bold "3. Publish what pods may see, sealed"
+  bold "2. Publish what pods may see, sealed"
   operator_traffic "$old"
 
-  bold "4. An administrator starts the operator, once"
+  bold "3. An administrator starts the operator, once"
   show "gtc op operator render local --from oci://REGISTRY/envs/local:prod --output operator/; kubectl apply -f operator/"
   "${op[@]}" operator render local --from "oci://$there/envs/local:prod" --output "$state/cluster/operator" >/dev/null
   kubectl apply -f "$state/cluster/operator/"*customresourcedefinition* >/dev/null
@@ -66,14 +68,14 @@ kind_operator() {
   kind_ask service/gtc-router POST / '{"text":"hi"}'
   before=$(operator_pods)
 
-  bold "5. From here on nobody of us asks the API server, but to look. Traffic moves by publishing"
+  bold "4. From here on nobody of us asks the API server, but to look. Traffic moves by publishing"
   operator_traffic "$new"
   operator_wait
   kind_ask service/gtc-router POST / '{"text":"hi"}'
   [ "$before" = "$(operator_pods)" ] || fail "a pod was replaced"
   printf 'no pod was replaced\n'
 
-  bold "6. Somebody changes an object by hand"
+  bold "5. Somebody changes an object by hand"
   show "kubectl -n gtc-local delete service gtc-router; kubectl -n gtc-local scale deployment gtc-router --replicas=5"
   kubectl -n gtc-local delete service gtc-router >/dev/null
   kubectl -n gtc-local scale deployment gtc-router --replicas=5 >/dev/null
@@ -84,7 +86,7 @@ kind_operator() {
   [ "$(kubectl -n gtc-local get deployment gtc-router -o 'jsonpath={.spec.replicas}')" = 2 ] || fail "it was not healed"
   kubectl -n gtc-local get events --field-selector reason=DriftHealed -o 'jsonpath={range .items[*]}{.reason}: {.message}{"\n"}{end}'
 
-  bold "7. Back to what was published before"
+  bold "6. Back to what was published before"
   show "gtc op env rollback local oci://REGISTRY/envs/local:prod"
   generation=$("${op[@]}" env rollback local "oci://$here/envs/local:prod" | field generation)
   operator_wait
