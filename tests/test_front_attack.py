@@ -193,6 +193,7 @@ STARTS = st.sampled_from([b"", GET, POST, CHUNKED, POST + b"Content-Length: 3\r\
 
 @settings(max_examples=600, deadline=None)
 @given(STARTS, ODD, st.integers(1, 40))
+@example(CHUNKED, [b"abc", b"abc", b"3\r\nabc\r\n"], 1)
 @example(CHUNKED, [b"3 \r\nabc\r\n", b"0\r\n\r\n", b"GET", b" ", b"/", b" HTTP/1.1\r\n", b"Host: h\r\n", b"\r\n"], 1)
 def test_smuggling_no_request_that_another_parser_reads_otherwise(start, pieces, size):
     """Ours takes: so does h11, with the same method and body, in the same order. However the bytes come."""
@@ -214,6 +215,11 @@ def test_smuggling_no_request_that_another_parser_reads_otherwise(start, pieces,
     theirs = in_h11(data)
     whole = [] if isinstance(theirs, str) else [r for r in theirs if r[2] is not None]
     taken = [(r.head.method, r.body) for r in ours]
+    if (
+        taken and taken[-1][1] is None
+    ):  # its size alone is too large, and it is the last one; they wait for the rest of it
+        method, _ = taken.pop()
+        assert isinstance(theirs, str) or theirs[len(taken)][0] == method, theirs
     if isinstance(theirs, str):
         # Their complaint may be about what comes after; what ours took must be a prefix that they take alone.
         assert not taken or _prefix_is_taken(data, taken), (theirs, taken)
