@@ -22,7 +22,7 @@ from greentic.cluster.connect import Connection
 from greentic.cluster.discovery import GROUPS, READY, Discovery
 from greentic.cluster.error_status import asked_to_wait, names_an_object, refusal
 from greentic.cluster.relisting import unexpired
-from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.k8s.names import FIELD_MANAGER
@@ -45,8 +45,6 @@ PATIENCE_SECONDS = 60.0
 FIRST_PATIENCE_SECONDS = 10.0
 """The same for a server that never answered: it is more likely not there than away for a moment."""
 _BACKOFF = Backoff(first=0.25, longest=8.0, longest_asked=30.0)
-_TRIES = 1 << 30
-"""Time alone ends it: a server that is restarted comes back when it comes back."""
 PAGE, SMALL_PAGE = 1000, 100
 """Objects of an answer to a list: where all are kept, and where they are looked at and let go."""
 MAX_LISTED = 200_000
@@ -330,7 +328,8 @@ class ApiServer:
         began = self._clock.monotonic()
         longest = self._patience if method == "GET" else min(self._patience, self._writing)
         seconds = longest if self._answered else min(longest, FIRST_PATIENCE_SECONDS)
-        patience = Patience(_BACKOFF, _TRIES, seconds, self._clock, RANDOM)
+        # A server that is restarted comes back when it comes back.
+        patience = Patience(_BACKOFF, UNCOUNTED, seconds, self._clock, RANDOM)
         while True:
             asked = 0.0
             failure: ApiRefused | ClusterUnreachable

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import explained
-from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
@@ -41,7 +41,7 @@ PARALLEL = 16
 """Requests at once."""
 SESSION_KEY_BYTES = 32
 DELETE_TRIES = 5
-GONE_SECONDS, GONE_TRIES = 180.0, 1 << 30  # the time alone counts
+GONE_SECONDS = 180.0
 _GONE = Backoff(first=0.2, longest=2.0)
 PHASES: tuple[tuple[str, frozenset[str]], ...] = (
     ("namespace", frozenset({"Namespace"})),
@@ -274,7 +274,7 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
 
 def await_gone(cluster: Cluster, ref: Ref, uid: str, clock: Clock = CLOCK) -> JsonObject | None:
     """Wait until a deleted object is gone; what somebody made in its place meanwhile. Raises `Conflict` if something holds it."""
-    patience = Patience(_GONE, GONE_TRIES, GONE_SECONDS, clock, RANDOM)
+    patience = Patience(_GONE, UNCOUNTED, GONE_SECONDS, clock, RANDOM)
     while (found := cluster.get(ref)) is not None:
         if metadata_of(found).get("uid") != uid:
             return found

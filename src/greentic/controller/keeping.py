@@ -12,7 +12,7 @@ from __future__ import annotations
 from greentic.cluster.live import list_if_there
 from greentic.controller.election import DURATION, lease_name
 from greentic.controller.wish import read_wish
-from greentic.ground.backoff import Backoff, Patience
+from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, GreenticError
@@ -20,7 +20,7 @@ from greentic.k8s.objects import Cluster, Ref, member, metadata_of, objects_in, 
 from greentic.k8s.plan import Owner
 
 _WISHES = ("Environment", "ConfigMap")
-_LOOKS, _TRIES = Backoff(first=0.5, longest=2.0), 1 << 30  # the time alone counts
+_LOOKS = Backoff(first=0.5, longest=2.0)
 
 
 def refuse_kept(cluster: Cluster, namespace: str, owner: Owner, clock: Clock = CLOCK) -> None:
@@ -71,7 +71,7 @@ def _makes_again(thing: JsonObject, owner: Owner) -> bool:
 
 def _is_renewed(cluster: Cluster, lease: JsonObject, clock: Clock) -> bool:
     """Whether a Lease changes while it is looked at (rule 1)."""
-    patience = Patience(_LOOKS, _TRIES, DURATION, clock, RANDOM)
+    patience = Patience(_LOOKS, UNCOUNTED, DURATION, clock, RANDOM)
     while patience.wait():
         found = cluster.get(Ref("Lease", ref_of(lease).name, ref_of(lease).namespace))
         if found is None or not member(found, "spec").get("holderIdentity"):

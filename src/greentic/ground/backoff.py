@@ -34,6 +34,10 @@ class Backoff(msgspec.Struct, frozen=True):
         return max(whole * (0.5 + share / 2), told + share * max(whole, told / 2) if told else 0.0)
 
 
+UNCOUNTED = 1 << 30
+"""So many tries as the time allows: nothing but time ends it."""
+
+
 class Patience:
     """One question's patience: counts tries, knows the end."""
 

@@ -232,7 +232,7 @@ def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES, inside: 
     return value
 
 
-def _decoded(data: bytes | str, form: type[T]) -> T:
+def _decoded(data: bytes | str | msgspec.Raw, form: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
@@ -268,10 +268,7 @@ def check_values(data: bytes | str) -> int:
 
 def texts_in(array: msgspec.Raw) -> list[bytes]:
     """The texts of the elements of an array among `texts_of` an object. Raises `ValueError` for what is no array."""
-    try:
-        return list(map(bytes, msgspec.json.decode(array, type=list[msgspec.Raw])))
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
+    return list(map(bytes, _decoded(array, list[msgspec.Raw])))
 
 
 def repeated_key(data: bytes | str) -> str | None:

@@ -24,7 +24,7 @@ from greentic.httpd.http1 import Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.auth import BearerGate
-from greentic.ingress.exchange import TEXT, Refused, Reply, Request
+from greentic.ingress.exchange import TEXT, Refused, Reply, Request, come_back
 from greentic.ingress.identity import (
     SESSION_BYTES,
     SESSION_COOKIE,
@@ -247,7 +247,7 @@ class WorkerApp:
         fault = activation.unavailable.get(route.deployment_id)
         if found is None and fault is not None and fault.reason != "absent":  # what is absent comes by no waiting
             text = "this deployment is not available at the moment"
-            raise Refused(503, text, extra=[(b"retry-after", b"%d" % RETRY_SECONDS)])
+            raise come_back(text, RETRY_SECONDS)
         why = (
             "has no revision that can be served"
             if found is None

@@ -19,6 +19,11 @@ class Refused(Exception):
         self.code, self.text, self.cors, self.extra = code, text, cors, extra or []
 
 
+def come_back(text: str, seconds: int) -> Refused:
+    """What is told who may ask again in some seconds."""
+    return Refused(503, text, extra=[(b"retry-after", b"%d" % seconds)])
+
+
 class Reply(msgspec.Struct, frozen=True):
     """An answer before it is dressed for the wire."""
 

@@ -20,7 +20,7 @@ from greentic.ground.beside import kept
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
 from greentic.ingress.admission import Admission, Busy
-from greentic.ingress.exchange import Refused, Reply
+from greentic.ingress.exchange import Refused, Reply, come_back
 from greentic.ingress.steps import Steps
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
@@ -93,7 +93,7 @@ class Turns:
         except Busy:
             TALLIES.add("greentic_turns_refused", (route.deployment_id,))
             text = "this worker has more to do than it can; nothing was done, come back later"
-            raise _later(text, RETRY_SECONDS) from None
+            raise come_back(text, RETRY_SECONDS) from None
         try:
             revision, pinned = await self._revision(route, picked.revision, identity)
             with self._serving.lease(revision, control=picked.control and revision is picked.revision) as lease:
@@ -115,7 +115,7 @@ class Turns:
                 lease.parked = found.parked - (pinned == revision.revision_id)
             return replied(Served(revision, found))
         except ConversationBusy as busy:
-            raise _later(f"{busy}; nothing was done, send it again later", BUSY_SECONDS) from None
+            raise come_back(f"{busy}; nothing was done, send it again later", BUSY_SECONDS) from None
         except (NoFlow, FlowFailure) as error:
             self._log.error("serve", f"revision `{picked.revision.revision_id}`: {error}")
             raise Refused(500, "flow execution failed") from None
@@ -132,10 +132,6 @@ class Turns:
         pinned = await kept(conversations.values, conversations.pinned, route.deployment_id, route.tenant, identity)
         held = None if pinned is None else self._serving.find(pinned)
         return drawn if held is None else held, pinned
-
-
-def _later(text: str, seconds: int) -> Refused:
-    return Refused(503, text, extra=[(b"retry-after", b"%d" % seconds)])
 
 
 def _end(span: tracing.Span, revision: ActiveRevision) -> None:
