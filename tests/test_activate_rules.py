@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from foreign_cookie import make_cookie
 from greentic.activate import warm
@@ -386,7 +387,7 @@ def test_a_run_is_made_again_if_its_failure_may_pass_and_nothing_was_done(
     failure.retryable = retryable
     budget = Budget(1, 1.0)
     budget.acted = acted
-    assert may_repeat(failure, run._replace(budget=budget)) is again
+    assert may_repeat(failure, replace(run, budget=budget)) is again
 
 
 def test_a_long_name_of_a_message_is_told_apart_by_its_digest() -> None:

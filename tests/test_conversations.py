@@ -6,6 +6,7 @@ import shutil
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 import wat
 from conftest import make_pack
@@ -293,7 +294,7 @@ def test_a_field_decides_before_words(error, repeated):
     flow = plan_flow(read_graph("main", {"nodes": [FAILS["main"]["nodes"][1]]}))
     ports = Ports({"main": flow}, calls, SimulatedAssets(), None, FakeClock())
     run = Run("p", "main", Caller("e", "t"), ports)
-    run = run._replace(budget=new_budget(run))
+    run = replace(run, budget=new_budget(run))
     with pytest.raises(FlowFailure) as failure:
         start(run, {})
     assert may_repeat(failure.value, run) is repeated
@@ -314,7 +315,7 @@ def test_threat_failure_forgets_no_effect_a_run_that_did_something_is_not_made_a
             Caller("e", "t"),
             Ports({"main": flow}, calls, SimulatedAssets(), SimulatedState(), FakeClock()),
         )
-        run = run._replace(budget=new_budget(run))
+        run = replace(run, budget=new_budget(run))
         with pytest.raises(FlowFailure) as failure:
             start(run, {})
         assert failure.value.retryable and not may_repeat(failure.value, run)
@@ -333,7 +334,7 @@ def test_a_question_of_a_revision_that_is_gone_swallows_nothing(tmp_path):
     assert old.turn({"text": "hi"}, ANN).parked
     for flows, components in ((ASK, {}), (ECHO, {"echo": wat.node_06()})):
         new = Stage(tmp_path, make_pack("p", flows, components), values, "R2")
-        new.turn({"text": "hello"}, ANN)
+        new.turn({"text": "hello"}, ANN, pinned="R1")
         again = old.turn({"text": "something new"}, ANN)  # rolled back
         assert again.output["response"] == [{"text": "name?"}]
 

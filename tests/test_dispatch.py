@@ -9,6 +9,7 @@ import random as chance
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from foreign_cookie import make_cookie
 from greentic.activate import dispatch
@@ -108,7 +109,7 @@ def test_a_cookie_keeps_a_client_over_generations_restarts_and_other_replicas():
         assert client.cookie
         cookie = value(first.set_cookie(client))
         replica = dispatcher(*reversed(weights), generation=9, key=bytes(32))
-        assert replica.of_cookie(cookie, "t", 10**9, RANDOM) == (revision, client._replace(cookie=False))
+        assert replica.of_cookie(cookie, "t", 10**9, RANDOM) == (revision, replace(client, cookie=False))
     assert f"Max-Age={COOKIE_SECONDS}" in first.set_cookie(client) and "HttpOnly" in first.set_cookie(client)
 
 

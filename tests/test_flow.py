@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from greentic.expressions import handlebars
 from greentic.expressions.conditions import Facts, holds, parse_condition
@@ -438,10 +439,10 @@ def test_state_belongs_to_environment_and_tenant():
     assert world.start({"text": "1"}).output == [{"before": False, "value": None}] and world.start(
         {"text": "2"}
     ).output == [{"before": True, "value": {"v": "1"}}]
-    other = world.run()._replace(caller=CALLER._replace(tenant="other"))
+    other = replace(world.run(), caller=replace(CALLER, tenant="other"))
     assert start(other, {}).output == [{"before": False, "value": None}]
     with pytest.raises(FlowFailure, match="state store is not configured"):
-        start(world.run()._replace(ports=world.ports._replace(state=None)), {})
+        start(replace(world.run(), ports=replace(world.ports, state=None)), {})
 
 
 def test_tools_fail_as_values_and_approvals_may_approve_themselves():
@@ -530,7 +531,7 @@ def test_the_trace_tells_each_step():
             told.append(what)
 
     world = World(flow(node("a", "emit.response", {"t": 1}, to("b")), node("b", "session.wait", "r", to("a"))))
-    start(world.run()._replace(ports=world.ports._replace(trace=Trace())), {})
+    start(replace(world.run(), ports=replace(world.ports, trace=Trace())), {})
     assert begun == [t[:3] for t in told]
     assert [(t[1], t[2], t[5]) for t in told] == [
         ("a", "emit", "b"),
@@ -628,7 +629,7 @@ def test_inputs_are_split(value, split):
 
 def test_envelopes_carry_json_as_numbers():
     call = ComponentCall(
-        "c", "run", {"a": 1}, {"k": 2}, "f", "n", CALLER._replace(tenant="bad tenant", user="u", team="t")
+        "c", "run", {"a": 1}, {"k": 2}, "f", "n", replace(CALLER, tenant="bad tenant", user="u", team="t")
     )
     shown = envelope_of(call).to_json()
     assert (

@@ -22,7 +22,7 @@ from greentic.ingress import access_log, request_span, steps
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, IngressToken, load_tokens
-from greentic.ingress.identity import MAX_NAME, SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
+from greentic.ingress.identity import MAX_NAME, SESSION_BYTES, Seen, session_cookie, stranger_identity, trusted_identity
 from greentic.ingress.invoke import InvalidRequest, WorkerRequest, read_request, response
 from greentic.ingress.steps import MAX_LINES, MAX_STEPS, MAX_VALUE, SHOWN, Steps
 from greentic.sessions.conversation import Identity
@@ -106,7 +106,7 @@ def test_a_stranger_has_a_session_of_its_own_unless_all_share() -> None:
     assert stranger_identity(cookie, bytes(SESSION_BYTES), shared=False) == made
     for wrong in ("", cookie[:-1], cookie + "a", cookie[:-1] + "/", cookie[:-1] + ":", "private:" + cookie[8:]):
         assert stranger_identity(wrong, fresh, shared=False) == made
-    assert stranger_identity(cookie, fresh, shared=True) == (Identity(), False)
+    assert stranger_identity(cookie, fresh, shared=True) == Seen(Identity(), False)
 
 
 class Line:

@@ -14,7 +14,7 @@ import pytest
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
 from greentic.activate.turn import Turn
-from greentic.flow.activity import activity_of, invoke_activity, replies
+from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.cores import quota_of, usable_cores
 from greentic.ground.documents import replace
@@ -204,13 +204,11 @@ def test_the_signing_key_is_made_once_and_checked(store, author):
 
 
 def test_activities():
-    assert activity_of({"text": "x", "more": 1}) == ({"text": "x"}, "messaging")
-    assert activity_of({"text": "x", "metadata": {}}) == ({"text": "x", "metadata": {}}, "messaging")
-    assert activity_of({"text": 5}) == ({"text": 5}, None) and activity_of(None) == (None, None)
-    assert invoke_activity({"a": 1}) == ({"metadata": {"a": 1}}, "messaging") and invoke_activity({"text": "x"}) == (
-        {"text": "x"},
-        "messaging",
-    )
+    message, other = Activity({"text": "x"}, "messaging"), Activity({"text": "x", "metadata": {}}, "messaging")
+    assert activity_of({"text": "x", "more": 1}) == message and activity_of({"text": "x", "metadata": {}}) == other
+    assert activity_of({"text": 5}) == Activity({"text": 5}, None) and activity_of(None) == Activity(None, None)
+    assert invoke_activity({"a": 1}) == Activity({"metadata": {"a": 1}}, "messaging")
+    assert invoke_activity({"text": "x"}) == message
     assert [r["payload"] for r in replies([1, 2], "t")] == [1, 2]
 
 
@@ -536,7 +534,7 @@ def test_the_status_tells_what_is_served_and_what_is_not(app):
         lease.failure = "flow"
     serving.of(second.revision_id).ended(0.12345678, None)
     fault = Fault("unreachable", REV, BootError("away"))
-    pulled = second._replace(source="https://user:word@a.test/b")
+    pulled = replace(second, source="https://user:word@a.test/b")
     serving.activation = serving.activation._replace(
         unavailable={DEP: fault}, protections={"anchor": True}, revisions={first.revision_id: first, second.revision_id: pulled},
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from conftest import booted
 from greentic.activate.lease import Serving
@@ -68,7 +69,7 @@ def test_a_line_of_a_component_goes_to_the_log_and_to_who_asks():
     calls._limits, calls._log, calls._lane = Limits(), lambda *line: logged.append(line), ""  # type: ignore[assignment]
     caller = Caller("local", "acme")
     asked = ComponentCall("c", "run", None, None, "main", "n", caller, trace=steps)
-    for request in (asked, asked._replace(trace=None)):
+    for request in (asked, replace(asked, trace=None)):
         calls._host("c", Grants(), request, {}).log("stdout", "working")
     steps.step("main", "n", "exec", None, None, "end")
     line = ("component c (stdout)", "working")

@@ -15,6 +15,7 @@ import unittest.mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from wasmtime import component as c
 from wasmtime import wat2wasm
 
@@ -162,7 +163,7 @@ def test_node_06_gets_the_payload_alone():
     [(wat.TENANT_05A, "0.5.0", True), (wat.TENANT_05B, "0.5.0", True), (wat.TENANT_04, "0.4.0", False)],
 )
 def test_node_05_in_both_tenant_forms_and_04_get_the_envelope(tenant, version, i18n):
-    verified = CALLER._replace(user="ann", team="red")
+    verified = replace(CALLER, user="ann", team="red")
     envelope = call(wat.node_05(tenant, version, i18n=i18n), {"a": 1}, caller=verified)
     assert json.loads(bytes(envelope["payload"])) == {"a": 1} and envelope["op"] == "run"
     assert envelope["ctx"] == {
@@ -486,7 +487,7 @@ def test_state_is_granted_scoped_and_json():
     assert raw("write", STATE, ["k", b'{"a": 1}', None], host, context()) == ("ok", "ok") and raw(
         "read", STATE, ["k", None], host, context()
     ) == ("ok", b'{"a": 1}')
-    other = context(caller=CALLER._replace(tenant="else"))
+    other = context(caller=replace(CALLER, tenant="else"))
     assert raw("read", STATE, ["k", None], host, other)[1]["code"] == "not_found"
     assert raw("write", STATE, ["k", b"no json", None], host, context())[1]["code"] == "internal"
     withheld = context(grants=Grants(state_read=False, state_write=False))
@@ -546,7 +547,7 @@ def test_development_secrets_are_lines_of_a_file(tmp_path):
     found = SecretFiles(tmp_path, {})
     assert (
         found.get(CALLER, "token") == b"for acme"
-        and found.get(CALLER._replace(tenant="third"), "token") == b"general"
+        and found.get(replace(CALLER, tenant="third"), "token") == b"general"
         and found.get(CALLER, "other") == b"1"
     )
     assert (
@@ -653,7 +654,7 @@ def test_components_are_called_from_many_threads_without_mixing_callers():
 
     def work(tenant: str) -> None:
         for _ in range(300):
-            where = context(caller=CALLER._replace(tenant=tenant))
+            where = context(caller=replace(CALLER, tenant=tenant))
             answer = component.call(
                 component.entry_point[1], ["run", {"ctx": {}, "payload-cbor": b""}], where, DEFAULT_LIMITS
             )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from typing import NamedTuple
 
 import msgspec
 
@@ -52,7 +51,7 @@ class Affinity(msgspec.Struct, frozen=True):
     x: int
 
 
-class Client(NamedTuple):
+class Client(msgspec.Struct, frozen=True):
     """Who asks, as far as choosing a revision goes."""
 
     key: bytes

@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import msgspec
 
@@ -37,15 +35,24 @@ class Draining(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """One turn on one revision; tell it how the turn ended."""
+    """One turn on one revision, while it is entered; tell it how the turn ended."""
 
-    __slots__ = ("counts", "failure", "parked")
+    __slots__ = ("_began", "_control", "_revision_id", "_serving", "counts", "failure", "parked")
 
-    def __init__(self, counts: Counts) -> None:
-        self.counts = counts
+    def __init__(self, serving: Serving, revision_id: str, *, control: bool) -> None:
+        self._serving, self._revision_id, self._control = serving, revision_id, control
         self.parked = 0
         """By how many the conversations that wait became more."""
         self.failure: Kind | None = None
+
+    def __enter__(self) -> Lease:
+        self.counts, self._began = self._serving.taken(self._revision_id)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and self.failure is None:
+            self.failure = "gone" if isinstance(error, asyncio.CancelledError) else "flow"
+        self._serving.given_back(self, self._revision_id, self._began, control=self._control)
 
 
 class Serving:
@@ -98,29 +105,29 @@ class Serving:
             found = None if held is None else held.revision
         return found
 
-    @contextmanager
-    def lease(self, revision: ActiveRevision, *, control: bool = False) -> Iterator[Lease]:
+    def lease(self, revision: ActiveRevision, *, control: bool = False) -> Lease:
         """Hold a revision while a turn runs on it, and count how the turn ended; in its control slice, too, if it is of that."""
+        return Lease(self, revision.revision_id, control=control)
+
+    def taken(self, revision_id: str) -> tuple[Counts, float]:
+        """A turn begins: the counts of its revision, and the moment."""
         with self._lock:
-            counts = self._of(revision.revision_id)
+            counts = self._of(revision_id)
             counts.in_flight += 1
-        lease, began = Lease(counts), self._clock.monotonic()
-        try:
-            yield lease
-        except BaseException as error:
-            lease.failure = lease.failure or ("gone" if isinstance(error, asyncio.CancelledError) else "flow")
-            raise
-        finally:
-            seconds = self._clock.monotonic() - began
-            with self._lock:
-                counts.in_flight -= 1
-                counts.ended(seconds, lease.failure)
-                if lease.parked:
-                    counts.waits(lease.parked)
-                if control:
-                    self.control.setdefault(revision.revision_id, Counts()).ended(seconds, lease.failure)
-            if revision.revision_id in self.draining:
-                self.sweep()
+        return counts, self._clock.monotonic()
+
+    def given_back(self, lease: Lease, revision_id: str, began: float, *, control: bool) -> None:
+        """The turn ended."""
+        counts, seconds = lease.counts, self._clock.monotonic() - began
+        with self._lock:
+            counts.in_flight -= 1
+            counts.ended(seconds, lease.failure)
+            if lease.parked:
+                counts.waits(lease.parked)
+            if control:
+                self.control.setdefault(revision_id, Counts()).ended(seconds, lease.failure)
+        if revision_id in self.draining:
+            self.sweep()
 
     def of(self, revision_id: str) -> Counts:
         """The counts of a revision."""

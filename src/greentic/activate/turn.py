@@ -17,14 +17,15 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from greentic.activate.flow_spans import FlowSpans
 from greentic.flow.activity import Activity, failure_payload
-from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, new_budget, resume, start
+from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, attempt_of, resume, start
 from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
 from greentic.flow.select import FlowHeader, select
 from greentic.ground.backoff import Backoff, Patience
@@ -53,8 +54,18 @@ class ComponentsOf(Protocol):
     def of_pack(self, manifest_id: str) -> Components: ...
 
 
-class ActiveRevision(NamedTuple):
-    """One loaded revision of a deployment."""
+class Entry(msgspec.Struct, frozen=True):
+    """A flow that messages of a kind start, and what its runs reach."""
+
+    flow: LoadedFlow
+    pack: LoadedPack
+    components: Components
+    waits: bool
+    """Whether a flow of its pack may wait for another message."""
+
+
+class ActiveRevision(msgspec.Struct, frozen=True, eq=False, dict=True):
+    """One loaded revision of a deployment. What its packs decide about every turn is looked up once."""
 
     revision_id: str
     deployment_id: str
@@ -67,17 +78,26 @@ class ActiveRevision(NamedTuple):
     content: str = ""
     """What it was loaded from; two with the same are interchangeable."""
 
-    @property
+    @cached_property
     def never_waits(self) -> bool:
         """Whether no flow of the revision has anything to run, so that nobody ever waits on it."""
         return not any(flow.plan.nodes for _, flow in self.flows)
 
-    @property
-    def main_pack(self) -> str:
-        return self.packs[0].manifest_id
+    @cached_property
+    def _entries(self) -> dict[str | None, Entry]:
+        """By the flow types that were asked for so far; there are two (`flow.select`)."""
+        return {}
 
-    def pack(self, manifest_id: str) -> LoadedPack:
-        return next(pack for pack in self.packs if pack.manifest_id == manifest_id)
+    def entry(self, flow_type: str | None, tenant: str) -> Entry:
+        """What a message starts that asks for this type. Raises `NoFlow`."""
+        found = self._entries.get(flow_type)
+        if found is None:
+            flow = select(self.flows, self.packs[0].manifest_id, flow_type, tenant)
+            pack = next(pack for pack in self.packs if pack.manifest_id == flow.pack_id)
+            waits = any(plan.waits for plan in pack.plans.values())
+            found = Entry(flow, pack, self.components.of_pack(pack.manifest_id), waits)
+            self._entries[flow_type] = found
+        return found
 
 
 class TurnServices(NamedTuple):
@@ -92,7 +112,7 @@ class TurnServices(NamedTuple):
     trace: Trace | None = None
 
 
-class Turn(NamedTuple):
+class Turn(msgspec.Struct, frozen=True):
     """The answer of a turn, and whether its run now waits for the next message."""
 
     output: object
@@ -120,23 +140,24 @@ async def turn(
     services: TurnServices,
     *,
     message_id: str | None = None,
+    pinned: str | None = None,
 ) -> Turn:
     """What the flow answers, failures included. Raises `NoFlow` when none can be selected, `ConversationBusy` when too many wait.
 
     It is awaited on the worker's loop, or run in place without one (`wasm.drive.in_place`); cancelled, it leaves what waited.
-    `message_id` is what the caller calls this message in its session; the same one again gets the same answer.
+    `message_id` is what the caller calls this message in its session; the same one again gets the same answer. `pinned` is the revision
+    that the session was pinned to when the message came.
     """
-    flow = select(revision.flows, revision.main_pack, activity.flow_type, tenant)
+    entry = revision.entry(activity.flow_type, tenant)
+    flow, pack = entry.flow, entry.pack
     if flow.failure is not None:
         return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)
-    pack = revision.pack(flow.pack_id)
     caller = Caller(services.env_id, tenant, team, identity.user, hint, flow.flow_id, "provider")
-    components = revision.components.of_pack(pack.manifest_id)
     spans = None if services.trace is not None or tracing.current() is None else FlowSpans()
     ports = Ports(
         pack.plans,
-        components,
+        entry.components,
         pack.assets,
         services.state,
         services.clock,
@@ -145,8 +166,8 @@ async def turn(
     run = Run(pack.manifest_id, flow.flow_id, caller, ports)
     place = _Place(revision, tenant, identity, hint, run)
     try:
-        if message_id is None and not any(plan.waits for plan in pack.plans.values()):
-            if not revision.never_waits:
+        if message_id is None and not entry.waits:
+            if pinned is not None and pinned != revision.revision_id:
                 await _forget_abandoned(place, services.conversations)
             return _answer(await _attempts(run, activity.payload, services), run)
         return await _converse(place, activity.payload, services, message_id)
@@ -230,7 +251,7 @@ async def _advance(place: _Place, key: str, waiting: Waiting | None, payload: ob
         if waiting is None:
             outcome = await _attempts(run, payload, services)
         else:
-            outcome = await _told(resume(run, read_waiting(waiting, run.pack_id), payload))
+            outcome = await _resumed(run, waiting, payload)
         if isinstance(outcome, Parked):
             mark = services.random.octets(8).hex()
             await kept(values, conversations.park, key, outcome.snapshot, outcome.reason, mark)
@@ -244,38 +265,50 @@ async def _advance(place: _Place, key: str, waiting: Waiting | None, payload: ob
         if waiting is None:
             return _answer(failure, run)
         if await kept(values, conversations.failed, key, waiting):
-            return _answer(failure, run)._replace(parked=True)
+            return Turn(failure_payload(run.flow_id, str(failure)), True, str(failure))
         await kept(values, place.unpin, conversations)
         return Turn(failure_payload(run.flow_id, str(failure), ENDED), False, str(failure))
 
 
-async def _told(running: Coroutine[object, object, Outcome]) -> Outcome:
-    """The outcome, with values that no writer of JSON or CBOR takes told as any other failure of a run."""
+_FAILURES = (FlowFailure, RecursionError, OverflowError, ValueError)
+"""What a run ends with: it failed, or a value of it is one that no writer of JSON or CBOR takes."""
+
+
+def _told(error: Exception) -> FlowFailure:
+    """Any of these as the failure of a run."""
+    if isinstance(error, FlowFailure):
+        return error
+    return FlowFailure(f"a value of the flow cannot be written: {type(error).__name__}")
+
+
+async def _resumed(run: Run, waiting: Waiting, payload: object) -> Outcome:
     try:
-        return await running
-    except (RecursionError, OverflowError, ValueError) as error:
-        raise FlowFailure(f"a value of the flow cannot be written: {type(error).__name__}") from None
+        return await resume(run, read_waiting(waiting, run.pack_id), payload)
+    except _FAILURES as error:
+        raise _told(error) from None
 
 
 async def _attempts(run: Run, payload: object, services: TurnServices) -> Outcome:
     """The outcome of a new run. Raises its last `FlowFailure` (rule 6)."""
-    patience = Patience(BACKOFF, ATTEMPTS, MAX_SECONDS, services.clock, services.random)
+    began, attempt, patience = services.clock.monotonic(), attempt_of(run, 1), None
     while True:
-        attempt = run._replace(attempt=patience.tried + 1, budget=new_budget(run))
         try:
-            return await _told(start(attempt, payload))
-        except FlowFailure as failure:
-            if isinstance(run.ports.trace, FlowSpans):
-                run.ports.trace.over()
-            if not may_repeat(failure, attempt) or patience.tried + 1 >= ATTEMPTS:
-                raise
-            services.log(
-                f"flow {run.flow_id}: attempt {patience.tried + 1} of {ATTEMPTS} failed, trying again: {failure}"
-            )
-            pause = patience.next_pause((failure.backoff_ms or 0) / 1000)
-            if pause is None:
-                raise
+            return await start(attempt, payload)
+        except _FAILURES as error:
+            failure = _told(error)
+        if isinstance(run.ports.trace, FlowSpans):
+            run.ports.trace.over()
+        if patience is None:  # most runs need none
+            left = MAX_SECONDS - (services.clock.monotonic() - began)
+            patience = Patience(BACKOFF, ATTEMPTS, left, services.clock, services.random)
+        if not may_repeat(failure, attempt) or attempt.attempt >= ATTEMPTS:
+            raise failure
+        services.log(f"flow {run.flow_id}: attempt {attempt.attempt} of {ATTEMPTS} failed, trying again: {failure}")
+        pause = patience.next_pause((failure.backoff_ms or 0) / 1000)
+        if pause is None:
+            raise failure
         await nap(pause, services.clock)
+        attempt = attempt_of(run, attempt.attempt + 1)
 
 
 def may_repeat(failure: FlowFailure, run: Run) -> bool:

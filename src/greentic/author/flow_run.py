@@ -15,7 +15,7 @@ from greentic.activate.warm import looked_into
 from greentic.author.pack_build import SOURCE_FILE, build_pack
 from greentic.author.source_files import content, read_yaml
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
-from greentic.flow.activity import activity_of
+from greentic.flow.activity import Activity, activity_of
 from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
@@ -93,18 +93,15 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         logged: list[str] = []
         runtime = ComponentRuntime(None, state, lambda source, text: logged.append(f"{source}: {text}"))
         components = RevisionComponents((pack,), runtime)
-        revision = ActiveRevision(
-            "local", "local", "local", pack.digest, None, (pack,), flow_index((pack,)), components
-        )  # fmt: skip
+        only = tuple((h._replace(entry=True), flow) for h, flow in flow_index((pack,)) if h.flow_id == flow_id)
+        revision = ActiveRevision("local", "local", "local", pack.digest, None, (pack,), only, components)
         services = TurnServices(
             "local", Conversations(values, "run"), state, SystemClock(), SystemRandom(), logged.append, _Tracer(told)
         )
         turns: list[Json] = []
         for body in bodies:
-            activity = activity_of(body)._replace(flow_type=None)
-            only = revision._replace(flows=tuple(pair for pair in revision.flows if pair[0].flow_id == flow_id))
-            entry = only._replace(flows=tuple((header._replace(entry=True), flow) for header, flow in only.flows))
-            answer = in_place(turn(entry, activity, TENANT, None, Identity(session="run"), services))
+            activity = Activity(activity_of(body).payload, None)
+            answer = in_place(turn(revision, activity, TENANT, None, Identity(session="run"), services))
             row: JsonObject = {"output": _json(answer.output), "waiting": answer.parked}
             turns.append(row if answer.failed is None else row | {"failed": answer.failed})
         return {

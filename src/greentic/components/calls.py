@@ -113,9 +113,9 @@ async def _counted(host: HostCall, calling: Coroutine[object, object, object]) -
         kind = "gone"
         raise
     finally:
-        TALLIES.add("greentic_component_calls", labels)
         TALLIES.observe("greentic_component_call_duration_seconds", labels, CLOCK.monotonic() - began)
-        TALLIES.add("greentic_component_compute_seconds", labels, host.computed)
+        computed = ("greentic_component_compute_seconds", host.computed)
+        TALLIES.add_all(labels, (("greentic_component_calls", 1), computed))
         if kind is not None:
             TALLIES.add("greentic_component_failures", (*labels, kind))
         if span is not None:

@@ -9,14 +9,14 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from greentic.ground.value_range import in_range
 
 APOLOGY = "Sorry — something went wrong while handling that. Please try again."
 
 
-class Activity(NamedTuple):
+class Activity(msgspec.Struct, frozen=True):
     """What a caller sends to a flow."""
 
     payload: object

@@ -16,9 +16,8 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
+from msgspec.structs import replace
 
 from greentic.expressions.conditions import holds
 from greentic.expressions.paths import MISSING
@@ -76,7 +75,7 @@ class Budget(msgspec.Struct):
     """Whether a step was done that may have had an effect: a call that came back, a value that was kept."""
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True):
     """What stays the same during a run."""
 
     pack_id: str
@@ -93,6 +92,11 @@ class Run(NamedTuple):
 def new_budget(run: Run) -> Budget:
     """What a run may take, from now."""
     return Budget(run.max_steps, run.ports.clock.monotonic() + MAX_SECONDS)
+
+
+def attempt_of(run: Run, number: int) -> Run:
+    """A try of a run, with all that it may take."""
+    return Run(run.pack_id, run.flow_id, run.caller, run.ports, number, run.depth, run.max_steps, new_budget(run))
 
 
 async def start(run: Run, payload: object) -> Outcome:
@@ -120,7 +124,7 @@ async def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     state.egress, state.taken = [], False
     if snapshot.awaiting_submit:
         state.answering, state.answers = snapshot.next_node, submitted(state.entry)
-    return await _loop(run._replace(flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
+    return await _loop(replace(run, flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
 
 
 def _flow(ports: Ports, flow_id: str, pack_id: str) -> FlowPlan:
@@ -147,7 +151,7 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
     budget = run.budget
     if budget is None:
         budget = new_budget(run)
-        run = run._replace(budget=budget)
+        run = replace(run, budget=budget)
     began = clock.monotonic()
     while budget.steps > 0:
         budget.steps -= 1
@@ -258,7 +262,7 @@ async def _call_flow(run: Run, payload: object) -> Result:
     budget = run.budget if run.budget is not None else new_budget(run)
     mine, budget.kept = budget.kept, Kept(budget.kept.room)  # what the other flow keeps goes with it
     try:
-        outcome = await start(run._replace(flow_id=flow_id, depth=run.depth + 1, budget=budget), source.get("input"))
+        outcome = await start(replace(run, flow_id=flow_id, depth=run.depth + 1, budget=budget), source.get("input"))
     except Exhausted:
         raise
     except FlowFailure as failure:
@@ -281,7 +285,7 @@ def _answered(node: NodePlan, output: NodeOutput, state: RunState) -> NodeOutput
     answers = state.answers
     if node.answer_fields is not None:
         answers = {key: answers[key] for key in node.answer_fields if key in answers}
-    return output._replace(payload={**output.payload, "answers": answers})
+    return NodeOutput(output.ok, {**output.payload, "answers": answers}, output.meta)
 
 
 def _following(node: NodePlan, output: NodeOutput, names: NodeNames) -> tuple[str | None, bool]:

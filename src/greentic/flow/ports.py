@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
 from greentic.flow.nodes import FlowPlan
 
 
-class Caller(NamedTuple):
+class Caller(msgspec.Struct, frozen=True):
     """For whom a run works: what components are told."""
 
     env: str
@@ -22,7 +22,7 @@ class Caller(NamedTuple):
     provider: str | None = None
 
 
-class ComponentCall(NamedTuple):
+class ComponentCall(msgspec.Struct, frozen=True):
     """One call of a component."""
 
     component: str
@@ -113,7 +113,7 @@ class Trace(Protocol):
     def said(self, source: str, text: str) -> None: ...
 
 
-class Ports(NamedTuple):
+class Ports(msgspec.Struct, frozen=True):
     """Everything that a run may reach."""
 
     flows: dict[str, FlowPlan]

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import msgspec
 
@@ -17,7 +17,7 @@ from greentic.ground.errors import FlowFailure
 Map = dict[str, object]
 
 
-class NodeOutput(NamedTuple):
+class NodeOutput(msgspec.Struct, frozen=True):
     """What a node left behind."""
 
     ok: bool

@@ -49,10 +49,18 @@ class Admission:
         """Turns that wait for a place."""
         return sum(len(line) for line in self._lines.values())
 
+    def enters(self, deployment: str) -> bool:
+        """Take a place if there is one now; `leave` gives it back."""
+        running = self._running.get(deployment, 0)
+        if self._free <= 0 or running >= self._each or deployment in self._lines:
+            return False
+        self._free -= 1
+        self._running[deployment] = running + 1
+        return True
+
     async def enter(self, deployment: str) -> None:
-        """Take a place; `leave` gives it back. Raises `Busy`."""
-        if self._free > 0 and self._running.get(deployment, 0) < self._each and deployment not in self._lines:
-            self._take(deployment)
+        """Take a place when it is the deployment's turn. Raises `Busy`."""
+        if self.enters(deployment):
             return
         await in_task()
         line = self._lines.setdefault(deployment, deque())

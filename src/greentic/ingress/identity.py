@@ -11,7 +11,8 @@ Rules:
 from __future__ import annotations
 
 import base64
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.sessions.conversation import Identity
 
@@ -22,7 +23,7 @@ _TEXT = SESSION_BYTES * 4 // 3
 MAX_NAME = 256
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True):
     """The identity of a request, and whether its session is one that a cookie must carry."""
 
     identity: Identity

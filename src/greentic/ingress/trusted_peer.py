@@ -50,7 +50,7 @@ class TrustedPeers:
                 if len(self._known) >= _MANY:
                     self._known.clear()
                 self._known[asked] = answer
-        return answer and not any(name in _PASSED_ON or name.startswith(_PASSED_ON_BEGIN) for name in fields)
+        return answer and not _passed_on(fields)
 
     def _judge(self, peer: str, host: bytes, origin: bytes, site: bytes) -> bool:
         if not is_loopback(peer) or not self._is_ours(_name(host)):
@@ -61,6 +61,14 @@ class TrustedPeers:
 
     def _is_ours(self, name: str) -> bool:
         return name in self._hosts or (name[:4] == "127." and is_loopback(name))
+
+
+def _passed_on(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a proxy or a tunnel handed a request on (rule 3)."""
+    for name in fields:  # noqa: SIM110  asked for every request; a generator costs three times as much
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_BEGIN):
+            return True
+    return False
 
 
 def _name(authority: bytes) -> str:

@@ -88,19 +88,24 @@ class Turns:
         steps: Steps | None,
     ) -> Reply:
         services = self._services if steps is None else self._services._replace(trace=steps)
+        if not self.admission.enters(route.deployment_id):
+            await self._place(route)
         try:
-            await self.admission.enter(route.deployment_id)
-        except Busy:
-            TALLIES.add("greentic_turns_refused", (route.deployment_id,))
-            text = "this worker has more to do than it can; nothing was done, come back later"
-            raise come_back(text, RETRY_SECONDS) from None
-        try:
-            revision, pinned = await self._revision(route, picked.revision, identity)
+            revision, pinned = picked.revision, None
+            if not revision.never_waits:
+                revision, pinned = await self._revision(route, revision, identity)
             with self._serving.lease(revision, control=picked.control and revision is picked.revision) as lease:
                 span = tracing.begin("turn")
                 try:
                     found = await turn(
-                        revision, activity, route.tenant, route.team, identity, services, message_id=named
+                        revision,
+                        activity,
+                        route.tenant,
+                        route.team,
+                        identity,
+                        services,
+                        message_id=named,
+                        pinned=pinned,
                     )
                 except NoFlow:
                     lease.failure = "no_flow"
@@ -122,12 +127,19 @@ class Turns:
         finally:
             self.admission.leave(route.deployment_id)
 
+    async def _place(self, route: Route) -> None:
+        """Wait for a place."""
+        try:
+            await self.admission.enter(route.deployment_id)
+        except Busy:
+            TALLIES.add("greentic_turns_refused", (route.deployment_id,))
+            text = "this worker has more to do than it can; nothing was done, come back later"
+            raise come_back(text, RETRY_SECONDS) from None
+
     async def _revision(
         self, route: Route, drawn: ActiveRevision, identity: Identity
     ) -> tuple[ActiveRevision, str | None]:
         """The revision that takes a turn, and where its session waited (rule 1)."""
-        if drawn.never_waits:
-            return drawn, None
         conversations = self._services.conversations
         pinned = await kept(conversations.values, conversations.pinned, route.deployment_id, route.tenant, identity)
         held = None if pinned is None else self._serving.find(pinned)

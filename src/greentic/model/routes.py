@@ -5,16 +5,22 @@ Rules:
 2. A host list matches the `Host` header without its port, ignoring case, whole names only; an empty list matches anything.
 3. A prefix matches a path that equals it or goes on with `/`; an empty list means the root.
 4. The longest matching prefix wins, the earlier deployment on a tie. A host match gives no advantage.
-5. Finding costs what the path is long, however many deployments there are: two looks into a table for each `/` of the path.
+5. Finding costs what the path is long, however many deployments there are: two looks into a table for each `/` of the path. What was
+   asked before is not looked for again; of strangers only short questions are remembered, and so many at most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from greentic.model.environment import BundleDeployment, Environment, RouteBinding
 from greentic.model.hosts import host_without_port
+
+REMEMBERED = 1024
+SHORT = 512
+"""Characters of a question that is remembered."""
 
 
 class Route(NamedTuple):
@@ -66,13 +72,15 @@ def _comparable(host: str) -> str:
 class Routes:
     """The routes of one environment, found by host and path (rules 2 to 5). Iterated in the order of the environment."""
 
-    __slots__ = ("_by_place", "_by_tenant", "_routes")
+    __slots__ = ("_by_place", "_by_tenant", "_look", "_remembered", "_routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = tuple(routes)
         self._by_place: dict[tuple[str | None, str], int] = {}
         """By host (None for any) and prefix, the earliest route."""
         self._by_tenant: dict[str, Route] = {}
+        self._look = partial(_look, self._routes, self._by_place)
+        self._remembered = lru_cache(REMEMBERED)(self._look)
         for number, route in enumerate(self._routes):
             self._by_tenant.setdefault(route.tenant, route)
             for host in route.hosts or (None,):
@@ -87,20 +95,26 @@ class Routes:
 
     def find(self, host_header: str, path: str) -> Route | None:
         """The route of a request, if any."""
-        host = host_without_port(host_header)
-        prefix = path
-        while True:
-            of_host, of_any = self._by_place.get((host, prefix)), self._by_place.get((None, prefix))
-            if of_host is not None or of_any is not None:
-                return self._routes[min(n for n in (of_host, of_any) if n is not None)]
-            if not prefix:
-                return None
-            prefix = prefix[: max(prefix.rfind("/"), 0)]
+        short = len(host_header) + len(path) <= SHORT
+        return self._remembered(host_header, path) if short else self._look(host_header, path)
 
     def of_tenant(self, tenant: str) -> Route | None:
         """The route of a tenant: the first that has it, else the only one there is."""
         found = self._by_tenant.get(tenant)
         return self._routes[0] if found is None and len(self._routes) == 1 else found
+
+
+def _look(
+    routes: tuple[Route, ...], by_place: dict[tuple[str | None, str], int], host_header: str, path: str
+) -> Route | None:
+    host, prefix = host_without_port(host_header), path
+    while True:
+        of_host, of_any = by_place.get((host, prefix)), by_place.get((None, prefix))
+        if of_host is not None or of_any is not None:
+            return routes[min(n for n in (of_host, of_any) if n is not None)]
+        if not prefix:
+            return None
+        prefix = prefix[: max(prefix.rfind("/"), 0)]
 
 
 def unreachable_reason(binding: RouteBinding) -> str | None:
