@@ -38,7 +38,14 @@ from greentic.ground.errors import (
     MalformedArtifact,
 )
 from greentic.ground.going import in_place
-from greentic.ingress.identity import SESSION_BYTES, session_cookie, stranger_identity, trusted_identity
+from greentic.ingress.identity import (
+    NOTHING,
+    SESSION_BYTES,
+    Stated,
+    session_cookie,
+    stranger_identity,
+    trusted_identity,
+)
 from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack, load_packs
@@ -617,10 +624,10 @@ def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
 
 
 def test_identities():
-    assert trusted_identity("u", "s", "E", {"user": "x"}).identity == Identity("s", "u", "E")
+    assert trusted_identity(Stated("u", "s", "E"), {"user": "x"}).identity == Identity("s", "u", "E")
     assert (
-        trusted_identity(None, None, None, {"user": "x", "session": "y"}).identity == Identity("y", "x")
-        and trusted_identity("", "x" * 300, None, 5).identity == Identity()
+        trusted_identity(NOTHING, {"user": "x", "session": "y"}).identity == Identity("y", "x")
+        and trusted_identity(Stated("", "x" * 300), 5).identity == Identity()
     )
     fresh = bytes(range(SESSION_BYTES))
     first = stranger_identity(None, fresh, shared=False)
@@ -683,6 +690,6 @@ def test_bundles_with_components_are_staged_warmed_and_served(tmp_path, author):
 
 
 def test_a_name_has_1_to_256_characters():
-    assert [trusted_identity("x" * length, None, None, {}).identity.user for length in (1, 256)] == ["x", "x" * 256]
-    assert [trusted_identity("x" * length, None, None, {}).identity.user for length in (0, 257)] == [None, None]
-    assert trusted_identity(None, None, None, {"user": ""}).identity.user is None
+    assert [trusted_identity(Stated("x" * length), {}).identity.user for length in (1, 256)] == ["x", "x" * 256]
+    assert [trusted_identity(Stated("x" * length), {}).identity.user for length in (0, 257)] == [None, None]
+    assert trusted_identity(NOTHING, {"user": ""}).identity.user is None

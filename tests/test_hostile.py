@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cbor2
 import pytest
+from msgspec.structs import replace
 from wasmtime import wat2wasm
 
 import wat
@@ -257,7 +258,7 @@ def test_the_secret_of_the_nearest_scope_wins(tmp_path):
     file.write_text("name=general\nsecrets://local/acme/_/x/name=tenant\nsecrets://local/acme/red/x/name=team\n")
     secrets = SecretFiles(None, {"GREENTIC_DEV_SECRETS_PATH": str(file)})
     assert [
-        secrets.get(CALLER._replace(**more), "name")
+        secrets.get(replace(CALLER, **more), "name")
         for more in ({"team": "red"}, {"team": "blue"}, {"tenant": "other"})
     ] == [b"team", b"tenant", b"general"]
 

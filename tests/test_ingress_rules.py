@@ -22,7 +22,16 @@ from greentic.ingress import access_log, request_span, steps
 from greentic.ingress.access_log import Access
 from greentic.ingress.admission import Admission, Busy
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, IngressToken, load_tokens
-from greentic.ingress.identity import MAX_NAME, SESSION_BYTES, Seen, session_cookie, stranger_identity, trusted_identity
+from greentic.ingress.identity import (
+    MAX_NAME,
+    NOTHING,
+    SESSION_BYTES,
+    Seen,
+    Stated,
+    session_cookie,
+    stranger_identity,
+    trusted_identity,
+)
 from greentic.ingress.invoke import InvalidRequest, WorkerRequest, read_request, response
 from greentic.ingress.steps import MAX_LINES, MAX_STEPS, MAX_VALUE, SHOWN, Steps
 from greentic.sessions.conversation import Identity
@@ -85,17 +94,17 @@ def test_a_gate_without_tokens_or_that_is_switched_off_is_open() -> None:
 @pytest.mark.parametrize("told", ["", "x", "ä b", "x" * MAX_NAME, "x" * (MAX_NAME + 1), None, 7, True, ["x"]])
 def test_a_name_is_what_a_trusted_peer_says_if_it_is_one(told: Any) -> None:
     expected = told if isinstance(told, str) and told and len(told) <= MAX_NAME else None
-    found = trusted_identity(None, None, None, {"user": told, "session": told})
+    found = trusted_identity(NOTHING, {"user": told, "session": told})
     assert found.identity == Identity(session=expected, user=expected) and not found.private
     if told is None or isinstance(told, str):
-        field = trusted_identity(told, told, "e", {"user": "body", "session": "body"}).identity
+        field = trusted_identity(Stated(told, told, "e"), {"user": "body", "session": "body"}).identity
         assert (field.session, field.user, field.endpoint) == (expected or "body", expected or "body", "e")
 
 
 def test_an_empty_name_is_none() -> None:
-    assert trusted_identity("", "", None, {"user": "", "session": ""}).identity == Identity()
+    assert trusted_identity(Stated("", ""), {"user": "", "session": ""}).identity == Identity()
     for body in (None, [], "x", 1):
-        assert trusted_identity(None, None, None, body).identity == Identity()
+        assert trusted_identity(NOTHING, body).identity == Identity()
 
 
 def test_a_stranger_has_a_session_of_its_own_unless_all_share() -> None:

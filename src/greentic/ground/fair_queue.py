@@ -13,9 +13,9 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 from greentic.ground.clock import CLOCK, Clock
 
@@ -36,7 +36,7 @@ class FairQueue:
     """Those who wait for their turn on one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
-        self._loop, self._clock = loop, clock
+        self.loop, self._clock = loop, clock
         self._lines: OrderedDict[str, deque[Bit]] = OrderedDict()
         self._had: dict[str, int] = {}
         """Bits of each lane in this turn of the loop."""
@@ -71,7 +71,7 @@ class FairQueue:
         """Wait for a turn of the loop in which nobody else computed long."""
         again = False
         while True:
-            future = self._loop.create_future()
+            future = self.loop.create_future()
             bit = _waking(future)
             if again:  # somebody else woke with us and computed long; we stay first
                 self._lines.setdefault(lane, deque()).appendleft(bit)
@@ -121,9 +121,9 @@ class FairQueue:
         self._coming = True
         if self._long or self._clock.monotonic() < self._shared_until:
             # Two steps: what the loop finds ready meanwhile, a new request for one, goes before the next bit.
-            self._loop.call_soon(self._loop.call_soon, self._next)
+            self.loop.call_soon(self.loop.call_soon, self._next)
         else:
-            self._loop.call_soon(self._next)
+            self.loop.call_soon(self._next)
 
     def _next(self) -> None:
         most = 1 if self._long else AT_ONCE
@@ -171,12 +171,18 @@ def _waking(future: asyncio.Future[None]) -> Bit:
     return wake
 
 
-_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, FairQueue] = WeakKeyDictionary()
+class _Here(threading.local):
+    """The queue of the loop that this thread runs, or ran last."""
+
+    queue: FairQueue | None = None
+
+
+_here = _Here()
 
 
 def fair_queue_of(loop: asyncio.AbstractEventLoop) -> FairQueue:
-    """The queue of a loop."""
-    found = _queues.get(loop)
-    if found is None:
-        found = _queues[loop] = FairQueue(loop, CLOCK)
+    """The queue of the loop that runs in this thread."""
+    found = _here.queue
+    if found is None or found.loop is not loop:
+        found = _here.queue = FairQueue(loop, CLOCK)
     return found

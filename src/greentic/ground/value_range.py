@@ -34,7 +34,9 @@ def in_range(value: object) -> object:
 
 def _has_all_in_range(value: object) -> bool:
     """Whether there is nothing to change, as nearly always; looked at without a call for each value."""
-    waiting: list[dict[str, object] | list[object]] = [[value]]
+    if type(value) is str:
+        return True
+    waiting: list[dict[str, object] | list[object]] = [value if type(value) is dict else [value]]
     while waiting:
         held = waiting.pop()
         for item in held.values() if isinstance(held, dict) else held:

@@ -349,12 +349,9 @@ def answer_bytes(
     head: bool = False,
 ) -> bytes:
     """An answer as it is sent. `date` is the value of its field; with `head` the body is told but not sent."""
-    lines: list[bytes | bytearray] = [_STATUS.get(code) or b"HTTP/1.1 %d Unknown\r\n" % code]
-    for name, value in headers:
-        lines.append(b"%b: %b\r\n" % (name, value))
-    if code != 204:
-        lines.append(b"content-length: %d\r\n" % len(body))
-    lines.append(b"date: %b\r\nconnection: close\r\n\r\n" % date if close else b"date: %b\r\n\r\n" % date)
-    if not head and code != 204:
-        lines.append(body)
-    return b"".join(lines)
+    first = _STATUS.get(code) or b"HTTP/1.1 %d Unknown\r\n" % code
+    fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+    last = b"date: %b\r\nconnection: close\r\n\r\n" % date if close else b"date: %b\r\n\r\n" % date
+    if code == 204:
+        return first + fields + last
+    return b"".join((first, fields, b"content-length: %d\r\n" % len(body), last, b"" if head else body))

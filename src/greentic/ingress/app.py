@@ -26,10 +26,13 @@ from greentic.ingress.access_log import Access
 from greentic.ingress.auth import BearerGate
 from greentic.ingress.exchange import TEXT, Refused, Reply, Request, come_back
 from greentic.ingress.identity import (
+    NOTHING,
     SESSION_BYTES,
     SESSION_COOKIE,
     Seen,
+    Stated,
     session_cookie,
+    stated,
     stranger_identity,
     trusted_identity,
 )
@@ -37,7 +40,7 @@ from greentic.ingress.invoke import InvalidRequest, read_request, response, tena
 from greentic.ingress.metrics import Metrics
 from greentic.ingress.operator_paths import OperatorPaths
 from greentic.ingress.status import status
-from greentic.ingress.steps import HEADER, Steps
+from greentic.ingress.steps import Steps
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.ingress.turns import RETRY_SECONDS, Picked, Served, Turns
 from greentic.model.routes import Route
@@ -197,7 +200,8 @@ class WorkerApp:
         if route is None:
             raise Refused(404, "no deployment is bound to this host and path")
         body = asked.whole_body()
-        _admit_endpoint(activation, route, asked)
+        told = stated(asked.fields) if asked.trusted else NOTHING
+        _admit_endpoint(activation, route, told.endpoint)
         now = unix_seconds(self._clock)
         dispatcher = self._dispatcher(activation, route)
         if asked.method != "POST":
@@ -210,9 +214,9 @@ class WorkerApp:
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels") from None
         except ValueError:
             raise Refused(400, "request body must be JSON") from None
-        seen = self._identity(asked, value)
-        picked = self._pick(activation, route, dispatcher, asked, seen, now)
-        steps = Steps(self._clock) if asked.trusted and asked.header(HEADER) is not None else None
+        seen = self._identity(asked, told, value)
+        picked = self._pick(activation, route, dispatcher, asked, told.revision, seen, now)
+        steps = None if told.steps is None else Steps(self._clock)
 
         def replied(served: Served) -> Reply:
             extra: Headers = [] if picked.cookie is None else [(b"set-cookie", picked.cookie.encode())]
@@ -220,21 +224,16 @@ class WorkerApp:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
             answer: object = replies(served.turn.output, route.tenant)
             if steps is not None:
-                told = {"revision_id": served.revision.revision_id, "waits": served.turn.parked}
-                answer = {"replies": answer, **told, **steps.told()}
+                more = {"revision_id": served.revision.revision_id, "waits": served.turn.parked}
+                answer = {"replies": answer, **more, **steps.told()}
             return Reply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
 
         name = message_id(asked, value)
         return self.turns.run(route, picked, activity_of(value), seen.identity, replied, name, steps)
 
-    def _identity(self, asked: Request, body: object) -> Seen:
+    def _identity(self, asked: Request, told: Stated, body: object) -> Seen:
         if asked.trusted:
-            return trusted_identity(
-                asked.header(b"x-greentic-user"),
-                asked.header(b"x-greentic-session"),
-                asked.header(b"x-greentic-messaging-endpoint-id"),
-                body,
-            )
+            return trusted_identity(told, body)
         cookies = asked.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, SESSION_COOKIE)
         return stranger_identity(cookie, self._services.random.octets(SESSION_BYTES), shared=self._shared)
@@ -257,10 +256,16 @@ class WorkerApp:
         raise Refused(500, "revision dispatch failed")
 
     def _pick(
-        self, activation: Activation, route: Route, dispatcher: Dispatcher, asked: Request, seen: Seen, now: int
+        self,
+        activation: Activation,
+        route: Route,
+        dispatcher: Dispatcher,
+        asked: Request,
+        named: str | None,
+        seen: Seen,
+        now: int,
     ) -> Picked:
         """The revision of a request: by name, by session, or by cookie."""
-        named = asked.header(b"x-greentic-revision") if asked.trusted else None
         if named is not None:
             if named.upper() not in dispatcher.weights:
                 raise Refused(404, "this deployment does not serve the revision that was named")
@@ -297,7 +302,8 @@ class WorkerApp:
         user = wanted.tenant.get("user_id")
         seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
         dispatcher = self._dispatcher(activation, route)
-        picked = self._pick(activation, route, dispatcher, asked, seen, unix_seconds(self._clock))
+        named = stated(asked.fields).revision
+        picked = self._pick(activation, route, dispatcher, asked, named, seen, unix_seconds(self._clock))
 
         def replied(served: Served) -> Reply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
@@ -319,9 +325,8 @@ def _is_deep(body: bytes, value: object) -> bool:
     return body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value)
 
 
-def _admit_endpoint(activation: Activation, route: Route, asked: Request) -> None:
+def _admit_endpoint(activation: Activation, route: Route, named: str | None) -> None:
     """A messaging endpoint that a trusted caller names must exist and be linked to the deployment's bundle."""
-    named = asked.header(b"x-greentic-messaging-endpoint-id") if asked.trusted else None
     if named is None:
         return
     linked = activation.endpoints.get(named) if 0 < len(named) <= 128 and set(named) <= _ENDPOINT_CHARS else None

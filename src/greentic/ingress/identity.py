@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 import msgspec
 
@@ -23,6 +24,29 @@ _TEXT = SESSION_BYTES * 4 // 3
 MAX_NAME = 256
 
 
+class Stated(msgspec.Struct, frozen=True):
+    """What a trusted caller states in the fields of a request (rule 1)."""
+
+    user: str | None = None
+    session: str | None = None
+    endpoint: str | None = None
+    revision: str | None = None
+    steps: str | None = None
+
+
+NOTHING = Stated()
+_STATED = {
+    b"x-greentic-user": "user", b"x-greentic-session": "session", b"x-greentic-messaging-endpoint-id": "endpoint",
+    b"x-greentic-revision": "revision", b"x-greentic-steps": "steps",
+}  # fmt: skip
+
+
+def stated(fields: Mapping[bytes, bytes]) -> Stated:
+    """What the fields of a trusted caller state."""
+    found = _STATED.keys() & fields.keys()
+    return Stated(**{_STATED[name]: fields[name].decode("latin-1") for name in found}) if found else NOTHING
+
+
 class Seen(msgspec.Struct, frozen=True):
     """The identity of a request, and whether its session is one that a cookie must carry."""
 
@@ -30,13 +54,12 @@ class Seen(msgspec.Struct, frozen=True):
     private: bool
 
 
-def trusted_identity(user: str | None, session: str | None, endpoint: str | None, body: object) -> Seen:
+def trusted_identity(told: Stated, body: object) -> Seen:
     """The identity that a trusted peer states (rule 1)."""
-    stated = body if isinstance(body, dict) else {}
-    return Seen(
-        Identity(_name(session) or _name(stated.get("session")), _name(user) or _name(stated.get("user")), endpoint),
-        False,
-    )
+    inside = body if isinstance(body, dict) else {}
+    session = _name(told.session) or _name(inside.get("session"))
+    user = _name(told.user) or _name(inside.get("user"))
+    return Seen(Identity(session, user, told.endpoint), False)
 
 
 def stranger_identity(cookie: str | None, fresh: bytes, *, shared: bool) -> Seen:

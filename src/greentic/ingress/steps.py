@@ -13,7 +13,6 @@ import msgspec
 from greentic.ground.clock import Clock
 from greentic.ground.documents import Json, JsonObject
 
-HEADER = b"x-greentic-steps"
 MAX_STEPS = 200
 MAX_LINES = 200
 MAX_VALUE = 16 << 10

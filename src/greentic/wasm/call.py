@@ -35,6 +35,10 @@ MAX_OUTPUT = 64 << 10
 """Bytes of standard output and error that a call may log."""
 
 
+_Instance, _Function, _Value = ctypes.c_char * 16, ctypes.c_char * 32, ctypes.c_char * VALUE_BYTES
+"""Where the library puts what it makes."""
+
+
 class CallContext(Protocol):
     """For whom a call runs; host functions get it."""
 
@@ -87,7 +91,7 @@ class _Here(threading.local):
 
 _here = _Here()
 _calls: weakref.WeakValueDictionary[int, Call] = weakref.WeakValueDictionary()
-"""The calls that there are, by the number that their output carries."""
+"""Calls that may write output, by the number that it carries."""
 
 
 class Call:
@@ -134,7 +138,8 @@ class Call:
         self._future = self._store = 0
         self._function: ctypes.Array[ctypes.c_char] | None = None
         target.engine.began()
-        _calls[id(self)] = self
+        if target.wasi is not None:
+            _calls[id(self)] = self
         try:
             self._carrier = None if target.wasi is None else _carrier(target.engine)
             self._instantiate()
@@ -157,7 +162,7 @@ class Call:
             if failed:
                 raise Trap(native.take_error(failed))
         self._error = ctypes.c_void_p()
-        self._instance = ctypes.create_string_buffer(16)
+        self._instance = _Instance()
         self._future = native.instantiate_async(
             target.linker, context, target.component, self._instance, ctypes.byref(self._error)
         )
@@ -204,10 +209,10 @@ class Call:
             raise Trap(reason_of(text))
         target = self._target
         if self._function is None:
-            self._function = ctypes.create_string_buffer(32)
+            self._function = _Function()
             if not native.get_func(self._instance, self._context, target.function, self._function):
                 raise Trap("the component does not export the function")
-            self._raw = ctypes.create_string_buffer(VALUE_BYTES)
+            self._raw = _Value()
             answers = target.result is not None
             self._future = native.func_call_async(
                 self._function, self._context, self._packed, len(self._packed) // VALUE_BYTES,

@@ -209,7 +209,9 @@ class LoadedComponent:
 
     async def invoke(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> object:
         """What an export answers. Raises `Trap`, `HostFailure` or `ValueMismatch`."""
-        return await finish(self.begin(export, arguments, context, limits))
+        return await finish(
+            self.begin(export, arguments, context, limits)
+        )  # begun only by who awaits it, so that it is closed
 
     def call(self, export: Export, arguments: list[object], context: CallContext, limits: CallLimits) -> object:
         """The same in a thread without an event loop."""

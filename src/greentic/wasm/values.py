@@ -100,12 +100,17 @@ def _lower_char(value: object, keep: Keep) -> bytes:
 
 
 def _lower_text(kind: int) -> Lower:
+    pack, octets = _vector.pack, _OCTETS
+    nothing = pack(kind, 0, 8)
+
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, str):
             raise ValueMismatch(f"expected a text, found {_shown(value)}")
+        if not value:
+            return nothing
         data = value.encode("utf-8", "replace")
         keep.append(data)
-        return _vector.pack(kind, len(data), id(data) + _OCTETS)
+        return pack(kind, len(data), id(data) + octets)
 
     return lower
 
@@ -170,21 +175,18 @@ def _record(fields: list[tuple[str, Converter]]) -> Converter:
     lifts = [(name, converter.lift, i * ENTRY_BYTES + 16) for i, (name, converter) in enumerate(fields)]
     count = len(fields)
 
+    pack, octets = _vector.pack, _OCTETS
+
     def lower(value: object, keep: Keep) -> bytes:
         if not isinstance(value, dict):
             raise ValueMismatch(f"expected a record, found {_shown(value)}")
-        parts = []
-        for name, packed_name, lower_one, absent in plan:
-            item = value.get(name, absent)
-            if item is NO_ABSENT:
-                raise ValueMismatch(f"field `{name}` of a record is missing")
-            try:
-                parts.append(packed_name + lower_one(item, keep))
-            except ValueMismatch as error:
-                raise ValueMismatch(f"{name}: {error}") from None
-        data = b"".join(parts)
+        get = value.get
+        try:
+            data = b"".join([packed + lower_one(get(name, absent), keep) for name, packed, lower_one, absent in plan])
+        except ValueMismatch:
+            raise _fault_of_field(value, plan) from None
         keep.append(data)
-        return _vector.pack(_RECORD, count, id(data) + _OCTETS)
+        return pack(_RECORD, count, id(data) + octets)
 
     def lift(data: bytes, at: int) -> object:
         size, address = _qq(data, at + 8)
@@ -193,6 +195,19 @@ def _record(fields: list[tuple[str, Converter]]) -> Converter:
 
     lower.names = names  # type: ignore[attr-defined]  # they must live as long as their addresses are used
     return Converter(lower, lift, {})
+
+
+def _fault_of_field(value: dict[str, object], plan: list[tuple[str, bytes, Lower, object]]) -> ValueMismatch:
+    """What is wrong with a record that was refused, with the name of its field."""
+    for name, _, lower_one, absent in plan:
+        item = value.get(name, absent)
+        if item is NO_ABSENT:
+            return ValueMismatch(f"field `{name}` of a record is missing")
+        try:
+            lower_one(item, [])
+        except ValueMismatch as error:
+            return ValueMismatch(f"{name}: {error}")
+    raise AssertionError("a record that was refused has no faulty field")
 
 
 def _tuple(elements: list[Converter]) -> Converter:
