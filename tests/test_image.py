@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import once
+from turns import once
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "image"))
 import build
