@@ -11,22 +11,33 @@ import signal
 import socket
 import sys
 import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import ROOT
 from greentic.author.bundle_build import build_bundle
+from greentic.author.component_build import component_bytes
+from greentic.author.flow_run import lint
 from greentic.author.inspect import inspect_bundle, write_checked
 from greentic.author.pack_build import build_pack
 from greentic.author.pack_new import new_pack
-from greentic.author.source_files import is_left_out
+from greentic.author.source_files import is_left_out, read_authored, read_yaml
+from greentic.bundle.contents import open_bundle
+from greentic.bundle.squashfs_writer import write_image
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
 from greentic.distribute.sources import check_source
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.yaml import parse_yaml, parse_yaml_1_1, text_in_yaml, yaml_of
+from greentic.materialize.unpack import unpack
+from greentic.release.env_apply import ApplyOptions, apply
+from greentic.release.env_manifest import EnvManifest
+from greentic.trust.gate import pin
 
 HELLO = ROOT / "examples" / "hello-bundle"
 
@@ -289,8 +300,6 @@ def test_answers_may_come_through_a_pipe(tmp_path):
     os.write(writing, b"name: NO\n")
     os.close(writing)
     try:
-        from pathlib import Path
-
         assert read_answers(Path(f"/dev/fd/{reading}")) == {"name": "NO"}
     finally:
         os.close(reading)
@@ -392,6 +401,137 @@ def test_the_same_holds_for_packs(tmp_path):
     out = tmp_path / "o.gtpack"
     write_checked(out, before)
     assert "assets/kept.txt" in zipfile.ZipFile(out).namelist()
+
+
+def test_a_source_is_looked_at_once(tmp_path, monkeypatch):
+    """What is packed and what is told to be left out are one look: beside somebody who writes there, two would be two trees."""
+    directory = bundle_source(tmp_path)
+    (directory / "tenants" / "deep").mkdir(parents=True, exist_ok=True)
+    looked: list[Path] = []
+    reading = Path.iterdir
+
+    def seen(path: Path) -> Iterator[Path]:
+        looked.append(path)
+        return reading(path)
+
+    monkeypatch.setattr(Path, "iterdir", seen)
+    build_bundle(directory, tmp_path / "o.gtbundle")
+    own = [path for path in looked if path.is_relative_to(directory)]
+    assert directory / "tenants" / "deep" in own
+    assert sorted(own) == sorted(set(own))
+
+
+# -- names in another case ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("packs/BOT.GTPACK", "ends in `.GTPACK`"),
+        ("providers/messaging/bot.GtPack", "ends in `.GtPack`"),
+        ("packs/deep/.gtpack", "has no name"),
+        ("providers/bot.gtpack", "lies beside the domains"),
+        ("packs/link.gtpack", "is a link"),
+    ],
+)
+def test_what_is_named_like_a_pack_is_one_or_is_refused(tmp_path, place, told):
+    directory = bundle_source(tmp_path)
+    path = directory / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "link" in place:
+        (tmp_path / "bot.gtpack").write_bytes(build_pack(pack_source(tmp_path)).data)
+        path.symlink_to(tmp_path / "bot.gtpack")
+    else:
+        path.write_bytes(build_pack(pack_source(tmp_path)).data)
+    with pytest.raises(InvalidArgument, match=f"{path.name}` {told}") as refused:
+        build_bundle(directory, tmp_path / "o.gtbundle")
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("place", ["resolved/bot.GTPACK", "providers/deployer/bot.GTPACK", "tenants/bot.GTPACK"])
+def test_where_nobody_looks_for_packs_a_file_may_have_any_name(tmp_path, place):
+    directory = bundle_source(tmp_path)
+    (directory / place).parent.mkdir(parents=True, exist_ok=True)
+    (directory / place).write_text("x")
+    built = build_bundle(directory, tmp_path / "o.gtbundle")
+    assert place in [e["path"] for e in inspect_bundle(built.path)["entries"]] and not built.warnings
+
+
+def test_a_bundle_of_another_builder_is_told_what_in_it_is_no_pack(tmp_path):
+    directory = bundle_source(tmp_path)
+    built = build_bundle(directory, tmp_path / "o.gtbundle")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with built.path.open("rb") as file, pin(file) as bundle:
+        unpack(open_bundle(bundle), tree)
+    (tree / "packs" / "OTHER.GTPACK").write_text("x")
+    with (tmp_path / "2.gtbundle").open("wb") as out:
+        write_image(tree, out)
+    told = inspect_bundle(tmp_path / "2.gtbundle")["warnings"]
+    assert [w for w in told if "OTHER.GTPACK" in w and "counts as no pack" in w]
+    assert not [w for w in inspect_bundle(built.path)["warnings"] if "counts as no pack" in w]
+
+
+def test_what_a_person_names_may_end_in_capitals(tmp_path):
+    directory = pack_source(tmp_path)
+    before = build_pack(directory)[0]
+    (directory / "BOT.GTPACK").write_text("x")
+    (directory / "B.GtBundle.SIG").write_text("x")
+    assert build_pack(directory)[0] == before
+    shutil.copy(directory / "flows" / "main.ygtc", tmp_path / "MAIN.YGTC")
+    assert lint([tmp_path / "MAIN.YGTC"])["findings"] == 0
+    for name in ("A.YAML", "a.Yml"):
+        (tmp_path / name).write_text("name: NO\n")
+        assert read_answers(tmp_path / name) == {"name": "NO"}
+    (tmp_path / "C.WAT").write_text("(component")
+    with pytest.raises(InvalidArgument, match="does not parse"):
+        component_bytes(tmp_path, "C.WAT", "c")
+
+
+# -- what is wrong with a file, in the same words ---------------------------------------------------------------------
+
+
+def _answered(path: Path) -> EnvManifest:
+    raw = {"schema": "greentic.env-manifest.v1", "environment": {"id": "local"}}
+    return msgspec.convert(
+        raw | {"packs": [{"slot": "deployer", "kind": "a.b@1.0.0", "pack_ref": "builtin", "answers_ref": path.name}]},
+        EnvManifest,
+    )
+
+
+@pytest.mark.parametrize("state", ["absent", "fifo"])
+def test_every_reader_of_what_people_wrote_says_the_same_of_it(tmp_path, monkeypatch, author, state):
+    place = tmp_path / "x.wat"
+    if state == "fifo":
+        os.mkfifo(place)
+    author.create()
+    readers = [
+        lambda: read_yaml(place),
+        lambda: component_bytes(tmp_path, place.name, "c"),
+        lambda: apply(author.context, _answered(place), ApplyOptions(base=tmp_path)),
+    ]
+    told = []
+    for read in readers:
+        with pytest.raises(GreenticError) as refused:
+            read()
+        told.append((refused.value.kind, refused.value.message))
+    kinds = {kind for kind, _ in told}
+    assert len(kinds) == 1, told
+    assert all(str(place) in message for _, message in told)
+    shared = {"absent": "does not exist", "fifo": "a fifo is there"}[state]
+    assert all(shared in message for _, message in told)
+    assert [m.partition(str(place))[0].rstrip("`") for _, m in told] == [
+        "",
+        "component c: ",
+        "pack `deployer`: answers file ",
+    ]
+
+
+def test_what_is_too_large_is_told_with_its_name(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_authored(tmp_path / "x", 5) == b"12345"
+    with pytest.raises(InvalidArgument, match="the plan `.*/x`: larger than 4 bytes"):
+        read_authored(tmp_path / "x", 4, "the plan ")
 
 
 @pytest.mark.parametrize(

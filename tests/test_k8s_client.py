@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -475,6 +476,33 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     with pytest.raises(ClusterUnreachable, match="does not load"):
         connect(None)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("cluster", "certificate-authority"),
+        ("user", "client-certificate"),
+        ("user", "client-key"),
+        ("user", "tokenFile"),
+    ],
+)
+def test_nobody_waits_for_a_file_that_a_kubeconfig_names(tmp_path, monkeypatch, part, key):
+    """The client's library opens them by itself, one as late as at the first request: the alarm ends the tests."""
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    os.mkfifo(tmp_path / "odd")
+    if key.startswith("client"):
+        raw["users"][0]["user"] = {"client-certificate": "config", "client-key": "config"}
+    raw[f"{part}s"][0][part] |= {key: "odd"}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    signal.alarm(60)
+    try:
+        with pytest.raises(ClusterUnreachable, match="a device or fifo is there; expected a file"):
+            connect(None)
+    finally:
+        signal.alarm(0)
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
