@@ -111,7 +111,7 @@ class ApplyReport(Reply, frozen=True, kw_only=True):
 
 def apply(context: Context, manifest: EnvManifest, options: ApplyOptions) -> ApplyReport:
     """Plan, and unless told otherwise, do. Raises `Conflict` for drift in a check."""
-    check_manifest(manifest)
+    manifest = check_manifest(manifest, options.base)
     env_id = check_env_id(manifest.environment.id)
     unsupported = unsupported_sections(manifest)
     if unsupported:
