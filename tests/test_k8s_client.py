@@ -24,7 +24,9 @@ from greentic.cluster import relisting
 from greentic.cluster.api_server import ApiServer
 from greentic.cluster.apply import delete_own
 from greentic.cluster.connect import Connection, connect
+from greentic.cluster.live import read_live
 from greentic.cluster.wait import wait_healthy
+from greentic.controller.differing import difference
 from greentic.controller.election import DEADLINE, DURATION, WRITING
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
@@ -214,6 +216,43 @@ def test_a_list_whose_rest_expired_is_begun_again_and_nothing_of_two_moments_is_
     assert len(script.asked) == 2 * relisting.TRIES
     with pytest.raises(ApiRefused, match="too old"):  # who let the pages go has to begin anew himself
         list(server(first, gone)[0].pages("ConfigMap", "n"))
+
+
+@pytest.mark.parametrize("plural", ["secrets", "networkpolicies", "horizontalpodautoscalers", "configmaps"])
+@pytest.mark.parametrize("sieved", [True, False])
+def test_a_list_that_always_expires_is_begun_by_one_and_the_others_are_read_once(plural, sieved):
+    begun: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if path == "/readyz":
+            return READY
+        if path == "/apis":
+            groups = (
+                "apps",
+                "policy",
+                "autoscaling",
+                "networking.k8s.io",
+                "rbac.authorization.k8s.io",
+                "gateway.networking.k8s.io",
+            )
+            return ok({"groups": [{"name": g, "versions": [{"version": "v1"}, {"version": "v2"}]} for g in groups]})
+        if "continue" in request.url.params:
+            return status(410, "The provided continue parameter is too old")
+        name = path.rpartition("/")[2]
+        begun.append(name)
+        rest = {"continue": "c"} if name == plural else {}
+        return ok({"metadata": {"resourceVersion": "9", **rest}, "items": []})
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="https://api.example.com")
+    api = ApiServer(Connection(client, "https://api.example.com", "test", lambda: None), clock=FakeClock())
+    with pytest.raises(ApiRefused, match="too old"):
+        if sieved:
+            difference(api, {}, "n", OWNER, None, adopt=False)
+        else:
+            read_live(api, "n", OWNER, [])
+    assert begun.count(plural) == relisting.TRIES
+    assert [name for name in set(begun) - {plural} if begun.count(name) != 1] == []
 
 
 def test_what_is_missing_is_nothing_and_deleting_it_is_no_error():
