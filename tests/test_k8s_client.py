@@ -22,20 +22,21 @@ from hypothesis import strategies as st
 
 from greentic.cluster import relisting
 from greentic.cluster.api_server import ApiServer
-from greentic.cluster.apply import delete_own
+from greentic.cluster.apply import Rules, carry_out, delete_own
 from greentic.cluster.connect import Connection, connect
 from greentic.cluster.live import read_live
 from greentic.cluster.wait import wait_healthy
 from greentic.controller.differing import difference
 from greentic.controller.election import DEADLINE, DURATION, WRITING
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
-from greentic.k8s.plan import Deletion, Owner
+from greentic.k8s.plan import Deletion, Owner, conditioned, make_plan
 from greentic.operate.view import Row
 from greentic.terminal.live_view import TerminalView
 from greentic.terminal.output import inert, print_failure, print_success
-from simulators import FakeClock
+from simulators import CountingRandom, FakeClock
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
 OWNER = Owner("prod", "s-0123456789abcdef")
@@ -98,6 +99,62 @@ def test_an_apply_is_a_patch_with_our_manager():
     assert dict(asked.url.params) == {"fieldManager": "greentic-deployer", "force": "false"}
     assert asked.headers["content-type"] == "application/apply-patch+yaml" and json.loads(asked.content) == CONFIG_MAP
     assert (api.requests, api.writes) == (1, 1)
+
+
+def test_a_server_that_creates_services_without_a_condition_only_is_asked_so_and_at_once():
+    """Servers before 1.23: they say so with a status that is else tried again for a minute."""
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "n"}}
+    refused = status(500, "resourceVersion should not be set on objects to be created")
+    clock = FakeClock()
+    began = clock.monotonic()
+    api, script = server(refused, *[ok({**service, "metadata": {"resourceVersion": "5"}})] * 3, clock=clock)
+    api.apply(conditioned(service, None), force=False)
+    api.apply(conditioned(service, None), force=False)
+    api.apply(conditioned(CONFIG_MAP, None), force=False)
+    sent = [json.loads(r.content)["metadata"].get("resourceVersion") for r in script.asked]
+    assert sent == ["1", None, None, "1"] and clock.monotonic() < began + 0.1
+
+
+def test_services_that_are_refused_at_one_time_are_all_asked_for_without_a_condition():
+    both = threading.Barrier(2)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if "resourceVersion" in json.loads(request.content)["metadata"]:
+            both.wait(10)
+            return status(500, "resourceVersion should not be set on objects to be created")
+        return ok({"kind": "Service", "metadata": {"resourceVersion": "5"}})
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="https://api.example.com")
+    api = ApiServer(Connection(client, "https://api.example.com", "test", lambda: None), clock=FakeClock())
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(
+                api.apply,
+                conditioned({"kind": "Service", "metadata": {"name": n, "namespace": "n"}}, None),
+                force=False,
+            )
+            for n in ("a", "b")
+        ]
+        assert [one.result()["metadata"] for one in made] == [{"resourceVersion": "5"}] * 2
+
+
+def test_a_created_object_whose_answer_was_lost_is_seen_to_be_ours():
+    """The request is repeated, and then finds what it made."""
+    labels = names.owner_labels("prod", OWNER.store)
+    named: JsonObject = {"name": "a", "namespace": "n", "labels": dict(labels)}
+    owned: JsonObject = {"f:data": {"f:k": {}}, "f:metadata": {"f:labels": {f"f:{key}": {} for key in labels}}}
+    manager: JsonObject = {"manager": "greentic-deployer", "operation": "Apply", "fieldsV1": owned}
+    stated: JsonObject = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "data": {"k": "v"}}
+    ours = {**stated, "metadata": {**named, "uid": "u", "resourceVersion": "5", "managedFields": [manager]}}
+    api, script = server(
+        httpx2.ReadError("lost"), status(409, "the object has been modified", reason="Conflict"), ok(ours)
+    )
+    plan = make_plan([stated], [], OWNER)
+    outcome = carry_out(
+        api, plan, "n", OWNER, Rules(scope=frozenset()), CountingRandom(), lambda told: None, keyed=True
+    )
+    assert outcome.created == [Ref("ConfigMap", "a", "n")] and not outcome.failures
+    assert [r.method for r in script.asked] == ["PATCH", "PATCH", "GET"]
 
 
 def test_a_dry_run_says_so_and_is_no_write():
