@@ -396,7 +396,6 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
         {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1}]}]},
         {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1}, {"name": "m", "bundle_path": "x"}]}]},
         {"packs": [{"slot": "state", "kind": "a.b@1.0.0", "pack_ref": "p", "answers": {}, "answers_ref": "x"}]}, {"bundles": [{"bundle_id": "a", "bundle_path": "missing"}]},
-        {"packs": [{"slot": "state", "kind": "a.b@1.0.0", "pack_ref": "p", "answers_ref": "x"}]},
     ],
 )  # fmt: skip
 def test_manifests_that_are_refused(context, hello, more):
