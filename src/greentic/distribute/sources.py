@@ -6,7 +6,6 @@ registry; nothing else is tried. Only what opens it is imported: a client of reg
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from greentic.distribute.file_source import FileSource
@@ -50,7 +49,7 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
 def is_relative(reference: str) -> bool:
     """Whether what is meant depends on where a program runs."""
     text = lower_scheme(reference.strip())
-    return bool(text) and (text.startswith("file://") or "://" not in text) and not os.path.isabs(file_path(text))
+    return bool(text) and (text.startswith("file://") or "://" not in text) and not Path(file_path(text)).is_absolute()
 
 
 def _missing(reference: str) -> str:
