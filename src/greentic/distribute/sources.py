@@ -43,10 +43,22 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
         path = file_path(text)
         if _exists(path):
             return FileSource(), path
-        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")
+        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED}{_missing(text)}")
     if "://" not in text and _exists(text):
         return FileSource(), text
-    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}")
+    missing = _missing(text) if "://" not in text else ""
+    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}{missing}")
+
+
+def is_relative(reference: str) -> bool:
+    """Whether what is meant depends on where a program runs."""
+    text = lower_scheme(reference.strip())
+    return bool(text) and (text.startswith("file://") or "://" not in text) and not Path(file_path(text)).is_absolute()
+
+
+def _missing(reference: str) -> str:
+    there = " below the directory that this program runs in" if is_relative(reference) else ""
+    return f" (file not found{there})"
 
 
 def check_source(reference: str, what: str, base: Path = Path()) -> str:
