@@ -24,7 +24,7 @@ from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
 from greentic.ground.variables import environment
 from greentic.pack.limits import DEFAULT_PACK_LIMITS
-from greentic.wasm.format import check_component
+from greentic.wasm.format import assembled, check_component
 
 WORLD = "python-component"
 ENTRY = "app.py"
@@ -56,12 +56,10 @@ def component_bytes(directory: Path, source: str, component_id: str) -> bytes:
 
 def _from_text(path: Path, text: bytes) -> bytes:
     need("wasmtime", f"reading {path.name}")
-    from wasmtime import WasmtimeError, wat2wasm
-
     try:
-        return bytes(wat2wasm(text))
-    except WasmtimeError as error:
-        raise InvalidArgument(f"{path} does not parse: {error}") from None
+        return assembled(text)
+    except MalformedArtifact as error:
+        raise InvalidArgument(f"{path} does not parse: {error.message}") from None
 
 
 def _from_python(directory: Path, component_id: str) -> bytes:

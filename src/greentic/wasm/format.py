@@ -25,6 +25,16 @@ _MODULE, _COMPONENT, _MEMORIES = 1, 4, 5
 _MAX_NESTING = 16
 
 
+def assembled(text: bytes) -> bytes:
+    """A component from its text form (`.wat`). Raises `MalformedArtifact`."""
+    from wasmtime import WasmtimeError, wat2wasm  # who reads no text needs no library
+
+    try:
+        return bytes(wat2wasm(text))
+    except WasmtimeError as error:
+        raise MalformedArtifact(str(error)) from None
+
+
 def least_memory(data: bytes) -> int:
     """How many bytes of memory an instance of a component begins with at the least: what its largest core module declares.
 
