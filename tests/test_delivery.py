@@ -785,11 +785,13 @@ def test_threat_stripped_signature_is_refused_at_stage_and_at_boot(bundle, tmp_p
     delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", signatures="require"))
     deployment = author.add()
     uri = f"file://{bundle}"
-    with pytest.raises(UntrustedBundle, match="there is no signature"):
+    with pytest.raises(UntrustedBundle, match="there is no signature") as unsigned:
         author.stage(deployment, bundle, uri)
     bundle_sign.sign_file(bundle, key_of(author, tmp_path, "stranger"), FakeClock())
-    with pytest.raises(UntrustedBundle, match="1 signature"):
+    with pytest.raises(UntrustedBundle, match="1 signature") as strange:
         author.stage(deployment, bundle, uri)
+    assert "trust-root add local" in str(strange.value.hint), "to sign it again with the same key would change nothing"
+    assert "trust-root" not in str(unsigned.value.hint)
     bundle_sign.sign_file(bundle, key, FakeClock())
     revision = author.warm(author.stage(deployment, bundle, uri))
     author.route(deployment, (revision, 10_000))

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentic.cli import distributor as distributor_command
 from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.serve_directory import DirectoryServer, Span, parse_range
 from greentic.distribute.sources import source_for
@@ -292,6 +293,31 @@ def test_the_distributor_serves_whole_and_parts(distributor, tmp_path):
     code, headers, body = ask(distributor, "/b.gtbundle", "HEAD")
     assert (code, body, headers["content-length"]) == (200, b"", str(len(BIG)))
     assert pulled(tmp_path, f"http://127.0.0.1:{distributor}/b.gtbundle") == BIG
+
+
+def test_what_a_client_asks_steers_no_terminal_and_its_body_is_no_request(tmp_path, capsys):
+    """The line of a request was printed as it came: a title, a cleared screen, whatever a stranger sent."""
+    server = DirectoryServer(tmp_path, "127.0.0.1", 0, tell=distributor_command._tell)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    inner = b"GET /inner HTTP/1.1\r\nHost: h\r\n\r\n"
+    try:
+        for request in (
+            b"GET /\x1b]0;owned\x07\x9b2J HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+            b"GET /outer HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(inner), inner),
+            b"GET /chunks HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+            % (len(inner), inner),
+        ):
+            with socket.create_connection(server.server_address[:2], timeout=10) as client:
+                client.sendall(request)
+                answers = b"".join(iter(lambda: client.recv(1 << 16), b""))
+            assert answers.count(b"HTTP/1.1 404") == 1 == answers.count(b"HTTP/1.1"), "one question, one answer"
+            assert b"Connection: close" in answers
+    finally:
+        server.shutdown()
+        server.server_close()
+    told = capsys.readouterr().out
+    assert "GET /\\x1b]0;owned\\x07\\x9b2J HTTP/1.1" in told and told.count("\n") == 3
+    assert not set(told) & {"\x1b", "\x07", "\x9b"} and "inner" not in told
 
 
 def test_the_distributor_shows_what_it_serves_whatever_lies_beside_it(distributor, tmp_path):

@@ -345,6 +345,31 @@ def test_deploy_refusals(context, author, hello):
     assert context.store.load(E).bundles[0].config_overrides == {"hello": {"k": 1}}
 
 
+def test_of_two_deploys_of_one_new_bundle_both_are_done(context, author, hello, monkeypatch):
+    """Who came second was told that the bundle is deployed already, which `deploy` is there to take as it is."""
+    author.create()
+    payload, add = deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello)), bundles.add
+    others: list[deploy.Deployed] = []
+
+    def overtaken(*words: object) -> object:
+        if not others:
+            monkeypatch.setattr(bundles, "add", add)
+            others.append(deploy.deploy(context, payload))
+        return add(*words)
+
+    monkeypatch.setattr(bundles, "add", overtaken)
+    second = deploy.deploy(context, payload)
+    assert (second.reused_deployment, second.superseded_revisions) == (True, [others[0].revision_id])
+    assert [d.bundle_id for d in context.store.load(E).bundles] == ["b"]
+
+    def refuses(*_: object) -> object:
+        raise Conflict("not today")
+
+    monkeypatch.setattr(bundles, "add", refuses)
+    with pytest.raises(Conflict, match="not today"):
+        deploy.deploy(context, msgspec.structs.replace(payload, bundle_id="other"))
+
+
 def manifest(hello: Path, **more: object) -> EnvManifest:
     raw = {"schema": "greentic.env-manifest.v1", "environment": {"id": LOCAL_ENV}, "trust_root": "bootstrap"} | more
     return read(EnvManifest, raw, InvalidArgument)

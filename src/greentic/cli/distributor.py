@@ -9,6 +9,7 @@ from pathlib import Path
 from greentic.cli.command import PORT
 from greentic.cli.parser import Parser
 from greentic.ground.digits import whole_number
+from greentic.terminal.output import printed
 
 
 def _rate(text: str) -> int:
@@ -42,20 +43,26 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _tell(line: str) -> None:
+    """A line for a request, which is a stranger's: it steers no terminal and makes no second line."""
+    print(printed(line).replace("\n", "\\n"), flush=True)
+
+
 def main(argv: list[str]) -> int:
     arguments = parser().parse_args([*argv[1:], "--help"] if argv[:1] == ["help"] else argv)
+    directory = printed(str(arguments.directory))
     if not arguments.directory.is_dir():
-        print(f"error: `{arguments.directory}` is not a directory", file=sys.stderr)
+        print(f"error: `{directory}` is not a directory", file=sys.stderr)
         return 1
     from greentic.distribute.serve_directory import DirectoryServer
 
     try:
-        server = DirectoryServer(arguments.directory, arguments.host, arguments.port, arguments.rate)
+        server = DirectoryServer(arguments.directory, arguments.host, arguments.port, arguments.rate, _tell)
     except OSError as error:
-        print(f"error: cannot listen on {arguments.host}:{arguments.port}: {error.strerror}", file=sys.stderr)
+        print(f"error: cannot listen on {printed(arguments.host)}:{arguments.port}: {error.strerror}", file=sys.stderr)
         return 1
     host, port = server.server_address[:2]
-    print(f"distributor: serving {arguments.directory} on http://{host!s}:{port}/ — press Ctrl+C to stop", flush=True)
+    print(f"distributor: serving {directory} on http://{host!s}:{port}/ — press Ctrl+C to stop", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -168,9 +168,12 @@ def with_publisher(context: Context, env: Environment, revision: Revision, paylo
     gone = believed.key_ids if believed is not None else frozenset[str]()
     why = unsatisfiable(policy, trusted, gone) or bundle_unsigned(found, revision.bundle_digest, policy, trusted, gone)
     if why is not None and policy.mode == "require":
+        stranger = (
+            f"trust who signed it: gtc op trust-root add {env.environment_id} --key-id HEX --public-key-file FILE; or "
+        )
         raise UntrustedBundle(
             f"signatures are required in environment `{env.environment_id}`: {why}",
-            hint="gtc bundle sign FILE, publish the .sig beside it, and stage again",
+            hint=f"{stranger if found else ''}gtc bundle sign FILE, publish the .sig beside it, and stage again",
         )
     kept = [parsed for data in found if (parsed := _envelope(data)) is not None] if why is None else []
     return with_signatures(revision, RevisionSignatures(bundle=kept))

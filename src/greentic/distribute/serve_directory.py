@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,6 +61,8 @@ class DirectoryHandler(BaseHTTPRequestHandler):
     root = Path()
     rate: int | None = None
     """Bytes a second for each connection."""
+    tell: Callable[[str], None] = staticmethod(print)
+    """Takes a line for each request. What a client sent stands in it as it came."""
     protocol_version = "HTTP/1.1"
     server_version = f"greentic/{__version__}"
     sys_version = ""
@@ -71,6 +74,8 @@ class DirectoryHandler(BaseHTTPRequestHandler):
         self._serve(body=False)
 
     def _serve(self, *, body: bool) -> None:
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # nobody reads a body here, so what follows is no request
         path = self._locate()
         if path is None:
             self._text(HTTPStatus.NOT_FOUND, "no such file", body=body)
@@ -185,10 +190,12 @@ class DirectoryHandler(BaseHTTPRequestHandler):
         self.send_response(code)
         for name, value in headers:
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        print(f"{self.address_string()} {format % args}", flush=True)
+        self.tell(f"{self.address_string()} {format % args}")
 
 
 class DirectoryServer(ThreadingHTTPServer):
@@ -198,10 +205,12 @@ class DirectoryServer(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, root: Path, host: str, port: int, rate: int | None = None) -> None:
-        """`rate` limits each connection, in bytes a second."""
+    def __init__(
+        self, root: Path, host: str, port: int, rate: int | None = None, tell: Callable[[str], None] = print
+    ) -> None:
+        """`rate` limits each connection, in bytes a second; `tell` takes a line for each request."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        handler = type("Handler", (DirectoryHandler,), {"root": root, "rate": rate})
+        handler = type("Handler", (DirectoryHandler,), {"root": root, "rate": rate, "tell": staticmethod(tell)})
         super().__init__((host, port), handler)
 
     def handle_error(self, request: object, client_address: object) -> None:

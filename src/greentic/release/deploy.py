@@ -87,7 +87,12 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
         known = _already(env, deployment, key)
         if known is not None:
             return known
-    deployment_id = deployment.deployment_id if deployment else _add(context, payload, env_id, customer_id)
+    try:
+        deployment_id = deployment.deployment_id if deployment else _add(context, payload, env_id, customer_id)
+    except Conflict:
+        if (bundle_id, customer_id) not in {(d.bundle_id, d.customer_id) for d in context.store.load(env_id).bundles}:
+            raise
+        return deploy(context, payload)  # another one added it meanwhile: as if it had been there before
     superseded = [e.revision_id for e in split.entries] if (split := env.split(deployment_id)) else []
     made = make_revision(context, _stage_payload(payload, env_id, deployment_id))
     revision_id = made.revision_id
