@@ -29,8 +29,8 @@ from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+from run_locks import once
 from simulators import CountingRandom, FakeClock, SimulatedCluster
-from turns import once
 
 settings.register_profile("project", deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 settings.load_profile("project")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from turns import once
+from run_locks import once
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "image"))
 import build

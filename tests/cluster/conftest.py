@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from world import LAB, PROJECT, Kubectl, Outside, World
 
-from turns import beside, once
+from run_locks import beside, once
 
 
 @pytest.fixture(scope="session")
