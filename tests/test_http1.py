@@ -73,13 +73,13 @@ def test_threat_body_lost_a_body_that_is_not_whole_is_no_request():
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400), (POST + b"Transfer-Encoding : chunked\r\n\r\n", 400),
         (POST + b" folded: x\r\n\r\n", 400), (POST + b"A: b\r\n c\r\n\r\n", 400), (POST + b"A: b\nC: d\r\n\r\n", 400), (POST + b"A: b\rC: d\r\n\r\n", 400),
         (POST + b"A: \0\r\n\r\n", 400), (POST + b"A\r\n\r\n", 400), (POST + b": x\r\n\r\n", 400), (b"GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400),
-        (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 400), (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"get / http/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505), (b"GET / HTTP/1.2\r\nHost: h\r\n\r\n", 505), (b"GET / HTTP/1.1x\r\nHost: h\r\n\r\n", 400), (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"get / http/1.1\r\nHost: h\r\n\r\n", 400),
         (b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n", 405), (b"GET ftp://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400), (b"GET h HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
         (POST + b"Authorization: a\r\nauthorization: b\r\n\r\n", 400), (POST + b"X-Greentic-User: a\r\nx-greentic-user: b\r\n\r\n", 400),
         (POST + b"Transfer-Encoding: chunked\r\n\r\nz\r\n", 400), (POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n", 400), (POST + b"Transfer-Encoding: chunked\r\n\r\n1\nx\n0\n\n" + b"x" * 300, 400),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nbad trailer\r\n\r\n", 400), (b"\x16\x03\x01\x02\x00", 400), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nbad trailer\r\n\r\n", 400), (b"\x16\x03\x01\x02\x00", 400), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     ],
 )  # fmt: skip
 def test_what_two_parsers_could_read_differently_is_refused(data, code):
@@ -136,7 +136,7 @@ def test_any_bytes_give_requests_or_a_refusal(data, size):
         read(b"POST / HTTP/1.1\r\nHost: h\r\n" + data, size)
         read(data, size)
     except Refusal as refusal:
-        assert refusal.code in (400, 405, 414, 431, 501) and refusal.text
+        assert refusal.code in (400, 405, 414, 431, 501, 505) and refusal.text
         assert bool(refusal.extra) == (refusal.code == 405)
 
 

@@ -301,6 +301,15 @@ def test_caches_are_pruned_by_one_function(author, hello, tmp_path):
     assert (found.name, found.size) == ("engine/k", 10)
     compiled_files.drop(components.parent, found.name)
     assert list(components.iterdir()) == []
+    for left in (
+        "k.cwasm",
+        f".{'k' * 64}.cwasm.1-2.tmp",
+    ):  # a writer was killed before the record, or before the rename
+        (components / left).write_bytes(b"x" * 10)
+        (found,) = compiled_files.entries(components.parent)
+        assert found.size == 10 and found.used < unix_seconds() - DAY  # they go before what is used
+        compiled_files.drop(components.parent, found.name)
+        assert list(components.iterdir()) == []
     cache = BundleCache(tmp_path / "cache")
     partial = cache.directory / "partial" / ("f" * 64)
     partial.write_bytes(b"x")

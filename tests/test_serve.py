@@ -349,6 +349,8 @@ def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
         (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"request body must be JSON"),
         (("GET", "/"), {}, 405, b"only POST"), (("POST", "/", b"x" * 10, b"y" * MAX_BODY), {}, 413, b"exceeds"),
         (("POST", "/", b"x"), {"content-length": str(MAX_BODY + 1)}, 413, b"exceeds"), (("OPTIONS", "/workers/invoke"), {}, 405, b"cross-origin"),
+        (("POST", "/", b"{}"), {"content_encoding": "gzip"}, 415, b"without a content coding"),
+        (("POST", "/workers/invoke", b"{}"), {"content_encoding": "br"}, 415, b"without a content coding"),
         (("POST", "/", b"1"), {"x_greentic_messaging_endpoint_id": "nope"}, 401, b"not recognized"), (("GET", "/workers/invoke"), {}, 405, b"requires POST"),
         (("POST", "/workers/invoke", b"{}"), {}, 400, b"invalid HostWorkerRequest"),
         (("POST", "/workers/invoke", b'{"tenant":{"env":"e","tenant":"zz","tenant_id":"z"},"worker_id":"w"}'), {}, 404, b"no active deployment"),
@@ -358,6 +360,7 @@ def test_requests_that_are_refused(app, arguments, headers, code, text):
     found = call(app, *arguments, **headers)
     assert found[0] == code and text in found[2] and found[1][b"content-type"].startswith(b"text/plain")
     assert (b"allow" in found[1]) == (code == 405)
+    assert found[1].get(b"accept-encoding") == (b"identity" if code == 415 else None)
 
 
 @pytest.mark.parametrize(

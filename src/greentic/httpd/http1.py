@@ -7,7 +7,7 @@ Rules:
 2. What two parsers could read differently is refused with 400, as soon as it is seen: two `Host`, no `Host`, two `Content-Length`, a
    length beside a transfer coding, any coding but `chunked` (501), bare line ends, folded lines, blanks before a colon, control characters,
    fragments, backslashes in a path, an address without a host. The authority of the request line wins over `Host`, and `%2F` is no
-   separator. One empty line before a request is passed over, no more.
+   separator. One empty line before a request is passed over, no more. Another version of HTTP is told as that (505).
 3. A body is whole or the request is not: fewer bytes than announced never count as an empty body. `Upgrade` is ignored and the body
    kept. `Expect: 100-continue` is told to the connection.
 4. Repeated `Cookie` fields are joined by `; `, other lists by `, `; what must stand once and does not is refused.
@@ -38,6 +38,7 @@ _HEAD = re.compile(
     + _TOKEN
     + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*)\r\n"
 )
+_OTHER_VERSION = _TOKEN + rb" [\x21-\x7e]+ HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?\r\n"
 _FIELD = re.compile(
     rb"([^:]+):([^\r]*)\r\n"
 )  # the blanks around a value are cut by hand: a pattern for them takes quadratic time
@@ -248,6 +249,8 @@ def read_head(raw: bytes) -> Head:
     """A head from its bytes, the blank line included. Raises `Refusal` (rules 1 to 4)."""
     found = _HEAD.fullmatch(raw)
     if found is None:
+        if re.match(_OTHER_VERSION, raw) is not None:
+            raise Refusal(505, "this server speaks HTTP/1.1 and HTTP/1.0")
         raise Refusal(400, "the request head is not that of HTTP/1.1")
     method, target, minor, lines = found.groups()
     if len(target) > MAX_TARGET:
@@ -333,8 +336,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS = {
     200: b"OK", 204: b"No Content", 303: b"See Other", 304: b"Not Modified", 400: b"Bad Request", 401: b"Unauthorized",
     403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed", 408: b"Request Timeout", 409: b"Conflict",
-    413: b"Content Too Large", 414: b"URI Too Long", 431: b"Request Header Fields Too Large", 500: b"Internal Server Error",
-    501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
+    413: b"Content Too Large", 414: b"URI Too Long", 415: b"Unsupported Media Type", 431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
+    505: b"HTTP Version Not Supported",
 }  # fmt: skip
 _STATUS = {code: b"HTTP/1.1 %d %b\r\n" % (code, reason) for code, reason in _REASONS.items()}
 

@@ -52,7 +52,11 @@ class Request(msgspec.Struct, frozen=True):
         return None if value is None else value.decode("latin-1")
 
     def whole_body(self, *, cors: bool = True) -> bytes:
-        """The body. Raises `Refused` for one that is too large."""
+        """The body. Raises `Refused` for one that is too large, or packed in a way that nobody here unpacks."""
         if self.body is None:
             raise Refused(413, "request body exceeds the size limit", cors=cors)
+        coding = self.fields.get(b"content-encoding")
+        if coding is not None and coding.lower() != b"identity":
+            text = "request body must come as it is, without a content coding"
+            raise Refused(415, text, cors=cors, extra=[(b"accept-encoding", b"identity")])
         return self.body

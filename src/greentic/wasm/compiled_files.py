@@ -16,6 +16,8 @@ from greentic.ground.user_cache import user_cache
 
 MAX_BYTES = 4 << 30
 """Bytes of compiled code that are kept."""
+LEFT_BEHIND = 10 * 365 * 86_400.0
+"""Seconds by which what nobody can load counts as older than it is."""
 VARIABLE = "GREENTIC_COMPONENT_CACHE_DIR"
 
 
@@ -30,17 +32,25 @@ def default_directory(environ: Mapping[str, str] | None = None) -> Path | None:
 
 
 def entries(directory: Path) -> list[Item]:
-    """What all engines compiled, whatever its age."""
+    """What all engines compiled, whatever its age; what a killed or full-disk writer left, code without a record or a temporary
+    file, is counted with it and goes first.
+    """
     found: list[Item] = []
-    for record in directory.glob("*/*.sha256"):
+    for code in directory.glob("*/*.cwasm"):
         with suppress(OSError):
-            size = record.with_suffix(".cwasm").stat().st_size
-            found.append(Item(f"{record.parent.name}/{record.stem}", size, record.stat().st_mtime))
+            record, size = code.with_suffix(".sha256"), code.stat().st_size
+            used = record.stat().st_mtime if record.exists() else code.stat().st_mtime - LEFT_BEHIND
+            found.append(Item(f"{code.parent.name}/{code.stem}", size, used))
+    for temporary in directory.glob("*/.*.tmp"):
+        with suppress(OSError):
+            told = temporary.stat()
+            found.append(Item(f"{temporary.parent.name}/{temporary.name}", told.st_size, told.st_mtime - LEFT_BEHIND))
     return found
 
 
 def drop(directory: Path, name: str) -> None:
     """Let an entry go, its record first: code without a record is never loaded. Raises `OSError`."""
     engine, _, key = name.partition("/")
-    for file in (f"{key}.sha256", f"{key}.cwasm", f".{key}.lock"):
+    files = (key,) if key.startswith(".") else (f"{key}.sha256", f"{key}.cwasm", f".{key}.lock")
+    for file in files:
         (directory / engine / file).unlink(missing_ok=True)
