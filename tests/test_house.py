@@ -53,7 +53,7 @@ CALLED_FROM_OUTSIDE = {
     "distribute/serve_directory.py": {"do_GET", "do_HEAD", "handle_error", "log_message"},
     "controller/metrics.py": {"do_GET", "log_message"},
     "net/dial.py": {"makefile"},
-    "cli/parser.py": {"_check_value", "_get_option_tuples"},
+    "cli/parser.py": {"_check_value", "_get_formatter", "_get_option_tuples"},
     "api.py": {"init_local"},
 }  # fmt: skip
 """What nobody in the house asks for by name: asyncio, parsers of HTTP and the library's servers call it, or programs that import us."""

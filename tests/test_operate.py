@@ -23,6 +23,7 @@ from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute.sources import is_relative, source_for
 from greentic.examine import env_doctor
+from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import reply_json
 from greentic.materialize.seed import read_seed
@@ -129,9 +130,12 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
 
 @pytest.mark.parametrize("uri", ["hello.gtbundle", "./hello.gtbundle", "file://hello.gtbundle", "FILE://a/b", " a/b"])
 def test_the_doctor_tells_of_a_source_that_depends_on_where_a_worker_starts(context, author, hello, uri):
-    """It is recorded as it was written, works where it was written, and nowhere else; nothing told so."""
+    """No verb records one any more, but documents have some: they work where they were written, and nowhere else; nothing told so."""
     author.create()
-    author.deployed(hello, uri)
+    author.deployed(hello, hello.as_uri())
+    with context.store.transaction(E) as transaction:
+        env = transaction.load()
+        transaction.save(replace(env, revisions=[replace(r, bundle_source_uri=uri) for r in env.revisions]))
     told = [f for f in env_doctor.doctor(context, E).findings if f.kind == "relative-source"]
     assert len(told) == 1 and "the whole path" in told[0].message
     assert is_relative(uri) and not is_relative("") and not is_relative("https://h/x") and not is_relative("repo://x")

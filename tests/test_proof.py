@@ -320,7 +320,7 @@ def test_a_chain_names_the_policy_and_what_compiled_its_components(worker, polic
     trusted = told._replace(delivery=replace(told.delivery, signatures=SignaturePolicy(mode=policy or "off")))
     app.serving.activation = activation._replace(
         trusted=None if policy is None else trusted,
-        revisions={one.revision_id: one._replace(packs=(one.packs[0]._replace(components=(component,)),))},
+        revisions={one.revision_id: replace(one, packs=(one.packs[0]._replace(components=(component,)),))},
     )
     found = p.read_proof(call(app, "GET", "/status/proof?nonce=abc")[2], "abc", [made.proof_key.key_id]).proof
     steps = {s["step"]: s for s in json.loads(msgspec.json.encode(found.revisions[0]))["chain"]}
@@ -398,7 +398,7 @@ def test_since_when_a_revision_serves(worker):
     serving.swap(made.activation._replace(generation=7))
     assert serving.since == {revision_id: began}  # the same loaded revision serves on
     loaded = made.activation.revisions[revision_id]
-    serving.swap(made.activation._replace(revisions={revision_id: loaded._replace(content="again")}))
+    serving.swap(made.activation._replace(revisions={revision_id: replace(loaded, content="again")}))
     assert serving.since[revision_id] > began
 
 

@@ -154,9 +154,11 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
 
 def _warn(form: Form, verb: Verb, unknown: list[str]) -> None:
     """Tell of what nobody took where the reply is not shown with its warnings: in a picture and in names."""
+    if not unknown or form in FOR_PROGRAMS:
+        return
     from greentic.terminal import shown
 
-    if unknown and (form == "name" or (form not in FOR_PROGRAMS and shown.has_picture(verb.noun, verb.verb))):
+    if form == "name" or shown.has_picture(verb.noun, verb.verb):
         print(f"warning: {printed(_ignored(unknown))}", file=sys.stderr)
 
 

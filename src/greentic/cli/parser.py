@@ -18,6 +18,21 @@ _UNKNOWN = "unrecognized arguments: "
 class Parser(argparse.ArgumentParser):
     """A parser and, by way of it, those of its verbs."""
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        """argparse asks for one with each argument that is added, which asks the terminal how wide it is; only help needs to know."""
+        return self.formatter_class(prog=self.prog) if self._tells else argparse.HelpFormatter(self.prog, width=80)
+
+    _tells = False
+    """Whether help or usage is made now."""
+
+    def format_help(self) -> str:
+        self._tells = True
+        return super().format_help()
+
+    def format_usage(self) -> str:
+        self._tells = True
+        return super().format_usage()
+
     def error(self, message: str) -> NoReturn:
         super().error(self.with_meaning(message))
 

@@ -10,7 +10,6 @@ Rules:
 from __future__ import annotations
 
 import os
-import random
 import time
 from typing import Protocol
 
@@ -54,6 +53,8 @@ class SystemRandom:
         return os.urandom(count)
 
     def fraction(self) -> float:
+        import random  # most programs never spread anything
+
         return random.random()  # noqa: S311  spreads load, is no secret
 
 
@@ -68,6 +69,8 @@ def unix_seconds(clock: Clock = CLOCK) -> int:
 
 def random_bits(count: int) -> int:
     """A number of `count` bits for ids that are no secret; the kernel is not asked for it."""
+    import random  # as above
+
     return random.getrandbits(count)
 
 

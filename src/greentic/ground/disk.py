@@ -17,7 +17,6 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import stat
 import threading
 from pathlib import Path
@@ -109,6 +108,8 @@ class RealDisk:
 
     def remove_tree(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
+            import shutil  # it brings bz2 and lzma
+
             shutil.rmtree(path)
 
     def sync_directory(self, path: Path) -> None:

@@ -14,7 +14,6 @@ from greentic.ground.documents import Json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
 from greentic.ground.reply import Reply
 from greentic.ground.user_cache import user_state
-from greentic.materialize.remembered import memory_of
 from greentic.model.environment import Environment, HostConfig, new_environment
 from greentic.model.hosts import check_public_base_url, split_listen_addr
 from greentic.model.ids import check_env_id
@@ -247,6 +246,8 @@ def destroy(context: Context, payload: DestroyPayload) -> EnvDestroyed:
 def _forget_seen(context: Context, env_id: str) -> None:
     """What this user's workers saw of an environment of this name belongs to one that is gone; a new one begins anew."""
     with contextlib.suppress(OSError):
+        from greentic.materialize.remembered import memory_of  # of all verbs of an environment only its end
+
         memory_of(context.store.paths(env_id), user_state(variables.environment())).forget()
 
 

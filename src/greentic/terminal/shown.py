@@ -11,19 +11,18 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from greentic.deployments.env_status import EnvStatus
-from greentic.examine.env_log import EnvDiff
-from greentic.examine.env_verify import EnvVerified
 from greentic.ground.documents import Json, JsonObject
 from greentic.history.trail import MOST_SHOWN
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
 from greentic.terminal import env_picture
-from greentic.terminal.generations_picture import generations
 from greentic.terminal.output import Form, inert, printed
-from greentic.terminal.status_picture import Before, env_status, env_verified
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
+
+if TYPE_CHECKING:  # what one verb answers no other verb needs
+    from greentic.deployments.env_status import EnvStatus
 
 WATCH_SECONDS = 2.0
 
@@ -43,6 +42,8 @@ def watch(context: Context, look: Callable[[], EnvStatus]) -> None:
     """The live view of `env status`, until it is interrupted."""
     from rich.console import Console
     from rich.live import Live
+
+    from greentic.terminal.status_picture import Before, env_status
 
     console = Console(highlight=False)
     before: EnvStatus | None = None
@@ -117,11 +118,17 @@ def _traffic(context: Context, reply: object, result: JsonObject, wide: bool) ->
 
 
 def _status(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    from greentic.deployments.env_status import EnvStatus
+    from greentic.terminal.status_picture import env_status
+
     assert isinstance(reply, EnvStatus)
     return env_status(context.store.load(reply.environment_id), reply)
 
 
 def _verified(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    from greentic.examine.env_verify import EnvVerified
+    from greentic.terminal.status_picture import env_verified
+
     assert isinstance(reply, EnvVerified)
     return env_verified(context.store.load(reply.environment_id), reply, wide=wide)
 
@@ -175,6 +182,9 @@ def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> lis
 
 
 def _changes(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    from greentic.examine.env_log import EnvDiff
+    from greentic.terminal.generations_picture import generations
+
     assert isinstance(reply, EnvDiff)
     return generations(context.store.load(reply.environment_id), reply)
 
