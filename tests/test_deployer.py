@@ -12,16 +12,18 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, PLANTED, Author
-from greentic.deployer import binding, cluster_identity, reconcile, rollout, sweep
+from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
-from greentic.deployments import revisions
+from greentic.deployments import env_status, revisions
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Ref, metadata_of
 from greentic.k8s.plan import MARKED
+from greentic.model.environment import Environment
 from greentic.operate import env
+from greentic.store.environments import EnvironmentStore
 from greentic.terminal.changes_view import show_changes
 from greentic.terminal.output import print_failure, print_success
 from simulators import SimulatedCluster
@@ -143,6 +145,7 @@ def test_in_sync_ten_requests_do_and_kinds_that_were_never_asked_for_are_not_loo
     told = reconciled(bound)
     assert (told.unchanged_count, told.created, told.changed, told.pruned) == (15, [], [], [])
     assert cluster.requests - before <= 10 and not MARKED & set(cluster.listed)
+    assert "Lease" not in cluster.listed  # nobody puts back what is in sync, so nobody is looked for
     assert {"HorizontalPodAutoscaler", "Secret", "Deployment", "NetworkPolicy"} < set(cluster.listed)
 
 
@@ -396,3 +399,34 @@ def test_a_token_that_ended_is_not_used_wherever_it_lies(bound, monkeypatch, pla
     lay("cluster", alive)
     cluster_identity.reach(bound.context, deployer)
     assert sent[-1] == alive and ended not in sent
+
+
+# -- once ---------------------------------------------------------------------------------------------------------------
+
+
+def _by(verb: str) -> Callable[[Author], object]:
+    told: dict[str, Callable[[Author], object]] = {
+        "status": lambda a: cluster_status.status(a.context, env_status.EnvStatusPayload(environment_id=E)),
+        "reconcile": reconciled,
+        "diff": lambda a: reconcile.diff(a.context, reconcile.EnvDiffPayload(environment_id=E)),
+        "render": lambda a: env_render.render_objects(a.context, env_render.EnvRenderPayload(environment_id=E)),
+        "sweep": lambda a: sweep.sweep(a.context, sweep.SweepPayload(environment_id=E)),
+    }
+    return told[verb]
+
+
+@pytest.mark.parametrize("answers", [{}, EXPOSED, {"autoscale": {"min": 1, "max": 3, "cpu": 50}}])
+@pytest.mark.parametrize("verb", ["status", "reconcile", "diff", "render", "sweep"])
+def test_a_verb_of_a_bound_environment_reads_its_document_once(bound, cluster, monkeypatch, verb, answers):
+    """A large one takes a second; and what is told is of one moment."""
+    answered(bound, {"runtime_image": IMAGE} | ({"worker": answers} if "autoscale" in answers else answers))
+    loaded: list[str] = []
+    load = EnvironmentStore.load
+
+    def counted(store: EnvironmentStore, env_id: str) -> Environment:
+        loaded.append(env_id)
+        return load(store, env_id)
+
+    monkeypatch.setattr(EnvironmentStore, "load", counted)
+    _by(verb)(bound)
+    assert loaded == [E]

@@ -34,7 +34,7 @@ from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
 from greentic.k8s.plan import Deletion, Owner, conditioned, make_plan
 from greentic.operate.view import Row
-from greentic.terminal.live_view import TerminalView
+from greentic.terminal.live_view import PipeView, TerminalView
 from greentic.terminal.output import inert, print_failure, print_success
 from simulators import CountingRandom, FakeClock
 
@@ -599,6 +599,18 @@ def test_nobody_waits_for_a_file_that_a_kubeconfig_names(tmp_path, monkeypatch, 
             connect(None)
     finally:
         signal.alarm(0)
+
+
+def test_a_warning_is_said_on_stderr_where_nobody_watches_and_steps_are_not(capsys):
+    view = PipeView()
+    view.say("a step")
+    view.show([])
+    view.warn("it \x1b[31mputs back\x1b[0m")
+    view.close()
+    told = capsys.readouterr()
+    assert (
+        told.out == "" and told.err.startswith("warning: it ") and "\x1b" not in told.err and told.err.count("\n") == 1
+    )
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():

@@ -17,11 +17,12 @@ from greentic.cluster.refusals import explained
 from greentic.deployer import binding, env_render, reconcile, rollout, sweep
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
-from greentic.ground.documents import replace
+from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
 from greentic.k8s.answers import read_answers
+from greentic.k8s.exposed import gateway_addresses, gateway_urls
 from greentic.k8s.objects import ApiRefused, Ref, ref_of
 from greentic.k8s.plan import make_plan
 from greentic.model.environment import HostConfig
@@ -489,6 +490,69 @@ def answer(author, **told: object) -> None:
 
 def refs(cluster_, kind: str) -> set[str]:
     return {r.name for r in cluster_.objects if r.kind == kind}
+
+
+def gateway(*listeners: dict, addresses: tuple[str, ...] = ("203.0.113.7",)) -> dict:
+    told = [{"type": "IPAddress", "value": address} for address in addresses]
+    named = {"name": "public", "namespace": "infra"}
+    return {"kind": "Gateway", "metadata": named, "spec": {"listeners": list(listeners)}, "status": {"addresses": told}}
+
+
+def listener(protocol: str, port: int, hostname: str | None = None, *, namespaces: str | None = "All") -> dict:
+    host = {} if hostname is None else {"hostname": hostname}
+    taken = {} if namespaces is None else {"allowedRoutes": {"namespaces": {"from": namespaces}}}
+    return {"name": f"l{port}", "protocol": protocol, "port": port, **host, **taken}
+
+
+@pytest.mark.parametrize(
+    ("listeners", "urls"),
+    [
+        ([listener("HTTP", 80)], ["http://bots.example.com", "http://a.b.example.org"]),
+        ([listener("HTTP", 80), listener("HTTPS", 443)], ["https://bots.example.com", "https://a.b.example.org"]),
+        ([listener("HTTPS", 8443, "bots.example.com"), listener("HTTP", 8080)], ["https://bots.example.com:8443", "http://a.b.example.org:8080"]),
+        ([listener("HTTPS", 443, "*.Example.org")], ["https://a.b.example.org"]),
+        ([listener("HTTPS", 443, "*.bots.example.com")], []),
+        ([listener("HTTP", 80, namespaces="Same")], []), ([listener("HTTP", 80, namespaces=None)], []),
+        ([listener("HTTP", 80, namespaces="Selector")], ["http://bots.example.com", "http://a.b.example.org"]),
+        ([listener("TLS", 443), listener("TCP", 80)], []), ([], []),
+    ],
+)  # fmt: skip
+def test_what_callers_use_behind_a_gateway_is_what_its_listeners_take(listeners, urls):
+    hosts = ("bots.example.com", "*.wild.example.com", "a.b.example.org")
+    assert gateway_urls(gateway(*listeners), hosts, "gtc-local") == urls
+    assert gateway_urls(gateway(*listeners, addresses=()), hosts, "gtc-local") == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"spec": [], "status": 7},
+        {"spec": {"listeners": [None, {"protocol": "HTTP"}]}, "status": {"addresses": [{}]}},
+    ],
+)
+def test_of_a_gateway_that_makes_no_sense_nothing_is_told(odd):
+    assert gateway_urls(odd, ("bots.example.com",), "gtc-local") == [] == gateway_addresses(odd)
+
+
+def test_a_report_tells_the_way_in_by_a_gateway_where_it_may_be_seen(bound, cluster, monkeypatch):
+    answer(bound, expose="gateway", gateway="infra/public", hosts=["bots.example.com"], ingress_namespaces="infra")
+    found = reply_object(reconciled(bound))
+    assert found["urls"] == [] and "addresses" not in found
+    cluster.objects[Ref("Gateway", "public", "infra")] = gateway(listener("HTTPS", 443))
+    found = reply_object(reconciled(bound))
+    assert found["urls"] == ["https://bots.example.com"] and found["addresses"] == ["203.0.113.7"]
+    env.set_public_url(bound.context, env.SetPublicUrlPayload(environment_id=E, url="https://bots.example.com"))
+    assert reply_object(reconciled(bound))["urls"] == ["https://bots.example.com"]
+    get = cluster.get
+
+    def unseen(ref: Ref) -> JsonObject | None:
+        if ref.kind == "Gateway":
+            raise ApiRefused("gateways is forbidden", status=403)
+        return get(ref)
+
+    monkeypatch.setattr(cluster, "get", unseen)
+    assert "addresses" not in reply_object(reconciled(bound))
 
 
 def test_what_is_no_longer_answered_is_removed_and_what_others_made_stays(bound, cluster):

@@ -20,7 +20,7 @@ from greentic.net.addresses import Reach
 from greentic.net.document import read_small
 from greentic.net.egress import EgressPolicy, refused_host
 from greentic.net.request import Answer, check_status, read_body, send
-from greentic.net.terms import Terms, terms_of
+from greentic.net.terms import Terms, patiently, terms_of
 from simulators import CountingRandom, FakeClock
 from test_delivery import certificate
 
@@ -427,3 +427,19 @@ def test_authorities_of_a_file_are_believed_and_one_that_is_not_there_is_told(tm
     )
     with pytest.raises(OSError, match="No such file"):
         dial.tls_context([str(tmp_path / "none")])
+
+
+def test_a_silence_is_sat_out_by_later_tries_only_and_by_who_sends_at_once() -> None:
+    waited: list[float] = []
+
+    def silence(begun: Terms) -> None:
+        waited.append(begun.idle)
+        raise FetchError("silent") from TimeoutError()
+
+    for terms, idles in (
+        (Terms(idle=30).soon(), [5, 10, 20, 30, 30]), (Terms(idle=7).soon(), [5, 7, 7, 7, 7]), (Terms(idle=3).soon(), [3] * 5), (Terms(idle=30), [30] * 5),
+    ):  # fmt: skip
+        waited.clear()
+        with pytest.raises(FetchError, match="silent"):
+            patiently(silence, terms._replace(clock=FakeClock(), random=CountingRandom()))
+        assert waited == idles

@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from msgspec import UNSET
 
 from conftest import Author, bind_deployer
 from greentic.cluster import relisting
 from greentic.controller.election import LEASE, VERSION
-from greentic.deployer import binding, sweep
+from greentic.deployer import binding, reconcile, sweep
+from greentic.deployer.dry_run import DryRun
+from greentic.ground.documents import replace
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Ref, member, metadata_of
+from greentic.operate.view import QuietView
 from served_cluster import Asked, ServedCluster
 from simulators import LivingCluster
 from test_controller import NS, SOURCE, Scene, publish
@@ -298,6 +302,60 @@ def test_nothing_is_destroyed_beside_an_operator_that_would_make_it_again(kept, 
     if how == "killed":
         assert metadata_of(scene.cluster.objects[LEASE_OF_IT])["resourceVersion"] == lease
     assert {asked.who for asked in server.done if asked.verb == "delete"} == {"person"}
+
+
+def reconciled(author: Author, **how: object) -> reconcile.ReconcileReport | DryRun:
+    payload = reconcile.EnvReconcilePayload(environment_id="local", no_wait=True, **how)
+    return reconcile.reconcile_environment(author.context, payload)
+
+
+class Heard(QuietView):
+    def __init__(self) -> None:
+        self.warned: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warned.append(text)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_who_writes_beside_an_operator_is_told_that_it_puts_that_back(kept, author, paused):
+    scene, view = kept.scene, Heard()
+    beside = Author(replace(author.context, view=view))
+    if paused:
+        scene.wish(2, paused=True, store=binding.resolve(author.context, "local", None, live=False).owner.store)
+        until(lambda: scene.condition("Synced").get("reason") == "Paused", kept.said)
+    author.add("another", ("/another",))
+    looked = reconciled(beside, dry_run=True)
+    written = reconciled(beside)
+    assert written.created or written.changed
+    for told in (
+        [] if looked.warnings is UNSET else looked.warnings,
+        [] if written.warnings is UNSET else written.warnings,
+        view.warned,
+    ):
+        found = [text for text in told if "holds namespace" in text]
+        assert len(found) == (not paused)
+        if not paused:
+            assert (
+                "an operator (`one-" in found[0]
+                and f"`{NS}` for Environment `local`" in found[0]
+                and "gtc op env publish local" in found[0]
+            )
+    if not paused:  # and so it is
+        until(
+            lambda: "another" not in str(scene.cluster.objects[Ref("ConfigMap", names.ENV_STORE, NS)]["data"]),
+            kept.said,
+        )
+
+
+def test_who_may_not_see_operators_writes_without_a_word(kept, author):
+    def refuse(asked: Asked) -> None:
+        if asked.who == "person" and asked.ref.kind in ("Lease", "Environment"):
+            raise ApiRefused("leases is forbidden", status=403)
+
+    kept.server.refuse = refuse
+    author.add("another", ("/another",))
+    assert reconciled(author).created
 
 
 def test_who_may_not_see_operators_is_told_by_what_comes_back(kept, author):

@@ -19,6 +19,7 @@ from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.model.delivery import delivery_of, with_delivery
 from greentic.model.ids import digest_of_bytes
+from greentic.net import terms
 from greentic.operate.change import Context
 from greentic.publication.artifact import (
     ARTIFACT,
@@ -466,6 +467,47 @@ def test_a_running_worker_follows_what_is_published(published, author, hello, tm
         until(lambda: following()["error"] is None)
     finally:
         assert worker.stop() == 0
+
+
+@pytest.fixture
+def silent(published: Path) -> Iterator[tuple[str, list[str]]]:
+    """The same web server, which says nothing to the first who asks for a path, as long as the test runs; and the paths that were asked."""
+    asked: list[str] = []
+    over = threading.Event()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if asked.count(self.path) == 1:
+                over.wait(120)
+                self.close_connection = True
+            else:
+                super().do_GET()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(published)))
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+        serving.join()
+
+
+def test_a_place_that_says_nothing_is_asked_again_by_another_connection_while_the_first_is_still_silent(
+    silent, author, tmp_path, monkeypatch
+):
+    where, asked = silent
+    monkeypatch.setattr(terms, "SILENT_SECONDS", 0.1)
+    monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "600")
+    booted = start(author, where, tmp_path)
+    assert (
+        routes(booted) and {asked.count(path) for path in asked} == {2} and len(asked) >= 6
+    )  # index, manifest, document
 
 
 @pytest.mark.e2e

@@ -99,11 +99,16 @@ class Rules(NamedTuple):
 
 
 def converge(
-    cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told
-) -> Outcome:
-    """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome."""
+    cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told,
+    planned: Callable[[Plan], object] = lambda plan: None,
+) -> Outcome:  # fmt: skip
+    """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome.
+
+    `planned` is told the plan before anything of it is done.
+    """
     seen = read_live(cluster, namespace, owner, desired)
     plan = scoped(make_plan(seen.visible(desired), seen.live, owner, adopt=rules.adopt), rules)
+    planned(plan)
     return carry_out(cluster, plan, namespace, owner, rules, random, told, keyed=is_keyed(seen.live))
 
 

@@ -60,6 +60,9 @@ class Running:
         if not self.said or self.said[-1] != text:
             self.said = [*self.said, text][-SAID:]
 
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
     def show(self, rows: list[Row]) -> None: ...
 
     def close(self) -> None: ...

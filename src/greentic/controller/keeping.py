@@ -1,13 +1,18 @@
-"""Who else keeps a namespace: an operator makes again what somebody deletes, so nothing is destroyed beside one (formats: operator 3).
+"""Who else keeps a namespace: an operator makes again what somebody deletes, so nothing is destroyed beside one, and puts back what
+somebody writes, which is told to whoever writes (formats: operator 3).
 
 Rules:
 1. An operator shows by its Lease, which it renews. One that was killed leaves a Lease that stays as it is; so one that is held is looked at
    until it changes, for as long as another operator would wait. Clocks of two machines are not compared.
 2. It makes again what is ours only if its wish can be read, is of this environment and this owner, and is neither paused nor dry.
 3. Who may not look at Leases and wishes finds nobody; then it shows by what comes back.
+4. Who writes is told of a Lease that is held, and does not wait to see it renewed: a warning may be about an operator that was killed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from greentic.cluster.live import list_if_there
 from greentic.controller.election import DURATION, lease_name
@@ -23,20 +28,49 @@ _WISHES = ("Environment", "ConfigMap")
 _LOOKS = Backoff(first=0.5, longest=2.0)
 
 
-def refuse_kept(cluster: Cluster, namespace: str, owner: Owner, clock: Clock = CLOCK) -> None:
-    """Raise `Conflict` if an operator would make again what is destroyed of an owner's."""
+class Keeper(NamedTuple):
+    """An operator that holds its Lease, and the wish that it follows."""
+
+    lease: JsonObject
+    holder: str
+    wish: Ref
+
+
+def keepers(cluster: Cluster, namespace: str, owner: Owner) -> Iterator[Keeper]:
+    """Who holds a Lease for a wish by which what is an owner's is written. Raises `GreenticError`."""
     for lease in list_if_there(cluster, "Lease", namespace, None, needed=False):
         holder = str(member(lease, "spec").get("holderIdentity") or "")
         wish = _wish(cluster, namespace, ref_of(lease).name) if holder else None
-        if wish is None or not _makes_again(wish, owner) or not _is_renewed(cluster, lease, clock):
+        if wish is not None and _makes_again(wish, owner):
+            yield Keeper(lease, holder, ref_of(wish))
+
+
+def refuse_kept(cluster: Cluster, namespace: str, owner: Owner, clock: Clock = CLOCK) -> None:
+    """Raise `Conflict` if an operator would make again what is destroyed of an owner's."""
+    for keeper in keepers(cluster, namespace, owner):
+        if not _is_renewed(cluster, keeper.lease, clock):
             continue
-        ref = ref_of(wish)
+        ref = keeper.wish
         raise Conflict(
-            f"an operator (`{holder}`) keeps namespace `{namespace}` as {ref.kind} `{ref.name}` says, and makes again what is deleted; "
-            "nothing was deleted",
+            f"an operator (`{keeper.holder}`) keeps namespace `{namespace}` as {ref.kind} `{ref.name}` says, and makes again "
+            "what is deleted; nothing was deleted",
             hint=f"kubectl -n {namespace} delete {ref.kind.lower()} {ref.name}: what runs stays, and the same verb takes it away then; "
             "--store-only leaves it running",
         )
+
+
+def put_back(cluster: Cluster, namespace: str, owner: Owner) -> list[str]:
+    """What is to be said to who writes beside an operator (rule 4); nothing where nobody can be asked."""
+    try:
+        found = list(keepers(cluster, namespace, owner))
+    except GreenticError:
+        return []
+    return [
+        f"an operator (`{keeper.holder}`) holds namespace `{namespace}` for {keeper.wish.kind} `{keeper.wish.name}`: while it runs, "
+        "it puts back what is written here and differs from what is published. "
+        f"Next: gtc op env publish {owner.env_id} PLACE, or pause it first (spec.paused)"
+        for keeper in found
+    ]
 
 
 def made_again(thing: JsonObject) -> Conflict:

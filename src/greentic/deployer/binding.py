@@ -79,12 +79,14 @@ def _with_warning(context: Context, payload: env_packs.EnvPackBindingPayload, do
     return done
 
 
-def resolve(context: Context, env_id: str, kind: str | None, *, live: bool) -> Deployer:
+def resolve(
+    context: Context, env_id: str, kind: str | None, *, live: bool, loaded: Environment | None = None
+) -> Deployer:
     """The deployer of an environment. `live` verbs reach a cluster (rule 2) and know the secrets' values.
 
-    Raises `NotFound`, `InvalidArgument` or `Conflict`.
+    `loaded` is its document, if it was read already. Raises `NotFound`, `InvalidArgument` or `Conflict`.
     """
-    env = context.store.load(env_id)
+    env = context.store.load(env_id) if loaded is None else loaded
     paths = context.store.paths(env_id)
     binding = env.binding("deployer")
     descriptor = _descriptor(binding, kind)

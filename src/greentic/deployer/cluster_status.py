@@ -18,6 +18,8 @@ from greentic.ground.errors import GreenticError
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.plan import is_ours
+from greentic.model.environment import Environment
+from greentic.model.ids import check_env_id
 from greentic.operate.change import Context
 
 SECONDS = 5.0
@@ -26,25 +28,25 @@ SECONDS = 5.0
 
 def status(context: Context, payload: EnvStatusPayload) -> EnvStatus:
     """What is wanted, what workers serve, and, as warnings, what is in the way in the cluster."""
-    told = env_status.status(context, payload)
-    env_id = told.environment_id
-    if not is_kubernetes(context.store.load(env_id).binding("deployer")):
+    env = context.store.load(check_env_id(payload.environment_id))
+    told = env_status.status_of(context, env, payload)
+    if not is_kubernetes(env.binding("deployer")):
         return told
     try:
-        found = _said(context, env_id)
+        found = _said(context, env)
     except GreenticError as error:
         found = [f"the cluster was not asked: {error.message}"]
     return replace(told, warnings=found) if found else told
 
 
-def _said(context: Context, env_id: str) -> list[str]:
+def _said(context: Context, env: Environment) -> list[str]:
     """What controllers say of this environment's objects. Raises `GreenticError` where they cannot be asked."""
-    deployer = resolve(context, env_id, None, live=False)
+    deployer = resolve(context, env.environment_id, None, live=False, loaded=env)
     kinds = _judged(deployer.answers)
     if not kinds:
         return []
     cluster = reach(context, deployer, patience=SECONDS).cluster
-    namespace, selector = deployer.answers.namespace, names.owner_selector(env_id)
+    namespace, selector = deployer.answers.namespace, names.owner_selector(env.environment_id)
     listed = [thing for kind in kinds for thing in list_if_there(cluster, kind, namespace, selector, needed=True)]
     return remarks([thing for thing in listed if is_ours(thing, deployer.owner)])
 

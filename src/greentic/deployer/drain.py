@@ -85,8 +85,7 @@ def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
     revision_id = check_ulid(payload.revision_id, field="revision_id")
     if checked_key(payload.idempotency_key) is not None:
         raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
-    resolve(context, env_id, None, live=True)
-    env = context.store.load(env_id)
+    env = resolve(context, env_id, None, live=True).env
     revision = find(env, revision_id)
     check_unweighted(env, revision_id)
     seconds = revision.drain_seconds if payload.timeout is None else wait_seconds(payload.timeout)
@@ -101,7 +100,7 @@ def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
         _leave(context, env_id, revision_id)
         deployer = resolve(context, env_id, None, live=True)
         apply_pair(context, deployer, reached, find(deployer.env, revision_id), Rules(), None)
-    told = summary(find(context.store.load(env_id), revision_id))
+    told = summary(find(deployer.env, revision_id))
     waited = int(context.clock.monotonic() - began)
     return RevisionDrained(**asdict(told), replicas=0, waited_seconds=waited, pods_asked=holding.asked)
 

@@ -17,6 +17,7 @@ from greentic.cluster.apply import PARALLEL, Rules, server_changes
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import SECRET_KINDS, without_secrets
 from greentic.cluster.verdicts import remarks
+from greentic.controller.keeping import put_back
 from greentic.deployer.binding import Deployer
 from greentic.deployer.told import (
     FieldTold,
@@ -74,6 +75,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
     verdict = _server_side(cluster, plan, rules) if seen.live else Verdict([], frozenset(), frozenset())
     writes = [i for i in plan.writes if i.ref not in verdict.overridden | verdict.left_alone]
     in_sync = not (writes or plan.deletions or verdict.refused or plan.refused)
+    kept = [] if in_sync else put_back(cluster, deployer.answers.namespace, deployer.owner)
     return DryRun(
         environment_id=deployer.env.environment_id,
         kind=deployer.kind,
@@ -91,7 +93,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
         overridden_by_admission=all_told(sorted(verdict.overridden)),
         left_alone=all_told(sorted(verdict.left_alone)),
         unattributed=all_told(plan.unattributed),
-        warnings=remarks([i.live for i in plan.items if i.live is not None]) or UNSET,
+        warnings=[*kept, *remarks([i.live for i in plan.items if i.live is not None])] or UNSET,
     )
 
 

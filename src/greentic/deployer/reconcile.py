@@ -25,6 +25,8 @@ from greentic.cluster.apply import Outcome, Rules, converge
 from greentic.cluster.verdicts import remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import Document, Heard, wait_served
+from greentic.cluster.way_in import WayIn, way_in
+from greentic.controller.keeping import put_back
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.dry_run import DryRun, dry_run
@@ -37,7 +39,8 @@ from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
 from greentic.k8s import names
-from greentic.k8s.objects import member, objects_in, ref_of
+from greentic.k8s.objects import ref_of
+from greentic.k8s.plan import Plan
 from greentic.k8s.render import digest_for_pods, pointed, render
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
@@ -113,7 +116,7 @@ class ReconcileReport(Reply, frozen=True, kw_only=True):
     urls: list[str] | UnsetType = UNSET
     """What callers use, where an exposure is answered."""
     addresses: list[str] | UnsetType = UNSET
-    """Where that is, as far as the cluster has given it an address: of the Ingress or the load balancer."""
+    """Where that is, as far as the cluster has given it an address: of the Ingress, the load balancer or the Gateway."""
     warnings: list[str] | UnsetType = UNSET
 
 
@@ -190,9 +193,20 @@ def apply_objects(
     view = context.view
     wanted = for_identity(objects, reached)
     report: ReconcileReport | None = None
+    kept: list[str] = []
+
+    def planned(plan: Plan) -> None:
+        if not plan.in_sync:  # what is in sync nobody puts back, and it costs no request more
+            kept.extend(put_back(reached.cluster, namespace, deployer.owner))
+        for text in kept:
+            view.warn(text)
+
     try:
-        outcome = converge(reached.cluster, wanted, namespace, deployer.owner, rules, context.store.random, view.say)
+        outcome = converge(
+            reached.cluster, wanted, namespace, deployer.owner, rules, context.store.random, view.say, planned
+        )
         report = _report(deployer, reached, outcome)
+        report = replace(report, warnings=[*kept, *(report.warnings or [])] or UNSET)
         _check(outcome)
         if seconds is not None:
             healthy = {ref: thing for ref, thing in outcome.objects.items() if ref.kind == "Deployment"}
@@ -210,7 +224,8 @@ def apply_objects(
         raise
     finally:
         view.close()
-    report = replace(report, urls=_urls(deployer), addresses=_addresses(reached, outcome) or UNSET)
+    found = way_in(reached.cluster, deployer.answers.exposure, outcome.objects, namespace)
+    report = replace(report, urls=_urls(deployer, found), addresses=found.addresses or UNSET)
     if reached.api.writes:
         _audit(context, env_id, report, None)
     return report
@@ -230,26 +245,12 @@ def _heard(
     return wait_served(reached.cluster, wanted, seconds, view)
 
 
-def _urls(deployer: Deployer) -> list[str] | UnsetType:
+def _urls(deployer: Deployer, found: WayIn) -> list[str] | UnsetType:
     exposure = deployer.answers.exposure
     if exposure is None:
         return UNSET
     told = deployer.env.host_config.public_base_url
-    return list(dict.fromkeys([*([] if told is None else [told]), *exposure.urls]))
-
-
-def _addresses(reached: Reached, outcome: Outcome) -> list[str]:
-    """The addresses that the cluster gave to the way in; asked for only where there is one."""
-    found: list[str] = []
-    for ref, thing in outcome.objects.items():
-        balanced = (
-            ref.kind == "Service" and ref.name == names.ROUTER and member(thing, "spec").get("type") == "LoadBalancer"
-        )
-        if ref.kind != "Ingress" and not balanced:
-            continue
-        status = member(reached.cluster.get(ref) or {}, "status", "loadBalancer")
-        found += [str(one.get("ip") or one.get("hostname")) for one in objects_in(status.get("ingress"))]
-    return found
+    return list(dict.fromkeys([*([] if told is None else [told]), *exposure.urls, *found.urls]))
 
 
 def for_identity(objects: list[JsonObject], reached: Reached) -> list[JsonObject]:

@@ -154,8 +154,7 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
     if checked_key(payload.idempotency_key) is not None:
         raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
     seconds = wait_seconds(payload.timeout)
-    resolve(context, env_id, None, live=True)
-    before = find(context.store.load(env_id), revision_id)
+    before = find(resolve(context, env_id, None, live=True).env, revision_id)
     warnings: list[str] | UnsetType = UNSET
     if before.lifecycle != "ready":
         warnings = _move(context, env_id, revision_id, "warming").warnings

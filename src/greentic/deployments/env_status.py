@@ -67,8 +67,14 @@ class EnvStatus(Reply, frozen=True, kw_only=True):
 
 def status(context: Context, payload: EnvStatusPayload, workers: Workers | None = None) -> EnvStatus:
     """Ask the workers, and add up what they counted since they began."""
-    env_id = check_env_id(payload.environment_id)
-    env = context.store.load(env_id)
+    return status_of(context, context.store.load(check_env_id(payload.environment_id)), payload, workers)
+
+
+def status_of(
+    context: Context, env: Environment, payload: EnvStatusPayload, workers: Workers | None = None
+) -> EnvStatus:
+    """The same for a document that was read."""
+    env_id = env.environment_id
     asked = workers or HttpWorkers(context.clock)
     lines: list[WorkerLine] = []
     answers: dict[str, ProcessStatus] = {}

@@ -8,7 +8,9 @@ Rules:
 3. Which deployment a request belongs to is decided as routers do it (`model.routes`): the longest prefix, the earlier one on a tie. A
    Gateway prefers the more exact host and then the older route, so no host and prefix stands in two routes, and a deployment that
    takes any host is told all hosts by name.
-4. Every field that a server would fill in is stated, so that a comparison finds nothing to change.
+4. Scheme and port are the Gateway's, whose listeners may be somebody else's: what callers use is told where it can be read
+   (`gateway_urls`).
+5. Every field that a server would fill in is stated, so that a comparison finds nothing to change.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterable
 from greentic.ground.documents import Json, JsonObject, shown
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
+from greentic.k8s.objects import member, metadata_of, objects_in
 from greentic.k8s.pods import PORT
 from greentic.model.environment import Environment, TrafficSplit
 from greentic.model.pod_view import is_present
@@ -30,6 +33,7 @@ MATCHES, RULES, HOSTS, BACKENDS = 8, 16, 16, 16
 """What an HTTPRoute may hold: matches of a rule, rules, host names, backends of a rule."""
 SOLVER_LABEL, SOLVER_PORT = "acme.cert-manager.io/http01-solver", 8089
 _EVERY = "/"
+_PORTS = {"HTTP": 80, "HTTPS": 443}
 
 
 def exposing_objects(
@@ -102,6 +106,43 @@ def _routes(
     if rest:
         found += _http_routes(names.ROUTER, None, gateway, rest, [""], [_backend(names.ROUTER, 1)], namespace, labels)
     return found
+
+
+def gateway_urls(gateway: JsonObject, hosts: Iterable[str], namespace: str) -> list[str]:
+    """What callers use of these hosts, as the listeners say that take them and our namespace's routes; https before http.
+
+    Nothing while the Gateway has no address. A selector of namespaces is not followed: whether routes are taken stands in theirs.
+    """
+    if not gateway_addresses(gateway):
+        return []
+    home = metadata_of(gateway).get("namespace")
+    listeners = [
+        found
+        for found in objects_in(member(gateway, "spec").get("listeners"))
+        if found.get("protocol") in _PORTS
+        and (home == namespace or member(found, "allowedRoutes", "namespaces").get("from") in ("All", "Selector"))
+    ]
+    urls: list[str] = []
+    for host in (host for host in hosts if not host.startswith("*.")):
+        taking = [found for found in listeners if _takes(found.get("hostname"), host)]
+        taking.sort(key=lambda found: found.get("protocol") != "HTTPS")
+        for found in taking[:1]:
+            scheme, port = str(found["protocol"]).lower(), found.get("port")
+            urls.append(f"{scheme}://{host}" + ("" if port == _PORTS[str(found["protocol"])] else f":{port}"))
+    return urls
+
+
+def gateway_addresses(gateway: JsonObject) -> list[str]:
+    """Where a Gateway is, as far as it was given addresses."""
+    found = objects_in(member(gateway, "status").get("addresses"))
+    return [str(one["value"]) for one in found if one.get("value")]
+
+
+def _takes(hostname: Json, host: str) -> bool:
+    """Whether a listener takes a host; `*.` is one label or more there."""
+    if not isinstance(hostname, str) or not hostname:
+        return True
+    return host == hostname.lower() or (hostname.startswith("*.") and host.endswith(hostname[1:].lower()))
 
 
 def _hosts(*groups: Iterable[str]) -> tuple[str, ...]:

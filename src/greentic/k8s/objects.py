@@ -45,6 +45,7 @@ KINDS: dict[str, Kind] = {
         Kind("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2", "v2beta2")),
         Kind("Ingress", "ingresses", "networking.k8s.io"),
         Kind("HTTPRoute", "httproutes", "gateway.networking.k8s.io", ("v1", "v1beta1")),
+        Kind("Gateway", "gateways", "gateway.networking.k8s.io", ("v1", "v1beta1")),
         Kind("Pod", "pods"),
         Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", namespaced=False),
         Kind("Environment", "environments", "greentic.ai", ("v1alpha1",)),

@@ -34,7 +34,7 @@ def read_small(
         check_status(answer, reference, 200)
         return read_body(answer, f"`{shown(reference)}`", limit)
 
-    return patiently(asked, terms or terms_of(variables.environment()))
+    return patiently(asked, (terms or terms_of(variables.environment())).soon())
 
 
 def check_small(reference: str, what: str) -> str:

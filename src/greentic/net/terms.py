@@ -5,7 +5,9 @@ Rules:
    time; a refusal is not. Who loops over many questions himself (a download) gives each of them one try.
 2. One deadline holds for a question, from the first connect to the last byte, all tries and all that it leads to included. Within it
    no wait is longer than `idle`.
-3. Terms are read once at the edge and handed down as a value.
+3. Who only reads, and something small, does not sit out a silence: the first tries are given up sooner (`soon`), each twice as late as
+   the one before, for another connection often is answered at once. Who sends is patient: what he sent may be at work.
+4. Terms are read once at the edge and handed down as a value.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 30.0
 DOCUMENT_SECONDS = 60.0
 """How long a small document, a manifest or a token may take in all, if nothing larger waits for it."""
+SILENT_SECONDS = 5.0
+"""After so long without a byte the first try of who only reads is given up."""
 TRIES = 5
 
 T = TypeVar("T")
@@ -34,6 +38,8 @@ class Terms(NamedTuple):
 
     idle: float = IDLE_SECONDS
     """Seconds to wait for the next byte."""
+    silent: float | None = None
+    """The same for the first of several tries (rule 3); as long as for the others where it is not told."""
     connect: float = CONNECT_SECONDS
     """Seconds to wait for a connection, all addresses of a host together."""
     total: float = DOCUMENT_SECONDS
@@ -53,6 +59,14 @@ class Terms(NamedTuple):
     def begun(self) -> Terms:
         """With the end of the question set; one that is set stays."""
         return self if self.ends is not None else self._replace(ends=self.clock.monotonic() + self.total)
+
+    def soon(self) -> Terms:
+        """The terms of who only reads something small (rule 3)."""
+        return self._replace(silent=SILENT_SECONDS)
+
+    def after(self, tries: int) -> Terms:
+        """The terms of the next try after so many that brought nothing."""
+        return self if self.silent is None else self._replace(idle=min(self.idle, self.silent * 2 ** min(tries, 30)))
 
     def left(self) -> float:
         """Seconds until the end; never negative."""
@@ -102,7 +116,7 @@ def patiently(question: Callable[[Terms], T], terms: Terms) -> T:
     held = patience(begun)
     while True:
         try:
-            return question(begun)
+            return question(begun.after(held.tried))
         except FetchError as error:
             if not may_pass(error) or not held.wait(asked_to_wait(error)):
                 raise

@@ -26,6 +26,10 @@ class View(Protocol):
         """One step, in words."""
         ...
 
+    def warn(self, text: str) -> None:
+        """What somebody should know before it is done; the reply says it, too."""
+        ...
+
     def show(self, rows: list[Row]) -> None:
         """How far everything is now; replaces what was shown before."""
         ...
@@ -39,6 +43,8 @@ class QuietView:
     """For programs: the reply says it all."""
 
     def say(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
 
     def show(self, rows: list[Row]) -> None: ...
 

@@ -59,6 +59,8 @@ def place_of(reference: str, terms: Terms | None = None, *, push: bool = False) 
     check_authored(text, "a published environment's address")
     environ = variables.environment()
     asked = terms_of(environ) if terms is None else terms
+    if not push:
+        asked = asked.soon()
     if text.startswith(REGISTRIES):
         from greentic.publication.registry_place import RegistryPlace
 

@@ -1,11 +1,12 @@
-"""What a person sees while a verb takes its time: the steps, then one line a thing, renewed in place. On stderr, at a terminal only."""
+"""What a person sees while a verb takes its time: the steps, then one line a thing, renewed in place. On stderr, and but
+for warnings at a terminal only."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from greentic.operate.view import QUIET, Row, View
+from greentic.operate.view import QuietView, Row, View
 from greentic.terminal.output import printed
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class TerminalView:
 
     def say(self, text: str) -> None:
         self._console.print(printed(text), markup=False)
+
+    def warn(self, text: str) -> None:
+        self._console.print(f"warning: {printed(text)}", markup=False, style="yellow")
 
     def show(self, rows: list[Row]) -> None:
         from rich.live import Live
@@ -55,6 +59,13 @@ class TerminalView:
             self._live = None
 
 
+class PipeView(QuietView):
+    """For programs that somebody reads the errors of: warnings alone."""
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {printed(text)}", file=sys.stderr, flush=True)
+
+
 def fitting_view() -> View:
     """The view that fits where this runs."""
-    return TerminalView() if sys.stderr.isatty() else QUIET
+    return TerminalView() if sys.stderr.isatty() else PipeView()
