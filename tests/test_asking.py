@@ -385,6 +385,48 @@ def test_a_blob_behind_an_address_that_is_signed_for_reading_alone_is_found(sign
         assert bool([method for method, *_ in server.seen if method == "PUT"]) is sent
 
 
+@pytest.mark.parametrize(("status", "there"), [(405, True), (405, False), (501, True), (501, False)])
+def test_a_blob_is_found_where_there_is_no_head(status, there):
+    def act(h):
+        if h.command == "HEAD":
+            return reply(h, status)
+        if h.command == "GET":
+            return reply(h, 206 if there else 404, b"x")
+        return reply(h, 202 if h.command == "POST" else 201)
+
+    with Server(act) as server:
+        assert put_blob(registry(server, push=True), io.BytesIO(BIG), sha256(BIG), len(BIG)) is not there
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"errors": [{"code": "SIZE_INVALID", "message": "over the quota\\u001b[2J", "detail": {}}]}', r" \(SIZE_INVALID: over the quota\ufffd\[2J\)$"),
+        (b'{"errors": [{"code": "DENIED", "message": null}]}', r" \(DENIED\)$"), (b'{"errors": []}', "$"), (b"<html>", "$"), (b'{"errors": 5}', "$"),
+        (b'{"errors": [{"code": 5}]}', "$"), (b'{"errors": [{}]}', "$"), (b"[" * 100_000, "$"), (b'{"errors": [{"code": "' + b"x" * 70_000 + b'"}]}', "$"), (b"", "$"),
+        (b'{"errors": [{"code": "' + b"x" * 1_000 + b'"}]}', r" \(x{300}\)$"),
+    ],
+)  # fmt: skip
+def test_what_is_not_taken_is_told_as_that_with_what_the_registry_says(body, told):
+    """It was a download that failed, and why stood in no error."""
+
+    def act(h):
+        reply(h, 404 if h.command in ("GET", "HEAD") else 202 if h.command == "POST" else 413, body)
+
+    with Server(act) as server:
+        with pytest.raises(FetchError, match=rf"publishing to oci://\S+: http status: 413{told}"):
+            put_blob(registry(server, push=True), io.BytesIO(BIG), sha256(BIG), len(BIG))
+        with pytest.raises(FetchError, match=r"download bundle reference oci://\S+: http status: 404$"):
+            resolve_manifest(registry(server), "1")
+
+
+def test_who_may_not_publish_is_told_so():
+    with Server(lambda h: reply(h, 403)) as server:
+        for push, word in ((True, "push"), (False, "pull")):
+            with pytest.raises(FetchError, match=f"failed to {word} .*refuses us without credentials"):
+                put_blob(registry(server, push=push), io.BytesIO(BIG), sha256(BIG), len(BIG))
+
+
 def test_a_question_ends_with_its_tries():
     with Server(lambda h: reply(h, 503)) as server:
         with pytest.raises(ServerBusy):

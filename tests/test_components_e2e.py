@@ -209,7 +209,11 @@ def test_several_processes_serve_share_conversations_and_are_replaced(tmp_path, 
     os.kill(first[0], signal.SIGKILL)
     until(lambda: f"worker process {first[0]} ended" in worker.out.read_text(), worker.out.read_text)
     until(lambda: len(set(children(worker.process.pid)) - set(first)) == 1, worker.out.read_text)
-    assert ask(port, "GET", "/healthz") == (200, b"ok") and "starting another" in worker.out.read_text()
+    assert ask(port, "GET", "/healthz") == (200, b"ok")
+    (ended,) = [line for line in worker.out.read_text().splitlines() if "starting another" in line]
+    assert json.loads(ended)["level"] == "warn", (
+        "a process that was killed is no progress; with --quiet nobody heard of it"
+    )
     assert worker.stop() == 0
     for pid in first:
         assert not Path(f"/proc/{pid}").exists()

@@ -36,6 +36,8 @@ from greentic.net.dial import dial, reason_within, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
 
+PULLING = "download bundle reference"
+"""What is done where nothing else is said: tools look for these words in the log of a worker."""
 MAX_REDIRECTS = 5
 MAX_RETRY_AFTER = 60.0
 MAX_TARGET = 16 << 10
@@ -90,9 +92,13 @@ def send(
     body: bytes | Upload | None = None,
     authorization: str | None = None,
     outermost: Reach = Reach.LOOPBACK,
+    doing: str = PULLING,
 ) -> Answer:
-    """Send a request and follow redirects. `what` is what errors call it. `outermost` is the reach of who led here. Raises `FetchError`."""
-    terms, told = terms.begun(), f"download bundle reference {shown(what)}"
+    """Send a request and follow redirects. Raises `FetchError`.
+
+    `doing` and `what` are what errors call it. `outermost` is the reach of who led here.
+    """
+    terms, told = terms.begun(), f"{doing} {shown(what)}"
     if terms.offline:
         raise FetchError(f"{told}: this worker runs without a network (GREENTIC_OFFLINE)")
     first = _parts(url, told)
@@ -141,15 +147,17 @@ def read_body(answer: Answer, what: str, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def check_status(answer: Answer, what: str, *expected: int) -> None:
+def check_status(answer: Answer, what: str, *expected: int, doing: str = PULLING, why: str = "") -> None:
     """Raise `ServerBusy` or `FetchError`, and close the answer, unless its status is one of the expected.
+
+    `doing` and `what` are what errors call it, `why` is what the server says of it.
 
     What a redirect leads to may be a signed address that has ended: its refusal passes when the first address is asked anew.
     """
     if answer.status in expected:
         return
     answer.close()
-    text = f"download bundle reference {shown(what)}: http status: {answer.status}"
+    text = f"{doing} {shown(what)}: http status: {answer.status}{f' ({why})' if why else ''}"
     if answer.redirected:
         text += f" from {shown(answer.url)[:200]}, where it led to"
     if answer.redirected and answer.status in _MAY_HAVE_ENDED:

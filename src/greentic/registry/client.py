@@ -15,20 +15,40 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
+import msgspec
+
 from greentic.ground import variables
-from greentic.ground.documents import parse
+from greentic.ground.documents import decode, parse
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import Reach, lower_scheme, shown
-from greentic.net.request import Answer, Upload, check_status, origin, read_body, send
+from greentic.net.request import PULLING, Answer, Upload, check_status, origin, read_body, send
 from greentic.net.terms import Terms, patiently, terms_of
 from greentic.registry.challenges import Challenge, challenges
 from greentic.registry.login import Credentials, credentials_for, may_have_password
 from greentic.registry.reference import DEFAULT_REGISTRY, OciReference
 
+PUSHING = "publishing to"
 MAX_TOKEN = 1 << 20
+MAX_REASON = 1 << 16
 CLIENT_ID = "greentic"
 
 T = TypeVar("T")
+
+
+class Reason(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The body of an answer that refuses, as registries write it."""
+
+    errors: list[Reason]
+
+    @staticmethod
+    def of(data: bytes) -> Refusal:
+        """Raises `ValueError`."""
+        return decode(data, Refusal)
 
 
 class Registry:
@@ -51,6 +71,8 @@ class Registry:
         host = "registry-1.docker.io" if reference.registry == DEFAULT_REGISTRY else reference.registry
         self._base = f"{'http' if self._plain else 'https'}://{host}"
         self._actions = ("pull", "push") if push else ("pull",)
+        self.doing = PUSHING if push else PULLING
+        self._failed = f"failed to {self._actions[-1]} `{reference}`"
         self._authorization: str | None = None
         self._credentials: Credentials | None = None
         self.reach = Reach.LOOPBACK
@@ -83,6 +105,7 @@ class Registry:
             return send(
                 url, str(self), terms, method=method, headers=headers, body=body,
                 authorization=self._authorization if ours else None, outermost=self.reach,
+                doing=self.doing,
             )  # fmt: skip
 
         answer = sent()
@@ -97,10 +120,18 @@ class Registry:
             answer.close()
             who = "without credentials" if self._credentials is None else f"as `{self._credentials.user}`"
             raise FetchError(
-                f"failed to pull `{self.reference}`: the registry refuses us {who} (http status: {answer.status})",
+                f"{self._failed}: the registry refuses us {who} (http status: {answer.status})",
                 hint="log in with docker or podman, or set OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY",
             )
         return answer
+
+    def check(self, answer: Answer, *expected: int) -> None:
+        """Raise `ServerBusy` or `FetchError`, and close the answer, unless its status is one of the expected.
+
+        Why something is not taken stands in the answer: a size, a name, a quota.
+        """
+        why = _said(answer) if self.doing == PUSHING and answer.status not in expected else ""
+        check_status(answer, str(self), *expected, doing=self.doing, why=why)
 
     def led_to(self, answer: Answer, before: str) -> str:
         """Where an upload goes on, as an answer says; it is closed. Raises `FetchError`."""
@@ -112,7 +143,7 @@ class Registry:
             found = ""
         found = lower_scheme(found)
         if not found.startswith("https://" if before.startswith("https://") else ("https://", "http://")):
-            raise FetchError(f"failed to push `{self.reference}`: the registry sends us to `{shown(found)[:200]}`")
+            raise FetchError(f"{self._failed}: the registry sends us to `{shown(found)[:200]}`")
         return found
 
     # -- who we are ---------------------------------------------------------------------------------------------------
@@ -124,9 +155,7 @@ class Registry:
             return self._token(bearer.parameters, terms)
         if not any(c.scheme == "basic" for c in asked):
             names = ", ".join(c.scheme[:20] for c in asked[:4]) or "nothing that we know"
-            raise FetchError(
-                f"failed to pull `{self.reference}`: the registry asks for `{names}`, expected Basic or Bearer"
-            )
+            raise FetchError(f"{self._failed}: the registry asks for `{names}`, expected Basic or Bearer")
         if self._credentials is None or self._credentials.identity_token is not None:
             return None
         return self._credentials.basic
@@ -137,17 +166,15 @@ class Registry:
             parts, base = urlsplit(realm), urlsplit(self._base)
             host = parts.hostname or ""
         except ValueError:
-            raise FetchError(
-                f"failed to pull `{self.reference}`: the registry's token server has no address that can be read"
-            ) from None
+            raise FetchError(f"{self._failed}: the registry's token server has no address that can be read") from None
         if parts.scheme != "https" and not (self._plain and parts.scheme == "http" and host == base.hostname):
             raise FetchError(
-                f"failed to pull `{self.reference}`: the registry sends us to `{shown(realm)[:200]}` for a token, which is not https"
+                f"{self._failed}: the registry sends us to `{shown(realm)[:200]}` for a token, which is not https"
             )
         known = self._credentials
         if known is not None and not may_have_password(host, base.hostname or "", self._environ):
             raise FetchError(
-                f"failed to pull `{self.reference}`: the registry sends us to `{host[:200]}` for a token, a host that is not of its "
+                f"{self._failed}: the registry sends us to `{host[:200]}` for a token, a host that is not of its "
                 f"domain; it was not told the password",
                 hint=f"if it may have it: OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY={self.reference.registry},{host}",
             )
@@ -164,33 +191,33 @@ class Registry:
             answer = send(
                 realm, str(self), terms, method="POST", headers={"Content-Type": "application/x-www-form-urlencoded"}, body=body,
                 outermost=self.reach,
+                doing=self.doing,
             )  # fmt: skip
         else:
             query = urlencode(([("service", service)] if service else []) + [("scope", scope) for scope in scopes])
             answer = send(
                 f"{realm}{'&' if parts.query else '?'}{query}", str(self), terms,
                 authorization=None if known is None else known.basic, outermost=self.reach,
+                doing=self.doing,
             )  # fmt: skip
         if answer.status in (400, 401, 403, 404):
             answer.close()
             raise FetchError(
-                f"failed to pull `{self.reference}`: the token endpoint answers http status: {answer.status}",
+                f"{self._failed}: the token endpoint answers http status: {answer.status}",
                 hint="log in anew: the password or identity token may have ended",
             )
-        check_status(answer, str(self), 200)
+        self.check(answer, 200)
         return f"Bearer {self._read_token(answer)}"
 
     def _read_token(self, answer: Answer) -> str:
-        data = read_body(answer, f"failed to pull `{self.reference}`: the token", MAX_TOKEN)
+        data = read_body(answer, f"{self._failed}: the token", MAX_TOKEN)
         try:
             told = parse(data)
         except ValueError:
             told = None
         token = (told.get("token") or told.get("access_token")) if isinstance(told, dict) else None
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise FetchError(
-                f"failed to pull `{self.reference}`: the token endpoint answered something that is no token"
-            )
+            raise FetchError(f"{self._failed}: the token endpoint answered something that is no token")
         return token
 
     def _scopes(self, told: str) -> list[str]:
@@ -203,3 +230,13 @@ class Registry:
         name, _, actions = rest.rpartition(":")
         wanted = set(actions.split(","))
         return kind == "repository" and bool(name) and "pull" in wanted and wanted <= set(self._actions)
+
+
+def _said(answer: Answer) -> str:
+    """What a registry says of what it refuses, in one line without what would steer a terminal; empty where it says nothing."""
+    try:
+        first = Refusal.of(read_body(answer, "", MAX_REASON)).errors[0]
+    except (FetchError, ValueError, IndexError):
+        return ""
+    text = f"{first.code}: {first.message}" if first.message else first.code
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:300]

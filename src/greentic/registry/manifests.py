@@ -16,7 +16,7 @@ import msgspec
 from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
 from greentic.model.ids import digest_of_bytes, is_digest
-from greentic.net.request import check_status, read_body
+from greentic.net.request import read_body
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
 from greentic.registry.media_types import ACCEPTED, LAYER_ENDINGS, LAYER_TYPES, PREFERRED
@@ -50,7 +50,7 @@ def read_manifest(registry: Registry, wanted: str) -> Manifest | None:
         if answer.status == 404:
             answer.close()
             return None
-        check_status(answer, str(registry), 200)
+        registry.check(answer, 200)
         return read_body(answer, f"failed to pull `{registry.reference}`: the manifest", MAX_MANIFEST)
 
     data = registry.ask(question)
@@ -87,7 +87,7 @@ def put_manifest(registry: Registry, wanted: str, data: bytes, media_type: str) 
     def question(terms: Terms) -> None:
         url, headers = registry.url(f"manifests/{quote(wanted, safe=':')}"), {"Content-Type": media_type}
         answer = registry.request(url, terms, method="PUT", headers=headers, body=data)
-        check_status(answer, str(registry), 200, 201)
+        registry.check(answer, 200, 201)
         answer.close()
 
     registry.ask(question)

@@ -5,8 +5,8 @@ Rules:
 2. A blob goes in one request after the one that opens the upload, streamed from its file: every registry takes that, while some refuse
    a second piece.
 3. An upload that fails in a way that may pass is begun anew.
-4. Whether a blob is there is asked without its bytes: by HEAD, and where that leads to an address that is signed for reading alone and
-   refuses it, by its first byte.
+4. Whether a blob is there is asked without its bytes: by HEAD, and where there is none, or where that leads to an address that is signed
+   for reading alone and refuses it, by its first byte.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from greentic.model.ids import digest_of_bytes
-from greentic.net.request import Upload, check_status
+from greentic.net.request import Upload
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
 from greentic.registry.media_types import EMPTY, EMPTY_TYPE, MANIFEST
@@ -30,23 +30,23 @@ def put_blob(registry: Registry, file: BinaryIO, digest: str, size: int) -> bool
         url = registry.url(f"blobs/{digest}")
         answer = registry.request(url, terms, method="HEAD")
         answer.close()
-        if answer.redirected and answer.status not in (200, 404):
+        if answer.status in (405, 501) or (answer.redirected and answer.status not in (200, 404)):
             answer = registry.request(url, terms, headers={"Range": "bytes=0-0"})
             answer.close()
         if answer.status == 404:
             return False
-        check_status(answer, str(registry), 200, 206)
+        registry.check(answer, 200, 206)
         return True
 
     def put(terms: Terms) -> None:
         opening = registry.url("blobs/uploads/")
         answer = registry.request(opening, terms, method="POST", body=b"")
-        check_status(answer, str(registry), 202)
+        registry.check(answer, 202)
         url = registry.led_to(answer, opening)
         joined = f"{url}{'&' if urlsplit(url).query else '?'}digest={digest}"
         headers = {"Content-Type": "application/octet-stream"}
         answer = registry.request(joined, terms, method="PUT", headers=headers, body=Upload(file, size))
-        check_status(answer, str(registry), 201)
+        registry.check(answer, 201)
         answer.close()
 
     if registry.ask(there):

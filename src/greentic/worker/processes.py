@@ -126,6 +126,7 @@ def supervise(
     environ: Mapping[str, str],
     serving: Callable[[], None],
     told: Callable[[str], None],
+    warned: Callable[[str], None],
 ) -> None:
     """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
     from greentic.sessions.shared_directory import SharedDirectory  # one process shares with nobody
@@ -160,7 +161,7 @@ def supervise(
             serving()
         while not stopping:
             for process in processes:
-                _tend(process, told)
+                _tend(process, told, warned)
             CLOCK.sleep(0.1)
         told(f"runtime shutdown requested via {stopping[0]}")
     finally:
@@ -171,13 +172,13 @@ def supervise(
         shared.close()
 
 
-def _tend(process: _Process, told: Callable[[str], None]) -> None:
+def _tend(process: _Process, told: Callable[[str], None], warned: Callable[[str], None]) -> None:
     """Start a process again that ended, when its time has come, and tell what became of it."""
     now = CLOCK.monotonic()
     code = process.ended()
     if code is not None and process.restart_at is None:
         process.later(now)
-        told(f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s")
+        warned(f"worker process {process.process.pid} ended with {code}; starting another in {process.backoff:g} s")
     elif process.serves_now():
         told(f"worker process {process.process.pid} serves")
     elif process.restart_at is not None and now >= process.restart_at:
@@ -185,7 +186,7 @@ def _tend(process: _Process, told: Callable[[str], None]) -> None:
             process.begin()
         except OSError as error:
             process.later(now)
-            told(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
+            warned(f"a worker process cannot be started ({error.strerror}); again in {process.backoff:g} s")
 
 
 def _spawn(

@@ -115,8 +115,9 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         _run(booted, gate, sockets, listen, serving)
     else:
         told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
+        warned: Callable[[str], None] = lambda text: log.warn("start", text)  # noqa: E731  handed on
         _holds_nothing(booted)  # who serves tells for itself
-        supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told)
+        supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told, warned)
 
 
 def _bound(booted: Booted, gate: BearerGate) -> Sockets:
