@@ -9,8 +9,9 @@ quickest first, in a process that is forked from one that has loaded what takes 
 taking far longer than the tests took. A module has many mutants, and a sample is tried: they stand in the order of the digests of their
 names, so a larger sample contains the smaller one and chance decides nothing twice. What was found is kept in kit/mutants.json by the
 digest of the module; `--again` tries its survivors once more, after tests were added. A room's first file of tests is of its rules and
-quick; with `--quick` mutants meet that one alone, so what is killed is killed, and what lives may fall to the rest with `--again`. Why a
-survivor may live is written by hand in kit/survivors.toml, by kind. A run ends with 1 where a room is below LEAST.
+quick, and so is a module's own; with `--quick` mutants meet these alone, so what is killed is killed, and what lives may fall to the
+rest with `--again`. Why a survivor may live is written by hand in kit/survivors.toml, by kind. A run ends with 1 where a room is below
+LEAST.
 Coverage decides nothing here: a line that no test executes has survivors.
 """
 
@@ -66,6 +67,8 @@ LANES = {
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
+OWN = {"distribute/bundle_cache.py": "test_bundle_cache.py"}
+"""The quick tests of the rules of one module, which its mutants meet before all others."""
 MORE = {
     "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
@@ -174,7 +177,7 @@ def run(names: list[str], sample: int, again: bool, until: float, quick: bool = 
             alive = {one["key"] for one in now["survivors"]} if again else set()
             if not left and not alive:
                 continue
-            met = tests_of(name)[: 1 if quick else None]
+            met = tests_of(name, quick)
             for file in met:
                 if file not in measured:
                     measured[file] = _measure(tree, file)
@@ -201,8 +204,10 @@ def _count(now: Result, mutant: Mutant, lives: bool) -> None:
     now["killed"] = now["tried"] - len(now["survivors"])
 
 
-def tests_of(name: str) -> list[str]:
-    return [*LANES[name.partition("/")[0]], *MORE.get(name, [])]
+def tests_of(name: str, quick: bool = False) -> list[str]:
+    """The files of tests that a module's mutants meet, those of its rules first; with `quick` these alone."""
+    own, rules, *others = [OWN.get(name, ""), *LANES[name.partition("/")[0]]]
+    return [file for file in (own, rules, *([] if quick else [*others, *MORE.get(name, [])])) if file]
 
 
 def _measure(tree: Path, file: str) -> Measured:
@@ -382,7 +387,7 @@ def main(words: list[str]) -> None:
     running.add_argument("chosen", nargs="*", metavar="ROOM|MODULE")
     running.add_argument("--sample", type=int, default=SAMPLE)
     running.add_argument("--again", action="store_true", help="try the survivors once more")
-    running.add_argument("--quick", action="store_true", help="meet the first file of tests of each room only")
+    running.add_argument("--quick", action="store_true", help="meet the quick tests of rules only")
     running.add_argument("--minutes", type=float, default=600)
     running.add_argument("--nice", type=int, default=10)
     commands.add_parser("page").add_argument("--write", action="store_true")

@@ -56,9 +56,21 @@ def test_every_mutant_of_our_rooms_compiles_and_has_a_name_of_its_own(room: str)
 
 
 def test_the_lane_names_modules_and_tests_that_exist() -> None:
-    assert set(mutants.MORE) <= set(mutants.modules([]))
-    for file in {file for files in (*mutants.LANES.values(), *mutants.MORE.values()) for file in files}:
+    assert {*mutants.MORE, *mutants.OWN} <= set(mutants.modules([]))
+    for file in {file for name in mutants.modules([]) for file in mutants.tests_of(name)}:
         assert (ROOT / "tests" / file).is_file(), file
+
+
+def test_the_tests_of_a_modules_own_rules_are_met_first_and_the_long_ones_not_when_it_must_be_quick() -> None:
+    name, room = "distribute/bundle_cache.py", mutants.LANES["distribute"]
+    assert mutants.tests_of(name) == ["test_bundle_cache.py", *room]
+    assert mutants.tests_of(name, quick=True) == ["test_bundle_cache.py", room[0]]
+    assert mutants.tests_of("distribute/ranges.py", quick=True) == room[:1]
+    assert (
+        mutants.tests_of("store/in_use.py")[-1:]
+        == ["test_retention.py"]
+        != mutants.tests_of("store/in_use.py", quick=True)
+    )
 
 
 def test_a_larger_sample_contains_the_smaller_one() -> None:
