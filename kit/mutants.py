@@ -67,7 +67,7 @@ LANES = {
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
-OWN = {"distribute/bundle_cache.py": "test_bundle_cache.py"}
+OWN = {"distribute/bundle_cache.py": "test_bundle_cache.py", "distribute/fetch.py": "test_fetch_rules.py"}
 """The quick tests of the rules of one module, which its mutants meet before all others."""
 MORE = {
     "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
