@@ -103,7 +103,7 @@ ROWS = (
     # -- clusters
     Row("oversized-environment", "What is larger than a cluster takes is refused before anything is applied, with the size and the limit.", "k8s/render.py"),
     Row("false-convergence", "In sync means that the fields we own are the ones that were wished.", "k8s/plan.py cluster/apply.py"),
-    Row("prune-strangers", "Only what carries our labels and this store's identity is deleted, under preconditions.", "k8s/ownership.py cluster/apply.py"),
+    Row("prune-strangers", "Only what carries our labels and this store's identity is deleted, and what is written is written to what was seen, under preconditions.", "k8s/ownership.py cluster/apply.py"),
     Row("lists-disagree", "One definition of private and metadata addresses is used by the worker, by components and by rendered policies.", "net/egress.py k8s/network_policies.py"),
 )  # fmt: skip
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from simulators import CountingRandom, FakeClock, SimulatedCluster
+from turns import once
 
 settings.register_profile("project", deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
 settings.load_profile("project")
@@ -41,7 +40,7 @@ SHARED = ROOT.parent / "shared"
 PROGRAMS = Path(sys.executable).parent
 LONG = ("conformance", "e2e", "field")
 """Marks of tests that start programs. They begin first, so that no process of the run ends with a long one alone."""
-LONGEST = ("squashfs-writers", "keep-alive-behind-balancer", "rust_of_the_page", "line_by_line", "both_examples", "mixed_calls", "RUST_BACKTRACE")  # fmt: skip
+LONGEST = ("squashfs-writers", "test_operator_programs", "rust_of_the_page", "line_by_line", "keep-alive-behind-balancer", "both_examples", "mixed_calls", "RUST_BACKTRACE")  # fmt: skip
 """The longest of all, which begin before the others: the run ends no sooner than the last of these."""
 COVERING = (
     "test_activate",
@@ -96,8 +95,8 @@ def _place(item: pytest.Item) -> tuple[int, int]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half of what the tests do is waiting for programs and deadlines, so there are more processes than cores."""
-    return 2 * (os.cpu_count() or 1)
+    """Half of what the tests do is waiting for programs and deadlines, and two processes do nearly nothing else or build: so many more than cores."""
+    return 2 * (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(trylast=True)
@@ -200,14 +199,6 @@ def shouting(shared_directory: Path, built_components: Path) -> Path:
             build_bundle(ROOT / "examples" / "hello-bundle", out.with_suffix(".new"))
             out.with_suffix(".new").rename(out)
     return out
-
-
-@contextlib.contextmanager
-def once(lock: Path) -> Iterator[None]:
-    """One process of the run at a time."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _home(home: Path, built_components: Path) -> Path:

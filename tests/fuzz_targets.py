@@ -30,6 +30,7 @@ from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.journal import Journal
 from greentic.expressions.conditions import parse_condition
 from greentic.expressions.template import compile_value
+from greentic.expressions.value_range import fault, in_range
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
@@ -39,7 +40,6 @@ from greentic.flow.results import interpret
 from greentic.flow.state import read_snapshot
 from greentic.ground.documents import Document, from_json, json_object, parse, pretty, replace
 from greentic.ground.errors import FetchError, FlowFailure, GreenticError
-from greentic.ground.value_range import fault, in_range
 from greentic.httpd import http1
 from greentic.ingress.invoke import InvalidRequest, read_request
 from greentic.k8s.answers import read_answers as read_cluster_answers

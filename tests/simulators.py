@@ -307,6 +307,7 @@ class SimulatedCluster:
         if ref.kind in self.refuse:
             raise ApiRefused(self.refuse[ref.kind], status=422)
         old = self.objects.get(ref)
+        thing = _on_condition(thing, old)
         made = copy.deepcopy(thing)
         body = {k: v for k, v in thing.items() if k not in ("apiVersion", "kind")}
         body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
@@ -358,6 +359,21 @@ class SimulatedCluster:
 
     def patch_status(self, ref: Ref, status: JsonObject) -> JsonObject:
         raise ApiRefused("not simulated", status=404)
+
+
+def _on_condition(thing: JsonObject, old: JsonObject | None) -> JsonObject:
+    """What is stated without its condition, which must hold: refused as a real server does (1.20 and newer were asked)."""
+    told, there = metadata_of(thing), metadata_of(old or {})
+    uid, version = told.get("uid"), told.get("resourceVersion")
+    if uid is not None and old is None:
+        raise ApiRefused(f"{ref_of(thing)}: uid mismatch: no existing object was found", status=409, reason="Conflict")
+    if uid is not None and uid != there.get("uid"):
+        raise ApiRefused(
+            f"{ref_of(thing)}: metadata.uid: Invalid value: {uid}: field is immutable", status=422, reason="Invalid"
+        )
+    if version is not None and old is not None and version != there.get("resourceVersion"):
+        raise ApiRefused(f"{ref_of(thing)}: the object has been modified", status=409, reason="Conflict")
+    return {**thing, "metadata": {k: v for k, v in told.items() if k not in ("uid", "resourceVersion")}}
 
 
 class LivingCluster(SimulatedCluster):

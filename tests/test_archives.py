@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import tarfile
@@ -12,7 +13,7 @@ import pytest
 
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.ground.documents import pretty, replace
-from greentic.ground.errors import BootError, Conflict, MalformedArtifact, NotFound, UntrustedBundle
+from greentic.ground.errors import BootError, Conflict, IoError, MalformedArtifact, NotFound, UntrustedBundle
 from greentic.materialize import export_archive, import_archive
 from greentic.materialize.placed import is_bootable
 from greentic.materialize.trusted import Examined
@@ -122,11 +123,22 @@ def test_threat_refused_import_an_environment_that_is_not_trusted_changes_nothin
 def test_what_is_no_archive_is_a_malformed_one(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(data)
     taken = Taken(tmp_path)
-    for path in (tmp_path / "a.tar", tmp_path / "none"):
+    for path, cause in ((tmp_path / "a.tar", MalformedArtifact), (tmp_path / "none", IoError)):
         with pytest.raises(BootError, match=path.name) as error:
             taken.take(path)
-        assert isinstance(error.value.__cause__, MalformedArtifact)
+        assert isinstance(error.value.__cause__, cause)
     assert taken.is_untouched()
+
+
+def test_an_archive_is_not_blamed_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BundleCache, "add", full)
+    with pytest.raises(BootError) as error:
+        Taken(tmp_path).take(archive(tmp_path / "a.tar", list(MEMBERS.items())))
+    cause = error.value.__cause__
+    assert isinstance(cause, IoError) and "No space left" in str(cause) and "free some space" in str(cause.hint)
 
 
 @pytest.mark.parametrize(

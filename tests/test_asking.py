@@ -54,6 +54,8 @@ from greentic.registry.upload import put_blob
 from simulators import Answer, CountingRandom, FakeClock, SimulatedDistributor
 
 BIG = random.Random(11).randbytes(3_000_000)
+MOST_LEAVES = 20
+"""Of a made-up document. What is looked for lies three levels down at most; larger ones only take longer to make up."""
 QUICK = Terms(idle=5, total=30, clock=FakeClock(), random=CountingRandom())
 
 
@@ -234,6 +236,7 @@ def test_threat_optional_fatal_a_docker_configuration_that_cannot_be_used_is_non
                 c,
             )
         ),
+        max_leaves=MOST_LEAVES,
     )
 )
 @settings(max_examples=300)
@@ -460,6 +463,7 @@ JSON = st.recursive(
             c,
         )
     ),
+    max_leaves=MOST_LEAVES,
 )
 
 

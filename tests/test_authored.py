@@ -11,22 +11,39 @@ import signal
 import socket
 import sys
 import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conftest import ROOT
 from greentic.author.bundle_build import build_bundle
+from greentic.author.component_build import component_bytes
+from greentic.author.flow_run import lint
 from greentic.author.inspect import inspect_bundle, write_checked
 from greentic.author.pack_build import build_pack
 from greentic.author.pack_new import new_pack
-from greentic.author.source_files import is_left_out
+from greentic.author.source_files import is_left_out, read_authored, read_yaml
+from greentic.bundle.contents import open_bundle
+from greentic.bundle.squashfs_writer import write_image
 from greentic.cli.gtc import main
 from greentic.cli.op_payload import read_answers
+from greentic.deployments import bundles
+from greentic.deployments.bundles import RouteBindingPayload
+from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute.sources import check_source
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.yaml import parse_yaml, parse_yaml_1_1, text_in_yaml, yaml_of
+from greentic.materialize.unpack import unpack
+from greentic.operate.delivery import DeliverySetPayload, set_delivery
+from greentic.release.deploy import BundleDeployPayload, deploy
+from greentic.release.env_apply import ApplyOptions, apply
+from greentic.release.env_manifest import EnvManifest
+from greentic.trust.gate import pin
+from greentic.worker.settings import StartOptions, read_settings
 
 HELLO = ROOT / "examples" / "hello-bundle"
 
@@ -289,8 +306,6 @@ def test_answers_may_come_through_a_pipe(tmp_path):
     os.write(writing, b"name: NO\n")
     os.close(writing)
     try:
-        from pathlib import Path
-
         assert read_answers(Path(f"/dev/fd/{reading}")) == {"name": "NO"}
     finally:
         os.close(reading)
@@ -392,6 +407,137 @@ def test_the_same_holds_for_packs(tmp_path):
     out = tmp_path / "o.gtpack"
     write_checked(out, before)
     assert "assets/kept.txt" in zipfile.ZipFile(out).namelist()
+
+
+def test_a_source_is_looked_at_once(tmp_path, monkeypatch):
+    """What is packed and what is told to be left out are one look: beside somebody who writes there, two would be two trees."""
+    directory = bundle_source(tmp_path)
+    (directory / "tenants" / "deep").mkdir(parents=True, exist_ok=True)
+    looked: list[Path] = []
+    reading = Path.iterdir
+
+    def seen(path: Path) -> Iterator[Path]:
+        looked.append(path)
+        return reading(path)
+
+    monkeypatch.setattr(Path, "iterdir", seen)
+    build_bundle(directory, tmp_path / "o.gtbundle")
+    own = [path for path in looked if path.is_relative_to(directory)]
+    assert directory / "tenants" / "deep" in own
+    assert sorted(own) == sorted(set(own))
+
+
+# -- names in another case ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("packs/BOT.GTPACK", "ends in `.GTPACK`"),
+        ("providers/messaging/bot.GtPack", "ends in `.GtPack`"),
+        ("packs/deep/.gtpack", "has no name"),
+        ("providers/bot.gtpack", "lies beside the domains"),
+        ("packs/link.gtpack", "is a link"),
+    ],
+)
+def test_what_is_named_like_a_pack_is_one_or_is_refused(tmp_path, place, told):
+    directory = bundle_source(tmp_path)
+    path = directory / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "link" in place:
+        (tmp_path / "bot.gtpack").write_bytes(build_pack(pack_source(tmp_path)).data)
+        path.symlink_to(tmp_path / "bot.gtpack")
+    else:
+        path.write_bytes(build_pack(pack_source(tmp_path)).data)
+    with pytest.raises(InvalidArgument, match=f"{path.name}` {told}") as refused:
+        build_bundle(directory, tmp_path / "o.gtbundle")
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("place", ["resolved/bot.GTPACK", "providers/deployer/bot.GTPACK", "tenants/bot.GTPACK"])
+def test_where_nobody_looks_for_packs_a_file_may_have_any_name(tmp_path, place):
+    directory = bundle_source(tmp_path)
+    (directory / place).parent.mkdir(parents=True, exist_ok=True)
+    (directory / place).write_text("x")
+    built = build_bundle(directory, tmp_path / "o.gtbundle")
+    assert place in [e["path"] for e in inspect_bundle(built.path)["entries"]] and not built.warnings
+
+
+def test_a_bundle_of_another_builder_is_told_what_in_it_is_no_pack(tmp_path):
+    directory = bundle_source(tmp_path)
+    built = build_bundle(directory, tmp_path / "o.gtbundle")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with built.path.open("rb") as file, pin(file) as bundle:
+        unpack(open_bundle(bundle), tree)
+    (tree / "packs" / "OTHER.GTPACK").write_text("x")
+    with (tmp_path / "2.gtbundle").open("wb") as out:
+        write_image(tree, out)
+    told = inspect_bundle(tmp_path / "2.gtbundle")["warnings"]
+    assert [w for w in told if "OTHER.GTPACK" in w and "counts as no pack" in w]
+    assert not [w for w in inspect_bundle(built.path)["warnings"] if "counts as no pack" in w]
+
+
+def test_what_a_person_names_may_end_in_capitals(tmp_path):
+    directory = pack_source(tmp_path)
+    before = build_pack(directory)[0]
+    (directory / "BOT.GTPACK").write_text("x")
+    (directory / "B.GtBundle.SIG").write_text("x")
+    assert build_pack(directory)[0] == before
+    shutil.copy(directory / "flows" / "main.ygtc", tmp_path / "MAIN.YGTC")
+    assert lint([tmp_path / "MAIN.YGTC"])["findings"] == 0
+    for name in ("A.YAML", "a.Yml"):
+        (tmp_path / name).write_text("name: NO\n")
+        assert read_answers(tmp_path / name) == {"name": "NO"}
+    (tmp_path / "C.WAT").write_text("(component")
+    with pytest.raises(InvalidArgument, match="does not parse"):
+        component_bytes(tmp_path, "C.WAT", "c")
+
+
+# -- what is wrong with a file, in the same words ---------------------------------------------------------------------
+
+
+def _answered(path: Path) -> EnvManifest:
+    raw = {"schema": "greentic.env-manifest.v1", "environment": {"id": "local"}}
+    return msgspec.convert(
+        raw | {"packs": [{"slot": "deployer", "kind": "a.b@1.0.0", "pack_ref": "builtin", "answers_ref": path.name}]},
+        EnvManifest,
+    )
+
+
+@pytest.mark.parametrize("state", ["absent", "fifo"])
+def test_every_reader_of_what_people_wrote_says_the_same_of_it(tmp_path, monkeypatch, author, state):
+    place = tmp_path / "x.wat"
+    if state == "fifo":
+        os.mkfifo(place)
+    author.create()
+    readers = [
+        lambda: read_yaml(place),
+        lambda: component_bytes(tmp_path, place.name, "c"),
+        lambda: apply(author.context, _answered(place), ApplyOptions(base=tmp_path)),
+    ]
+    told = []
+    for read in readers:
+        with pytest.raises(GreenticError) as refused:
+            read()
+        told.append((refused.value.kind, refused.value.message))
+    kinds = {kind for kind, _ in told}
+    assert len(kinds) == 1, told
+    assert all(str(place) in message for _, message in told)
+    shared = {"absent": "does not exist", "fifo": "a fifo is there"}[state]
+    assert all(shared in message for _, message in told)
+    assert [m.partition(str(place))[0].rstrip("`") for _, m in told] == [
+        "",
+        "component c: ",
+        "pack `deployer`: answers file ",
+    ]
+
+
+def test_what_is_too_large_is_told_with_its_name(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345")
+    assert read_authored(tmp_path / "x", 5) == b"12345"
+    with pytest.raises(InvalidArgument, match="the plan `.*/x`: larger than 4 bytes"):
+        read_authored(tmp_path / "x", 4, "the plan ")
 
 
 @pytest.mark.parametrize(
@@ -563,14 +709,155 @@ def test_a_stream_that_takes_few_characters_gets_the_others_written_out(tmp_path
 # -- what is written where it cannot work -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("uri", ["ftp://h/x", "htps://h/x", "ocis://h/x", "s3://b/x"])
-def test_a_source_that_no_worker_pulls_from_is_refused_where_it_is_written(author, hello, uri):
-    with pytest.raises(InvalidArgument, match="no worker pulls from"):
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("ftp://h/x", "no worker pulls from `ftp://`"), ("htps://h/x", "no worker pulls from"), ("ocis://h/x", "no worker pulls from"),
+        ("s3://b/x", "no worker pulls from"), ("http://", "names no host"), ("https:///x.gtbundle", "names no host"), ("http://h:0/x", "no port"),
+        ("http://h:secret/x", "host or port makes no sense"), ("oci://h.example/Upper", "lower-case names"), ("oci://", "lower-case names"),
+    ],
+)  # fmt: skip
+def test_a_source_that_no_worker_pulls_from_is_refused_where_it_is_written(author, hello, uri, told):
+    with pytest.raises(InvalidArgument, match=told) as refused:
         check_source(uri, "source_uri")
-    for good in ("HTTPS://h/x", "oci://h/x:1", "file:///x", ""):
-        check_source(good, "source_uri")
+    assert "secret" not in str(refused.value)
     author.create()
-    author.stage(author.add(), hello, uri)  # one revision is recorded as the existing program records it
+    with pytest.raises(InvalidArgument, match=told):
+        deploy(author.context, _deployed(hello, uri))
+    with pytest.raises(InvalidArgument, match=told):
+        apply(author.context, _manifest(hello, uri), ApplyOptions())
+    assert not author.context.store.load("local").bundles
+    # one revision is recorded as the existing program records it, and what comes of it is told
+    staged = stage(author.context, _staged(author.add(), hello, uri))
+    assert staged.warnings and told in staged.warnings[0] and "workers refuse this revision" in staged.warnings[0]
+    assert author.context.store.load("local").revisions[0].bundle_source_uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["HTTPS://h/x", "oci://h/x:1", "repo://x", "file:///x", "/not/yet/there.gtbundle", "http://[::1]:8090/x"]
+)
+def test_a_source_that_a_worker_may_have_is_written_as_it_stands(author, hello, uri):
+    assert check_source(uri, "source_uri") == uri
+    staged = stage(author.create().context, _staged(author.add(), hello, uri))
+    assert staged.warnings is msgspec.UNSET
+    assert author.context.store.load("local").revisions[0].bundle_source_uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri", ["h.example/x.gtbundle", "none.gtbundle", "file://none.gtbundle", "", " ", "user:pass@h.example/x"]
+)
+def test_a_source_from_nowhere_is_refused_wherever_it_is_written(author, hello, uri, monkeypatch, tmp_path):
+    """Without a scheme it is a path, and one from a directory: a worker has another directory, and would look for it there."""
+    monkeypatch.chdir(tmp_path)
+    dep = author.create().add()
+    for write in (
+        lambda: stage(author.context, _staged(dep, hello, uri)),
+        lambda: deploy(author.context, _deployed(hello, uri)),
+        lambda: apply(author.context, _manifest(hello, uri), ApplyOptions(base=tmp_path)),
+        lambda: set_delivery(author.context, DeliverySetPayload(environment_id="local", revocations=uri or "x")),
+    ):
+        with pytest.raises(InvalidArgument, match=r"is a path from a directory|is empty") as refused:
+            write()
+        assert refused.value.hint
+    assert not author.context.store.load("local").revisions
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_source_from_a_directory_is_written_from_the_root_on(author, hello, scheme, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    shutil.copy(hello, tmp_path / "here" / "b.gtbundle")
+    monkeypatch.chdir(tmp_path / "here")
+    uri = f"{scheme}b.gtbundle"
+    wanted = f"{scheme}{tmp_path}/here/b.gtbundle"
+    author.create()
+    stage(author.context, _staged(author.add(), hello, uri))
+    deploy(author.context, _deployed(hello, uri))
+    monkeypatch.chdir(tmp_path)
+    manifest, options = _manifest(hello, uri), ApplyOptions(base=tmp_path / "here")
+    assert apply(author.context, manifest, options).changed == 1
+    assert apply(author.context, manifest, options).changed == 0  # what is recorded is what the file means
+    assert {r.bundle_source_uri for r in author.context.store.load("local").revisions} == {wanted}
+
+
+def _staged(deployment_id: str, bundle: Path, uri: str) -> RevisionStagePayload:
+    return RevisionStagePayload(
+        environment_id="local", deployment_id=deployment_id, bundle_path=str(bundle), bundle_source_uri=uri
+    )
+
+
+def _deployed(bundle: Path, uri: str) -> BundleDeployPayload:
+    return BundleDeployPayload(
+        environment_id="local", bundle_id="deployed", bundle_path=str(bundle), bundle_source_uri=uri,
+        route_binding=RouteBindingPayload(path_prefixes=["/d"]),
+    )  # fmt: skip
+
+
+def _manifest(bundle: Path, uri: str) -> EnvManifest:
+    told = {
+        "bundle_id": "applied",
+        "bundle_path": str(bundle),
+        "bundle_source_uri": uri,
+        "route_binding": {"path_prefixes": ["/a"]},
+    }
+    return msgspec.convert(
+        {"schema": "greentic.env-manifest.v1", "environment": {"id": "local"}, "bundles": [told]}, EnvManifest
+    )
+
+
+def test_a_list_of_revocations_that_nobody_could_read_is_refused_where_it_is_written(author):
+    author.create()
+    with pytest.raises(InvalidArgument, match="no address of a document"):
+        set_delivery(author.context, DeliverySetPayload(environment_id="local", revocations="oci://h/x"))
+
+
+# -- each of a list -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("members", "wrong"),
+    [
+        ({"hosts": ["h.example", "http://h.example"]}, "http://h.example"), ({"hosts": ["*.h.example", "h.example"]}, "*.h.example"),
+        ({"hosts": ["h.example", ""]}, "['']"), ({"hosts": ["h.example", "h.example:80"]}, "h.example:80"),
+        ({"path_prefixes": ["/a", "/a?b"]}, "/a?b"), ({"path_prefixes": ["/a b", "/a"]}, "/a b"),
+    ],
+)  # fmt: skip
+def test_each_host_and_prefix_of_a_route_is_one_that_a_request_can_have(author, members, wrong):
+    author.create()
+    binding = RouteBindingPayload(**members)
+    dep = author.add("good")
+    for write in (
+        lambda: bundles.add(author.context, bundles.BundleAddPayload(environment_id="local", bundle_id="b", route_binding=binding)),
+        lambda: bundles.update(
+            author.context, bundles.BundleUpdatePayload(environment_id="local", deployment_id=dep, route_binding=binding)
+        ),
+    ):  # fmt: skip
+        with pytest.raises(InvalidArgument) as refused:
+            write()
+        good = next(text for text in next(iter(members.values())) if text != wrong.strip("[]'"))
+        assert wrong in refused.value.message and f"'{good}'" not in refused.value.message
+
+
+def test_each_key_that_counts_is_a_key_that_is_trusted(author):
+    author.create()
+    known = next(iter(author.context.store.trust_root("local").public_keys()))
+    for keys, mode, told in (
+        ([known, "typo"], "warn", "`typo` is no id"),
+        ([known, "0" * 32], "require", f"`{'0' * 32}` is not in the trust root"),
+    ):
+        with pytest.raises(InvalidArgument, match=told):
+            set_delivery(author.context, DeliverySetPayload(environment_id="local", keys=keys, signatures=mode))
+    assert set_delivery(
+        author.context, DeliverySetPayload(environment_id="local", keys=[known.upper()], signatures="require")
+    ).keys == [known]
+
+
+def test_each_name_that_loopback_callers_may_use_is_one_that_a_request_can_have():
+    assert read_settings(StartOptions(), {"GREENTIC_ALLOWED_HOSTS": "bot.example, [::1]"}).ingress.allowed_hosts == (
+        "bot.example",
+        "[::1]",
+    )
+    with pytest.raises(GreenticError, match="GREENTIC_ALLOWED_HOSTS.*https://bot.example"):
+        read_settings(StartOptions(), {"GREENTIC_ALLOWED_HOSTS": "bot.example,https://bot.example"})
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "..", ".x", "/tmp/x"])

@@ -524,6 +524,21 @@ def test_the_limits_of_a_download_are_told_by_variables() -> None:
         fetch_limits({"GREENTIC_FETCH_MAX_BYTES": "0"})
 
 
+def test_who_names_no_limits_goes_by_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stages, applies and exports pulls as a worker does; it took an hour and 4 GiB whatever was asked."""
+    clock = FakeClock()
+    with (tmp_path / "f").open("w+b") as file:
+        monkeypatch.setenv("GREENTIC_FETCH_MAX_BYTES", str(len(WHOLE) - 1))
+        with pytest.raises(TooLarge):
+            fetch_into(file, "r", source=SimulatedDistributor(Answer(WHOLE)), clock=clock)
+        monkeypatch.delenv("GREENTIC_FETCH_MAX_BYTES")
+        monkeypatch.setenv("GREENTIC_FETCH_TOTAL_SECONDS", "5")
+        source = SimulatedDistributor(Answer(busy=60.0))
+        with pytest.raises(ServerBusy):
+            fetch_into(file, "r", source=source, clock=clock)
+    assert source.opened == 1 and clock.monotonic() - FakeClock().monotonic() < 5, "a wait behind the end is not begun"
+
+
 # -- the cache ------------------------------------------------------------------------------------------------------
 
 

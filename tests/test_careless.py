@@ -19,6 +19,7 @@ from greentic.author.flow_run import run_flow
 from greentic.cli.gtc import main
 from greentic.cli.next_step import copyable
 from greentic.cli.op_payload import read_answers
+from greentic.cli.op_table import VERBS
 from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
@@ -300,3 +301,64 @@ def test_every_parser_of_words_is_the_one_that_makes_them_harmless():
     made = {p.stem for p in cli.glob("*.py") if "argparse.ArgumentParser(" in p.read_text()}
     derived = {p.stem for p in cli.glob("*.py") if "(argparse.ArgumentParser):" in p.read_text()}
     assert (made, derived) == (set(), {"parser"})
+
+
+OF_IDS = [verb for verb in VERBS if not verb.payload and verb.positionals]
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch, capsys):
+    """What `gtc op` says in a store with one environment, with what stands in a file of answers."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, answers=None, form="json"):
+        Path("a.json").write_text(json.dumps(answers))
+        file = [] if answers is None else ["--answers", "a.json"]
+        monkeypatch.setattr(sys, "argv", ["gtc", "op", "--store-root", "s", "--output", form, *words, *file])
+        with pytest.raises(SystemExit):
+            main()
+        return capsys.readouterr()
+
+    run("env", "create", "prod", "--name", "p")
+    return run
+
+
+@pytest.mark.parametrize("verb", OF_IDS, ids=lambda verb: f"{verb.noun}-{verb.verb}")
+def test_ids_are_taken_from_words_keys_and_files_alike(verb, said):
+    """A verb that takes an id alone ended in a traceback where a file did not have it, and took `id=x` for a name."""
+    words = (verb.noun, verb.verb)
+    for answers in ({}, {"environment_id": ["prod"]}, {"environment_id": None}, []):
+        told = said(*words, answers=answers)
+        assert not told.out and json.loads(told.err)["error"]["kind"] == "answers-parse"
+    for taken in (said(*words, answers={"environment_id": "prod"}), said(*words, "environment_id=prod")):
+        assert json.loads(taken.out)["op"] == verb.verb and not taken.err
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "name", "json", "yaml"])
+@pytest.mark.parametrize(
+    "words",
+    [("env", "list"), ("env", "show"), ("env", "log"), ("env", "status"), ("env", "changes"), ("bundles", "list"), ("revisions", "list"),
+     ("trust-root", "list"), ("delivery", "show"), ("env", "doctor"), ("config", "show"), ("env", "prune")],
+    ids="-".join,
+)  # fmt: skip
+def test_a_member_that_nobody_takes_is_told_in_every_form(words, form, said):
+    """What draws a reply knows its type: with a warning laid into it a picture ended in a traceback, or left the warning out."""
+    if words == ("env", "changes"):
+        said("env", "update", "prod", "--name", "q")
+    given = {"environment_id": "prod"} if words != ("env", "list") else {}
+    told = said(*words, answers={**given, "nmae": 1}, form=form)
+    text = " ".join((told.out + told.err).split())
+    assert "unknown payload key(s) ignored: nmae" in text and "error" not in told.err
+    assert "ignored" not in (plain := said(*words, answers=given, form=form)).out + plain.err
+    if form == "name":
+        assert "ignored" not in told.out, "names alone stand where scripts read"
+
+
+def test_what_steers_a_verb_hides_no_member_that_nobody_takes(said, monkeypatch):
+    from greentic.cli import op
+
+    known = op._load
+    asked = "greentic.deployments.traffic:rollback"
+    monkeypatch.setattr(op, "_load", lambda place: (lambda *_: {}) if place == asked else known(place))
+    ids = {"environment_id": "prod", "deployment_id": ULID}
+    assert "ignored: nmae" in said("traffic", "rollback", answers={**ids, "nmae": 1}).out

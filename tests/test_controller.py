@@ -44,7 +44,7 @@ from greentic.ground.documents import compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
-from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Ref, member, metadata_of, ref_of
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
 from greentic.k8s.plan import Owner
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
@@ -414,6 +414,32 @@ def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(sc
     del cluster.objects[router]
     found = difference(cluster, wanted, NS, owner, frozenset({router}), adopt=False)
     assert [(item.ref, item.action) for item in found.whole().items] == [(router, "create")] and found.live == []
+
+
+def test_what_an_expired_list_showed_is_forgotten(scene, monkeypatch):
+    """An object that went between the two moments is missed; else it would be taken to be in order until everything is compared again."""
+    scene.wish()
+    scene.start()
+    scene.synced()
+    scene.quiet()
+    read, operator = wish.read_wish(scene.cluster.objects[SOURCE]), scene.running[0].operator
+    wanted = stated(read, operator._desired)
+    cluster = LivingCluster()
+    cluster.objects = dict(scene.cluster.objects)
+    router, policy = Ref("Deployment", names.ROUTER, NS), Ref("NetworkPolicy", "gtc-default-deny", NS)
+    paged, expired = cluster.pages, list[str]()
+
+    def pages(kind: str, namespace: str | None, selector: str | None = None) -> Iterator[Listed]:
+        yield from paged(kind, namespace, selector)
+        if kind in ("Deployment", "NetworkPolicy") and kind not in expired:
+            expired.append(kind)
+            del cluster.objects[router if kind == "Deployment" else policy]
+            raise ApiRefused("the provided continue parameter is too old", status=410)
+
+    monkeypatch.setattr(cluster, "pages", pages)
+    found = difference(cluster, wanted, NS, Owner("local", read.store), None, adopt=False)
+    assert sorted(expired) == ["Deployment", "NetworkPolicy"]
+    assert set(found.rest) == {router, policy} and names.ROUTER not in found.rollouts
 
 
 def test_much_is_written_in_parts_and_in_the_order_of_phases(scene, monkeypatch):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,15 +15,16 @@ from conftest import IMAGE, PLANTED, Author
 from greentic.deployer import binding, cluster_identity, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import revisions
-from greentic.ground.documents import replace
+from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
-from greentic.k8s.objects import ApiRefused, Ref
+from greentic.k8s.objects import ApiRefused, Ref, metadata_of
 from greentic.k8s.plan import MARKED
 from greentic.operate import env
 from greentic.terminal.changes_view import show_changes
 from greentic.terminal.output import print_failure, print_success
+from simulators import SimulatedCluster
 
 E = "local"
 
@@ -42,6 +46,90 @@ def test_threat_false_convergence_a_second_reconcile_writes_nothing(bound, clust
 
 EXPOSED = {"runtime_image": IMAGE, "expose": "ingress", "hosts": ["bots.example.com"]}
 INGRESS = Ref("Ingress", names.ROUTER, "gtc-local")
+
+
+class Meanwhile:
+    """Does something to the cluster once the plan was made, before the first object is written."""
+
+    def __init__(self, cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+        self._apply, self._act, self.applied = cluster.apply, act, 0
+        self._once = threading.Lock()
+        monkeypatch.setattr(cluster, "apply", self)
+
+    def __call__(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
+        with self._once:
+            if not self.applied:
+                self._act()
+            self.applied += 1
+        return self._apply(thing, force=force, dry_run=dry_run)
+
+
+def strangers(ref: Ref) -> JsonObject:
+    own: JsonObject = {
+        "name": ref.name,
+        "namespace": ref.namespace,
+        "uid": "theirs",
+        "resourceVersion": "77",
+        "labels": {"app": "theirs"},
+    }
+    return {"apiVersion": "v1", "kind": ref.kind, "metadata": own, "data": {"theirs": "value"}}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_threat_prune_strangers_an_object_that_somebody_makes_between_plan_and_write_is_left_as_it_is(
+    bound, cluster, monkeypatch, force
+):
+    ref = Ref("ConfigMap", names.ENV_STORE, "gtc-local")
+    theirs = strangers(ref)
+    with monkeypatch.context() as patch:
+        Meanwhile(cluster, patch, lambda: cluster.objects.update({ref: theirs}))
+        with pytest.raises(
+            Conflict, match="made by somebody else while this ran, and was left as it is: .*no label"
+        ) as told:
+            reconciled(bound, force=force)
+    assert cluster.objects[ref] == theirs and "--adopt" in str(told.value.hint)
+    with pytest.raises(Conflict, match="are not its own, nothing was applied"):
+        reconciled(bound)
+
+
+def test_threat_prune_strangers_an_object_that_somebody_puts_in_the_place_of_ours_is_left_as_it_is(
+    bound, cluster, monkeypatch
+):
+    reconciled(bound)
+    ref = Ref("ConfigMap", names.ENV_STORE, "gtc-local")
+    theirs = strangers(ref)
+    bound.add("another", ("/another",))  # the document changes, and with it what is written
+    Meanwhile(cluster, monkeypatch, lambda: cluster.objects.update({ref: theirs}))
+    with pytest.raises(Conflict, match="made by somebody else while this ran"):
+        reconciled(bound)
+    assert cluster.objects[ref] == theirs
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_what_another_run_of_ours_makes_meanwhile_is_written_to_and_what_goes_is_made_again(
+    bound, cluster, monkeypatch, adopt
+):
+    reconciled(bound)
+    ref = Ref("ConfigMap", names.ENV_STORE, "gtc-local")
+    whole = copy.deepcopy(cluster.objects)
+    bound.add("another", ("/another",))
+    with monkeypatch.context() as patch:
+        gone = Meanwhile(cluster, patch, lambda: cluster.objects.pop(ref) and None)
+        assert names.ENV_STORE in [told.name for told in reconciled(bound, adopt=adopt).changed]
+    assert gone.applied == 2 and ref in cluster.objects
+    after = metadata_of(cluster.objects[ref])["labels"]
+    cluster.objects.clear()
+    with monkeypatch.context() as patch:
+        Meanwhile(cluster, patch, lambda: cluster.objects.update(whole))
+        report = reconciled(bound, adopt=adopt)
+    assert not (report.failed or []) and metadata_of(cluster.objects[ref])["labels"] == after
+    assert "another" in str(cluster.objects[ref]["data"])
+
+
+def test_a_first_reconcile_takes_one_request_an_object_beside_what_is_read(bound, cluster):
+    reconciled(bound)
+    read = 10 + sum(ref.kind in ("Secret", "ServiceAccount", "Role", "RoleBinding") for ref in cluster.objects)
+    assert cluster.requests <= read + len(cluster.objects) and cluster.writes == len(cluster.objects)
 
 
 def answered(author: Author, answers: dict) -> None:

@@ -13,15 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from turns import once
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "image"))
 import build
 from oci_layout import Layer, write_layout
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    made = tmp_path_factory.mktemp("rootfs")
-    build.build_root(made)
+def root(shared_directory) -> Path:
+    """The image's files, laid out once for all processes of the run. Nobody writes there."""
+    made = shared_directory / "rootfs"
+    with once(shared_directory / "rootfs.lock"):
+        if not made.exists():
+            build.build_root(made.with_suffix(".new"))
+            made.with_suffix(".new").rename(made)
     return made
 
 

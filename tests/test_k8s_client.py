@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,18 +22,21 @@ from hypothesis import strategies as st
 
 from greentic.cluster import relisting
 from greentic.cluster.api_server import ApiServer
-from greentic.cluster.apply import delete_own
+from greentic.cluster.apply import Rules, carry_out, delete_own
 from greentic.cluster.connect import Connection, connect
+from greentic.cluster.live import read_live
 from greentic.cluster.wait import wait_healthy
+from greentic.controller.differing import difference
 from greentic.controller.election import DEADLINE, DURATION, WRITING
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Event, FieldConflict, Listed, Ref
-from greentic.k8s.plan import Deletion, Owner
+from greentic.k8s.plan import Deletion, Owner, conditioned, make_plan
 from greentic.operate.view import Row
 from greentic.terminal.live_view import TerminalView
 from greentic.terminal.output import inert, print_failure, print_success
-from simulators import FakeClock
+from simulators import CountingRandom, FakeClock
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"k": "v"}}
 OWNER = Owner("prod", "s-0123456789abcdef")
@@ -95,6 +99,62 @@ def test_an_apply_is_a_patch_with_our_manager():
     assert dict(asked.url.params) == {"fieldManager": "greentic-deployer", "force": "false"}
     assert asked.headers["content-type"] == "application/apply-patch+yaml" and json.loads(asked.content) == CONFIG_MAP
     assert (api.requests, api.writes) == (1, 1)
+
+
+def test_a_server_that_creates_services_without_a_condition_only_is_asked_so_and_at_once():
+    """Servers before 1.23: they say so with a status that is else tried again for a minute."""
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "namespace": "n"}}
+    refused = status(500, "resourceVersion should not be set on objects to be created")
+    clock = FakeClock()
+    began = clock.monotonic()
+    api, script = server(refused, *[ok({**service, "metadata": {"resourceVersion": "5"}})] * 3, clock=clock)
+    api.apply(conditioned(service, None), force=False)
+    api.apply(conditioned(service, None), force=False)
+    api.apply(conditioned(CONFIG_MAP, None), force=False)
+    sent = [json.loads(r.content)["metadata"].get("resourceVersion") for r in script.asked]
+    assert sent == ["1", None, None, "1"] and clock.monotonic() < began + 0.1
+
+
+def test_services_that_are_refused_at_one_time_are_all_asked_for_without_a_condition():
+    both = threading.Barrier(2)
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if "resourceVersion" in json.loads(request.content)["metadata"]:
+            both.wait(10)
+            return status(500, "resourceVersion should not be set on objects to be created")
+        return ok({"kind": "Service", "metadata": {"resourceVersion": "5"}})
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="https://api.example.com")
+    api = ApiServer(Connection(client, "https://api.example.com", "test", lambda: None), clock=FakeClock())
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(
+                api.apply,
+                conditioned({"kind": "Service", "metadata": {"name": n, "namespace": "n"}}, None),
+                force=False,
+            )
+            for n in ("a", "b")
+        ]
+        assert [one.result()["metadata"] for one in made] == [{"resourceVersion": "5"}] * 2
+
+
+def test_a_created_object_whose_answer_was_lost_is_seen_to_be_ours():
+    """The request is repeated, and then finds what it made."""
+    labels = names.owner_labels("prod", OWNER.store)
+    named: JsonObject = {"name": "a", "namespace": "n", "labels": dict(labels)}
+    owned: JsonObject = {"f:data": {"f:k": {}}, "f:metadata": {"f:labels": {f"f:{key}": {} for key in labels}}}
+    manager: JsonObject = {"manager": "greentic-deployer", "operation": "Apply", "fieldsV1": owned}
+    stated: JsonObject = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named, "data": {"k": "v"}}
+    ours = {**stated, "metadata": {**named, "uid": "u", "resourceVersion": "5", "managedFields": [manager]}}
+    api, script = server(
+        httpx2.ReadError("lost"), status(409, "the object has been modified", reason="Conflict"), ok(ours)
+    )
+    plan = make_plan([stated], [], OWNER)
+    outcome = carry_out(
+        api, plan, "n", OWNER, Rules(scope=frozenset()), CountingRandom(), lambda told: None, keyed=True
+    )
+    assert outcome.created == [Ref("ConfigMap", "a", "n")] and not outcome.failures
+    assert [r.method for r in script.asked] == ["PATCH", "PATCH", "GET"]
 
 
 def test_a_dry_run_says_so_and_is_no_write():
@@ -213,6 +273,43 @@ def test_a_list_whose_rest_expired_is_begun_again_and_nothing_of_two_moments_is_
     assert len(script.asked) == 2 * relisting.TRIES
     with pytest.raises(ApiRefused, match="too old"):  # who let the pages go has to begin anew himself
         list(server(first, gone)[0].pages("ConfigMap", "n"))
+
+
+@pytest.mark.parametrize("plural", ["secrets", "networkpolicies", "horizontalpodautoscalers", "configmaps"])
+@pytest.mark.parametrize("sieved", [True, False])
+def test_a_list_that_always_expires_is_begun_by_one_and_the_others_are_read_once(plural, sieved):
+    begun: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if path == "/readyz":
+            return READY
+        if path == "/apis":
+            groups = (
+                "apps",
+                "policy",
+                "autoscaling",
+                "networking.k8s.io",
+                "rbac.authorization.k8s.io",
+                "gateway.networking.k8s.io",
+            )
+            return ok({"groups": [{"name": g, "versions": [{"version": "v1"}, {"version": "v2"}]} for g in groups]})
+        if "continue" in request.url.params:
+            return status(410, "The provided continue parameter is too old")
+        name = path.rpartition("/")[2]
+        begun.append(name)
+        rest = {"continue": "c"} if name == plural else {}
+        return ok({"metadata": {"resourceVersion": "9", **rest}, "items": []})
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer), base_url="https://api.example.com")
+    api = ApiServer(Connection(client, "https://api.example.com", "test", lambda: None), clock=FakeClock())
+    with pytest.raises(ApiRefused, match="too old"):
+        if sieved:
+            difference(api, {}, "n", OWNER, None, adopt=False)
+        else:
+            read_live(api, "n", OWNER, [])
+    assert begun.count(plural) == relisting.TRIES
+    assert [name for name in set(begun) - {plural} if begun.count(name) != 1] == []
 
 
 def test_what_is_missing_is_nothing_and_deleting_it_is_no_error():
@@ -475,6 +572,33 @@ def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     with pytest.raises(ClusterUnreachable, match="does not load"):
         connect(None)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("cluster", "certificate-authority"),
+        ("user", "client-certificate"),
+        ("user", "client-key"),
+        ("user", "tokenFile"),
+    ],
+)
+def test_nobody_waits_for_a_file_that_a_kubeconfig_names(tmp_path, monkeypatch, part, key):
+    """The client's library opens them by itself, one as late as at the first request: the alarm ends the tests."""
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    os.mkfifo(tmp_path / "odd")
+    if key.startswith("client"):
+        raw["users"][0]["user"] = {"client-certificate": "config", "client-key": "config"}
+    raw[f"{part}s"][0][part] |= {key: "odd"}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    signal.alarm(60)
+    try:
+        with pytest.raises(ClusterUnreachable, match="a device or fifo is there; expected a file"):
+            connect(None)
+    finally:
+        signal.alarm(0)
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random as chance
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from greentic.bundle.squashfs_reader import SquashImage
 from greentic.bundle.squashfs_writer import BLOCK_SIZE, write_image
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import Fetched, FetchLimits
+from greentic.ground import optional
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import from_json, replace
 from greentic.ground.errors import (
@@ -177,6 +179,35 @@ def test_a_bundle_is_pulled_once_and_comes_from_the_cache_then(author: Author, h
     pull.materialize(document, moved, means._replace(cache=None, mirrors=[f"file://{hello.parent}/{{name}}"]))
     gone = str(moved.bundle_source_uri)
     assert heard.heard() == [("pulling", gone), ("passed over", gone), pulled]
+
+
+class FullCache(BundleCache):
+    def obtain(self, *words: Any) -> Any:
+        raise OSError(28, "No space left on device", str(self.directory))
+
+
+def test_threat_optional_fatal_a_cache_that_takes_nothing(
+    author: Author, hello: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache on a full disk, or one that somebody deleted while the worker runs, ended the boot and was told as the store."""
+    author.create().deployed(hello, hello.as_uri())
+    store, heard = author.context.store, Heard()
+    document = store.load("local")
+    (one,) = document.revisions
+    deleted = BundleCache(tmp_path / "deleted")
+    shutil.rmtree(deleted.directory)
+    for cache, why in (
+        (FullCache(tmp_path / "full"), "No space left on device"),
+        (deleted, "No such file or directory"),
+    ):
+        optional.forget()
+        author.strip()
+        means = pull.Means(store, cache, [], FetchLimits(), heard)
+        assert pull.materialize(document, one, means) == tuple(verified_packs(store.paths("local"), one) or ())
+        assert heard.heard() == [("pulling", hello.as_uri())]
+        (told,) = [text for text in optional.lacking() if "the cache of bundles" in text]
+        assert told.startswith(f"done without the cache of bundles: `{cache.directory}") and told.endswith(why)
+    optional.forget()
 
 
 def test_a_bundle_that_is_not_what_the_revision_records_leaves_nothing(

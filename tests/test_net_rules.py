@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable
 from email.message import Message
@@ -11,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from greentic.ground import variables
 from greentic.ground.errors import FetchError, InvalidArgument, ServerBusy
 from greentic.net import dial, request
 from greentic.net.addresses import Reach
@@ -19,6 +22,7 @@ from greentic.net.egress import EgressPolicy, refused_host
 from greentic.net.request import Answer, check_status, read_body, send
 from greentic.net.terms import Terms, terms_of
 from simulators import CountingRandom, FakeClock
+from test_delivery import certificate
 
 
 class Wires:
@@ -392,3 +396,34 @@ def test_of_two_limits_the_one_that_was_met_is_told() -> None:
     clock.sleep(5)
     assert dial.reason_within(TimeoutError("timed out"), terms) == "not done after 5 s"
     assert dial.reason_within(OSError("odd"), terms) == "odd"
+
+
+@pytest.mark.parametrize("variable", ["GREENTIC_CA_FILES", "SSL_CERT_FILE"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_nobody_waits_for_the_authorities_that_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, kind: str
+) -> None:
+    """The TLS library opens files by itself, and would wait for a fifo for good: the alarm ends the tests."""
+    place = Path("/dev/zero") if kind == "device" else tmp_path / "ca.pem"
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "directory":
+        place.mkdir()
+    monkeypatch.setenv(variable, str(place))
+    signal.alarm(60)
+    try:
+        with pytest.raises(OSError, match=f"the certificates of {variable} `{place}` cannot be read: "):
+            dial.tls_context(variables.listed("GREENTIC_CA_FILES"))
+    finally:
+        signal.alarm(0)
+
+
+def test_authorities_of_a_file_are_believed_and_one_that_is_not_there_is_told(tmp_path: Path) -> None:
+    pem = tmp_path / "ca.pem"
+    authority = certificate(tmp_path)[0]
+    pem.write_bytes("# Autorité\n".encode() + authority.read_bytes())
+    assert (
+        dial.tls_context([str(pem)]).cert_store_stats()["x509_ca"] > dial.tls_context([]).cert_store_stats()["x509_ca"]
+    )
+    with pytest.raises(OSError, match="No such file"):
+        dial.tls_context([str(tmp_path / "none")])

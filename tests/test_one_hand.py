@@ -8,6 +8,7 @@ The linter of imports sees no calls, so this reads the syntax tree. Names are fo
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,30 @@ def test_each_way_to_open_is_seen(text: str, count: int) -> None:
 )
 def test_each_way_past_is_seen(text: str, used: list[str]) -> None:
     assert [name for _, _, name in past(text)] == used
+
+
+OWN_NAMES = frozenset({"console/page_files.py"})
+"""Modules that look at names of files that the program brings itself."""
+
+
+def test_names_of_files_are_compared_in_any_case() -> None:
+    """`BOT.YAML` is YAML. Inside of a bundle names are exact, as its format has it; there whole names are compared."""
+    places = [
+        f"{module}:{node.lineno}: {ast.unparse(node)}"
+        for module in modules()
+        if module not in OWN_NAMES
+        for node in ast.walk(ast.parse((SOURCE / module).read_text()))
+        if isinstance(node, ast.Compare)
+        and any(ast.unparse(side).endswith(".suffix") for side in (node.left, *node.comparators))
+    ]
+    assert not places, "ask ends_with of author/source_files.py, or compare .suffix.lower(): " + "; ".join(places)
+
+
+def test_files_of_certificates_are_opened_by_the_hand_that_does_not_wait() -> None:
+    """What the TLS library opens by itself was opened before by `open_file`, in the one place that makes contexts."""
+    opening = re.compile(r"load_verify_locations\(|load_cert_chain\(|cafile=|create_default_context\(|capath=")
+    places = [module for module in modules() if opening.search((SOURCE / module).read_text())]
+    assert places == ["net/dial.py"]
 
 
 def test_every_405_tells_which_methods_are_taken() -> None:

@@ -21,8 +21,9 @@ from greentic.cli import op as op_command
 from greentic.cli import pack as pack_command
 from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.stage import RevisionStagePayload, stage
+from greentic.distribute.sources import is_relative, source_for
 from greentic.examine import env_doctor
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound, NotYetImplemented
+from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import reply_json
 from greentic.materialize.seed import read_seed
 from greentic.model.ids import LOCAL_ENV
@@ -124,6 +125,19 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
     assert reply_json(told.version_skew) == [
         {"kind": "greentic.deployer.k8s@9.0.0", "requested": "9.0.0", "supported": "1.0.0"}
     ]
+
+
+@pytest.mark.parametrize("uri", ["hello.gtbundle", "./hello.gtbundle", "file://hello.gtbundle", "FILE://a/b", " a/b"])
+def test_the_doctor_tells_of_a_source_that_depends_on_where_a_worker_starts(context, author, hello, uri):
+    """It is recorded as it was written, works where it was written, and nowhere else; nothing told so."""
+    author.create()
+    author.deployed(hello, uri)
+    told = [f for f in env_doctor.doctor(context, E).findings if f.kind == "relative-source"]
+    assert len(told) == 1 and "the whole path" in told[0].message
+    assert is_relative(uri) and not is_relative("") and not is_relative("https://h/x") and not is_relative("repo://x")
+    assert not is_relative("file:///a/b") and not is_relative("/a/b") and not is_relative("file://localhost/a/b")
+    with pytest.raises(FetchError, match=r"file not found below the directory that this program runs in"):
+        source_for(uri.replace("hello", "no"))
 
 
 def test_repair_rescales_what_is_left(context, author, store, hello):
@@ -396,7 +410,6 @@ def test_apply_makes_everything_and_then_nothing(context, store, hello, tmp_path
         {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1}]}]},
         {"bundles": [{"bundle_id": "a", "revisions": [{"name": "n", "bundle_path": "x", "weight_bps": 1}, {"name": "m", "bundle_path": "x"}]}]},
         {"packs": [{"slot": "state", "kind": "a.b@1.0.0", "pack_ref": "p", "answers": {}, "answers_ref": "x"}]}, {"bundles": [{"bundle_id": "a", "bundle_path": "missing"}]},
-        {"packs": [{"slot": "state", "kind": "a.b@1.0.0", "pack_ref": "p", "answers_ref": "x"}]},
     ],
 )  # fmt: skip
 def test_manifests_that_are_refused(context, hello, more):

@@ -26,7 +26,8 @@ from simulators import LivingCluster
 from test_controller import NS, SOURCE, Scene, publish
 from waiting import until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("leases")]
+"""They wait for Leases to run out, two minutes in all: one process does, while the others compute."""
 LEASE_OF_IT = Ref("Lease", f"{LEASE}-local", NS)
 OWN = ("Lease", "Event", "Environment/status")
 """What an operator writes beside the objects of the environment."""

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Author
 from greentic.deployments import bundles, revisions, traffic
-from greentic.ground.disk import RealDisk
+from greentic.ground.disk import RealDisk, replace_file
 from greentic.ground.documents import pretty, replace
 from greentic.ground.errors import (
     AuditError,
@@ -412,6 +412,32 @@ def test_a_staging_directory_that_is_swept_before_it_is_locked_is_made_again(sto
         assert area.directory.is_dir()
         recover_revisions(paths, RealDisk())
         assert area.directory.is_dir()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_change_and_nothing_else(store, author, monkeypatch):
+    """A token, a key or a record that was half written beside the documents stayed for good."""
+    author.create()
+    root = store.paths("local").root
+
+    def killed(self, target):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Path, "replace", killed)
+        dying.setattr(Path, "unlink", lambda *_, **__: None)
+        for name in ("published.json", "worker-seen.json"):
+            with pytest.raises(SystemExit):
+                replace_file(root / name, b"half")
+    old, young = sorted(root.glob(".*.tmp"))
+    hours_ago = store.clock.now_ns() / 1e9 - 3700
+    for path, at in ((old, hours_ago), (young, hours_ago + 200)):
+        os.utime(path, (at, at))
+    for name in (".mine.tmp", "1-2.tmp", ".x.1-2.tmp.bak"):
+        (root / name).write_bytes(b"")
+        os.utime(root / name, (0, 0))
+    author.add()
+    assert not old.exists() and young.exists(), "somebody may be at the young one"
+    assert all((root / name).exists() for name in (".mine.tmp", "1-2.tmp", ".x.1-2.tmp.bak"))
 
 
 def test_many_revisions_of_one_boot_do_not_sweep_each_other(store, author, hello):

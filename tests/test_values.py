@@ -26,6 +26,7 @@ from greentic.expressions.handlebars_helpers import TemplateError
 from greentic.expressions.handlebars_render import render
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
+from greentic.expressions.value_range import GREATEST, LEAST, compared, fault, in_range
 from greentic.flow.activity import activity_of, invoke_activity
 from greentic.flow.cards import card_invocation
 from greentic.flow.compile import FlowSourceError, compile_flow
@@ -36,7 +37,6 @@ from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, ComponentCall, Ports, ProviderCall
 from greentic.flow.select import ASKED, FlowHeader, NoFlow, select, unanswerable
 from greentic.ground.errors import FlowFailure
-from greentic.ground.value_range import GREATEST, LEAST, compared, fault, in_range
 from greentic.ingress.identity import stranger_identity
 from greentic.sessions.conversation import Conversations
 from greentic.sessions.memory_store import MemoryStore

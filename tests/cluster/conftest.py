@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from world import LAB, PROJECT, Kubectl, Outside, World
 
+from turns import beside, once
+
 
 @pytest.fixture(scope="session")
 def kubectl() -> Kubectl:
@@ -31,18 +33,30 @@ def outside(kubectl: Kubectl) -> Iterator[Outside]:
 
 
 @pytest.fixture(scope="session")
-def registry_image() -> tuple[str, str]:
-    """The image of a registry that this cluster has, and the program in it."""
-    made = subprocess.run(
-        [sys.executable, PROJECT / "lab/registry_image.py"], capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, made.stderr
-    name, program = made.stdout.split()
+def registry_image(shared_directory: Path) -> tuple[str, str]:
+    """The image of a registry that this cluster has, and the program in it. Loaded once for all processes of the run."""
+    told = shared_directory / "registry-image"
+    with once(shared_directory / "registry-image.lock"):
+        if not told.exists():
+            made = subprocess.run(
+                [sys.executable, PROJECT / "lab/registry_image.py"], capture_output=True, text=True, check=False
+            )
+            assert made.returncode == 0, made.stderr
+            told.write_text(made.stdout)
+    name, program = told.read_text().split()
     return name, program
 
 
+@pytest.fixture(autouse=True)
+def turn(request: pytest.FixtureRequest, shared_directory: Path) -> Iterator[None]:
+    """Tests have environments and namespaces of their own and run beside each other, but for those that are marked `alone`."""
+    lock = shared_directory / "cluster.lock"
+    with once(lock) if request.node.get_closest_marker("alone") else beside(lock):
+        yield
+
+
 @pytest.fixture
-def world(kubectl: Kubectl, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+def world(turn: None, kubectl: Kubectl, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     """An environment of its own; on failure, what the cluster says about it is printed."""
     made = World(kubectl, tmp_path)
     yield made
@@ -64,7 +78,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that handle the lab's own processes are no part of a run on another cluster."""
+    """Tests that handle the lab's own processes are no part of a run on another cluster. Those that run alone come last, those with operators first."""
+    items.sort(key=lambda item: (bool(item.get_closest_marker("alone")), "test_operator" not in item.nodeid))
     elsewhere = [] if LAB else [item for item in items if item.get_closest_marker("lab")]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)

@@ -298,6 +298,7 @@ def test_patience_ends(world: World, monkeypatch):
     assert ApiServer(connect(None)).get(Ref("ConfigMap", "a", "default")) is None
 
 
+@pytest.mark.alone
 @pytest.mark.lab
 def test_an_api_server_that_restarts_in_the_middle_costs_nothing(world: World):
     import sys

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from world import PAUSE, Kubectl, World
 
+pytestmark = pytest.mark.alone  # what the server serves comes and goes
 GROUP = "gateway.networking.k8s.io"
 TEXT, NUMBER = {"type": "string"}, {"type": "integer", "format": "int32"}
 

@@ -273,6 +273,7 @@ def test_an_image_that_cannot_be_had_is_told_early(world: World):
     assert "greentic.lab/no-such-image:1" in told["message"] and "cannot be had" in told["message"]
 
 
+@pytest.mark.alone  # no pod of anybody fits meanwhile
 def test_a_pod_that_fits_nowhere_is_told(world: World, kubectl):
     world.author()
     world.ready()

@@ -191,4 +191,4 @@ def cookie_named(header: str, name: str) -> str | None:
 
 
 def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return base64.b64encode(data, b"-_").decode().rstrip("=")

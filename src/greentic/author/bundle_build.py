@@ -19,15 +19,14 @@ from greentic.author.pack_build import SOURCE_FILE, BuiltPack, build_pack
 from greentic.author.source_files import (
     MAX_SOURCE,
     check_outside,
-    content,
-    files_below,
+    found_in,
     ignored,
     inside,
-    left_out,
-    read_yaml,
+    parsed,
+    read_authored,
     typed,
 )
-from greentic.bundle.contents import LOCK, MANIFEST, is_pack
+from greentic.bundle.contents import LOCK, MANIFEST, counts_not, is_pack
 from greentic.bundle.squashfs_writer import write_image
 from greentic.ground.disk import io_error, place, sync_file
 from greentic.ground.documents import MAX_BYTES, JsonObject, pretty
@@ -69,16 +68,19 @@ def build_bundle(directory: Path, out: Path) -> Built:
     if not directory.is_dir():
         raise InvalidArgument(f"`{directory}` is not a directory", hint="gtc bundle build DIR --out FILE")
     path = inside(directory, directory / BUNDLE_FILE)
-    raw = read_yaml(path)
+    data = read_authored(path, MAX_SOURCE)
+    raw = parsed(path, data)
     source = typed(path, BundleSource, raw)
     check_segment(source.bundle_id, field="bundle_id")
     check_outside(out, directory, _TOP)
     try:
         with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:
             tree = Path(scratch)
-            packs, warnings = _collect(directory, tree)
+            found = found_in(directory, _TOP, is_source)
+            packs, warnings = _collect(directory, found.files, tree)
+            (tree / BUNDLE_FILE).write_bytes(data)
             _documents(directory, tree, source, packs)
-            told = [*ignored(path, BundleSource, raw), *left_out(directory, _TOP, is_source), *warnings]
+            told = [*ignored(path, BundleSource, raw), *found.told(directory), *warnings]
             return _write(tree, out, packs, told)
     except OSError as error:
         raise io_error(error.filename or out, error) from error
@@ -103,11 +105,11 @@ def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Buil
     return Built(out, file_digest(out), size, packs, warnings)
 
 
-def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
+def _collect(directory: Path, files: list[Path], tree: Path) -> tuple[list[str], list[str]]:
     """Copy what belongs into a bundle, building packs from source; returns the packs' paths, and what is to be told of them."""
     packs: list[str] = []
     warnings: list[str] = []
-    for path in files_below(directory, _TOP, is_source):
+    for path in files:
         target = tree / path.relative_to(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         if is_source(path):
@@ -119,11 +121,13 @@ def _collect(directory: Path, tree: Path) -> tuple[list[str], list[str]]:
             target.write_bytes(pack.data)
         elif path.is_symlink():
             target.symlink_to(path.readlink())
-            continue
         else:
             shutil.copyfile(path, target)
         name = target.relative_to(tree).as_posix()
-        if is_pack(name):
+        odd = counts_not(name, link=target.is_symlink())
+        if odd is not None:
+            raise InvalidArgument(f"`{path}` {odd.why}: nobody would load it", hint=odd.next_step)
+        if is_pack(name) and not target.is_symlink():
             packs.append(name)
     if not packs:
         raise InvalidArgument(
@@ -146,10 +150,9 @@ def _built(path: Path) -> BuiltPack:
 
 
 def _documents(directory: Path, tree: Path, source: BundleSource, packs: list[str]) -> None:
-    (tree / BUNDLE_FILE).write_bytes(content(directory / BUNDLE_FILE, MAX_SOURCE))
     for name, document in ((MANIFEST, _manifest(source, packs)), (LOCK, _lock(source, packs))):
         own = inside(directory, directory / name)
-        (tree / name).write_bytes(content(own, MAX_BYTES) if own.exists() else pretty(document))
+        (tree / name).write_bytes(read_authored(own, MAX_BYTES) if own.exists() else pretty(document))
 
 
 def _manifest(source: BundleSource, packs: list[str]) -> JsonObject:

@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from greentic.ground.disk import io_error, real_path, replace_file
-from greentic.ground.documents import read_file
+from greentic.author.source_files import ends_with, read_authored
+from greentic.ground.disk import real_path, replace_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
@@ -39,9 +39,9 @@ def component_bytes(directory: Path, source: str, component_id: str) -> bytes:
         raise InvalidArgument(f"component {component_id}: `{source}` leaves the pack")
     if path.is_dir():
         data = _from_python(path, component_id)
-    elif path.suffix in (".wat", ".wasm"):
-        data = _read(path, component_id)
-        if path.suffix == ".wat":
+    elif ends_with(path, ".wat", ".wasm"):
+        data = read_authored(path, DEFAULT_PACK_LIMITS.entry_bytes, f"component {component_id}: ")
+        if ends_with(path, ".wat"):
             data = _from_text(path, data)
     else:
         raise InvalidArgument(
@@ -52,17 +52,6 @@ def component_bytes(directory: Path, source: str, component_id: str) -> bytes:
     except MalformedArtifact as error:
         raise InvalidArgument(f"{path}: {error.message}", hint=error.hint) from None
     return data
-
-
-def _read(path: Path, component_id: str) -> bytes:
-    try:
-        return read_file(path, DEFAULT_PACK_LIMITS.entry_bytes)
-    except FileNotFoundError:
-        raise NotFound(f"component {component_id}: `{path}` does not exist") from None
-    except OSError as error:
-        raise io_error(path, error) from None
-    except ValueError as error:
-        raise InvalidArgument(f"component {component_id}: `{path}` is {error}") from None
 
 
 def _from_text(path: Path, text: bytes) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
 from greentic.activate.warm import looked_into
 from greentic.author.pack_build import SOURCE_FILE, build_pack
-from greentic.author.source_files import content, read_yaml
+from greentic.author.source_files import ends_with, read_authored, read_yaml
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.flow.activity import Activity, activity_of
 from greentic.flow.compile import FlowSourceError, compile_flow
@@ -117,7 +117,7 @@ def lint(paths: list[Path]) -> JsonObject:
     """The findings about flow sources, packs and pack directories. Raises `InvalidArgument` for what does not compile."""
     rows: list[Json] = []
     for path in paths:
-        if path.suffix == ".ygtc":
+        if ends_with(path, ".ygtc"):
             rows.append({"path": str(path), "findings": [*_lint_source(path)]})
         else:
             with opened_pack(path) as pack:
@@ -148,7 +148,7 @@ def _lint_source(path: Path) -> list[str]:
 def _body(text: str) -> object:
     if text.startswith("@"):
         try:
-            text = unmarked(content(Path(text[1:]), MAX_BYTES)).decode()
+            text = unmarked(read_authored(Path(text[1:]), MAX_BYTES)).decode()
         except UnicodeDecodeError:
             raise InvalidArgument(f"`{text[1:]}` is no text in UTF-8") from None
     try:

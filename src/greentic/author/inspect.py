@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from greentic.activate.warm import looked_into, warnings_of
+from greentic.author.source_files import ends_with
 from greentic.bundle.compression import NAMES
-from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths, strict_faults
+from greentic.bundle.contents import Contents, counts_not, open_bundle, pack_config_inputs, pack_paths, strict_faults
 from greentic.flow.select import unanswerable
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import Json, JsonObject, open_file
@@ -51,7 +52,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except MalformedArtifact as error:
         error.message = f"`{path}`: {error.message}"
-        if path.suffix == ".gtpack":
+        if ends_with(path, ".gtpack"):
             error.hint = error.hint or f"it is a pack: gtc pack inspect {shlex.quote(str(path))}"
         raise
 
@@ -84,6 +85,8 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
                 warnings.append(f"pack `{pack_path}` does not load: {row['error']}")
         told = unanswerable(headers(loaded), loaded[0].manifest_id) if loaded else []
         warnings += warnings_of(tuple(loaded)) + told
+    odd = [(e.path, counts_not(e.path, link=e.kind == "link")) for e in contents.entries if e.kind != "directory"]
+    warnings += [f"`{path}` {no.why}: it counts as no pack" for path, no in odd if no is not None]
     files = [e for e in contents.entries if e.kind == "file"]
     return {
         "digest": bundle.digest,

@@ -12,15 +12,13 @@ import msgspec
 
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.author.source_files import (
+    Found,
     check_outside,
-    content,
-    files_below,
+    found_in,
     ignored,
     inside,
     is_built,
-    is_left_out,
-    left_out,
-    loose_files,
+    read_authored,
     read_yaml,
     typed,
 )
@@ -127,8 +125,9 @@ def build_pack(directory: Path) -> BuiltPack:
         files[component.wasm_path] = component.wasm
         files[component.manifest_path] = component.manifest
     sources = {real_path(directory / c.source) for c in components}
-    data = write_pack(manifest, files | _assets(directory, sources), lock(components))
-    told = [*ignored(path, PackSource, written), *left_out(directory, _COPIED, loose=True)]
+    found = found_in(directory, _COPIED, loose=True)
+    data = write_pack(manifest, files | _assets(directory, found, sources), lock(components))
+    told = [*ignored(path, PackSource, written), *found.told(directory)]
     return BuiltPack(data, manifest, told)
 
 
@@ -169,24 +168,19 @@ def _check_components(path: Path, flow: dict[str, object], resolver: Resolver) -
             )
 
 
-def _assets(directory: Path, sources: set[Path]) -> dict[str, bytes]:
+def _assets(directory: Path, has: Found, sources: set[Path]) -> dict[str, bytes]:
     """The files of `assets/` and the copied folders, by path in the pack; loose files of the root go below `assets/`.
 
     `sources` are the sources of components, which are in the pack already.
     """
     found: dict[str, bytes] = {}
-    for path in files_below(directory, _COPIED):
+    for path in has.files:
         if path.is_symlink():
             raise InvalidArgument(f"asset `{path}` is a link; packs hold regular files only")
-        found[path.relative_to(directory).as_posix()] = content(path, _MAX_ASSET)
-    for path in loose_files(directory):
-        if (
-            path.name != SOURCE_FILE
-            and not is_left_out(path.name)
-            and not is_built(path.name)
-            and real_path(path) not in sources
-        ):
-            found.setdefault(f"assets/{path.name}", content(inside(directory, path), _MAX_ASSET))
+        found[path.relative_to(directory).as_posix()] = read_authored(path, _MAX_ASSET)
+    for path in has.loose:
+        if path.name != SOURCE_FILE and real_path(path) not in sources:
+            found.setdefault(f"assets/{path.name}", read_authored(inside(directory, path), _MAX_ASSET))
     try:
         return dict(sorted(found.items(), key=lambda item: item[0].encode()))
     except UnicodeEncodeError as error:

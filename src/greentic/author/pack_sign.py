@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from greentic.author.source_files import read_authored
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import io_error, replace_file
-from greentic.ground.documents import JsonObject, read_file
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
@@ -33,13 +34,8 @@ def sign_pack(path: Path, key_file: Path, chain_file: Path | None, out: Path | N
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-    try:
-        data = read_file(path, DEFAULT_PACK_LIMITS.archive_bytes)
-        pem = read_file(key_file, MAX_PEM)
-    except OSError as error:
-        raise io_error(Path(error.filename or path), error) from None
-    except ValueError as error:
-        raise InvalidArgument(f"`{path}` or `{key_file}` is {error}") from None
+    data = read_authored(path, DEFAULT_PACK_LIMITS.archive_bytes)
+    pem = read_authored(key_file, MAX_PEM)
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError) as error:
@@ -74,11 +70,9 @@ def _chain(path: Path, public: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+    pem = read_authored(path, _MAX_CHAIN)
     try:
-        pem = read_file(path, _MAX_CHAIN)
         key = x509.load_pem_x509_certificates(pem)[0].public_key()
-    except OSError as error:
-        raise io_error(path, error) from None
     except (ValueError, IndexError) as error:
         raise InvalidArgument(f"`{path}` holds no certificates: {error}") from None
     if not isinstance(key, Ed25519PublicKey) or key.public_bytes(Encoding.Raw, PublicFormat.Raw) != public:

@@ -6,6 +6,10 @@ Rules:
 3. What systems, editors and version control leave behind is no part of a source (`_LEFT_OUT`), nor is what is built from it (`_BUILT`),
    which would be in itself the next time: it is left out, and told once.
 4. A value of another type than its field is refused with what was expected, what was found, and where.
+5. A directory is looked at once (`found_in`): what is packed and what is told to be left out cannot be two different trees.
+6. What cannot be read is told in the same words whatever it is: not there is `NotFound`, not given by the system `IoError`, too large or
+   no name of a file `InvalidArgument`.
+7. What a person names is told by its ending in any case, as systems do that make `BOT.GTPACK` of it (`ends_with`).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -51,22 +55,29 @@ def _never(path: Path) -> bool:
 
 def read_yaml(path: Path) -> object:
     """Parse a YAML source. Raises `NotFound`, `IoError` or `InvalidArgument`."""
+    return parsed(path, read_authored(path, MAX_SOURCE))
+
+
+def parsed(path: Path, data: bytes) -> object:
+    """What the bytes of a YAML source say. Raises `InvalidArgument`."""
     try:
-        return parse_yaml(content(path, MAX_SOURCE), limit=MAX_SOURCE)
+        return parse_yaml(data, limit=MAX_SOURCE)
     except ValueError as error:
         raise InvalidArgument(f"{path}: YAML parse error: {error}") from None
 
 
-def content(path: Path, limit: int) -> bytes:
-    """The bytes of a source. Raises `NotFound`, `IoError` or `InvalidArgument`."""
+def read_authored(path: Path, limit: int, what: str = "") -> bytes:
+    """Its bytes. `what` stands before its name, as in "answers file ". Raises `NotFound`, `IoError` or `InvalidArgument`."""
     try:
         return read_file(path, limit)
     except FileNotFoundError:
-        raise NotFound(f"`{path}` does not exist") from None
+        raise NotFound(f"{what}`{path}` does not exist") from None
     except OSError as error:
-        raise io_error(path, error) from None
+        told = io_error(path, error)
+        told.message = f"{what}{told.message}"
+        raise told from None
     except ValueError as error:
-        raise InvalidArgument(f"{path}: {error}") from None
+        raise InvalidArgument(f"{what}`{path}`: {error}") from None
 
 
 def typed(path: Path, form: type[S], raw: object) -> S:
@@ -119,49 +130,55 @@ def inside(directory: Path, path: Path) -> Path:
     return path
 
 
-def files_below(directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool] = _never) -> Iterator[Path]:
-    """All that a source has below these of its directories, links as links; neither directories nor what was left behind.
+class Found(NamedTuple):
+    """What a source directory has (rule 5), sorted."""
 
-    Directories that are `whole` are one thing: they are told, what is in them is not.
+    files: list[Path]
+    """Below the directories that were asked for, links as links; neither directories nor what was left behind."""
+    loose: list[Path]
+    """Beside the source file, those with a dot in front not among them."""
+    left: list[str]
+    """What is left out (rule 3), relative to the directory."""
+
+    def told(self, directory: Path) -> list[str]:
+        """What is left out, as warnings: one at most."""
+        if not self.left:
+            return []
+        more = f" and {len(self.left) - _TOLD} more" if len(self.left) > _TOLD else ""
+        return [f"{directory}: left out, as no part of a source: {', '.join(self.left[:_TOLD])}{more}"]
+
+
+def found_in(
+    directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool] = _never, *, loose: bool = False
+) -> Found:
+    """All that a source has below these of its directories. `loose` says that the directory's own files belong to it, too.
+
+    Directories that are `whole` are one thing: they are told, what is in them is not. Raises `InvalidArgument` (rules 1 and 2).
     """
+    found = Found([], [], [])
     for path, left in _below(directory, tops, whole):
         if left:
-            continue
-        if path.is_symlink() or path.is_file() or whole(path):
-            yield path
+            found.left.append(path.relative_to(directory).as_posix())
+        elif path.is_symlink() or path.is_file() or whole(path):
+            found.files.append(path)
         elif not path.is_dir():
             raise _odd(path)
+    for path in sorted(directory.iterdir()) if loose else ():
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if not path.is_file() and not path.is_symlink():
+            raise _odd(path)
+        if is_left_out(path.name) or is_built(path.name):
+            found.left.append(path.name)
+        else:
+            found.loose.append(path)
+    return found
 
 
 def _odd(path: Path) -> InvalidArgument:
     return InvalidArgument(
         f"`{path}` is a fifo, a socket or a device; expected files and directories", hint="take it away"
     )
-
-
-def left_out(
-    directory: Path, tops: tuple[str, ...], whole: Callable[[Path], bool] = _never, *, loose: bool = False
-) -> list[str]:
-    """What is left out (rule 3), as warnings: one at most. `loose` says that the directory's own files belong to it, too."""
-    names = [path.relative_to(directory).as_posix() for path, left in _below(directory, tops, whole) if left]
-    if loose:
-        names += [path.name for path in loose_files(directory) if is_left_out(path.name) or is_built(path.name)]
-    if not names:
-        return []
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return [f"{directory}: left out, as no part of a source: {', '.join(names[:_TOLD])}{more}"]
-
-
-def loose_files(directory: Path) -> list[Path]:
-    """The files beside the source file, those with a dot in front not among them."""
-    found = []
-    for path in sorted(directory.iterdir()):
-        if path.name.startswith(".") or path.is_dir():
-            continue
-        if not path.is_file() and not path.is_symlink():
-            raise _odd(path)
-        found.append(path)
-    return found
 
 
 def check_outside(out: Path, directory: Path, tops: tuple[str, ...]) -> None:
@@ -196,5 +213,10 @@ def is_left_out(name: str) -> bool:
 
 
 def is_built(name: str) -> bool:
-    """Whether a file of this name is what is built from sources."""
-    return any(fnmatchcase(name, pattern) for pattern in _BUILT)
+    """Whether a file of this name is what is built from sources (rule 7)."""
+    return any(fnmatchcase(name.lower(), pattern) for pattern in _BUILT)
+
+
+def ends_with(path: Path, *suffixes: str) -> bool:
+    """Whether a file that a person named is of a kind, by how its name ends (rule 7)."""
+    return path.suffix.lower() in suffixes

@@ -2,7 +2,8 @@
 
 Rules:
 1. Packs are regular files named `*.gtpack` under `packs/` and under each directory of `providers/` but `deployer`, found
-   by walking, never by what `bundle.yaml` says. Links and files elsewhere do not count.
+   by walking, never by what `bundle.yaml` says. Links, files elsewhere and names that end in another case do not count; what
+   is named like a pack where packs are looked for, and is none, is told (`counts_not`).
 2. A bundle needs `bundle-manifest.json`; its content is checked by `inspect` alone, because real bundles that workers
    accept do not pass a strict reader.
 3. What a bundle is called is the sha256 of the whole file.
@@ -68,6 +69,31 @@ def is_pack(path: str) -> bool:
     if parts[0] == "packs":
         return len(parts) > 1
     return parts[0] == "providers" and len(parts) > 2 and parts[1] != "deployer"
+
+
+class NoPack(NamedTuple):
+    """Why something that is named like a pack counts as none."""
+
+    why: str
+    next_step: str
+
+
+def counts_not(path: str, *, link: bool) -> NoPack | None:
+    """Why nobody takes this for a pack though it is named like one; nothing if it is one, or nobody looks for packs there."""
+    top, *below = path.split("/")
+    name = path.rpartition("/")[2]
+    looked = top == "packs" or (top == "providers" and below[:1] != ["deployer"])
+    if not below or not looked or not name.lower().endswith(PACK_SUFFIX):
+        return None
+    if link:
+        return NoPack("is a link, and packs are regular files", "put a copy there instead of the link")
+    if not name.endswith(PACK_SUFFIX):
+        return NoPack(f"ends in `{name[-len(PACK_SUFFIX) :]}`, and packs in `{PACK_SUFFIX}`", "rename the file")
+    if name == PACK_SUFFIX:
+        return NoPack(f"has no name before `{PACK_SUFFIX}`, and a pack's id is its name", "rename the file")
+    if top == "providers" and len(below) < 2:
+        return NoPack("lies beside the domains of `providers/`", "put it below packs/ or providers/<domain>/")
+    return None
 
 
 def pack_paths(entries: Iterable[Entry]) -> list[str]:

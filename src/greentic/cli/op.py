@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import msgspec
 
@@ -102,10 +102,11 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
             if watched:
                 _watch(form, verb, call, options)
                 return 0
-            reply = call()
-        result = reply_object(reply)
+            reply = call.make()
+        result = call.told(reply)
         with answering():
             _print(form, verb, reply, result, options)
+            _warn(form, verb, call.unknown)
         if verb.changes_member and result.get(verb.changes_member) is True:
             return 2
         if verb.codes and not options.schema:
@@ -151,29 +152,61 @@ def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: G
         print_success(form, verb.noun, verb.verb, told if isinstance(told, dict) else result, hint)
 
 
-def _watch(form: Form, verb: Verb, call: Callable[[], object], options: Globals) -> None:
+def _warn(form: Form, verb: Verb, unknown: list[str]) -> None:
+    """Tell of what nobody took where the reply is not shown with its warnings: in a picture and in names."""
+    from greentic.terminal import shown
+
+    if unknown and (form == "name" or (form not in FOR_PROGRAMS and shown.has_picture(verb.noun, verb.verb))):
+        print(f"warning: {printed(_ignored(unknown))}", file=sys.stderr)
+
+
+def _ignored(unknown: list[str]) -> str:
+    return f"unknown payload key(s) ignored: {', '.join(unknown)}"
+
+
+def _watch(form: Form, verb: Verb, call: _Call, options: Globals) -> None:
     """Ask again and again: drawn in place at a terminal, a line each time for programs."""
     from greentic.terminal.shown import WATCH_SECONDS, watch
 
     context = _context(options)
     if form not in FOR_PROGRAMS:
-        watch(context, call)  # type: ignore[arg-type]  # the one row that is watched
+        _warn(form, verb, call.unknown)
+        watch(context, call.make)  # type: ignore[arg-type]  # the one row that is watched
         return
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            print_success(form, verb.noun, verb.verb, reply_object(call()), "")
+            print_success(form, verb.noun, verb.verb, call.told(call.make()), "")
             sys.stdout.flush()
             context.clock.sleep(WATCH_SECONDS)
 
 
-def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callable[[], object]:
+class _Call(NamedTuple):
+    """What a command line asks for."""
+
+    make: Callable[[], object]
+    """The reply, as the verb answers it: what draws it knows its type."""
+    unknown: list[str]
+    """Members of the payload that nobody took."""
+
+    def told(self, reply: object) -> JsonObject:
+        """A reply as programs read it, with a warning of the members that nobody took, if there are any."""
+        result = reply_object(reply)
+        if not self.unknown:
+            return result
+        warnings = result.get("warnings")
+        before = list(warnings) if isinstance(warnings, list) else []
+        return result | {"warnings": [*before, _ignored(self.unknown)]}
+
+
+def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> _Call:
     """What is to be done for a command line: everything is read and checked by now, nothing was changed."""
     from greentic.cli import op_payload
     from greentic.deployments.ulids import with_ulids
     from greentic.ground.field_types import unknown_told
+    from greentic.operate.payload import of_ids
     from greentic.operate.payload import read as read_payload
 
-    form = _load(verb.payload) if verb.payload else None
+    form = _load(verb.payload) if verb.payload else of_ids(verb.positionals)
     options_form = _load(verb.options) if verb.options else None
     words = arguments.pop("words")
     flags = {k: v for k, v in arguments.items() if v not in (None, False, [])}
@@ -188,45 +221,31 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> Callabl
         raise _Usage(f"the following required arguments were not provided: {named}")
     if options.schema:
         told = _schema(verb, form)
-        return lambda: told
-    raw = op_payload.laid_over(verb, form, given, options.answers)
+        return _Call(lambda: told, [])
+    raw = op_payload.laid_over(verb, given, options.answers)
     function, context = _load(verb.call), _context(options)
-    if form is None:
-        return lambda: function(context, *(str(given.merged()[p]) for p in verb.positionals))
     if options.answers is not None:
         payload = read_payload(form, raw, AnswersParse, f"{options.answers}: json: ")
     else:
         payload = read_payload(form, raw, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     payload = with_ulids(context, payload)
-    if options_form is not None:
-        settings["base"] = (
-            Path() if options.answers is None or _is_handed_on(options.answers) else options.answers.parent
-        )
-        return lambda: function(context, payload, options_form(**settings))
-    return _telling(lambda: function(context, payload), unknown_told(form, raw))
+    unknown = unknown_told(form, raw)
+    if not verb.payload:
+        ids = [getattr(payload, name) for name in verb.positionals]
+        return _Call(lambda: function(context, *ids), unknown)
+    if options_form is None:
+        return _Call(lambda: function(context, payload), unknown)
+    settings["base"] = Path() if options.answers is None or _is_handed_on(options.answers) else options.answers.parent
+    return _Call(lambda: function(context, payload, options_form(**settings)), unknown)
 
 
-def _schema(verb: Verb, form: type[Payload] | None) -> JsonObject:
+def _schema(verb: Verb, form: type[Payload]) -> JsonObject:
     """What `--schema` tells of a verb."""
     from greentic.operate.payload import schema
 
-    if form is None or verb.schema_text:
+    if not verb.payload or verb.schema_text:
         return {"input_schema": verb.schema_text or f"{' and '.join(verb.required)} positional"}
     return schema(form, description=verb.summary if verb.noun == "env" and verb.verb == "apply" else None)
-
-
-def _telling(call: Callable[[], object], unknown: list[str]) -> Callable[[], object]:
-    """The call, whose reply warns of the members that nobody took, if there are any."""
-    if not unknown:
-        return call
-
-    def with_warning() -> JsonObject:
-        result = reply_object(call())
-        warnings = result.get("warnings")
-        before = list(warnings) if isinstance(warnings, list) else []
-        return result | {"warnings": [*before, f"unknown payload key(s) ignored: {', '.join(unknown)}"]}
-
-    return with_warning
 
 
 def _is_handed_on(answers: Path) -> bool:

@@ -83,9 +83,9 @@ def _yaml(data: bytes, path: Path, before: str) -> Json:
         raise AnswersParse(f"{path}: {before}yaml: {text}") from None
 
 
-def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict[str, Json]) -> Inline:
+def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, Json]) -> Inline:
     """Sort the words of a command line. Raises `InvalidArgument`, or `UsageError` for a word too many."""
-    fields = {} if form is None else {f.encode_name: f.type for f in msgspec.structs.fields(form)}
+    fields = {f.encode_name: f.type for f in msgspec.structs.fields(form)}
     positional: dict[str, Json] = {}
     given: dict[str, Json] = {}
     entries: list[Json] = []
@@ -105,7 +105,7 @@ def inline(verb: Verb, form: type[Payload] | None, words: list[str], flags: dict
             entry = _shorthand(key, value, given)
             if entry is not None:
                 entries.append(entry)
-        elif equals and form is not None and not open_positions:
+        elif equals and fields and not open_positions:
             meant = did_you_mean(key.split(".")[0], fields)
             raise InvalidArgument(
                 f"unknown key `{key}` in `{word}`; expected one of {', '.join(sorted(fields))}{meant}"
@@ -202,7 +202,7 @@ def check_needs(verb: Verb, payload: JsonObject) -> None:
             raise InvalidArgument(f"{verb.noun} {verb.verb}: missing `{how}`", hint=verb.example)
 
 
-def laid_over(verb: Verb, form: type[Payload] | None, given: Inline, answers: Path | None) -> Json:
+def laid_over(verb: Verb, given: Inline, answers: Path | None) -> Json:
     """The payload as it was told (rule 1). Raises `InvalidArgument`, or as `read_answers` does."""
     if verb.exclusive and answers is not None and given.fixed:
         raise InvalidArgument(
@@ -213,11 +213,10 @@ def laid_over(verb: Verb, form: type[Payload] | None, given: Inline, answers: Pa
         _deploy_defaults(raw)
     if answers is not None:
         return lay_over(read_answers(answers), raw)
-    if form is not None:
-        optional = verb.noun == "env" and verb.verb == "init"
-        if not raw and verb.positionals + verb.flags and not optional:
-            raise InvalidArgument("no payload provided: pass --answers <path> or supply the payload directly")
-        check_needs(verb, raw)
+    optional = verb.noun == "env" and verb.verb == "init"
+    if not raw and verb.positionals + verb.flags and not optional:
+        raise InvalidArgument("no payload provided: pass --answers <path> or supply the payload directly")
+    check_needs(verb, raw)
     return raw
 
 

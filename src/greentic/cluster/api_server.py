@@ -4,8 +4,8 @@ Rules:
 1. Too many requests, an overloaded or restarting server and lost connections are tried again, with growing pauses that chance
    spreads, or after the time that the server asks for; for `PATIENCE_SECONDS` in all, then the error is told. Who may write for a
    time only says how long a write is tried again.
-2. Applying and deleting with preconditions may be repeated; both have the same effect twice. Creating may not: a repeated create
-   that finds the object counts as the first one's success only to its caller.
+2. Applying to what is there and deleting with preconditions may be repeated; both have the same effect twice. Creating may not, be it an
+   apply on the condition that nothing is there: a repeated one that finds the object counts as the first one's success only to its caller.
 3. Every answer is bounded in size; a watch ends by itself.
 4. A server that starts says 404 for paths that it will serve. Such an answer counts when it is ready, and is asked for again before.
 """
@@ -70,6 +70,10 @@ class How(TypedDict, total=False):
     """What it is about, for people."""
 
 
+def _without_version(thing: JsonObject) -> JsonObject:
+    return {**thing, "metadata": {key: value for key, value in metadata_of(thing).items() if key != "resourceVersion"}}
+
+
 class ApiServer:
     """A `Cluster` over a connection. `requests` and `writes` count what was sent."""
 
@@ -85,6 +89,8 @@ class ApiServer:
         self._http, self._connection, self._patience = connection.client, connection, patience
         self._discovery = Discovery(self._until_ready, lambda: self._json("GET", GROUPS), clock)
         self._answered = False
+        self._unconditional: set[str] = set()
+        """Kinds that this server creates without a condition only."""
         self._calls = CallSpans()
         self.requests = 0
         self.writes = 0
@@ -213,12 +219,20 @@ class ApiServer:
         parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         if dry_run:
             parameters["dryRun"] = "All"
+        if ref.kind in self._unconditional:
+            thing = _without_version(thing)
         version = self._version(KINDS[ref.kind])
         body = compact({**thing, "apiVersion": KINDS[ref.kind].api_version(version)})
-        told = self._json(
-            "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run,
-            accept=_JSON if dry_run else _METADATA,
-        )  # fmt: skip
+        try:
+            told = self._json(
+                "PATCH", self._path(ref), parameters=parameters, body=body, media=_APPLY, about=str(ref), writes=not dry_run,
+                accept=_JSON if dry_run else _METADATA,
+            )  # fmt: skip
+        except ApiRefused as error:
+            if not error.unconditional or "resourceVersion" not in metadata_of(thing):
+                raise
+            self._unconditional.add(ref.kind)
+            return self.apply(thing, force=force, dry_run=dry_run)
         if dry_run or told.get("kind") == ref.kind:
             return told
         metadata = {key: value for key, value in metadata_of(told).items() if key != "managedFields"}
@@ -348,7 +362,8 @@ class ApiServer:
                 if answer.status_code < 400:
                     return answer
                 failure = refusal(answer, about, self._connection)
-                if (answer.status_code not in _AGAIN or failure.denied) and not self._starting(path, answer):
+                final = answer.status_code not in _AGAIN or failure.denied or failure.unconditional
+                if final and not self._starting(path, answer):
                     raise failure
                 asked = asked_to_wait(answer)
             if not patience.wait(asked):

@@ -6,9 +6,11 @@ Rules:
 2. Phases, each finished before the next: namespace; policies and configuration; services and budgets; workloads; autoscalers and the way
    in; deletions. A
    phase with a failure is finished, later ones are not begun; the report says what was done, what failed and what was left.
-3. Only what differs is written. What really changed is what the server gave a new version.
-4. Deleting is for exactly the object that was seen. If it changed meanwhile it is read again, and deleted only if still ours.
-5. The key that routers share for their cookies is made once, in the cluster, and never leaves it.
+3. What is written is written to the object that was seen, or made where none was (`k8s.plan` rule 7). One that somebody made or replaced
+   meanwhile is looked at again, once, and left alone unless it may be taken over.
+4. Only what differs is written. What really changed is what the server gave a new version.
+5. Deleting is for exactly the object that was seen. If it changed meanwhile it is read again, and deleted only if still ours.
+6. The key that routers share for their cookies is made once, in the cluster, and never leaves it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from greentic.k8s.objects import (
     ref_of,
 )
 from greentic.k8s.ownership import applied_fields
-from greentic.k8s.plan import Deletion, Item, Owner, Plan, make_plan, may_delete
+from greentic.k8s.plan import Deletion, Item, Owner, Plan, conditioned, make_plan, may_delete
 from greentic.telemetry.tracing import carried
 
 PARALLEL = 16
@@ -108,13 +110,13 @@ def converge(
 def carry_out(
     cluster: Cluster, plan: Plan, namespace: str, owner: Owner, rules: Rules, random: Random, told: Told, *, keyed: bool
 ) -> Outcome:  # fmt: skip
-    """Write what a plan says; `keyed` is whether the key of rule 5 is there. Raises `Conflict` as `converge` does."""
+    """Write what a plan says; `keyed` is whether the key of rule 6 is there. Raises `Conflict` as `converge` does."""
     refuse(plan, force=rules.force)
     return _Run(cluster, plan, owner, rules, told).carry_out(namespace, random, keyed=keyed)
 
 
 def is_keyed(live: list[JsonObject]) -> bool:
-    """Whether the key that routers share is among these (rule 5)."""
+    """Whether the key that routers share is among these (rule 6)."""
     return any(ref_of(thing).name == names.SESSION_KEY for thing in live)
 
 
@@ -197,7 +199,7 @@ class _Run:
 
     def _write(self, item: Item) -> None:
         try:
-            thing = self._cluster.apply(item.stated, force=self._rules.force)
+            thing = self._put_or_look(item)
         except ApiRefused as error:
             if error.immutable and item.live is not None and self._rules.recreate:
                 thing = self._make_again(item, item.live)
@@ -214,12 +216,34 @@ class _Run:
         elif metadata_of(thing).get("resourceVersion") != before:
             self._changed.append(item.ref)
 
+    def _put(self, item: Item) -> JsonObject:
+        """Write an object on condition that it is the one that was seen (rule 3)."""
+        return self._cluster.apply(conditioned(item.stated, item.live), force=self._rules.force)
+
+    def _put_or_look(self, item: Item) -> JsonObject:
+        """The same; an object that is another by now is looked at once more. Raises `Conflict` if that may not be taken over."""
+        try:
+            return self._put(item)
+        except ApiRefused as error:
+            if not error.another:
+                raise
+        found = self._cluster.get(item.ref)
+        live = [] if found is None else [found]
+        again = make_plan([item.stated], live, self._owner, adopt=self._rules.adopt).items[0]
+        if again.refused is not None:
+            raise Conflict(
+                f"{item.ref} was made by somebody else while this ran, and was left as it is: {again.refused}",
+                hint="--adopt takes it over, if that is meant; else end who makes it, and run the same again",
+            )
+        # in order already is what came of a request whose answer was lost, and what another run of ours made
+        return found if found is not None and again.action == "unchanged" else self._put(again)
+
     def _make_again(self, item: Item, live: JsonObject) -> JsonObject:
         metadata = metadata_of(live)
         version = str(metadata.get("resourceVersion", ""))
         self._cluster.delete(item.ref, uid=str(metadata.get("uid")), resource_version=version)
         await_gone(self._cluster, item.ref, str(metadata.get("uid")))
-        return self._cluster.apply(item.stated, force=self._rules.force)
+        return self._put_or_look(item._replace(live=None))
 
     def _make_key(self, namespace: str, random: Random) -> None:
         labels: dict[str, Json] = {
@@ -250,7 +274,7 @@ class _Run:
 
 
 def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground: bool = False) -> bool:
-    """Delete an object that was seen to be ours (rule 4); whether it was there to be deleted."""
+    """Delete an object that was seen to be ours (rule 5); whether it was there to be deleted."""
     seen = deletion
     for _ in range(DELETE_TRIES):
         try:

@@ -4,9 +4,10 @@ Rules:
 1. An answered kubeconfig context; else the current context of `KUBECONFIG` (the files that it lists are merged, the first one
    that says something wins) or `~/.kube/config`; else the account of the pod that this runs in.
 2. A bound token replaces everything that the kubeconfig says about the user; address and certificate authority stay.
-3. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
+3. A file that the context names is opened without waiting for anybody before the library opens it.
+4. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
    passed over in silence. Plugins of version v1 are run as those of v1beta1, which they also speak.
-4. Whatever fails, the message says which file, context and server were tried.
+5. Whatever fails, the message says which file, context and server were tried.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from greentic.ground import variables
-from greentic.ground.documents import read_file
+from greentic.ground.documents import open_file, read_file
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
 
@@ -57,6 +58,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
 
         config = config._replace(user=User(token=token))
     try:
+        _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
         if proxy is not None:
             parameters["proxy"] = proxy
@@ -68,6 +70,18 @@ def connect(context: str | None, token: str | None = None) -> Connection:
             hint="kubectl config view --minify shows what the context says",
         ) from error
     return Connection(client, config.cluster.server, config.context_name, lambda: _certificate_end(config))
+
+
+def _check_files(config: SingleConfig) -> None:
+    """Raise `OSError` or `ValueError` for what the library would open and wait for: it opens what the context names by itself."""
+    cluster, user = config.cluster, config.user
+    named = [cluster.certificate_auth, *((user.client_cert, user.client_key, user.token_file) if user else ())]
+    files = [Path(config.abs_file(name)) for name in named if name]
+    instead = variables.path("SSL_CERT_FILE")
+    if instead is not None and not cluster.certificate_auth and not cluster.certificate_auth_data:
+        files.append(instead)
+    for file in files:
+        open_file(file).close()
 
 
 def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | None]:
@@ -104,7 +118,7 @@ def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | No
 
 
 def _further(merged: dict[str, Any], config: SingleConfig, *, bound: bool) -> str | None:
-    """The proxy of a context. Raises `ClusterUnreachable` for what this client cannot do (rule 3)."""
+    """The proxy of a context. Raises `ClusterUnreachable` for what this client cannot do (rule 4)."""
 
     def entry(section: str, name: str | None, inner: str) -> dict[str, Any]:
         return next((e.get(inner) or {} for e in merged[section] if e["name"] == name), {})

@@ -4,16 +4,18 @@ Rules:
 1. Every kind that is rendered is read, and the Secrets of others are not: those with this environment's labels are listed, those that
    would be written are got.
 2. What the environment cannot have is not looked for, unless it is desired; a kind that the cluster does not serve is missed only then.
-3. An identity that may not see the namespace itself works inside it and leaves it as it is. A namespace on its way out is not filled.
+3. Where a sieve looks at pages that are let go, a list that expired is begun anew, with what the sieve has of that kind (`relisting`).
+4. An identity that may not see the namespace itself works inside it and leaves it as it is. A namespace on its way out is not filled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from greentic.cluster.refusals import STAYING
+from greentic.cluster.relisting import unexpired
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, PermissionMissing
 from greentic.k8s import names
@@ -23,6 +25,14 @@ from greentic.shape.pod_shape import IN_FLIGHT
 from greentic.telemetry.tracing import carried
 
 Keep = Callable[[JsonObject], bool]
+
+
+class Sieve(Protocol):
+    """Looks at what is listed, and says what of it is to be kept. Several kinds are listed at once."""
+
+    def begun(self, kind: str) -> Keep:
+        """What looks at a list of one kind that begins; what it saw of one that began before is forgotten (rule 3)."""
+        ...
 
 
 class LiveObjects(NamedTuple):
@@ -36,12 +46,12 @@ class LiveObjects(NamedTuple):
 
 
 def read_live(
-    cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject], keep: Keep | None = None
+    cluster: Cluster, namespace: str, owner: Owner, desired: list[JsonObject], sieve: Sieve | None = None
 ) -> LiveObjects:
     """What is in the namespace, of the kinds that are rendered. Raises `Conflict` if the namespace is on its way out.
 
     Kinds that the environment cannot have are not looked for (`k8s.plan` rule 6), unless they are desired.
-    With `keep`, of the kinds in `LISTED` only what it says; the others are let go as soon as it has seen them.
+    With a sieve, of the kinds in `LISTED` only what it says; the others are let go as soon as it has seen them.
 
     Secrets of others are not read: those with this environment's labels are listed, those that would be written are got. An
     identity that may not see the namespace itself works inside it and leaves it as it is. Raises `Conflict`, too, if something is desired
@@ -66,8 +76,8 @@ def read_live(
             live.append(found)
     needed = frozenset(ref.kind for ref in refs)
     with ThreadPoolExecutor(len(LISTED) + len(ANSWERED_KINDS) + 1) as pool:
-        documents = pool.submit(carried(_config_maps), cluster, namespace, owner, keep)
-        lists = [pool.submit(carried(_kept), cluster, kind, namespace, keep) for kind in LISTED if kind != "ConfigMap"]
+        documents = pool.submit(carried(_config_maps), cluster, namespace, owner, sieve)
+        lists = [pool.submit(carried(_kept), cluster, kind, namespace, sieve) for kind in LISTED if kind != "ConfigMap"]
         secrets = pool.submit(carried(cluster.list), "Secret", namespace, names.owner_selector(owner.env_id))
         selectors = {"ServiceAccount": names.owner_selector(owner.env_id)}
         config_maps, told = documents.result()
@@ -93,27 +103,44 @@ def read_live(
 
 
 def _config_maps(
-    cluster: Cluster, namespace: str, owner: Owner, keep: Keep | None
+    cluster: Cluster, namespace: str, owner: Owner, sieve: Sieve | None
 ) -> tuple[list[JsonObject], frozenset[str] | None]:
     """The ConfigMaps that are kept, and the kinds that the one with the document names, if it is ours and does."""
-    told: frozenset[str] | None = None
-
-    def looked_at(thing: JsonObject) -> bool:
-        nonlocal told
-        if ref_of(thing).name == names.ENV_STORE and is_ours(thing, owner):
-            told = told_kinds(thing)
-        return keep is None or keep(thing)
-
-    found = _kept(cluster, "ConfigMap", namespace, None if keep is None else looked_at)
-    if keep is None:
-        found = [thing for thing in found if looked_at(thing)]
-    return found, told
+    reader = _Document(owner, sieve)
+    if sieve is not None:
+        return _kept(cluster, "ConfigMap", namespace, reader), reader.told
+    found, look = _kept(cluster, "ConfigMap", namespace, None), reader.begun("ConfigMap")
+    return [thing for thing in found if look(thing)], reader.told
 
 
-def _kept(cluster: Cluster, kind: str, namespace: str, keep: Keep | None) -> list[JsonObject]:
-    if keep is None:
+class _Document:
+    """A sieve that reads the document's ConfigMap on the way."""
+
+    def __init__(self, owner: Owner, sieve: Sieve | None) -> None:
+        self._owner, self._sieve = owner, sieve
+        self.told: frozenset[str] | None = None
+
+    def begun(self, kind: str) -> Keep:
+        self.told = None
+        keep = None if self._sieve is None else self._sieve.begun(kind)
+
+        def look(thing: JsonObject) -> bool:
+            if ref_of(thing).name == names.ENV_STORE and is_ours(thing, self._owner):
+                self.told = told_kinds(thing)
+            return keep is None or keep(thing)
+
+        return look
+
+
+def _kept(cluster: Cluster, kind: str, namespace: str, sieve: Sieve | None) -> list[JsonObject]:
+    if sieve is None:
         return cluster.list(kind, namespace).items
-    return [thing for page in cluster.pages(kind, namespace) for thing in page.items if keep(thing)]
+
+    def read() -> list[JsonObject]:
+        keep = sieve.begun(kind)
+        return [thing for page in cluster.pages(kind, namespace) for thing in page.items if keep(thing)]
+
+    return unexpired(read)
 
 
 def list_if_there(

@@ -34,6 +34,8 @@ def explained(item: Item, error: ApiRefused) -> ApiRefused:
             conflicts=error.conflicts,
             hint="--force takes the fields over",
         )
+    elif error.another:
+        hint = "it was changed by somebody else while this ran; run the same again, which looks at it anew"
     elif error.over_quota:
         hint = "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
     elif error.leaving:

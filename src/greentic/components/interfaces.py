@@ -19,11 +19,11 @@ import cbor2
 import msgspec
 
 from greentic.components.host import HostCall
+from greentic.expressions.value_range import GREATEST, LEAST
 from greentic.flow.envelope import envelope_of
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
-from greentic.ground.value_range import GREATEST, LEAST
 from greentic.wasm.component import NODE_06, RUNTIME, Export, HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import CallLimits
 from greentic.wasm.values import ValueMismatch

@@ -11,14 +11,12 @@ Rules:
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from greentic.cluster.apply import PHASES, refuse
-from greentic.cluster.live import read_live
-from greentic.cluster.relisting import unexpired
+from greentic.cluster.live import Keep, read_live
 from greentic.controller.desired import Desired
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -103,21 +101,16 @@ def difference(
     cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
 ) -> Difference:
     """Compare everything, or `only` these. Raises as `read_live` does."""
-    return unexpired(lambda: _difference(cluster, wanted, namespace, owner, only, adopt=adopt))
-
-
-def _difference(
-    cluster: Cluster, wanted: Stated, namespace: str, owner: Owner, only: frozenset[Ref] | None, *, adopt: bool
-) -> Difference:
-    """The same, once: what a list showed before it expired is in the sieve, which begins anew with it."""
     sieve = _Sieve(wanted, owner, adopt)
     if only is not None:
         found = [thing for thing in map(cluster.get, sorted(only)) if thing is not None]
-        live = [thing for thing in found if sieve(thing)]
+        keep = sieve.begun("")
+        live = [thing for thing in found if keep(thing)]
     else:
         live = read_live(cluster, namespace, owner, [_outline(wanted, ref) for ref in wanted], sieve).live
     asked = wanted if only is None else [ref for ref in wanted if ref in only]
-    rest = sorted((ref for ref in asked if ref not in sieve.in_order), key=lambda ref: _PHASE[ref.kind])
+    in_order = sieve.in_order
+    rest = sorted((ref for ref in asked if ref not in in_order), key=lambda ref: _PHASE[ref.kind])
     return Difference(wanted, owner, adopt, rest, live, sieve.rollouts)
 
 
@@ -129,23 +122,33 @@ def _outline(wanted: Stated, ref: Ref) -> JsonObject:
 
 
 class _Sieve:
-    """Lets pass what is not as stated (rule 1); several lists are read at once."""
+    """Lets pass what is not as stated (rule 1); what is as stated is told apart by the list in which it was seen."""
 
     def __init__(self, wanted: Stated, owner: Owner, adopt: bool) -> None:
         self._wanted, self._owner, self._adopt = wanted, owner, adopt
-        self._lock = threading.Lock()
-        self.in_order: set[Ref] = set()
-        self.rollouts: dict[str, Rollout] = {}
+        self._seen: dict[str, dict[Ref, Rollout | None]] = {}
 
-    def __call__(self, thing: JsonObject) -> bool:
-        ref = ref_of(thing)
-        if ref not in self._wanted:
-            return True
-        plan = make_plan([object_of(self._wanted, ref)], [thing], self._owner, adopt=self._adopt)
-        if plan.writes or plan.refused:
-            return True
-        with self._lock:
-            self.in_order.add(ref)
-            if ref.kind == "Deployment":
-                self.rollouts[ref.name] = rollout(thing)
-        return False
+    @property
+    def in_order(self) -> set[Ref]:
+        return {ref for seen in self._seen.values() for ref in seen}
+
+    @property
+    def rollouts(self) -> dict[str, Rollout]:
+        """How far they are, of the Deployments that are as stated."""
+        return {ref.name: found for seen in self._seen.values() for ref, found in seen.items() if found is not None}
+
+    def begun(self, kind: str) -> Keep:
+        seen: dict[Ref, Rollout | None] = {}
+        self._seen[kind] = seen
+
+        def is_kept(thing: JsonObject) -> bool:
+            ref = ref_of(thing)
+            if ref not in self._wanted:
+                return True
+            plan = make_plan([object_of(self._wanted, ref)], [thing], self._owner, adopt=self._adopt)
+            if plan.writes or plan.refused:
+                return True
+            seen[ref] = rollout(thing) if ref.kind == "Deployment" else None
+            return False
+
+        return is_kept

@@ -31,7 +31,7 @@ from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.ground.yaml import yaml_of
 from greentic.k8s.objects import ApiRefused, member, ref_of
-from greentic.k8s.plan import fitted, make_plan
+from greentic.k8s.plan import conditioned, fitted, make_plan
 from greentic.k8s.render import render
 from greentic.model.ids import check_env_id
 from greentic.operate.change import Context, Done, run
@@ -268,14 +268,19 @@ def _bind(context: Context, deployer: Deployer, profile: str) -> _Minted:
     env_id, namespace, store = deployer.env.environment_id, deployer.answers.namespace, deployer.owner.store
     api = ApiServer(connect(profile))
     wanted = [render(deployer.desired)[0], *grants(env_id, namespace, store)]
-    live = [found for found in (api.get(ref_of(thing)) for thing in wanted) if found is not None]
-    refuse(make_plan(wanted, live, deployer.owner), force=True)
+    unfilled = identity_secret(env_id, namespace, store, "")
+    live = [found for found in (api.get(ref_of(thing)) for thing in (*wanted, unfilled)) if found is not None]
+    refuse(make_plan([*wanted, unfilled], live, deployer.owner), force=True)
     there = {ref_of(thing): thing for thing in live}
+
+    def write(thing: JsonObject) -> None:
+        seen = there.get(ref_of(thing))
+        api.apply(conditioned(fitted(thing, seen), seen), force=True)
+
     for thing in wanted:
-        api.apply(fitted(thing, there.get(ref_of(thing))), force=True)
+        write(thing)
     minted = _token(api, namespace)
-    secret = identity_secret(env_id, namespace, store, base64.b64encode(minted.token.encode()).decode())
-    api.apply(secret, force=True)
+    write(identity_secret(env_id, namespace, store, base64.b64encode(minted.token.encode()).decode()))
     try:
         keep_token(context.store.paths(env_id), minted.token)
     except OSError as error:

@@ -155,10 +155,17 @@ def binding_of(payload: RouteBindingPayload, *, keep: RouteBinding | None = None
         tenant_selector=TenantSelector(tenant=selector.tenant, team=selector.team),
         extra=keep.extra if keep else {},
     )
-    reason = unreachable_reason(binding)
-    if reason is not None:
-        raise InvalidArgument(f"route_binding: {reason}, so no request could ever reach it")
+    for alone in _one_by_one(binding):  # beside a possible one, an impossible one is a mistake that nobody would notice
+        reason = unreachable_reason(alone)
+        if reason is not None:
+            raise InvalidArgument(f"route_binding: {reason}, so no request could ever reach it")
     return binding
+
+
+def _one_by_one(binding: RouteBinding) -> list[RouteBinding]:
+    """The binding with one of its hosts or prefixes at a time."""
+    hosts = [replace(binding, hosts=[host], path_prefixes=[]) for host in binding.hosts]
+    return [*hosts, *(replace(binding, hosts=[], path_prefixes=[prefix]) for prefix in binding.path_prefixes)]
 
 
 def shares_of(payload: list[SharePayload] | None) -> list[RevenueShare]:

@@ -58,7 +58,7 @@ class RevisionSummary(Reply, frozen=True, kw_only=True):
     """Its place among the deployment's revisions, from 1."""
     lifecycle: str
     warnings: list[str] | UnsetType = UNSET
-    """After a warm, where there are any: what loads and can never work, by pack."""
+    """Where there are any: after a warm what loads and can never work, by pack; after a stage that no worker could pull it."""
 
 
 class RevisionList(Reply, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from greentic.deployments.bundles import find as find_deployment
 from greentic.deployments.revisions import RevisionSummary, summary
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
+from greentic.distribute.sources import never_pulled, settled
 from greentic.ground.clock import timestamp, unix_seconds
 from greentic.ground.disk import io_error
 from greentic.ground.documents import parse, replace
@@ -82,7 +83,9 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
-    check_authored(payload.bundle_source_uri or "", "bundle_source_uri")
+    if payload.bundle_source_uri is not None:
+        written = settled(payload.bundle_source_uri, "bundle_source_uri")
+        payload = msgspec.structs.replace(payload, bundle_source_uri=written)
     for pack in payload.pack_list:
         check_authored(pack.source_uri or "", f"source_uri of pack `{pack.pack_id}`")
     change = Change(env_id, "revisions", "stage", {"deployment_id": deployment_id, "lifecycle_to": "staged"}, key)
@@ -124,12 +127,23 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
             except BaseException:
                 store.disk.remove_tree(paths.revision(revision_id))
                 raise
-            return Done(summary(revision))
+            return Done(_staged(revision))
 
         digest = prepared.bundle_digest if isinstance(prepared, Revision) else None
         # The same bytes from another place are the same request.
         asked = whole(msgspec.structs.replace(payload, bundle_path=None), digest=digest)
         return run(context, change, action, idempotency=Idempotency(key, deployment_id, asked, RevisionSummary))
+
+
+def _staged(revision: Revision) -> RevisionSummary:
+    """What is told of a new revision. A source that nobody pulls from is recorded, as the existing program does, and told."""
+    reason = never_pulled(revision.bundle_source_uri or "")
+    if reason is None:
+        return summary(revision)
+    told = (
+        f"bundle_source_uri: {reason}: workers refuse this revision; stage another one with a source that they can ask"
+    )
+    return msgspec.structs.replace(summary(revision), warnings=[told])
 
 
 def with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:

@@ -8,7 +8,8 @@ Rules:
    does not match is deleted.
 5. Above a size, the entries that were not used for longest go, but none that a caller says it needs.
 6. Where the disk is full, the same make room before a download is given up, old partial downloads first.
-7. The directory belongs to this user alone. One that cannot be made means that there is no cache, which costs time only.
+7. The directory belongs to this user alone. One that cannot be made means that there is no cache, which costs time only; so does one
+   that takes nothing (a full or read-only disk, a directory that was deleted) for who can do without it.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def fetch_into(
     source: Source | None = None,
     wanted: str | None = None,
     mirror: bool = False,
-    limits: FetchLimits = FetchLimits(),  # noqa: B008  an immutable value
+    limits: FetchLimits | None = None,
     progress: Told | None = None,
     clock: Clock | None = None,
     terms: Terms | None = None,
@@ -90,11 +90,13 @@ def fetch_into(
 ) -> Fetched:
     """Fetch `reference` into `file`, a private file open for writing; empty, unless `journal` tells what is in it.
 
-    `terms` are how it is asked; a program of the operator that names none goes by its variables.
+    `limits` and `terms` are how it is asked; a program of the operator that names none goes by its variables.
     `wanted` is the digest that the bytes must have, if it is known; `mirror` says that another address is the bundle's own.
     Raises `FetchError` or its kinds, `DigestMismatch` for other bytes than the wanted ones, which are dropped, and `OSError`.
     """
-    asked = terms_of(variables.environment(), clock or CLOCK) if terms is None else terms
+    environ = variables.environment()
+    limits = fetch_limits(environ) if limits is None else limits
+    asked = terms_of(environ, clock or CLOCK) if terms is None else terms
     asked = asked._replace(
         total=limits.total_seconds, tries=limits.tries, backoff=Backoff(jitter=limits.jitter)
     ).begun()

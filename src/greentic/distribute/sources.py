@@ -2,11 +2,15 @@
 
 A reference is `file://<path>` (as it stands, or with the escapes of URLs), a bare path that exists, `http(s)://…`, or a scheme of a
 registry; nothing else is tried. Only what opens it is imported: a client of registries is a good part of what a boot would load.
+
+What is written down for workers has to mean the same everywhere (`settled`): a path counts from the root on, and one from a directory of
+whoever wrote it becomes such a path where the file is, or is refused.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.source import Source
@@ -39,20 +43,77 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
         path = file_path(text)
         if _exists(path):
             return FileSource(), path
-        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED} (file not found)")
+        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED}{_missing(text)}")
     if "://" not in text and _exists(text):
         return FileSource(), text
-    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}")
+    missing = _missing(text) if "://" not in text else ""
+    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}{missing}")
 
 
-def check_source(reference: str, what: str) -> None:
-    """Raise `InvalidArgument` for an address that no worker could ever pull from, where it is written down; a path may come to be."""
+def is_relative(reference: str) -> bool:
+    """Whether what is meant depends on where a program runs."""
+    text = lower_scheme(reference.strip())
+    return bool(text) and (text.startswith("file://") or "://" not in text) and not Path(file_path(text)).is_absolute()
+
+
+def _missing(reference: str) -> str:
+    there = " below the directory that this program runs in" if is_relative(reference) else ""
+    return f" (file not found{there})"
+
+
+def check_source(reference: str, what: str, base: Path = Path()) -> str:
+    """The address as it is written down. Raises `InvalidArgument` for one that no worker could ever pull from."""
+    found = settled(reference, what, base)
+    reason = never_pulled(found)
+    if reason is not None:
+        raise InvalidArgument(f"{what} `{shown(reference)}`: {reason}")
+    return found
+
+
+def settled(reference: str, what: str, base: Path = Path()) -> str:
+    """The address as it is written down: as it stands, but for a path from `base` on, which becomes one from the root on.
+
+    Raises `InvalidArgument` for a path from nowhere, and for credentials; a path from the root may come to be.
+    """
     check_authored(reference, what)
-    scheme, found, _ = lower_scheme(reference.strip()).partition("://")
+    text = lower_scheme(reference.strip())
+    if not text:
+        raise InvalidArgument(f"{what} is empty", hint="leave it out where there is none")
+    if "://" in text and not text.startswith("file://"):
+        return reference
+    path = file_path(text)
+    if Path(path).is_absolute():
+        return reference
+    there = (base / path).absolute()
+    if not _exists(str(there)):
+        raise InvalidArgument(
+            f"{what} `{shown(reference)}` is a path from a directory, and no such file is in `{base.absolute()}`; {EXPECTED}",
+            hint="put https:// before it if a server is meant; for a file, write its path from the root on",
+        )
+    return f"file://{there}" if text.startswith("file://") else str(there)
+
+
+def never_pulled(reference: str) -> str | None:
+    """Why no worker could ever pull from an address, or nothing; where a path leads is not asked."""
+    text = lower_scheme(reference.strip())
+    scheme, found, rest = text.partition("://")
     known = ("http", "https", "file", *(s.removesuffix("://") for s in REGISTRIES))
     if found and scheme not in known:
-        told = f"{what} `{shown(reference)}`: no worker pulls from `{scheme[:20]}://`; {EXPECTED}"
-        raise InvalidArgument(told + did_you_mean(scheme, known))
+        return f"no worker pulls from `{scheme[:20]}://`; {EXPECTED}{did_you_mean(scheme, known)}"
+    try:
+        if text.startswith(WEB):
+            at = urlsplit(text)
+            if not at.hostname or at.port == 0:
+                return "it names no host, or no port that one could listen on"
+        elif scheme == "oci" and found:
+            from greentic.registry.reference import parse
+
+            parse(rest)
+    except ValueError:
+        return "its host or port makes no sense"  # not repeated: what should be a port may be a password
+    except FetchError as error:
+        return error.message
+    return None
 
 
 def _exists(path: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
+from greentic.distribute.sources import is_relative
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
@@ -23,6 +24,7 @@ from greentic.model.lifecycle import with_current_revisions
 from greentic.model.revision_files import lock_ref
 from greentic.model.routes import overlaps
 from greentic.model.traffic import rescale
+from greentic.net.addresses import shown
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.pack.load import load_packs
@@ -257,6 +259,15 @@ def _revision_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
         )
         for r in env.revisions
         if r.revision_id in routed and not is_bootable(r)
+    ]
+    found += [
+        Finding(
+            kind="relative-source",
+            message=f"revision `{r.revision_id}` is routed, and its source `{shown(r.bundle_source_uri or '')}` means another file in "
+            "each directory that a worker is started in; stage it again with the whole path",
+        )
+        for r in env.revisions
+        if r.revision_id in routed and is_relative(r.bundle_source_uri or "")
     ]
     known = {r.revision_id for r in env.revisions}
     found += [

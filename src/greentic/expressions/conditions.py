@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from greentic.expressions.paths import MISSING
-from greentic.ground.value_range import compared
+from greentic.expressions.value_range import compared
 
 OPERATORS = ("==", "!=", ">=", "<=", ">", "<", " contains ")
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
+from greentic.expressions.value_range import in_range
 from greentic.ground import documents
 from greentic.ground.errors import FlowFailure
-from greentic.ground.value_range import in_range
 
 MAX_DEPTH = 64
 """How deeply blocks and subexpressions may nest."""

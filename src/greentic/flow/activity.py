@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from greentic.ground.value_range import in_range
+from greentic.expressions.value_range import in_range
 
 APOLOGY = "Sorry — something went wrong while handling that. Please try again."
 

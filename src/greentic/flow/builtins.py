@@ -14,6 +14,7 @@ import msgspec
 
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
+from greentic.expressions.value_range import in_range
 from greentic.flow.bounds import bounded
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
 from greentic.flow.node_names import NodeNames
@@ -23,7 +24,6 @@ from greentic.flow.results import Jump, Result, interpret, redirects
 from greentic.flow.state import Map, NodeOutput
 from greentic.ground.beside import kept
 from greentic.ground.errors import FlowFailure
-from greentic.ground.value_range import in_range
 
 _ENVELOPE_KEYS = frozenset({"input", "operation", "op", "component", "component_ref", "config"})
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import cast
 
+from greentic.expressions.value_range import in_range
 from greentic.flow.bounds import MAX_SIZE
 from greentic.flow.node_names import metadata_of
 from greentic.flow.ports import Assets
 from greentic.flow.state import Map
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure, LimitExceeded
-from greentic.ground.value_range import in_range
 
 CARD_COMPONENT = "adaptive-card"
 _NEXT_CARD = ("routeToCardId", "toCardId", "nextCardId")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import cast
 
-from greentic.ground.value_range import fault
+from greentic.expressions.value_range import fault
 
 Map = dict[str, object]
 

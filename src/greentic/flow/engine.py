@@ -169,18 +169,7 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
             run.ports.trace.enter(plan.id, node.id, node.kind)
         result, payload = await _execute(run, plan, node, state, names)
         output = _answered(node, result.output, state)
-        # What is said stays, each time it is said; another output takes the place of the one before.
-        kept = ("said", str(len(state.egress))) if node.kind == "emit" else ("node", node_id)
-        _keep(run, budget, kept, output.payload)
-        state.nodes[node_id], state.views[node_id] = output, node_view(output)
-        state.last_output = output.payload
-        if node.assigned is not None:
-            _keep(run, budget, ("variable", str(node.assigned[0])), state.vars.get(str(node.assigned[0])))
-        if node.variables:
-            after = NodeNames(state, output.payload, run.ports.clock)
-            for name, template in node.variables:
-                state.vars[name] = bounded(template.render(after))
-                _keep(run, budget, ("variable", name), state.vars[name])
+        _remember(run, budget, state, node, output)
         control = result.control if isinstance(result, Result) else None
         if isinstance(control, Jump):
             _traced(run, plan, node, payload, output, f"jump to {control.flow}")
@@ -211,6 +200,22 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         _traced(run, plan, node, payload, output, following)
         node_id = following
     raise Exhausted(f"flow {run.flow_id} took more than {run.max_steps} steps")
+
+
+def _remember(run: Run, budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
+    """Keep what a node left behind: its output and its variables."""
+    # What is said stays, each time it is said; another output takes the place of the one before.
+    place = ("said", str(len(state.egress))) if node.kind == "emit" else ("node", node.id)
+    _keep(run, budget, place, output.payload)
+    state.nodes[node.id], state.views[node.id] = output, node_view(output)
+    state.last_output = output.payload
+    if node.assigned is not None:
+        _keep(run, budget, ("variable", str(node.assigned[0])), state.vars.get(str(node.assigned[0])))
+    if node.variables:
+        after = NodeNames(state, output.payload, run.ports.clock)
+        for name, template in node.variables:
+            state.vars[name] = bounded(template.render(after))
+            _keep(run, budget, ("variable", name), state.vars[name])
 
 
 def _keep(run: Run, budget: Budget, place: tuple[str, str], value: object) -> None:

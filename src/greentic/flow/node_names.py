@@ -105,7 +105,9 @@ def entry_view(entry: object) -> object:
     if not isinstance(entry, dict):
         return entry
     view: Map = dict(entry)
-    view.setdefault("input", entry)
+    inner = view.setdefault("input", entry)
+    if inner is entry and not isinstance(entry.get("metadata"), dict):
+        return view  # what it submits is what it has
     for key, value in submitted(entry).items():
         view.setdefault(key, value)
     return view

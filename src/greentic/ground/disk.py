@@ -16,12 +16,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import stat
 import threading
 from pathlib import Path
 from typing import Protocol
 
+from greentic.ground.clock import Clock, unix_seconds
 from greentic.ground.errors import IoError
 from greentic.ground.optional import done_without
 
@@ -158,6 +160,11 @@ def _locked(fd: int, how: int) -> bool:
     return True
 
 
+_TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp")
+"""Names that `replace_file` makes."""
+_LEFT_SECONDS = 3600
+
+
 def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = False) -> None:
     """Make or replace a file that is old or new, never half; with `durable` it is new also after a power cut. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -174,6 +181,15 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
             sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_left(path: Path, clock: Clock) -> bool:
+    """Whether a killed `replace_file` left this file: nobody is an hour at one."""
+    if _TEMPORARY.fullmatch(path.name) is None:
+        return False
+    with contextlib.suppress(OSError):
+        return unix_seconds(clock) - path.lstat().st_mtime > _LEFT_SECONDS
+    return False
 
 
 def _refuse_special(path: Path) -> None:

@@ -234,6 +234,8 @@ def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES, inside: 
 
 def _decoded(data: bytes | str | msgspec.Raw, form: type[T]) -> T:
     try:
+        if form is object:  # naming it costs more than most texts of a turn take
+            return cast(T, msgspec.json.decode(data))
         return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None

@@ -18,9 +18,16 @@ def done_without(what: str, why: object) -> None:
     """Note that `what` is missing and why; only the first note about it is told."""
     if what in _lacking:
         return
-    _lacking[what] = text = f"done without {what}: {why}"
+    _lacking[what] = text = f"done without {what}: {_reason(why)}"
     for listener in _listeners:
         listener(text)
+
+
+def _reason(why: object) -> str:
+    """In words: an error of the system as what it says of which file."""
+    if not isinstance(why, OSError) or not why.strerror:
+        return str(why)
+    return f"`{why.filename}`: {why.strerror}" if why.filename is not None else why.strerror
 
 
 def on_lack(listener: Callable[[str], None]) -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable, Coroutine
-from typing import NamedTuple
+
+import msgspec
 
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
 from greentic.ground.fair_queue import FairQueue, fair_queue_of
@@ -41,7 +42,7 @@ LARGE = 256 << 10
 _TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True):
     """What a request is answered."""
 
     code: int

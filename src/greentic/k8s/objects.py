@@ -153,7 +153,18 @@ class ApiRefused(Conflict):
 
     @property
     def immutable(self) -> bool:
-        return self.status == 422 and not self.denied and "field is immutable" in self.message
+        return self.status == 422 and not (self.denied or self.another) and "field is immutable" in self.message
+
+    @property
+    def another(self) -> bool:
+        """Whether the object is not the one that the request was about: made, replaced or deleted meanwhile."""
+        replaced = self.status == 422 and "metadata.uid: Invalid value" in self.message
+        return replaced or (self.status == 409 and not self.conflicts)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether this kind is created without a condition only: Services, by servers before 1.23."""
+        return "resourceVersion should not be set on objects to be created" in self.message
 
     @property
     def cause(self) -> str:
@@ -195,7 +206,10 @@ class Cluster(Protocol):
         ...
 
     def apply(self, thing: JsonObject, *, force: bool, dry_run: bool = False) -> JsonObject:
-        """Server-side apply; what was stated with the object's metadata afterwards, or, of a dry run, the whole object."""
+        """Server-side apply; what was stated with the object's metadata afterwards, or, of a dry run, the whole object.
+
+        With a `uid` or a `resourceVersion` among what is stated it is about that object alone; refused (`another`) if it is not there.
+        """
         ...
 
     def create(self, thing: JsonObject) -> JsonObject: ...

@@ -11,6 +11,8 @@ Rules:
 5. An object that would not change is not written.
 6. The document's ConfigMap names the kinds of `MARKED` that the environment may have, so that the others need not be looked for. A kind
    that stands there, or is there, is stated again: it may have to be deleted, in this run or in one that goes on where this one failed.
+7. A plan is of one moment. What it writes is about the object that it saw, by its uid, or about none, by a version that no object has:
+   server-side apply would else merge into whatever has the name by then.
 """
 
 from __future__ import annotations
@@ -175,6 +177,19 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
     ):
         return {**stated, "spec": {**member(stated, "spec"), "replicas": member(live, "spec").get("replicas")}}
     return stated
+
+
+NO_VERSION = "1"
+"""No object has this version: what a store writes first has a larger one."""
+
+
+def conditioned(stated: JsonObject, live: JsonObject | None) -> JsonObject:
+    """What is stated, about the very object that was seen, or about none (rule 7)."""
+    if live is None:
+        condition: JsonObject = {"resourceVersion": NO_VERSION}
+    else:
+        condition = {key: value for key, value in metadata_of(live).items() if key == "uid"}
+    return {**stated, "metadata": {**metadata_of(stated), **condition}}
 
 
 def _inside(tree: JsonObject, *path: str) -> JsonObject:

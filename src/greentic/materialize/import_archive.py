@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
-from greentic.ground.disk import replace_file
+from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError, DigestMismatch, GreenticError, MalformedArtifact
 from greentic.materialize.remembered import Memory
@@ -61,9 +61,15 @@ def import_archive(path: Path, paths: EnvPaths, cache: BundleCache, memory: Memo
         replace_file(paths.environment, found.environment, 0o600, durable=True)
         memory.remember(examined.seen, examined.listed)
     except (OSError, tarfile.TarError, GreenticError) as error:
-        cause = error if isinstance(error, GreenticError) else MalformedArtifact(str(error))
-        raise BootError(f"booting from `{path}`") from cause
+        raise BootError(f"booting from `{path}`") from _cause(path, error)
     return new
+
+
+def _cause(path: Path, error: OSError | tarfile.TarError | GreenticError) -> GreenticError:
+    """Why: of a full disk, say, the archive is not to blame."""
+    if isinstance(error, GreenticError):
+        return error
+    return io_error(error.filename or path, error) if isinstance(error, OSError) else MalformedArtifact(str(error))
 
 
 def _read(path: Path) -> _Documents:

@@ -12,12 +12,14 @@ from contextlib import ExitStack
 from contextvars import copy_context
 from typing import BinaryIO, NamedTuple, Protocol
 
-from greentic.distribute.bundle_cache import BundleCache
+from greentic.distribute import bundle_cache
+from greentic.distribute.bundle_cache import BundleCache, Download
 from greentic.distribute.fetch import Fetched, FetchLimits, fetch_into
 from greentic.distribute.journal import Journal
 from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
+from greentic.ground.optional import done_without
 from greentic.materialize.placed import RevisionFault
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import restrict_writes
@@ -190,13 +192,13 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
         return first_of(found, fetch, lambda reference, why: means.events.passed_over(revision, reference, why))
 
     try:
-        if means.cache is None or pinned is None:
+        obtained = _cached(means, pinned, download)
+        if obtained is None:
             file = stack.enter_context(area.create_bundle_file())
             fetched = download(file, None)
             _count(fetched)
             with within("gate"):
                 return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
-        obtained = means.cache.obtain(digest, download, lambda: needed_digests(means.store))
     except DigestMismatch as error:
         raise mismatch(error.actual, digest, revision_id=revision.revision_id) from None
     file = stack.enter_context(obtained.file)
@@ -208,3 +210,14 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
     area.adopt(obtained.path, file)
     with within("gate"):
         return admit(file, obtained.digest, obtained.size, digest, revision_id=revision.revision_id)
+
+
+def _cached(means: Means, pinned: str | None, download: Download) -> bundle_cache.Obtained | None:
+    """The bundle by way of the cache; nothing where there is none, or it takes nothing (delivery 3): that costs time only."""
+    if means.cache is None or pinned is None:
+        return None
+    try:
+        return means.cache.obtain(pinned, download, lambda: needed_digests(means.store))
+    except OSError as error:
+        done_without("the cache of bundles", error)
+        return None

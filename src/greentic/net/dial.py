@@ -14,10 +14,12 @@ import io
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
+from greentic.ground.documents import open_file
 from greentic.net.terms import CONNECT_SECONDS, IDLE_SECONDS, Terms
 
 if TYPE_CHECKING:
@@ -126,16 +128,32 @@ def secured(plain: socket.socket, host: str, authorities: Sequence[str]) -> ssl.
 
 
 def tls_context(authorities: Sequence[str]) -> ssl.SSLContext:
-    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of the files besides. Raises `OSError`."""
+    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of the files besides. Raises `OSError`.
+
+    The library opens files by itself, and would wait for the other end of a fifo; so each is opened first by the hand that does not.
+    """
     import ssl
 
+    instead = variables.path("SSL_CERT_FILE")
+    if instead is not None and instead.exists():  # one that is not there is passed over by the library
+        _opens(instead, "SSL_CERT_FILE")
     context = ssl.create_default_context()
     for path in authorities:
+        _opens(Path(path), "GREENTIC_CA_FILES")
         try:
             context.load_verify_locations(path)
         except OSError as error:
             raise OSError(f"the certificates of GREENTIC_CA_FILES `{path}` cannot be read: {error}") from None
     return context
+
+
+def _opens(path: Path, variable: str) -> None:
+    """Raise `OSError` for what is no file that can be opened at once."""
+    try:
+        open_file(path).close()
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise OSError(f"the certificates of {variable} `{path}` cannot be read: {told or error}") from None
 
 
 def connection(

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from greentic.ground import variables
 from greentic.ground.documents import read_file
-from greentic.ground.errors import FetchError
+from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.addresses import WEB, lower_scheme, shown
 from greentic.net.terms import Terms, patiently, terms_of
 
@@ -35,6 +35,16 @@ def read_small(
         return read_body(answer, f"`{shown(reference)}`", limit)
 
     return patiently(asked, terms or terms_of(variables.environment()))
+
+
+def check_small(reference: str, what: str) -> str:
+    """The address of a small document. Raises `InvalidArgument` for one that nobody could read from."""
+    text = lower_scheme(reference.strip())
+    if "://" in text and not text.startswith((*WEB, "file://")):
+        raise InvalidArgument(
+            f"{what} `{shown(reference)}` is no address of a document; expected https://, http:// or file://"
+        )
+    return reference
 
 
 def file_path(reference: str) -> str:

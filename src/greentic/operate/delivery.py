@@ -7,17 +7,19 @@ from typing import Annotated
 import msgspec
 
 from greentic.distribute.mirrors import check_mirror
+from greentic.distribute.sources import settled
 from greentic.ground.documents import replace
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.delivery import Delivery, Mode, check_policy, delivery_of, with_delivery
 from greentic.model.environment import Environment, Revocation
 from greentic.model.ids import check_env_id
-from greentic.net.addresses import check_authored
+from greentic.net.document import check_small
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
+from greentic.trust.keys import is_key_id
 from greentic.trust.policy import unsatisfiable
 
 
@@ -76,7 +78,12 @@ def show(context: Context, env_id: str) -> DeliveryShown:
 def set_delivery(context: Context, payload: DeliverySetPayload) -> DeliveryShown:
     """Change what is given, leave the rest; from then on the environment is sealed at every change."""
     env_id = check_env_id(payload.environment_id)
-    check_authored(payload.revocations or "", "the revocation list")
+    if payload.revocations:
+        where = check_small(settled(payload.revocations, "the revocation list"), "the revocation list")
+        payload = msgspec.structs.replace(payload, revocations=where)
+    for key in payload.keys or ():
+        if not is_key_id(key):
+            raise InvalidArgument(f"keys: `{key}` is no id of a key; expected 32 hex digits, as gtc bundle sign prints")
     mirrors = None if payload.mirrors is None else [check_mirror(text) for text in payload.mirrors]
     change = Change(env_id, "delivery", "set", {"signatures": payload.signatures}, context.mint())
 
@@ -91,7 +98,14 @@ def set_delivery(context: Context, payload: DeliverySetPayload) -> DeliveryShown
                 threshold=before.signatures.threshold if payload.threshold is None else payload.threshold,
             )
         )
-        why = unsatisfiable(policy, transaction.store.trust_root(env_id).public_keys())
+        trusted = transaction.store.trust_root(env_id).public_keys()
+        unknown = [key for key in payload.keys or () if key.lower() not in {known.lower() for known in trusted}]
+        if unknown and policy.mode == "require":
+            raise InvalidArgument(
+                f"keys: `{unknown[0]}` is not in the trust root, so its signatures would count for nothing",
+                hint=f"trust it first: gtc op trust-root add {env_id}",
+            )
+        why = unsatisfiable(policy, trusted)
         if why is not None:
             raise InvalidArgument(
                 f"{why}; every bundle would be refused, and nobody is never read as anybody",

@@ -37,6 +37,12 @@ class ClosedPayload(Payload, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A payload whose unknown keys are refused."""
 
 
+def of_ids(names: tuple[str, ...]) -> type[Payload]:
+    """The payload of a verb that takes ids alone: what its plain words say may stand in a file or behind `=`, too."""
+    form = msgspec.defstruct("Ids", [(name, str) for name in names], bases=(Payload,), frozen=True, kw_only=True)
+    return cast("type[Payload]", form)
+
+
 NullableText = Annotated[str | None, msgspec.Meta(extra_json_schema={"type": ["string", "null"]})]
 Ulid = Annotated[str, msgspec.Meta(description="ULID, 26 characters")]
 Key = Annotated[str, msgspec.Meta(description="makes a repeated call safe: same key and payload change nothing")]

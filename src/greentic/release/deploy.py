@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.bundles import Overrides, RouteBindingPayload, SharePayload
 from greentic.deployments.stage import DEFAULT_DRAIN_SECONDS, RevisionStagePayload, stage
+from greentic.distribute.sources import check_source
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
 from greentic.model.environment import BundleDeployment, Environment
@@ -65,6 +66,9 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     bundle_id = check_segment(payload.bundle_id, field="bundle_id")
     customer_id = bundles.customer_of(env_id, payload.customer_id)
     key = checked_key(payload.idempotency_key)
+    if payload.bundle_source_uri is not None:
+        written = check_source(payload.bundle_source_uri, "bundle_source_uri")
+        payload = msgspec.structs.replace(payload, bundle_source_uri=written)
     if payload.bundle_path is None and payload.bundle_source_uri is None:
         raise InvalidArgument(
             "deploy: missing `--bundle <PATH>`", hint=f"gtc op deploy --env {env_id} --bundle ./my.gtbundle"

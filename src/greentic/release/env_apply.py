@@ -19,10 +19,10 @@ from typing import Literal, NamedTuple
 
 from msgspec import UNSET, UnsetType
 
+from greentic.author.source_files import read_authored
 from greentic.deployments import bundles, traffic
 from greentic.distribute.fetch import fetch_into
-from greentic.ground.disk import io_error
-from greentic.ground.documents import JsonObject, pretty, read_file, replace
+from greentic.ground.documents import MAX_BYTES, JsonObject, pretty, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, NotYetImplemented
 from greentic.ground.reply import Reply
 from greentic.materialize.placed import file_digest
@@ -111,7 +111,7 @@ class ApplyReport(Reply, frozen=True, kw_only=True):
 
 def apply(context: Context, manifest: EnvManifest, options: ApplyOptions) -> ApplyReport:
     """Plan, and unless told otherwise, do. Raises `Conflict` for drift in a check."""
-    check_manifest(manifest)
+    manifest = check_manifest(manifest, options.base)
     env_id = check_env_id(manifest.environment.id)
     unsupported = unsupported_sections(manifest)
     if unsupported:
@@ -206,7 +206,7 @@ def _plan(
     around = Surroundings(
         artifacts,
         {p.slot: found for p in manifest.packs if (found := _answers(p, base)) is not None},
-        {slot: read_file(path) for slot, path in kept.items() if path.is_file()},
+        {slot: read_authored(path, MAX_BYTES) for slot, path in kept.items() if path.is_file()},
         key,
         key is not None and store.trust_root(env_id).trusts(key),
     )
@@ -218,15 +218,7 @@ def _answers(pack: ManifestPack, base: Path) -> bytes | None:
         return pretty(pack.answers)
     if pack.answers_ref is None:
         return None
-    path = base / pack.answers_ref
-    try:
-        return read_file(path)
-    except FileNotFoundError:
-        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` does not exist") from None
-    except OSError as error:
-        raise io_error(path, error) from None
-    except ValueError as error:
-        raise InvalidArgument(f"pack `{pack.slot}`: answers file `{path}` is {error}") from None
+    return read_authored(base / pack.answers_ref, MAX_BYTES, f"pack `{pack.slot}`: answers file ")
 
 
 def _artifacts(manifest: EnvManifest, base: Path, scratch: Path) -> dict[tuple[str | None, str | None], Artifact]:

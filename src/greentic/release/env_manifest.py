@@ -5,7 +5,8 @@ The only input whose unknown keys are refused: a typing error must not silently 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, get_args
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -137,6 +138,9 @@ class EnvManifest(ClosedPayload, frozen=True, kw_only=True):
     vault_bootstrap: dict[str, object] | None = None
 
 
+B = TypeVar("B", ManifestBundle, ManifestRevision)
+
+
 class WantedRevision(NamedTuple):
     """One revision that a bundle of the manifest asks for."""
 
@@ -157,8 +161,8 @@ def unsupported_sections(manifest: EnvManifest) -> list[str]:
     return [name for name in UNSUPPORTED if getattr(manifest, name)]
 
 
-def check_manifest(manifest: EnvManifest) -> None:
-    """The rules that span fields. Raises `InvalidArgument`."""
+def check_manifest(manifest: EnvManifest, base: Path = Path()) -> EnvManifest:
+    """The manifest with its sources as they are written down, from `base` on. Raises `InvalidArgument` for rules that span fields."""
     _unique([b.bundle_id for b in manifest.bundles], "bundle_id")
     _unique([p.slot for p in manifest.packs], "pack slot")
     _unique([f"{e.kind.partition('@')[0]}/{e.instance_id or ''}" for e in manifest.extensions], "extension")
@@ -167,6 +171,20 @@ def check_manifest(manifest: EnvManifest) -> None:
             raise InvalidArgument(f"pack `{pack.slot}`: answers and answers_ref are mutually exclusive")
     for bundle in manifest.bundles:
         _check_bundle(bundle)
+    return msgspec.structs.replace(manifest, bundles=[_settled(bundle, base) for bundle in manifest.bundles])
+
+
+def _settled(bundle: ManifestBundle, base: Path) -> ManifestBundle:
+    """The bundle with sources that mean the same everywhere. Raises `InvalidArgument` for one that no worker could ever pull from."""
+    what = f"bundle `{bundle.bundle_id}`: bundle_source_uri"
+    revisions = [_of_source(revision, what, base) for revision in bundle.revisions]
+    return msgspec.structs.replace(_of_source(bundle, what, base), revisions=revisions)
+
+
+def _of_source(told: B, what: str, base: Path) -> B:
+    if told.bundle_source_uri is None:
+        return told
+    return msgspec.structs.replace(told, bundle_source_uri=check_source(told.bundle_source_uri, what, base))
 
 
 def _check_bundle(bundle: ManifestBundle) -> None:
@@ -177,8 +195,6 @@ def _check_bundle(bundle: ManifestBundle) -> None:
         _unique([r.name for r in bundle.revisions], f"revision name of {where}")
     elif not bundle.bundle_path and not bundle.bundle_source_uri:
         raise InvalidArgument(f"{where}: needs bundle_path, bundle_source_uri or revisions")
-    for uri in [bundle.bundle_source_uri, *(r.bundle_source_uri for r in bundle.revisions)]:
-        check_source(uri or "", f"{where}: bundle_source_uri")
     for digest in [bundle.bundle_digest, *(r.bundle_digest for r in bundle.revisions)]:
         if digest is not None and not digest.startswith("sha256:"):
             raise InvalidArgument(f"{where}: bundle_digest `{digest}` must start with `sha256:`")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from greentic.expressions.paths import MISSING
+from greentic.expressions.value_range import in_range
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
-from greentic.ground.value_range import in_range
 from greentic.sessions.value_store import ValueStore
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from greentic.ground.clock import Clock, Random, compact_stamp
-from greentic.ground.disk import Disk
+from greentic.ground.disk import Disk, is_left
 from greentic.ground.least_used import Item
 
 KEEP_BACKUPS = 32
@@ -104,7 +104,7 @@ class Files:
         """Delete temporary files that a kill left. Only under the environment lock."""
         if directory.is_dir():
             for path in directory.iterdir():
-                if _TEMPORARY.match(path.name):
+                if _TEMPORARY.match(path.name) or is_left(path, self._clock):
                     self._disk.remove(path)
 
 

@@ -25,8 +25,10 @@ from greentic.ground.digits import whole_number
 from greentic.ground.errors import BootError, GreenticError, InvalidArgument
 from greentic.ground.user_cache import user_state
 from greentic.materialize.serving_plan import Scope
+from greentic.model.environment import RouteBinding, TenantSelector
 from greentic.model.hosts import DEFAULT_LISTEN, MAX_PORT, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
+from greentic.model.routes import unreachable_reason
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
 from greentic.store.layout import default_store_root
@@ -277,13 +279,23 @@ def _ingress(options: StartOptions, environ: Mapping[str, str]) -> IngressSettin
         bearer_gate=variables.switch("GREENTIC_GENERIC_INGRESS_AUTH", environ, default=True),
         tokens_file=variables.path("GREENTIC_INGRESS_TOKENS", environ),
         trust_loopback=variables.switch("GREENTIC_TRUST_LOOPBACK", environ, default=True),
-        allowed_hosts=tuple(variables.listed("GREENTIC_ALLOWED_HOSTS", environ)),
+        allowed_hosts=_allowed_hosts(environ),
         shared_sessions=anonymous == "shared",
         drain_delay=variables.seconds("GREENTIC_DRAIN_DELAY_SECONDS", environ, most=MAX_DELAY) or 0.0,
         finish_seconds=FINISH_SECONDS if finish is None else finish,
         access_log=options.access_log or variables.switch("GREENTIC_ACCESS_LOG", environ),
         metrics_addr=_metrics_addr(options.metrics_addr or variables.text("GREENTIC_METRICS_ADDR", environ)),
     )
+
+
+def _allowed_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Names as they stand in a `Host` header. Raises `InvalidArgument` for one that cannot."""
+    found = variables.listed("GREENTIC_ALLOWED_HOSTS", environ)
+    for host in found:
+        reason = unreachable_reason(RouteBinding(hosts=[host], tenant_selector=TenantSelector(tenant="", team="")))
+        if reason is not None:
+            raise InvalidArgument(f"GREENTIC_ALLOWED_HOSTS: {reason}")
+    return tuple(found)
 
 
 def _log_shape(text: str) -> Shape | None:
