@@ -67,7 +67,13 @@ LANES = {
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
-OWN = {"distribute/bundle_cache.py": "test_bundle_cache.py", "distribute/fetch.py": "test_fetch_rules.py"}
+OWN = {
+    "distribute/bundle_cache.py": "test_bundle_cache.py", "distribute/fetch.py": "test_fetch_rules.py",
+    "distribute/mirrors.py": "test_source_rules.py", "distribute/parallel.py": "test_source_rules.py",
+    "distribute/publish.py": "test_publish_rules.py", "distribute/serve_directory.py": "test_serve_directory.py",
+    "distribute/file_source.py": "test_source_rules.py", "distribute/sources.py": "test_source_rules.py",
+    "httpd/front.py": "test_front.py", "httpd/room.py": "test_front.py", "net/addresses.py": "test_addresses.py",
+}  # fmt: skip
 """The quick tests of the rules of one module, which its mutants meet before all others."""
 MORE = {
     "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],

@@ -446,3 +446,10 @@ def test_a_bundle_at_hand_counts_as_new_once_and_only_as_what_it_is(cache: Bundl
     with pytest.raises(DigestMismatch):
         cache.add(DIGEST, io.BytesIO(b"another"))
     assert [entry.digest for entry in cache.entries()] == [sha256(data)]
+
+
+@pytest.mark.parametrize("data", [b"", DATA])
+def test_a_bundle_at_hand_is_put_over_what_a_download_left(cache: BundleCache, data: bytes) -> None:
+    partial(cache, sha256(data), b"something longer than a bundle")
+    assert cache.add(sha256(data), io.BytesIO(data))
+    assert cache.path(sha256(data)).read_bytes() == data and cache.partials() == []
