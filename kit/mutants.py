@@ -73,6 +73,8 @@ OWN = {
     "distribute/publish.py": "test_publish_rules.py", "distribute/serve_directory.py": "test_serve_directory.py",
     "distribute/file_source.py": "test_source_rules.py", "distribute/sources.py": "test_source_rules.py",
     "httpd/front.py": "test_front.py", "httpd/room.py": "test_front.py", "net/addresses.py": "test_addresses.py",
+    "net/egress.py": "test_proxies.py", "net/proxies.py": "test_proxies.py", "net/dial.py": "test_request_rules.py",
+    "net/document.py": "test_request_rules.py", "net/request.py": "test_request_rules.py",
 }  # fmt: skip
 """The quick tests of the rules of one module, which its mutants meet before all others."""
 MORE = {
