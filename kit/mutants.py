@@ -68,15 +68,17 @@ LANES = {
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
 OWN = {
-    "distribute/bundle_cache.py": "test_bundle_cache.py", "distribute/fetch.py": "test_fetch_rules.py",
-    "distribute/mirrors.py": "test_source_rules.py", "distribute/parallel.py": "test_source_rules.py",
-    "distribute/publish.py": "test_publish_rules.py", "distribute/serve_directory.py": "test_serve_directory.py",
-    "distribute/file_source.py": "test_source_rules.py", "distribute/sources.py": "test_source_rules.py",
-    "httpd/front.py": "test_front.py", "httpd/room.py": "test_front.py", "net/addresses.py": "test_addresses.py",
-    "net/egress.py": "test_proxies.py", "net/proxies.py": "test_proxies.py", "net/dial.py": "test_request_rules.py",
-    "net/document.py": "test_request_rules.py", "net/request.py": "test_request_rules.py",
+    "distribute/bundle_cache.py": ["test_bundle_cache.py"], "distribute/fetch.py": ["test_fetch_rules.py"],
+    "distribute/mirrors.py": ["test_source_rules.py"], "distribute/parallel.py": ["test_source_rules.py"],
+    "distribute/publish.py": ["test_publish_rules.py"], "distribute/serve_directory.py": ["test_serve_directory.py"],
+    "distribute/file_source.py": ["test_source_rules.py"], "distribute/sources.py": ["test_source_rules.py"],
+    "distribute/http_source.py": ["test_source_rules.py"], "distribute/signatures.py": ["test_source_rules.py"],
+    "httpd/front.py": ["test_httpd_rules.py", "test_front.py"], "httpd/room.py": ["test_httpd_rules.py", "test_front.py"],
+    "httpd/http1.py": ["test_httpd_rules.py"], "net/addresses.py": ["test_addresses.py"],
+    "net/egress.py": ["test_proxies.py"], "net/proxies.py": ["test_proxies.py"], "net/dial.py": ["test_request_rules.py"],
+    "net/document.py": ["test_request_rules.py"], "net/request.py": ["test_request_rules.py"],
 }  # fmt: skip
-"""The quick tests of the rules of one module, which its mutants meet before all others."""
+"""The quick tests of the rules of single modules, which their mutants meet before all others."""
 MORE = {
     "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
@@ -129,6 +131,10 @@ class Lane(NamedTuple):
     """Seconds of each test."""
     by_line: dict[int, set[str]]
     """Which tests execute which line; a line of the module's own level is executed by all."""
+
+    def meeting(self, mutant: Mutant) -> set[str]:
+        """The tests that execute what was changed."""
+        return self.by_line.get(mutant.line) or self.by_line.get(mutant.statement, set())
 
 
 class Kind(TypedDict):
@@ -214,8 +220,8 @@ def _count(now: Result, mutant: Mutant, lives: bool) -> None:
 
 def tests_of(name: str, quick: bool = False) -> list[str]:
     """The files of tests that a module's mutants meet, those of its rules first; with `quick` these alone."""
-    own, rules, *others = [OWN.get(name, ""), *LANES[name.partition("/")[0]]]
-    return [file for file in (own, rules, *([] if quick else [*others, *MORE.get(name, [])])) if file]
+    rules, *others = LANES[name.partition("/")[0]]
+    return list(dict.fromkeys([*OWN.get(name, []), rules, *([] if quick else [*others, *MORE.get(name, [])])]))
 
 
 def _measure(tree: Path, file: str) -> Measured:
@@ -262,7 +268,7 @@ def _lane(tree: Path, name: str, files: list[Measured]) -> Lane:
 
 def _lives(tree: Path, name: str, mutant: Mutant, lane: Lane) -> bool:
     """Whether no test notices."""
-    tests = sorted(lane.by_line.get(mutant.line, set()), key=lane.tests.__getitem__)
+    tests = sorted(lane.meeting(mutant), key=lane.tests.__getitem__)
     if not tests:
         return True
     together = itertools.accumulate(lane.tests[test] for test in tests)

@@ -16,7 +16,7 @@ from greentic.ground import optional
 from greentic.ground.errors import FetchError, InvalidArgument, Truncated
 from greentic.net import dial, request
 from greentic.net.addresses import Reach
-from greentic.net.document import file_path, read_small
+from greentic.net.document import check_small, file_path, read_small
 from greentic.net.proxies import Proxies, Proxy
 from greentic.net.request import Answer, Upload, origin, read_body, retry_after, send
 from greentic.net.terms import Terms
@@ -492,6 +492,18 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
     monkeypatch.setattr(request, "send", lambda *_: refused)
     with pytest.raises(FetchError, match="404"):
         read_small("http://a.test/d", 10, QUICK, absent=frozenset({410}))
+
+
+@pytest.mark.parametrize(
+    ("reference", "taken"),
+    [("https://a.test/d", True), ("HTTP://a.test/d", True), ("file:///d", True), ("/d", True), ("oci://r.test/d:1", False), (" ftp://a.test/d", False)],
+)  # fmt: skip
+def test_where_no_document_could_be_read_is_told_when_it_is_written(reference: str, taken: bool) -> None:
+    if taken:
+        assert check_small(reference, "the list") == reference
+        return
+    with pytest.raises(InvalidArgument, match="the list `.*is no address of a document; expected https://"):
+        check_small(reference, "the list")
 
 
 # -- connecting -----------------------------------------------------------------------------------------------------
