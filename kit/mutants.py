@@ -77,6 +77,7 @@ OWN = {
     "httpd/http1.py": ["test_httpd_rules.py"], "net/addresses.py": ["test_addresses.py"],
     "net/egress.py": ["test_proxies.py"], "net/proxies.py": ["test_proxies.py"], "net/dial.py": ["test_request_rules.py"],
     "net/document.py": ["test_request_rules.py"], "net/request.py": ["test_request_rules.py"],
+    "net/terms.py": ["test_request_rules.py"],
 }  # fmt: skip
 """The quick tests of the rules of single modules, which their mutants meet before all others."""
 MORE = {

@@ -13,13 +13,14 @@ from typing import Any, cast
 import pytest
 
 from greentic.ground import optional
-from greentic.ground.errors import FetchError, InvalidArgument, Truncated
+from greentic.ground.errors import FetchError, InvalidArgument, ServerBusy, Truncated
 from greentic.net import dial, request
 from greentic.net.addresses import Reach
 from greentic.net.document import check_small, file_path, read_small
 from greentic.net.proxies import Proxies, Proxy
 from greentic.net.request import Answer, Upload, origin, read_body, retry_after, send
-from greentic.net.terms import Terms
+from greentic.net.terms import Terms, asked_to_wait, may_pass, patiently, terms_of
+from simulators import CountingRandom, FakeClock
 from test_net_rules import QUICK, Connecting, Wires, answer_of, dialled, head, received
 
 PIECE = 7
@@ -593,3 +594,83 @@ def test_a_connection_whose_tls_fails_is_closed(monkeypatch: pytest.MonkeyPatch)
 def test_what_comes_before_the_answer_is_not_it_but_for_a_switch_of_protocols(status: int, last: bool) -> None:
     _, receive = received(head(status) + head(418))
     assert receive().status == (status if last else 418)
+
+
+# -- patience -------------------------------------------------------------------------------------------------------
+
+
+def caused(error: FetchError, cause: BaseException | None) -> FetchError:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (FetchError("403"), False), (Truncated("cut"), True), (ServerBusy("503"), True), (caused(FetchError("down"), OSError(111, "refused")), True),
+        (caused(FetchError("slow"), TimeoutError()), True), (caused(FetchError("odd"), ValueError("odd")), False),
+        (caused(FetchError("tls"), ssl.SSLCertVerificationError("not trusted")), False), (caused(FetchError("tls"), ssl.SSLError("cut")), True),
+    ],
+)  # fmt: skip
+def test_silence_cuts_and_overload_may_pass_and_refusals_do_not(error: FetchError, passes: bool) -> None:
+    assert may_pass(error) is passes
+    asked: list[Terms] = []
+
+    def question(terms: Terms) -> str:
+        asked.append(terms)
+        if len(asked) < 3:
+            raise error
+        return "answer"
+
+    clock = FakeClock()
+    terms = Terms(total=30, clock=clock, random=CountingRandom())
+    if passes:
+        assert patiently(question, terms) == "answer" and len(asked) == 3
+        assert len({begun.ends for begun in asked}) == 1 and asked[0].ends is not None  # one deadline for all tries
+    else:
+        with pytest.raises(type(error)) as raised:
+            patiently(question, terms)
+        assert raised.value is error and len(asked) == 1
+
+
+@pytest.mark.parametrize("tries", [1, 2, 5])
+def test_patience_ends_with_the_tries_or_with_the_time(tries: int) -> None:
+    clock, asked = FakeClock(), list[int]()
+
+    def question(terms: Terms) -> str:
+        asked.append(1)
+        raise ServerBusy("503", retry_after=7)
+
+    terms = Terms(total=600, tries=tries, clock=clock, random=CountingRandom())
+    began = clock.monotonic()
+    with pytest.raises(ServerBusy):
+        patiently(question, terms)
+    assert len(asked) == tries and clock.monotonic() - began >= 7 * (tries - 1)
+    asked.clear()
+    with pytest.raises(ServerBusy):
+        patiently(question, terms._replace(total=5))
+    assert len(asked) == 1  # the pause that was asked for would end behind the end
+
+
+def test_a_server_is_left_alone_for_as_long_as_it_asked_and_others_for_none() -> None:
+    assert asked_to_wait(ServerBusy("503", retry_after=7)) == 7 and asked_to_wait(Truncated("cut")) == 0
+
+
+def test_terms_are_those_that_the_variables_tell() -> None:
+    clock, random = FakeClock(), CountingRandom()
+    told = terms_of(
+        {
+            "GREENTIC_FETCH_TOTAL_SECONDS": "5", "GREENTIC_FETCH_IDLE_SECONDS": "2", "GREENTIC_CA_FILES": "a.pem,b.pem", "HTTP_PROXY": "proxy.test",
+            "GREENTIC_OFFLINE": "1",
+        },
+        clock,
+        random,
+    )  # fmt: skip
+    assert (told.total, told.idle, told.offline, told.authorities) == (5, 2, True, ("a.pem", "b.pem"))
+    assert told.proxies.http is not None and told.clock is clock and told.random is random and told.ends is None
+    plain = terms_of({})
+    assert (plain.total, plain.idle, plain.offline, plain.authorities) == (60, 30, False, ())
+    assert terms_of({"GREENTIC_FETCH_TOTAL_SECONDS": "3600"}).total == 60  # a document never takes longer
+    assert terms_of({"GREENTIC_FETCH_TOTAL_SECONDS": "0.001"}).total == 0.001
+    with pytest.raises(InvalidArgument, match="GREENTIC_FETCH_TOTAL_SECONDS"):
+        terms_of({"GREENTIC_FETCH_TOTAL_SECONDS": "0.0001"})
