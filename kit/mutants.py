@@ -9,8 +9,9 @@ quickest first, in a process that is forked from one that has loaded what takes 
 taking far longer than the tests took. A module has many mutants, and a sample is tried: they stand in the order of the digests of their
 names, so a larger sample contains the smaller one and chance decides nothing twice. What was found is kept in kit/mutants.json by the
 digest of the module; `--again` tries its survivors once more, after tests were added. A room's first file of tests is of its rules and
-quick; with `--quick` mutants meet that one alone, so what is killed is killed, and what lives may fall to the rest with `--again`. Why a
-survivor may live is written by hand in kit/survivors.toml, by kind. A run ends with 1 where a room is below LEAST.
+quick, and so is a module's own; with `--quick` mutants meet these alone, so what is killed is killed, and what lives may fall to the
+rest with `--again`. Why a survivor may live is written by hand in kit/survivors.toml, by kind. A run ends with 1 where a room is below
+LEAST.
 Coverage decides nothing here: a line that no test executes has survivors.
 """
 
@@ -66,6 +67,19 @@ LANES = {
     "net": ["test_net_rules.py", "test_addresses.py", "test_asking.py", "test_hostile.py"],
 }
 """The tests of each room, the quick ones of its rules first. Those that start programs see no mutant, and are left out by their marks."""
+OWN = {
+    "distribute/bundle_cache.py": ["test_bundle_cache.py"], "distribute/fetch.py": ["test_fetch_rules.py"],
+    "distribute/mirrors.py": ["test_source_rules.py"], "distribute/parallel.py": ["test_source_rules.py"],
+    "distribute/publish.py": ["test_publish_rules.py"], "distribute/serve_directory.py": ["test_serve_directory.py"],
+    "distribute/file_source.py": ["test_source_rules.py"], "distribute/sources.py": ["test_source_rules.py"],
+    "distribute/http_source.py": ["test_source_rules.py"], "distribute/signatures.py": ["test_source_rules.py"],
+    "httpd/front.py": ["test_httpd_rules.py", "test_front.py"], "httpd/room.py": ["test_httpd_rules.py", "test_front.py"],
+    "httpd/http1.py": ["test_httpd_rules.py"], "net/addresses.py": ["test_addresses.py"],
+    "net/egress.py": ["test_proxies.py"], "net/proxies.py": ["test_proxies.py"], "net/dial.py": ["test_request_rules.py"],
+    "net/document.py": ["test_request_rules.py"], "net/request.py": ["test_request_rules.py"],
+    "net/terms.py": ["test_request_rules.py"],
+}  # fmt: skip
+"""The quick tests of the rules of single modules, which their mutants meet before all others."""
 MORE = {
     "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
@@ -118,6 +132,10 @@ class Lane(NamedTuple):
     """Seconds of each test."""
     by_line: dict[int, set[str]]
     """Which tests execute which line; a line of the module's own level is executed by all."""
+
+    def meeting(self, mutant: Mutant) -> set[str]:
+        """The tests that execute what was changed."""
+        return self.by_line.get(mutant.line) or self.by_line.get(mutant.statement, set())
 
 
 class Kind(TypedDict):
@@ -174,7 +192,7 @@ def run(names: list[str], sample: int, again: bool, until: float, quick: bool = 
             alive = {one["key"] for one in now["survivors"]} if again else set()
             if not left and not alive:
                 continue
-            met = tests_of(name)[: 1 if quick else None]
+            met = tests_of(name, quick)
             for file in met:
                 if file not in measured:
                     measured[file] = _measure(tree, file)
@@ -201,8 +219,10 @@ def _count(now: Result, mutant: Mutant, lives: bool) -> None:
     now["killed"] = now["tried"] - len(now["survivors"])
 
 
-def tests_of(name: str) -> list[str]:
-    return [*LANES[name.partition("/")[0]], *MORE.get(name, [])]
+def tests_of(name: str, quick: bool = False) -> list[str]:
+    """The files of tests that a module's mutants meet, those of its rules first; with `quick` these alone."""
+    rules, *others = LANES[name.partition("/")[0]]
+    return list(dict.fromkeys([*OWN.get(name, []), rules, *([] if quick else [*others, *MORE.get(name, [])])]))
 
 
 def _measure(tree: Path, file: str) -> Measured:
@@ -249,7 +269,7 @@ def _lane(tree: Path, name: str, files: list[Measured]) -> Lane:
 
 def _lives(tree: Path, name: str, mutant: Mutant, lane: Lane) -> bool:
     """Whether no test notices."""
-    tests = sorted(lane.by_line.get(mutant.line, set()), key=lane.tests.__getitem__)
+    tests = sorted(lane.meeting(mutant), key=lane.tests.__getitem__)
     if not tests:
         return True
     together = itertools.accumulate(lane.tests[test] for test in tests)
@@ -382,7 +402,7 @@ def main(words: list[str]) -> None:
     running.add_argument("chosen", nargs="*", metavar="ROOM|MODULE")
     running.add_argument("--sample", type=int, default=SAMPLE)
     running.add_argument("--again", action="store_true", help="try the survivors once more")
-    running.add_argument("--quick", action="store_true", help="meet the first file of tests of each room only")
+    running.add_argument("--quick", action="store_true", help="meet the quick tests of rules only")
     running.add_argument("--minutes", type=float, default=600)
     running.add_argument("--nice", type=int, default=10)
     commands.add_parser("page").add_argument("--write", action="store_true")

@@ -30,6 +30,8 @@ class Mutant(NamedTuple):
     key: str
     """`function: before -> after`, with a count behind it where a function has the same twice."""
     line: int
+    statement: int
+    """Where the statement begins that it is in: what is all constant has no line of its own that would be executed."""
     source: str
     """The whole module, changed."""
 
@@ -38,28 +40,31 @@ def mutants(source: str) -> list[Mutant]:
     """Every mutant of a module."""
     found: list[Mutant] = []
     seen: dict[str, int] = {}
-    for where, node, changed in _changes(ast.parse(source), "module"):
+    for where, statement, node, changed in _changes(ast.parse(source), "module", 1):
         before, after = _short(ast.unparse(node)), _short(ast.unparse(changed))
         key = f"{where}: {before} -> {after}"
         seen[key] = seen.get(key, 0) + 1
         if seen[key] > 1:
             key += f" #{seen[key]}"
-        found.append(Mutant(key, node.lineno, _replaced(source, node, changed)))
+        found.append(Mutant(key, node.lineno, statement, _replaced(source, node, changed)))
     return found
 
 
-def _changes(node: ast.AST, where: str) -> Iterator[tuple[str, ast.expr | ast.stmt, ast.expr | ast.stmt]]:
-    """Each change below a node: the function it is in, what stands there, what takes its place."""
+def _changes(
+    node: ast.AST, where: str, statement: int
+) -> Iterator[tuple[str, int, ast.expr | ast.stmt, ast.expr | ast.stmt]]:
+    """Each change below a node: the function and the line of the statement it is in, what stands there, what takes its place."""
     for child in _children(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
         inside = where
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inside = child.name if where == "module" else f"{where}.{child.name}"
+        begins = child.lineno if isinstance(child, ast.stmt) else statement
         if isinstance(child, ast.expr | ast.stmt):
             for changed in _of(child):
-                yield inside, child, changed
-        yield from _changes(child, inside)
+                yield inside, begins, child, changed
+        yield from _changes(child, inside, begins)
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:

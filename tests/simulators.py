@@ -136,6 +136,7 @@ class SimulatedDistributor:
         self.answers = list(answers)
         self.opened = 0
         self.asked: list[tuple[int, str | None, int | None]] = []
+        self.bodies: list[SimulatedBody] = []
 
     def open(
         self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None
@@ -147,7 +148,8 @@ class SimulatedDistributor:
             raise ServerBusy("http status: 503", retry_after=answer.busy)
         if answer.refuse is not None:
             raise FetchError(answer.refuse) from (OSError(111, "Connection refused") if answer.passing else None)
-        return SimulatedBody(answer, offset, end)
+        self.bodies.append(SimulatedBody(answer, offset, end))
+        return self.bodies[-1]
 
 
 class Answer:
@@ -156,7 +158,7 @@ class Answer:
     def __init__(
         self, data: bytes = b"", *, length: int | None = -1, cut_at: int | None = None, refuse: str | None = None,
         passing: bool = False, stall: Callable[[], None] | None = None, chunk: int = 1 << 16, parts: bool = False,
-        validator: str | None = None, busy: float | None = None, total: int | None = None,
+        validator: str | None = None, busy: float | None = None, total: int | None = None, digest: str | None = None,
     ) -> None:  # fmt: skip
         self.data, self.cut_at, self.refuse, self.passing, self.stall, self.chunk = (
             data,
@@ -167,13 +169,14 @@ class Answer:
             chunk,
         )
         self.length = len(data) if length == -1 else length
-        self.parts, self.validator, self.busy, self.total = parts, validator, busy, total
+        self.parts, self.validator, self.busy, self.total, self.digest = parts, validator, busy, total, digest
 
 
 class SimulatedBody:
     def __init__(self, answer: Answer, offset: int, end: int | None) -> None:
         self._answer = answer
-        self.digest: str | None = None
+        self.digest = answer.digest
+        self.closed = False
         self._at = self.offset = offset if answer.parts else 0
         self._end = end if answer.parts and end is not None else len(answer.data)
         self.length = answer.length if answer.length is None else answer.length - self.offset
@@ -196,7 +199,7 @@ class SimulatedBody:
         return count
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 def start(run: engine.Run, payload: object) -> engine.Outcome:

@@ -332,3 +332,104 @@ def test_each_status_means_one_thing(status, headers, expected, told):
     finally:
         server.shutdown()
         server.server_close()
+
+
+# -- what an address is ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "leads_to"),
+    [
+        ("10.1.2.3", "10.1.2.3"), ("::ffff:10.1.2.3", "10.1.2.3"), ("64:ff9b::10.1.2.3", "10.1.2.3"), ("64:ff9b:1::10.1.2.3", "10.1.2.3"), ("2002:a01:203::", "10.1.2.3"),
+        ("2002:a01:203:ffff:ffff:ffff:ffff:ffff", "10.1.2.3"), ("::ffff:0:10.1.2.3", "10.1.2.3"), ("::10.1.2.3", "10.1.2.3"), ("::2", "0.0.0.2"), ("::1", "::1"), ("::", "::"),
+        ("fe80::1%eth0", "fe80::1"), ("2001:db8::1", "2001:db8::1"), ("64:ff9c::10.1.2.3", "64:ff9c::a01:203"),
+    ],
+)  # fmt: skip
+def test_an_address_is_the_one_that_it_leads_to(text: str, leads_to: str) -> None:
+    assert str(addresses.parsed(text)) == leads_to
+    assert addresses.is_address(text) and not addresses.is_address(f"x{text}")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1", "168.63.129.16", "fd00:ec2::254", "2002:a9fe:a9fe::"])  # fmt: skip
+def test_what_is_no_machines_or_a_clouds_own_is_never_reached(address: str) -> None:
+    found = addresses.parsed(address)
+    assert never_reached(address) == f"the address {found} is link-local or a metadata service"
+    with pytest.raises(FetchError, match=f"`h`: the address {found} is .*bundles never come from there") as error:
+        check_address("h", address)
+    assert error.value.hint == "use the distributor's own address"
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("8.8.8.8", Reach.PUBLIC), ("2606:4700::1", Reach.PUBLIC), ("10.0.0.1", Reach.PRIVATE), ("172.31.255.255", Reach.PRIVATE), ("172.32.0.1", Reach.PUBLIC),
+        ("100.127.0.1", Reach.PRIVATE), ("100.128.0.1", Reach.PUBLIC), ("fc00::1", Reach.PRIVATE), ("fec0::1", Reach.PRIVATE), ("192.0.2.1", Reach.PRIVATE),
+        ("127.0.0.1", Reach.LOOPBACK), ("127.255.0.1", Reach.LOOPBACK), ("::1", Reach.LOOPBACK), ("::ffff:127.0.0.1", Reach.LOOPBACK), ("::ffff:8.8.8.8", Reach.PUBLIC),
+    ],
+)  # fmt: skip
+def test_an_address_is_so_far_inside(address: str, expected: Reach) -> None:
+    assert reach(address) is expected and addresses.is_public(address) is (expected is Reach.PUBLIC)
+    for outermost in Reach:
+        if expected <= outermost:
+            check_address("h", address, outermost)
+        else:
+            told = f"a {expected.name.lower()} address; who answers from a {outermost.name.lower()} one may not"
+            with pytest.raises(FetchError, match=told):
+                check_address("h", address, outermost)
+
+
+def test_a_host_of_a_bundle_is_a_name_that_may_be_asked() -> None:
+    addresses.check_host_name("a.test")
+    with pytest.raises(InvalidArgument, match="has no host"):
+        addresses.check_host_name("")
+    for name in ("metadata.google.internal", "METADATA.goog.", "instance-data"):
+        with pytest.raises(FetchError, match=f"`{name}` is a metadata service"):
+            addresses.check_host_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "lower"),
+    [("HTTPS://A.test/B", "https://A.test/B"), ("Oci://R/A", "oci://R/A"), ("/A/B", "/A/B"), ("", ""), ("A://B://C", "a://B://C"), ("/X/HTTPS://a", "/X/HTTPS://a"), ("G+T.-1://A", "g+t.-1://A"), ("1A://B", "1A://B")],
+)  # fmt: skip
+def test_a_scheme_alone_is_made_lower(text: str, lower: str) -> None:
+    assert addresses.lower_scheme(text) == lower
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("a.test", True), ("a.test:80", True), ("a-b:99999", True), ("[::1]:5", True), ("[::1]", True), ("::1", False), ("a.test:", False), ("a.test:100000", False), ("a/b", False), ("", False), ("a.test\n", False), ("u@a.test", False)],
+)  # fmt: skip
+def test_a_registry_is_named_by_host_and_port(text: str, named: bool) -> None:
+    assert addresses.is_host_and_port(text) is named
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("HTTPS://h.test:80/a/b", "https://h.test:80/a/b"), ("https://h.test:", "https://h.test:"), ("https://h.test:s3cret/x", "https://…"), ("https://[::1]:s3cret/", "https://…"),
+        ("https://[::1]/x", "https://[::1]/x"), ("oci://r.io:s3cret/x", "oci://r.io:s3cret/x"), ("https://h/a#s3cret?s3cret", "https://h/a?…"), ("https://h/a?b?c#d", "https://h/a?…"),
+        ("https://u@v:p@h/a", "https://h/a"), ("https://h.test:123456/x", "https://…"), ("repo://a@sha256:00?x", "repo://a@sha256:00?…"), ("https://a@sha256:00/x", "https://sha256:00/x"),
+        ("plain?text#here", "plain?text#here"), ("file://u:p@h/x", "file://u:p@h/x"),
+    ],
+)  # fmt: skip
+def test_an_address_is_shown_in_its_parts(url: str, seen: str) -> None:
+    assert shown(url) == seen
+
+
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("https://h/a@b", True), ("https://h?a@b", True), ("https://h#a@b", True), ("https://h\\a@b", True), ("a@b", True), ("oci://a@sha256:00", True), (" repo://a@sha256:00 ", True),
+        ("https://u@h/", False), ("OCI://u@r.io/a", False), ("https://a@sha256:00", False), ("oci://u:p@sha256/x", False), ("ftp://u:p@h", False), (" https://u:p@h ", False),
+    ],
+)  # fmt: skip
+def test_who_writes_credentials_into_an_address_is_told_where_they_belong(url: str, written: bool) -> None:
+    if written:
+        check_authored(url, "the source")
+        return
+    with pytest.raises(InvalidArgument, match="the source `.*credentials do not belong into an address") as error:
+        check_authored(url, "the source")
+    assert error.value.hint == addresses.OF_REGISTRIES
+    with pytest.raises(InvalidArgument) as error:
+        check_authored(url, "the source", "do this")
+    assert error.value.hint == "do this"

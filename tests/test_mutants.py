@@ -56,9 +56,30 @@ def test_every_mutant_of_our_rooms_compiles_and_has_a_name_of_its_own(room: str)
 
 
 def test_the_lane_names_modules_and_tests_that_exist() -> None:
-    assert set(mutants.MORE) <= set(mutants.modules([]))
-    for file in {file for files in (*mutants.LANES.values(), *mutants.MORE.values()) for file in files}:
+    assert {*mutants.MORE, *mutants.OWN} <= set(mutants.modules([]))
+    for file in {file for name in mutants.modules([]) for file in mutants.tests_of(name)}:
         assert (ROOT / "tests" / file).is_file(), file
+
+
+def test_a_constant_that_no_line_of_its_own_executes_is_met_by_who_executes_its_statement() -> None:
+    source = "x = 1\nTABLE = (\n    (7, 8),\n)\ndef f():\n    g(\n        9,\n    )"
+    lines = {made.key: (made.line, made.statement) for made in mutations.mutants(source)}
+    assert lines["module: 7 -> 8"] == (3, 2) and lines["f: 9 -> 10"] == (7, 6)
+    lane = mutants.Lane({"a": 0.1, "b": 0.1}, {2: {"a", "b"}, 7: {"a"}})
+    met = {made.key: lane.meeting(made) for made in mutations.mutants(source)}
+    assert met["module: 7 -> 8"] == {"a", "b"} and met["f: 9 -> 10"] == {"a"} and met["module: 1 -> 2"] == set()
+
+
+def test_the_tests_of_a_modules_own_rules_are_met_first_and_the_long_ones_not_when_it_must_be_quick() -> None:
+    name, room = "distribute/bundle_cache.py", mutants.LANES["distribute"]
+    assert mutants.tests_of(name) == ["test_bundle_cache.py", *room]
+    assert mutants.tests_of(name, quick=True) == ["test_bundle_cache.py", room[0]]
+    assert mutants.tests_of("distribute/ranges.py", quick=True) == room[:1]
+    assert (
+        mutants.tests_of("store/in_use.py")[-1:]
+        == ["test_retention.py"]
+        != mutants.tests_of("store/in_use.py", quick=True)
+    )
 
 
 def test_a_larger_sample_contains_the_smaller_one() -> None:

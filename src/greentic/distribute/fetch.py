@@ -259,7 +259,8 @@ class _Download:
                         self._note()
                         unnoted, noted = 0, self._clock.monotonic()
                     if self._progress is not None:
-                        self._progress(self.done.covered + position - start, self.total)
+                        here = self.done.add(start, position).joined(helpers.done)
+                        self._progress(here.covered, self.total)
             finally:
                 for entry in pending:
                     self._settle(entry)
