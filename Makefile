@@ -55,7 +55,7 @@ cluster-up: image
 	lab/run.sh up
 
 cluster-test: cluster-up
-	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 3 -rs --durations=5 $(PYTEST)
+	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 3 --dist=loadgroup -rs --durations=5 $(PYTEST)
 
 cluster-down:
 	lab/run.sh down

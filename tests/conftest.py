@@ -95,7 +95,7 @@ def _place(item: pytest.Item) -> tuple[int, int]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half of what the tests do is waiting for programs and deadlines, and two processes do nearly nothing else or build: so many more than cores."""
+    """Half of what the tests do is waiting for programs and deadlines. So there are more processes than cores, and two more for what is grouped."""
     return 2 * (os.cpu_count() or 1) + 2
 
 

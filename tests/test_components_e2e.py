@@ -22,7 +22,7 @@ from greentic.deployments.worker_status import HttpWorkers
 from test_activate import ASK, component_node, redis_server
 from test_flow import node
 from test_programs import Worker, ask, distributor, real  # noqa: F401  (fixtures)
-from waiting import children, lives, until
+from waiting import PATIENCE, children, lives, until
 
 ECHO_TEXT = component_node("echo", "{{entry.text}}")
 MOST_MODULES = 205
@@ -36,7 +36,7 @@ def deployed(real, root: Path, url: str, bundle: Path) -> None:  # noqa: F811
 
 
 def post(port: int, body: object, **headers: str) -> tuple[object, dict[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     connection.request("POST", "/", json.dumps(body), {k.replace("_", "-"): v for k, v in headers.items()})
     answer = connection.getresponse()
     data, told = json.loads(answer.read()), dict(answer.getheaders())
@@ -175,7 +175,9 @@ def test_threat_runaway_component_the_worker_answers_while_a_component_computes(
     while any(t.is_alive() for t in running):
         assert ask(port, "GET", "/healthz") == (200, b"ok")
         probes += not answers
-    assert probes > 20 and all("computed longer than 2 s" in a["metadata"]["error_message"] for a in answers), (
+        running[0].join(0.01)
+    told = [a["metadata"]["error_message"] for a in answers]
+    assert probes > 20 and len(told) == 3 and all("computed longer than 2 s" in text for text in told), (
         probes,
         answers,
     )

@@ -614,7 +614,7 @@ def test_rights_to_watch_and_to_write_events_are_done_without(scene):
     running = scene.start()
     scene.synced()
     until(lambda: "Service" in running.operator.watches.troubles)
-    assert any("no event" in line for line in running.logged)
+    until(lambda: any("no event" in line for line in running.logged))
 
 
 def test_an_older_definition_that_drops_the_status_is_told_and_does_not_stop_it(scene):

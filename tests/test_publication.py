@@ -88,6 +88,11 @@ def anchor(author: Author) -> Path:
     return author.context.store.paths(author.env_id).trust_root
 
 
+def not_asked_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not there is soon given up."""
+    monkeypatch.setenv("GREENTIC_FETCH_TOTAL_SECONDS", "1")
+
+
 def start(author: Author, place: object, tmp_path: Path, **options: object) -> Booted:
     """Boot a worker whose store was empty before the first time."""
     told = StartOptions(None, tmp_path / "worker", trust_anchor=anchor(author), env_from=str(place))._replace(**options)  # type: ignore[arg-type]
@@ -331,7 +336,7 @@ def test_a_worker_boots_from_each_place_follows_it_and_serves_on_when_it_is_gone
         if registry is not None:
             registry.stop()
         shutil.rmtree(published)
-    monkeypatch.setattr("greentic.net.terms.TRIES", 1)
+    not_asked_long(monkeypatch)
     again = start(author, place, tmp_path)
     assert routes(again) == ["/one", "/two"] and again.published is not None
     assert "the last good one is" in again.published.warnings[0]
@@ -588,6 +593,7 @@ def test_what_is_wrong_at_a_place_is_told_to_a_person_with_the_next_step(
     Author(author.context, "other").create()
     done(published, document)
     monkeypatch.setenv("GREENTIC_OCI_INSECURE_REGISTRIES", "127.0.0.1:1")
+    not_asked_long(monkeypatch)
     asked = ["gtc", "op", "--store-root", str(author.context.store.root), "env", *words.format(p=published).split()]
     monkeypatch.setattr("sys.argv", asked)
     with pytest.raises(SystemExit) as left:
