@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack
 from urllib.parse import quote
 
 from greentic.cluster.call_spans import CallSpans, answered
@@ -35,8 +35,10 @@ from greentic.k8s.objects import (
     Listed,
     Ref,
     metadata_of,
+    objects_in,
     ref_of,
 )
+from greentic.k8s.plan import unconditioned
 
 if TYPE_CHECKING:
     import httpx2
@@ -68,10 +70,6 @@ class How(TypedDict, total=False):
     accept: str
     about: str
     """What it is about, for people."""
-
-
-def _without_version(thing: JsonObject) -> JsonObject:
-    return {**thing, "metadata": {key: value for key, value in metadata_of(thing).items() if key != "resourceVersion"}}
 
 
 class ApiServer:
@@ -124,11 +122,14 @@ class ApiServer:
         for _ in range(MAX_LISTED // size):
             answer = self._json("GET", path, parameters=parameters, about=f"{found.plural} in namespace `{namespace}`")
             version = self._version(found)
-            listed = cast("list[JsonObject]", answer.get("items") or [])
+            listed = answer.get("items") or []
             metadata = metadata_of(answer)
             items: list[JsonObject] = [
-                {"apiVersion": found.api_version(version), "kind": kind, **item} for item in listed
+                {"apiVersion": found.api_version(version), "kind": kind, **item} for item in objects_in(listed)
             ]
+            named = all(isinstance(metadata_of(item).get("name"), str) for item in items)
+            if not isinstance(listed, list) or len(items) != len(listed) or not named:
+                raise ClusterUnreachable(self._unreachable(ValueError(f"it answered no list of {found.plural}")))
             del answer, listed
             yield Listed(items, str(metadata.get("resourceVersion", "")))
             going_on = metadata.get("continue")
@@ -220,7 +221,7 @@ class ApiServer:
         if dry_run:
             parameters["dryRun"] = "All"
         if ref.kind in self._unconditional:
-            thing = _without_version(thing)
+            thing = unconditioned(thing)
         version = self._version(KINDS[ref.kind])
         body = compact({**thing, "apiVersion": KINDS[ref.kind].api_version(version)})
         try:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import cast
 
 from greentic.ground.clock import Clock
 from greentic.ground.documents import JsonObject
+from greentic.k8s.objects import objects_in
 
 READY = "/readyz"
 GROUPS = "/apis"
@@ -41,10 +41,7 @@ class Discovery:
 
 
 def _groups(answer: JsonObject) -> dict[str, tuple[str, ...]]:
-    groups = cast("list[JsonObject]", answer.get("groups") or [])
     return {
-        str(group.get("name")): tuple(
-            str(served.get("version")) for served in cast("list[JsonObject]", group.get("versions") or [])
-        )
-        for group in groups
+        str(group.get("name")): tuple(str(served.get("version")) for served in objects_in(group.get("versions")))
+        for group in objects_in(answer.get("groups"))
     }

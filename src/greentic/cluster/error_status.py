@@ -7,11 +7,11 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from greentic.cluster.connect import Connection
 from greentic.ground.documents import Json, JsonObject, parse
-from greentic.k8s.objects import ApiRefused, FieldConflict, member
+from greentic.k8s.objects import ApiRefused, FieldConflict, member, objects_in
 
 if TYPE_CHECKING:
     import httpx2
@@ -35,7 +35,7 @@ def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiR
         )
         text += f"; their certificate ends at {ends}" if ends else ""
         hint = _AGAIN
-    causes = cast("list[JsonObject]", member(status, "details").get("causes") or [])
+    causes = objects_in(member(status, "details").get("causes"))
     conflicts = tuple(
         FieldConflict(_manager(str(c.get("message", ""))), str(c.get("field", "")))
         for c in causes

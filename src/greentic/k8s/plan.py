@@ -192,6 +192,11 @@ def conditioned(stated: JsonObject, live: JsonObject | None) -> JsonObject:
     return {**stated, "metadata": {**metadata_of(stated), **condition}}
 
 
+def unconditioned(thing: JsonObject) -> JsonObject:
+    """The same whether or not there is something."""
+    return {**thing, "metadata": {key: value for key, value in metadata_of(thing).items() if key != "resourceVersion"}}
+
+
 def _inside(tree: JsonObject, *path: str) -> JsonObject:
     return member(tree, *(f"f:{part}" for part in path))
 
