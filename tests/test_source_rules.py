@@ -366,7 +366,7 @@ def test_segments_come_from_the_back_and_the_front_keeps_its_room(tmp_path: Path
 @pytest.mark.parametrize(
     ("first", "seconds", "position", "end", "helps"),
     [
-        (0, 0.2, 10, END, False), (0, 0.3, 10, END, True), (0, 1, 10, 309, False), (0, 1, 10, 311, True), (0, 1, 210, END, False), (0, 1, 190, END, True),
+        (0, 0.2, 10, END, False), (0, 0.3, 10, END, True), (0, 1, 10, 309, False), (0, 1, 10, 310, True), (0, 1, 210, END, False), (0, 1, 190, END, True),
         (500, 1, 510, END, True), (500, 1, 710, END + 200, False), (0, 2, 390, END, True), (0, 2, 410, END, False),
     ],
 )  # fmt: skip
