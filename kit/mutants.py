@@ -370,7 +370,7 @@ def page() -> str:
         "# Mutants", "",
         "Whether the tests would notice: `make mutants` changes one thing of a module at a time and runs the tests that execute it. Printed by",
         "`kit/mutants.py page` from `kit/mutants.json` (what was found, by the digest of each module) and `kit/survivors.toml` (why a survivor may",
-        f"live, by hand). It is a sample, at most {SAMPLE} of each module, the same each time. Not part of the test command: it takes hours, and",
+        f"live, by hand). It is a sample, {SAMPLE} of a module as a rule, the same each time. Not part of the test command: it takes hours, and",
         f"`MUTANTS='trust store/audit.py'` chooses rooms or modules. Below {LEAST:.0%} killed in a room, of what was tried, it ends with 1.", "",
         "| room | modules tried | mutants of these | tried | killed | |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
