@@ -851,6 +851,15 @@ def test_each_key_that_counts_is_a_key_that_is_trusted(author):
     ).keys == [known]
 
 
+def test_a_directory_of_secrets_that_is_none_is_told_at_the_boot(tmp_path: Path) -> None:
+    """Components were told of each secret that it does not exist, and nobody else was told anything."""
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "no", tmp_path / "file"):
+        (warning,) = read_settings(StartOptions("local"), {"GREENTIC_SECRETS_DIR": str(path)}).warnings
+        assert str(path) in warning and "is no directory" in warning
+    assert read_settings(StartOptions("local"), {"GREENTIC_SECRETS_DIR": str(tmp_path)}).warnings == ()
+
+
 def test_each_name_that_loopback_callers_may_use_is_one_that_a_request_can_have():
     assert read_settings(StartOptions(), {"GREENTIC_ALLOWED_HOSTS": "bot.example, [::1]"}).ingress.allowed_hosts == (
         "bot.example",

@@ -68,6 +68,8 @@ def test_threat_fail_open_gate_a_file_of_tokens_that_was_named_must_be_there(tmp
     (tmp_path / TOKENS_FILE).write_text("{")
     with pytest.raises(BootError, match="does not load"):
         load_tokens(paths)
+    with pytest.raises(BootError, match=r"does not load: [A-Z][a-z ]+$"):  # no number of an error
+        load_tokens(paths, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def load_tokens(paths: EnvPaths, named: Path | None = None) -> list[IngressToken
             raise BootError(f"`{named}` is not there; {TOKENS_VARIABLE} names it") from None
         return None
     except (OSError, ValueError) as error:
-        raise BootError(f"`{path}` does not load: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BootError(f"`{path}` does not load: {why}") from None
     if document.schema != TOKENS_SCHEMA:
         raise BootError(f"`{path}` has the schema `{document.schema}`, expected `{TOKENS_SCHEMA}`")
     for token in document.tokens:

@@ -177,6 +177,14 @@ class Settings(NamedTuple):
     """How servers are asked; offline, none is."""
 
 
+def _no_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """A warning where the directory of secrets is none: components would be told of each that it does not exist."""
+    path = variables.path("GREENTIC_SECRETS_DIR", environ)
+    if path is None or path.is_dir():
+        return ()
+    return (f"GREENTIC_SECRETS_DIR=`{path}` is no directory; no component finds a secret there",)
+
+
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     """All that a worker is told. Raises `BootError` for what makes no sense (rule 4)."""
     try:
@@ -185,7 +193,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
         return Settings(
             env_id=told.value,
             store_root=options.store_root or default_store_root(),
-            warnings=told.warnings,
+            warnings=(*told.warnings, *_no_secrets(environ)),
             level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
             log_shape=_log_shape(options.log_format or variables.text("GREENTIC_LOG_FORMAT", environ)),
             seed=variables.path("GREENTIC_SEED_DIR", environ),
