@@ -149,3 +149,24 @@ def test_a_status_is_told_although_the_cluster_answers_nothing_of_use(bound, mon
     found = verbs(bound)["status"]()
     assert isinstance(found, env_status.EnvStatus) and found.warnings is not UNSET
     assert "the cluster was not asked" in found.warnings[0] and len(found.warnings[0]) < 600
+
+
+@pytest.mark.parametrize("name", ["page", "page-403", "items-numbers", "array"])
+def test_what_is_no_api_server_is_told_as_that_and_not_as_a_lack_of_rights(bound, monkeypatch, name):
+    answered(bound, {"runtime_image": IMAGE})
+    odd_server(monkeypatch, ODD[name], "list")
+    with pytest.raises(GreenticError) as told:
+        verbs(bound)["reconcile"]()
+    assert "something else than an API server" in str(told.value.hint), told.value.hint
+
+
+def test_a_server_that_is_away_is_told_with_the_next_step(bound, monkeypatch):
+    def away() -> httpx2.Response:
+        raise httpx2.ConnectError("Connection refused")
+
+    answered(bound, {"runtime_image": IMAGE})
+    odd_server(monkeypatch, away, "all")
+    for verb in ("reconcile", "diff", "sweep", "destroy"):
+        with pytest.raises(GreenticError, match="cannot reach the cluster") as told:
+            verbs(bound)[verb]()
+        assert "kubectl get --raw /readyz" in str(told.value.hint)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from greentic.cluster.call_spans import CallSpans, answered
 from greentic.cluster.connect import Connection
 from greentic.cluster.discovery import GROUPS, READY, Discovery
-from greentic.cluster.error_status import asked_to_wait, names_an_object, refusal
+from greentic.cluster.error_status import AWAY, NO_SERVER, asked_to_wait, names_an_object, refusal
 from greentic.cluster.relisting import unexpired
 from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
 from greentic.ground.clock import CLOCK, RANDOM, Clock
@@ -129,7 +129,8 @@ class ApiServer:
             ]
             named = all(isinstance(metadata_of(item).get("name"), str) for item in items)
             if not isinstance(listed, list) or len(items) != len(listed) or not named:
-                raise ClusterUnreachable(self._unreachable(ValueError(f"it answered no list of {found.plural}")))
+                why = ValueError(f"it answered no list of {found.plural}")
+                raise ClusterUnreachable(self._unreachable(why), hint=NO_SERVER)
             del answer, listed
             yield Listed(items, str(metadata.get("resourceVersion", "")))
             going_on = metadata.get("continue")
@@ -172,7 +173,7 @@ class ApiServer:
                         raise ApiRefused(str(thing.get("message")), status=code if isinstance(code, int) else 500)
                     yield Event(str(told.get("type")), thing)
         except (httpx2.TransportError, ConfigError, OSError, KeyError, ValueError) as error:
-            raise ClusterUnreachable(self._unreachable(error)) from error
+            raise ClusterUnreachable(self._unreachable(error), hint=self._hint(error)) from error
 
     def ask_pod(self, namespace: str, pod: str, port: int, path: str) -> JsonObject:
         import httpx2
@@ -193,7 +194,7 @@ class ApiServer:
                         raise ClusterUnreachable(f"{about} answered more than {MAX_POD_BYTES} bytes")
                 answered(answer.status_code)
         except (httpx2.TransportError, OSError, ConfigError, KeyError, ValueError) as error:
-            raise ClusterUnreachable(self._unreachable(error)) from error
+            raise ClusterUnreachable(self._unreachable(error), hint=self._hint(error)) from error
         if answer.status_code >= 400:
             raise refusal(httpx2.Response(answer.status_code, content=data), about, self._connection)
         try:
@@ -319,10 +320,8 @@ class ApiServer:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            about = how.get("about", path)
-            raise ClusterUnreachable(
-                f"cannot reach the cluster: {self._connection.server} answered {about} with no JSON object"
-            )
+            told = f"{self._connection.server} answered {how.get('about', path)} with no JSON object"
+            raise ClusterUnreachable(f"cannot reach the cluster: {told}", hint=NO_SERVER)
         return value
 
     def _send(self, method: str, path: str, **how: Unpack[How]) -> httpx2.Response:
@@ -394,7 +393,7 @@ class ApiServer:
         """Whether trying again cannot help: the certificates are wrong."""
         return "CERTIFICATE_VERIFY_FAILED" in str(error) or "certificate" in str(error).lower()
 
-    def _hint(self, error: BaseException) -> str | None:
+    def _hint(self, error: BaseException) -> str:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return "the server's certificate is not signed by the kubeconfig's authority, or has ended; fetch the kubeconfig again"
-        return None
+        return AWAY

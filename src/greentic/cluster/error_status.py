@@ -2,7 +2,7 @@
 
 Rules:
 1. The error carries what programs decide by (code, reason, whose field it is), the server's words, and the next step where one is known.
-2. What is no `Status` (a proxy's page, a plain line) is quoted, shortened.
+2. What is no `Status` (a proxy's page, a plain line) is quoted, shortened. It says nothing of rights: no API server said no.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import httpx2
 
 _QUOTED = 300
+NO_SERVER = (
+    "something else than an API server answers there, such as a proxy or a login: kubectl get --raw /version shows what"
+)
+AWAY = "see whether it runs and whether this machine reaches it: kubectl get --raw /readyz; kubeconfig_context answers another context"
 _LACKS = "gtc op credentials requirements lists what this identity lacks"
 _AGAIN = "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
 
@@ -42,7 +46,9 @@ def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiR
         if c.get("reason") == "FieldManagerConflict"
     )
     refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
-    if refused.forbidden:
+    if not status and code in (403, 404):
+        refused.hint = NO_SERVER
+    elif refused.forbidden:
         refused.hint = _LACKS
     return refused
 
