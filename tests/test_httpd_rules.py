@@ -251,6 +251,22 @@ def test_a_request_that_runs_has_no_deadline_and_makes_no_room(clock: FakeClock)
     run(scenario)
 
 
+def test_who_does_not_read_an_answer_is_not_waited_for_as_for_the_next_request(clock: FakeClock) -> None:
+    async def scenario() -> None:
+        async with site() as made:
+            made.front.handler = lambda incoming, peer: Answer(200, b"x" * (32 << 20), [])
+            _, writer = await made.open()
+            writer.write(GET)
+            await seen(lambda: any(cast("Connection", one)._paused for one in made.front.connections))
+            await asyncio.sleep(0)
+            assert only(made) in made.front.unread and not made.front.idle
+            assert left(made, clock) == pytest.approx(front_module.READ_SECONDS, abs=0.01)
+            writer.transport.abort()
+            await seen(lambda: not made.front.connections)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("why", ["reserved", "closing"])
 def test_who_comes_late_has_a_moment_only(clock: FakeClock, why: str) -> None:
     async def scenario() -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from greentic.distribute import parallel, signatures
+from greentic.distribute import http_source, parallel, signatures
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.http_source import HttpBody, HttpSource
 from greentic.distribute.mirrors import check_mirror, first_of, references
@@ -198,6 +198,27 @@ def test_an_error_of_a_body_sticks_and_says_whether_it_may_pass(error: Exception
     assert isinstance(seen[0], Truncated) is ("ended" in told) and seen[0].__cause__ is error
     body.close()
     assert connection.closed == 1
+
+
+def test_a_source_asks_for_what_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, Terms, dict[str, str]]] = []
+    parts = [answered(200, b"0123")[0], answered(206, b"56", Content_Range="bytes 5-6/10")[0]]
+
+    def send(url: str, what: str, terms: Terms, *, headers: dict[str, str]) -> object:
+        seen.append((url, terms, headers))
+        return parts[len(seen) - 1]
+
+    monkeypatch.setattr(http_source, "send", send)
+    terms = Terms(idle=7)
+    source = HttpSource(terms)
+    assert (read_all(source.open("http://a.test/b")), source.open("http://a.test/b", 5, '"v"', 7).offset) == (
+        b"0123",
+        5,
+    )
+    assert seen == [
+        ("http://a.test/b", terms, {}),
+        ("http://a.test/b", terms, {"Range": "bytes=5-6", "If-Range": '"v"'}),
+    ]
 
 
 # -- mirrors --------------------------------------------------------------------------------------------------------
