@@ -691,10 +691,10 @@ def test_a_signature_stands_beside_its_bundle(tmp_path: Path, monkeypatch: pytes
 
 def test_a_signature_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        request, "send", lambda url, what, terms: pytest.fail(str(terms)) if terms.idle != 7 else answered(404)[0]
+        request, "send", lambda url, what, terms: pytest.fail(str(terms)) if terms.idle != 3 else answered(404)[0]
     )
-    assert signatures_at("http://a.test/b", Terms(idle=7)) == []
-    monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "7")
+    assert signatures_at("http://a.test/b", Terms(idle=3)) == []
+    monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "3")
     assert signatures_at("http://a.test/b") == []
 
 

@@ -486,9 +486,9 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
         return answer
 
     monkeypatch.setattr(request, "send", sending)
-    monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "8")
-    assert read_small("http://a.test/d", 10, Terms(idle=7)) is None and read_small("http://a.test/d", 10) is None
-    assert seen == [7, 8] and closed.count == 2
+    monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "4")
+    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None and read_small("http://a.test/d", 10) is None
+    assert seen == [3, 4] and closed.count == 2
     refused, _ = answer_of(404)
     monkeypatch.setattr(request, "send", lambda *_: refused)
     with pytest.raises(FetchError, match="404"):

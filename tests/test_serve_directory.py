@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import re
@@ -32,7 +31,8 @@ class Served:
     """A directory that is served, and one connection to it that is kept open."""
 
     def __init__(self, root: Path, rate: int | None = None) -> None:
-        self.server = DirectoryServer(root, "127.0.0.1", 0, rate)
+        self.told: list[str] = []
+        self.server = DirectoryServer(root, "127.0.0.1", 0, rate, self.told.append)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.wire = socket.create_connection(("127.0.0.1", self.server.server_address[1]), timeout=5)
         self.reader = self.wire.makefile("rb")
@@ -268,15 +268,9 @@ def test_a_thin_line_is_as_thin_as_it_was_told(
     assert pieces[0] == piece and sum(pieces) == 1000 and max(pieces) == piece
 
 
-def test_each_request_is_told_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def flush(self) -> None:
-            told.append(self.getvalue())
-
-    told: list[str] = []
-    monkeypatch.setattr("sys.stdout", Terminal())
+def test_each_request_is_told_before_it_is_answered(served: Served) -> None:
     served.ask("/none")
-    assert told and told[-1].startswith('127.0.0.1 "GET /none HTTP/1.1" 404')
+    assert served.told == ['127.0.0.1 "GET /none HTTP/1.1" 404 -']
 
 
 @pytest.mark.parametrize(
