@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from greentic.ground import variables
+from greentic.ground.clock import CLOCK
+from greentic.ground.disk import is_left
 from greentic.ground.least_used import Item
 from greentic.ground.user_cache import user_cache
 
@@ -42,9 +44,12 @@ def entries(directory: Path) -> list[Item]:
             used = record.stat().st_mtime if record.exists() else code.stat().st_mtime - LEFT_BEHIND
             found.append(Item(f"{code.parent.name}/{code.stem}", size, used))
     for temporary in directory.glob("*/.*.tmp"):
-        with suppress(OSError):
-            told = temporary.stat()
-            found.append(Item(f"{temporary.parent.name}/{temporary.name}", told.st_size, told.st_mtime - LEFT_BEHIND))
+        if is_left(temporary, CLOCK):  # one that is written now is somebody's
+            with suppress(OSError):
+                told = temporary.stat()
+                found.append(
+                    Item(f"{temporary.parent.name}/{temporary.name}", told.st_size, told.st_mtime - LEFT_BEHIND)
+                )
     return found
 
 
