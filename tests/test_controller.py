@@ -391,13 +391,18 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
     until(lambda: "DriftHealed" in {e["reason"] for e in scene.cluster.events})
 
 
-def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(scene):
+def stated_in_sync(scene):
+    """A wish that is in sync, and what it states."""
     scene.wish()
     scene.start()
     scene.synced()
     scene.quiet()
     read, operator = wish.read_wish(scene.cluster.objects[SOURCE]), scene.running[0].operator
-    wanted = stated(read, operator._desired)
+    return read, stated(read, operator._desired)
+
+
+def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(scene):
+    read, wanted = stated_in_sync(scene)
     owner = Owner("local", read.store)
     found = difference(scene.cluster, wanted, NS, owner, None, adopt=False)
     assert found.rest == [] and found.whole().in_sync
@@ -418,12 +423,7 @@ def test_what_is_in_order_is_not_kept_and_a_stranger_of_a_wanted_name_is_seen(sc
 
 def test_what_an_expired_list_showed_is_forgotten(scene, monkeypatch):
     """An object that went between the two moments is missed; else it would be taken to be in order until everything is compared again."""
-    scene.wish()
-    scene.start()
-    scene.synced()
-    scene.quiet()
-    read, operator = wish.read_wish(scene.cluster.objects[SOURCE]), scene.running[0].operator
-    wanted = stated(read, operator._desired)
+    read, wanted = stated_in_sync(scene)
     cluster = LivingCluster()
     cluster.objects = dict(scene.cluster.objects)
     router, policy = Ref("Deployment", names.ROUTER, NS), Ref("NetworkPolicy", "gtc-default-deny", NS)

@@ -22,6 +22,7 @@ from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from greentic.activate.flow_spans import FlowSpans
 from greentic.flow.activity import Activity, failure_payload
@@ -265,7 +266,7 @@ async def _advance(place: _Place, key: str, waiting: Waiting | None, payload: ob
         if waiting is None:
             return _answer(failure, run)
         if await kept(values, conversations.failed, key, waiting):
-            return Turn(failure_payload(run.flow_id, str(failure)), True, str(failure))
+            return replace(_answer(failure, run), parked=True)
         await kept(values, place.unpin, conversations)
         return Turn(failure_payload(run.flow_id, str(failure), ENDED), False, str(failure))
 
@@ -290,17 +291,15 @@ async def _resumed(run: Run, waiting: Waiting, payload: object) -> Outcome:
 
 async def _attempts(run: Run, payload: object, services: TurnServices) -> Outcome:
     """The outcome of a new run. Raises its last `FlowFailure` (rule 6)."""
-    began, attempt, patience = services.clock.monotonic(), attempt_of(run, 1), None
+    patience = Patience(BACKOFF, ATTEMPTS, MAX_SECONDS, services.clock, services.random)
     while True:
+        attempt = attempt_of(run, patience.tried + 1)
         try:
             return await start(attempt, payload)
         except _FAILURES as error:
             failure = _told(error)
         if isinstance(run.ports.trace, FlowSpans):
             run.ports.trace.over()
-        if patience is None:  # most runs need none
-            left = MAX_SECONDS - (services.clock.monotonic() - began)
-            patience = Patience(BACKOFF, ATTEMPTS, left, services.clock, services.random)
         if not may_repeat(failure, attempt) or attempt.attempt >= ATTEMPTS:
             raise failure
         services.log(f"flow {run.flow_id}: attempt {attempt.attempt} of {ATTEMPTS} failed, trying again: {failure}")
@@ -308,7 +307,6 @@ async def _attempts(run: Run, payload: object, services: TurnServices) -> Outcom
         if pause is None:
             raise failure
         await nap(pause, services.clock)
-        attempt = attempt_of(run, attempt.attempt + 1)
 
 
 def may_repeat(failure: FlowFailure, run: Run) -> bool:

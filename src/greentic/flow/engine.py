@@ -96,7 +96,7 @@ def new_budget(run: Run) -> Budget:
 
 def attempt_of(run: Run, number: int) -> Run:
     """A try of a run, with all that it may take."""
-    return Run(run.pack_id, run.flow_id, run.caller, run.ports, number, run.depth, run.max_steps, new_budget(run))
+    return replace(run, attempt=number, budget=new_budget(run))
 
 
 async def start(run: Run, payload: object) -> Outcome:

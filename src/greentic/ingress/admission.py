@@ -51,11 +51,9 @@ class Admission:
 
     def enters(self, deployment: str) -> bool:
         """Take a place if there is one now; `leave` gives it back."""
-        running = self._running.get(deployment, 0)
-        if self._free <= 0 or running >= self._each or deployment in self._lines:
+        if self._free <= 0 or self._running.get(deployment, 0) >= self._each or deployment in self._lines:
             return False
-        self._free -= 1
-        self._running[deployment] = running + 1
+        self._take(deployment)
         return True
 
     async def enter(self, deployment: str) -> None:
