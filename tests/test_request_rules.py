@@ -558,26 +558,6 @@ def test_a_resolver_that_takes_too_long_is_left_behind(monkeypatch: pytest.Monke
         ends.set()
 
 
-def test_the_libraries_of_components_connect_to_checked_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[object, ...]] = []
-
-    def dialling(host: str, port: int, check: object, *, connect: float, idle: float) -> str:
-        seen.append((host, port, check, connect, idle))
-        return "plain"
-
-    def check(host: str, address: str) -> None:
-        """Nothing is refused."""
-
-    monkeypatch.setattr(dial, "dial", dialling)
-    monkeypatch.setattr(dial, "secured", lambda plain, host, authorities: (plain, host, authorities))
-    monkeypatch.setenv("GREENTIC_CA_FILES", "a.pem")
-    for scheme, port in (("http", 80), ("https", 443)):
-        made = dial.connection(scheme, "a.test", None, check, connect=2, idle=3)
-        made.connect()
-        assert seen.pop() == ("a.test", port, check, 2, 3) and made.timeout == 3
-        assert cast("Any", made.sock) == ("plain" if scheme == "http" else ("plain", "a.test", ("a.pem",)))
-
-
 def test_a_connection_whose_tls_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(authorities: object) -> ssl.SSLContext:
         raise OSError("no certificates")
