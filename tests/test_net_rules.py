@@ -195,9 +195,12 @@ def test_a_document_is_asked_for_by_no_other_scheme(tmp_path: Path) -> None:
     for reference in ("ftp://a.test/d", "data://x"):
         with pytest.raises(FetchError, match="no address of a document"):
             read_small(reference, 10, QUICK)
-    assert read_small(str(tmp_path / "none"), 10) is None and read_small(f"file://{tmp_path}/none", 10) is None
+    assert (
+        read_small(str(tmp_path / "none"), 10, Terms()) is None
+        and read_small(f"file://{tmp_path}/none", 10, Terms()) is None
+    )
     with pytest.raises(FetchError, match="cannot be read"):
-        read_small(str(tmp_path), 10)
+        read_small(str(tmp_path), 10, Terms())
 
 
 def test_the_end_of_a_question_is_set_once() -> None:

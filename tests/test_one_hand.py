@@ -207,3 +207,49 @@ def test_every_405_tells_which_methods_are_taken() -> None:
     assert [
         (name, text) for name, text in made if " allow(" not in text and "=allow(" not in text and "*allow(" not in text
     ] == []
+
+
+READS_FOR_ITSELF = frozenset(
+    {
+        "activate/warm.py", "api.py", "cli/traces.py", "cluster/connect.py", "components/http_exchange.py", "components/runtime.py",
+        "console/pictures.py", "deployer/binding.py", "deployer/cluster_identity.py", "deployer/reconcile.py",
+        "deployments/worker_status.py", "distribute/bundle_cache.py", "distribute/fetch.py", "distribute/oci_source.py",
+        "distribute/publish.py", "distribute/signatures.py", "net/certificates.py", "net/terms.py", "operate/env.py",
+        "publication/place.py", "registry/client.py", "store/audit.py", "store/layout.py", "store/operator_key.py",
+        "wasm/compiled_files.py",
+    }
+)  # fmt: skip
+"""Modules that go by the variables of the process where nobody hands them any. What a worker is told is in its settings; the list gets no longer."""
+
+
+def test_variables_are_read_at_the_edge_and_handed_down() -> None:
+    takes = {
+        f.name for f in ast.parse((SOURCE / "ground/variables.py").read_text()).body if isinstance(f, ast.FunctionDef)
+    }
+    found = set()
+    for module in modules():
+        for node in ast.walk(ast.parse((SOURCE / module).read_text())):
+            if not (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and ast.unparse(node.func.value) == "variables"
+            ):
+                continue
+            name = node.func.attr
+            if name in takes - {"check", "table", "markdown"} and len(node.args) < 2:
+                found.add(module)
+    assert found == READS_FOR_ITSELF
+
+
+def test_how_servers_are_asked_is_told_by_who_asks() -> None:
+    """A default would be the process's own terms, whatever a worker's settings say."""
+    optional = [
+        f"{module}: {node.name}"
+        for module in modules()
+        if module.split("/")[0] in ("controller", "materialize", "net", "publication", "registry", "worker")
+        for node in ast.walk(ast.parse((SOURCE / module).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+        if argument.annotation is not None and ast.unparse(argument.annotation) == "Terms | None"
+    ]
+    assert optional == []

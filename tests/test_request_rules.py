@@ -19,7 +19,7 @@ from greentic.net.addresses import Reach
 from greentic.net.document import check_small, file_path, read_small
 from greentic.net.proxies import Proxies, Proxy
 from greentic.net.request import Answer, Upload, origin, read_body, retry_after, send
-from greentic.net.terms import Terms, asked_to_wait, may_pass, patiently, terms_of
+from greentic.net.terms import Terms, asked_to_wait, may_pass, own_terms, patiently, terms_of
 from simulators import CountingRandom, FakeClock
 from test_net_rules import QUICK, Connecting, Wires, answer_of, dialled, head, received
 
@@ -487,7 +487,8 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
 
     monkeypatch.setattr(request, "send", sending)
     monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "4")
-    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None and read_small("http://a.test/d", 10) is None
+    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None
+    assert read_small("http://a.test/d", 10, own_terms()) is None
     assert seen == [3, 4] and closed.count == 2
     refused, _ = answer_of(404)
     monkeypatch.setattr(request, "send", lambda *_: refused)
