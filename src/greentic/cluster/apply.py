@@ -137,13 +137,13 @@ def refuse(plan: Plan, *, force: bool) -> None:
         listed = "; ".join(f"{i.ref}: {i.refused}" for i in plan.refused[:10])
         raise Conflict(
             f"{len(plan.refused)} object(s) with the names of this environment are not its own, nothing was applied: {listed}",
-            hint="--adopt takes them over, if that is meant; objects of another environment are never taken",
+            hint="gtc op env reconcile ENV --adopt takes them over, if that is meant; objects of another environment are never taken",
         )
     if plan.conflicts and not force:
         listed = "; ".join(f"{c.field} of {ref} is managed by `{c.manager}`" for ref, c in plan.conflicts[:10])
         raise Conflict(
             f"{len(plan.conflicts)} field(s) are managed by somebody else, nothing was applied: {listed}",
-            hint="--force takes them over; or leave them to their manager and answer accordingly",
+            hint="gtc op env reconcile ENV --force takes them over; or leave them to their manager and answer accordingly",
         )
 
 
@@ -241,10 +241,13 @@ class _Run:
         if again.refused is not None:
             raise Conflict(
                 f"{item.ref} was made by somebody else while this ran, and was left as it is: {again.refused}",
-                hint="--adopt takes it over, if that is meant; else end who makes it, and run the same again",
+                hint="gtc op env reconcile ENV --adopt takes it over, if that is meant; else end who makes it, and run the same again",
             )
         if found is not None and again.action == "unchanged":
-            return found, item.live  # what came of a request whose answer was lost, or of the same by another run of ours
+            return (
+                found,
+                item.live,
+            )  # what came of a request whose answer was lost, or of the same by another run of ours
         return self._put(again), found or item.live
 
     def _make_again(self, item: Item, live: JsonObject) -> JsonObject:
