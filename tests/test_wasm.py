@@ -876,6 +876,53 @@ def test_several_processes_compile_a_component_once(tmp_path):
     assert sorted(p.communicate(timeout=120)[0].strip() for p in started) == ["False", "False", "False", "True"]
 
 
+LITTLE_ADDRESS_SPACE = """
+import pathlib, resource, sys
+import test_wasm, wat
+from greentic.ground.errors import IoError, MalformedArtifact
+from greentic.wasm.compile_cache import CompileCache
+from greentic.wasm.engine import engine
+
+def bound(more):
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
+
+bound(1 << 30)
+assert engine().narrow
+cache = CompileCache(pathlib.Path(sys.argv[1]))
+assert test_wasm.call(wat.node_06(), {"a": "b" * 300_000}) == {"a": "b" * 300_000}  # its memory grows
+cache.load(engine(), wat.node_06(), "small")
+step = "(i32.store (i32.const 70000) (i32.mul (i32.load (i32.const 70000)) (i32.const 3)))"
+large = wat.node_06(step * 40_000 + wat.ok_06(*wat.payload_06()))
+bound(24 << 20)
+for wasm, name in ((large, "large"), (large[:-9], "broken")):
+    try:
+        cache.load(engine(), wasm, name)
+    except (IoError, MalformedArtifact) as error:
+        print(type(error).__name__, error.message, error.hint)
+    bound(1 << 30)
+print(cache.load(engine(), large, "large").seconds > 0, cache.load(engine(), large, "large").seconds)
+"""
+
+
+def test_little_address_space_is_told_and_what_fits_is_served(tmp_path):
+    """The library ends the process that finds no memory, and it reserved 2 GiB for each memory to grow."""
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_ADDRESS_SPACE, str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        cwd=os.path.dirname(__file__),
+    )
+    assert done.returncode == 0, done.stderr
+    large, broken, kept = done.stdout.splitlines()
+    assert (
+        large.startswith("IoError memory: component large of 0.") and "does not compile in the address space" in large
+    )
+    assert "`ulimit -v`" in large
+    assert broken.startswith("MalformedArtifact component broken does not compile: ")
+    assert kept == "True 0.0"
+
+
 def test_the_host_says_which_library_it_is_made_for(monkeypatch):
     assert native.check() is None
     monkeypatch.setattr(native, "SUPPORTED", "0.0.0")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,13 +83,24 @@ class CompileCache:
             if found is not None:
                 return Compiled(found, 0.0)
             began = CLOCK.monotonic()
-            try:
-                component = c.Component(engine.engine, wasm)
-            except WasmtimeError as error:
-                raise MalformedArtifact(f"component {name} does not compile: {_first_cause(str(error))}") from None
-            seconds = CLOCK.monotonic() - began
-            self._keep(key, bytes(component.serialize()))
-            return Compiled(component, seconds)
+            if engine.narrow:
+                from greentic.wasm.compile_apart import (
+                    compile_apart,  # rare, and starts a process: this module (`_apart`)
+                )
+
+                compile_apart(wasm, name, self.directory.parent)
+                found = self._find(engine, key)
+            component = self.compile(engine, wasm, name) if found is None else found
+            return Compiled(component, CLOCK.monotonic() - began)
+
+    def compile(self, engine: ComponentEngine, wasm: bytes, name: str) -> c.Component:
+        """Compile a component and keep what came of it. Raises `MalformedArtifact`."""
+        try:
+            component = c.Component(engine.engine, wasm)
+        except WasmtimeError as error:
+            raise MalformedArtifact(f"component {name} does not compile: {_first_cause(str(error))}") from None
+        self._keep(hashlib.sha256(wasm).hexdigest(), bytes(component.serialize()))
+        return component
 
     def has(self, key: str) -> bool:
         return (self.directory / f"{key}.cwasm").is_file()
@@ -141,3 +153,20 @@ def _first_cause(text: str) -> str:
     """A library's error with its causes as one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip() != "Caused by:"]
     return ": ".join(lines[:3])
+
+
+def _apart(directory: str, name: str) -> int:
+    """The child of `compile_apart`: compile what stands on standard input, and keep it; the exit code."""
+    from greentic.wasm.compile_apart import MALFORMED
+    from greentic.wasm.engine import engine
+
+    try:
+        CompileCache(Path(directory)).compile(engine(), sys.stdin.buffer.read(), name)
+    except MalformedArtifact as error:
+        sys.stderr.write(error.message)
+        return MALFORMED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_apart(*sys.argv[1:]))
