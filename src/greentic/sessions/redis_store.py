@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from greentic.ground.errors import BootError, FlowFailure
+from greentic.ground.errors import BootError
 from greentic.ground.extras import need
-from greentic.sessions.value_store import HoldQueue, check_size, still_held
+from greentic.sessions.value_store import HoldQueue, StoreUnavailable, check_size, still_held
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,6 +41,12 @@ class RedisStore:
             self._redis: Redis = redis.Redis.from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
             )
+            form = self._redis.get_encoder()
+            if form.decode_responses or form.encoding != "utf-8":  # the address has the last word about what it names
+                raise BootError(
+                    "GREENTIC_RUNNER_REDIS_URL sets `decode_responses` or `encoding`, but what is kept are bytes",
+                    hint="leave both out of the address",
+                )
             self._redis.ping()
         except (*self._errors, ValueError) as error:
             raise BootError(
@@ -94,7 +100,7 @@ class RedisStore:
         try:
             yield
         except self._errors as error:
-            raise FlowFailure(f"the session store is unavailable: {type(error).__name__}") from None
+            raise StoreUnavailable(type(error).__name__) from None
 
 
 def _without_password(text: str, url: str) -> str:
