@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from greentic.ground.clock import CLOCK, Clock
-from greentic.ground.disk import replace_file, try_exclusive
+from greentic.ground.disk import exclusive_for, replace_file, try_exclusive
 from greentic.sessions.value_store import (
     HOLD_SECONDS,
     MAX_BYTES,
@@ -110,17 +110,11 @@ class DirectoryStore:
     def hold(self, key: str) -> Iterator[None]:
         with self._lock_file(key) as file:
             with self._queue.waiting(key):
-                self._await(file)
+                try:
+                    exclusive_for(file.fileno(), HOLD_SECONDS, self._clock)
+                except TimeoutError:
+                    raise still_held() from None
             yield
-
-    def _await(self, file: BinaryIO) -> None:
-        """Take the lock. The system has no waiting with an end, so it is asked again and again, less and less often."""
-        deadline, pause = self._clock.monotonic() + HOLD_SECONDS, 0.001
-        while not try_exclusive(file.fileno()):
-            if self._clock.monotonic() >= deadline:
-                raise still_held()
-            self._clock.sleep(pause)
-            pause = min(pause * 1.5, 0.05)
 
     def hold_at_once(self, key: str) -> AbstractContextManager[object] | None:
         file = self._lock_file(key)
