@@ -6,7 +6,9 @@ import asyncio
 import base64
 import io
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -630,6 +632,41 @@ def test_an_address_of_redis_that_changes_what_is_kept_is_refused(tmp_path, opti
         store = RedisStore(f"{url}?encoding=utf-8")
         store.set("k", b"\xff")
         assert store.get("k") == b"\xff"
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "SSL_CERT_FILE"])
+def test_nobody_waits_for_a_file_that_the_address_of_a_redis_names(tmp_path, monkeypatch, option):
+    """The library opens them once it is connected, and would wait for a fifo for good: the alarm ends the tests."""
+    from greentic.sessions.redis_store import RedisStore
+
+    odd = tmp_path / "odd"
+    os.mkfifo(odd)
+    query = "ssl_cert_reqs=none"
+    if option == "SSL_CERT_FILE":
+        monkeypatch.setenv(option, str(odd))
+    else:
+        query = f"{option}={odd}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}/0"
+        signal.alarm(60)
+        try:
+            with pytest.raises(
+                BootError, match=f"the file of {option} `{odd}` cannot be read: a device or fifo is there"
+            ):
+                RedisStore(f"rediss://{address}?{query}")
+        finally:
+            signal.alarm(0)
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()  # nobody was asked
+
+
+@pytest.mark.parametrize("query", ["ssl_ca_certs=/x", "odd=1", "retry_on_error=1"])
+def test_an_option_that_no_connection_to_redis_takes_is_told(query):
+    from greentic.sessions.redis_store import RedisStore
+
+    with pytest.raises(BootError, match="REDIS_URL does not answer: an option is none of its connections: "):
+        RedisStore(f"redis://127.0.0.1:1/0?{query}")
 
 
 # -- who asks, and where turns run ----------------------------------------------------------------------------------

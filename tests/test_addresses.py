@@ -112,13 +112,16 @@ def test_small_documents_from_files_and_what_is_no_place_of_one(tmp_path):
     path = tmp_path / "d é"
     path.write_bytes(b"x" * 10)
     for reference in (str(path), f"file://{path}", path.as_uri()):
-        assert read_small(reference, 10) == b"x" * 10
+        assert read_small(reference, 10, Terms()) == b"x" * 10
         with pytest.raises(FetchError, match="larger than 9 bytes"):
-            read_small(reference, 9)
-    assert read_small(str(tmp_path / "absent"), 10) is None and read_small(str(path / "below"), 10) is None
+            read_small(reference, 9, Terms())
+    assert (
+        read_small(str(tmp_path / "absent"), 10, Terms()) is None
+        and read_small(str(path / "below"), 10, Terms()) is None
+    )
     for reference in ("ftp://a/b", "oci://a/b:1"):
         with pytest.raises(FetchError, match="is no address of a document"):
-            read_small(reference, 10)
+            read_small(reference, 10, Terms())
 
 
 def test_hosts_that_egress_refuses_say_why():
@@ -207,7 +210,7 @@ def test_a_scheme_may_be_written_in_capitals_wherever_one_is_chosen_by(tmp_path,
     assert check_mirror(f"{scheme}://h/{{name}}").startswith(f"{scheme.lower()}://")
     assert addresses.lower_scheme(shown(address)) == shown(addresses.lower_scheme(address))
     if scheme == "File":
-        assert read_small(address, 9) == b"x" and is_directory(address)
+        assert read_small(address, 9, Terms()) == b"x" and is_directory(address)
     else:
         with pytest.raises(InvalidArgument, match="credentials"):
             check_authored(f"{scheme}://u:p@h.example/x", "x")

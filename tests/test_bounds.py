@@ -23,6 +23,7 @@ from greentic.ground import documents, yaml
 from greentic.ground.errors import FetchError, GreenticError, LimitExceeded, MalformedArtifact, TrustRootError
 from greentic.materialize.trusted import read_anchor
 from greentic.net.document import read_small
+from greentic.net.terms import Terms
 from greentic.pack import cbor
 from greentic.pack.archive import PackArchive
 from greentic.pack.limits import PackLimits
@@ -320,7 +321,7 @@ def test_reading_a_document_waits_for_nobody_and_asks_for_no_more_memory_than_th
     with pytest.raises(OSError, match="nobody writes into it"):
         documents.read_file(tmp_path / "fifo")
     with pytest.raises(FetchError, match="nobody writes into it"):
-        read_small(str(tmp_path / "fifo"), 100)
+        read_small(str(tmp_path / "fifo"), 100, Terms())
     with pytest.raises(TrustRootError):
         read_anchor(tmp_path / "fifo")
     (tmp_path / "small").write_bytes(b"x" * 100)

@@ -683,7 +683,7 @@ def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tu
         place.write_bytes(published)
     recalled = Recalled(Seen(0, seen), tuple((Path(f"/kept/{n}"), data) for n, data in enumerate(kept)), ())
     asked = Revocation(required=required, list_ref=f"file://{place}")
-    return believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, offered=offered)
+    return believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, offered=offered, terms=Terms())
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -728,9 +728,9 @@ def test_a_list_that_has_ended_still_revokes_but_is_none_that_is_required() -> N
     stolen = believed(listed(2, key=OTHER), required=False, kept=(listed(1, OTHER.key_id),))
     assert stolen.revoked is not None and stolen.revoked.version == 1
     recalled = Recalled(Seen(), (), ())
-    assert believed_list(Revocation(), {}, recalled, NOW) == Believed()
+    assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == Believed()
     with pytest.raises(UntrustedBundle, match="does not say where"):
-        believed_list(Revocation(required=True), {}, recalled, NOW)
+        believed_list(Revocation(required=True), {}, recalled, NOW, terms=Terms())
 
 
 def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
@@ -740,11 +740,11 @@ def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
         told = Delivery(generation=3, keys=carried, signatures=SignaturePolicy(mode=mode))
         document = with_delivery(new_environment("local", "x", HostConfig(env_id="local")), told)
         if good:
-            found = examine(document, memory, None, allow_rollback=False, clock=clock)
+            found = examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
             assert found.seen == Seen(3, 0) and (found.trusted.anchored, found.listed) == (False, None)
         else:
             with pytest.raises(BootError, match="trust in environment `local`") as error:
-                examine(document, memory, None, allow_rollback=False, clock=clock)
+                examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
             assert isinstance(error.value.__cause__, UntrustedBundle)
     swapped = {KEY.key_id: public_pem(OTHER.public)}
     for carried in (swapped, {KEY.key_id: "no key"}):
@@ -754,6 +754,7 @@ def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
                 memory,
                 None,
                 allow_rollback=False,
+                terms=Terms(),
                 clock=clock,
             )
     assert not (tmp_path / "a").exists()

@@ -19,7 +19,7 @@ from greentic.net.addresses import Reach
 from greentic.net.document import check_small, file_path, read_small
 from greentic.net.proxies import Proxies, Proxy
 from greentic.net.request import Answer, Upload, origin, read_body, retry_after, send
-from greentic.net.terms import Terms, asked_to_wait, may_pass, patiently, terms_of
+from greentic.net.terms import Terms, asked_to_wait, may_pass, own_terms, patiently, terms_of
 from simulators import CountingRandom, FakeClock
 from test_net_rules import QUICK, Connecting, Wires, answer_of, dialled, head, received
 
@@ -487,7 +487,8 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
 
     monkeypatch.setattr(request, "send", sending)
     monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "4")
-    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None and read_small("http://a.test/d", 10) is None
+    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None
+    assert read_small("http://a.test/d", 10, own_terms()) is None
     assert seen == [3, 4] and closed.count == 2
     refused, _ = answer_of(404)
     monkeypatch.setattr(request, "send", lambda *_: refused)
@@ -556,26 +557,6 @@ def test_a_resolver_that_takes_too_long_is_left_behind(monkeypatch: pytest.Monke
         assert all(thread.daemon for thread in threading.enumerate() if thread.name == "resolve")
     finally:
         ends.set()
-
-
-def test_the_libraries_of_components_connect_to_checked_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[object, ...]] = []
-
-    def dialling(host: str, port: int, check: object, *, connect: float, idle: float) -> str:
-        seen.append((host, port, check, connect, idle))
-        return "plain"
-
-    def check(host: str, address: str) -> None:
-        """Nothing is refused."""
-
-    monkeypatch.setattr(dial, "dial", dialling)
-    monkeypatch.setattr(dial, "secured", lambda plain, host, authorities: (plain, host, authorities))
-    monkeypatch.setenv("GREENTIC_CA_FILES", "a.pem")
-    for scheme, port in (("http", 80), ("https", 443)):
-        made = dial.connection(scheme, "a.test", None, check, connect=2, idle=3)
-        made.connect()
-        assert seen.pop() == ("a.test", port, check, 2, 3) and made.timeout == 3
-        assert cast("Any", made.sock) == ("plain" if scheme == "http" else ("plain", "a.test", ("a.pem",)))
 
 
 def test_a_connection_whose_tls_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

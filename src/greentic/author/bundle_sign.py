@@ -11,6 +11,7 @@ from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import RealDisk, io_error, replace_file
 from greentic.ground.documents import Json, JsonObject, open_file, read_file
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.net.terms import own_terms
 from greentic.store import operator_key
 from greentic.trust.gate import pin
 from greentic.trust.keys import MAX_PEM, SigningKey, key_id, read_private_pem, read_public_pem
@@ -66,7 +67,7 @@ def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
         except ValueError as error:
             raise InvalidArgument(f"`{file}` is no public key: {error}") from None
         trusted[key_id(public)] = public
-    found = vouched(BUNDLE, signatures_at(str(path)), digest.removeprefix("sha256:"), trusted)
+    found = vouched(BUNDLE, signatures_at(str(path), own_terms()), digest.removeprefix("sha256:"), trusted)
     if found.lacking is not None:
         raise Conflict(
             f"the signature of `{path}` is not accepted: {found.lacking}", hint="do not use it, or ask who publishes it"

@@ -74,6 +74,7 @@ def _run(argv: list[str]) -> None:
     from greentic.controller.metrics import serve
     from greentic.ground.clock import CLOCK, RANDOM, timestamp
     from greentic.k8s.objects import Cluster, Ref
+    from greentic.net.terms import own_terms
     from greentic.store.layout import home_directory
 
     class Reached:
@@ -97,7 +98,9 @@ def _run(argv: list[str]) -> None:
     namespace = arguments.namespace or _own_namespace()
     home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108
     me = f"{arguments.identity or socket.gethostname()}-{RANDOM.octets(4).hex()}"
-    operator = Operator(Reached(), Ref(arguments.kind, arguments.name, namespace), me, home, CLOCK, RANDOM, log)
+    operator = Operator(
+        Reached(), Ref(arguments.kind, arguments.name, namespace), me, home, CLOCK, RANDOM, log, own_terms()
+    )
     if arguments.metrics_port:
         try:
             serve(arguments.metrics_port, operator.metrics, operator.alive)
