@@ -324,16 +324,44 @@ def test_env_packs_refuse_other_slots(context, author):
         config.show(context, config.ConfigShowFilter(environment_id=E, slot="nope"))
 
 
-def test_a_failed_deploy_leaves_no_ready_revision(context, author, store, hello, monkeypatch):
+def test_a_deploy_that_fails_leaves_what_there_was(context, author, store, hello, monkeypatch):
+    author.create()
+    payload = deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello))
+    with pytest.raises(
+        InvalidArgument, match="is not a file"
+    ):  # a new deployment would claim its routes and serve nothing
+        deploy.deploy(context, msgspec.structs.replace(payload, bundle_path=f"{hello}x"))
+    assert (store.load(E).bundles, store.load(E).revisions) == ([], [])
+    first = deploy.deploy(context, payload)
+
+    def fails(*_: object) -> object:
+        raise Conflict("no traffic today")
+
+    monkeypatch.setattr(traffic, "set_traffic", fails)
+    for bundle_id in ("b", "other"):
+        with pytest.raises(Conflict, match="no traffic today"):
+            deploy.deploy(context, msgspec.structs.replace(payload, bundle_id=bundle_id))
+    left = store.load(E)
+    assert [d.bundle_id for d in left.bundles] == ["b"]
+    assert [r.lifecycle for r in left.revisions] == ["ready", "archived"]
+    assert [e.revision_id for e in left.traffic_splits[0].entries] == [first.revision_id]
+    kept = {path.name for path in store.paths(E).revisions.iterdir()}
+    assert kept == {r.revision_id for r in left.revisions}
+
+
+def test_a_manifest_that_fails_half_way_leaves_no_deployment_that_serves_nothing(
+    context, author, store, hello, monkeypatch
+):
     author.create()
 
     def fails(*_: object) -> object:
         raise Conflict("no traffic today")
 
     monkeypatch.setattr(traffic, "set_traffic", fails)
+    wanted = manifest(hello, bundles=[{"bundle_id": "b", "bundle_path": str(hello)}])
     with pytest.raises(Conflict, match="no traffic today"):
-        deploy.deploy(context, deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello)))
-    assert [r.lifecycle for r in store.load(E).revisions] == ["archived"]
+        env_apply.apply(context, wanted, env_apply.ApplyOptions())
+    assert (store.load(E).bundles, store.load(E).revisions) == ([], [])
 
 
 def test_deploy_refusals(context, author, hello):

@@ -97,6 +97,6 @@ def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) 
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         print_failure(form, noun, arguments.verb, of_the_machine(error))
         return 1

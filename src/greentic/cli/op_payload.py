@@ -7,18 +7,22 @@ Rules:
    takes JSON.
 3. `.json` files are JSON, `.yaml` and `.yml` YAML, others JSON and then YAML.
 4. What is told twice is refused, in a file as on the command line: nobody knows which of the two was meant.
+5. Whoever wrote what no verb takes is shown how this one is written, unless the error has a nearer next step.
 """
 
 from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
 
 import msgspec
 
 from greentic.ground.digits import whole_number
+from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, unmarked
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
@@ -26,6 +30,19 @@ from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
 
 MAX_ANSWERS = 16 << 20
+
+
+@contextmanager
+def read_for(verb: Verb) -> Iterator[None]:
+    """For reading what a verb is told (rule 5)."""
+    try:
+        yield
+    except InvalidArgument as error:
+        error.hint = error.hint or verb.example
+        raise
+    except AnswersParse as error:
+        error.hint = error.hint or f"what it takes: gtc op {verb.name} --schema"
+        raise
 
 
 class Inline(msgspec.Struct, frozen=True):
@@ -91,10 +108,10 @@ def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, J
     entries: list[Json] = []
     open_positions = list(verb.positionals)
     for word in [*words, *(v for v in flags.values() if isinstance(v, str))]:
-        if not _is_text(word):
-            raise InvalidArgument(
-                f"`{word}` is no text in UTF-8; what is recorded must be", hint="rename the file, or copy it"
-            )
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise of_the_machine(error) from None
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key.split(".")[0] in fields:
@@ -120,14 +137,6 @@ def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, J
         given["entries"] = entries
     told = {key: typed(key, v, fields[key]) if isinstance(v, str) and key in fields else v for key, v in flags.items()}
     return Inline(positional, told, given)
-
-
-def _is_text(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class UsageError(Exception):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
-from greentic.ground.errors import IoError
+from greentic.ground.errors import GreenticError, InvalidArgument, IoError
 from greentic.ground.optional import done_without
 
 LOCK_SECONDS = 60.0
@@ -264,8 +264,16 @@ def _has_place() -> bool:
     return True
 
 
-def of_the_machine(error: OSError | MemoryError) -> IoError:
-    """What a program met that nothing in it foresaw and no mistake of it is: for its outermost door."""
+UNFORESEEN = (OSError, MemoryError, UnicodeEncodeError)
+"""What a program may meet that nothing in it foresaw and no mistake of it is."""
+
+
+def of_the_machine(error: OSError | MemoryError | UnicodeEncodeError) -> GreenticError:
+    """One of `UNFORESEEN` as an error for people: for the outermost door of a program."""
+    if isinstance(error, UnicodeEncodeError):  # the name of a file, as a rule
+        return InvalidArgument(
+            f"`{error.object}` is no text in UTF-8; what is recorded must be", hint="rename the file, or copy it"
+        )
     if isinstance(error, OSError):
         return io_error(error.filename or ("the file system" if _has_place() else "the working directory"), error)
     return IoError(
