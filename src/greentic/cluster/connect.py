@@ -22,7 +22,7 @@ from greentic.ground import variables
 from greentic.ground.documents import read_file
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
-from greentic.net.certificates import check_file, check_instead
+from greentic.net.certificates import alike, check_file, check_instead
 
 if TYPE_CHECKING:
     import httpx2
@@ -61,6 +61,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
     try:
         _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
+        alike(parameters["verify"])
         if proxy is not None:
             parameters["proxy"] = proxy
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greentic.ground.clock import CLOCK
-from greentic.net.certificates import check_file, check_instead
+from greentic.net.certificates import alike, check_file, check_instead
 from greentic.net.terms import CONNECT_SECONDS, IDLE_SECONDS, Terms
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def tls_context(authorities: Sequence[str]) -> ssl.SSLContext:
     import ssl
 
     check_instead()
-    context = ssl.create_default_context()
+    context = alike(ssl.create_default_context())
     for path in authorities:
         check_file(Path(path), _BESIDE)
         try:

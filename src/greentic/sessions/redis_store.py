@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from greentic.ground.errors import BootError
 from greentic.ground.extras import need
-from greentic.net.certificates import check_file, check_instead
+from greentic.net.certificates import check_file, check_instead, not_asked
 from greentic.sessions.value_store import HoldQueue, StoreUnavailable, check_size, still_held
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ class RedisStore:
                     hint="leave both out of the address",
                 )
             if issubclass(self._redis.connection_pool.connection_class, redis.SSLConnection):
-                _check_files(self._redis.get_connection_kwargs())
+                options = self._redis.get_connection_kwargs()
+                options.setdefault("ssl_exclude_verify_flags", not_asked())
+                _check_files(options)
             self._redis.ping()
         except (*self._errors, ValueError, TypeError) as error:
             told = f"an option is none of its connections: {error}" if isinstance(error, TypeError) else str(error)
