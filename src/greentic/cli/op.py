@@ -338,6 +338,10 @@ def _parser(verb: Verb) -> argparse.ArgumentParser:
         epilog=f"example:\n  {verb.example}\n\nthe payload as a JSON schema: gtc op {name} --schema {' '.join(verb.required)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    own = {flag.name for flag in verb.flags}
+    parser.beside = {name: name for name in (*_GLOBAL_VALUES, *_GLOBAL_SWITCHES) if name not in own}
+    if "--output" not in own:
+        parser.beside |= {f"--{form}": f"--output {form}" for form in FORMS}
     parser.add_argument("words", nargs="*", metavar="WORD", help="plain values in order, or key=value")
     if verb.watch:
         parser.add_argument("--watch", action="store_true", help="ask again every two seconds, until interrupted")
