@@ -685,6 +685,25 @@ def test_a_place_whose_document_is_refused_is_looked_at_as_often_as_any(living, 
     assert living.routes == ["/one", "/three", "/two"] and living.told[-1]["error"] is None
 
 
+@pytest.mark.parametrize("between", ["served", "another"])
+def test_a_document_that_was_refused_before_is_tried_when_it_comes_again(living, author, hello, between):
+    path, usual = document(author), living.follower._steps
+    first = path.read_bytes()
+
+    def refused(found: Candidate) -> Activation:
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    wanted = path.read_bytes()
+    living.follower._steps = usual._replace(provision=refused)
+    assert not living.follower.look()
+    living.follower._steps = usual
+    path.write_bytes(first if between == "served" else first.replace(b'"name": "local"', b'"name": "new"'))
+    assert living.follower.look() is (between == "another")
+    path.write_bytes(wanted)
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+
+
 def test_a_place_that_does_not_answer_is_asked_later_each_time(living, author, hello):
     def away() -> Candidate:
         raise BootError("away")

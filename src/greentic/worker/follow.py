@@ -115,18 +115,14 @@ class Follower:
 
     def look(self) -> bool:
         """Look once; whether anything was swapped in."""
-        before, self._refused = self._refused, None
+        seen = None
         try:
             candidate = self._steps.read()
-            seen = candidate.digest, candidate.trust
-            if seen == (self._applied, self._trust):
+            seen, served = (candidate.digest, candidate.trust), (self._applied, self._trust)
+            if seen == served:
                 self._recovered()
-                if not self._due():
-                    return False
-            elif seen == before and not self._due():
-                self._refused = before
+            if seen in (served, self._refused) and not self._due():
                 return False
-            self._refused = seen
             self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
             new = self._steps.provision(candidate)
             if self._stopping:
@@ -134,10 +130,10 @@ class Follower:
             self._together.agree(candidate.digest)
             self._steps.swap(new)
         except GreenticError as error:
-            self._failed(_text(error))
+            self._failed(_text(error), seen)
             return False
         except Exception as error:  # noqa: BLE001  whatever is wrong with a new document, the old one serves on
-            self._failed(traceback_of(error))
+            self._failed(traceback_of(error), seen)
             return False
         self._untidy = True
         if candidate.digest != self._applied:
@@ -157,8 +153,7 @@ class Follower:
             seconds = self._every * (0.75 + self._random.fraction() / 2)
             if self._next is not None:
                 left = max(self._next - self._clock.monotonic(), 0.0)
-                unread = self._error is not None and self._refused is None
-                seconds = left if unread else min(left, seconds)
+                seconds = left if self._error is not None and self._refused is None else min(left, seconds)
             self._watch.wait(seconds)
             if not self._stopping:
                 self.look()
@@ -177,11 +172,11 @@ class Follower:
     def _due(self) -> bool:
         return self._next is not None and self._clock.monotonic() >= self._next
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, refused: tuple[str, str] | None) -> None:
         if text != self._error:
             self._log.error("follow", f"the new environment is not served, the old one goes on: {text}")
             self._since = self._clock.now_ns()
-        self._error = text
+        self._error, self._refused = text, refused
         self._plan_next()
         self._told()
 
@@ -189,7 +184,7 @@ class Follower:
         """What is wanted is what is served (rule 3); a deployment that may come by itself is still tried again when it was to be."""
         if self._error is None:
             return
-        self._error = self._since = None
+        self._error = self._since = self._refused = None
         self._wanted, self._desired = self._applied, self._serving
         if not self._passing:
             self._tried, self._next = 0, None

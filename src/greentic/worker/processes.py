@@ -215,11 +215,10 @@ def _await_ready(processes: list[_Process], stopping: list[str], warned: Callabl
     """Wait until all serve, or some for so long (rule 3). Raises `BootError` where none does."""
     deadline = CLOCK.monotonic() + READY_SECONDS
     while not stopping:
-        waited = [p.ready_fd for p in processes if not p.serves and p.ended() is None]
-        select.select(waited, [], [], 0.1)
+        select.select([p.ready_fd for p in processes if not p.serves and p.ended() is None], [], [], 0.1)
         for process in processes:
             process.serves_now()
-        late = CLOCK.monotonic() > deadline
+        late, codes = CLOCK.monotonic() > deadline, [p.ended() for p in processes]
         if any(p.serves for p in processes):
             if late or all(p.serves for p in processes):
                 return
@@ -227,7 +226,7 @@ def _await_ready(processes: list[_Process], stopping: list[str], warned: Callabl
                 _tend(process, lambda text: None, warned)
         elif late:
             raise BootError(f"a worker process did not serve within {READY_SECONDS:g} s")
-        elif (codes := [p.ended() for p in processes]) and None not in codes:
+        elif None not in codes:
             raise BootError(f"a worker process ended with {codes[0]} before it served")
 
 
