@@ -564,3 +564,21 @@ def test_a_name_that_is_no_text_is_told_where_it_would_be_recorded(tmp_path, cap
     told = json.loads(capsys.readouterr().err)["error"]
     assert "caf\\udce9.gtpack` is no text in UTF-8; what is recorded must be" in told["message"]
     assert told["hint"] == "rename the file, or copy it"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["delivery", "set", "e", "--threshold", "x"], "`threshold=x`: expected a whole number"),
+        (["delivery", "set", "e", "--threshold", "0"], "Expected `int` >= 1"),
+        (["env", "prune", "e", "--keep-revisions", "few"], "`keep_revisions=few`: expected a whole number"),
+        (["config", "set", "e", "gui_enabled=maybe"], "`gui_enabled=maybe`: expected true or false"),
+        (["revisions", "stage", "e", "--deployment", "b", "abort_metrics=errors"], "expected a list, as in"),
+        (["bundles", "add", "e", "config_overrides=x"], "expected an object, as in"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_words(words, told, capsys):
+    assert op_command.main(words) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert told in error["message"]
+    assert (error["kind"], bool(error["hint"])) == ("invalid-argument", True)

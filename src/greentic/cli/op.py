@@ -35,6 +35,7 @@ from greentic.terminal.output import (
     print_hint,
     print_success,
     printed,
+    tell_lacks,
 )
 from greentic.terminal.streams import answering, say
 
@@ -96,6 +97,7 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     from greentic.telemetry.tracing import whole
 
     form = chosen_form(options.output)
+    tell_lacks(form)
     watched = bool(arguments.pop("watch", False)) and not options.schema
     try:
         with whole(f"gtc op {verb.noun} {verb.verb}"):

@@ -152,7 +152,19 @@ def typed(key: str, value: str, kind: object) -> Json:
     except ValueError:
         if kind is None:
             return value  # a field inside another; the payload's own check tells
-        raise InvalidArgument(f"`{key}={value}`: expected JSON for this field") from None
+        raise InvalidArgument(f"`{key}={value}`: expected {_wanted(kind)}") from None
+
+
+def _wanted(kind: object) -> str:
+    """What a field takes that is no text, in words."""
+    if get_origin(kind) is Annotated:
+        return _wanted(get_args(kind)[0])
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return _wanted(next(k for k in get_args(kind) if k is not types.NoneType))
+    simple = {int: "a whole number", float: "a number", bool: "true or false"}
+    if isinstance(kind, type) and kind in simple:
+        return simple[kind]
+    return """a list, as in '["a", "b"]'""" if get_origin(kind) is list else """an object, as in '{"a": 1}'"""
 
 
 def _takes_text(kind: object) -> bool:

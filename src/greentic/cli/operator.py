@@ -12,6 +12,7 @@ from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.optional import on_lack
 from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams, drop_output, say
 
@@ -100,6 +101,7 @@ def _run(argv: list[str]) -> None:
     def log(text: str) -> None:
         print(f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
 
+    on_lack(log)
     namespace = arguments.namespace or _own_namespace()
     home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108
     me = f"{arguments.identity or socket.gethostname()}-{RANDOM.octets(4).hex()}"
