@@ -1,4 +1,5 @@
 CODE = src tests benchmarks lab image kit demo scripts
+COMPILED = tests/__pycache__/compiled
 
 .PHONY: setup check style types types-of-tests floors docs test mutants bench fuzz image cluster-up cluster-test cluster-down
 
@@ -6,7 +7,7 @@ setup:
 	@scripts/setup.sh --dev
 
 check: setup
-	@$(MAKE) --no-print-directory -j 4 style types types-of-tests floors
+	@$(MAKE) --no-print-directory -j 4 style types types-of-tests floors $(COMPILED)
 
 style:
 	.venv/bin/ruff check -q $(CODE)
@@ -21,8 +22,13 @@ types-of-tests:
 floors:
 	.venv/bin/lint-imports
 
+# The tests, compiled once: each process of a run would compile all of them for itself, where none did before.
+$(COMPILED): $(wildcard tests/*.py)
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest --collect-only -q >/dev/null
+	@touch $@
+
 # Everything that must hold: style, types, the floors of the house, tests in several processes, coverage of the floors that hold the rules.
-# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`. What is compiled is kept, or each process would compile all tests.
+# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`.
 test: check
 	rm -f .coverage .coverage.*
 	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)

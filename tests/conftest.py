@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+import kept_builds
 from run_locks import once
 from simulators import CountingRandom, FakeClock, SimulatedCluster
 
@@ -36,6 +38,7 @@ settings.register_profile("project", deadline=None, suppress_health_check=list(H
 settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "greentic"
 SHARED = ROOT.parent / "shared"
 PROGRAMS = Path(sys.executable).parent
 LONG = ("conformance", "e2e", "field")
@@ -135,6 +138,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--known-skips", action="store_true", help=f"fail if a test is skipped that needs nothing {BESIDE}"
     )
+    parser.addoption(
+        "--afresh", action="store_true", help=f"build what runs before this one left in {kept_builds.KEPT}, too"
+    )
 
 
 def need(program: str, package: str) -> str:
@@ -182,10 +188,26 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_components(shared_directory: Path) -> Path:
-    """Where components that were built from Python are kept by content, for all tests and processes of this run."""
-    directory = shared_directory / "built-components"
-    directory.mkdir(mode=0o700, exist_ok=True)
+def kept(shared_directory: Path, pytestconfig: pytest.Config) -> Callable[[str, Iterable[bytes | str]], Path]:
+    """Where what a tool of others makes is kept: `kept(kind, inputs)` is the directory for all that goes into it (`kept_builds.py`)."""
+    afresh = pytestconfig.getoption("--afresh") or not os.access(Path.home(), os.W_OK)
+    return partial(kept_builds.place, shared_directory / "kept" if afresh else kept_builds.KEPT)
+
+
+@pytest.fixture(scope="session")
+def built_components(kept: Callable[[str, Iterable[bytes | str]], Path]) -> Path:
+    """Where components that were built from Python are kept by content, for all tests and processes, and for the next run."""
+    builder = [(SOURCE / "author" / "component_build.py").read_bytes(), *kept_builds.tree(SOURCE / "sdk")]
+    return kept("python", builder)
+
+
+@pytest.fixture
+def compiled_components(
+    kept: Callable[[str, Iterable[bytes | str]], Path], monkeypatch: pytest.MonkeyPatch, operator_home: Path
+) -> Path:
+    """Compiled code of components that were built, which takes longer than to build them; for the programs of one test."""
+    directory = kept("compiled", kept_builds.tree(SOURCE / "wasm"))
+    monkeypatch.setenv("GREENTIC_COMPONENT_CACHE_DIR", str(directory))
     return directory
 
 

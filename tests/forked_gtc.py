@@ -2,8 +2,7 @@
 
 Most of the time of such a run goes into loading the same modules again. So one process loads them, and each run of a verb that the script
 asks `subprocess.run` for is a fork of it: a process of its own with the environment, the directory and the streams that it was given, in
-which the program's `main` runs. All else is started as ever, workers above all. Where the command line itself is compared (`replay.py`),
-every run is a real one.
+which the program's `main` runs. All else is started as ever, workers above all.
 """
 
 from __future__ import annotations

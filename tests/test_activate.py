@@ -57,7 +57,7 @@ from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MAX_VALUE, MAX_WAITING, ConversationBusy
+from greentic.sessions.value_store import MAX_VALUE, MAX_WAITING, ConversationBusy, StoreUnavailable
 from greentic.sessions.waiting_counts import WaitingCounts
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
@@ -615,11 +615,23 @@ def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
         assert second.services.conversations.pinned("D", "acme", Identity(session="ann")) == "R1"
         assert second.turn({"text": "Ann"}, Identity(session="ann")).output == [{"text": "hello Ann"}]
         lost = Stage(tmp_path, make_pack("p", ASK), RedisStore(url))
-    failed = lost.turn({"text": "x"})
-    assert "session store is unavailable" in failed.output["metadata"]["error_message"]
+    with pytest.raises(StoreUnavailable, match="session store is unavailable"):
+        lost.turn({"text": "x"})
     with pytest.raises(BootError, match="does not answer") as refused:
         RedisStore("redis://user:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["decode_responses=1", "encoding=utf-16"])
+def test_an_address_of_redis_that_changes_what_is_kept_is_refused(tmp_path, option):
+    from greentic.sessions.redis_store import RedisStore
+
+    with redis_server(tmp_path) as url:
+        with pytest.raises(BootError, match="what is kept are bytes"):
+            RedisStore(f"{url}?{option}")
+        store = RedisStore(f"{url}?encoding=utf-8")
+        store.set("k", b"\xff")
+        assert store.get("k") == b"\xff"
 
 
 @pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "SSL_CERT_FILE"])

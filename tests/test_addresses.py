@@ -412,7 +412,9 @@ def test_a_registry_is_named_by_host_and_port(text: str, named: bool) -> None:
         ("HTTPS://h.test:80/a/b", "https://h.test:80/a/b"), ("https://h.test:", "https://h.test:"), ("https://h.test:s3cret/x", "https://…"), ("https://[::1]:s3cret/", "https://…"),
         ("https://[::1]/x", "https://[::1]/x"), ("oci://r.io:s3cret/x", "oci://r.io:s3cret/x"), ("https://h/a#s3cret?s3cret", "https://h/a?…"), ("https://h/a?b?c#d", "https://h/a?…"),
         ("https://u@v:p@h/a", "https://h/a"), ("https://h.test:123456/x", "https://…"), ("repo://a@sha256:00?x", "repo://a@sha256:00?…"), ("https://a@sha256:00/x", "https://sha256:00/x"),
-        ("plain?text#here", "plain?text#here"), ("file://u:p@h/x", "file://u:p@h/x"),
+        ("plain?text#here", "plain?text#here"), ("file://u:p@h/x", "file://h/x"),
+        ("u:s3cret@h:80/b", "u:h:80/b"), ("u:s3cret@h", "u:h"), ("http:/u:s3cret@h/b", "http:/h/b"), ("http:u:s3cret@h/b", "http:h/b"), ("//u:s3cret@h/b", "//h/b"),
+        ("u:s3cr@t@h/b", "u:h/b"), ("a@b/c", "a@b/c"), ("./a:b@c/d", "./a:b@c/d"), ("/a:b@c/d", "/a:b@c/d"), ("a/b:c@d", "a/b:c@d"), ("file:///a:b@c", "file:///a:b@c"),
     ],
 )  # fmt: skip
 def test_an_address_is_shown_in_its_parts(url: str, seen: str) -> None:

@@ -35,6 +35,7 @@ from greentic.deployments import bundles
 from greentic.deployments.bundles import RouteBindingPayload
 from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute.sources import check_source
+from greentic.ground.documents import Json
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.yaml import parse_yaml, parse_yaml_1_1, text_in_yaml, yaml_of
 from greentic.materialize.unpack import unpack
@@ -907,3 +908,11 @@ def test_beside_a_manifest_that_is_handed_on_is_where_the_command_runs(tmp_path,
     finally:
         os.close(reading)
     assert json.loads(capsys.readouterr().out)["result"]["missing"] == []
+
+
+def test_a_value_that_stands_in_two_places_is_written_out_twice():
+    """Readers of what is rendered are people and tools that know no anchors."""
+    paths: list[Json] = [{"path": "/"}]
+    text = yaml_of({"rules": [{"host": "a", "paths": paths}, {"host": "b", "paths": paths}]})
+    assert not re.search(r"[&*]id\d", text)
+    assert parse_yaml(text.encode()) == {"rules": [{"host": "a", "paths": paths}, {"host": "b", "paths": paths}]}

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +17,11 @@ from hypothesis import strategies as st
 
 from conftest import ROOT, gtc
 from greentic.author.bundle_build import build_bundle
-from greentic.author.flow_run import run_flow
+from greentic.author.flow_run import lint, run_flow
+from greentic.author.inspect import inspect_bundle, inspect_pack
+from greentic.author.pack_build import build_pack
+from greentic.cli import bundle as bundle_command
+from greentic.cli import op as op_command
 from greentic.cli.gtc import main
 from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.op_payload import read_answers
@@ -416,3 +422,163 @@ def test_what_steers_a_verb_hides_no_member_that_nobody_takes(said, monkeypatch)
     monkeypatch.setattr(op, "_load", lambda place: (lambda *_: {}) if place == asked else known(place))
     ids = {"environment_id": "prod", "deployment_id": ULID}
     assert "ignored: nmae" in said("traffic", "rollback", answers={**ids, "nmae": 1}).out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["traffic", "show", "local"],
+        ["bundles", "add", "local"],
+        ["env", "create"],
+        ["bundles", "add", "local", "bundle_id=b", "route_binding=[1]"],
+        ["bundles", "add", "local", "bundle=b"],
+    ],
+)
+def test_whoever_writes_what_no_verb_takes_is_shown_how_it_is_written(words, capsys):
+    assert op_command.main(words) == 1
+    example = next(verb.example for verb in VERBS if [verb.noun, verb.verb] == words[:2])
+    assert json.loads(capsys.readouterr().err)["error"]["hint"] == example
+
+
+def test_whoever_writes_answers_that_no_verb_takes_is_told_where_its_schema_is(tmp_path, capsys):
+    (tmp_path / "answers.json").write_text("{}")
+    assert op_command.main(["bundles", "add", "--answers", str(tmp_path / "answers.json")]) == 1
+    assert json.loads(capsys.readouterr().err)["error"]["hint"] == "what it takes: gtc op bundles add --schema"
+
+
+PACK = "pack_id: p\nversion: 0.1.0\nkind: application\npublisher: me\nflows: [{file: main.ygtc}]\n"
+FLOW = "id: main\ntype: messaging\nnodes: {a: {emit.response: {text: hi}}}\n"
+
+
+def sources(tmp_path: Path, pack: str = PACK, flow: str = FLOW) -> Path:
+    (tmp_path / "pack.yaml").write_text(pack)
+    (tmp_path / "main.ygtc").write_text(flow)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        (
+            "session.wiat: {}",
+            "calls component `session.wiat`, which this pack does not have; did you mean `session.wait`?",
+        ),
+        ("greet: {}", "names no component, and `greet` is no node that is built in"),
+        ("component.exec: {operation: x}", "names no component"),
+    ],
+)
+def test_a_node_that_calls_nothing_is_told_with_what_was_meant(tmp_path, node, told):
+    with pytest.raises(InvalidArgument, match=re.escape(told)) as caught:
+        build_pack(sources(tmp_path, flow=FLOW.replace("emit.response: {text: hi}", node)))
+    assert "main.ygtc: node `a`" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pack", "flow", "told"),
+    [
+        (PACK.replace("pack_id: p", "pack_id: a b"), FLOW, "pack.yaml: `pack_id`: invalid identifier: 'a b'"),
+        (PACK, FLOW.replace("id: main", "id: a b"), "main.ygtc: `id`: invalid identifier: 'a b'"),
+        (PACK + "components: [{id: ../x}]\n", FLOW, "pack.yaml: component: invalid identifier: '../x'"),
+    ],
+)
+def test_an_id_that_is_none_is_told_with_its_place(tmp_path, pack, flow, told):
+    with pytest.raises(InvalidArgument, match=re.escape(told)):
+        build_pack(sources(tmp_path, pack, flow))
+
+
+def test_an_id_of_a_flow_that_does_not_count_is_told(tmp_path):
+    other = PACK.replace("file: main.ygtc", "file: main.ygtc, id: other")
+    assert build_pack(sources(tmp_path, other)).warnings == [
+        f"{tmp_path}/pack.yaml: `flows[0].id` is `other`, and the id in `main.ygtc`, which counts, is `main`"
+    ]
+    assert not build_pack(sources(tmp_path, other.replace("other", "main"))).warnings
+
+
+@pytest.mark.parametrize(
+    ("look", "name", "told"),
+    [
+        (lambda path: inspect_pack(path), "b.gtbundle", "it is a bundle: gtc bundle inspect "),
+        (lambda path: inspect_bundle(path), "p.gtpack", "it is a pack: gtc pack inspect "),
+        (lambda path: lint([path]), "b.gtbundle", "it is a bundle: gtc bundle inspect "),
+        (lambda path: run_flow(path, "main", ["{}"], lambda step: None), "main.ygtc", "it is a flow, which runs in the directory"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_told_with_its_name_and_what_reads_it(tmp_path, look, name, told):
+    path = tmp_path / name
+    path.write_text("something else")
+    with pytest.raises(InvalidArgument, match=re.escape(f"`{path}`: ")) as caught:
+        look(path)
+    assert (caught.value.hint or "").startswith(told)
+
+
+def test_a_file_in_the_place_of_a_directory_is_told(tmp_path):
+    with pytest.raises(GreenticError, match=r"pack.yaml` is no directory"):
+        build_pack(sources(tmp_path) / "pack.yaml")
+
+
+def test_what_a_bundle_cannot_hold_is_told_where_its_author_has_it(tmp_path):
+    (tmp_path / "packs").mkdir()
+    sources(tmp_path / "packs").joinpath("out").symlink_to("/etc")
+    (tmp_path / "packs" / "p").mkdir()
+    sources(tmp_path / "packs" / "p")
+    (tmp_path / "bundle.yaml").write_text("bundle_id: b\n")
+    with pytest.raises(InvalidArgument, match=re.escape(f"the link `{tmp_path}/packs/out` leaves the bundle")):
+        build_bundle(tmp_path, tmp_path / "b.gtbundle")
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["op", "env", "create", "--help"], ["completion", "bash"]]
+)
+@pytest.mark.parametrize("buffered", [True, False])
+def test_help_that_cannot_be_printed_is_a_failure_of_its_own(words, buffered):
+    told = _into_a_full_disk("gtc", words, buffered)
+    assert told.returncode == 1
+    assert "io error on the standard output" in told.stderr
+
+
+@pytest.mark.parametrize("program", ["start", "operator"])
+@pytest.mark.parametrize("word", ["--help", "--version"])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_so_it_is_for_the_other_programs(program, word, buffered):
+    told = _into_a_full_disk(program, [word], buffered)
+    assert told.returncode == 1
+    assert "Error: io error on the standard output" in told.stderr
+    assert "Exception" not in told.stderr
+
+
+def _into_a_full_disk(program: str, words: list[str], buffered: bool) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    command = [sys.executable, "-m", f"greentic.cli.{program}", *words]
+    with open("/dev/full", "w") as full:
+        return subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environ, timeout=60, check=False
+        )
+
+
+def test_a_name_that_is_no_text_is_told_where_it_would_be_recorded(tmp_path, capsys):
+    (tmp_path / "bundle.yaml").write_text("bundle_id: b\n")
+    pack = tmp_path / "packs" / os.fsdecode(b"caf\xe9")
+    pack.mkdir(parents=True)
+    sources(pack)
+    assert bundle_command.main(["build", str(tmp_path), "--out", str(tmp_path / "b.gtbundle")]) == 1
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert "caf\\udce9.gtpack` is no text in UTF-8; what is recorded must be" in told["message"]
+    assert told["hint"] == "rename the file, or copy it"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["delivery", "set", "e", "--threshold", "x"], "`threshold=x`: expected a whole number"),
+        (["delivery", "set", "e", "--threshold", "0"], "Expected `int` >= 1"),
+        (["env", "prune", "e", "--keep-revisions", "few"], "`keep_revisions=few`: expected a whole number"),
+        (["config", "set", "e", "gui_enabled=maybe"], "`gui_enabled=maybe`: expected true or false"),
+        (["revisions", "stage", "e", "--deployment", "b", "abort_metrics=errors"], "expected a list, as in"),
+        (["bundles", "add", "e", "config_overrides=x"], "expected an object, as in"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_words(words, told, capsys):
+    assert op_command.main(words) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert told in error["message"]
+    assert (error["kind"], bool(error["hint"])) == ("invalid-argument", True)

@@ -22,7 +22,7 @@ from greentic.ground import optional
 from greentic.ground.clock import SystemClock
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
-from greentic.ground.errors import BootError
+from greentic.ground.errors import BootError, Conflict
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
 from greentic.materialize.remembered import memory_of
 from greentic.operate import delivery
@@ -645,6 +645,88 @@ def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
     assert done.wait(30)
     living.follower.stop()
     assert living.follower.join(30) and not living.follower._thread.is_alive()
+
+
+class Passing(NoWatch):
+    """Nothing tells; each wait passes at once on the follower's clock, and the last ends the following."""
+
+    def __init__(self, living: Living, last: int) -> None:
+        self.living, self.last, self.waits = living, last, list[float]()
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.living.clock.sleep(seconds)
+        self.living.follower._stopping = len(self.waits) == self.last
+        return False
+
+
+def followed(living: Living, waits: int, **steps: object) -> list[float]:
+    watch = living.follower._watch = Passing(living, waits)
+    living.follower._every, living.follower._stopping = 1.0, False
+    living.follower._steps = living.follower._steps._replace(**steps)
+    living.follower._run()
+    return watch.waits
+
+
+def test_a_place_whose_document_is_refused_is_looked_at_as_often_as_any(living, author, hello):
+    """Who published a wrong document and then a right one waited for as long as the wrong one would not have been tried."""
+    usual, tried = living.follower._steps, list[str]()
+
+    def refused(found: Candidate) -> Activation:
+        tried.append(found.digest)
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    waits = followed(living, 40, provision=refused)
+    assert max(waits) <= 1.25 and 2 <= len(tried) <= 8 and len(set(tried)) == 1  # tried later each time
+    assert living.told[-1]["error"] == "conflict: no" and living.told[-1]["next_try"] is not None
+    author.deployed(hello, bundle_id="three", prefixes=("/three",))
+    assert len(followed(living, 2, provision=usual.provision)) == 2
+    assert living.routes == ["/one", "/three", "/two"] and living.told[-1]["error"] is None
+
+
+@pytest.mark.parametrize("between", ["served", "another"])
+def test_a_document_that_was_refused_before_is_tried_when_it_comes_again(living, author, hello, between):
+    path, usual = document(author), living.follower._steps
+    first = path.read_bytes()
+
+    def refused(found: Candidate) -> Activation:
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    wanted = path.read_bytes()
+    living.follower._steps = usual._replace(provision=refused)
+    assert not living.follower.look()
+    living.follower._steps = usual
+    path.write_bytes(first if between == "served" else first.replace(b'"name": "local"', b'"name": "new"'))
+    assert living.follower.look() is (between == "another")
+    path.write_bytes(wanted)
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+
+
+def test_a_place_that_does_not_answer_is_asked_later_each_time(living, author, hello):
+    def away() -> Candidate:
+        raise BootError("away")
+
+    waits = followed(living, 12, read=away)
+    assert max(waits) > 20 and sum(waits) > 100
+
+
+def test_a_refused_document_is_tried_at_once_for_who_asks(living, author, hello):
+    tried = list[str]()
+
+    def refused(found: Candidate) -> Activation:
+        tried.append(found.digest)
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    living.follower._steps = living.follower._steps._replace(provision=refused)
+    for _ in range(3):
+        living.follower.look()
+    assert len(tried) == 1
+    living.follower.wake()
+    living.follower.look()
+    assert len(tried) == 2
 
 
 def test_a_look_that_runs_is_waited_for_only_so_long(living):

@@ -244,6 +244,36 @@ def test_replicas_are_an_autoscalers_where_there_is_one():
     assert plan([stated], [by_hand]).items[0].conflicts == [FieldConflict("kubectl", ".spec.replicas")]
 
 
+def test_an_account_that_is_answered_no_more_gives_way_by_name():
+    """A server keeps the old name as `serviceAccount`, and pods of an account that is pruned cannot start."""
+
+    def router(**pod: object) -> dict:
+        metadata = {"name": "gtc-router", "namespace": "n", "labels": LABELS}
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": {"enableServiceLinks": False, **pod}}
+        spec = {"replicas": 2, "template": template}
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+
+    def account(found: dict) -> object:
+        return found["spec"]["template"]["spec"].get("serviceAccountName")
+
+    def left(name: str, *others: tuple[str, dict]) -> dict:
+        """What is there once the member was left out."""
+        thing = live_of(router(), *others)
+        thing["spec"]["template"]["spec"] |= {"serviceAccountName": name, "serviceAccount": name}
+        return thing
+
+    answered = live_of(router(serviceAccountName="bots"))
+    (item,) = plan([router()], [answered]).items
+    assert (item.action, account(item.stated)) == ("update", "default")
+    assert account(plan([router()], [left("bots")]).items[0].stated) == "default"
+    done = live_of(router(serviceAccountName="default"))
+    assert plan([router()], [done]).items[0].action == "unchanged"
+    assert account(plan([router()], [live_of(router())]).items[0].stated) is None  # nobody's pods are replaced for it
+    mine = left("theirs", ("webhook", tree({"spec": {"template": {"spec": {"serviceAccountName": "theirs"}}}})))
+    assert account(plan([router()], [mine]).items[0].stated) is None
+    assert account(plan([router(serviceAccountName="bots")], [done]).items[0].stated) == "bots"
+
+
 def test_workloads_are_deleted_before_the_policies_that_fence_them():
     mine = [
         {"apiVersion": "v", "kind": k, "metadata": {"name": k.lower(), "namespace": "n", "labels": LABELS}}

@@ -148,6 +148,7 @@ def test_two_directories_are_two_stores(tmp_path):
     ("raw", "text"),
     [
         ([], "answers must be a JSON object"), ({"surprise": 1, "namespace": "Bad"}, "unknown answer key `surprise`"),
+        ({"namespace": "kube-system"}, "is the cluster's own, and the policies would close every pod in it"),
         ({"namespace": "Bad"}, "is not a valid RFC 1123 label"), ({"namespace": "-a"}, "is not a valid RFC 1123 label"),
         ({"namespace": "a" * 64}, "is not a valid RFC 1123 label"), ({"runtime_image": "Upper:1"}, "contains invalid characters"),
         ({"runtime_image": " "}, "contains invalid characters"), ({"router_replicas": 1}, "must be >= 2"), ({"router_replicas": 2.0}, "router_replicas"),

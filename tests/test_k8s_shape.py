@@ -117,6 +117,10 @@ REFUSED = [
     ({"service_account": "Bad_Name"}, ".service_account"), ({"service_account": {"annotations": {}}}, "missing required field `name`"), ({"priority_class": "Bad_Name"}, ".priority_class"),
     # variables
     ({"env": {"PATH": "x"}}, ".env.PATH: only GREENTIC_*"), ({"env": {"LD_PRELOAD": "x"}}, ".env.LD_PRELOAD: only"), ({"env": {"GREENTIC_SURPRISE": "x"}}, "no variable that a worker reads"),
+    ({"env": {"HTTPS_PROXY": "http://user:pw@proxy:3128"}}, "HTTPS_PROXY: holds an address with a password"),
+    ({"env": {"GREENTIC_RUNNER_REDIS_URL": "redis://:pw@redis:6379"}}, "GREENTIC_RUNNER_REDIS_URL: holds an address with a password"),
+    ({"env": {"GREENTIC_LOG_FORMAT": "xml"}}, "GREENTIC_LOG_FORMAT=`xml`: expected `json` or `text`"),
+    ({"env": {"GREENTIC_PACK_SIGNATURES": "perhaps"}}, "expected `ignore` or `warn` or `require`"),
     ({"env": {"GREENTIC_SECRET_A": "x"}}, "a secret would stand in the pod"), ({"env": {"OCI_PASSWORD": "x"}}, "a secret would stand"), ({"env": {"OTEL_A B": "x"}}, "no name of a variable"),
     ({"env": {"GREENTIC_READY_FD": "3"}}, "no variable that a worker reads"), ({"surprise": 1}, "object contains unknown field `surprise`"), ([], "expected `object`, got `array`"),
 ]  # fmt: skip
@@ -286,6 +290,13 @@ def test_volumes_have_a_size_that_no_pod_of_legal_bundles_reaches(told, sizes):
 def test_a_variable_that_pods_are_told_already_is_refused_by_name():
     with pytest.raises(Conflict, match=r"worker\.env\.GREENTIC_HTTP_EGRESS: pods are told it already"):
         rendered(environment(), {"component_egress": "none", "worker": {"env": {"GREENTIC_HTTP_EGRESS": "public"}}})
+    for name in (
+        "GREENTIC_ENV",
+        "GREENTIC_ENV_FROM",
+        "GREENTIC_ENV_FROM_SECONDS",
+    ):  # what they serve is the ConfigMap's
+        with pytest.raises(Conflict, match=rf"router\.env\.{name}: pods are told it already"):
+            rendered(environment(), {"router": {"env": {name: "5"}}})
     alone = rendered(environment(), {"worker": {"env": {"GREENTIC_HTTP_EGRESS": "none"}}})
     assert (
         variables(template(named(alone, "Deployment", f"gtc-worker-{ONE.lower()}")))["GREENTIC_HTTP_EGRESS"] == "none"

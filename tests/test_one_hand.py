@@ -194,6 +194,7 @@ def test_files_of_certificates_are_opened_by_the_hand_that_does_not_wait() -> No
     for module in places:
         text = (SOURCE / module).read_text()
         assert "check_file(" in text and "check_instead(" in text, module
+        assert "alike(" in text or "not_asked(" in text, f"{module} asks of a chain what this version of Python asks"
 
 
 def test_every_405_tells_which_methods_are_taken() -> None:

@@ -24,7 +24,15 @@ from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute.sources import is_relative, source_for
 from greentic.examine import env_doctor
 from greentic.ground.documents import replace
-from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, NotFound, NotYetImplemented
+from greentic.ground.errors import (
+    Conflict,
+    FetchError,
+    GreenticError,
+    InvalidArgument,
+    NotFound,
+    NotYetImplemented,
+    SpecViolation,
+)
 from greentic.ground.reply import reply_json
 from greentic.materialize.seed import read_seed
 from greentic.model.ids import LOCAL_ENV
@@ -121,7 +129,11 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
     )
     (store.paths(E).revisions / "01JTKW5B4W4Q5Y1CQW93F7S5ZZ").mkdir()
     told = env_doctor.doctor(context, E)
-    assert {f.kind for f in told.findings} == {"route-overlap", "not-pullable", "orphan-files", "load-warning"}
+    kinds = {"route-overlap", "serves-nothing", "not-pullable", "orphan-files", "load-warning"}
+    assert {f.kind for f in told.findings} == kinds
+    assert {f.kind for f in told.findings if f.fix is not msgspec.UNSET} == kinds - {"load-warning"}
+    (empty,) = (f for f in told.findings if f.kind == "serves-nothing")
+    assert "of bundle `again` is active and has no traffic" in empty.message
     assert told.unknown_kinds == ["my.own@1.0.0"] and told.slot_mismatches[0].bound_slot == "state"
     assert reply_json(told.version_skew) == [
         {"kind": "greentic.deployer.k8s@9.0.0", "requested": "9.0.0", "supported": "1.0.0"}
@@ -324,16 +336,44 @@ def test_env_packs_refuse_other_slots(context, author):
         config.show(context, config.ConfigShowFilter(environment_id=E, slot="nope"))
 
 
-def test_a_failed_deploy_leaves_no_ready_revision(context, author, store, hello, monkeypatch):
+def test_a_deploy_that_fails_leaves_what_there_was(context, author, store, hello, monkeypatch):
+    author.create()
+    payload = deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello))
+    with pytest.raises(
+        InvalidArgument, match="is not a file"
+    ):  # a new deployment would claim its routes and serve nothing
+        deploy.deploy(context, msgspec.structs.replace(payload, bundle_path=f"{hello}x"))
+    assert (store.load(E).bundles, store.load(E).revisions) == ([], [])
+    first = deploy.deploy(context, payload)
+
+    def fails(*_: object) -> object:
+        raise Conflict("no traffic today")
+
+    monkeypatch.setattr(traffic, "set_traffic", fails)
+    for bundle_id in ("b", "other"):
+        with pytest.raises(Conflict, match="no traffic today"):
+            deploy.deploy(context, msgspec.structs.replace(payload, bundle_id=bundle_id))
+    left = store.load(E)
+    assert [d.bundle_id for d in left.bundles] == ["b"]
+    assert [r.lifecycle for r in left.revisions] == ["ready", "archived"]
+    assert [e.revision_id for e in left.traffic_splits[0].entries] == [first.revision_id]
+    kept = {path.name for path in store.paths(E).revisions.iterdir()}
+    assert kept == {r.revision_id for r in left.revisions}
+
+
+def test_a_manifest_that_fails_half_way_leaves_no_deployment_that_serves_nothing(
+    context, author, store, hello, monkeypatch
+):
     author.create()
 
     def fails(*_: object) -> object:
         raise Conflict("no traffic today")
 
     monkeypatch.setattr(traffic, "set_traffic", fails)
+    wanted = manifest(hello, bundles=[{"bundle_id": "b", "bundle_path": str(hello)}])
     with pytest.raises(Conflict, match="no traffic today"):
-        deploy.deploy(context, deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello)))
-    assert [r.lifecycle for r in store.load(E).revisions] == ["archived"]
+        env_apply.apply(context, wanted, env_apply.ApplyOptions())
+    assert (store.load(E).bundles, store.load(E).revisions) == ([], [])
 
 
 def test_deploy_refusals(context, author, hello):
@@ -722,3 +762,33 @@ def test_a_name_that_the_system_refuses_is_a_typed_error_of_every_program(name, 
         assert command() in (0, 1)
         told = capsys.readouterr()
         assert told.out or json.loads(told.err)["error"]["kind"]
+
+
+@pytest.mark.parametrize(
+    ("verbs", "hint"),
+    [
+        ([], "gtc op revisions warm"),
+        (
+            ["warm", "drain"],
+            "a draining revision does not come back; stage the bundle again with `gtc op revisions stage`",
+        ),
+        (["warm", "archive"], "an archived revision is final; stage the bundle again with `gtc op revisions stage`"),
+    ],
+)
+def test_a_revision_that_takes_no_traffic_is_told_with_the_way_there(author, hello, verbs, hint):
+    author.create()
+    deployment, _ = author.deployed(hello)
+    revision = author.stage(deployment, hello)
+    for verb in verbs:
+        getattr(revisions, verb)(author.context, author.transition(revision))
+    with pytest.raises(Conflict, match="only `Ready` revisions may receive traffic") as caught:
+        author.route(deployment, (revision, 10_000), key="new")
+    assert caught.value.hint == hint
+
+
+def test_weights_that_are_not_the_whole_are_told_with_how_they_are_written(author, hello):
+    author.create()
+    deployment, revision = author.deployed(hello)
+    with pytest.raises(SpecViolation, match="must sum to 10000, got 5000") as caught:
+        author.route(deployment, (revision, 5_000), key="half")
+    assert "REV=9000bps" in (caught.value.hint or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import json
 import os
 import pwd
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Author, booted
-from greentic.cli import operator, start
+from greentic.cli import op, operator, start
 from greentic.ground import disk, optional
 from greentic.ground.disk import RealDisk, replace_file, sync_directory, try_exclusive
 from greentic.telemetry.log import OperatorLog, say
@@ -214,3 +215,25 @@ def test_a_change_whose_answer_is_lost_is_not_told_to_be_nothing(tmp_path):
     done = _streams("op env create local --name x", ">/dev/full", tmp_path)
     assert done.returncode == 1 and (tmp_path / ".greentic/environments/local/environment.json").is_file()
     assert "nothing was changed" not in done.stderr and "what was asked for is done" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "table", "name"])
+def test_what_a_verb_did_without_is_told_once(tmp_path, monkeypatch, capsys, form):
+    """Two writers at once on a file system without locks are not kept apart: their operators have to know."""
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOLCK))
+    words = ["--store-root", str(tmp_path), "--output", form, "env", "create", "e", "--name", "e"]
+    assert op.main(words) == 0
+    told = capsys.readouterr()
+    lack = "done without file locks: No locks available; two programs at once are not kept apart"
+    if form in ("json", "yaml"):
+        assert lack in told.out and not told.err
+    else:
+        assert told.err.splitlines() == [f"warning: {lack}"]
+    if form == "json":
+        assert json.loads(told.out)["result"]["warnings"] == [lack]
+
+
+def test_where_nothing_is_lacking_no_warning_is_told(tmp_path, capsys):
+    assert op.main(["--store-root", str(tmp_path), "env", "create", "e", "--name", "e"]) == 0
+    told = capsys.readouterr()
+    assert "warnings" not in json.loads(told.out)["result"] and not told.err

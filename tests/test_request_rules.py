@@ -418,7 +418,8 @@ def test_a_proxy_that_wants_no_secret_is_told_none(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (b"HTTP/1.1 407 Who are you\r\n\r\n", "the proxy http://proxy.test:3128 of HTTP_PROXY refuses a tunnel to `a.test:443`.*407"), (b"", "gives no answer that is HTTP"),
+        (b"HTTP/1.1 403 No\r\n\r\n", r"the proxy http://proxy.test:3128 of HTTP_PROXY refuses a tunnel to `a.test:443` \(http status: 403\)$"), (b"", "gives no answer that is HTTP$"),
+        (b"HTTP/1.1 407 Who are you\r\n\r\n", r"the proxy http://proxy.test:3128 of HTTP_PROXY wants to know who we are \(http status: 407\); .* belong into HTTP_PROXY$"),
         (b"HTTP/1.1 200 x\r\n", "gives no answer that is HTTP"), (b"HTTP/1.1 200 " + b"x" * (request.MAX_TARGET + 1), "gives no answer that is HTTP"), (b"nonsense\r\n\r\n", "refuses a tunnel"),
     ],
 )  # fmt: skip
@@ -429,6 +430,26 @@ def test_a_proxy_that_gives_no_tunnel_is_told_and_left(
     with pytest.raises(FetchError, match=told) as error:
         send("https://a.test/b", "b", via(PROXY))
     assert "s3cret" not in str(error.value) and not ways.secured and ways.ours.fileno() == -1
+
+
+def test_a_proxy_that_asks_who_we_are_is_told_as_that_and_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, answer in (("https://a.test/b", b"HTTP/1.1 407 x\r\n\r\n"), ("http://a.test/b", head(407))):
+        ways = Ways(monkeypatch, answer)
+        with pytest.raises(FetchError, match="belong into HTTP_PROXY") as error:
+            send(url, "b", via(PROXY))
+        assert not may_pass(error.value) and ways.ours.fileno() == -1
+    Ways(monkeypatch, head(407))
+    assert send("http://a.test/b", "b", via(None)).status == 407  # of a server, which is no proxy of ours
+
+
+@pytest.mark.parametrize("proxy", [None, PROXY])
+def test_what_fails_behind_a_proxy_names_it(monkeypatch: pytest.MonkeyPatch, proxy: Proxy | None) -> None:
+    Ways(monkeypatch, b"\x00\xff" * 9_000 + b"\r\n\r\n")
+    with pytest.raises(FetchError) as error:
+        send("http://a.test/b", "b", via(proxy))
+    told = str(error.value)
+    assert told.endswith(f"… (asked through the proxy {PROXY})" if proxy else "…")
+    assert len(told) < dial.MAX_REASON + 200, "what a server sends is no error message of any length"
 
 
 def test_every_step_has_what_is_left_of_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from greentic.ground.errors import (
     StoreError,
     UntrustedBundle,
 )
-from greentic.ground.secret_text import WITHHELD, secret_in, without_secrets
 from greentic.materialize import export_archive
 from greentic.materialize.placed import RevisionFault, verified_packs
 from greentic.materialize.remembered import KEPT_LIST, NOTHING_SEEN, SEEN, Memory, Seen, memory_of
@@ -33,6 +32,7 @@ from greentic.materialize.seed import read_seed
 from greentic.materialize.trusted import believed_list, establish, examine
 from greentic.model.delivery import Delivery, SignaturePolicy, delivery_of, with_delivery
 from greentic.model.environment import Environment, HostConfig, Revocation, new_environment
+from greentic.model.secret_text import WITHHELD, secret_in, without_secrets
 from greentic.net.terms import Terms
 from greentic.operate import delivery, env_packs, trust_root
 from greentic.operate.payload import read as read_payload

@@ -34,17 +34,19 @@ from greentic.components.http_client import PolicedHttp
 from greentic.components.interfaces import invoke_node, invoke_provider
 from greentic.components.secret_files import SecretFiles
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
+from greentic.ground import optional
+from greentic.ground.disk import exclusive
 from greentic.ground.errors import BootError, FlowFailure, InvalidArgument, MalformedArtifact
 from greentic.ground.going import in_place
 from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
 from greentic.wasm import native
-from greentic.wasm.compile_cache import CompileCache
+from greentic.wasm.compile_cache import COMPILING_SECONDS, CompileCache
 from greentic.wasm.compiled_files import default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
 from greentic.wasm.format import check_component
 from greentic.wasm.values import ValueMismatch
-from simulators import SimulatedState
+from simulators import FakeClock, SimulatedState
 
 CALLER = Caller("local", "acme", session="s1", channel="main", provider="provider")
 SHORT = DEFAULT_LIMITS._replace(seconds=0.05)
@@ -921,6 +923,20 @@ def test_little_address_space_is_told_and_what_fits_is_served(tmp_path):
     assert "`ulimit -v`" in large
     assert broken.startswith("MalformedArtifact component broken does not compile: ")
     assert kept == "True 0.0"
+
+
+def test_a_process_that_is_stopped_while_it_compiles_holds_nobody_up_for_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(optional, "_lacking", {})
+    wasm, clock = wat.node_06(), FakeClock()
+    cache = CompileCache(tmp_path, clock)
+    with (cache.directory / f".{wat.sha256(wasm)}.lock").open("wb") as stopped:
+        exclusive(stopped.fileno())
+        made = cache.load(engine(), wasm, "echo")
+        assert clock.monotonic() >= COMPILING_SECONDS and made.component is not None
+        assert not cache.has(wat.sha256(wasm))  # whoever holds the lock may be writing there
+        assert any("component echo: " in text for text in optional.lacking())
+    cache.load(engine(), wasm, "echo")
+    assert cache.has(wat.sha256(wasm))
 
 
 def test_the_host_says_which_library_it_is_made_for(monkeypatch):

@@ -106,6 +106,11 @@ def test_what_is_answered_of_shape_and_exposure_is_in_sync_and_goes_when_it_is_n
     world.answer(runtime_image=PAUSE)
     assert world.reconcile("--no-wait").result["pruned_count"] == 5
     assert world.get("ingress", "gtc-router") is None and world.get("hpa", "gtc-router") is None
+    pod = world.get("deployment", world.worker(revision))["spec"]["template"]["spec"]
+    assert (pod["serviceAccountName"], pod["serviceAccount"]) == (
+        "default",
+        "default",
+    )  # of one that is gone no pod starts
     assert world.op("env", "diff", world.env_id).code == 0
 
 

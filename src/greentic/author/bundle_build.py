@@ -81,7 +81,11 @@ def build_bundle(directory: Path, out: Path) -> Built:
             (tree / BUNDLE_FILE).write_bytes(data)
             _documents(directory, tree, source, packs)
             told = [*ignored(path, BundleSource, raw), *found.told(directory), *warnings]
-            return _write(tree, out, packs, told)
+            try:
+                return _write(tree, out, packs, told)
+            except InvalidArgument as error:
+                error.message = error.message.replace(scratch, str(directory))  # where its author has it
+                raise
     except OSError as error:
         raise io_error(error.filename or out, error) from error
 

@@ -12,6 +12,7 @@ import msgspec
 
 from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
 from greentic.activate.warm import looked_into
+from greentic.author.inspect import named
 from greentic.author.pack_build import SOURCE_FILE, build_pack
 from greentic.author.source_files import ends_with, read_authored, read_yaml
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
@@ -67,7 +68,9 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
     if not path.is_dir():
         if not path.is_file():
             raise NotFound(f"`{path}` is no pack file and no directory")
-        yield load_pack(LocatedPack(path.stem, path, file_digest(path)))
+        with named(path, ".gtpack"):
+            pack = load_pack(LocatedPack(path.stem, path, file_digest(path)))
+        yield pack
         return
     if not (path / SOURCE_FILE).is_file():
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")

@@ -41,19 +41,27 @@ def _open(path: Path) -> BinaryIO:
 
 def inspect_bundle(path: Path) -> JsonObject:
     """Digest, entries, packs, and what a strict reader or a worker would not like."""
-    with _open(path) as file, _named(path):
+    with _open(path) as file, named(path, ".gtbundle"):
         return _bundle(pin(file))
 
 
+_MEANT = {
+    ".gtpack": "it is a pack: gtc pack inspect {}",
+    ".gtbundle": "it is a bundle: gtc bundle inspect {}",
+    ".ygtc": "it is a flow, which runs in the directory of its pack: gtc flow run DIR FLOW; by itself: gtc flow lint {}",
+}
+"""What a file may be that is not what was expected, by how its name ends."""
+
+
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What is wrong with the bytes of a file, with its name."""
+def named(path: Path, expected: str) -> Iterator[None]:
+    """What is wrong with the bytes of a file, with its name, and what else it may be. `expected` is how such a file ends."""
     try:
         yield
     except MalformedArtifact as error:
         error.message = f"`{path}`: {error.message}"
-        if ends_with(path, ".gtpack"):
-            error.hint = error.hint or f"it is a pack: gtc pack inspect {shlex.quote(str(path))}"
+        meant = next((told for ending, told in _MEANT.items() if ending != expected and ends_with(path, ending)), None)
+        error.hint = error.hint or (None if meant is None else meant.format(shlex.quote(str(path))))
         raise
 
 
@@ -149,7 +157,7 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
                 f"`{path}` is `{bundle.digest}`, expected `{digest}`",
                 hint="this is not the bundle that was pinned; do not use it",
             )
-        with _named(path):
+        with named(path, ".gtbundle"):
             report = _bundle(bundle)
     rows = report["packs"]
     broken = [r for r in rows if isinstance(r, dict) and not r["loads"]] if isinstance(rows, list) else []
@@ -169,7 +177,7 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
 
 def inspect_pack(path: Path) -> JsonObject:
     """Manifest, flows, and the load report of one pack."""
-    with _open(path):
+    with _open(path), named(path, ".gtpack"):
         pack = looked_into((load_pack(LocatedPack(path.stem, path, file_digest(path))),))[0]
     with _open(path) as file:
         archive = PackArchive(file)

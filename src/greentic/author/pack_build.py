@@ -1,6 +1,7 @@
 """`gtc pack build`: a `.gtpack` from `pack.yaml`, its flows and its assets (formats: pack 1; flows 2).
 
-The source is never written to, the same source gives the same bytes, and what would only fail at run time is refused.
+The source is never written to, the same source gives the same bytes (but for what componentize-py makes), and what would only fail at run
+time is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from greentic.author.source_files import (
     Found,
     check_outside,
     found_in,
+    identifier,
     ignored,
     inside,
     is_built,
@@ -24,15 +26,16 @@ from greentic.author.source_files import (
 )
 from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
-from greentic.flow.nodes import plan_flow
+from greentic.flow.nodes import BUILTINS, EXEC, NodePlan, plan_flow
 from greentic.ground.disk import real_path
 from greentic.ground.errors import InvalidArgument
+from greentic.ground.nearest import did_you_mean
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
 from greentic.pack.components import PackComponent
 from greentic.pack.limits import DEFAULT_PACK_LIMITS
 from greentic.pack.load import Resolver
-from greentic.pack.manifest import KINDS, SCHEMA_VERSION, PackManifest, build, check_id
+from greentic.pack.manifest import KINDS, SCHEMA_VERSION, PackManifest, build
 
 SOURCE_FILE = "pack.yaml"
 _COPIED = ("assets", "fixtures", "schemas", "tools")
@@ -82,7 +85,7 @@ def build_pack(directory: Path) -> BuiltPack:
     path = inside(directory, directory / SOURCE_FILE)
     written = read_yaml(path)
     source = typed(path, PackSource, written)
-    check_id(source.pack_id)
+    identifier(source.pack_id, f"{path}: `pack_id`")
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: invalid pack version `{source.version}` (expected semver, such as 1.0.0)")
     if source.kind not in KINDS:
@@ -96,8 +99,9 @@ def build_pack(directory: Path) -> BuiltPack:
             raise InvalidArgument(f"{path}: two components have the id `{component_id}`")
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
-    flows = [_flow(directory, entry, resolver) for entry in source.flows or []]
+    flows = [_flow(directory, entry, resolver, component_ids) for entry in source.flows or []]
     ids = [str(flow["id"]) for flow in flows]
+    told = _other_ids(path, source.flows or [], ids)
     for flow_id in ids:
         if ids.count(flow_id) > 1:
             raise InvalidArgument(f"{path}: two flows have the id `{flow_id}`")
@@ -127,19 +131,28 @@ def build_pack(directory: Path) -> BuiltPack:
     sources = {real_path(directory / c.source) for c in components}
     found = found_in(directory, _COPIED, loose=True)
     data = write_pack(manifest, files | _assets(directory, found, sources), lock(components))
-    told = [*ignored(path, PackSource, written), *found.told(directory)]
+    told = [*ignored(path, PackSource, written), *told, *found.told(directory)]
     return BuiltPack(data, manifest, told)
 
 
-def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, object]:
+def _other_ids(path: Path, written: list[FlowSource], ids: list[str]) -> list[str]:
+    """Ids of flows that the flows themselves do not have, as warnings: what a flow says counts."""
+    return [
+        f"{path}: `flows[{number}].id` is `{entry.id}`, and the id in `{entry.file}`, which counts, is `{flow_id}`"
+        for number, (entry, flow_id) in enumerate(zip(written, ids, strict=True))
+        if entry.id not in (None, flow_id)
+    ]
+
+
+def _flow(directory: Path, entry: FlowSource, resolver: Resolver, component_ids: list[str]) -> dict[str, object]:
     path = inside(directory, directory / entry.file)
     source = read_yaml(path)
     try:
         flow = compile_flow({} if source is None else source)
     except FlowSourceError as error:
         raise InvalidArgument(f"failed to compile flow {path}: {error}") from None
-    _check_components(path, flow, resolver)
-    flow_id = check_id(flow["id"])
+    _check_components(path, flow, resolver, component_ids)
+    flow_id = identifier(flow["id"], f"{path}: `id`")
     return {
         "id": flow_id,
         "kind": flow["kind"],
@@ -149,7 +162,7 @@ def _flow(directory: Path, entry: FlowSource, resolver: Resolver) -> dict[str, o
     }
 
 
-def _check_components(path: Path, flow: dict[str, object], resolver: Resolver) -> None:
+def _check_components(path: Path, flow: dict[str, object], resolver: Resolver, component_ids: list[str]) -> None:
     """A node that names a component which the pack does not have would fail at its first request."""
     plan = plan_flow(read_graph(str(flow["id"]), flow))
     for node in plan.nodes.values():
@@ -162,10 +175,23 @@ def _check_components(path: Path, flow: dict[str, object], resolver: Resolver) -
             and "{{" not in node.component
             and not resolver.has(node.component, operation)
         ):
-            raise InvalidArgument(
-                f"{path}: node `{node.id}` calls component `{node.component}`, which this pack does not have",
-                hint="list it under `components` in pack.yaml",
-            )
+            raise _unknown(path, node, operation, component_ids)
+
+
+def _unknown(path: Path, node: NodePlan, operation: str | None, component_ids: list[str]) -> InvalidArgument:
+    """What is said of a node that calls what the pack does not have."""
+    native = (EXEC, "emit.response", *BUILTINS)
+    if node.component == EXEC:
+        return InvalidArgument(
+            f"{path}: node `{node.id}` names no component, and `{operation}` is no node that is built in"
+            f"{did_you_mean(operation or '', native)}",
+            hint=f"write `{EXEC}` with `component` and `operation`, or `COMPONENT.OPERATION`",
+        )
+    return InvalidArgument(
+        f"{path}: node `{node.id}` calls component `{node.component}`, which this pack does not have"
+        f"{did_you_mean(node.component, (*native, *component_ids))}",
+        hint="list it under `components` in pack.yaml",
+    )
 
 
 def _assets(directory: Path, has: Found, sources: set[Path]) -> dict[str, bytes]:

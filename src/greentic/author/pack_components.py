@@ -9,11 +9,11 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.component_build import component_bytes
+from greentic.author.source_files import identifier
 from greentic.ground.documents import shown
 from greentic.ground.errors import InvalidArgument
 from greentic.model.ids import digest_of_bytes, is_semver
 from greentic.pack import cbor
-from greentic.pack.manifest import check_id
 
 COMPONENT_MANIFESTS = "greentic.pack.component_manifests@v1"
 
@@ -121,7 +121,7 @@ class BuiltComponent(NamedTuple):
 
 
 def build_component(directory: Path, path: Path, source: ComponentSource) -> BuiltComponent:
-    check_id(source.id)
+    identifier(source.id, f"{path}: component")
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: component {source.id}: version `{source.version}` is not semver")
     found = source.wasm or next(

@@ -9,7 +9,8 @@ Rules:
 5. A directory is looked at once (`found_in`): what is packed and what is told to be left out cannot be two different trees.
 6. What cannot be read is told in the same words whatever it is: not there is `NotFound`, not given by the system `IoError`, too large or
    no name of a file `InvalidArgument`.
-7. What a person names is told by its ending in any case, as systems do that make `BOT.GTPACK` of it (`ends_with`).
+7. An id that is none is told with the file and the member that it stands in.
+8. What a person names is told by its ending in any case, as systems do that make `BOT.GTPACK` of it (`ends_with`).
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from typing import NamedTuple, TypeVar, cast
 import msgspec
 
 from greentic.ground.disk import io_error, real_path
-from greentic.ground.documents import Json, read_file, shown
-from greentic.ground.errors import InvalidArgument, NotFound
+from greentic.ground.documents import Json, read_given, shown
+from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import parse_yaml
+from greentic.pack.manifest import check_id
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -69,9 +71,11 @@ def parsed(path: Path, data: bytes) -> object:
 def read_authored(path: Path, limit: int, what: str = "") -> bytes:
     """Its bytes. `what` stands before its name, as in "answers file ". Raises `NotFound`, `IoError` or `InvalidArgument`."""
     try:
-        return read_file(path, limit)
+        return read_given(path, limit)
     except FileNotFoundError:
         raise NotFound(f"{what}`{path}` does not exist") from None
+    except NotADirectoryError:
+        raise NotFound(f"{what}`{path}` does not exist: `{path.parent}` is no directory") from None
     except OSError as error:
         told = io_error(path, error)
         told.message = f"{what}{told.message}"
@@ -98,6 +102,14 @@ def typed(path: Path, form: type[S], raw: object) -> S:
     where = f"`{place}`" if place else "the document"
     wanted = " or ".join(_EXPECTED.get(word, word) for word in expected.split(" | "))
     raise InvalidArgument(f"{path}: {where}: expected {wanted}, found {_found(value, told['found'])}", hint=hint)
+
+
+def identifier(text: object, place: str) -> str:
+    """An id of a pack, a flow or a component that stands at a place of a source. Raises `InvalidArgument` (rule 7)."""
+    try:
+        return check_id(text)
+    except MalformedArtifact as error:
+        raise InvalidArgument(f"{place}: {error.message}") from None
 
 
 def _found(value: object, kind: str) -> str:
@@ -213,10 +225,10 @@ def is_left_out(name: str) -> bool:
 
 
 def is_built(name: str) -> bool:
-    """Whether a file of this name is what is built from sources (rule 7)."""
+    """Whether a file of this name is what is built from sources (rule 8)."""
     return any(fnmatchcase(name.lower(), pattern) for pattern in _BUILT)
 
 
 def ends_with(path: Path, *suffixes: str) -> bool:
-    """Whether a file that a person named is of a kind, by how its name ends (rule 7)."""
+    """Whether a file that a person named is of a kind, by how its name ends (rule 8)."""
     return path.suffix.lower() in suffixes

@@ -19,7 +19,7 @@ from greentic.ground.digits import whole_number
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
-from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success
+from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success, tell_lacks
 from greentic.terminal.streams import answering
 
 Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -85,6 +85,7 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
 def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) -> int:
     """The same for a verb that prints by itself, in the form that it is given."""
     form, store_root = chosen_form(arguments.output), getattr(arguments, "store_root", None)
+    tell_lacks(form)
     try:
         return work(form)
     except GreenticError as error:
@@ -97,6 +98,6 @@ def told(noun: str, arguments: argparse.Namespace, work: Callable[[Form], int]) 
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         print_failure(form, noun, arguments.verb, of_the_machine(error))
         return 1

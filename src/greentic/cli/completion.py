@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
 from greentic.operate.verb import ENV
+from greentic.terminal.streams import say
 
 if TYPE_CHECKING:
     from greentic.cli.command import Command
@@ -61,6 +62,8 @@ complete -c gtc -f -a '(__gtc_words)'
 """,
 }
 
+_USAGE = f"usage: gtc completion {'|'.join(SCRIPTS)}"
+
 
 def main(argv: list[str]) -> int:
     """Run `gtc completion <argv>`; returns the exit code."""
@@ -73,12 +76,12 @@ def main(argv: list[str]) -> int:
         )
         return 2
     if len(argv) != 1 or argv[0] not in SCRIPTS:
-        print(
-            f"usage: gtc completion {'|'.join(SCRIPTS)}",
-            file=sys.stdout if argv in (["-h"], ["--help"]) else sys.stderr,
-        )
-        return 0 if argv in (["-h"], ["--help"]) else 2
-    print(SCRIPTS[argv[0]], end="")
+        if argv in (["-h"], ["--help"]):
+            say(_USAGE)
+            return 0
+        print(_USAGE, file=sys.stderr)
+        return 2
+    say(SCRIPTS[argv[0]].removesuffix("\n"))
     return 0
 
 

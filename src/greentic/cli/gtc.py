@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from greentic.ground.disk import of_the_machine
+from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError
-from greentic.terminal.streams import answering, claim_standard_streams, drop_output
+from greentic.terminal.streams import answering, claim_standard_streams, drop_output, say
 
 YOUNG = 100_000
 """Objects that a command makes before it looks for what it threw away: most end earlier, and looking took a tenth of them."""
@@ -59,7 +59,7 @@ def main() -> None:
     except BrokenPipeError:
         drop_output()
         raise SystemExit(1) from None
-    except (GreenticError, OSError, MemoryError) as found:
+    except (GreenticError, *UNFORESEEN) as found:
         from greentic.terminal.output import print_failure
 
         with suppress(OSError):  # who cannot be told still gets the exit code
@@ -74,12 +74,12 @@ def _dispatch(argv: list[str]) -> int:
     if argv and argv[0] in ("--version", "-V"):
         from greentic import __version__
 
-        print(f"gtc {__version__}")
+        say(f"gtc {__version__}")
         return 0
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        say(usage())
         return 0 if argv else 2
     if argv[0] == "complete":  # asked by the scripts of `gtc completion`
         from greentic.cli.completion import complete

@@ -35,8 +35,9 @@ from greentic.terminal.output import (
     print_hint,
     print_success,
     printed,
+    tell_lacks,
 )
-from greentic.terminal.streams import answering
+from greentic.terminal.streams import answering, say
 
 if TYPE_CHECKING:
     from greentic.operate.change import Context
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
     options, words = _globals(argv)
     words = _asked_for_help(words)
     if not words or words[0] in _HELP:
-        print(overview())
+        say(overview())
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
         verb = op_table.find("deploy", "run")
     else:
         if not rest or rest[0] in _HELP:
-            print(_noun_help(noun))
+            say(_noun_help(noun))
             return 0 if rest else 2
         verb = op_table.named(noun, rest[0], rest[1:])
         if verb is None:
@@ -92,13 +93,16 @@ def _asked_for_help(words: list[str]) -> list[str]:
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
     arguments = vars(_parser(verb).parse_intermixed_args(words))
+    from greentic.cli.op_payload import read_for
     from greentic.telemetry.tracing import whole
 
     form = chosen_form(options.output)
+    tell_lacks(form)
     watched = bool(arguments.pop("watch", False)) and not options.schema
     try:
         with whole(f"gtc op {verb.noun} {verb.verb}"):
-            call = _call(verb, arguments, options)
+            with read_for(verb):
+                call = _call(verb, arguments, options)
             if watched:
                 _watch(form, verb, call, options)
                 return 0
@@ -118,7 +122,7 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         print_failure(form, verb.noun, verb.verb, of_the_machine(error))
         return 1
     except _Usage as error:
@@ -327,7 +331,7 @@ def _attribute(flag: Flag) -> str:
 
 
 def _parser(verb: Verb) -> argparse.ArgumentParser:
-    name = verb.noun if verb.noun == "deploy" else f"{verb.noun} {verb.verb}"
+    name = verb.name
     positionals = " ".join(f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
     parser = Parser(
         prog=f"gtc op {name}",
@@ -389,7 +393,7 @@ def _hint(verb: Verb, result: JsonObject) -> str:
 
 
 def _usage(message: str, verb: Verb | None = None) -> int:
-    name = "" if verb is None else f" {verb.noun}" if verb.noun == "deploy" else f" {verb.noun} {verb.verb}"
+    name = "" if verb is None else f" {verb.name}"
     print(f"error: {printed(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
     return 2
 

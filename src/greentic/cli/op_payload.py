@@ -7,25 +7,42 @@ Rules:
    takes JSON.
 3. `.json` files are JSON, `.yaml` and `.yml` YAML, others JSON and then YAML.
 4. What is told twice is refused, in a file as on the command line: nobody knows which of the two was meant.
+5. Whoever wrote what no verb takes is shown how this one is written, unless the error has a nearer next step.
 """
 
 from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
 
 import msgspec
 
 from greentic.ground.digits import whole_number
-from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, unmarked
+from greentic.ground.disk import of_the_machine
+from greentic.ground.documents import Json, JsonObject, parse, read_given, repeated_key, unmarked
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
 
 MAX_ANSWERS = 16 << 20
+
+
+@contextmanager
+def read_for(verb: Verb) -> Iterator[None]:
+    """For reading what a verb is told (rule 5)."""
+    try:
+        yield
+    except InvalidArgument as error:
+        error.hint = error.hint or verb.example
+        raise
+    except AnswersParse as error:
+        error.hint = error.hint or f"what it takes: gtc op {verb.name} --schema"
+        raise
 
 
 class Inline(msgspec.Struct, frozen=True):
@@ -53,7 +70,7 @@ def read_answers(path: Path) -> Json:
     from greentic.ground.disk import io_error
 
     try:
-        data = unmarked(read_file(path, MAX_ANSWERS))
+        data = unmarked(read_given(path, MAX_ANSWERS))
     except OSError as error:
         raise io_error(path, error) from None
     except ValueError as error:
@@ -91,10 +108,10 @@ def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, J
     entries: list[Json] = []
     open_positions = list(verb.positionals)
     for word in [*words, *(v for v in flags.values() if isinstance(v, str))]:
-        if not _is_text(word):
-            raise InvalidArgument(
-                f"`{word}` is no text in UTF-8; what is recorded must be", hint="rename the file, or copy it"
-            )
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise of_the_machine(error) from None
     for word in words:
         key, equals, value = word.partition("=")
         if equals and key.split(".")[0] in fields:
@@ -122,14 +139,6 @@ def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, J
     return Inline(positional, told, given)
 
 
-def _is_text(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class UsageError(Exception):
     """A command line that no verb takes; exit code 2."""
 
@@ -143,7 +152,19 @@ def typed(key: str, value: str, kind: object) -> Json:
     except ValueError:
         if kind is None:
             return value  # a field inside another; the payload's own check tells
-        raise InvalidArgument(f"`{key}={value}`: expected JSON for this field") from None
+        raise InvalidArgument(f"`{key}={value}`: expected {_wanted(kind)}") from None
+
+
+def _wanted(kind: object) -> str:
+    """What a field takes that is no text, in words."""
+    if get_origin(kind) is Annotated:
+        return _wanted(get_args(kind)[0])
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return _wanted(next(k for k in get_args(kind) if k is not types.NoneType))
+    simple = {int: "a whole number", float: "a number", bool: "true or false"}
+    if isinstance(kind, type) and kind in simple:
+        return simple[kind]
+    return """a list, as in '["a", "b"]'""" if get_origin(kind) is list else """an object, as in '{"a": 1}'"""
 
 
 def _takes_text(kind: object) -> bool:

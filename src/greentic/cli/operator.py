@@ -10,9 +10,11 @@ from pathlib import Path
 from greentic.cli.command import PORT
 from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
-from greentic.ground.disk import of_the_machine
+from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.optional import on_lack
 from greentic.terminal.output import printed
+from greentic.terminal.streams import claim_standard_streams, drop_output, say
 
 _DESCRIPTION = """Watch an Environment of this cluster, and keep its namespace as what is published says: the same plan and apply as
 gtc op env reconcile, without a shell or a kubeconfig. Several of them take turns by a Lease.
@@ -23,10 +25,14 @@ RECONNECT_SECONDS = 600.0
 
 def main() -> None:
     """Entry point of the program: exit code 0 for a clean stop, 1 for any error."""
+    claim_standard_streams()
     try:
         with traced("greentic-operator"):
             _run(sys.argv[1:])
-    except (GreenticError, OSError, MemoryError) as found:
+    except BrokenPipeError:  # who asked for help has gone
+        drop_output()
+        raise SystemExit(1) from None
+    except (GreenticError, *UNFORESEEN) as found:
         error = found if isinstance(found, GreenticError) else of_the_machine(found)
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
         print(printed(f"Error: {error}{hint}"), file=sys.stderr)
@@ -61,7 +67,7 @@ def _run(argv: list[str]) -> None:
     if arguments.version:
         from greentic import __version__
 
-        print(f"greentic-operator {__version__}")
+        say(f"greentic-operator {__version__}")
         return
     if not arguments.name:
         raise InvalidArgument("--name is missing: which Environment of the namespace says what is wanted")
@@ -95,6 +101,7 @@ def _run(argv: list[str]) -> None:
     def log(text: str) -> None:
         print(f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
 
+    on_lack(log)
     namespace = arguments.namespace or _own_namespace()
     home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108
     me = f"{arguments.identity or socket.gethostname()}-{RANDOM.octets(4).hex()}"

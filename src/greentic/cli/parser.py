@@ -4,15 +4,20 @@ Rules:
 1. What is beside argparse is imported once a command line is wrong.
 2. Words of a command line are repeated as those of anybody: they may have been pasted.
 3. No flag is taken by its beginning: what is short today may mean two things tomorrow, and a typing mistake is none of them.
-4. A flag that nobody knows is told by the parser of the verb that it stands behind, and what may have been meant is one that this verb
+4. Help is an answer: where it cannot be printed the program fails and says so, which argparse keeps to itself.
+5. A flag that nobody knows is told by the parser of the verb that it stands behind, and what may have been meant is one that this verb
    takes. A choice that was written as a flag of its own (`json` of `--output json`) is one, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _UNKNOWN = "unrecognized arguments: "
 
@@ -34,6 +39,15 @@ class Parser(argparse.ArgumentParser):
     def format_usage(self) -> str:
         self._tells = True
         return super().format_usage()
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print help, a version, or what is wrong with a command line (rule 4)."""
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+        elif message:
+            from greentic.terminal.streams import say
+
+            say(message.removesuffix("\n"))
 
     def error(self, message: str) -> NoReturn:
         super().error(self.with_meaning(message))

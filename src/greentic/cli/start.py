@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
-from greentic.ground.disk import of_the_machine
+from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
 from greentic.terminal.output import printed
-from greentic.terminal.streams import claim_standard_streams
+from greentic.terminal.streams import claim_standard_streams, drop_output, say
 
 if TYPE_CHECKING:
     from greentic.worker.settings import StartOptions
@@ -41,7 +41,10 @@ def main() -> None:
     except GreenticError as error:
         _told(error)
         raise SystemExit(1) from None
-    except (OSError, MemoryError) as error:
+    except BrokenPipeError:  # who asked for help has gone
+        drop_output()
+        raise SystemExit(1) from None
+    except UNFORESEEN as error:
         _told(of_the_machine(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -115,7 +118,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if arguments.version:
         from greentic import __version__
 
-        print(f"greentic-start {__version__}")
+        say(f"greentic-start {__version__}")
         raise SystemExit(0)
     for flag in ("bundle", "config"):
         if getattr(arguments, flag) is not None:

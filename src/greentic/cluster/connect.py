@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from greentic.ground import variables
-from greentic.ground.documents import read_file
+from greentic.ground.documents import read_file, read_given
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
-from greentic.net.certificates import check_file, check_instead
+from greentic.net.certificates import alike, check_file, check_instead
 
 if TYPE_CHECKING:
     import httpx2
@@ -61,6 +61,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
     try:
         _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
+        alike(parameters["verify"])
         if proxy is not None:
             parameters["proxy"] = proxy
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
@@ -142,7 +143,7 @@ def _merged(files: list[Path]) -> dict[str, Any]:
     out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
     for file in files:
         try:
-            raw = parse_yaml_1_1(read_file(file, MAX_BYTES))
+            raw = parse_yaml_1_1(read_given(file, MAX_BYTES))
         except ValueError as error:
             raise ValueError(f"{file} is no YAML: {error}") from None
         if not isinstance(raw, dict) or not all(map(_is_section, (raw.get(s) or [] for s in _SECTIONS))):

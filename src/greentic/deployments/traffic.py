@@ -21,6 +21,7 @@ from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViol
 from greentic.ground.reply import Reply
 from greentic.model.environment import Environment, SplitEntry, TrafficSplit
 from greentic.model.ids import check_env_id, check_ulid
+from greentic.model.lifecycle import way_to_ready
 from greentic.model.traffic import check_weights, next_split, put_split, same_entries, unstash, without_split
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
@@ -352,5 +353,5 @@ def _check_ready(env: Environment, entries: list[SplitEntry]) -> None:
         if state != "ready":
             raise Conflict(
                 f"revision `{entry.revision_id}` is `{state.capitalize()}`; only `Ready` revisions may receive traffic",
-                hint="gtc op revisions warm" if state == "staged" else None,
+                hint=way_to_ready(state),
             )

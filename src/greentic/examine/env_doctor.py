@@ -240,13 +240,27 @@ def _kinds(bindings: list[tuple[str, str]]) -> Kinds:
 
 
 def _route_findings(env: Environment) -> list[Finding]:
-    return [
+    env_id = env.environment_id
+    found = [
         Finding(
             kind="route-overlap",
             message=f"deployments `{first}` and `{second}` both claim `{prefix}` on the same host; the first gets it all",
+            fix=f"gtc op bundles update {env_id} --deployment {second} route_binding.path_prefixes='[…]'",
         )
         for first, second, prefix in overlaps(env)
     ]
+    serving = {s.deployment_id for s in env.traffic_splits}
+    found += [
+        Finding(
+            kind="serves-nothing",
+            message=f"deployment `{d.deployment_id}` of bundle `{d.bundle_id}` is active and has no traffic: requests to its routes fail, "
+            "whoever else would take them",
+            fix=f"route a revision to it: gtc op traffic set {env_id}; or take it away: gtc op bundles retire {env_id} {d.deployment_id}",
+        )
+        for d in env.bundles
+        if d.status == "active" and d.deployment_id not in serving
+    ]
+    return found
 
 
 def _revision_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
@@ -256,6 +270,8 @@ def _revision_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
             kind="not-pullable",
             message=f"revision `{r.revision_id}` is routed, but a worker that starts empty cannot pull it: it was staged "
             "without its bundle or without a source URI",
+            fix=f"stage its bundle with a source: gtc op revisions stage {env.environment_id} --deployment {r.deployment_id} "
+            "--bundle FILE --source-uri URI",
         )
         for r in env.revisions
         if r.revision_id in routed and not is_bootable(r)
@@ -271,7 +287,12 @@ def _revision_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
     ]
     known = {r.revision_id for r in env.revisions}
     found += [
-        Finding(kind="orphan-files", message=f"`{path}` belongs to no revision") for path in orphans(known, paths)
+        Finding(
+            kind="orphan-files",
+            message=f"`{path}` belongs to no revision",
+            fix=f"gtc op env prune {env.environment_id}",
+        )
+        for path in orphans(known, paths)
     ]
     return found
 

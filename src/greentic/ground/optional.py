@@ -31,7 +31,9 @@ def _reason(why: object) -> str:
 
 
 def on_lack(listener: Callable[[str], None]) -> None:
-    """Tell `listener` each lack, those so far included."""
+    """Tell `listener` each lack, those so far included; once, however often it asks."""
+    if listener in _listeners:
+        return
     _listeners.append(listener)
     for text in list(_lacking.values()):
         listener(text)

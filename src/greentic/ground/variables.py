@@ -39,6 +39,8 @@ class Variable(msgspec.Struct, frozen=True):
     line: str
     """What it is for, in one line."""
     loosens: bool = False
+    words: tuple[str, ...] = ()
+    """The words that it takes, in small letters or capitals; where there are none, any text of its kind."""
 
 
 _ROWS = (
@@ -61,11 +63,11 @@ _ROWS = (
     Variable("GREENTIC_INGRESS_TOKENS", "file", "<environment>/ingress-tokens.json", "worker", "the file of bearer tokens"),
     Variable("GREENTIC_TRUST_LOOPBACK", "switch", "on", "worker", "off: a loopback peer is nobody special, as where a proxy runs beside the worker"),
     Variable("GREENTIC_ALLOWED_HOSTS", "list", "", "worker", "host names that trusted loopback callers may use beside loopback addresses"),
-    Variable("GREENTIC_ANONYMOUS_SESSIONS", "text", "private", "worker", "`shared`: callers without a session share one", loosens=True),
+    Variable("GREENTIC_ANONYMOUS_SESSIONS", "text", "private", "worker", "`shared`: callers without a session share one", loosens=True, words=("private", "shared")),
     Variable("GREENTIC_SIGNING_KEY_FILE", "file", "", "worker", "the key of the affinity cookies that several workers share"),
     Variable("GREENTIC_MAX_CONNECTIONS", "count", "4096", "worker", "open connections of one process; more are answered 503 and closed"),
     Variable("GREENTIC_METRICS_ADDR", "address", "", "worker", "ip:port, or a port of this machine, where anybody is told /metrics, if --metrics-addr is not given"),
-    Variable("GREENTIC_LOG_FORMAT", "text", "text at a terminal, else json", "worker", "`json` or `text` lines on stderr, if --log-format is not given"),
+    Variable("GREENTIC_LOG_FORMAT", "text", "text at a terminal, else json", "worker", "`json` or `text` lines on stderr, if --log-format is not given", words=("json", "text")),
     Variable("GREENTIC_ACCESS_LOG", "switch", "off", "worker", "a line of the log for each request (--access-log)"),
     # -- life and death of a worker
     Variable("GREENTIC_DRAIN_DELAY_SECONDS", "seconds", "0", "worker", "keep serving this long after SIGTERM, unready"),
@@ -79,7 +81,7 @@ _ROWS = (
     Variable("GREENTIC_TRUST_ANCHOR", "file", "", "worker", "a file with the keys that must have sealed environment.json"),
     Variable("GREENTIC_PROOF_KEY", "file", "one that the worker makes", "worker", "the private key that proofs of /status/proof are signed with"),
     Variable("GREENTIC_ALLOW_ROLLBACK", "switch", "off", "worker", "accept an older environment or revocation list than was seen", loosens=True),
-    Variable("GREENTIC_PACK_SIGNATURES", "text", "warn", "both", "ignore, warn or require signatures of packs"),
+    Variable("GREENTIC_PACK_SIGNATURES", "text", "warn", "both", "ignore, warn or require signatures of packs", words=("ignore", "warn", "require")),
     Variable("GREENTIC_PACK_SIGNERS", "list", "", "both", "the keys that may sign packs"),
     # -- delivery
     Variable("GREENTIC_FETCH_IDLE_SECONDS", "seconds", "30", "both", "how long a server may be silent"),
@@ -188,6 +190,16 @@ def check(row: Variable, told: str) -> None:
         count(row.name, {row.name: told})
     elif row.kind == "seconds":
         seconds(row.name, {row.name: told})
+    elif row.words:
+        word(row.name, {row.name: told})
+
+
+def word(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """One of the words that a row has, in small letters; empty if unset. Raises `InvalidArgument` for another one."""
+    found = text(name, environ).lower()
+    if found and found not in (words := TABLE[name].words):
+        raise InvalidArgument(f"{name}=`{found[:60]}`: expected {' or '.join(f'`{w}`' for w in words)}")
+    return found
 
 
 def count(name: str, environ: Mapping[str, str] | None = None, *, least: int = 0, most: int = 1 << 62) -> int | None:

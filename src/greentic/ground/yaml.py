@@ -132,7 +132,10 @@ def yaml_of(thing: JsonObject) -> str:
 
 
 class _Plain(SafeDumper):
-    """Writes without quotes only what no reader takes for something else than a text."""
+    """Writes without quotes only what no reader takes for something else than a text, and each value out, wherever else it stands."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
     def text(self, value: str) -> yaml.ScalarNode:
         return self.represent_scalar(_TEXT, value, style=None if _WORD.match(value) else "'")

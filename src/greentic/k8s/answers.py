@@ -128,8 +128,8 @@ def read_answers(raw: Json, env_id: str) -> Answers:
     """The answers. Raises `Conflict` that names the key, what was found and what is accepted."""
     given = _given(raw)
     namespace = _text(given, "namespace")
-    if namespace is not None:
-        namespace_name(namespace, "namespace")
+    if namespace is not None and namespace_name(namespace, "namespace").startswith("kube-"):
+        raise invalid(f"namespace: `{namespace}` is the cluster's own, and the policies would close every pod in it")
     answered = _text(given, "runtime_image")
     image = answered or OWN_IMAGE
     if not _IMAGE.match(image):

@@ -13,6 +13,8 @@ Rules:
    that stands there, or is there, is stated again: it may have to be deleted, in this run or in one that goes on where this one failed.
 7. A plan is of one moment. What it writes is about the object that it saw, by its uid, or about none, by a version that no object has:
    server-side apply would else merge into whatever has the name by then.
+8. An account of pods that is answered no more gives way to that of the namespace, by name: left out, a server keeps it under the older name
+   of the member (`serviceAccount`), and pods of an account that is pruned cannot start.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ Action = Literal["create", "update", "unchanged"]
 SECURITY = "pod-security.kubernetes.io/"
 AUTOSCALER = "kube-controller-manager"
 """Who sets the replicas of a Deployment that a HorizontalPodAutoscaler targets."""
+NO_ACCOUNT = "default"
+"""The account of pods that name none."""
 KEPT_COMPONENTS = frozenset({"session-key", "namespace"})
 LISTED = ("ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment")
 """Kinds that every environment has: read whole by whoever compares, and watched."""
@@ -168,15 +172,28 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
             if not key.startswith(SECURITY) or f"f:{key}" in _inside(own, "metadata", "labels")
         }
         return {**stated, "metadata": {**metadata_of(stated), "labels": dict(kept)}}
-    if stated["kind"] == "Deployment" and AUTOSCALER in owners_of(live, "spec", "replicas"):
-        return {**stated, "spec": {key: value for key, value in member(stated, "spec").items() if key != "replicas"}}
-    if (
-        stated["kind"] == "Deployment"
-        and "replicas" not in member(stated, "spec")
-        and "f:replicas" in _inside(own, "spec")
-    ):
-        return {**stated, "spec": {**member(stated, "spec"), "replicas": member(live, "spec").get("replicas")}}
-    return stated
+    if stated["kind"] != "Deployment":
+        return stated
+    spec = dict(member(stated, "spec"))
+    if AUTOSCALER in owners_of(live, "spec", "replicas"):
+        spec.pop("replicas", None)
+    elif "replicas" not in spec and "f:replicas" in _inside(own, "spec"):
+        spec["replicas"] = member(live, "spec").get("replicas")
+    if _keeps_account(stated, live):
+        template = member(spec, "template")
+        spec["template"] = {**template, "spec": {**member(template, "spec"), "serviceAccountName": NO_ACCOUNT}}
+    return {**stated, "spec": spec}
+
+
+def _keeps_account(stated: JsonObject, live: JsonObject) -> bool:
+    """Whether pods would go on as an account that nobody states any more (rule 8)."""
+    place = ("spec", "template", "spec")
+    is_told = "serviceAccountName" in member(stated, *place)
+    return (
+        not is_told
+        and "serviceAccountName" in member(live, *place)
+        and not owners_of(live, *place, "serviceAccountName")
+    )
 
 
 NO_VERSION = "1"

@@ -228,9 +228,13 @@ def _plain(value: object) -> Json:
     return cast(Json, msgspec.to_builtins(value))
 
 
+_TOLD_OTHERWISE = {"GREENTIC_ENV", "GREENTIC_ENV_FROM", "GREENTIC_ENV_FROM_SECONDS"}
+"""What a pod serves comes by its arguments and the ConfigMap."""
+
+
 def _with_answered(own: list[Json], shape: Shape, component: str) -> list[Json]:
     """A pod's variables with the answered ones. Raises `Conflict` for one that the pod is told already."""
-    taken = {variable["name"] for variable in objects_in(own)}
+    taken = {variable["name"] for variable in objects_in(own)} | _TOLD_OTHERWISE
     for name in shape.env:
         if name in taken:
             raise Conflict(

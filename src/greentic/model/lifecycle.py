@@ -48,16 +48,20 @@ def walk(revision: Revision, verb: Verb) -> tuple[Lifecycle, bool]:
         accepted = ", ".join(dict.fromkeys(before.capitalize() for before, _ in chain))
         raise Conflict(
             f"revision `{revision.revision_id}` is in `{revision.lifecycle.capitalize()}`; expected one of [{accepted}]",
-            hint=_next_step(revision),
+            hint=way_to_ready(revision.lifecycle),
         )
     return state, state != revision.lifecycle
 
 
-def _next_step(revision: Revision) -> str | None:
-    if revision.lifecycle == "failed":
+def way_to_ready(state: Lifecycle) -> str | None:
+    """What leads from a state to `ready`; nothing where it is waited for."""
+    if state == "failed":
         return "repair the cause, then `gtc op revisions retry` and `gtc op revisions warm`"
-    if revision.lifecycle == "archived":
-        return "an archived revision is final; stage the bundle again with `gtc op revisions stage`"
+    if state == "staged":
+        return "gtc op revisions warm"
+    if state in ("draining", "archived"):
+        named = "a draining revision does not come back" if state == "draining" else "an archived revision is final"
+        return f"{named}; stage the bundle again with `gtc op revisions stage`"
     return None
 
 

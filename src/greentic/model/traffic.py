@@ -28,7 +28,10 @@ def check_weights(entries: Iterable[SplitEntry]) -> None:
             raise SpecViolation(f"basis-points entry exceeds {WHOLE}: {entry.weight_bps}")
         total += entry.weight_bps
     if total != WHOLE:
-        raise SpecViolation(f"basis-points entries must sum to {WHOLE}, got {total}")
+        raise SpecViolation(
+            f"basis-points entries must sum to {WHOLE}, got {total}",
+            hint="weights are percent (REV=90), or basis points where they say so (REV=9000bps); together they are the whole",
+        )
 
 
 def same_entries(left: Sequence[SplitEntry], right: Sequence[SplitEntry]) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greentic.ground.clock import CLOCK
-from greentic.net.certificates import check_file, check_instead
+from greentic.net.certificates import alike, check_file, check_instead
 from greentic.net.terms import CONNECT_SECONDS, IDLE_SECONDS, Terms
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 1 << 18
 """Bytes of all heads of an answer."""
+MAX_REASON = 300
+"""Characters of why a connection failed."""
 MAX_INTERIM = 16
 """Answers before the answer."""
 _RECEIVE_BUFFER = 1 << 21
@@ -108,7 +110,7 @@ def tls_context(authorities: Sequence[str]) -> ssl.SSLContext:
     import ssl
 
     check_instead()
-    context = ssl.create_default_context()
+    context = alike(ssl.create_default_context())
     for path in authorities:
         check_file(Path(path), _BESIDE)
         try:
@@ -179,8 +181,8 @@ def reason(error: Exception, seconds: float = IDLE_SECONDS) -> str:
     if isinstance(error, TimeoutError):
         told = str(error)
         return told if told and told != "timed out" and "handshake" not in told else f"no answer within {seconds:g} s"
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text) or type(error).__name__
+    text = str(getattr(error, "strerror", None) or error)  # which may be what a server sent, for as long as it likes
+    return (text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…") or type(error).__name__
 
 
 def reason_within(error: Exception, terms: Terms) -> str:

@@ -32,7 +32,9 @@ class DeliverySetPayload(Payload, frozen=True, kw_only=True):
     keys: Annotated[list[str] | None, msgspec.Meta(description="key ids that count; none: all of the trust root")] = (
         None
     )
-    threshold: Annotated[int | None, msgspec.Meta(description="how many different keys must have signed")] = None
+    threshold: (
+        Annotated[int, msgspec.Meta(ge=1, le=16, description="how many different keys must have signed")] | None
+    ) = None
     revocations: Annotated[str | None, msgspec.Meta(description="where the signed list of revoked bundles is")] = None
     revocations_required: Annotated[bool | None, msgspec.Meta(description="refuse to boot without a good list")] = None
 

@@ -53,6 +53,11 @@ class Verb(msgspec.Struct, frozen=True):
     hint: str = ""
     """The next step, shown at a terminal after success; fields of the result stand in braces."""
 
+    @property
+    def name(self) -> str:
+        """What stands behind `gtc op`."""
+        return self.noun if self.noun == "deploy" else f"{self.noun} {self.verb}"
+
 
 ENV = "environment_id"
 DEPLOYMENT = Flag("--deployment", "deployment_id", "the deployment: its bundle, or its ULID", "NAME")

@@ -53,7 +53,7 @@ class UntrustedPack(Conflict):
 
 def read_signature_policy(mode: str | None, keys: str | None) -> SignaturePolicy:
     """The policy of `GREENTIC_PACK_SIGNATURES` and `GREENTIC_PACK_SIGNERS`. Raises `InvalidArgument`."""
-    told = (mode or "").strip() or "warn"
+    told = (mode or "").strip().lower() or "warn"
     fingerprints = frozenset(k.strip().lower() for k in (keys or "").split(",") if k.strip())
     for fingerprint in fingerprints:
         if len(fingerprint) != 64 or any(c not in "0123456789abcdef" for c in fingerprint):

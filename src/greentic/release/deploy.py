@@ -1,12 +1,13 @@
 """`op deploy`: add, stage, warm and route in one call (formats: op 4).
 
-Each step is the verb itself, with its own audit event. If a step fails, the revision that was made is archived, so that a
-failed deploy leaves no ready revision behind.
+Each step is the verb itself, with its own audit event. What fails half way is taken back: the revision that was made is archived, and
+a deployment that was new goes again, for it would claim its routes and serve nothing at them.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -87,36 +88,63 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
         known = _already(env, deployment, key)
         if known is not None:
             return known
+    if deployment is not None:
+        return _routed(context, payload, env_id, deployment.deployment_id, is_new=False)
     try:
-        deployment_id = deployment.deployment_id if deployment else _add(context, payload, env_id, customer_id)
+        deployment_id = bundles.add(context, _add_payload(payload, env_id, customer_id)).deployment_id
     except Conflict:
         if (bundle_id, customer_id) not in {(d.bundle_id, d.customer_id) for d in context.store.load(env_id).bundles}:
             raise
         return deploy(context, payload)  # another one added it meanwhile: as if it had been there before
-    superseded = [e.revision_id for e in split.entries] if (split := env.split(deployment_id)) else []
+    with serving_or_gone(context, env_id, deployment_id):
+        return _routed(context, payload, env_id, deployment_id, is_new=True)
+
+
+@contextlib.contextmanager
+def serving_or_gone(context: Context, env_id: str, deployment_id: str) -> Iterator[None]:
+    """For putting something that serves into a new deployment. If that fails, however it does, the deployment goes again."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(GreenticError):
+            for revision in context.store.load(env_id).revisions:
+                if revision.deployment_id == deployment_id and revision.lifecycle != "archived":
+                    abandon(context, env_id, revision.revision_id)
+            gone = bundles.BundleRemovePayload(environment_id=env_id, deployment_id=deployment_id)
+            bundles.remove(context, gone)  # refused where somebody routed to it meanwhile
+        raise
+
+
+def _routed(
+    context: Context, payload: BundleDeployPayload, env_id: str, deployment_id: str, *, is_new: bool
+) -> Deployed:
+    """A new revision of a deployment under all of its traffic."""
+    split = context.store.load(env_id).split(deployment_id)
+    superseded = [e.revision_id for e in split.entries] if split else []
     made = make_revision(context, _stage_payload(payload, env_id, deployment_id))
     revision_id = made.revision_id
     try:
-        if deployment is not None and payload.config_overrides is not None:
+        if not is_new and payload.config_overrides is not None:
             bundles.update(
                 context,
                 bundles.BundleUpdatePayload(
                     environment_id=env_id, deployment_id=deployment_id, config_overrides=payload.config_overrides
                 ),
             )
+        key = payload.idempotency_key or f"deploy:{deployment_id}:{revision_id}"
         traffic.set_traffic(
             context,
             traffic.TrafficSetPayload(
                 environment_id=env_id,
                 deployment_id=deployment_id,
                 entries=[traffic.SplitEntryPayload(revision_id=revision_id, weight_bps=10_000)],
-                idempotency_key=key or f"deploy:{deployment_id}:{revision_id}",
+                idempotency_key=key,
             ),
         )
     except GreenticError:
         abandon(context, env_id, revision_id)
         raise
-    found = _result(env_id, bundle_id, deployment_id, revision_id, deployment is not None, superseded)
+    found = _result(env_id, payload.bundle_id, deployment_id, revision_id, not is_new, superseded)
     return msgspec.structs.replace(found, warnings=made.warnings)
 
 
@@ -153,19 +181,15 @@ def abandon(context: Context, env_id: str, revision_id: str) -> None:
         revisions.archive(context, revisions.RevisionTransitionPayload(environment_id=env_id, revision_id=revision_id))
 
 
-def _add(context: Context, payload: BundleDeployPayload, env_id: str, customer_id: str) -> str:
-    added = bundles.add(
-        context,
-        bundles.BundleAddPayload(
-            environment_id=env_id,
-            bundle_id=payload.bundle_id,
-            customer_id=customer_id,
-            route_binding=payload.route_binding or RouteBindingPayload(),
-            revenue_share=payload.revenue_share,
-            config_overrides=payload.config_overrides,
-        ),
+def _add_payload(payload: BundleDeployPayload, env_id: str, customer_id: str) -> bundles.BundleAddPayload:
+    return bundles.BundleAddPayload(
+        environment_id=env_id,
+        bundle_id=payload.bundle_id,
+        customer_id=customer_id,
+        route_binding=payload.route_binding or RouteBindingPayload(),
+        revenue_share=payload.revenue_share,
+        config_overrides=payload.config_overrides,
     )
-    return added.deployment_id
 
 
 def _check_selector(binding: RouteBindingPayload | None) -> None:

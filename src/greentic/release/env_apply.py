@@ -300,11 +300,20 @@ def _bind_extension(context: Context, env_id: str, binding: ExtensionBinding) ->
 
 
 def _deploy(context: Context, env_id: str, doing: DeployBundle, updated_by: str) -> None:
-    bundle = doing.bundle
-    there = deployed(context.store.load(env_id), bundle.bundle_id, doing.customer_id)
-    deployment_id = (
-        bundles.add(context, add_payload(env_id, doing)).deployment_id if there is None else there.deployment_id
-    )
+    there = deployed(context.store.load(env_id), doing.bundle.bundle_id, doing.customer_id)
+    if there is not None:
+        _route(context, env_id, doing, there.deployment_id, updated_by)
+        return
+    deployment_id = bundles.add(context, add_payload(env_id, doing)).deployment_id
+    with deploy.serving_or_gone(context, env_id, deployment_id):
+        _route(context, env_id, doing, deployment_id, updated_by)
+    status = doing.bundle.status
+    if status not in (None, "active"):
+        update = bundles.BundleUpdatePayload(environment_id=env_id, deployment_id=deployment_id, status=status)
+        bundles.update(context, update)
+
+
+def _route(context: Context, env_id: str, doing: DeployBundle, deployment_id: str, updated_by: str) -> None:
     entries = [
         traffic.SplitEntryPayload(
             revision_id=deploy.make_revision(
@@ -320,13 +329,10 @@ def _deploy(context: Context, env_id: str, doing: DeployBundle, updated_by: str)
             environment_id=env_id,
             deployment_id=deployment_id,
             entries=entries,
-            idempotency_key=_split_key(bundle, deployment_id, [e.revision_id for e in entries]),
+            idempotency_key=_split_key(doing.bundle, deployment_id, [e.revision_id for e in entries]),
             updated_by=updated_by,
         ),
     )
-    if there is None and bundle.status not in (None, "active"):
-        update = bundles.BundleUpdatePayload(environment_id=env_id, deployment_id=deployment_id, status=bundle.status)
-        bundles.update(context, update)
 
 
 def _split_key(bundle: ManifestBundle, deployment_id: str, revision_ids: list[str]) -> str:

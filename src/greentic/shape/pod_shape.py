@@ -19,6 +19,7 @@ import msgspec
 from greentic.ground import variables
 from greentic.ground.documents import Json
 from greentic.ground.errors import InvalidArgument
+from greentic.model.secret_text import secret_in
 from greentic.shape.placement import (
     Affinity,
     Spread,
@@ -288,6 +289,11 @@ def _env(found: dict[str, str | int | bool], where: str) -> dict[str, str]:
         if not name.startswith(("GREENTIC_", "OTEL_")) and name.upper() not in _PROXIES:
             raise invalid(f"{place}: only GREENTIC_*, OTEL_* and {', '.join(sorted(_PROXIES))} can be answered")
         out[name] = told = str(value).lower() if isinstance(value, bool) else str(value)
+        if (held := secret_in(told)) is not None:
+            raise invalid(
+                f"{place}: holds {held[1]}, which would stand in the pod for everybody to read",
+                "let a proxy know pods by their network; redis_secret, secrets_secret and registry_secret take what is secret",
+            )
         try:
             variables.check(row or variables.Variable(name, "text", "", "worker", ""), told)
         except InvalidArgument as error:

@@ -6,6 +6,7 @@ Rules:
 2. What holds a word that does not fit is shown one field a line, which the terminal breaks itself: nothing is cut, and no id is broken.
 3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters and letters that cannot
    be seen are shown, not sent (`inert`), and words that are read from the right move nothing beside them (`isolated`).
+4. What a verb did without (`ground.optional`), such as file locks, is told once: to people as a warning, to programs in `warnings`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from unicodedata import bidirectional, category
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import GreenticError
+from greentic.ground.optional import lacking, on_lack
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +84,25 @@ def chosen_form(asked: str | None) -> Form:
     return next((form for form in FORMS if form == asked), "table" if sys.stdout.isatty() else "json")
 
 
+def tell_lacks(form: Form) -> None:
+    """Tell people of what is done without, as it is noticed (rule 4)."""
+    if form not in FOR_PROGRAMS:
+        on_lack(_warn)
+
+
+def _warn(text: str) -> None:
+    print(printed(f"warning: {text}"), file=sys.stderr)
+
+
+def _with_lacks(result: JsonObject) -> JsonObject:
+    """A result for programs, with what was done without among its warnings (rule 4)."""
+    lacks, before = lacking(), result.get("warnings")
+    return result | {"warnings": [*(before if isinstance(before, list) else []), *lacks]} if lacks else result
+
+
 def print_success(form: Form, noun: str, verb: str, result: JsonObject, hint: str) -> None:
+    if form in FOR_PROGRAMS:
+        result = _with_lacks(result)
     if form == "json":
         print(_line({"noun": noun, "op": verb, "result": result}, sys.stdout))
         return

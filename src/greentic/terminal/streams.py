@@ -50,6 +50,12 @@ def answering() -> Iterator[None]:
         raise told from error
 
 
+def say(text: str) -> None:
+    """Print a text that is the answer by itself, such as help. Raises `IoError` (rule 2)."""
+    with answering():
+        print(text)
+
+
 def drop_output() -> None:
     """Let go what could not be written: it waits in a buffer and would fail once more when the program ends."""
     for stream in (sys.stdout, sys.stderr):
