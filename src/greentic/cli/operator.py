@@ -12,7 +12,9 @@ from greentic.cli.parser import Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.telemetry.log import say
 from greentic.terminal.output import printed
+from greentic.terminal.streams import claim_standard_streams, drop_output
 
 _DESCRIPTION = """Watch an Environment of this cluster, and keep its namespace as what is published says: the same plan and apply as
 gtc op env reconcile, without a shell or a kubeconfig. Several of them take turns by a Lease.
@@ -23,16 +25,19 @@ RECONNECT_SECONDS = 600.0
 
 def main() -> None:
     """Entry point of the program: exit code 0 for a clean stop, 1 for any error."""
+    claim_standard_streams()
     try:
         with traced("greentic-operator"):
             _run(sys.argv[1:])
     except (GreenticError, OSError, MemoryError) as found:
         error = found if isinstance(found, GreenticError) else of_the_machine(found)
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
-        print(printed(f"Error: {error}{hint}"), file=sys.stderr)
+        say(sys.stderr, printed(f"Error: {error}{hint}") + "\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+    finally:
+        drop_output()
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -92,7 +97,7 @@ def _run(argv: list[str]) -> None:
             return self._api
 
     def log(text: str) -> None:
-        print(f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+        say(sys.stderr, f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}\n")
 
     namespace = arguments.namespace or _own_namespace()
     home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108

@@ -17,7 +17,7 @@ from greentic.ground.disk import of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
 from greentic.terminal.output import printed
-from greentic.terminal.streams import claim_standard_streams
+from greentic.terminal.streams import claim_standard_streams, drop_output
 
 if TYPE_CHECKING:
     from greentic.worker.settings import StartOptions
@@ -46,6 +46,8 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+    finally:
+        drop_output()  # what nobody took is no failure of ours
 
 
 def _told(error: GreenticError) -> None:
