@@ -27,6 +27,7 @@ from greentic.materialize.remembered import memory_of
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan, as_seen, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
+from greentic.materialize.under_way import UnderWay
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.projection import Projected
@@ -59,6 +60,7 @@ class Bench(msgspec.Struct, frozen=True):
     """What made the projection that this process wrote last."""
     in_use: InUse | None = None
     """Where this process tells which revisions it holds; nothing where that cannot be told."""
+    under_way: UnderWay = msgspec.field(default_factory=UnderWay)
 
 
 def provision(bench: Bench, candidate: Candidate, serving: Activation | None = None) -> Activation:
@@ -209,7 +211,8 @@ def _at_hand(held: Mapping[str, ActiveRevision]) -> Mapping[str, tuple[LocatedPa
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
     events = bench.events(bench.log)
     try:
-        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.terms))
+        means = Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.terms)
+        return pull(plan, means, bench.under_way)
     finally:
         events.close()
 
