@@ -9,8 +9,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from greentic.ground.errors import FetchError, NotFound
-from greentic.materialize.under_way import Packs, Pull, UnderWay
+from greentic.ground.errors import NotFound
+from greentic.materialize.under_way import Packs, Pull, StillComing, UnderWay
 from waiting import until
 
 HERE: Packs = ()
@@ -47,7 +47,7 @@ def test_what_is_left_runs_once_is_told_and_is_given_to_who_asks_again(fails: bo
     under_way.wanted, under_way.came = lambda: False, came.set
     for _ in range(3):
         found = begun(under_way, one=pull)
-        with pytest.raises(FetchError, match="still on its way"):
+        with pytest.raises(StillComing, match="still on its way"):
             under_way.ended("one", found["one"])
         under_way.wanted = lambda: pytest.fail("what is left is not waited for again")
     assert not came.is_set()
@@ -74,7 +74,7 @@ def test_what_was_left_and_nobody_wants_any_more_is_forgotten_once_it_has_ended(
         return HERE
 
     one = begun(under_way, one=pull)["one"]
-    with pytest.raises(FetchError):
+    with pytest.raises(StillComing):
         under_way.ended("one", one)
     begun(under_way)
     assert under_way._left == {"one": one}

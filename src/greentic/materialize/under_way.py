@@ -26,6 +26,10 @@ _FIRST_TICK, _TICK = 0.005, 0.25
 """How long between two questions whether what runs is waited for still."""
 
 
+class StillComing(FetchError):
+    """What was left to come by itself; no fault of anybody's."""
+
+
 class UnderWay:
     """The pulls of one process; one thread asks for them."""
 
@@ -49,14 +53,14 @@ class UnderWay:
         return running
 
     def ended(self, key: str, pull: Future[Packs]) -> Packs:
-        """What a pull brought. Raises what it raises, or `FetchError` for one that is left (rule 2)."""
+        """What a pull brought. Raises what it raises, or `StillComing` for one that is left (rule 2)."""
         tick = _FIRST_TICK
         while not pull.done():
             if key in self._left or not self.wanted():
                 if key not in self._left:
                     self._left[key] = pull
                     pull.add_done_callback(lambda _: self.came())
-                raise FetchError("the bundle is still on its way; it is served once it is here")
+                raise StillComing("the bundle is still on its way; it is served once it is here")
             wait([pull], tick)
             tick = min(2 * tick, _TICK)
         self._left.pop(key, None)

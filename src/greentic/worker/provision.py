@@ -27,7 +27,7 @@ from greentic.materialize.remembered import memory_of
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan, as_seen, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
-from greentic.materialize.under_way import UnderWay
+from greentic.materialize.under_way import StillComing, UnderWay
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.projection import Projected
@@ -230,6 +230,9 @@ def _raise_if(fault: Fault | None) -> None:
 def _tell(log: OperatorLog, env: Environment, faults: Mapping[str, Fault]) -> None:
     """Say which deployments are not served, each with its reason and what to do."""
     for deployment_id, fault in faults.items():
+        if isinstance(fault.error, StillComing):
+            log.info("pull", f"revision `{fault.revision_id}` is not served yet: {fault.text}", show=True)
+            continue
         revision = env.revision(fault.revision_id)
         log.error("trust" if fault.reason == "refused" else "pull", _told(env, deployment_id, fault, revision))
 
