@@ -22,11 +22,13 @@ from greentic.ground import optional
 from greentic.ground.clock import SystemClock
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
-from greentic.ground.errors import BootError, Conflict
+from greentic.ground.errors import BootError, Conflict, FetchError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
-from greentic.materialize import pull
+from greentic.materialize import pull, trusted
 from greentic.materialize.remembered import memory_of
 from greentic.model.environment import Environment, Revision
+from greentic.net.document import read_small
+from greentic.net.terms import Terms
 from greentic.operate import delivery
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
@@ -38,7 +40,7 @@ from greentic.worker.follow import Alone, Follower, Steps, undisturbed
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
 from greentic.worker.together import SharedDirectory
-from greentic.worker.trust_files import TrustFiles
+from greentic.worker.trust_files import ASK_SECONDS, TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
 
@@ -201,6 +203,29 @@ def test_a_slow_source_of_one_deployment_holds_up_no_other(living, author, hello
     assert not living.serving.activation.unavailable and slow in living.serving.activation.dispatchers
     assert begun.count(revision) == 1
     watch.close()
+
+
+def test_a_revocation_list_that_does_not_come_holds_up_no_change(author, hello, tmp_path, monkeypatch):
+    """Each change, a rollback too, waited a minute for a server of the list that said nothing."""
+    author.create().deployed(hello, prefixes=("/one",))
+    asked, address = list[Terms](), "https://lists.test/r.json"
+
+    def silent(reference: str, limit: int, terms: Terms) -> bytes:
+        if reference == address:
+            asked.append(terms)
+            raise FetchError("not done")
+        return read_small(reference, limit, terms)
+
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=address))
+    monkeypatch.setattr(trusted, "read_small", silent)
+    living = Living(booted(author.context.store))
+    usual = living.worker.bench.settings.terms
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+    booting, *following = asked
+    assert booting == usual, "at a boot nothing waits, and the list may be what keeps a bundle out"
+    assert following == [usual._replace(total=ASK_SECONDS, tries=1)]
+    assert "is not used" in str(living.serving.activation.protections["warnings"])
 
 
 def test_a_document_is_the_newest_until_another_one_can_be_read(living, author, hello, tmp_path):

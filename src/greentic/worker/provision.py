@@ -44,6 +44,7 @@ from greentic.trust.policy import Trusted, verdict
 from greentic.worker.candidate import Candidate
 from greentic.worker.settings import Settings
 from greentic.worker.tidy import hold, make_room
+from greentic.worker.trust_files import shortly
 
 
 class Bench(msgspec.Struct, frozen=True):
@@ -115,7 +116,7 @@ def _established(bench: Bench, env: Environment, *, boot: bool) -> Trusted:
             settings.trust_anchor,
             allow_rollback=settings.allow_rollback,
             clock=bench.store.clock,
-            terms=settings.terms,
+            terms=settings.terms if boot else shortly(settings.terms),
         )
     for warning in trust.warnings:
         bench.log.warn("trust", warning)
