@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from conftest import Author
+from conftest import Author, deployer_answers
 from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.author.pack_build import build_pack
@@ -76,8 +76,9 @@ def test_destroy_keeps_a_copy_and_refuses_live_traffic(context, author, store, h
     dep, _ = author.deployed(hello)
     with pytest.raises(InvalidArgument, match="--confirm"):
         env.destroy(context, env.DestroyPayload(environment_id=E))
-    with pytest.raises(Conflict, match="still routes traffic"):
+    with pytest.raises(Conflict, match="still routes traffic") as caught:
         env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    assert caught.value.hint == f"gtc op bundles retire {E} {dep}"
     retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle=dep))
     told = env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
     assert (
@@ -792,3 +793,24 @@ def test_weights_that_are_not_the_whole_are_told_with_how_they_are_written(autho
     with pytest.raises(SpecViolation, match="must sum to 10000, got 5000") as caught:
         author.route(deployment, (revision, 5_000), key="half")
     assert "REV=9000bps" in (caught.value.hint or "")
+
+
+def test_what_ends_an_environment_of_a_cluster_is_told_step_by_step(context, author, hello, monkeypatch, capsys):
+    """Destroying named a verb that refused, and that one named a flag alone: each hint can be copied, and leads on."""
+    monkeypatch.setenv("HOME", str(context.store.root))
+    author.create()
+    deployment, revision = author.deployed(hello)
+    env_packs.add(context, deployer_answers(author, "{}"))
+    with pytest.raises(Conflict, match="still routes traffic") as caught:
+        env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    told = caught.value.hint or ""
+    assert told == f"gtc op bundles retire {E} {deployment} --store-only"
+    with pytest.raises(Conflict, match="cannot tear down") as caught:
+        retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo"))
+    assert caught.value.hint == f"gtc op bundles retire {E} demo --store-only, then gtc op env reconcile {E}"
+    with pytest.raises(Conflict, match="still referenced by live traffic") as caught:
+        revisions.archive(context, author.transition(revision))
+    assert f"gtc op bundles retire {E} {deployment}" in (caught.value.hint or "")
+    assert op_command.main(["--store-root", str(context.store.root), *told.split()[2:]]) == 0
+    env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    assert not context.store.exists(E)
