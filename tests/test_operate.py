@@ -362,6 +362,27 @@ def test_a_deploy_that_fails_leaves_what_there_was(context, author, store, hello
     assert kept == {r.revision_id for r in left.revisions}
 
 
+def test_a_deploy_that_fails_takes_nothing_away_that_others_put_there_meanwhile(
+    context, author, store, hello, monkeypatch
+):
+    """Of two first deploys of one bundle the one that fails had made the deployment, and the other is about to route to it."""
+    author.create()
+    payload, staging = deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello)), deploy.make_revision
+    theirs: list[str] = []
+
+    def fails(_: object, wanted: RevisionStagePayload) -> object:
+        theirs.append(author.warm(author.stage(wanted.deployment_id, hello)))
+        raise Conflict("not today")
+
+    monkeypatch.setattr(deploy, "make_revision", fails)
+    with pytest.raises(Conflict, match="not today"):
+        deploy.deploy(context, payload)
+    monkeypatch.setattr(deploy, "make_revision", staging)
+    left = store.load(E)
+    assert [(r.revision_id, r.lifecycle) for r in left.revisions] == [(theirs[0], "ready")]
+    author.route(left.bundles[0].deployment_id, (theirs[0], 10_000))
+
+
 def test_a_manifest_that_fails_half_way_leaves_no_deployment_that_serves_nothing(
     context, author, store, hello, monkeypatch
 ):
