@@ -200,25 +200,25 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kept(shared_directory: Path, pytestconfig: pytest.Config) -> Callable[[str, Iterable[bytes | str]], Path]:
-    """Where what a tool of others makes is kept: `kept(kind, inputs)` is the directory for all that goes into it (`kept_builds.py`)."""
-    afresh = pytestconfig.getoption("--afresh") or not os.access(Path.home(), os.W_OK)
+def kept_build(shared_directory: Path, pytestconfig: pytest.Config) -> Callable[[str, Iterable[bytes | str]], Path]:
+    """Where what a tool of others makes is kept: `kept_build(kind, inputs)` is the directory for all that goes into it (`kept_builds.py`)."""
+    afresh = pytestconfig.getoption("--afresh") or not kept_builds.writable()
     return partial(kept_builds.place, shared_directory / "kept" if afresh else kept_builds.KEPT)
 
 
 @pytest.fixture(scope="session")
-def built_components(kept: Callable[[str, Iterable[bytes | str]], Path]) -> Path:
+def built_components(kept_build: Callable[[str, Iterable[bytes | str]], Path]) -> Path:
     """Where components that were built from Python are kept by content, for all tests and processes, and for the next run."""
     builder = [(SOURCE / "author" / "component_build.py").read_bytes(), *kept_builds.tree(SOURCE / "sdk")]
-    return kept("python", builder)
+    return kept_build("python", builder)
 
 
 @pytest.fixture
 def compiled_components(
-    kept: Callable[[str, Iterable[bytes | str]], Path], monkeypatch: pytest.MonkeyPatch, operator_home: Path
+    kept_build: Callable[[str, Iterable[bytes | str]], Path], monkeypatch: pytest.MonkeyPatch, operator_home: Path
 ) -> Path:
     """Compiled code of components that were built, which takes longer than to build them; for the programs of one test."""
-    directory = kept("compiled", kept_builds.tree(SOURCE / "wasm"))
+    directory = kept_build("compiled", kept_builds.tree(SOURCE / "wasm"))
     monkeypatch.setenv("GREENTIC_COMPONENT_CACHE_DIR", str(directory))
     return directory
 

@@ -15,6 +15,9 @@ from world import GTC, LAB, PROJECT, Kubectl, Outside, World
 from forked_gtc import WITH_A_CLUSTER, fork_the_verbs
 from run_locks import beside, once
 
+LONGEST = ("test_the_demo", "what_is_published_runs", "rights_that_are_taken_away", "not_destroyed_while_an_operator")
+"""As many as there are processes: what comes next waits behind the first of them, and is a short one."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def verbs() -> Iterator[None]:
@@ -89,9 +92,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that handle the lab's own processes are no part of a run on another cluster. Those that run alone come last, the longest first."""
-    longest = ("test_demo", "test_operator")
     items.sort(
-        key=lambda item: (bool(item.get_closest_marker("alone")), not any(name in item.nodeid for name in longest))
+        key=lambda item: (bool(item.get_closest_marker("alone")), not any(name in item.nodeid for name in LONGEST))
     )
     elsewhere = [] if LAB else [item for item in items if item.get_closest_marker("lab")]
     if elsewhere:
