@@ -31,7 +31,7 @@ $(COMPILED): $(wildcard tests/*.py)
 # PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`.
 test: check
 	rm -f .coverage .coverage.*
-	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist=loadgroup --no-loadscope-reorder -rs --durations=10 --cov --cov-report= $(PYTEST)
 	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
 
 # Whether the tests would notice: changes one thing of a module at a time. See docs/mutants.md. MUTANTS='trust store' chooses rooms or modules.
@@ -61,7 +61,7 @@ cluster-up: image
 	lab/run.sh up
 
 cluster-test: cluster-up
-	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 3 --dist=loadgroup -rs --durations=5 $(PYTEST)
+	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 4 --dist=loadgroup --no-loadscope-reorder -rs --durations=5 $(PYTEST)
 
 cluster-down:
 	lab/run.sh down

@@ -45,6 +45,10 @@ LONG = ("conformance", "e2e", "field")
 """Marks of tests that start programs. They begin first, so that no process of the run ends with a long one alone."""
 LONGEST = ("squashfs-writers", "test_operator_programs", "rust_of_the_page", "line_by_line", "keep-alive-behind-balancer", "both_examples", "mixed_calls", "RUST_BACKTRACE")  # fmt: skip
 """The longest of all, which begin before the others: the run ends no sooner than the last of these."""
+HEAVY = ("test_asking.py::test_any", "test_dispatch", "test_fuzz", "test_hostile", "test_image", "test_k8s_schemas", "test_values", "test_wasm")  # fmt: skip
+"""Tests that compute for seconds, and begin next."""
+TOGETHER = 8
+"""How many of the other tests, most of which take some milliseconds, one process is handed at once."""
 COVERING = (
     "test_activate",
     "test_archives",
@@ -82,8 +86,12 @@ BESIDE = "beside the project"
 """What the reason of a skip says if it is one that the gate knows: what lies beside the project adds tests, and takes none away."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads what is grouped
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_place)
+    if config.getoption("loadgroup", False):
+        for number, item in enumerate(item for item in items if _place(item) == QUICK):
+            item.add_marker(pytest.mark.xdist_group(f"{number // TOGETHER}"))
     if config.getoption("--cov-context", None):
         return  # who asks which test reached a line asks all of them (`kit/mutants.py`)
     for item in items:
@@ -92,9 +100,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _place(item: pytest.Item) -> tuple[int, int]:
-    """The longest tests first, as they are named; then those that start programs; then the others."""
+    """The longest tests first, as they are named; then those that start programs; then those that compute; then the others."""
     rank = next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
-    return rank, not any(item.get_closest_marker(mark) for mark in LONG)
+    starts = any(item.get_closest_marker(mark) for mark in LONG)
+    return rank, 0 if starts else 1 if any(name in item.nodeid for name in HEAVY) else 2
+
+
+QUICK = len(LONGEST), 2
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -188,25 +200,25 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kept(shared_directory: Path, pytestconfig: pytest.Config) -> Callable[[str, Iterable[bytes | str]], Path]:
-    """Where what a tool of others makes is kept: `kept(kind, inputs)` is the directory for all that goes into it (`kept_builds.py`)."""
-    afresh = pytestconfig.getoption("--afresh") or not os.access(Path.home(), os.W_OK)
+def kept_build(shared_directory: Path, pytestconfig: pytest.Config) -> Callable[[str, Iterable[bytes | str]], Path]:
+    """Where what a tool of others makes is kept: `kept_build(kind, inputs)` is the directory for all that goes into it (`kept_builds.py`)."""
+    afresh = pytestconfig.getoption("--afresh") or not kept_builds.writable()
     return partial(kept_builds.place, shared_directory / "kept" if afresh else kept_builds.KEPT)
 
 
 @pytest.fixture(scope="session")
-def built_components(kept: Callable[[str, Iterable[bytes | str]], Path]) -> Path:
+def built_components(kept_build: Callable[[str, Iterable[bytes | str]], Path]) -> Path:
     """Where components that were built from Python are kept by content, for all tests and processes, and for the next run."""
     builder = [(SOURCE / "author" / "component_build.py").read_bytes(), *kept_builds.tree(SOURCE / "sdk")]
-    return kept("python", builder)
+    return kept_build("python", builder)
 
 
 @pytest.fixture
 def compiled_components(
-    kept: Callable[[str, Iterable[bytes | str]], Path], monkeypatch: pytest.MonkeyPatch, operator_home: Path
+    kept_build: Callable[[str, Iterable[bytes | str]], Path], monkeypatch: pytest.MonkeyPatch, operator_home: Path
 ) -> Path:
     """Compiled code of components that were built, which takes longer than to build them; for the programs of one test."""
-    directory = kept("compiled", kept_builds.tree(SOURCE / "wasm"))
+    directory = kept_build("compiled", kept_builds.tree(SOURCE / "wasm"))
     monkeypatch.setenv("GREENTIC_COMPONENT_CACHE_DIR", str(directory))
     return directory
 

@@ -21,6 +21,13 @@ PLACES = 3
 """How many places of a kind are kept."""
 
 
+def writable() -> bool:
+    """Whether anything can be kept here: a home may be read-only, or nobody's."""
+    with contextlib.suppress(OSError):
+        KEPT.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.access(KEPT, os.W_OK)
+
+
 def place(top: Path, kind: str, inputs: Iterable[bytes | str]) -> Path:
     """The directory for what is made of `inputs`, which is there when this returns."""
     digest = hashlib.sha256()

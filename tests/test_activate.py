@@ -37,6 +37,7 @@ from greentic.ground.errors import (
     FlowFailure,
     GreenticError,
     InvalidArgument,
+    IoError,
     MalformedArtifact,
 )
 from greentic.ground.going import in_place
@@ -143,6 +144,13 @@ def with_entries(data: bytes, more: dict[str, bytes], without: tuple[str, ...] =
 def test_packs_whose_components_are_wrong_do_not_load(tmp_path, data, why):
     with pytest.raises(MalformedArtifact, match=f"pack `pack` does not load: .*{why}"):
         load_pack(placed(tmp_path, data))
+
+
+def test_a_pack_that_is_gone_is_a_typed_error_that_names_it(tmp_path):
+    place = placed(tmp_path, make_pack("p", {}))
+    place.path.unlink()
+    with pytest.raises(IoError, match="pack.gtpack"):
+        load_pack(place)
 
 
 def test_damaged_wasm_fails_the_warm(tmp_path):

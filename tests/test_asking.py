@@ -256,7 +256,7 @@ def test_threat_optional_fatal_a_docker_configuration_that_cannot_be_used_is_non
         max_leaves=MOST_LEAVES,
     )
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_docker_configuration_gives_credentials_or_a_typed_error(tmp_path_factory, document):
     with contextlib.suppress(FetchError):
         credentials_for("r.io", docker(tmp_path_factory.getbasetemp(), document))
@@ -527,7 +527,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["layers", "blobs", "manifests"]), JSON))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_any_manifest_gives_a_layer_or_a_typed_error(document):
     with contextlib.suppress(FetchError):
         assert re.fullmatch("sha256:[0-9a-f]{64}", layer_of(Manifest("d", document), "x").digest)

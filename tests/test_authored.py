@@ -36,7 +36,7 @@ from greentic.deployments.bundles import RouteBindingPayload
 from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute.sources import check_source
 from greentic.ground.documents import Json
-from greentic.ground.errors import GreenticError, InvalidArgument
+from greentic.ground.errors import BootError, GreenticError, InvalidArgument
 from greentic.ground.yaml import parse_yaml, parse_yaml_1_1, text_in_yaml, yaml_of
 from greentic.materialize.unpack import unpack
 from greentic.operate.delivery import DeliverySetPayload, set_delivery
@@ -859,6 +859,15 @@ def test_a_directory_of_secrets_that_is_none_is_told_at_the_boot(tmp_path: Path)
         (warning,) = read_settings(StartOptions("local"), {"GREENTIC_SECRETS_DIR": str(path)}).warnings
         assert str(path) in warning and "is no directory" in warning
     assert read_settings(StartOptions("local"), {"GREENTIC_SECRETS_DIR": str(tmp_path)}).warnings == ()
+    for path in (tmp_path / "no", tmp_path):
+        (warning,) = read_settings(StartOptions("local"), {"GREENTIC_DEV_SECRETS_PATH": str(path)}).warnings
+        assert str(path) in warning and "is no file" in warning
+    assert read_settings(StartOptions("local"), {"GREENTIC_DEV_SECRETS_PATH": str(tmp_path / "file")}).warnings == ()
+
+
+def test_a_switch_that_makes_no_sense_is_refused_whether_or_not_it_would_matter():
+    with pytest.raises(BootError, match="GREENTIC_DISABLE_DEV_ALIAS=`perhaps` is neither yes nor no"):
+        read_settings(StartOptions("prod"), {"GREENTIC_DISABLE_DEV_ALIAS": "perhaps"})
 
 
 def test_each_name_that_loopback_callers_may_use_is_one_that_a_request_can_have():

@@ -582,3 +582,32 @@ def test_a_value_of_another_kind_is_told_in_words(words, told, capsys):
     error = json.loads(capsys.readouterr().err)["error"]
     assert told in error["message"]
     assert (error["kind"], bool(error["hint"])) == ("invalid-argument", True)
+
+
+def test_an_asset_that_is_listed_and_not_packed_is_told(tmp_path):
+    listed = PACK + "assets: [{path: data/faq.json}, ./assets/logo.txt, {path: note.txt}]\n"
+    directory = sources(tmp_path, listed)
+    for name in ("data/faq.json", "assets/logo.txt", "note.txt"):
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_text("x")
+    (warning,) = build_pack(directory).warnings
+    assert "`assets[0]` names `data/faq.json`, which is not in the pack; put it below assets/" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("bundle-manifest.json", "{bad", "strict readers would refuse it: bundle-manifest.json: "),
+        ("bundle-lock.json", "[]", "strict readers would refuse it: bundle-lock.json: Expected `object`, got `array`"),
+        ("bundle.yaml", "bundle_id: b\nschema_version: 9\n", "`schema_version` is 9; this is read as 1"),
+    ],
+)
+def test_a_document_of_a_bundle_that_others_would_refuse_is_told_when_it_is_built(tmp_path, name, text, told):
+    (tmp_path / "bundle.yaml").write_text("bundle_id: b\nschema_version: 1\n")
+    pack = tmp_path / "packs" / "p"
+    pack.mkdir(parents=True)
+    sources(pack)
+    assert build_bundle(tmp_path, tmp_path / "b.gtbundle").warnings == []
+    (tmp_path / name).write_text(text)
+    (warning,) = build_bundle(tmp_path, tmp_path / "b.gtbundle").warnings
+    assert told in warning

@@ -841,6 +841,23 @@ def test_a_directory_is_a_place_to_publish_to(bundle, tmp_path, author):
         bundle_publish.publish_file(bundle, "ftp://x/y", None)
 
 
+def test_another_bundle_under_a_name_is_told_and_has_no_signature_of_the_old_one(bundle, tmp_path, author):
+    """What pinned the old one is pulled from there no more: going back to it would fail, and nobody had been told."""
+    place = tmp_path / "public"
+    bundle_sign.sign_file(bundle, key_of(author, tmp_path), FakeClock())
+    first = bundle_publish.publish_file(bundle, str(place), None)
+    again = bundle_publish.publish_file(bundle, str(place), None)
+    assert "warnings" not in first and "warnings" not in again
+    other = tmp_path / "other.gtbundle"
+    other.write_bytes(bundle.read_bytes() + b" ")
+    second = bundle_publish.publish_file(other, str(place), bundle.name)
+    warnings = second["warnings"]
+    assert isinstance(warnings, list) and len(warnings) == 1
+    assert f"was `{first['bundle_digest']}` there until now" in str(warnings[0])
+    assert (place / bundle.name).read_bytes() == other.read_bytes()
+    assert [path.name for path in place.iterdir()] == [bundle.name]
+
+
 def test_signatures_are_those_of_the_ecosystem(bundle, tmp_path, author):
     """What we sign, an independent implementation verifies; and the other way round."""
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

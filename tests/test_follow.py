@@ -22,20 +22,25 @@ from greentic.ground import optional
 from greentic.ground.clock import SystemClock
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
-from greentic.ground.errors import BootError, Conflict
+from greentic.ground.errors import BootError, Conflict, FetchError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
+from greentic.materialize import pull, trusted
 from greentic.materialize.remembered import memory_of
+from greentic.model.environment import Environment, Revision
+from greentic.net.document import read_small
+from greentic.net.terms import Terms
 from greentic.operate import delivery
+from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps
+from greentic.worker.follow import Alone, Follower, Steps, undisturbed
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
 from greentic.worker.together import SharedDirectory
-from greentic.worker.trust_files import TrustFiles
+from greentic.worker.trust_files import ASK_SECONDS, TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
 
@@ -156,6 +161,96 @@ def routed_from(source: Path, author: Author, deployment: str, hello: Path) -> s
     second = author.warm(author.stage(deployment, hello, source.as_uri()))
     author.route(deployment, (second, 10_000), key="b")
     return second
+
+
+def test_a_slow_source_of_one_deployment_holds_up_no_other(living, author, hello, tmp_path, monkeypatch):
+    """A source that dripped held up every other change, a rollback or a revocation too, for as long as a download may take."""
+    source, store = tmp_path / "slow.gtbundle", author.context.store
+    shutil.copy(hello, source)
+    slow, revision = author.deployed(hello, uri=source.as_uri(), bundle_id="two", prefixes=("/two",))
+    shutil.rmtree(store.paths("local").revisions / revision)
+    arrives, came, begun, real = threading.Event(), threading.Event(), list[str](), pull.materialize
+
+    def materialize(env: Environment, wanted: Revision, means: pull.Means) -> tuple[LocatedPack, ...]:
+        begun.append(wanted.revision_id)
+        assert wanted.deployment_id != slow or arrives.wait(60)
+        return real(env, wanted, means)
+
+    monkeypatch.setattr(pull, "materialize", materialize)
+    under_way, settings = living.worker.bench.under_way, living.worker.bench.settings
+    watch = DirectoryWatch([document(author).parent], frozenset({"environment.json"}))
+    changed = list[str]()
+
+    def read() -> Candidate:
+        return read_candidate(store, settings)
+
+    still = undisturbed(watch, read, read(), 3600.0, living.clock)
+
+    def wanted() -> bool:
+        if begun and not changed:
+            assert still(), "nothing newer has come"
+            changed.append(author.deployed(hello, bundle_id="three", prefixes=("/three",))[0])
+        return still()
+
+    under_way.wanted, under_way.came = wanted, came.set
+    assert living.follower.look() and set(living.serving.activation.unavailable) == {slow}
+    assert living.follower.look() and set(living.serving.activation.unavailable) == {slow}
+    assert changed[0] in living.serving.activation.dispatchers, "what came meanwhile is served"
+    assert "still on its way" in living.serving.activation.unavailable[slow].text and not came.is_set()
+    assert living.later() and begun.count(revision) == 1, "what is under way is not begun again"
+    arrives.set()
+    assert came.wait(60) and living.later()
+    assert not living.serving.activation.unavailable and slow in living.serving.activation.dispatchers
+    assert begun.count(revision) == 1
+    watch.close()
+
+
+def test_a_revocation_list_that_does_not_come_holds_up_no_change(author, hello, tmp_path, monkeypatch):
+    """Each change, a rollback too, waited a minute for a server of the list that said nothing."""
+    author.create().deployed(hello, prefixes=("/one",))
+    asked, address = list[Terms](), "https://lists.test/r.json"
+
+    def silent(reference: str, limit: int, terms: Terms) -> bytes:
+        if reference == address:
+            asked.append(terms)
+            raise FetchError("not done")
+        return read_small(reference, limit, terms)
+
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=address))
+    monkeypatch.setattr(trusted, "read_small", silent)
+    living = Living(booted(author.context.store))
+    usual = living.worker.bench.settings.terms
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+    booting, *following = asked
+    assert booting == usual, "at a boot nothing waits, and the list may be what keeps a bundle out"
+    assert following == [usual._replace(total=ASK_SECONDS, tries=1)]
+    assert "is not used" in str(living.serving.activation.protections["warnings"])
+
+
+def test_a_document_is_the_newest_until_another_one_can_be_read(living, author, hello, tmp_path):
+    path, store, settings = document(author), author.context.store, living.worker.bench.settings
+    watch = DirectoryWatch([path.parent], frozenset({path.name}))
+    reads = list[int]()
+
+    def read() -> Candidate:
+        reads.append(1)
+        return read_candidate(store, settings)
+
+    found, good = read(), path.read_bytes()
+    still = undisturbed(watch, read, found, 60.0, living.clock)
+    assert still() and len(reads) == 1, "nobody told of anything"
+    for data in (good, b"{", good):  # told, but nothing newer
+        path.write_bytes(data)
+        assert still()
+    told = len(reads)
+    living.clock.sleep(61.0)
+    assert still() and len(reads) == told + 1, "where nothing is told it is looked at now and then"
+    path.write_bytes(good.replace(b'"name": "local"', b'"name": "new"'))
+    assert not still() and watch.wait(0), "the next look is told again"
+    path.write_bytes(good)
+    assert not still(), "who was disturbed begins anew"
+    watch.close()
 
 
 def test_a_new_revision_that_cannot_be_had_leaves_the_old_one_serving(living, author, hello, tmp_path):

@@ -181,6 +181,36 @@ def test_a_bundle_is_pulled_once_and_comes_from_the_cache_then(author: Author, h
     assert heard.heard() == [("pulling", gone), ("passed over", gone), pulled]
 
 
+def test_what_another_process_brought_to_its_place_meanwhile_stays_there(
+    author: Author, hello: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was moved aside while the other process loaded it, for the same files."""
+    author.create().deployed(hello, hello.as_uri())
+    author.strip()
+    store = author.context.store
+    document, paths = store.load("local"), store.paths("local")
+    (one,) = document.revisions
+    means, real = pull.Means(store, None, [], FetchLimits(), Heard()), staging.StagingArea.fill
+    placed: list[int] = []
+
+    def filled(area: staging.StagingArea, *words: Any, **more: Any) -> staging.Staged:
+        found = real(area, *words, **more)
+        if not placed:
+            placed.append(0)
+            pull.materialize(document, one, means)
+            placed[0] = paths.revision(one.revision_id).stat().st_ino
+        return found
+
+    monkeypatch.setattr(staging.StagingArea, "fill", filled)
+    packs = pull.materialize(document, one, means)
+    assert placed == [paths.revision(one.revision_id).stat().st_ino] and verified_packs(paths, one) == list(packs)
+    assert [p.name for p in paths.revisions.iterdir()] == [one.revision_id]
+    (pack,) = packs
+    pack.path.chmod(0o600)
+    pack.path.write_bytes(b"damaged")
+    assert list(pull.materialize(document, one, means)) == verified_packs(paths, one), "what is not whole is replaced"
+
+
 class FullCache(BundleCache):
     def obtain(self, *words: Any) -> Any:
         raise OSError(28, "No space left on device", str(self.directory))

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from conftest import Author
+from conftest import Author, deployer_answers
 from greentic.author.bundle_build import build_bundle
 from greentic.author.inspect import inspect_bundle, inspect_pack, verify_bundle
 from greentic.author.pack_build import build_pack
@@ -76,8 +76,9 @@ def test_destroy_keeps_a_copy_and_refuses_live_traffic(context, author, store, h
     dep, _ = author.deployed(hello)
     with pytest.raises(InvalidArgument, match="--confirm"):
         env.destroy(context, env.DestroyPayload(environment_id=E))
-    with pytest.raises(Conflict, match="still routes traffic"):
+    with pytest.raises(Conflict, match="still routes traffic") as caught:
         env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    assert caught.value.hint == f"gtc op bundles retire {E} {dep}"
     retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle=dep))
     told = env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
     assert (
@@ -359,6 +360,27 @@ def test_a_deploy_that_fails_leaves_what_there_was(context, author, store, hello
     assert [e.revision_id for e in left.traffic_splits[0].entries] == [first.revision_id]
     kept = {path.name for path in store.paths(E).revisions.iterdir()}
     assert kept == {r.revision_id for r in left.revisions}
+
+
+def test_a_deploy_that_fails_takes_nothing_away_that_others_put_there_meanwhile(
+    context, author, store, hello, monkeypatch
+):
+    """Of two first deploys of one bundle the one that fails had made the deployment, and the other is about to route to it."""
+    author.create()
+    payload, staging = deploy.BundleDeployPayload(bundle_id="b", bundle_path=str(hello)), deploy.make_revision
+    theirs: list[str] = []
+
+    def fails(_: object, wanted: RevisionStagePayload) -> object:
+        theirs.append(author.warm(author.stage(wanted.deployment_id, hello)))
+        raise Conflict("not today")
+
+    monkeypatch.setattr(deploy, "make_revision", fails)
+    with pytest.raises(Conflict, match="not today"):
+        deploy.deploy(context, payload)
+    monkeypatch.setattr(deploy, "make_revision", staging)
+    left = store.load(E)
+    assert [(r.revision_id, r.lifecycle) for r in left.revisions] == [(theirs[0], "ready")]
+    author.route(left.bundles[0].deployment_id, (theirs[0], 10_000))
 
 
 def test_a_manifest_that_fails_half_way_leaves_no_deployment_that_serves_nothing(
@@ -792,3 +814,24 @@ def test_weights_that_are_not_the_whole_are_told_with_how_they_are_written(autho
     with pytest.raises(SpecViolation, match="must sum to 10000, got 5000") as caught:
         author.route(deployment, (revision, 5_000), key="half")
     assert "REV=9000bps" in (caught.value.hint or "")
+
+
+def test_what_ends_an_environment_of_a_cluster_is_told_step_by_step(context, author, hello, monkeypatch, capsys):
+    """Destroying named a verb that refused, and that one named a flag alone: each hint can be copied, and leads on."""
+    monkeypatch.setenv("HOME", str(context.store.root))
+    author.create()
+    deployment, revision = author.deployed(hello)
+    env_packs.add(context, deployer_answers(author, "{}"))
+    with pytest.raises(Conflict, match="still routes traffic") as caught:
+        env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    told = caught.value.hint or ""
+    assert told == f"gtc op bundles retire {E} {deployment} --store-only"
+    with pytest.raises(Conflict, match="cannot tear down") as caught:
+        retire.retire(context, retire.BundleRetirePayload(environment_id=E, bundle="demo"))
+    assert caught.value.hint == f"gtc op bundles retire {E} demo --store-only, then gtc op env reconcile {E}"
+    with pytest.raises(Conflict, match="still referenced by live traffic") as caught:
+        revisions.archive(context, author.transition(revision))
+    assert f"gtc op bundles retire {E} {deployment}" in (caught.value.hint or "")
+    assert op_command.main(["--store-root", str(context.store.root), *told.split()[2:]]) == 0
+    env.destroy(context, env.DestroyPayload(environment_id=E, confirm=True))
+    assert not context.store.exists(E)

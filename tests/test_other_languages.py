@@ -50,7 +50,7 @@ def answers(tmp_path: Path, wasm: Path) -> None:
     assert run_flow(pack, "gone", ["{}"], lambda step: None)["turns"][0]["failed"].endswith("unknown_operation: gone")
 
 
-def test_javascript_of_the_page_is_built_and_called(tmp_path, kept, compiled_components):
+def test_javascript_of_the_page_is_built_and_called(tmp_path, kept_build, compiled_components):
     node = need("node", "nodejs; a toolchain of another language")
     modules = os.environ.get("NODE_PATH", "")
     if not (Path(modules) / "@bytecodealliance/componentize-js").is_dir():
@@ -58,7 +58,7 @@ def test_javascript_of_the_page_is_built_and_called(tmp_path, kept, compiled_com
     build, app = shown("js")
     tool = (Path(modules) / "@bytecodealliance/componentize-js/package.json").read_bytes()
     version = subprocess.run([node, "--version"], capture_output=True, check=True).stdout
-    built = kept("javascript", [build, app, *tree(WIT), tool, version]) / "my.wasm"
+    built = kept_build("javascript", [build, app, *tree(WIT), tool, version]) / "my.wasm"
     with once(built.with_suffix(".lock")):
         if not built.exists():
             (tmp_path / "build.mjs").write_text(build)
@@ -70,7 +70,7 @@ def test_javascript_of_the_page_is_built_and_called(tmp_path, kept, compiled_com
     answers(tmp_path, built)
 
 
-def test_rust_of_the_page_is_built_and_called(tmp_path, kept, compiled_components):
+def test_rust_of_the_page_is_built_and_called(tmp_path, kept_build, compiled_components):
     """The crates of others are kept as cargo made them; the component itself is built each time."""
     cargo, rustc = (
         need("cargo", "cargo; a toolchain of another language"),
@@ -83,7 +83,7 @@ def test_rust_of_the_page_is_built_and_called(tmp_path, kept, compiled_component
         pytest.skip("needs a toolchain of another language: the Rust target `wasm32-wasip2` (rustup target add)")
     crates = shown("toml")[0]
     version = subprocess.run([rustc, "-vV"], capture_output=True, check=True).stdout
-    project = kept("rust", [crates, version])
+    project = kept_build("rust", [crates, version])
     words = [cargo, "build", "--release", "--target", "wasm32-wasip2", "--target-dir", "target"]
     with once(project / "lock"):
         shutil.copytree(WIT, project / "wit", dirs_exist_ok=True)

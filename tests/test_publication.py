@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import Author, gtc
 from greentic.cli.gtc import main
@@ -33,6 +35,7 @@ from greentic.publication.artifact import (
     document_tag,
     edition_of,
     manifest_of,
+    one_step_back,
     press,
     unpress,
 )
@@ -206,6 +209,38 @@ def test_the_same_content_is_published_once_and_generations_only_grow(published,
     assert publish(author, published).generation == 5
     with pytest.raises(NotFound, match="generation 99 is published"):
         rollback(author, published, 99)
+
+
+def test_a_rollback_never_goes_forward_to_what_was_gone_back_from(published, author, hello):
+    """Two in a row brought back the release that the first had taken away: one retried, or asked for twice in a hurry."""
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    assert publish(author, published).generation == 2
+    author.deployed(hello, f"file://{hello}", "three", ("/three",))
+    assert publish(author, published).generation == 3
+    assert [rollback(author, published).rollback_of for _ in range(2)] == [2, 1]
+    with pytest.raises(NotFound, match="no generation older than what was gone back to") as caught:
+        rollback(author, published)
+    assert "--generation N takes any of them" in (caught.value.hint or "")
+    assert rollback(author, published, 3).rollback_of == 3  # who names it means it
+    assert rollback(author, published).rollback_of == 2
+
+
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_steps_back_are_steps_to_older_content(choices):
+    """Zero publishes, another number takes an older generation up again; contents are numbered as they came."""
+    history: list[Edition] = []
+    content: dict[int, int] = {}
+    for choice in [0, *choices]:
+        number = len(history) + 1
+        of = None if not choice else min(choice, number - 1)
+        content[number] = number if of is None else content[of]
+        edition = Edition(f"sha256:{number}", "e", number, "", "", 0, None, of, "")
+        history.insert(0, edition)
+    found = one_step_back(history)
+    if found is not None:
+        assert content[found.generation] < content[len(history)]
+    else:
+        assert all(content[e.generation] >= content[len(history)] for e in history)
 
 
 def rollback_is_same(author: Author, place: Path, back: env_publish.EnvPublished) -> bool:

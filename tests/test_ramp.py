@@ -121,13 +121,21 @@ class SimulatedWorkers:
         self.weights: list[int] = []
         self.die_at: int | None = None
         self.silent = False
+        """Whether they say nothing once a ramp has begun."""
+        self.absent = False
+        """Whether they say nothing at all."""
+        self.alone = False
+        """Whether they are asked for no ramp."""
         self.held: dict[str, TurnCounts] = {}
         self.others: tuple[ProcessStatus, ...] = ()
 
     def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
-        if self.silent:
-            raise FetchError("refused")
         env = self.author.context.store.load("local")
+        begun = self.deployment in ramps_of(env)
+        if self.absent or (self.silent and (begun or self.alone)):
+            raise FetchError("refused")
+        if not begun and not self.alone:  # whether they are there: nothing is counted yet
+            return WorkerStatus("local", "1", ())
         entries = env.split(self.deployment).entries
         self.weights.append(entries[-1].weight_bps)
         if self.die_at is not None and len(self.weights) >= self.die_at:
@@ -272,6 +280,19 @@ def test_silence_holds_and_then_aborts(two):
     assert entries(author, deployment) == [(old, 10_000)]
 
 
+def test_nothing_begins_while_a_worker_is_silent(two):
+    """A mistyped address was told of after two minutes, with the first step of the traffic on the new revision all the while."""
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.absent = True
+    with pytest.raises(Conflict, match="refused; nothing was changed") as caught:
+        ramp(author.context, asked(deployment, new, at=["http://w", "http://v"]), workers)
+    assert caught.value.hint == "gtc op env status local --at http://w --at http://v shows who answers"
+    assert entries(author, deployment) == [(old, 10_000)] and not ramps_of(author.context.store.load("local"))
+    workers.absent = False
+    assert ramp(author.context, asked(deployment, new), workers).state == "done"
+
+
 def test_a_split_that_somebody_else_changed_is_left(two):
     author, deployment, old, new = two
     workers = SimulatedWorkers(author, deployment)
@@ -309,6 +330,7 @@ def test_back_to_any_retained_revision(two, hello):
 def test_a_revision_in_use_is_not_archived(two):
     author, deployment, _, new = two
     workers = SimulatedWorkers(author, deployment)
+    workers.alone = True
     workers.held[new] = TurnCounts(in_flight=1, parked=2)
     options = revisions.ArchiveOptions(["http://w"])
     with pytest.raises(Conflict, match=r"1 request\(s\) and 2 conversation\(s\)"):
@@ -322,6 +344,7 @@ def test_a_revision_in_use_is_not_archived(two):
 def test_what_any_process_of_a_worker_holds_is_held(two):
     author, deployment, old, new = two
     workers = SimulatedWorkers(author, deployment)
+    workers.alone = True
     workers.others = (ProcessStatus("local", "2", (), (RevisionRow(new, TurnCounts(in_flight=1)),)),)
     options = revisions.ArchiveOptions(["http://w"])
     with pytest.raises(Conflict, match=r"1 request\(s\) and 0 conversation\(s\)"):
@@ -355,6 +378,7 @@ def test_what_a_worker_holds_of_a_revision(told, held):
 def test_the_state_of_an_environment_is_told(two):
     author, deployment, old, new = two
     workers = SimulatedWorkers(author, deployment)
+    workers.alone = True
     told = status(author.context, EnvStatusPayload(environment_id="local", at=["http://w"]), workers)
     assert [(r.revision_id, r.weight_bps, r.measured_bps, r.turns) for r in told.revisions] == [
         (old, 10_000, 10_000, 200)

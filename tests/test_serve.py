@@ -33,12 +33,12 @@ from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
 from greentic.sessions.value_store import StoreUnavailable, waiting_already
 from greentic.store.environments import EnvironmentStore
+from greentic.store.session_key import signing_key
 from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker import settings
 from greentic.worker.server import banner, bind
-from greentic.worker.session_key import signing_key
 from simulators import CountingRandom, FakeClock
 from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, env, revision, split
 

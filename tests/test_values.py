@@ -369,7 +369,7 @@ scraps = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(scraps, json_values)
 def test_any_template_is_rendered_or_refused(text, value):
     try:
@@ -383,7 +383,7 @@ def test_any_template_is_rendered_or_refused(text, value):
         pass
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.one_of(scraps, st.text()), json_values)
 def test_any_condition_holds_or_not(text, value):
     assert holds(parse_condition(text), Facts(value, lambda name: value if name == "a" else MISSING)) in (True, False)
@@ -404,7 +404,7 @@ anything = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(anything)
 def test_any_flow_source_is_compiled_or_refused(source):
     for given_source in (
@@ -432,7 +432,7 @@ def as_json(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.sampled_from(["emit.response", "component.exec", "flow.call", "flow.goto", "session.wait", "state.get", "state.set",
                         "var.set", "provider.invoke", "approval.call", "mcp:x", "c.op", "dw.agent"]), anything, anything, anything)  # fmt: skip
 def test_any_node_runs_or_fails_by_a_typed_error(component, mapping, routing, message):

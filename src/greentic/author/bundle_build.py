@@ -35,6 +35,7 @@ from greentic.materialize.placed import file_digest
 from greentic.model.ids import check_segment
 
 BUNDLE_FILE = "bundle.yaml"
+SCHEMA_VERSION = 1
 _TOP = ("packs", "providers", "resolved", "tenants", "state")
 """What of the directory goes into a bundle, besides the documents at its root."""
 
@@ -43,7 +44,7 @@ class BundleSource(msgspec.Struct, frozen=True):
     """`bundle.yaml`, as far as the manifest repeats it."""
 
     bundle_id: str
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     bundle_name: str | None = None
     locale: str = "en"
     mode: str = "create"
@@ -80,7 +81,7 @@ def build_bundle(directory: Path, out: Path) -> Built:
             packs, warnings = _collect(directory, found.files, tree)
             (tree / BUNDLE_FILE).write_bytes(data)
             _documents(directory, tree, source, packs)
-            told = [*ignored(path, BundleSource, raw), *found.told(directory), *warnings]
+            told = [*ignored(path, BundleSource, raw), *_newer(path, source), *found.told(directory), *warnings]
             try:
                 return _write(tree, out, packs, told)
             except InvalidArgument as error:
@@ -88,6 +89,14 @@ def build_bundle(directory: Path, out: Path) -> Built:
                 raise
     except OSError as error:
         raise io_error(error.filename or out, error) from error
+
+
+def _newer(path: Path, source: BundleSource) -> list[str]:
+    if source.schema_version == SCHEMA_VERSION:
+        return []
+    return [
+        f"{path}: `schema_version` is {source.schema_version}; this is read as {SCHEMA_VERSION}, the only one that is known"
+    ]
 
 
 def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Built:
@@ -102,11 +111,11 @@ def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Buil
             size = write_image(tree, file)
             file.flush()
             sync_file(file.fileno())
-        check_stageable(temporary)
+        faults = [f"strict readers would refuse it: {fault}" for fault in check_stageable(temporary)]
         place(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
-    return Built(out, file_digest(out), size, packs, warnings)
+    return Built(out, file_digest(out), size, packs, [*warnings, *faults])
 
 
 def _collect(directory: Path, files: list[Path], tree: Path) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from greentic.distribute.publish import Bundle, publish
+from greentic.distribute.publish import Bundle, Published, publish
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, open_file
@@ -31,10 +31,19 @@ def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
             found = publish(Bundle(called, file, bundle.digest, bundle.size, signature, annotations), target)
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
+    told: JsonObject = {} if found.replaced is None else {"warnings": [_replaced(found, called)]}
     return {
         "bundle_source_uri": found.uri,
         "bundle_digest": found.digest,
         "size": found.size,
         "uploaded": found.moved,
         "signature": found.signature,
+        **told,
     }
+
+
+def _replaced(found: Published, name: str) -> str:
+    return (
+        f"`{name}` was `{found.replaced}` there until now: a revision that pinned it finds other bytes at this address and is refused; "
+        "publish each version under a name of its own"
+    )

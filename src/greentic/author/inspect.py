@@ -122,13 +122,15 @@ def _refused(contents: Contents, packs: list[str]) -> str | None:
     return None
 
 
-def check_stageable(path: Path) -> None:
-    """Raise `InvalidArgument` for a bundle that no environment would stage."""
+def check_stageable(path: Path) -> list[str]:
+    """What a strict reader would refuse. Raises `InvalidArgument` for a bundle that no environment would stage."""
     with _open(path) as file:
         contents = open_bundle(pin(file))
         refused = _refused(contents, pack_paths(contents.entries))
+        faults = strict_faults(contents)
     if refused is not None:
         raise InvalidArgument(f"no environment would stage this bundle: {refused}")
+    return faults
 
 
 def _pack_row(path: Path) -> JsonObject:

@@ -130,9 +130,27 @@ def build_pack(directory: Path) -> BuiltPack:
         files[component.manifest_path] = component.manifest
     sources = {real_path(directory / c.source) for c in components}
     found = found_in(directory, _COPIED, loose=True)
-    data = write_pack(manifest, files | _assets(directory, found, sources), lock(components))
-    told = [*ignored(path, PackSource, written), *told, *found.told(directory)]
+    files |= _assets(directory, found, sources)
+    data = write_pack(manifest, files, lock(components))
+    told = [
+        *ignored(path, PackSource, written),
+        *told,
+        *_not_packed(path, source.assets or [], files),
+        *found.told(directory),
+    ]
     return BuiltPack(data, manifest, told)
+
+
+def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> list[str]:
+    """Assets that `pack.yaml` lists and that are not in the pack, as warnings: what is packed is what lies below its folders."""
+    named = [entry.get("path") if isinstance(entry, dict) else entry for entry in written]
+    return [
+        f"{path}: `assets[{number}]` names `{name}`, which is not in the pack; put it below {', '.join(f'{top}/' for top in _COPIED)}"
+        for number, name in enumerate(named)
+        if isinstance(name, str)
+        and name.removeprefix("./") not in files
+        and f"assets/{name.removeprefix('./')}" not in files
+    ]
 
 
 def _other_ids(path: Path, written: list[FlowSource], ids: list[str]) -> list[str]:

@@ -6,6 +6,8 @@ Rules:
 3. A signature goes beside the bundle as `<name>.sig`, or into the registry as a referrer of the manifest: found by the tag
    `sha256-<hex>`, as registries without a referrers interface have it.
 4. What is returned is what `revisions stage` takes: the address by digest, and the bundle's digest.
+5. A directory has one bundle a name. Where another one stood, that is told, for what pinned it is pulled from there no more; its
+   signature goes with it.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class Published(NamedTuple):
     """Whether the bytes had to be written."""
     signature: str | None
     """Where the signature went, if there is one."""
+    replaced: str | None = None
+    """The digest of another bundle that had this address until now."""
 
 
 class Bundle(NamedTuple):
@@ -80,9 +84,11 @@ def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Publishe
 def _to_directory(bundle: Bundle, directory: Path) -> Published:
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / bundle.name
-    moved = True
+    beside = directory / f"{bundle.name}{SIGNATURE_SUFFIX}"
+    before: str | None = None
     with contextlib.suppress(OSError), open_file(target) as there:
-        moved = digest_of(there)[0] != bundle.digest
+        before = digest_of(there)[0]
+    moved = before != bundle.digest
     if moved:
         temporary = directory / f".{bundle.name}.{os.getpid()}.tmp"
         try:
@@ -94,12 +100,14 @@ def _to_directory(bundle: Bundle, directory: Path) -> Published:
             place(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+        if before is not None:
+            beside.unlink(missing_ok=True)  # it is of the other bytes
     signature = None
     if bundle.signature is not None:
-        beside = directory / f"{bundle.name}{SIGNATURE_SUFFIX}"
         replace_file(beside, bundle.signature, durable=True)
         signature = str(beside)
-    return Published(_address(target.resolve()), bundle.digest, bundle.size, moved, signature)
+    replaced = before if moved else None
+    return Published(_address(target.resolve()), bundle.digest, bundle.size, moved, signature, replaced)
 
 
 def _address(path: Path) -> str:

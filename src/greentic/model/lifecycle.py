@@ -76,7 +76,9 @@ def check_not_routed(env: Environment, revision: Revision) -> None:
     if uses:
         raise Conflict(
             f"revision `{revision.revision_id}` is still referenced by live traffic split(s): [{', '.join(uses)}]; "
-            "rebalance via `gtc op traffic set` before archiving"
+            "rebalance via `gtc op traffic set` before archiving",
+            hint=f"gtc op traffic set {env.environment_id} OTHER=100 --deployment {revision.deployment_id} --idempotency-key KEY; "
+            f"or, to end all of it, gtc op bundles retire {env.environment_id} {revision.deployment_id}",
         )
 
 

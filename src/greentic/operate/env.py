@@ -252,9 +252,12 @@ def _forget_seen(context: Context, env_id: str) -> None:
 
 
 def _check_unrouted(env: Environment) -> None:
-    routed = [s.deployment_id for s in env.traffic_splits]
+    env_id, routed = env.environment_id, [s.deployment_id for s in env.traffic_splits]
     if routed:
+        # where a cluster is bound its workers go with the environment, not with each bundle
+        flag = "" if env.binding("deployer") is None else " --store-only"
+        each = "" if len(routed) == 1 else ", and so for each of them"
         raise Conflict(
-            f"env `{env.environment_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
-            hint="gtc op bundles retire, or bundles update status=archived and traffic clear, for each of them",
+            f"env `{env_id}` still routes traffic to {len(routed)} deployment(s): {', '.join(routed)}",
+            hint=f"gtc op bundles retire {env_id} {routed[0]}{flag}{each}",
         )

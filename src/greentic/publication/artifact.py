@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -53,6 +54,17 @@ class Edition(msgspec.Struct, frozen=True):
     rollback_of: int | None
     """The generation whose content this is, if it was published again."""
     created: str
+
+
+def one_step_back(newest_first: Iterable[Edition]) -> Edition | None:
+    """The edition before the one whose content stands there now: what was gone back from is never gone forward to."""
+    standing: int | None = None
+    for edition in newest_first:
+        if standing is None or edition.generation == standing:
+            standing = edition.generation if edition.rollback_of is None else edition.rollback_of
+        elif edition.generation < standing:
+            return edition
+    return None
 
 
 class Pressed(msgspec.Struct, frozen=True):

@@ -107,11 +107,20 @@ def serving_or_gone(context: Context, env_id: str, deployment_id: str) -> Iterat
         yield
     except BaseException:
         with contextlib.suppress(GreenticError):
-            for revision in context.store.load(env_id).revisions:
-                if revision.deployment_id == deployment_id and revision.lifecycle != "archived":
-                    abandon(context, env_id, revision.revision_id)
             gone = bundles.BundleRemovePayload(environment_id=env_id, deployment_id=deployment_id)
-            bundles.remove(context, gone)  # refused where somebody routed to it meanwhile
+            bundles.remove(context, gone)  # refused where somebody else has put something into it meanwhile
+        raise
+
+
+@contextlib.contextmanager
+def routed_or_archived(context: Context, env_id: str) -> Iterator[list[str]]:
+    """For routing to revisions, whose ids are put into the list as they are made. If that fails they are archived."""
+    made: list[str] = []
+    try:
+        yield made
+    except BaseException:
+        for revision_id in made:
+            abandon(context, env_id, revision_id)
         raise
 
 
@@ -121,9 +130,9 @@ def _routed(
     """A new revision of a deployment under all of its traffic."""
     split = context.store.load(env_id).split(deployment_id)
     superseded = [e.revision_id for e in split.entries] if split else []
-    made = make_revision(context, _stage_payload(payload, env_id, deployment_id))
-    revision_id = made.revision_id
-    try:
+    with routed_or_archived(context, env_id) as own:
+        made = make_revision(context, _stage_payload(payload, env_id, deployment_id))
+        own.append(revision_id := made.revision_id)
         if not is_new and payload.config_overrides is not None:
             bundles.update(
                 context,
@@ -141,9 +150,6 @@ def _routed(
                 idempotency_key=key,
             ),
         )
-    except GreenticError:
-        abandon(context, env_id, revision_id)
-        raise
     found = _result(env_id, payload.bundle_id, deployment_id, revision_id, not is_new, superseded)
     return msgspec.structs.replace(found, warnings=made.warnings)
 

@@ -314,25 +314,24 @@ def _deploy(context: Context, env_id: str, doing: DeployBundle, updated_by: str)
 
 
 def _route(context: Context, env_id: str, doing: DeployBundle, deployment_id: str, updated_by: str) -> None:
-    entries = [
-        traffic.SplitEntryPayload(
-            revision_id=deploy.make_revision(
-                context, stage_payload(env_id, deployment_id, wanted, artifact)
-            ).revision_id,
-            weight_bps=wanted.weight_bps,
+    with deploy.routed_or_archived(context, env_id) as made:
+        for wanted, artifact in doing.wanted:
+            payload = stage_payload(env_id, deployment_id, wanted, artifact)
+            made.append(deploy.make_revision(context, payload).revision_id)
+        entries = [
+            traffic.SplitEntryPayload(revision_id=revision_id, weight_bps=wanted.weight_bps)
+            for revision_id, (wanted, _) in zip(made, doing.wanted, strict=True)
+        ]
+        traffic.set_traffic(
+            context,
+            traffic.TrafficSetPayload(
+                environment_id=env_id,
+                deployment_id=deployment_id,
+                entries=entries,
+                idempotency_key=_split_key(doing.bundle, deployment_id, made),
+                updated_by=updated_by,
+            ),
         )
-        for wanted, artifact in doing.wanted
-    ]
-    traffic.set_traffic(
-        context,
-        traffic.TrafficSetPayload(
-            environment_id=env_id,
-            deployment_id=deployment_id,
-            entries=entries,
-            idempotency_key=_split_key(doing.bundle, deployment_id, [e.revision_id for e in entries]),
-            updated_by=updated_by,
-        ),
-    )
 
 
 def _split_key(bundle: ManifestBundle, deployment_id: str, revision_ids: list[str]) -> str:

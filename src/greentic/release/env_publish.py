@@ -5,7 +5,8 @@ Rules:
    store's, what the place has, and what this store has published there.
 2. The same content is not published twice. A place that holds another environment, or what this trust root does not vouch for, is not
    published over.
-3. Rolling back publishes old content as a new generation; the store stays as it is, and says so again with the next `publish`.
+3. Rolling back publishes old content as a new generation; the store stays as it is, and says so again with the next `publish`. Twice is
+   two steps back, never forward again.
 4. What is pulled is believed by the keys of the trust root or of `--trust-anchor`, never because of where it lies. A place that shows an
    older generation than was seen of it (published from here, or lying at the output) is not believed, unless that one was asked for.
 """
@@ -36,7 +37,7 @@ from greentic.net.addresses import shown
 from greentic.net.terms import own_terms
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
-from greentic.publication.artifact import Edition, NothingPublished, check_claims, manifest_of, press
+from greentic.publication.artifact import Edition, NothingPublished, check_claims, manifest_of, one_step_back, press
 from greentic.publication.place import Place, history, newest, place_of, push, read_document
 from greentic.store.audit import Change
 from greentic.store.environments import environment_of
@@ -72,7 +73,7 @@ class EnvHistoryPayload(Payload, frozen=True, kw_only=True):
 class EnvRollbackPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     place: PlaceText
-    generation: Annotated[int | None, msgspec.Meta(description="whose content; default: that before the newest")] = None
+    generation: Annotated[int | None, msgspec.Meta(description="whose content; default: one step back")] = None
 
 
 class EnvPublished(Reply, frozen=True, kw_only=True):
@@ -159,7 +160,10 @@ def rollback(context: Context, payload: EnvRollbackPayload) -> EnvPublished:
         before = _standing(context, place, payload.place, env_id)
         if before is None:
             raise NotFound(f"nothing is published at `{shown(payload.place)}`")
-        wanted = _chosen(place, payload.place, env_id, payload.generation, skip=before.edition)
+        if payload.generation is None:
+            wanted = _older(place, payload.place, env_id)
+        else:
+            wanted = _chosen(place, payload.place, env_id, payload.generation)
         old = _believed(place, wanted, payload.place, env_id, context.store.trust_root(env_id).public_keys())
         old, own = _keyed(context, old), delivery_of(context.store.load(env_id)).generation
         return _push(context, old, _content(old), place, payload.place, before, "rollback", own, wanted.generation)
@@ -302,18 +306,28 @@ def _believed(place: Place, edition: Edition, where: str, env_id: str, keys: Map
     return env
 
 
-def _chosen(place: Place, where: str, env_id: str, generation: int | None, skip: Edition | None = None) -> Edition:
-    """The edition of a generation, else the newest beside `skip`. Raises `NotFound`."""
+def _chosen(place: Place, where: str, env_id: str, generation: int | None) -> Edition:
+    """The edition of a generation, else the newest. Raises `NotFound`."""
     for edition in history(place, where):
-        if edition == skip and generation is None:
-            continue
         if generation is None or edition.generation == generation:
             return _of(env_id, edition, where)
-    what = "generation older than the newest one" if generation is None else f"generation {generation}"
-    raise NotFound(
-        f"no {what} is published at `{shown(where)}`",
-        hint=f"what is: gtc op env history {env_id} {shlex.quote(shown(where))}",
-    )
+    named = "generation" if generation is None else f"generation {generation}"
+    raise NotFound(f"no {named} is published at `{shown(where)}`", hint=_history(env_id, where))
+
+
+def _older(place: Place, where: str, env_id: str) -> Edition:
+    """The edition that is one step back. Raises `NotFound`."""
+    found = one_step_back(history(place, where))
+    if found is None:
+        raise NotFound(
+            f"no generation older than what was gone back to is published at `{shown(where)}`",
+            hint=f"{_history(env_id, where)}; --generation N takes any of them",
+        )
+    return _of(env_id, found, where)
+
+
+def _history(env_id: str, where: str) -> str:
+    return f"what is: gtc op env history {env_id} {shlex.quote(shown(where))}"
 
 
 def _keyed(context: Context, env: Environment) -> Environment:

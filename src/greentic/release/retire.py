@@ -125,5 +125,5 @@ def _check_deployer(env: Environment, payload: BundleRetirePayload) -> None:
         return
     raise Conflict(
         f"env `{env.environment_id}` is bound to `{binding.kind}`, which this verb cannot tear down",
-        hint="run it with --store-only, then reconcile the cluster",
+        hint=f"gtc op bundles retire {env.environment_id} {payload.bundle} --store-only, then gtc op env reconcile {env.environment_id}",
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from greentic.operate.verb import AT, DEPLOYMENT, ENV, KEY, UPDATED_BY, Flag, Verb
 
 _A, _D, _R = "greentic.release.env_apply", "greentic.release.deploy", "greentic.release.retire"
 _P, _Q = "greentic.release.env_publish", "greentic.release.env_prune"
 _W = "greentic.rollout.ramp_run"
 
-_GENERATION = Flag("--generation", "generation", "which one", "N")
+_GENERATION = Flag("--generation", "generation", "which one; default: the newest", "N")
 
 
 VERBS: tuple[Verb, ...] = (
@@ -34,7 +36,7 @@ VERBS: tuple[Verb, ...] = (
          "gtc op env history prod oci://registry.example.com/envs/prod:prod", positionals=(ENV, "place"), required=(ENV, "place")),
     Verb("env", "rollback", f"{_P}:rollback", f"{_P}:EnvRollbackPayload", "publish the content of an older generation again",
          "gtc op env rollback prod oci://registry.example.com/envs/prod:prod --generation 11", positionals=(ENV, "place"),
-         required=(ENV, "place"), flags=(_GENERATION,)),
+         required=(ENV, "place"), flags=(msgspec.structs.replace(_GENERATION, help="whose content; default: one step back"),)),
     Verb("env", "prune", f"{_Q}:prune", f"{_Q}:EnvPrunePayload", "let go what retention does not keep and nobody needs",
          "gtc op env prune prod --keep-revisions 3 --audit-days 90 --dry-run",
          flags=(Flag("--keep-revisions", "keep_revisions", "archived revisions of each deployment that stay unpacked", "N"),

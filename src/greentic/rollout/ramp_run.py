@@ -7,10 +7,12 @@ Rules:
 4. A split that somebody else changed is left as it is: the ramp is over.
 5. A worker tells of all its processes; behind one address there may be several workers (a Service), of which one answers. What a process
    told last counts until it is seen again: both slices of it are of one moment, so that old news is fair, too.
+6. Nothing is begun while a worker is silent: a mistyped address would be told of two minutes after the traffic went.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
@@ -94,6 +96,7 @@ class _Baseline(NamedTuple):
 
 def ramp(context: Context, payload: TrafficRampPayload, workers: Workers | None = None) -> RampSummary:
     """Begin, resume or show the ramp of a deployment; returns when it is done or aborted."""
+    workers = workers or HttpWorkers(context.clock)
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     env = context.store.load(env_id)
@@ -112,8 +115,20 @@ def ramp(context: Context, payload: TrafficRampPayload, workers: Workers | None 
                 f"a ramp of deployment `{deployment_id}` to `{known.to}` runs",
                 hint=f"gtc op traffic ramp {env_id} --deployment {deployment_id} --resume",
             )
-        begun = _change(context, env_id, _wanted(context, env, deployment_id, payload), "begin", "")
-    return _summary(env_id, _carry_out(context, env_id, begun, workers or HttpWorkers(context.clock)))
+        begun = _wanted(context, env, deployment_id, payload)
+        _check_heard(env_id, workers, begun.at)
+        begun = _change(context, env_id, begun, "begin", "")
+    return _summary(env_id, _carry_out(context, env_id, begun, workers))
+
+
+def _check_heard(env_id: str, workers: Workers, addresses: list[str]) -> None:
+    """Raise `Conflict` unless every worker answers: nobody would see what the first step does (rule 6)."""
+    _, silence = _ask(workers, addresses)
+    if silence:
+        raise Conflict(
+            f"{silence}; nothing was changed: a ramp is judged by what every worker tells",
+            hint=f"gtc op env status {env_id} {' '.join(f'--at {shlex.quote(at)}' for at in addresses)} shows who answers",
+        )
 
 
 def _wanted(context: Context, env: Environment, deployment_id: str, payload: TrafficRampPayload) -> Ramp:

@@ -29,6 +29,7 @@ from greentic.model.projection import Projected
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths, looked_into
+from greentic.store.session_key import signing_key
 from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.log_lines import Level
@@ -39,7 +40,6 @@ from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.proof_key import proof_key
 from greentic.worker.provision import Bench, provision
 from greentic.worker.services import turn_services
-from greentic.worker.session_key import signing_key
 from greentic.worker.settings import Settings, StartOptions, read_settings
 
 if TYPE_CHECKING:

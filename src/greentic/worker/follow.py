@@ -10,12 +10,14 @@ Rules:
    document is again the one that is served, what was wrong with another is wrong no more, and is not told any longer.
 4. The processes of one worker flip together: each waits a while until the others have prepared the same document.
 5. The first look is at once: what changed while the worker booted was told to nobody. Nothing that goes wrong ends the looking.
+6. While a document is provisioned, a newer one ends the waiting for what is not here yet (`materialize/under_way`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from greentic.activate.activation import Activation
@@ -214,6 +216,26 @@ class Follower:
                 "next_try": None if left is None else timestamp(self._clock.now_ns() + int(left * 1e9)),
             }
         )
+
+
+def undisturbed(
+    watch: Watch, read: Callable[[], Candidate], found: Candidate, every: float, clock: Clock
+) -> Callable[[], bool]:
+    """Whether a document is the newest still, to be asked while it is provisioned (rule 6)."""
+    looked, newest = clock.monotonic(), True
+
+    def still() -> bool:
+        nonlocal looked, newest
+        if newest and (watch.wait(0) or clock.monotonic() - looked >= every):
+            looked = clock.monotonic()
+            with suppress(GreenticError, OSError):  # what cannot be read is no newer one
+                now = read()
+                newest = (now.digest, now.trust) == (found.digest, found.trust)
+            if not newest:
+                watch.wake()  # for the next look: this one took what was told
+        return newest
+
+    return still
 
 
 def _text(error: GreenticError) -> str:

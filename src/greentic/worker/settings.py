@@ -177,11 +177,13 @@ class Settings(NamedTuple):
 
 
 def _no_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """A warning where the directory of secrets is none: components would be told of each that it does not exist."""
-    path = variables.path("GREENTIC_SECRETS_DIR", environ)
-    if path is None or path.is_dir():
-        return ()
-    return (f"GREENTIC_SECRETS_DIR=`{path}` is no directory; no component finds a secret there",)
+    """A warning for each place of secrets that is none: components would be told of each secret that it does not exist."""
+    places = (("GREENTIC_SECRETS_DIR", Path.is_dir, "directory"), ("GREENTIC_DEV_SECRETS_PATH", Path.is_file, "file"))
+    return tuple(
+        f"{name}=`{path}` is no {what}; no component finds a secret there"
+        for name, is_one, what in places
+        if (path := variables.path(name, environ)) is not None and not is_one(path)
+    )
 
 
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
@@ -220,9 +222,10 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
 def env_id(option: str | None, environ: Mapping[str, str]) -> Told:
     """Which environment to serve (rule 1). Raises `ValueError` where the old name is switched off."""
     text = option or variables.text("GREENTIC_ENV", environ) or LOCAL_ENV
+    is_refused = variables.switch("GREENTIC_DISABLE_DEV_ALIAS", environ)
     if text != OLD_NAME:
         return Told(text)
-    if variables.switch("GREENTIC_DISABLE_DEV_ALIAS", environ):
+    if is_refused:
         raise ValueError("the environment name `dev` is no longer accepted; use `local`")
     return Told(LOCAL_ENV, ("the environment name `dev` is old; serving `local`",))
 
