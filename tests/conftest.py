@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from greentic.author.bundle_build import build_bundle
 from greentic.deployments import bundles, revisions, traffic
 from greentic.deployments.stage import RevisionStagePayload, stage
+from greentic.ground import optional
 from greentic.operate import env, trust_root
 from greentic.operate.change import Context
 from greentic.operate.env_packs import EnvPackBindingPayload
@@ -299,6 +300,7 @@ def operator_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built_compone
     """A home of its own for every test; nothing of the machine's environment leaks in. Builds of components are kept for the whole run."""
     home = _home(tmp_path / "home", built_components)
     request_id.go_on(None)  # what a test before this one did in this thread
+    optional.forget()  # and what it did without in this process
     for name in list(os.environ):
         if name.startswith(("GREENTIC_", "GTC_")) or name in ("PORT", "USERPROFILE"):
             monkeypatch.delenv(name)
