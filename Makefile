@@ -1,4 +1,5 @@
 CODE = src tests benchmarks lab image kit demo scripts
+COMPILED = tests/__pycache__/compiled
 
 .PHONY: setup check style types types-of-tests floors docs test mutants bench fuzz image cluster-up cluster-test cluster-down
 
@@ -6,7 +7,7 @@ setup:
 	@scripts/setup.sh --dev
 
 check: setup
-	@$(MAKE) --no-print-directory -j 4 style types types-of-tests floors
+	@$(MAKE) --no-print-directory -j 4 style types types-of-tests floors $(COMPILED)
 
 style:
 	.venv/bin/ruff check -q $(CODE)
@@ -21,11 +22,16 @@ types-of-tests:
 floors:
 	.venv/bin/lint-imports
 
+# The tests, compiled once: each process of a run would compile all of them for itself, where none did before.
+$(COMPILED): $(wildcard tests/*.py)
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest --collect-only -q >/dev/null
+	@touch $@
+
 # Everything that must hold: style, types, the floors of the house, tests in several processes, coverage of the floors that hold the rules.
-# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`. What is compiled is kept, or each process would compile all tests.
+# PYTEST takes more words for the tests, as in `make test PYTEST=--known-skips`.
 test: check
 	rm -f .coverage .coverage.*
-	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist=loadgroup -rs --durations=10 --cov --cov-report= $(PYTEST)
+	env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -m pytest -n auto --dist=loadgroup --no-loadscope-reorder -rs --durations=10 --cov --cov-report= $(PYTEST)
 	.venv/bin/coverage report --skip-covered --include='src/greentic/model/*,src/greentic/trust/*,src/greentic/bundle/*,src/greentic/pack/*,src/greentic/store/*,src/greentic/materialize/*' --fail-under=95
 
 # Whether the tests would notice: changes one thing of a module at a time. See docs/mutants.md. MUTANTS='trust store' chooses rooms or modules.
@@ -55,7 +61,7 @@ cluster-up: image
 	lab/run.sh up
 
 cluster-test: cluster-up
-	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 3 --dist=loadgroup -rs --durations=5 $(PYTEST)
+	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 4 --dist=loadgroup --no-loadscope-reorder -rs --durations=5 $(PYTEST)
 
 cluster-down:
 	lab/run.sh down

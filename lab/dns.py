@@ -24,7 +24,8 @@ class Services:
 
     def __init__(self, server: str) -> None:
         self._url = f"{server}/api/v1/services"
-        self._context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.load_verify_locations(ACCOUNT / "ca.crt")
         self._found: dict[str, str] = {}
         self._at = 0.0
 

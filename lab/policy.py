@@ -168,7 +168,8 @@ class Client:
         config = json.loads(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self._server = cluster["server"]
-        self._context = ssl.create_default_context(cadata=b64decode(cluster["certificate-authority-data"]).decode())
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.load_verify_locations(cadata=b64decode(cluster["certificate-authority-data"]).decode())
         with tempfile.NamedTemporaryFile() as certificate, tempfile.NamedTemporaryFile() as key:
             Path(certificate.name).write_bytes(b64decode(user["client-certificate-data"]))
             Path(key.name).write_bytes(b64decode(user["client-key-data"]))

@@ -79,7 +79,7 @@ kind_operator() {
   show "kubectl -n gtc-local delete service gtc-router; kubectl -n gtc-local scale deployment gtc-router --replicas=5"
   kubectl -n gtc-local delete service gtc-router >/dev/null
   kubectl -n gtc-local scale deployment gtc-router --replicas=5 >/dev/null
-  for _ in $(seq 60); do
+  for _ in $(seq 240); do
     [ "$(kubectl -n gtc-local get deployment gtc-router -o 'jsonpath={.spec.replicas}')" = 2 ] && kubectl -n gtc-local get service gtc-router >/dev/null 2>&1 && break
     sleep 0.5
   done

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+import kept_builds
 from run_locks import once
 from simulators import CountingRandom, FakeClock, SimulatedCluster
 
@@ -36,12 +38,17 @@ settings.register_profile("project", deadline=None, suppress_health_check=list(H
 settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "greentic"
 SHARED = ROOT.parent / "shared"
 PROGRAMS = Path(sys.executable).parent
 LONG = ("conformance", "e2e", "field")
 """Marks of tests that start programs. They begin first, so that no process of the run ends with a long one alone."""
 LONGEST = ("squashfs-writers", "test_operator_programs", "rust_of_the_page", "line_by_line", "keep-alive-behind-balancer", "both_examples", "mixed_calls", "RUST_BACKTRACE")  # fmt: skip
 """The longest of all, which begin before the others: the run ends no sooner than the last of these."""
+HEAVY = ("test_asking.py::test_any", "test_dispatch", "test_fuzz", "test_hostile", "test_image", "test_k8s_schemas", "test_values", "test_wasm")  # fmt: skip
+"""Tests that compute for seconds, and begin next."""
+TOGETHER = 8
+"""How many of the other tests, most of which take some milliseconds, one process is handed at once."""
 COVERING = (
     "test_activate",
     "test_archives",
@@ -79,8 +86,12 @@ BESIDE = "beside the project"
 """What the reason of a skip says if it is one that the gate knows: what lies beside the project adds tests, and takes none away."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads what is grouped
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_place)
+    if config.getoption("loadgroup", False):
+        for number, item in enumerate(item for item in items if _place(item) == QUICK):
+            item.add_marker(pytest.mark.xdist_group(f"{number // TOGETHER}"))
     if config.getoption("--cov-context", None):
         return  # who asks which test reached a line asks all of them (`kit/mutants.py`)
     for item in items:
@@ -89,9 +100,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _place(item: pytest.Item) -> tuple[int, int]:
-    """The longest tests first, as they are named; then those that start programs; then the others."""
+    """The longest tests first, as they are named; then those that start programs; then those that compute; then the others."""
     rank = next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
-    return rank, not any(item.get_closest_marker(mark) for mark in LONG)
+    starts = any(item.get_closest_marker(mark) for mark in LONG)
+    return rank, 0 if starts else 1 if any(name in item.nodeid for name in HEAVY) else 2
+
+
+QUICK = len(LONGEST), 2
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -134,6 +149,9 @@ def _skips(reporter: pytest.TerminalReporter) -> list[str]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--known-skips", action="store_true", help=f"fail if a test is skipped that needs nothing {BESIDE}"
+    )
+    parser.addoption(
+        "--afresh", action="store_true", help=f"build what runs before this one left in {kept_builds.KEPT}, too"
     )
 
 
@@ -182,10 +200,26 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_components(shared_directory: Path) -> Path:
-    """Where components that were built from Python are kept by content, for all tests and processes of this run."""
-    directory = shared_directory / "built-components"
-    directory.mkdir(mode=0o700, exist_ok=True)
+def kept_build(shared_directory: Path, pytestconfig: pytest.Config) -> Callable[[str, Iterable[bytes | str]], Path]:
+    """Where what a tool of others makes is kept: `kept_build(kind, inputs)` is the directory for all that goes into it (`kept_builds.py`)."""
+    afresh = pytestconfig.getoption("--afresh") or not kept_builds.writable()
+    return partial(kept_builds.place, shared_directory / "kept" if afresh else kept_builds.KEPT)
+
+
+@pytest.fixture(scope="session")
+def built_components(kept_build: Callable[[str, Iterable[bytes | str]], Path]) -> Path:
+    """Where components that were built from Python are kept by content, for all tests and processes, and for the next run."""
+    builder = [(SOURCE / "author" / "component_build.py").read_bytes(), *kept_builds.tree(SOURCE / "sdk")]
+    return kept_build("python", builder)
+
+
+@pytest.fixture
+def compiled_components(
+    kept_build: Callable[[str, Iterable[bytes | str]], Path], monkeypatch: pytest.MonkeyPatch, operator_home: Path
+) -> Path:
+    """Compiled code of components that were built, which takes longer than to build them; for the programs of one test."""
+    directory = kept_build("compiled", kept_builds.tree(SOURCE / "wasm"))
+    monkeypatch.setenv("GREENTIC_COMPONENT_CACHE_DIR", str(directory))
     return directory
 
 

@@ -2,8 +2,7 @@
 
 Most of the time of such a run goes into loading the same modules again. So one process loads them, and each run of a verb that the script
 asks `subprocess.run` for is a fork of it: a process of its own with the environment, the directory and the streams that it was given, in
-which the program's `main` runs. All else is started as ever, workers above all. Where the command line itself is compared (`replay.py`),
-every run is a real one.
+which the program's `main` runs. All else is started as ever, workers above all.
 """
 
 from __future__ import annotations
@@ -25,20 +24,22 @@ from typing import BinaryIO, NoReturn
 
 ROOMS = ("deployments", "materialize", "operate", "store")
 """What most verbs load. A module that is not in these rooms is loaded by each run, as in the real program."""
+WITH_A_CLUSTER = (*ROOMS, "cluster", "deployer", "examine", "k8s", "publication", "release")
+"""What verbs load that ask a cluster."""
 KNOWN = {"env", "cwd", "capture_output", "text", "timeout", "check", "stdin"}
 """What a run may be told. One that is told anything else is a real one."""
 LARGEST = 1 << 20
+SERVE = "serve"
 
 
 class Forks:
-    """The process that has the program loaded. It ends with who made it."""
+    """The process that has the program loaded, with the modules of some rooms. It ends with who made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, rooms: Sequence[str]) -> None:
         self._asks, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if not os.fork():
-            self._asks.close()
-            _serve(asked)
-        asked.close()
+        with asked:  # not forked from here: who asks may have threads
+            words = [sys.executable, __file__, SERVE, str(asked.fileno()), *rooms]
+            self._process = subprocess.Popen(words, pass_fds=[asked.fileno()])
 
     def run(
         self,
@@ -64,10 +65,10 @@ class Forks:
             return int(ended) if ended else -signal.SIGKILL
 
 
-def _serve(asked: socket.socket) -> NoReturn:
+def _serve(asked: socket.socket, rooms: Sequence[str]) -> NoReturn:
     """Fork for each run that is asked for. A run tells by itself how it ended, so nobody waits for it here."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for room in ROOMS:
+    for room in rooms:
         package = importlib.import_module(f"greentic.{room}")
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
@@ -116,9 +117,9 @@ def _of_a_start(environ: Mapping[str, str]) -> bool:
     return any(os.environ.get(name) != value for name, value in environ.items() if name.startswith(("LD_", "PYTHON")))
 
 
-def fork_the_verbs(gtc: str) -> None:
+def fork_the_verbs(gtc: str, rooms: Sequence[str] = ROOMS) -> None:
     """From here on, `subprocess.run` of `gtc op` in this process is a fork of a process that has it loaded."""
-    forks, real = Forks(), subprocess.run
+    forks, real = Forks(rooms), subprocess.run
 
     def run(words: Sequence[str], **told: object) -> subprocess.CompletedProcess[str]:
         environ, cwd, seconds = told.get("env") or os.environ, told.get("cwd") or os.getcwd(), told.get("timeout")
@@ -146,4 +147,6 @@ def main(gtc: str, script: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == SERVE:
+        _serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:])
     main(sys.argv[1], Path(sys.argv[2]))

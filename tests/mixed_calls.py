@@ -80,8 +80,8 @@ DEALT = {
     "trap": 5,
     "raises": 5,
     "never": 4,
-    "hungry": 0.5,
-    "spin": 0.5,
+    "hungry": 0.1,
+    "spin": 0.1,
 }
 """How often each kind is drawn."""
 

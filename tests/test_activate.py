@@ -6,7 +6,9 @@ import asyncio
 import base64
 import io
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -35,6 +37,7 @@ from greentic.ground.errors import (
     FlowFailure,
     GreenticError,
     InvalidArgument,
+    IoError,
     MalformedArtifact,
 )
 from greentic.ground.going import in_place
@@ -55,7 +58,7 @@ from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MAX_VALUE, MAX_WAITING, ConversationBusy
+from greentic.sessions.value_store import MAX_VALUE, MAX_WAITING, ConversationBusy, StoreUnavailable
 from greentic.sessions.waiting_counts import WaitingCounts
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
@@ -141,6 +144,13 @@ def with_entries(data: bytes, more: dict[str, bytes], without: tuple[str, ...] =
 def test_packs_whose_components_are_wrong_do_not_load(tmp_path, data, why):
     with pytest.raises(MalformedArtifact, match=f"pack `pack` does not load: .*{why}"):
         load_pack(placed(tmp_path, data))
+
+
+def test_a_pack_that_is_gone_is_a_typed_error_that_names_it(tmp_path):
+    place = placed(tmp_path, make_pack("p", {}))
+    place.path.unlink()
+    with pytest.raises(IoError, match="pack.gtpack"):
+        load_pack(place)
 
 
 def test_damaged_wasm_fails_the_warm(tmp_path):
@@ -613,11 +623,58 @@ def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
         assert second.services.conversations.pinned("D", "acme", Identity(session="ann")) == "R1"
         assert second.turn({"text": "Ann"}, Identity(session="ann")).output == [{"text": "hello Ann"}]
         lost = Stage(tmp_path, make_pack("p", ASK), RedisStore(url))
-    failed = lost.turn({"text": "x"})
-    assert "session store is unavailable" in failed.output["metadata"]["error_message"]
+    with pytest.raises(StoreUnavailable, match="session store is unavailable"):
+        lost.turn({"text": "x"})
     with pytest.raises(BootError, match="does not answer") as refused:
         RedisStore("redis://user:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["decode_responses=1", "encoding=utf-16"])
+def test_an_address_of_redis_that_changes_what_is_kept_is_refused(tmp_path, option):
+    from greentic.sessions.redis_store import RedisStore
+
+    with redis_server(tmp_path) as url:
+        with pytest.raises(BootError, match="what is kept are bytes"):
+            RedisStore(f"{url}?{option}")
+        store = RedisStore(f"{url}?encoding=utf-8")
+        store.set("k", b"\xff")
+        assert store.get("k") == b"\xff"
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "SSL_CERT_FILE"])
+def test_nobody_waits_for_a_file_that_the_address_of_a_redis_names(tmp_path, monkeypatch, option):
+    """The library opens them once it is connected, and would wait for a fifo for good: the alarm ends the tests."""
+    from greentic.sessions.redis_store import RedisStore
+
+    odd = tmp_path / "odd"
+    os.mkfifo(odd)
+    query = "ssl_cert_reqs=none"
+    if option == "SSL_CERT_FILE":
+        monkeypatch.setenv(option, str(odd))
+    else:
+        query = f"{option}={odd}"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}/0"
+        signal.alarm(60)
+        try:
+            with pytest.raises(
+                BootError, match=f"the file of {option} `{odd}` cannot be read: a device or fifo is there"
+            ):
+                RedisStore(f"rediss://{address}?{query}")
+        finally:
+            signal.alarm(0)
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()  # nobody was asked
+
+
+@pytest.mark.parametrize("query", ["ssl_ca_certs=/x", "odd=1", "retry_on_error=1"])
+def test_an_option_that_no_connection_to_redis_takes_is_told(query):
+    from greentic.sessions.redis_store import RedisStore
+
+    with pytest.raises(BootError, match="REDIS_URL does not answer: an option is none of its connections: "):
+        RedisStore(f"redis://127.0.0.1:1/0?{query}")
 
 
 # -- who asks, and where turns run ----------------------------------------------------------------------------------

@@ -112,13 +112,16 @@ def test_small_documents_from_files_and_what_is_no_place_of_one(tmp_path):
     path = tmp_path / "d é"
     path.write_bytes(b"x" * 10)
     for reference in (str(path), f"file://{path}", path.as_uri()):
-        assert read_small(reference, 10) == b"x" * 10
+        assert read_small(reference, 10, Terms()) == b"x" * 10
         with pytest.raises(FetchError, match="larger than 9 bytes"):
-            read_small(reference, 9)
-    assert read_small(str(tmp_path / "absent"), 10) is None and read_small(str(path / "below"), 10) is None
+            read_small(reference, 9, Terms())
+    assert (
+        read_small(str(tmp_path / "absent"), 10, Terms()) is None
+        and read_small(str(path / "below"), 10, Terms()) is None
+    )
     for reference in ("ftp://a/b", "oci://a/b:1"):
         with pytest.raises(FetchError, match="is no address of a document"):
-            read_small(reference, 10)
+            read_small(reference, 10, Terms())
 
 
 def test_hosts_that_egress_refuses_say_why():
@@ -207,7 +210,7 @@ def test_a_scheme_may_be_written_in_capitals_wherever_one_is_chosen_by(tmp_path,
     assert check_mirror(f"{scheme}://h/{{name}}").startswith(f"{scheme.lower()}://")
     assert addresses.lower_scheme(shown(address)) == shown(addresses.lower_scheme(address))
     if scheme == "File":
-        assert read_small(address, 9) == b"x" and is_directory(address)
+        assert read_small(address, 9, Terms()) == b"x" and is_directory(address)
     else:
         with pytest.raises(InvalidArgument, match="credentials"):
             check_authored(f"{scheme}://u:p@h.example/x", "x")
@@ -409,7 +412,9 @@ def test_a_registry_is_named_by_host_and_port(text: str, named: bool) -> None:
         ("HTTPS://h.test:80/a/b", "https://h.test:80/a/b"), ("https://h.test:", "https://h.test:"), ("https://h.test:s3cret/x", "https://…"), ("https://[::1]:s3cret/", "https://…"),
         ("https://[::1]/x", "https://[::1]/x"), ("oci://r.io:s3cret/x", "oci://r.io:s3cret/x"), ("https://h/a#s3cret?s3cret", "https://h/a?…"), ("https://h/a?b?c#d", "https://h/a?…"),
         ("https://u@v:p@h/a", "https://h/a"), ("https://h.test:123456/x", "https://…"), ("repo://a@sha256:00?x", "repo://a@sha256:00?…"), ("https://a@sha256:00/x", "https://sha256:00/x"),
-        ("plain?text#here", "plain?text#here"), ("file://u:p@h/x", "file://u:p@h/x"),
+        ("plain?text#here", "plain?text#here"), ("file://u:p@h/x", "file://h/x"),
+        ("u:s3cret@h:80/b", "u:h:80/b"), ("u:s3cret@h", "u:h"), ("http:/u:s3cret@h/b", "http:/h/b"), ("http:u:s3cret@h/b", "http:h/b"), ("//u:s3cret@h/b", "//h/b"),
+        ("u:s3cr@t@h/b", "u:h/b"), ("a@b/c", "a@b/c"), ("./a:b@c/d", "./a:b@c/d"), ("/a:b@c/d", "/a:b@c/d"), ("a/b:c@d", "a/b:c@d"), ("file:///a:b@c", "file:///a:b@c"),
     ],
 )  # fmt: skip
 def test_an_address_is_shown_in_its_parts(url: str, seen: str) -> None:

@@ -160,11 +160,28 @@ def test_threat_credential_origin_variables_are_for_their_registry_alone():
         ("r.io", "r.io", True), ("auth.docker.io", "registry-1.docker.io", True), ("gitlab.com", "registry.gitlab.com", True),
         ("auth.r.example.com", "r.example.com", True), ("evil.io", "r.io", False), ("r.io.evil.com", "r.io", False), ("10.0.0.2", "10.0.0.1", False),
         ("2.0.0.1", "1.0.0.1", False), ("evilr.io", "r.io", False), ("io", "r.io", False), ("com", "x.com", False), ("localhost", "x", False), ("a.x", "x", False),
+        ("evil.co.uk", "example.co.uk", False), ("auth.example.co.uk", "example.co.uk", True), ("auth.example.co.uk", "r.example.co.uk", True), ("evil.com.au", "r.com.au", False),
     ],
 )  # fmt: skip
 def test_threat_credential_origin_token_servers(realm, host, may):
     assert may_have_password(realm, host, {}) is may
     assert may_have_password(realm, host, {"OCI_REGISTRY": f"{host}, {realm}:5000"})
+
+
+def _listed(*manifests: tuple[bytes, dict[str, object]]) -> bytes:
+    return json.dumps({"manifests": [{"digest": sha256(m), **more} for m, more in manifests]}).encode()
+
+
+@pytest.mark.parametrize(
+    "about", [{"platform": {"os": "unknown", "architecture": "unknown"}}, {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}]
+)  # fmt: skip
+def test_an_index_leads_to_what_was_built_and_not_to_what_says_how(about: dict[str, object]) -> None:
+    built, told = b'{"layers": "built"}', b'{"layers": "told"}'
+    indexes = {"one": _listed((told, about), (built, {})), "alone": _listed((told, about))}
+    found = indexes | {sha256(built): built, sha256(told): told}
+    with Server(lambda h: reply(h, 200, found[h.path.rpartition("/")[2]])) as server:
+        assert resolve_manifest(registry(server), "one").document == {"layers": "built"}
+        assert resolve_manifest(registry(server), "alone").document == {"layers": "told"}
 
 
 def test_threat_credential_origin_a_foreign_token_server_is_not_told_the_password():
@@ -239,7 +256,7 @@ def test_threat_optional_fatal_a_docker_configuration_that_cannot_be_used_is_non
         max_leaves=MOST_LEAVES,
     )
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_docker_configuration_gives_credentials_or_a_typed_error(tmp_path_factory, document):
     with contextlib.suppress(FetchError):
         credentials_for("r.io", docker(tmp_path_factory.getbasetemp(), document))
@@ -510,7 +527,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["layers", "blobs", "manifests"]), JSON))
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_any_manifest_gives_a_layer_or_a_typed_error(document):
     with contextlib.suppress(FetchError):
         assert re.fullmatch("sha256:[0-9a-f]{64}", layer_of(Manifest("d", document), "x").digest)

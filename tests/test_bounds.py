@@ -6,6 +6,7 @@ import ast
 import io
 import os
 import struct
+import threading
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from greentic.ground import documents, yaml
 from greentic.ground.errors import FetchError, GreenticError, LimitExceeded, MalformedArtifact, TrustRootError
 from greentic.materialize.trusted import read_anchor
 from greentic.net.document import read_small
+from greentic.net.terms import Terms
 from greentic.pack import cbor
 from greentic.pack.archive import PackArchive
 from greentic.pack.limits import PackLimits
@@ -320,7 +322,7 @@ def test_reading_a_document_waits_for_nobody_and_asks_for_no_more_memory_than_th
     with pytest.raises(OSError, match="nobody writes into it"):
         documents.read_file(tmp_path / "fifo")
     with pytest.raises(FetchError, match="nobody writes into it"):
-        read_small(str(tmp_path / "fifo"), 100)
+        read_small(str(tmp_path / "fifo"), 100, Terms())
     with pytest.raises(TrustRootError):
         read_anchor(tmp_path / "fifo")
     (tmp_path / "small").write_bytes(b"x" * 100)
@@ -335,6 +337,47 @@ def test_reading_a_document_waits_for_nobody_and_asks_for_no_more_memory_than_th
     os.close(writing)
     assert documents.read_file(Path(f"/dev/fd/{reading}"), 100) == b"x" * 100
     os.close(reading)
+
+
+@pytest.mark.parametrize("written", [b"", b"some"])
+def test_who_has_a_fifo_open_and_does_not_end_is_not_waited_for(tmp_path, written):
+    """A follower waited for such a document for good, and a turn for such a secret."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    writing = os.open(path, os.O_RDWR)
+    os.write(writing, written)
+    with pytest.raises(TimeoutError, match="takes more than 0.05 s"):
+        documents.read_file(path, patience=0.05)
+    os.close(writing)
+
+
+def test_what_a_person_names_is_waited_for_however_it_comes():
+    reading, writing = os.pipe()
+    begun = threading.Event()
+
+    def late():
+        begun.wait()
+        for _ in range(3):
+            os.write(writing, b"x" * 100_000)
+        os.close(writing)
+
+    writer = threading.Thread(target=late)
+    writer.start()
+    begun.set()
+    assert documents.read_given(Path(f"/dev/fd/{reading}")) == b"x" * 300_000
+    writer.join()
+    os.close(reading)
+
+
+def test_a_device_without_an_end_costs_no_more_than_its_limit():
+    """Each piece was copied behind all before it: 64 MiB took six seconds."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="larger than"):
+            documents.read_file(Path("/dev/zero"), 8 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20  # all of it once, and no copy
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["trust-root.json", "environment.json", "idempotency-ledger.json"])

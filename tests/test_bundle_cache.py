@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,9 +25,10 @@ from greentic.distribute.fetch import Fetched
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.ranges import Ranges
 from greentic.ground import optional
-from greentic.ground.disk import try_exclusive
+from greentic.ground.disk import LOCK_SECONDS, try_exclusive
 from greentic.ground.errors import DigestMismatch, InvalidArgument
 from greentic.ground.least_used import Item
+from simulators import FakeClock
 from test_bundle_sources import sha256
 
 DATA = b"a bundle"
@@ -206,14 +207,83 @@ def test_an_entry_that_goes_while_all_are_hashed_is_no_wrong_one(
 def test_who_waited_for_another_download_uses_what_that_brought(
     cache: BundleCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def waited(fd: int) -> None:
+    def waited(*_: object) -> None:
         path = cache.path(DIGEST)
         path.parent.mkdir(parents=True)
         path.write_bytes(DATA)
 
-    monkeypatch.setattr(bundle_cache, "exclusive", waited)
+    monkeypatch.setattr(bundle_cache, "exclusive_for", waited)
     found = cache.obtain(DIGEST, never)
     assert found.fetched is None and found.file.read() == DATA
+    found.file.close()
+
+
+class Beside(FakeClock):
+    """Somebody else who has the lock, and does something each time that the one who waits sleeps."""
+
+    def __init__(self, does: Callable[[float], None]) -> None:
+        super().__init__()
+        self.does, self.slept = does, 0.0
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self.slept += seconds
+        self.does(self.slept)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[BinaryIO]:
+    """The lock of the bundle, in the hands of somebody else."""
+    locks = tmp_path / "c" / "locks"
+    locks.mkdir(parents=True, mode=0o700)
+    (tmp_path / "c").chmod(0o700)
+    with (locks / NAME).open("ab") as lock:
+        assert try_exclusive(lock.fileno())
+        yield lock
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_who_holds_a_bundle_and_does_not_go_on_is_not_awaited_for_good(
+    tmp_path: Path, held: BinaryIO, left: bool
+) -> None:
+    clock = Beside(lambda slept: None)
+    cache = BundleCache(tmp_path / "c", clock)
+    if left:
+        partial(cache, DIGEST, b"a bun")
+    with pytest.raises(TimeoutError, match="did not go on for 60 s"):
+        cache.obtain(DIGEST, never)
+    assert LOCK_SECONDS <= clock.slept < LOCK_SECONDS + 1
+
+
+def test_who_goes_on_slowly_is_awaited_however_long_it_takes(tmp_path: Path, held: BinaryIO) -> None:
+    def does(slept: float) -> None:
+        half_minutes = int(slept / 30)
+        partial(cache, DIGEST, DATA[:half_minutes])
+        aged(cache.directory / "partial" / NAME, -half_minutes)
+        if half_minutes == len(DATA):
+            cache.path(DIGEST).parent.mkdir(parents=True)
+            cache.path(DIGEST).write_bytes(DATA)
+            held.close()
+
+    clock = Beside(does)
+    cache = BundleCache(tmp_path / "c", clock)
+    found = cache.obtain(DIGEST, never)
+    assert found.fetched is None and found.file.read() == DATA and clock.slept > 3 * LOCK_SECONDS
+    found.file.close()
+
+
+def test_a_bundle_that_is_pruned_once_it_has_come_serves_who_downloaded_it(
+    cache: BundleCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = bundle_cache.sync_directory
+
+    def pruned(path: Path) -> None:
+        real(path)
+        assert [e.digest for e in cache.prune(0, frozenset)] == [DIGEST]
+
+    monkeypatch.setattr(bundle_cache, "sync_directory", pruned)
+    found = cache.obtain(DIGEST, gives(DATA))
+    assert found.file.read() == DATA and cache.entries() == []
     found.file.close()
 
 

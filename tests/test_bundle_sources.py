@@ -35,7 +35,7 @@ from greentic.distribute.sources import source_for
 from greentic.ground.errors import FetchError, InvalidArgument, PartRefused, ServerBusy, TooLarge, Truncated
 from greentic.net import request
 from greentic.net.request import Answer as HttpAnswer
-from greentic.net.terms import Terms
+from greentic.net.terms import Terms, own_terms
 from greentic.registry.manifests import Layer
 from simulators import Answer, FakeClock, SimulatedDistributor
 
@@ -675,12 +675,12 @@ def test_a_registry_is_asked_for_the_right_to_push(monkeypatch: pytest.MonkeyPat
 
 def test_a_signature_stands_beside_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, asked = tmp_path / "b", list[str]()
-    assert signatures_at(str(bundle)) == signatures_at(f"file://{bundle}") == []
+    assert signatures_at(str(bundle), Terms()) == signatures_at(f"file://{bundle}", Terms()) == []
     (tmp_path / "b.sig").write_bytes(bytes(1 << 20))
-    assert signatures_at(str(bundle)) == signatures_at(f"file://{bundle}") == [bytes(1 << 20)]
+    assert signatures_at(str(bundle), Terms()) == signatures_at(f"file://{bundle}", Terms()) == [bytes(1 << 20)]
     (tmp_path / "b.sig").write_bytes(bytes((1 << 20) + 1))
     with pytest.raises(FetchError, match="larger than 1048576 bytes"):
-        signatures_at(str(bundle))
+        signatures_at(str(bundle), Terms())
     monkeypatch.setattr(request, "send", lambda url, *_: asked.append(url) or answered(404)[0])
     assert signatures_at("https://a.test/b?sig=x#f", Terms()) == []
     assert asked == ["https://a.test/b.sig?sig=x#f"]
@@ -695,7 +695,7 @@ def test_a_signature_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytes
     )
     assert signatures_at("http://a.test/b", Terms(idle=3)) == []
     monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "3")
-    assert signatures_at("http://a.test/b") == []
+    assert signatures_at("http://a.test/b", own_terms()) == []
 
 
 def asked_over_a_wire(server: DirectoryServer, request: str) -> tuple[str, bytes]:

@@ -24,13 +24,14 @@ from greentic.cli import bundle as bundle_command
 from greentic.cli import op as op_command
 from greentic.cli import start as start_command
 from greentic.cli.gtc import main
-from greentic.cli.next_step import copyable
+from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.op_payload import read_answers
 from greentic.cli.op_table import VERBS
+from greentic.cli.start import report
 from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
 from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
-from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
+from greentic.ground.errors import AnswersParse, BootError, GreenticError, InvalidArgument, NotFound, SpecViolation
 from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import parse_yaml
 from greentic.model import routes
@@ -38,6 +39,8 @@ from greentic.operate.payload import read
 from greentic.operate.trust_root import TrustRootRemovePayload, remove
 from greentic.release.env_manifest import EnvManifest
 from greentic.terminal.output import show_table
+from greentic.worker.boot import boot
+from greentic.worker.settings import StartOptions
 
 ULID = "01M8D8C3NE29FC1W968T4MG0AC"
 PLACE = "https://bundles.example.com/a-place-with-a-long-name"
@@ -250,6 +253,57 @@ def test_a_route_to_an_international_host_is_met_by_what_clients_send(author, he
 def test_a_command_that_is_named_can_be_copied(text, told):
     assert copyable(text, Path("a b")) == told
     assert copyable(text, None) == text
+
+
+def test_the_next_step_of_a_cause_is_for_this_store_too():
+    error = BootError("booting")
+    error.__cause__ = OSError("odd")
+    error.__cause__.__cause__ = NotFound("environment `prod`", hint="gtc op env list")
+    assert report(with_next_step(error, Path("a b"), for_people=True)).endswith(
+        "Next: gtc op --store-root 'a b' env list"
+    )
+
+
+def test_no_error_is_its_own_cause(author, hello):
+    """Whoever looks at the causes of a refused split would never come to an end."""
+    author.create()
+    deployment, revision = author.deployed(hello)
+    with pytest.raises(SpecViolation) as refused:
+        author.route(deployment, (revision, 5_000), key="half")
+    assert refused.value.__cause__ is not refused.value
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_worker_makes_local_in_a_directory_that_is_there(tmp_path, there):
+    """One that was told and is not there is a slip: it was made, and nothing served. The usual one is made (decisions 57)."""
+    root = tmp_path / "environmets"
+    if not there:
+        with pytest.raises(BootError, match=f"`--store-root {root}` is no directory") as refused:
+            boot(StartOptions(None, root), {"HOME": str(tmp_path)})
+        assert refused.value.hint and "gtc op env init" in refused.value.hint
+        assert not root.exists()
+        return
+    root.mkdir()
+    boot(StartOptions(None, root), {"HOME": str(tmp_path)})
+    assert (root / "local" / "environment.json").is_file()
+
+
+def test_a_worker_makes_local_in_the_usual_directory_which_need_not_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    boot(StartOptions(), {"HOME": str(tmp_path)})
+    assert (tmp_path / ".greentic" / "environments" / "local" / "environment.json").is_file()
+
+
+@pytest.mark.parametrize("verb", ["list", "verify", "prune"])
+def test_a_cache_is_not_judged_by_a_store_that_is_not_there(tmp_path, monkeypatch, capsys, verb):
+    """What revisions need would count as needed by none, and go."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["gtc", "cache", verb, "--store-root", str(tmp_path / "none"), "--output", "json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert told["kind"] == "not-found" and "is no directory" in told["message"] and not (tmp_path / "none").exists()
 
 
 def test_commands_of_errors_and_answers_name_the_store_that_was_told(tmp_path, monkeypatch, capsys):

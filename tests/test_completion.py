@@ -111,6 +111,8 @@ def test_every_command_with_verbs_is_offered():
         ("gtc distributor serv .", "serve"), ("gtc flow lnt x", "lint"), ("gtc cache prune --max-byte 1", "--max-bytes"), ("gtc completion bsh", "bash"),
         ("gtc bundle build x --output jsn", "json"), ("gtc op env show prod --output wid", "wide"), ("gtc op --otput json env show prod", "--output"),
         ("greentic-start strt", "start"), ("greentic-start start --envv prod", "--env"), ("greentic-start --log-format jsn", "json"), ("greentic-start --require al", "all"),
+        ("gtc bundle inspect x --json", "--output json"), ("gtc cache list --table", "--output table"), ("gtc op env show prod --yaml", "--output yaml"),
+        ("gtc op env show prod --shema", "--schema"), ("gtc bundle revoke x --list l --reson r", "--reason"),
         ("greentic-operator --nam x", "--name"), ("greentic-operator --kind Environmnt", "Environment"), ("gtc op traffic ramp prod --max-eror 1", "--max-errors"),
     ],
 )  # fmt: skip
@@ -121,6 +123,23 @@ def test_whatever_is_mistyped_is_told_with_what_was_meant(words, meant, monkeypa
         {"gtc": gtc_main, "greentic-start": start_main, "greentic-operator": operator_main}[program]()
     assert left.value.code == (1 if program == "greentic-start" else 2)
     assert f"; did you mean `{meant}`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        ("gtc bundle verify x --reson r", "gtc bundle verify"), ("gtc bundle sign x --days 3", "gtc bundle sign"), ("gtc cache --max-bytes=1 prune", "gtc cache"),
+        ("gtc op env render prod --json", "gtc op env render"), ("gtc op env show prod --dry-run", "gtc op env show"),
+        ("gtc op env list --confirm", "gtc op env list"), ("gtc op bundles list prod --adopt", "gtc op bundles list"),
+    ],
+)  # fmt: skip
+def test_a_flag_of_another_verb_is_no_meaning_and_the_verb_that_was_called_says_so(words, verb, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", words.split())
+    with pytest.raises(SystemExit):
+        gtc_main()
+    told = capsys.readouterr().err
+    assert f"{verb}: error: unrecognized arguments: --" in told and told.startswith(f"usage: {verb} ")
+    assert "did you mean" not in told
 
 
 ZSH = """

@@ -46,7 +46,7 @@ def post(port: int, body: object, **headers: str) -> tuple[object, dict[str, str
 
 @pytest.mark.xdist_group("builds")  # one build of a component at a time: each is kept for the next
 @pytest.mark.e2e
-def test_the_tutorial_works_line_by_line(tmp_path):
+def test_the_tutorial_works_line_by_line(tmp_path, compiled_components):
     """Every `sh` block of docs/tutorial.md runs in one shell, and what the `text` block behind it promises is printed."""
     text = (ROOT / "docs" / "tutorial.md").read_text()
     ports = []
@@ -86,7 +86,7 @@ def test_the_tutorial_works_line_by_line(tmp_path):
 
 @pytest.mark.xdist_group("builds")
 @pytest.mark.e2e
-def test_both_examples_are_built_and_answer(tmp_path):
+def test_both_examples_are_built_and_answer(tmp_path, compiled_components):
     receipt = build_bundle(ROOT / "examples" / "receipt-bundle", tmp_path / "receipt.gtbundle")
     assert receipt.packs == ["packs/receipt.gtpack"]
     run = gtc(

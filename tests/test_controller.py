@@ -48,6 +48,7 @@ from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, me
 from greentic.k8s.plan import Owner
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
+from greentic.net.terms import Terms
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 from waiting import until
@@ -271,7 +272,9 @@ class Running:
 
     def __init__(self, cluster: LivingCluster, home: Path, me: str = "one", source: Ref = SOURCE) -> None:
         self.cluster, self.logged = cluster, list[str]()
-        self.operator = Operator(lambda: cluster, source, me, home, CLOCK, CountingRandom(), self.logged.append)
+        self.operator = Operator(
+            lambda: cluster, source, me, home, CLOCK, CountingRandom(), self.logged.append, Terms()
+        )
         self.thread = threading.Thread(target=self.operator.run, daemon=True)
         self.thread.start()
 

@@ -10,13 +10,15 @@ from msgspec.structs import replace
 
 import wat
 from conftest import make_pack
-from greentic.activate.turn import ENDED, STALE, may_repeat
+from greentic.activate.turn import ENDED, STALE, _attempts, may_repeat
+from greentic.flow import engine
 from greentic.flow.engine import Completed, Parked, Run, new_budget
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import interpret
 from greentic.ground.errors import FlowFailure
+from greentic.ground.going import in_place
 from greentic.sessions.conversation import (
     ANSWER_SECONDS,
     MAX_ANSWER_BYTES,
@@ -29,6 +31,7 @@ from greentic.sessions.conversation import (
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
+from greentic.sessions.value_store import StoreUnavailable
 from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState, resume, start
 from test_activate import ASK, ECHO, Stage
 from test_flow import node, to, when
@@ -276,6 +279,105 @@ def test_what_cannot_be_read_ends_at_once(tmp_path):
             stage.services.conversations.clear(key)
         assert stage.turn({"text": "q"}, ANN).parked
         stage.services.conversations.clear(key)
+
+
+def test_what_cannot_be_read_says_what_was_expected_where(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ASK))
+    key = stage.services.conversations.key("R1", "acme", session_hint(ANN, "acme", "main"), "p", "main")
+    stage.values.set(key, b'{"snapshot": {"pack_id": "p", "flow_id": "main", "next_node": "x", "state": null}}')
+    told = stage.turn({"text": "q"}, ANN).output["metadata"]["error_message"]
+    assert told.endswith("cannot be read: Expected `object`, got `null` - at `$.state`")
+
+
+class Away(MemoryStore):
+    """A store that stops answering after some questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: int | None = None
+
+    def _asked(self) -> None:
+        if self.left is not None:
+            if self.left == 0:
+                raise StoreUnavailable("away")
+            self.left -= 1
+
+    def get(self, key: str) -> bytes | None:
+        self._asked()
+        return super().get(key)
+
+    def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
+        self._asked()
+        super().set(key, value, seconds)
+
+    def delete(self, key: str) -> bool:
+        self._asked()
+        return super().delete(key)
+
+    def hold(self, key: str):
+        self._asked()
+        return super().hold(key)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("message_id", [None, "2"])
+def test_threat_failure_forgets_nothing_when_the_store_goes_away_at_any_moment(
+    tmp_path, monkeypatch, message_id, fails
+):
+    """Either nothing was done and it is told so, or what was done is answered; the conversation is never lost."""
+    bank = wat.error_06("offline", "no answer") if fails else wat.node_06()
+    told, ran = set(), []
+
+    async def counted(run: Run, *words: object) -> object:
+        ran.append(run)
+        return await engine.resume(run, *words)
+
+    monkeypatch.setattr("greentic.activate.turn.resume", counted)
+    for questions in range(40):
+        values = Away()
+        stage = Stage(tmp_path, make_pack("p", FAILS, {"bank": bank}), values)
+        assert stage.turn({"text": "hi"}, ANN).parked
+        key = stage.services.conversations.key("R1", "acme", session_hint(ANN, "acme", "main"), "p", "main")
+        waited = values.get(key)
+        values.left = questions
+        ran.clear()
+        try:
+            answer = stage.turn({"text": "12"}, ANN, message_id=message_id)
+        except StoreUnavailable:
+            values.left = None
+            told.add("nothing was done")
+            assert (
+                not ran and values.get(key) == waited and stage.services.conversations.pinned("D", "acme", ANN) == "R1"
+            )
+            again = stage.turn({"text": "12"}, ANN, message_id=message_id)
+            assert again.parked == fails and again.output != STALE
+            continue
+        if values.left:  # it was never asked again
+            told.add("all was done")
+            break
+        values.left = None
+        told.add("answered" if answer.failed is None else "failed")
+        if fails:
+            assert answer.parked and "offline" in str(answer.failed) and values.get(key) is not None
+    assert told == (
+        {"nothing was done", "all was done", "failed"} if fails else {*told, "nothing was done", "all was done"}
+    )
+
+
+def test_a_store_that_a_step_asks_in_vain_is_a_failure_of_the_run(tmp_path):
+    class NoState(SimulatedState):
+        def get(self, scope: str, key: str) -> object:
+            raise StoreUnavailable("away")
+
+    calls = SimulatedComponents({})
+    flow = plan_flow(read_graph("main", {"nodes": [node("a", "state.get", {"key": "k"})]}))
+    run = Run("p", "main", Caller("e", "t"), Ports({"main": flow}, calls, SimulatedAssets(), NoState(), FakeClock()))
+    stage = Stage(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}))
+    with pytest.raises(FlowFailure) as failure:
+        in_place(_attempts(run, {}, stage.services))
+    assert not isinstance(failure.value, StoreUnavailable) and "the session store is unavailable: away" in str(
+        failure.value
+    )
 
 
 @pytest.mark.parametrize(

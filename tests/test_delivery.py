@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import random
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,6 +32,7 @@ from securesystemslib.signer import SSlibKey
 from conftest import PROGRAMS, Author, booted, gtc, make_bundle, make_pack, need
 from greentic.activate.activation import Activation
 from greentic.author import bundle_publish, bundle_revoke, bundle_sign
+from greentic.cluster.connect import connect
 from greentic.deployments.stage import RevisionStagePayload, stage
 from greentic.distribute import parallel
 from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
@@ -48,10 +55,13 @@ from greentic.ground.optional import lacking
 from greentic.materialize import export_archive as bundle_export
 from greentic.materialize import shared_bundles as cache
 from greentic.model.delivery import delivery_of
+from greentic.net.document import read_small
 from greentic.net.request import retry_after
+from greentic.net.terms import own_terms
 from greentic.operate import delivery, trust_root
 from greentic.registry.login import Credentials, credentials_for
 from greentic.registry.reference import mapped, parse
+from greentic.sessions.redis_store import RedisStore
 from greentic.store.environments import EnvironmentStore
 from greentic.trust.keys import key_id, read_public_pem
 from greentic.worker.boot import _from_archive
@@ -646,6 +656,84 @@ def certificate(directory: Path, host: str = "localhost") -> tuple[Path, Path, P
     (directory / "leaf.pem").write_bytes(signed(host, leaf, "private authority", root, authority=False))
     (directory / "leaf.key").write_bytes(leaf.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return directory / "ca.pem", directory / "leaf.pem", directory / "leaf.key"
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    """The contexts of Python 3.13 and later, on every version: they ask for extensions that many authorities do not have."""
+    make = ssl.create_default_context
+
+    def made(*words: Any, **named: Any) -> ssl.SSLContext:
+        context = make(*words, **named)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", made)
+
+
+@contextlib.contextmanager
+def tls_answering(pair: tuple[Path, Path]) -> Iterator[int]:
+    """A server that answers `{}` over TLS to whoever believes it, by its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Empty)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_authority_without_extensions_is_believed_on_every_python(tmp_path, monkeypatch, strict):
+    """The authorities of EKS and of many companies: an operator or a pull on Python 3.13 refused them."""
+    authority, *pair = certificate(tmp_path)
+    with tls_answering((pair[0], pair[1])) as port:
+        here = f"https://localhost:{port}"
+        with pytest.raises(OSError, match="does not include key usage"):  # what this is about
+            urllib.request.urlopen(here, context=ssl.create_default_context(cafile=str(authority)))
+        with pytest.raises(FetchError, match="certificate verify failed"):
+            read_small(f"{here}/x", 10, own_terms())  # nobody vouches for it
+        monkeypatch.setenv("GREENTIC_CA_FILES", str(authority))
+        assert read_small(f"{here}/x", 10, own_terms()) == b"{}"
+        config = tmp_path / "config"
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        for named in (
+            {"certificate-authority": str(authority)},
+            {"certificate-authority-data": b64encode(authority.read_bytes()).decode()},
+        ):
+            context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+            clusters = [{"name": "c", "cluster": {"server": here} | named}]
+            users = [{"name": "u", "user": {"token": "t"}}]
+            whole = {"current-context": "c", "contexts": [context], "clusters": clusters, "users": users}
+            config.write_text(json.dumps(whole))
+            assert connect(None).client.get("/x").json() == {}
+
+
+def test_a_redis_over_tls_is_asked_for_no_more_than_others(strict, monkeypatch):
+    import redis
+
+    asked = []
+    monkeypatch.setattr(redis.Redis, "ping", lambda self: asked.append(self.connection_pool.make_connection()))
+    RedisStore("rediss://localhost:1/0")
+    RedisStore(
+        "rediss://localhost:1/0?ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF"
+    )  # who says otherwise in the address has it so
+    assert [c.ssl_exclude_verify_flags for c in asked] == [[ssl.VERIFY_X509_STRICT], [ssl.VERIFY_CRL_CHECK_LEAF]]
 
 
 @pytest.mark.parametrize("kind", ["plain", "tls", "htpasswd"])

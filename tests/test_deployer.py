@@ -125,6 +125,8 @@ def test_what_another_run_of_ours_makes_meanwhile_is_written_to_and_what_goes_is
         Meanwhile(cluster, patch, lambda: cluster.objects.update(whole))
         report = reconciled(bound, adopt=adopt)
     assert not (report.failed or []) and metadata_of(cluster.objects[ref])["labels"] == after
+    assert names.ENV_STORE in [told.name for told in report.changed]  # another run made it, this one wrote to it
+    assert names.ENV_STORE not in [told.name for told in report.created]
     assert "another" in str(cluster.objects[ref]["data"])
 
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from greentic.cli import distributor as distributor_command
 from greentic.distribute.fetch import FetchLimits, fetch_into
-from greentic.distribute.serve_directory import DirectoryServer, Span, parse_range
+from greentic.distribute.preconditions import Span, parse_range
+from greentic.distribute.serve_directory import DirectoryServer
 from greentic.distribute.sources import source_for
 from greentic.ground.errors import FetchError, GreenticError, TooLarge, Truncated
 from greentic.net.addresses import check_address, check_host_name

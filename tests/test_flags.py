@@ -142,3 +142,18 @@ def test_every_verb_answers_a_value_with_names_and_types(verb):
     answered = get_type_hints(getattr(importlib.import_module(module), name))["return"]
     forms = get_args(answered) or (answered,)
     assert all(form is NoReturn or (isinstance(form, type) and issubclass(form, Reply)) for form in forms), answered
+
+
+def test_what_several_verbs_may_say_names_the_verb_that_takes_the_flag() -> None:
+    """A reconcile, a rollout of one revision, a drain and an operator meet the same refusals, and take different flags."""
+    flag = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+    others = frozenset({"--timeout"})  # of whatever waits for a cluster
+    told = [
+        (path.name, node.value)
+        for path in sorted((SOURCE / "cluster").glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for found in flag.finditer(node.value)
+        if found[0] not in others and not re.search(r"(gtc|kubectl) [^;,]*$", node.value[: found.start()])
+    ]
+    assert told == []

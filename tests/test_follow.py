@@ -22,20 +22,25 @@ from greentic.ground import optional
 from greentic.ground.clock import SystemClock
 from greentic.ground.disk import RealDisk
 from greentic.ground.documents import replace
-from greentic.ground.errors import BootError
+from greentic.ground.errors import BootError, Conflict, FetchError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
+from greentic.materialize import pull, trusted
 from greentic.materialize.remembered import memory_of
+from greentic.model.environment import Environment, Revision
+from greentic.net.document import read_small
+from greentic.net.terms import Terms
 from greentic.operate import delivery
+from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry.counts import BOUNDS
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps
+from greentic.worker.follow import Alone, Follower, Steps, undisturbed
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
 from greentic.worker.together import SharedDirectory
-from greentic.worker.trust_files import TrustFiles
+from greentic.worker.trust_files import ASK_SECONDS, TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
 
@@ -156,6 +161,96 @@ def routed_from(source: Path, author: Author, deployment: str, hello: Path) -> s
     second = author.warm(author.stage(deployment, hello, source.as_uri()))
     author.route(deployment, (second, 10_000), key="b")
     return second
+
+
+def test_a_slow_source_of_one_deployment_holds_up_no_other(living, author, hello, tmp_path, monkeypatch):
+    """A source that dripped held up every other change, a rollback or a revocation too, for as long as a download may take."""
+    source, store = tmp_path / "slow.gtbundle", author.context.store
+    shutil.copy(hello, source)
+    slow, revision = author.deployed(hello, uri=source.as_uri(), bundle_id="two", prefixes=("/two",))
+    shutil.rmtree(store.paths("local").revisions / revision)
+    arrives, came, begun, real = threading.Event(), threading.Event(), list[str](), pull.materialize
+
+    def materialize(env: Environment, wanted: Revision, means: pull.Means) -> tuple[LocatedPack, ...]:
+        begun.append(wanted.revision_id)
+        assert wanted.deployment_id != slow or arrives.wait(60)
+        return real(env, wanted, means)
+
+    monkeypatch.setattr(pull, "materialize", materialize)
+    under_way, settings = living.worker.bench.under_way, living.worker.bench.settings
+    watch = DirectoryWatch([document(author).parent], frozenset({"environment.json"}))
+    changed = list[str]()
+
+    def read() -> Candidate:
+        return read_candidate(store, settings)
+
+    still = undisturbed(watch, read, read(), 3600.0, living.clock)
+
+    def wanted() -> bool:
+        if begun and not changed:
+            assert still(), "nothing newer has come"
+            changed.append(author.deployed(hello, bundle_id="three", prefixes=("/three",))[0])
+        return still()
+
+    under_way.wanted, under_way.came = wanted, came.set
+    assert living.follower.look() and set(living.serving.activation.unavailable) == {slow}
+    assert living.follower.look() and set(living.serving.activation.unavailable) == {slow}
+    assert changed[0] in living.serving.activation.dispatchers, "what came meanwhile is served"
+    assert "still on its way" in living.serving.activation.unavailable[slow].text and not came.is_set()
+    assert living.later() and begun.count(revision) == 1, "what is under way is not begun again"
+    arrives.set()
+    assert came.wait(60) and living.later()
+    assert not living.serving.activation.unavailable and slow in living.serving.activation.dispatchers
+    assert begun.count(revision) == 1
+    watch.close()
+
+
+def test_a_revocation_list_that_does_not_come_holds_up_no_change(author, hello, tmp_path, monkeypatch):
+    """Each change, a rollback too, waited a minute for a server of the list that said nothing."""
+    author.create().deployed(hello, prefixes=("/one",))
+    asked, address = list[Terms](), "https://lists.test/r.json"
+
+    def silent(reference: str, limit: int, terms: Terms) -> bytes | None:
+        if reference == address:
+            asked.append(terms)
+            raise FetchError("not done")
+        return read_small(reference, limit, terms)
+
+    delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=address))
+    monkeypatch.setattr(trusted, "read_small", silent)
+    living = Living(booted(author.context.store))
+    usual = living.worker.bench.settings.terms
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+    booting, *following = asked
+    assert booting == usual, "at a boot nothing waits, and the list may be what keeps a bundle out"
+    assert following == [usual._replace(total=ASK_SECONDS, tries=1)]
+    assert "is not used" in str(living.serving.activation.protections["warnings"])
+
+
+def test_a_document_is_the_newest_until_another_one_can_be_read(living, author, hello, tmp_path):
+    path, store, settings = document(author), author.context.store, living.worker.bench.settings
+    watch = DirectoryWatch([path.parent], frozenset({path.name}))
+    reads = list[int]()
+
+    def read() -> Candidate:
+        reads.append(1)
+        return read_candidate(store, settings)
+
+    found, good = read(), path.read_bytes()
+    still = undisturbed(watch, read, found, 60.0, living.clock)
+    assert still() and len(reads) == 1, "nobody told of anything"
+    for data in (good, b"{", good):  # told, but nothing newer
+        path.write_bytes(data)
+        assert still()
+    told = len(reads)
+    living.clock.sleep(61.0)
+    assert still() and len(reads) == told + 1, "where nothing is told it is looked at now and then"
+    path.write_bytes(good.replace(b'"name": "local"', b'"name": "new"'))
+    assert not still() and watch.wait(0), "the next look is told again"
+    path.write_bytes(good)
+    assert not still(), "who was disturbed begins anew"
+    watch.close()
 
 
 def test_a_new_revision_that_cannot_be_had_leaves_the_old_one_serving(living, author, hello, tmp_path):
@@ -645,6 +740,88 @@ def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
     assert done.wait(30)
     living.follower.stop()
     assert living.follower.join(30) and not living.follower._thread.is_alive()
+
+
+class Passing(NoWatch):
+    """Nothing tells; each wait passes at once on the follower's clock, and the last ends the following."""
+
+    def __init__(self, living: Living, last: int) -> None:
+        self.living, self.last, self.waits = living, last, list[float]()
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.living.clock.sleep(seconds)
+        self.living.follower._stopping = len(self.waits) == self.last
+        return False
+
+
+def followed(living: Living, waits: int, **steps: object) -> list[float]:
+    watch = living.follower._watch = Passing(living, waits)
+    living.follower._every, living.follower._stopping = 1.0, False
+    living.follower._steps = living.follower._steps._replace(**steps)
+    living.follower._run()
+    return watch.waits
+
+
+def test_a_place_whose_document_is_refused_is_looked_at_as_often_as_any(living, author, hello):
+    """Who published a wrong document and then a right one waited for as long as the wrong one would not have been tried."""
+    usual, tried = living.follower._steps, list[str]()
+
+    def refused(found: Candidate) -> Activation:
+        tried.append(found.digest)
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    waits = followed(living, 40, provision=refused)
+    assert max(waits) <= 1.25 and 2 <= len(tried) <= 8 and len(set(tried)) == 1  # tried later each time
+    assert living.told[-1]["error"] == "conflict: no" and living.told[-1]["next_try"] is not None
+    author.deployed(hello, bundle_id="three", prefixes=("/three",))
+    assert len(followed(living, 2, provision=usual.provision)) == 2
+    assert living.routes == ["/one", "/three", "/two"] and living.told[-1]["error"] is None
+
+
+@pytest.mark.parametrize("between", ["served", "another"])
+def test_a_document_that_was_refused_before_is_tried_when_it_comes_again(living, author, hello, between):
+    path, usual = document(author), living.follower._steps
+    first = path.read_bytes()
+
+    def refused(found: Candidate) -> Activation:
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    wanted = path.read_bytes()
+    living.follower._steps = usual._replace(provision=refused)
+    assert not living.follower.look()
+    living.follower._steps = usual
+    path.write_bytes(first if between == "served" else first.replace(b'"name": "local"', b'"name": "new"'))
+    assert living.follower.look() is (between == "another")
+    path.write_bytes(wanted)
+    assert living.follower.look() and living.routes == ["/one", "/two"]
+
+
+def test_a_place_that_does_not_answer_is_asked_later_each_time(living, author, hello):
+    def away() -> Candidate:
+        raise BootError("away")
+
+    waits = followed(living, 12, read=away)
+    assert max(waits) > 20 and sum(waits) > 100
+
+
+def test_a_refused_document_is_tried_at_once_for_who_asks(living, author, hello):
+    tried = list[str]()
+
+    def refused(found: Candidate) -> Activation:
+        tried.append(found.digest)
+        raise Conflict("no")
+
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    living.follower._steps = living.follower._steps._replace(provision=refused)
+    for _ in range(3):
+        living.follower.look()
+    assert len(tried) == 1
+    living.follower.wake()
+    living.follower.look()
+    assert len(tried) == 2
 
 
 def test_a_look_that_runs_is_waited_for_only_so_long(living):

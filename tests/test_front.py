@@ -384,6 +384,30 @@ def test_a_request_without_a_lane_waits_for_nobody():
     run(scenario)
 
 
+def test_a_request_that_is_let_on_is_its_lanes_one_of_this_turn_and_one_that_nobody_awaits_is_none():
+    async def scenario() -> None:
+        async with site() as made:
+            queue = fair_queue_of(asyncio.get_running_loop())
+            queue._long = queue._coming = True  # turns of the loop come when we say so
+            queue._shared_until = float("inf")
+            made.front.lane_of = lambda incoming: "bot"
+            opened = [await made.open() for _ in range(4)]
+            for count, (_, writer) in enumerate(opened, 1):
+                writer.write(GET)
+                await seen(lambda count=count: sum(c._waits for c in made.front.connections) == count)
+            next(iter(made.front.connections)).abort()
+            for waiting in (3, 2, 1):
+                assert sum(c._waits for c in made.front.connections if not c._ending) == waiting
+                queue._long, queue._coming = False, True
+                queue._next()
+                queue._coming = True
+            assert not any(c._waits for c in made.front.connections)
+            for _, writer in opened:
+                writer.close()
+
+    run(scenario)
+
+
 def test_a_request_tells_when_it_came_and_not_when_it_had_its_turn(monkeypatch):
     clock = FakeClock()
     monkeypatch.setattr(front_module, "CLOCK", clock)

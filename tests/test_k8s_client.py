@@ -595,8 +595,34 @@ def test_nobody_waits_for_a_file_that_a_kubeconfig_names(tmp_path, monkeypatch, 
     monkeypatch.setenv("KUBECONFIG", str(path))
     signal.alarm(60)
     try:
-        with pytest.raises(ClusterUnreachable, match="a device or fifo is there; expected a file"):
+        with pytest.raises(
+            ClusterUnreachable, match=f"the file of {key} `.*odd` .* a device or fifo is there; expected"
+        ):
             connect(None)
+    finally:
+        signal.alarm(0)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_in_place_of_the_systems_counts_where_a_cluster_names_no_authority(tmp_path, monkeypatch, there):
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    raw["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = False
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    if there:
+        os.mkfifo(tmp_path / "ca")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca"))
+    told = "a device or fifo is there" if there else "No such file"
+    signal.alarm(60)
+    try:
+        with pytest.raises(
+            ClusterUnreachable, match=f"the file of SSL_CERT_FILE `{tmp_path}/ca` cannot be read: {told}"
+        ):
+            connect(None)
+        raw["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
+        path.write_text(yaml.safe_dump(raw))
+        assert connect(None).client is not None  # nobody is believed, and no file read
     finally:
         signal.alarm(0)
 

@@ -23,6 +23,7 @@ from greentic.model.ids import mint_ulid
 from greentic.model.pod_view import for_pods
 from greentic.model.pointer import POINTER_FILE, pointer_to, read_pointer
 from greentic.model.validate import validate
+from greentic.net.terms import Terms
 from greentic.publication.pointed import push_document, read_pointed
 from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
@@ -160,7 +161,7 @@ def test_a_worker_of_five_thousand_deployments_boots_from_a_pointer_and_follows_
     repository = f"oci://{registry.name}/envs/local"
     env = for_pods(grown(small, 5_000))
     document = compact(env)
-    assert push_document(env, document, repository) and not push_document(env, document, repository)
+    assert push_document(env, document, repository, Terms()) and not push_document(env, document, repository, Terms())
     seed = tmp_path / "seed"
     point(seed, repository, document_digest(document))
     own = env.revisions[17].revision_id
@@ -177,7 +178,7 @@ def test_a_worker_of_five_thousand_deployments_boots_from_a_pointer_and_follows_
 
         assert following()["serving"]["digest"] == document_digest(document)
         changed = replace(env, name="another")
-        push_document(changed, compact(changed), repository)
+        push_document(changed, compact(changed), repository, Terms())
         point(seed, repository, document_digest(compact(changed)))
         until(lambda: following()["serving"]["digest"] == document_digest(compact(changed)), following)
         point(seed, repository, f"sha256:{'1' * 64}")  # nobody pushed it
@@ -194,16 +195,16 @@ def test_threat_lying_server_another_document_under_the_name_is_refused(small, r
     repository, env = f"oci://{registry.name}/envs/local", for_pods(small)
     document = compact(env)
     wanted, evil = document_digest(document), press(compact(replace(env, name="evil")))
-    push_document(env, document, repository)
-    assert read_pointed(pointer_to("local", repository, wanted)) == document
-    place = place_of(f"{repository}:x", push=True)
+    push_document(env, document, repository, Terms())
+    assert read_pointed(pointer_to("local", repository, wanted), Terms()) == document
+    place = place_of(f"{repository}:x", Terms(), push=True)
     place.put_blob(evil.layer)
     honest = manifest_of("local", 0, evil, None, None, "")
     lying = honest.replace(evil.document.encode(), wanted.encode())
     for manifest, told in ((honest, "and the pointer names"), (lying, "its manifest names")):
         place.put_manifest(manifest, document_tag(wanted))
         with pytest.raises(FetchError, match=told):
-            read_pointed(pointer_to("local", repository, wanted))
+            read_pointed(pointer_to("local", repository, wanted), Terms())
     seed = tmp_path / "seed"
     point(seed, repository, wanted)
     monkeypatch.setenv("GREENTIC_SEED_DIR", str(seed))
@@ -230,9 +231,9 @@ def test_a_reconcile_and_a_rendering_on_request_push_what_pods_are_pointed_to(sm
     pointer = read_pointer(str(member(env_store(rendered.manifests), "data")[POINTER_FILE]).encode())
     assert any("--push puts it there" in line for line in rendered.warnings)
     with pytest.raises(FetchError, match="is not there"):
-        read_pointed(pointer)
+        read_pointed(pointer, Terms())
     assert reconcile.push_pointed(deployer, QUIET)
-    assert document_digest(read_pointed(pointer)) == pointer.document
+    assert document_digest(read_pointed(pointer, Terms())) == pointer.document
     again = env_render.render_objects(author.context, replace(wanted, push=True))
     assert not any("--push" in line for line in again.warnings or [])
 

@@ -181,6 +181,36 @@ def test_a_bundle_is_pulled_once_and_comes_from_the_cache_then(author: Author, h
     assert heard.heard() == [("pulling", gone), ("passed over", gone), pulled]
 
 
+def test_what_another_process_brought_to_its_place_meanwhile_stays_there(
+    author: Author, hello: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was moved aside while the other process loaded it, for the same files."""
+    author.create().deployed(hello, hello.as_uri())
+    author.strip()
+    store = author.context.store
+    document, paths = store.load("local"), store.paths("local")
+    (one,) = document.revisions
+    means, real = pull.Means(store, None, [], FetchLimits(), Heard()), staging.StagingArea.fill
+    placed: list[int] = []
+
+    def filled(area: staging.StagingArea, *words: Any, **more: Any) -> staging.Staged:
+        found = real(area, *words, **more)
+        if not placed:
+            placed.append(0)
+            pull.materialize(document, one, means)
+            placed[0] = paths.revision(one.revision_id).stat().st_ino
+        return found
+
+    monkeypatch.setattr(staging.StagingArea, "fill", filled)
+    packs = pull.materialize(document, one, means)
+    assert placed == [paths.revision(one.revision_id).stat().st_ino] and verified_packs(paths, one) == list(packs)
+    assert [p.name for p in paths.revisions.iterdir()] == [one.revision_id]
+    (pack,) = packs
+    pack.path.chmod(0o600)
+    pack.path.write_bytes(b"damaged")
+    assert list(pull.materialize(document, one, means)) == verified_packs(paths, one), "what is not whole is replaced"
+
+
 class FullCache(BundleCache):
     def obtain(self, *words: Any) -> Any:
         raise OSError(28, "No space left on device", str(self.directory))
@@ -683,7 +713,7 @@ def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tu
         place.write_bytes(published)
     recalled = Recalled(Seen(0, seen), tuple((Path(f"/kept/{n}"), data) for n, data in enumerate(kept)), ())
     asked = Revocation(required=required, list_ref=f"file://{place}")
-    return believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, offered=offered)
+    return believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, offered=offered, terms=Terms())
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -728,9 +758,9 @@ def test_a_list_that_has_ended_still_revokes_but_is_none_that_is_required() -> N
     stolen = believed(listed(2, key=OTHER), required=False, kept=(listed(1, OTHER.key_id),))
     assert stolen.revoked is not None and stolen.revoked.version == 1
     recalled = Recalled(Seen(), (), ())
-    assert believed_list(Revocation(), {}, recalled, NOW) == Believed()
+    assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == Believed()
     with pytest.raises(UntrustedBundle, match="does not say where"):
-        believed_list(Revocation(required=True), {}, recalled, NOW)
+        believed_list(Revocation(required=True), {}, recalled, NOW, terms=Terms())
 
 
 def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
@@ -740,11 +770,11 @@ def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
         told = Delivery(generation=3, keys=carried, signatures=SignaturePolicy(mode=mode))
         document = with_delivery(new_environment("local", "x", HostConfig(env_id="local")), told)
         if good:
-            found = examine(document, memory, None, allow_rollback=False, clock=clock)
+            found = examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
             assert found.seen == Seen(3, 0) and (found.trusted.anchored, found.listed) == (False, None)
         else:
             with pytest.raises(BootError, match="trust in environment `local`") as error:
-                examine(document, memory, None, allow_rollback=False, clock=clock)
+                examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
             assert isinstance(error.value.__cause__, UntrustedBundle)
     swapped = {KEY.key_id: public_pem(OTHER.public)}
     for carried in (swapped, {KEY.key_id: "no key"}):
@@ -754,6 +784,7 @@ def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
                 memory,
                 None,
                 allow_rollback=False,
+                terms=Terms(),
                 clock=clock,
             )
     assert not (tmp_path / "a").exists()

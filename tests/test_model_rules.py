@@ -354,21 +354,18 @@ def test_tenants():
     assert routes.Routes(table[:1]).of_tenant("zz").bundle_id == "a"
 
 
-def test_overlaps_and_unreachable_bindings():
+def test_overlaps():
     assert routes.overlaps(routed(a=([], ["/x"]), b=(["h"], ["x/"]))) == [(DEP, DEP2, "/x")]
     assert routes.overlaps(routed(a=(["g"], []), b=(["h"], []))) == []
-    good = routed(a=(["h", "*.h"], ["/"])).bundles[0].route_binding
-    assert routes.unreachable_reason(good) is None
-    for hosts, prefixes in (
-        (["http://h"], []),
-        (["*.h"], []),
-        ([""], []),
-        (["h:80"], []),
-        (["["], []),
-        ([], ["/a b", "/x?y"]),
-    ):
-        assert routes.unreachable_reason(routed(a=(hosts, prefixes)).bundles[0].route_binding)
-    assert routes.unreachable_reason(routed(a=(["[::1]"], ["//a"])).bundles[0].route_binding) is None
+
+
+def test_each_host_and_prefix_is_asked_whether_a_request_can_match_it():
+    assert routes.impossible_matcher([], []) is None
+    assert routes.impossible_matcher(["h", "[::1]", "bücher.example"], ["/", "", "//a", "a/b/"]) is None
+    for host in ("http://h", "*.h", "", "h:80", "[", "[]", "h/x", "a b", "a\x01"):
+        assert f"the host {host!r} cannot" in (routes.impossible_matcher(["h", host, "::"], ["/a b"]) or "")
+    for prefix in ("/a b", "/x?y", "#", "/\x7f"):
+        assert f"the prefix {prefix!r} cannot" in (routes.impossible_matcher(["h"], ["/", prefix, "?"]) or "")
 
 
 PUBLIC_URLS = [

@@ -195,9 +195,12 @@ def test_a_document_is_asked_for_by_no_other_scheme(tmp_path: Path) -> None:
     for reference in ("ftp://a.test/d", "data://x"):
         with pytest.raises(FetchError, match="no address of a document"):
             read_small(reference, 10, QUICK)
-    assert read_small(str(tmp_path / "none"), 10) is None and read_small(f"file://{tmp_path}/none", 10) is None
+    assert (
+        read_small(str(tmp_path / "none"), 10, Terms()) is None
+        and read_small(f"file://{tmp_path}/none", 10, Terms()) is None
+    )
     with pytest.raises(FetchError, match="cannot be read"):
-        read_small(str(tmp_path), 10)
+        read_small(str(tmp_path), 10, Terms())
 
 
 def test_the_end_of_a_question_is_set_once() -> None:
@@ -246,14 +249,6 @@ def test_a_host_is_refused_with_the_reason() -> None:
             assert refused_host(policy, host) == f"`{host}` is a metadata service"
         assert refused_host(policy, ".") == "the address has no host"
     assert refused_host(EgressPolicy("none"), "api.test") == "http client disabled by policy"
-
-
-@pytest.mark.parametrize(
-    ("scheme", "port", "expected"), [("http", None, 80), ("https", None, 443), ("http", 8080, 8080), ("https", 1, 1)]
-)
-def test_a_connection_has_the_schemes_port_unless_another_is_told(scheme: str, port: int | None, expected: int) -> None:
-    made = dial.connection(scheme, "a.test", port, lambda host, address: None)
-    assert made.port == expected and isinstance(made, dial.CheckedHttps) == (scheme == "https")
 
 
 class Connecting:
@@ -412,7 +407,7 @@ def test_nobody_waits_for_the_authorities_that_are_believed(
     monkeypatch.setenv(variable, str(place))
     signal.alarm(60)
     try:
-        with pytest.raises(OSError, match=f"the certificates of {variable} `{place}` cannot be read: "):
+        with pytest.raises(OSError, match=f"the file of {variable} `{place}` cannot be read: "):
             dial.tls_context(variables.listed("GREENTIC_CA_FILES"))
     finally:
         signal.alarm(0)
@@ -425,8 +420,17 @@ def test_authorities_of_a_file_are_believed_and_one_that_is_not_there_is_told(tm
     assert (
         dial.tls_context([str(pem)]).cert_store_stats()["x509_ca"] > dial.tls_context([]).cert_store_stats()["x509_ca"]
     )
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="GREENTIC_CA_FILES .*: No such file"):
         dial.tls_context([str(tmp_path / "none")])
+
+
+def test_a_file_in_place_of_the_systems_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library passes it over; whom it believed then was up to the machine."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    with pytest.raises(OSError, match=f"the file of SSL_CERT_FILE `{tmp_path}/none` cannot be read: No such file"):
+        dial.tls_context([])
 
 
 def test_a_silence_is_sat_out_by_later_tries_only_and_by_who_sends_at_once() -> None:

@@ -185,10 +185,16 @@ def test_names_of_files_are_compared_in_any_case() -> None:
 
 
 def test_files_of_certificates_are_opened_by_the_hand_that_does_not_wait() -> None:
-    """What the TLS library opens by itself was opened before by `open_file`, in the one place that makes contexts."""
-    opening = re.compile(r"load_verify_locations\(|load_cert_chain\(|cafile=|create_default_context\(|capath=")
-    places = [module for module in modules() if opening.search((SOURCE / module).read_text())]
-    assert places == ["net/dial.py"]
+    """What a TLS library opens by itself was opened before by `net/certificates.py`, wherever contexts are made, by us or by who is told the names."""
+    opening = re.compile(
+        r"load_verify_locations\(|load_cert_chain\(|cafile=|create_default_context\(|capath=|\bssl_ca_certs\b|\bcertificate_auth\b"
+    )
+    places = {module for module in modules() if opening.search((SOURCE / module).read_text())}
+    assert places == {"net/dial.py", "cluster/connect.py", "sessions/redis_store.py"}
+    for module in places:
+        text = (SOURCE / module).read_text()
+        assert "check_file(" in text and "check_instead(" in text, module
+        assert "alike(" in text or "not_asked(" in text, f"{module} asks of a chain what this version of Python asks"
 
 
 def test_every_405_tells_which_methods_are_taken() -> None:
@@ -202,3 +208,49 @@ def test_every_405_tells_which_methods_are_taken() -> None:
     assert [
         (name, text) for name, text in made if " allow(" not in text and "=allow(" not in text and "*allow(" not in text
     ] == []
+
+
+READS_FOR_ITSELF = frozenset(
+    {
+        "activate/warm.py", "api.py", "cli/traces.py", "cluster/connect.py", "components/http_exchange.py", "components/runtime.py",
+        "console/pictures.py", "deployer/binding.py", "deployer/cluster_identity.py", "deployer/reconcile.py",
+        "deployments/worker_status.py", "distribute/bundle_cache.py", "distribute/fetch.py", "distribute/oci_source.py",
+        "distribute/publish.py", "distribute/signatures.py", "net/certificates.py", "net/terms.py", "operate/env.py",
+        "publication/place.py", "registry/client.py", "store/audit.py", "store/layout.py", "store/operator_key.py",
+        "wasm/compiled_files.py",
+    }
+)  # fmt: skip
+"""Modules that go by the variables of the process where nobody hands them any. What a worker is told is in its settings; the list gets no longer."""
+
+
+def test_variables_are_read_at_the_edge_and_handed_down() -> None:
+    takes = {
+        f.name for f in ast.parse((SOURCE / "ground/variables.py").read_text()).body if isinstance(f, ast.FunctionDef)
+    }
+    found = set()
+    for module in modules():
+        for node in ast.walk(ast.parse((SOURCE / module).read_text())):
+            if not (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and ast.unparse(node.func.value) == "variables"
+            ):
+                continue
+            name = node.func.attr
+            if name in takes - {"check", "table", "markdown"} and len(node.args) < 2:
+                found.add(module)
+    assert found == READS_FOR_ITSELF
+
+
+def test_how_servers_are_asked_is_told_by_who_asks() -> None:
+    """A default would be the process's own terms, whatever a worker's settings say."""
+    optional = [
+        f"{module}: {node.name}"
+        for module in modules()
+        if module.split("/")[0] in ("controller", "materialize", "net", "publication", "registry", "worker")
+        for node in ast.walk(ast.parse((SOURCE / module).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+        if argument.annotation is not None and ast.unparse(argument.annotation) == "Terms | None"
+    ]
+    assert optional == []

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
 import json
 import os
 import pwd
+import select
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -19,7 +24,7 @@ from conftest import Author, booted
 from greentic.cli import op, operator, start
 from greentic.ground import disk, optional
 from greentic.ground.disk import RealDisk, replace_file, sync_directory, try_exclusive
-from greentic.telemetry.log import OperatorLog, say
+from greentic.telemetry.log import OperatorLog, tell
 from greentic.wasm.compiled_files import default_directory
 from simulators import FakeClock
 
@@ -109,8 +114,77 @@ def test_threat_optional_fatal_a_log_that_takes_nothing(tmp_path):
     log.warn("m", "not heard")  # and not an error
     closed = io.StringIO()
     closed.close()
-    assert not say(stderr, "x") and not say(closed, "x") and not say(None, "x")
+    assert not tell(stderr, "x") and not tell(closed, "x") and not tell(None, "x")
     assert "not heard" in (tmp_path / "operator.log").read_text()
+
+
+@pytest.fixture
+def unread() -> Iterator[tuple[TextIO, int]]:
+    """A pipe that is full, for writing, and its other end; waiting for it ends the tests."""
+    signal.alarm(60)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * select.PIPE_BUF)
+    os.set_blocking(writing, True)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        yield stream, reading
+    os.close(reading)
+    signal.alarm(0)
+
+
+def emptied(reading: int) -> bytes:
+    """What is in the pipe by now."""
+    os.set_blocking(reading, False)
+    found = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(reading, 1 << 16):
+            found += piece
+    return found
+
+
+def test_threat_optional_fatal_a_reader_that_does_not_read(unread: tuple[TextIO, int], tmp_path: Path) -> None:
+    """A worker whose log nobody took answered nobody any more, not even its probes, and could not be stopped."""
+    stream, reading = unread
+    log = OperatorLog(tmp_path, FakeClock(), stderr=stream)
+    for number in range(1_000):
+        log.warn("m", f"not heard {number}")
+    assert (tmp_path / "operator.log").read_text().count("not heard") == 1_000
+    assert any("nobody reads" in text for text in optional.lacking())
+    assert b"not heard" not in emptied(reading)
+    log.warn("m", "heard again")
+    assert emptied(reading).endswith(b"heard again\n")
+
+
+def test_a_line_that_was_begun_when_nobody_read_any_more_does_not_swallow_the_next(
+    unread: tuple[TextIO, int],
+) -> None:
+    stream, reading = unread
+    emptied(reading)
+    long = "é" * (1 << 20)
+    assert not tell(stream, long + "\n") and not tell(stream, "lost\n")
+    begun = emptied(reading).decode(errors="ignore")
+    assert begun and set(begun) == {"é"}
+    assert tell(stream, "next\n") and tell(stream, "last\n") and emptied(reading) == b"\nnext\nlast\n"
+
+
+@pytest.mark.parametrize("kind", ["full", "gone"])
+def test_a_worker_that_nobody_could_hear_ends_as_it_should(kind: str) -> None:
+    """It ended with 120: what was not written stood in a buffer, and failed once more at the end."""
+    words = [
+        sys.executable,
+        "-c",
+        "import sys; from greentic.cli import start; from greentic.telemetry.log import tell; "
+        "start.run = lambda argv: tell(sys.stdout, 'served') or None; start.main()",
+    ]
+    reading, writing = os.pipe()
+    os.close(reading)
+    target = open("/dev/full", "w") if kind == "full" else os.fdopen(writing, "w")  # noqa: SIM115
+    with target:
+        buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        done = subprocess.run(words, stdout=target, stderr=subprocess.PIPE, env=buffered, check=False)
+    assert done.returncode == 0 and done.stderr == b""
 
 
 def test_threat_optional_fatal_a_worker_without_home_cache_or_log(author: Author, hello, tmp_path, monkeypatch):

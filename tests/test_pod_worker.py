@@ -21,7 +21,7 @@ from greentic.materialize.serving_plan import Scope, as_seen, serving_plan
 from greentic.model.traffic import wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
-from greentic.worker.session_key import signing_key
+from greentic.store.session_key import signing_key
 from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
 
 

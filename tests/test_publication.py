@@ -20,8 +20,12 @@ from greentic.cli.gtc import main
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, InvalidArgument, NotFound, UntrustedBundle
 from greentic.model.delivery import delivery_of, with_delivery
+from greentic.model.environment import document_digest
 from greentic.model.ids import digest_of_bytes
+from greentic.model.pod_view import for_pods
+from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.net import terms
+from greentic.net.terms import Terms
 from greentic.operate.change import Context
 from greentic.publication.artifact import (
     ARTIFACT,
@@ -448,6 +452,28 @@ def test_a_worker_is_told_by_whom_it_believes_what_comes_over_the_network(author
         start(author, published, tmp_path, archive=tmp_path / "x")
 
 
+NO_NETWORK = "this worker runs without a network"
+
+
+def test_a_worker_asks_by_what_it_was_told_and_not_by_the_variables_of_the_process(
+    author, tmp_path, web, hello, monkeypatch
+):
+    """Its settings say that there is no network; the place, its list of revocations and a document that is pointed to are no exception."""
+    told = StartOptions(None, tmp_path / "worker", trust_anchor=anchor(author))
+    offline = {"HOME": str(tmp_path / "home"), "GREENTIC_OFFLINE": "1"}
+    with pytest.raises(BootError) as refused:
+        boot(told._replace(env_from=web), offline)
+    assert "published environment" in str(refused.value) and NO_NETWORK in str(refused.value.__cause__)
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    document = compact(for_pods(author.context.store.load("local")))
+    pointer = pointer_to("local", f"oci://{web.removeprefix('http://')}/envs/local", document_digest(document))
+    (seed / POINTER_FILE).write_bytes(compact(pointer))
+    with pytest.raises(BootError) as refused:
+        boot(told, {**offline, "GREENTIC_SEED_DIR": str(seed), "GREENTIC_ENV": "local"})
+    assert "loading environment" in str(refused.value) and NO_NETWORK in str(refused.value.__cause__)
+
+
 def test_a_registry_that_lies_about_digests_is_refused(published, author, tmp_path):
     blob = next(p for p in (published / "blobs" / "sha256").iterdir() if p.read_bytes()[:2] == b"\x1f\x8b")
     blob.write_bytes(gzip.compress(b'{"evil": true}'))
@@ -458,7 +484,7 @@ def test_a_registry_that_lies_about_digests_is_refused(published, author, tmp_pa
 
 def test_a_manifest_is_the_one_that_was_asked_for_by_its_digest(published, web, author, hello, tmp_path, monkeypatch):
     """Another manifest of the same environment passed for the pinned one, whose seal holds as well."""
-    before = place_of(str(published)).newest()
+    before = place_of(str(published), Terms()).newest()
     assert before is not None
     author.deployed(hello, f"file://{hello}", "two", ("/two",))
     now = publish(author, published).manifest
@@ -466,15 +492,15 @@ def test_a_manifest_is_the_one_that_was_asked_for_by_its_digest(published, web, 
     told = f"the manifest is {digest_of_bytes(before)}, asked for was {now}"
     for where in (str(published), web):
         with pytest.raises(FetchError, match=told):
-            place_of(where).newest()
+            place_of(where, Terms()).newest()
         with pytest.raises(FetchError, match=told):
-            place_of(where).manifest(now)
+            place_of(where, Terms()).manifest(now)
     registry = published / "v2" / "envs" / "local" / "manifests"
     registry.mkdir(parents=True)
     (registry / now).write_bytes(before)  # a registry that answers a digest with another manifest
     monkeypatch.setenv("GREENTIC_OCI_INSECURE_REGISTRIES", web.removeprefix("http://"))
     with pytest.raises(FetchError, match=told):
-        place_of(f"oci://{web.removeprefix('http://')}/envs/local@{now}").newest()
+        place_of(f"oci://{web.removeprefix('http://')}/envs/local@{now}", Terms()).newest()
 
 
 def test_believing_is_the_error_of_its_own(published, author, tmp_path):
@@ -482,7 +508,7 @@ def test_believing_is_the_error_of_its_own(published, author, tmp_path):
     payload = env_publish.EnvPullPayload(environment_id="local", place=str(published))
     with pytest.raises(UntrustedBundle, match="not sealed by a trusted key"):
         env_publish.pull(author.context, payload)
-    assert place_of(str(published)).newest() is not None
+    assert place_of(str(published), Terms()).newest() is not None
 
 
 @pytest.mark.e2e

@@ -19,7 +19,7 @@ from greentic.net.addresses import Reach
 from greentic.net.document import check_small, file_path, read_small
 from greentic.net.proxies import Proxies, Proxy
 from greentic.net.request import Answer, Upload, origin, read_body, retry_after, send
-from greentic.net.terms import Terms, asked_to_wait, may_pass, patiently, terms_of
+from greentic.net.terms import Terms, asked_to_wait, may_pass, own_terms, patiently, terms_of
 from simulators import CountingRandom, FakeClock
 from test_net_rules import QUICK, Connecting, Wires, answer_of, dialled, head, received
 
@@ -418,7 +418,8 @@ def test_a_proxy_that_wants_no_secret_is_told_none(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (b"HTTP/1.1 407 Who are you\r\n\r\n", "the proxy http://proxy.test:3128 of HTTP_PROXY refuses a tunnel to `a.test:443`.*407"), (b"", "gives no answer that is HTTP"),
+        (b"HTTP/1.1 403 No\r\n\r\n", r"the proxy http://proxy.test:3128 of HTTP_PROXY refuses a tunnel to `a.test:443` \(http status: 403\)$"), (b"", "gives no answer that is HTTP$"),
+        (b"HTTP/1.1 407 Who are you\r\n\r\n", r"the proxy http://proxy.test:3128 of HTTP_PROXY wants to know who we are \(http status: 407\); .* belong into HTTP_PROXY$"),
         (b"HTTP/1.1 200 x\r\n", "gives no answer that is HTTP"), (b"HTTP/1.1 200 " + b"x" * (request.MAX_TARGET + 1), "gives no answer that is HTTP"), (b"nonsense\r\n\r\n", "refuses a tunnel"),
     ],
 )  # fmt: skip
@@ -429,6 +430,26 @@ def test_a_proxy_that_gives_no_tunnel_is_told_and_left(
     with pytest.raises(FetchError, match=told) as error:
         send("https://a.test/b", "b", via(PROXY))
     assert "s3cret" not in str(error.value) and not ways.secured and ways.ours.fileno() == -1
+
+
+def test_a_proxy_that_asks_who_we_are_is_told_as_that_and_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, answer in (("https://a.test/b", b"HTTP/1.1 407 x\r\n\r\n"), ("http://a.test/b", head(407))):
+        ways = Ways(monkeypatch, answer)
+        with pytest.raises(FetchError, match="belong into HTTP_PROXY") as error:
+            send(url, "b", via(PROXY))
+        assert not may_pass(error.value) and ways.ours.fileno() == -1
+    Ways(monkeypatch, head(407))
+    assert send("http://a.test/b", "b", via(None)).status == 407  # of a server, which is no proxy of ours
+
+
+@pytest.mark.parametrize("proxy", [None, PROXY])
+def test_what_fails_behind_a_proxy_names_it(monkeypatch: pytest.MonkeyPatch, proxy: Proxy | None) -> None:
+    Ways(monkeypatch, b"\x00\xff" * 9_000 + b"\r\n\r\n")
+    with pytest.raises(FetchError) as error:
+        send("http://a.test/b", "b", via(proxy))
+    told = str(error.value)
+    assert told.endswith(f"… (asked through the proxy {PROXY})" if proxy else "…")
+    assert len(told) < dial.MAX_REASON + 200, "what a server sends is no error message of any length"
 
 
 def test_every_step_has_what_is_left_of_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,7 +508,8 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
 
     monkeypatch.setattr(request, "send", sending)
     monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "4")
-    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None and read_small("http://a.test/d", 10) is None
+    assert read_small("http://a.test/d", 10, Terms(idle=3)) is None
+    assert read_small("http://a.test/d", 10, own_terms()) is None
     assert seen == [3, 4] and closed.count == 2
     refused, _ = answer_of(404)
     monkeypatch.setattr(request, "send", lambda *_: refused)
@@ -556,26 +578,6 @@ def test_a_resolver_that_takes_too_long_is_left_behind(monkeypatch: pytest.Monke
         assert all(thread.daemon for thread in threading.enumerate() if thread.name == "resolve")
     finally:
         ends.set()
-
-
-def test_the_libraries_of_components_connect_to_checked_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[object, ...]] = []
-
-    def dialling(host: str, port: int, check: object, *, connect: float, idle: float) -> str:
-        seen.append((host, port, check, connect, idle))
-        return "plain"
-
-    def check(host: str, address: str) -> None:
-        """Nothing is refused."""
-
-    monkeypatch.setattr(dial, "dial", dialling)
-    monkeypatch.setattr(dial, "secured", lambda plain, host, authorities: (plain, host, authorities))
-    monkeypatch.setenv("GREENTIC_CA_FILES", "a.pem")
-    for scheme, port in (("http", 80), ("https", 443)):
-        made = dial.connection(scheme, "a.test", None, check, connect=2, idle=3)
-        made.connect()
-        assert seen.pop() == ("a.test", port, check, 2, 3) and made.timeout == 3
-        assert cast("Any", made.sock) == ("plain" if scheme == "http" else ("plain", "a.test", ("a.pem",)))
 
 
 def test_a_connection_whose_tls_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

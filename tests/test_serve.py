@@ -13,7 +13,7 @@ import pytest
 
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
-from greentic.activate.turn import Turn
+from greentic.activate.turn import ActiveRevision, Turn
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.cores import quota_of, usable_cores
@@ -31,14 +31,14 @@ from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_p
 from greentic.model.routes import Routes
 from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
-from greentic.sessions.value_store import waiting_already
+from greentic.sessions.value_store import StoreUnavailable, waiting_already
 from greentic.store.environments import EnvironmentStore
+from greentic.store.session_key import signing_key
 from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker import settings
 from greentic.worker.server import banner, bind
-from greentic.worker.session_key import signing_key
 from simulators import CountingRandom, FakeClock
 from test_model_rules import DEP, DEP2, REV, REV2, REV3, deployment, env, revision, split
 
@@ -494,6 +494,29 @@ def test_a_conversation_that_takes_no_more_messages_says_so_and_no_revision_is_b
     assert ("busy", 1) in [
         (labels[-1], n) for name, labels, (n, *_) in app.metrics.rows() if name == "greentic_turn_failures"
     ]
+
+
+def test_a_store_of_conversations_that_does_not_answer_is_told_with_a_time_to_come_back(app, monkeypatch):
+    def away(*words: object) -> str:
+        raise StoreUnavailable("TimeoutError")
+
+    async def busy(*words: object, **named: object) -> Turn:
+        raise StoreUnavailable("ConnectionError")
+
+    conversations = app.turns._services.conversations
+    with monkeypatch.context() as patched:
+        patched.setattr(type(conversations), "pinned", away)  # before its revision is known
+        patched.setattr(ActiveRevision, "never_waits", False)
+        first = call(app, "POST", "/", b'{"text":"hi"}')
+    with monkeypatch.context() as patched:
+        patched.setattr("greentic.ingress.turns.turn", busy)  # and after
+        second = call(app, "POST", "/", b'{"text":"hi"}')
+    for code, headers, body in (first, second):
+        assert (code, headers[b"retry-after"]) == (503, b"5") and b"nothing was done" in body
+        assert b"Error" not in body
+    counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
+    assert sum(c.failures.get("store", 0) for c in counted) == 1 == sum(sum(c.failures.values()) for c in counted)
+    assert app.turns.admission.running == 0
 
 
 def test_answers_are_counted_by_their_code(app):

@@ -15,8 +15,10 @@ from typing import NamedTuple
 import pytest
 
 from greentic.distribute import serve_directory
-from greentic.distribute.serve_directory import DirectoryServer, Span, parse_range
+from greentic.distribute.preconditions import Span, judged, parse_range
+from greentic.distribute.serve_directory import DirectoryServer
 from simulators import FakeClock
+from waiting import until
 
 DATA = random.Random(4).randbytes(5000)
 
@@ -44,7 +46,12 @@ class Served:
             "Host: x",
             *(f"{name.replace('_', '-')}: {of}" for name, of in fields.items()),
         ]
-        self.wire.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.wire.sendall("\r\n".join([*lines, ""]).encode())
+        return self.ask_rest(method)
+
+    def ask_rest(self, method: str = "GET") -> Answered:
+        """The answer once the head of a request is ended."""
+        self.wire.sendall(b"\r\n")
         code = int(self.reader.readline().split()[1])
         headers: dict[str, str] = {}
         while (line := self.reader.readline().decode().strip()) != "":
@@ -135,6 +142,97 @@ def test_who_has_a_file_already_is_told_so(served: Served, root: Path) -> None:
     os.utime(root / "b", ns=(1, 1))
     changed = served.ask("/b", If_None_Match=tag)
     assert changed.code == 200 and changed.headers["etag"] != tag
+
+
+DAY = 86_400.0
+LATER, SAME, BEFORE = (f"Fri, 0{day} Jan 1970 00:00:0{second} GMT" for day, second in ((3, 0), (2, 0), (1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "wanted"), ({"If-None-Match": '"t"'}, "unchanged"), ({"If-None-Match": ' "t" '}, "unchanged"), ({"If-None-Match": "*"}, "unchanged"),
+        ({"If-None-Match": 'W/"t"'}, "unchanged"), ({"If-None-Match": '"a", W/"t" ,"b"'}, "unchanged"), ({"If-None-Match": '"a,t"'}, "wanted"),
+        ({"If-None-Match": "t"}, "wanted"), ({"If-None-Match": '"tt"'}, "wanted"), ({"If-None-Match": ""}, "wanted"),
+        ({"If-None-Match": '"a"', "If-Modified-Since": LATER}, "wanted"),  # the tag knows better
+        ({"If-Modified-Since": LATER}, "unchanged"), ({"If-Modified-Since": SAME}, "unchanged"), ({"If-Modified-Since": BEFORE}, "wanted"),
+        ({"If-Modified-Since": "yesterday"}, "wanted"), ({"If-Modified-Since": ""}, "wanted"), ({"If-Modified-Since": SAME[:-4]}, "unchanged"),
+        ({"If-Modified-Since": "Fri, 02 Jan 99999999999 00:00:00 GMT"}, "wanted"), ({"If-Modified-Since": f"{SAME}, {SAME}"}, "unchanged"),
+        ({"If-Match": '"t"'}, "wanted"), ({"If-Match": "*"}, "wanted"), ({"If-Match": '"a", "t"'}, "wanted"), ({"If-Match": '"a"'}, "failed"),
+        ({"If-Match": 'W/"t"'}, "failed"), ({"If-Match": '"a"', "If-None-Match": '"t"'}, "failed"),
+    ],
+)  # fmt: skip
+def test_conditions_are_judged_in_their_order(fields: dict[str, str], told: str) -> None:
+    assert judged(fields.get, '"t"', DAY + 0.9) == told
+
+
+def test_conditions_stand_in_several_lines_and_a_part_is_joined_by_an_exact_tag_alone(served: Served) -> None:
+    """A date or a weak tag is of files that differ, too: the whole is sent."""
+    whole = served.ask("/b")
+    tag, date = whole.headers["etag"], whole.headers["last-modified"]
+    served.wire.sendall(f'GET /b HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a"\r\nIf-None-Match: W/{tag}\r\n'.encode())
+    assert served.ask_rest().code == 304
+    assert (
+        served.ask("/b", If_Modified_Since=date).code == 304
+        and served.ask("/b", "HEAD", If_Modified_Since=date).code == 304
+    )
+    for condition in (date, f"W/{tag}", "*", f"{tag}, {tag}", ""):
+        assert served.ask("/b", Range="bytes=1-2", If_Range=condition).code == 200
+    assert served.ask("/b", If_Match='"other"')[0::2] == (412, b"the file is another one")
+    assert served.ask("/b", If_Match=tag, If_None_Match='"x"', Range="bytes=1-2").body == DATA[1:3]
+
+
+def test_a_connection_on_which_nothing_moves_is_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_directory.DirectoryHandler, "timeout", 0.05)
+    (root / "large").write_bytes(bytes(64 << 20))
+    served = Served(root)
+    try:
+        assert served.reader.read(1) == b""  # it never asked
+        for begun in (b"GET /b HTTP/1.1\r\nHost", b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"):
+            with socket.create_connection(served.server.server_address[:2], timeout=20) as wire:
+                wire.sendall(begun)
+                until(lambda: not (served.server._idle or served.server._busy))  # nothing is read meanwhile
+    finally:
+        served.close()
+
+
+def test_who_waits_longest_for_a_request_makes_room_and_who_is_answered_does_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_directory, "CONNECTIONS", 3)
+    (root / "large").write_bytes(bytes(64 << 20))
+    served = Served(root)
+    address = served.server.server_address[:2]
+    opened: list[socket.socket] = []
+
+    def another(request: bytes = b"") -> socket.socket:
+        made = socket.create_connection(address, timeout=20)
+        opened.append(made)
+        made.sendall(request)
+        return made
+
+    whole = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        assert served.ask("/b").code == 200  # the first of three
+        second = another(whole)
+        until(lambda: len(served.server._busy) == 1)
+        third = another(b"GET /b HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n")
+        assert third.recv(12) == b"HTTP/1.1 304"
+        another(whole)
+        assert served.reader.read(1) == b""  # it waited longest
+        until(lambda: len(served.server._busy) == 2)
+        another(whole)
+        while third.recv(1 << 16):
+            """The rest of its answer, then the end."""
+        until(lambda: len(served.server._busy) == 3)
+        refused = another()
+        assert refused.recv(1000).startswith(b"HTTP/1.1 503 ") and refused.recv(1) == b""
+        assert second.recv(12) == b"HTTP/1.1 200"
+    finally:
+        for made in opened:
+            made.close()
+        until(lambda: not (served.server._idle or served.server._busy))
+        served.close()
 
 
 def test_a_head_has_all_of_the_answer_but_its_body(served: Served) -> None:

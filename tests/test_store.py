@@ -15,7 +15,8 @@ import pytest
 
 from conftest import Author
 from greentic.deployments import bundles, revisions, traffic
-from greentic.ground.disk import RealDisk, replace_file
+from greentic.ground import disk
+from greentic.ground.disk import RealDisk, replace_file, try_exclusive
 from greentic.ground.documents import pretty, replace
 from greentic.ground.errors import (
     AuditError,
@@ -197,6 +198,20 @@ def test_threat_two_writers_loser_fails_with_conflict(store, author):
         impatient.transaction("local"),
     ):
         raise AssertionError("two writers at once")
+
+
+def test_a_log_that_somebody_locked_and_left_so_is_not_awaited_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "events.jsonl"
+    RealDisk().append(log, b"one\n")
+    monkeypatch.setattr(disk, "LOCK_SECONDS", 0.05)
+    with log.open("rb") as held:
+        assert try_exclusive(held.fileno())
+        with pytest.raises(TimeoutError, match="did not go on"):
+            RealDisk().append(log, b"two\n")
+    RealDisk().append(log, b"three\n")
+    assert log.read_bytes() == b"one\nthree\n"
 
 
 def test_threat_two_writers_lose_no_update(tmp_path, hello):

@@ -274,6 +274,49 @@ def test_what_cannot_run_is_linted():
     assert not lint_flow(plan_flow(read_graph("main", {"nodes": nodes[3:]})), silent)
 
 
+KNOWN = Known(lambda name, operation: True, frozenset({"main", "other"}))
+
+
+def told_of(*nodes: dict[str, object]) -> list[str]:
+    return lint_flow(plan_flow(read_graph("main", {"nodes": list(nodes)})), KNOWN)
+
+
+def test_a_mistyped_emit_is_told_and_another_word_is_not():
+    (told,) = told_of(node("a", "emit.respons", {"text": "hi"}))
+    assert told.endswith("node a: `emit.respons` does what any `emit.` does; did you mean `emit.response`?")
+    assert not told_of(*(node(f"n{i}", f"emit.{w}", {}) for i, w in enumerate(["response", "log", "card", "message"])))
+
+
+def test_what_never_ends_is_told_and_what_waits_or_decides_is_not():
+    def says(name: str, *routing: object) -> dict[str, object]:
+        return node(name, "emit.response", {"text": "x"}, *routing)
+
+    (told,) = told_of(says("in", to("a")), says("a", to("b")), says("b", to("a")), says("other", to("a")))
+    assert "goes round `a`, `b` without an end" in told
+    assert "goes round `a` without an end" in told_of(says("a", to("a")))[0]
+    for between in (
+        node("b", "session.wait", "more", to("a")),
+        says("b", {"Custom": [{"condition": "x == 1", "to": "a"}]}),
+        node("b", "flow.goto", {"flow": "other"}, to("a")),
+    ):
+        assert not told_of(says("a", to("b")), between)
+    for kind in ("flow.call", "flow.goto"):
+        itself = node("b", kind, {"flow": "main"})
+        (told,) = told_of(says("a", to("b")), itself)
+        assert f"node b: {kind} of its own flow, before anything waits or decides, never ends" in told
+        assert not told_of(node("a", "session.wait", "more", to("b")), itself)
+        assert not told_of(says("a", to("b")), node("b", kind, {"flow": "other"}))
+
+
+def test_an_id_that_is_no_text_is_told_as_that():
+    for wrong in (5, [1], {"a": 1}, True):
+        with pytest.raises(FlowSourceError, match="`id` is a text, found "):
+            compile_flow({"id": wrong, "type": "messaging", "nodes": {}})
+    for missing in ({}, {"id": None}, {"id": ""}):
+        with pytest.raises(FlowSourceError, match="missing required property `id`"):
+            compile_flow(missing | {"type": "messaging", "nodes": {}})
+
+
 # -- authors --------------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +369,7 @@ scraps = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(scraps, json_values)
 def test_any_template_is_rendered_or_refused(text, value):
     try:
@@ -340,7 +383,7 @@ def test_any_template_is_rendered_or_refused(text, value):
         pass
 
 
-@settings(max_examples=600)
+@settings(max_examples=300)
 @given(st.one_of(scraps, st.text()), json_values)
 def test_any_condition_holds_or_not(text, value):
     assert holds(parse_condition(text), Facts(value, lambda name: value if name == "a" else MISSING)) in (True, False)
@@ -361,7 +404,7 @@ anything = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(anything)
 def test_any_flow_source_is_compiled_or_refused(source):
     for given_source in (
@@ -389,7 +432,7 @@ def as_json(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.sampled_from(["emit.response", "component.exec", "flow.call", "flow.goto", "session.wait", "state.get", "state.set",
                         "var.set", "provider.invoke", "approval.call", "mcp:x", "c.op", "dw.agent"]), anything, anything, anything)  # fmt: skip
 def test_any_node_runs_or_fails_by_a_typed_error(component, mapping, routing, message):

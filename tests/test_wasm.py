@@ -34,17 +34,19 @@ from greentic.components.http_client import PolicedHttp
 from greentic.components.interfaces import invoke_node, invoke_provider
 from greentic.components.secret_files import SecretFiles
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
+from greentic.ground import optional
+from greentic.ground.disk import exclusive
 from greentic.ground.errors import BootError, FlowFailure, InvalidArgument, MalformedArtifact
 from greentic.ground.going import in_place
 from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
 from greentic.wasm import native
-from greentic.wasm.compile_cache import CompileCache
+from greentic.wasm.compile_cache import COMPILING_SECONDS, CompileCache
 from greentic.wasm.compiled_files import default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
 from greentic.wasm.format import check_component
 from greentic.wasm.values import ValueMismatch
-from simulators import SimulatedState
+from simulators import FakeClock, SimulatedState
 
 CALLER = Caller("local", "acme", session="s1", channel="main", provider="provider")
 SHORT = DEFAULT_LIMITS._replace(seconds=0.05)
@@ -874,6 +876,67 @@ def test_several_processes_compile_a_component_once(tmp_path):
         for _ in range(4)
     ]
     assert sorted(p.communicate(timeout=120)[0].strip() for p in started) == ["False", "False", "False", "True"]
+
+
+LITTLE_ADDRESS_SPACE = """
+import pathlib, resource, sys
+import test_wasm, wat
+from greentic.ground.errors import IoError, MalformedArtifact
+from greentic.wasm.compile_cache import CompileCache
+from greentic.wasm.engine import engine
+
+def bound(more):
+    used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
+
+bound(1 << 30)
+assert engine().narrow
+cache = CompileCache(pathlib.Path(sys.argv[1]))
+assert test_wasm.call(wat.node_06(), {"a": "b" * 300_000}) == {"a": "b" * 300_000}  # its memory grows
+cache.load(engine(), wat.node_06(), "small")
+step = "(i32.store (i32.const 70000) (i32.mul (i32.load (i32.const 70000)) (i32.const 3)))"
+large = wat.node_06(step * 40_000 + wat.ok_06(*wat.payload_06()))
+bound(24 << 20)
+for wasm, name in ((large, "large"), (large[:-9], "broken")):
+    try:
+        cache.load(engine(), wasm, name)
+    except (IoError, MalformedArtifact) as error:
+        print(type(error).__name__, error.message, error.hint)
+    bound(1 << 30)
+print(cache.load(engine(), large, "large").seconds > 0, cache.load(engine(), large, "large").seconds)
+"""
+
+
+def test_little_address_space_is_told_and_what_fits_is_served(tmp_path):
+    """The library ends the process that finds no memory, and it reserved 2 GiB for each memory to grow."""
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_ADDRESS_SPACE, str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        cwd=os.path.dirname(__file__),
+    )
+    assert done.returncode == 0, done.stderr
+    large, broken, kept = done.stdout.splitlines()
+    assert (
+        large.startswith("IoError memory: component large of 0.") and "does not compile in the address space" in large
+    )
+    assert "`ulimit -v`" in large
+    assert broken.startswith("MalformedArtifact component broken does not compile: ")
+    assert kept == "True 0.0"
+
+
+def test_a_process_that_is_stopped_while_it_compiles_holds_nobody_up_for_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(optional, "_lacking", {})
+    wasm, clock = wat.node_06(), FakeClock()
+    cache = CompileCache(tmp_path, clock)
+    with (cache.directory / f".{wat.sha256(wasm)}.lock").open("wb") as stopped:
+        exclusive(stopped.fileno())
+        made = cache.load(engine(), wasm, "echo")
+        assert clock.monotonic() >= COMPILING_SECONDS and made.component is not None
+        assert not cache.has(wat.sha256(wasm))  # whoever holds the lock may be writing there
+        assert any("component echo: " in text for text in optional.lacking())
+    cache.load(engine(), wasm, "echo")
+    assert cache.has(wat.sha256(wasm))
 
 
 def test_the_host_says_which_library_it_is_made_for(monkeypatch):

@@ -10,9 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import LAB, PROJECT, Kubectl, Outside, World
+from world import GTC, LAB, PROJECT, Kubectl, Outside, World
 
+from forked_gtc import WITH_A_CLUSTER, fork_the_verbs
 from run_locks import beside, once
+
+LONGEST = ("test_the_demo", "what_is_published_runs", "rights_that_are_taken_away", "not_destroyed_while_an_operator")
+"""As many as there are processes: what comes next waits behind the first of them, and is a short one."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def verbs() -> Iterator[None]:
+    """Verbs are forks of a process that has them loaded: there are a thousand of them, and pods need the cores. The demo starts all of its programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "run", subprocess.run)  # and back at the end
+        fork_the_verbs(str(GTC), WITH_A_CLUSTER)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -78,8 +91,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that handle the lab's own processes are no part of a run on another cluster. Those that run alone come last, those with operators first."""
-    items.sort(key=lambda item: (bool(item.get_closest_marker("alone")), "test_operator" not in item.nodeid))
+    """Tests that handle the lab's own processes are no part of a run on another cluster. Those that run alone come last, the longest first."""
+    items.sort(
+        key=lambda item: (bool(item.get_closest_marker("alone")), not any(name in item.nodeid for name in LONGEST))
+    )
     elsewhere = [] if LAB else [item for item in items if item.get_closest_marker("lab")]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)

@@ -125,7 +125,9 @@ class World:
     def gtc(self, *words: str | Path, environ: dict[str, str] | None = None) -> Reply:
         given = {**self.environ, **(environ or {})}
         return Reply(
-            subprocess.run([GTC, *map(str, words)], env=given, capture_output=True, text=True, timeout=400, check=False)
+            subprocess.run(
+                [str(GTC), *map(str, words)], env=given, capture_output=True, text=True, timeout=400, check=False
+            )
         )
 
     def op(self, *words: str | Path, environ: dict[str, str] | None = None) -> Reply:

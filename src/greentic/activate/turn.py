@@ -7,7 +7,8 @@ Rules:
 3. A message with an id is answered once: the same id gets the same answer.
 4. A failed run is answered like any other, with the error in its metadata. Only a message for which no flow can be selected
    is an error of the host.
-   Where too many messages of a session wait already, the next is no turn: it changed nothing and may be sent again.
+   Where too many messages of a session wait already, or where its conversation cannot be looked up, the next is no turn: it
+   changed nothing and may be sent again.
 5. A failure takes nothing away: a run that waited waits on, until `MAX_FAILURES` in a row end it, which is said.
 6. A failure is tried again, from the start, up to three times in all, if it says that it may be; where nobody said, its words
    decide. Never once a step may have had an effect, and never a run that had waited: its message can be sent again.
@@ -36,7 +37,7 @@ from greentic.ground.errors import FlowFailure
 from greentic.pack.load import LoadedFlow, LoadedPack
 from greentic.sessions.conversation import MAX_FAILURES, Conversations, Identity, Waiting, read_waiting, session_hint
 from greentic.sessions.hold import held
-from greentic.sessions.value_store import ConversationBusy
+from greentic.sessions.value_store import ConversationBusy, StoreUnavailable
 from greentic.telemetry import tracing
 
 ATTEMPTS = 3
@@ -143,7 +144,8 @@ async def turn(
     message_id: str | None = None,
     pinned: str | None = None,
 ) -> Turn:
-    """What the flow answers, failures included. Raises `NoFlow` when none can be selected, `ConversationBusy` when too many wait.
+    """What the flow answers, failures included. Raises `NoFlow` when none can be selected; `ConversationBusy` when too many wait and
+    `StoreUnavailable` when the conversation cannot be looked up, both before anything was done.
 
     It is awaited on the worker's loop, or run in place without one (`wasm.drive.in_place`); cancelled, it leaves what waited.
     `message_id` is what the caller calls this message in its session; the same one again gets the same answer. `pinned` is the revision
@@ -172,7 +174,7 @@ async def turn(
                 await _forget_abandoned(place, services.conversations)
             return _answer(await _attempts(run, activity.payload, services), run)
         return await _converse(place, activity.payload, services, message_id)
-    except ConversationBusy:
+    except (ConversationBusy, StoreUnavailable):
         raise
     except FlowFailure as failure:
         services.log(f"flow {flow.flow_id}: {failure}")
@@ -265,10 +267,13 @@ async def _advance(place: _Place, key: str, waiting: Waiting | None, payload: ob
         services.log(f"flow {run.flow_id}: {failure}")
         if waiting is None:
             return _answer(failure, run)
-        if await kept(values, conversations.failed, key, waiting):
-            return replace(_answer(failure, run), parked=True)
-        await kept(values, place.unpin, conversations)
-        return Turn(failure_payload(run.flow_id, str(failure), ENDED), False, str(failure))
+        try:
+            if not await kept(values, conversations.failed, key, waiting):
+                await kept(values, place.unpin, conversations)
+                return Turn(failure_payload(run.flow_id, str(failure), ENDED), False, str(failure))
+        except StoreUnavailable as unavailable:  # it waits on, and the failure is not counted
+            services.log(f"flow {run.flow_id}: {unavailable}")
+        return replace(_answer(failure, run), parked=True)
 
 
 _FAILURES = (FlowFailure, RecursionError, OverflowError, ValueError)
@@ -276,7 +281,9 @@ _FAILURES = (FlowFailure, RecursionError, OverflowError, ValueError)
 
 
 def _told(error: Exception) -> FlowFailure:
-    """Any of these as the failure of a run."""
+    """Any of these as the failure of a run. A store that a step asked for in vain is no reason to say that nothing was done."""
+    if isinstance(error, StoreUnavailable):
+        return FlowFailure(str(error))
     if isinstance(error, FlowFailure):
         return error
     return FlowFailure(f"a value of the flow cannot be written: {type(error).__name__}")

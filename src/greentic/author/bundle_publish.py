@@ -9,6 +9,7 @@ from greentic.distribute.signatures import signatures_at
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, open_file
 from greentic.ground.errors import InvalidArgument
+from greentic.net.terms import own_terms
 from greentic.trust.gate import pin
 
 
@@ -22,7 +23,7 @@ def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
     try:
         with open_file(path) as file:
             bundle = pin(file)
-            signature = next(iter(signatures_at(str(path))), None)
+            signature = next(iter(signatures_at(str(path), own_terms())), None)
             annotations = {
                 "dev.greentic.bundle.digest": bundle.digest,
                 "org.opencontainers.image.title": called,

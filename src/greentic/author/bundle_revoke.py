@@ -9,7 +9,7 @@ import msgspec
 from greentic.author.bundle_sign import read_key
 from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.disk import io_error, replace_file
-from greentic.ground.documents import JsonObject, read_file
+from greentic.ground.documents import JsonObject, read_given
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.model.ids import is_digest
 from greentic.trust import revocation
@@ -25,7 +25,7 @@ def revoke(
     current = revocation.empty(now)
     try:
         if file.exists():
-            current = revocation.read_list(read_file(file), {key.key_id: key.public})
+            current = revocation.read_list(read_given(file), {key.key_id: key.public})
     except OSError as error:
         raise io_error(file, error) from None
     except ValueError as error:

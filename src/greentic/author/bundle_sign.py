@@ -9,8 +9,9 @@ from greentic.distribute.publish import SIGNATURE_SUFFIX
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import RealDisk, io_error, replace_file
-from greentic.ground.documents import Json, JsonObject, open_file, read_file
+from greentic.ground.documents import Json, JsonObject, open_file, read_file, read_given
 from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.net.terms import own_terms
 from greentic.store import operator_key
 from greentic.trust.gate import pin
 from greentic.trust.keys import MAX_PEM, SigningKey, key_id, read_private_pem, read_public_pem
@@ -22,7 +23,7 @@ def read_key(path: Path | None) -> SigningKey:
     if path is None:
         return operator_key.load(RealDisk())
     try:
-        return read_private_pem(read_file(path, MAX_PEM).decode(errors="replace"))
+        return read_private_pem(read_given(path, MAX_PEM).decode(errors="replace"))
     except OSError as error:
         raise io_error(path, error) from None
     except ValueError as error:
@@ -60,13 +61,13 @@ def verify_signature(path: Path, digest: str, keys: list[Path]) -> JsonObject:
     trusted: dict[str, bytes] = {}
     for file in keys:
         try:
-            public = read_public_pem(read_file(file, MAX_PEM).decode(errors="replace"))
+            public = read_public_pem(read_given(file, MAX_PEM).decode(errors="replace"))
         except OSError as error:
             raise io_error(file, error) from None
         except ValueError as error:
             raise InvalidArgument(f"`{file}` is no public key: {error}") from None
         trusted[key_id(public)] = public
-    found = vouched(BUNDLE, signatures_at(str(path)), digest.removeprefix("sha256:"), trusted)
+    found = vouched(BUNDLE, signatures_at(str(path), own_terms()), digest.removeprefix("sha256:"), trusted)
     if found.lacking is not None:
         raise Conflict(
             f"the signature of `{path}` is not accepted: {found.lacking}", hint="do not use it, or ask who publishes it"

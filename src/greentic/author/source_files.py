@@ -24,7 +24,7 @@ from typing import NamedTuple, TypeVar, cast
 import msgspec
 
 from greentic.ground.disk import io_error, real_path
-from greentic.ground.documents import Json, read_file, shown
+from greentic.ground.documents import Json, read_given, shown
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
 from greentic.ground.field_types import unknown_told
 from greentic.ground.yaml import parse_yaml
@@ -71,7 +71,7 @@ def parsed(path: Path, data: bytes) -> object:
 def read_authored(path: Path, limit: int, what: str = "") -> bytes:
     """Its bytes. `what` stands before its name, as in "answers file ". Raises `NotFound`, `IoError` or `InvalidArgument`."""
     try:
-        return read_file(path, limit)
+        return read_given(path, limit)
     except FileNotFoundError:
         raise NotFound(f"{what}`{path}` does not exist") from None
     except NotADirectoryError:

@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
 def _run(arguments: argparse.Namespace) -> JsonObject:
     from greentic.materialize import shared_bundles as cache
     from greentic.store.environments import EnvironmentStore
-    from greentic.store.layout import default_store_root
+    from greentic.store.layout import looked_into
 
-    store = EnvironmentStore(arguments.store_root or default_store_root())
+    store = EnvironmentStore(looked_into(arguments.store_root))
     if arguments.verb == "list":
         return cache.list_entries(store)
     return cache.verify(store) if arguments.verb == "verify" else cache.prune(store, arguments.max_bytes)

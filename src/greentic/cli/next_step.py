@@ -28,11 +28,13 @@ def copyable(text: str, store_root: Path | None) -> str:
 
 
 def with_next_step(error: GreenticError, store_root: Path | None, *, for_people: bool) -> GreenticError:
-    """The error, its next step for this store. What programs read of the message stays as other programs print it."""
-    if error.hint:
-        error.hint = copyable(error.hint, store_root)
-    if for_people:
-        error.message = copyable(error.message, store_root)
+    """The error, its next step and that of what caused it for this store. What programs read of a message stays as others print it."""
+    told: BaseException | None = error
+    while told is not None:
+        if isinstance(told, GreenticError):
+            told.hint = told.hint and copyable(told.hint, store_root)
+            told.message = copyable(told.message, store_root) if for_people else told.message
+        told = told.__cause__
     return error
 
 

@@ -6,7 +6,6 @@ envelope on stderr.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import shlex
@@ -19,13 +18,13 @@ import msgspec
 
 from greentic.cli import op_table
 from greentic.cli.next_step import all_copyable, copyable, with_next_step
-from greentic.cli.parser import Parser
+from greentic.cli.op_parser import GLOBAL_SWITCHES, GLOBAL_VALUES, attribute, noun_help, overview, parser_of
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.reply import reply_object
-from greentic.operate.verb import ENV, Flag, Verb
+from greentic.operate.verb import ENV, Verb
 from greentic.terminal.output import (
     FOR_PROGRAMS,
     FORMS,
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from greentic.operate.change import Context
     from greentic.operate.payload import Payload
 
-_GLOBAL_VALUES = ("--store-root", "--answers", "--output")
-_GLOBAL_SWITCHES = ("--schema",)
 _HELP = ("-h", "--help")
 
 
@@ -64,13 +61,13 @@ def main(argv: list[str]) -> int:
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
-        meant = did_you_mean(noun, (*op_table.nouns(), *_GLOBAL_VALUES, *_GLOBAL_SWITCHES))
+        meant = did_you_mean(noun, (*op_table.nouns(), *GLOBAL_VALUES, *GLOBAL_SWITCHES))
         return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}{meant}")
     if noun == "deploy":
         verb = op_table.find("deploy", "run")
     else:
         if not rest or rest[0] in _HELP:
-            say(_noun_help(noun))
+            say(noun_help(noun))
             return 0 if rest else 2
         verb = op_table.named(noun, rest[0], rest[1:])
         if verb is None:
@@ -92,7 +89,7 @@ def _asked_for_help(words: list[str]) -> list[str]:
 
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
-    arguments = vars(_parser(verb).parse_intermixed_args(words))
+    arguments = vars(parser_of(verb).parse_intermixed_args(words))
     from greentic.cli.op_payload import read_for
     from greentic.telemetry.tracing import whole
 
@@ -261,10 +258,10 @@ def _is_handed_on(answers: Path) -> bool:
 
 def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
     """Values of flags by payload field; flags that share a field go by their own name."""
-    by_name = {_attribute(f): f for f in verb.flags}
+    by_name = {attribute(f): f for f in verb.flags}
     out: dict[str, object] = {}
-    for attribute, value in flags.items():
-        flag = by_name[attribute]
+    for name, value in flags.items():
+        flag = by_name[name]
         if not flag.field:
             continue
         out[flag.name if flag.field == "config_overrides" else flag.field] = value
@@ -295,12 +292,12 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if name in _GLOBAL_VALUES and not _is_directory_option(argv, word):
+        if name in GLOBAL_VALUES and not _is_directory_option(argv, word):
             found = value if equals else next(words, None)
             if found is None:
                 _exit_usage(f"a value is required for '{name}'")
             values[name] = found
-        elif word in _GLOBAL_SWITCHES:
+        elif word in GLOBAL_SWITCHES:
             switches.add(word)
         else:
             rest.append(word)
@@ -324,59 +321,6 @@ def _is_directory_option(argv: list[str], word: str) -> bool:
     _, equals, value = word.partition("=")
     following = argv[argv.index(word) + 1 : argv.index(word) + 2]
     return (value if equals else "".join(following)) not in FORMS
-
-
-def _attribute(flag: Flag) -> str:
-    return flag.name.lstrip("-").replace("-", "_")
-
-
-def _parser(verb: Verb) -> argparse.ArgumentParser:
-    name = verb.name
-    positionals = " ".join(f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
-    parser = Parser(
-        prog=f"gtc op {name}",
-        usage=f"gtc op {name} {positionals} [key=value …] [flags] [--answers FILE]",
-        description=verb.summary + ".",
-        epilog=f"example:\n  {verb.example}\n\nthe payload as a JSON schema: gtc op {name} --schema {' '.join(verb.required)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="plain values in order, or key=value")
-    if verb.watch:
-        parser.add_argument("--watch", action="store_true", help="ask again every two seconds, until interrupted")
-    for flag in verb.flags:
-        if flag.switch:
-            parser.add_argument(flag.name, action="store_true", dest=_attribute(flag), help=flag.help)
-        elif flag.repeat:
-            parser.add_argument(flag.name, action="append", dest=_attribute(flag), metavar=flag.metavar, help=flag.help)
-        else:
-            parser.add_argument(flag.name, dest=_attribute(flag), metavar=flag.metavar, help=flag.help)
-    return parser
-
-
-def overview() -> str:
-    """The help of `gtc op`."""
-    lines = [
-        "usage: gtc op [--store-root DIR] [--answers FILE] [--schema] [--output FORM] NOUN VERB …",
-        "",
-        "Author environments: what runs, from where, for whom. Reads and writes the store below",
-        "~/.greentic/environments unless --store-root says otherwise. FORM is table or wide (for people),",
-        "json or yaml (for programs; json where there is no terminal), or name (one a line).",
-        "",
-    ]
-    for noun in op_table.nouns():
-        verbs = [v.verb for v in op_table.VERBS if v.noun == noun and noun != "deploy"]
-        lines.append(f"  {noun:<12}{'|'.join(verbs) if verbs else op_table.VERBS[-1].summary}")
-    lines += ["", "example:", "  gtc op env create prod --name Production", "  gtc op NOUN --help"]
-    return "\n".join(lines)
-
-
-def _noun_help(noun: str) -> str:
-    lines = [f"usage: gtc op {noun} VERB …", ""]
-    for verb in op_table.VERBS:
-        if verb.noun == noun:
-            lines.append(f"  {verb.verb:<16}{verb.summary}")
-            lines.append(f"  {'':<16}  {verb.example}")
-    return "\n".join(lines)
 
 
 def _hint(verb: Verb, result: JsonObject) -> str:

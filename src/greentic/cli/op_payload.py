@@ -23,7 +23,7 @@ import msgspec
 
 from greentic.ground.digits import whole_number
 from greentic.ground.disk import of_the_machine
-from greentic.ground.documents import Json, JsonObject, parse, read_file, repeated_key, unmarked
+from greentic.ground.documents import Json, JsonObject, parse, read_given, repeated_key, unmarked
 from greentic.ground.errors import AnswersParse, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.operate.payload import Payload
@@ -70,7 +70,7 @@ def read_answers(path: Path) -> Json:
     from greentic.ground.disk import io_error
 
     try:
-        data = unmarked(read_file(path, MAX_ANSWERS))
+        data = unmarked(read_given(path, MAX_ANSWERS))
     except OSError as error:
         raise io_error(path, error) from None
     except ValueError as error:

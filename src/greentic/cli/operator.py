@@ -13,6 +13,7 @@ from greentic.cli.traces import traced
 from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.optional import on_lack
+from greentic.telemetry.log import tell
 from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams, drop_output, say
 
@@ -35,10 +36,12 @@ def main() -> None:
     except (GreenticError, *UNFORESEEN) as found:
         error = found if isinstance(found, GreenticError) else of_the_machine(found)
         hint = f"\n\nNext: {error.hint}" if error.hint else ""
-        print(printed(f"Error: {error}{hint}"), file=sys.stderr)
+        tell(sys.stderr, printed(f"Error: {error}{hint}") + "\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+    finally:
+        drop_output()
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -80,6 +83,7 @@ def _run(argv: list[str]) -> None:
     from greentic.controller.metrics import serve
     from greentic.ground.clock import CLOCK, RANDOM, timestamp
     from greentic.k8s.objects import Cluster, Ref
+    from greentic.net.terms import own_terms
     from greentic.store.layout import home_directory
 
     class Reached:
@@ -98,13 +102,15 @@ def _run(argv: list[str]) -> None:
             return self._api
 
     def log(text: str) -> None:
-        print(f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+        tell(sys.stderr, f"{timestamp(CLOCK.now_ns())} {printed(' '.join(text.splitlines()))}\n")
 
     on_lack(log)
     namespace = arguments.namespace or _own_namespace()
     home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108
     me = f"{arguments.identity or socket.gethostname()}-{RANDOM.octets(4).hex()}"
-    operator = Operator(Reached(), Ref(arguments.kind, arguments.name, namespace), me, home, CLOCK, RANDOM, log)
+    operator = Operator(
+        Reached(), Ref(arguments.kind, arguments.name, namespace), me, home, CLOCK, RANDOM, log, own_terms()
+    )
     if arguments.metrics_port:
         try:
             serve(arguments.metrics_port, operator.metrics, operator.alive)

@@ -5,14 +5,16 @@ Rules:
 2. Words of a command line are repeated as those of anybody: they may have been pasted.
 3. No flag is taken by its beginning: what is short today may mean two things tomorrow, and a typing mistake is none of them.
 4. Help is an answer: where it cannot be printed the program fails and says so, which argparse keeps to itself.
+5. A flag that nobody knows is told by the parser of the verb that it stands behind, and what may have been meant is one that this verb
+   takes. A choice that was written as a flag of its own (`json` of `--output json`) is one, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -60,7 +62,40 @@ class Parser(argparse.ArgumentParser):
             return told
         from greentic.ground.nearest import did_you_mean
 
-        return told + did_you_mean(word, flags(self))
+        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        known = [name for action in shown for name in action.option_strings if name.startswith("--")]
+        as_flags = {f"--{c}": f"{a.option_strings[-1]} {c}" for a in shown if a.option_strings for c in a.choices or ()}
+        chosen = as_flags.get(word) or self.beside.get(word)
+        return (
+            f"{told}; did you mean `{chosen}`?"
+            if chosen
+            else told + did_you_mean(word, [*known, *self.beside.values()])
+        )
+
+    beside: Mapping[str, str] = {}
+    """What is taken before this parser sees it, by how it may be written."""
+
+    def parse_known_args(  # type: ignore[override]  # argparse types the namespace by overloads
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401
+    ) -> tuple[Any, list[str]]:
+        """For a verb's parser all that is there; argparse would hand what is left to the parser of its noun (rule 4)."""
+        found, left = super().parse_known_args(args, namespace)
+        if left and not self._mixed:
+            self.error(_UNKNOWN + " ".join(left))
+        return found, left
+
+    def parse_known_intermixed_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401
+    ) -> tuple[Any, list[str]]:
+        """Parses twice; what the first time leaves is for the second."""
+        self._mixed = True
+        return super().parse_known_intermixed_args(args, namespace)
+
+    _mixed = False
 
     def _get_option_tuples(self, option_string: str) -> list[tuple[argparse.Action, str, str | None]]:
         """The flags that begin like this (rule 3)."""
@@ -76,13 +111,3 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(
             action, f"invalid choice: '{value}'; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
         )
-
-
-def flags(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """The long flags of a parser and of its verbs."""
-    for action in parser._actions:
-        if action.help != argparse.SUPPRESS:
-            yield from (name for name in action.option_strings if name.startswith("--"))
-        if isinstance(action, argparse._SubParsersAction):
-            for verb in dict.fromkeys(action.choices.values()):
-                yield from flags(verb)

@@ -49,6 +49,8 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+    finally:
+        drop_output()  # what nobody took is no failure of ours
 
 
 def _told(error: GreenticError) -> None:

@@ -137,13 +137,13 @@ def refuse(plan: Plan, *, force: bool) -> None:
         listed = "; ".join(f"{i.ref}: {i.refused}" for i in plan.refused[:10])
         raise Conflict(
             f"{len(plan.refused)} object(s) with the names of this environment are not its own, nothing was applied: {listed}",
-            hint="--adopt takes them over, if that is meant; objects of another environment are never taken",
+            hint="gtc op env reconcile ENV --adopt takes them over, if that is meant; objects of another environment are never taken",
         )
     if plan.conflicts and not force:
         listed = "; ".join(f"{c.field} of {ref} is managed by `{c.manager}`" for ref, c in plan.conflicts[:10])
         raise Conflict(
             f"{len(plan.conflicts)} field(s) are managed by somebody else, nothing was applied: {listed}",
-            hint="--force takes them over; or leave them to their manager and answer accordingly",
+            hint="gtc op env reconcile ENV --force takes them over; or leave them to their manager and answer accordingly",
         )
 
 
@@ -203,8 +203,9 @@ class _Run:
         self._try(item.ref, lambda: self._write(item))
 
     def _write(self, item: Item) -> None:
+        live = item.live
         try:
-            thing = self._put_or_look(item)
+            thing, live = self._put_or_look(item)
         except ApiRefused as error:
             if error.immutable and item.live is not None and self._rules.recreate:
                 thing = self._make_again(item, item.live)
@@ -215,20 +216,22 @@ class _Run:
             else:
                 raise explained(item, error) from error
         self._objects[item.ref] = thing
-        before = metadata_of(item.live).get("resourceVersion") if item.live else None
-        if item.live is None:
+        if live is None:
             self._created.append(item.ref)
-        elif metadata_of(thing).get("resourceVersion") != before:
+        elif metadata_of(thing).get("resourceVersion") != metadata_of(live).get("resourceVersion"):
             self._changed.append(item.ref)
 
     def _put(self, item: Item) -> JsonObject:
         """Write an object on condition that it is the one that was seen (rule 3)."""
         return self._cluster.apply(conditioned(item.stated, item.live), force=self._rules.force)
 
-    def _put_or_look(self, item: Item) -> JsonObject:
-        """The same; an object that is another by now is looked at once more. Raises `Conflict` if that may not be taken over."""
+    def _put_or_look(self, item: Item) -> tuple[JsonObject, JsonObject | None]:
+        """The same, with what was there before; an object that is another by now is looked at once more.
+
+        Raises `Conflict` if that may not be taken over.
+        """
         try:
-            return self._put(item)
+            return self._put(item), item.live
         except ApiRefused as error:
             if not error.another:
                 raise
@@ -238,17 +241,21 @@ class _Run:
         if again.refused is not None:
             raise Conflict(
                 f"{item.ref} was made by somebody else while this ran, and was left as it is: {again.refused}",
-                hint="--adopt takes it over, if that is meant; else end who makes it, and run the same again",
+                hint="gtc op env reconcile ENV --adopt takes it over, if that is meant; else end who makes it, and run the same again",
             )
-        # in order already is what came of a request whose answer was lost, and what another run of ours made
-        return found if found is not None and again.action == "unchanged" else self._put(again)
+        if found is not None and again.action == "unchanged":
+            return (
+                found,
+                item.live,
+            )  # what came of a request whose answer was lost, or of the same by another run of ours
+        return self._put(again), found or item.live
 
     def _make_again(self, item: Item, live: JsonObject) -> JsonObject:
         metadata = metadata_of(live)
         version = str(metadata.get("resourceVersion", ""))
         self._cluster.delete(item.ref, uid=str(metadata.get("uid")), resource_version=version)
         await_gone(self._cluster, item.ref, str(metadata.get("uid")))
-        return self._put_or_look(item._replace(live=None))
+        return self._put_or_look(item._replace(live=None))[0]
 
     def _make_key(self, namespace: str, random: Random) -> None:
         labels: dict[str, Json] = {

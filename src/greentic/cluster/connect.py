@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from greentic.ground import variables
-from greentic.ground.documents import open_file, read_file
+from greentic.ground.documents import read_file, read_given
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
+from greentic.net.certificates import alike, check_file, check_instead
 
 if TYPE_CHECKING:
     import httpx2
@@ -60,6 +61,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
     try:
         _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
+        alike(parameters["verify"])
         if proxy is not None:
             parameters["proxy"] = proxy
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
@@ -73,15 +75,16 @@ def connect(context: str | None, token: str | None = None) -> Connection:
 
 
 def _check_files(config: SingleConfig) -> None:
-    """Raise `OSError` or `ValueError` for what the library would open and wait for: it opens what the context names by itself."""
+    """Raise `OSError` for what the library would open and wait for: it opens what the context names by itself (rule 3)."""
     cluster, user = config.cluster, config.user
-    named = [cluster.certificate_auth, *((user.client_cert, user.client_key, user.token_file) if user else ())]
-    files = [Path(config.abs_file(name)) for name in named if name]
-    instead = variables.path("SSL_CERT_FILE")
-    if instead is not None and not cluster.certificate_auth and not cluster.certificate_auth_data:
-        files.append(instead)
-    for file in files:
-        open_file(file).close()
+    named = {"certificate-authority": cluster.certificate_auth}
+    if user is not None:
+        named |= {"client-certificate": user.client_cert, "client-key": user.client_key, "tokenFile": user.token_file}
+    for key, name in named.items():
+        if name:
+            check_file(Path(config.abs_file(name)), key)
+    if not (cluster.certificate_auth or cluster.certificate_auth_data or cluster.insecure):
+        check_instead()
 
 
 def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | None]:
@@ -140,7 +143,7 @@ def _merged(files: list[Path]) -> dict[str, Any]:
     out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
     for file in files:
         try:
-            raw = parse_yaml_1_1(read_file(file, MAX_BYTES))
+            raw = parse_yaml_1_1(read_given(file, MAX_BYTES))
         except ValueError as error:
             raise ValueError(f"{file} is no YAML: {error}") from None
         if not isinstance(raw, dict) or not all(map(_is_section, (raw.get(s) or [] for s in _SECTIONS))):

@@ -24,7 +24,7 @@ def explained(item: Item, error: ApiRefused) -> ApiRefused:
     """The server's refusal, with the next step where there is a known one, and without what a Secret holds."""
     hint = error.hint
     if error.immutable:
-        hint = f"a field cannot be changed in place; --recreate deletes {item.ref} and makes it again"
+        hint = f"a field cannot be changed in place; gtc op env reconcile ENV --recreate deletes {item.ref} and makes it again"
     elif error.conflicts:
         told = "; ".join(f"{c.field} is managed by `{c.manager}`" for c in error.conflicts)
         return ApiRefused(
@@ -32,7 +32,7 @@ def explained(item: Item, error: ApiRefused) -> ApiRefused:
             status=error.status,
             reason=error.reason,
             conflicts=error.conflicts,
-            hint="--force takes the fields over",
+            hint="gtc op env reconcile ENV --force takes the fields over",
         )
     elif error.another:
         hint = "it was changed by somebody else while this ran; run the same again, which looks at it anew"

@@ -23,6 +23,7 @@ from greentic.console.picture import picture
 from greentic.console.pictures import fetch_picture
 from greentic.console.timeline import timeline
 from greentic.console.workers import LiveStatus, Watched, live_row
+from greentic.distribute.preconditions import is_known
 from greentic.examine.env_verify import known_keys
 from greentic.ground.beside import beside
 from greentic.ground.disk import of_the_machine
@@ -120,7 +121,7 @@ class ConsoleApp:
 
     async def _environment(self, env_id: str, known: bytes) -> Answer:
         digest = await beside(self._digest, env_id)
-        if known == f'"{digest}"'.encode():
+        if known and is_known(known.decode("latin-1"), f'"{digest}"'):
             return _dressed(304, b"", [])
         env = await beside(self._store.load, env_id)
         return _json(200, picture(env, digest), [(b"etag", f'"{digest}"'.encode())])

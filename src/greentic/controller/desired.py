@@ -46,7 +46,7 @@ class Desired(NamedTuple):
 class Publication:
     """What one wish says is published, looked at again and again."""
 
-    def __init__(self, home: Path, clock: Clock, terms: Terms | None = None) -> None:
+    def __init__(self, home: Path, clock: Clock, terms: Terms) -> None:
         self._home, self._clock, self._terms = home, clock, terms
         self._reference = ""
         self._place: Place | None = None
@@ -115,7 +115,7 @@ class Publication:
             )
         memory = self._note(env.environment_id, seen)
         try:
-            establish(env, memory, anchor, allow_rollback=False, clock=self._clock)
+            establish(env, memory, anchor, allow_rollback=False, terms=self._terms, clock=self._clock)
         except GreenticError as error:
             raise error.__cause__ if isinstance(error.__cause__, GreenticError) else error from None
 

@@ -56,7 +56,7 @@ class Operator:
         clock: Clock,
         random: Random,
         log: Log,
-        terms: Terms | None = None,
+        terms: Terms,
     ) -> None:
         assert source.namespace is not None
         self._reach, self._source, self._clock, self._random, self._log = cluster, source, clock, random, log

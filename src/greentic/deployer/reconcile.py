@@ -45,6 +45,7 @@ from greentic.k8s.render import digest_for_pods, pointed, render
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
 from greentic.model.pod_view import is_present, routed_ids
+from greentic.net.terms import own_terms
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.operate.view import View
@@ -158,7 +159,7 @@ def push_pointed(deployer: Deployer, view: View) -> bool:
     if pointed(answers, env, document) is None or answers.environment_registry is None:
         return False
     view.say(f"pushing the document, {len(document)} bytes, to {answers.environment_registry}")
-    return push_document(env, document, answers.environment_registry)
+    return push_document(env, document, answers.environment_registry, own_terms())
 
 
 def unpullable(env: Environment) -> list[str]:

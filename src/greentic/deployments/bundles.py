@@ -25,7 +25,7 @@ from greentic.model.environment import (
     TenantSelector,
 )
 from greentic.model.ids import LOCAL_ENV, check_env_id, check_segment, check_ulid
-from greentic.model.routes import unreachable_reason
+from greentic.model.routes import impossible_matcher
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store.audit import Change
@@ -150,7 +150,7 @@ def customer_of(env_id: str, customer_id: str | None) -> str:
 
 
 def binding_of(payload: RouteBindingPayload, *, keep: RouteBinding | None = None) -> RouteBinding:
-    """The stored binding. Raises `InvalidArgument` for one that no request can reach."""
+    """The stored binding. Raises `InvalidArgument` for a host or prefix that no request can have."""
     selector = payload.tenant_selector or TenantSelectorPayload()
     binding = RouteBinding(
         hosts=payload.hosts,
@@ -158,17 +158,10 @@ def binding_of(payload: RouteBindingPayload, *, keep: RouteBinding | None = None
         tenant_selector=TenantSelector(tenant=selector.tenant, team=selector.team),
         extra=keep.extra if keep else {},
     )
-    for alone in _one_by_one(binding):  # beside a possible one, an impossible one is a mistake that nobody would notice
-        reason = unreachable_reason(alone)
-        if reason is not None:
-            raise InvalidArgument(f"route_binding: {reason}, so no request could ever reach it")
+    reason = impossible_matcher(binding.hosts, binding.path_prefixes)
+    if reason is not None:
+        raise InvalidArgument(f"route_binding: {reason}, so no request could ever reach it")
     return binding
-
-
-def _one_by_one(binding: RouteBinding) -> list[RouteBinding]:
-    """The binding with one of its hosts or prefixes at a time."""
-    hosts = [replace(binding, hosts=[host], path_prefixes=[]) for host in binding.hosts]
-    return [*hosts, *(replace(binding, hosts=[], path_prefixes=[prefix]) for prefix in binding.path_prefixes)]
 
 
 def shares_of(payload: list[SharePayload] | None) -> list[RevenueShare]:

@@ -41,6 +41,7 @@ from greentic.model.ids import U32, check_env_id, check_ulid, is_digest, is_semv
 from greentic.model.lifecycle import with_current_revisions
 from greentic.model.revision_files import lock_ref, pack_list
 from greentic.net.addresses import check_authored, shown
+from greentic.net.terms import own_terms
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
 from greentic.store import operator_key
@@ -152,15 +153,16 @@ def with_publisher(context: Context, env: Environment, revision: Revision, paylo
     if policy.mode == "off":
         return revision
     trusted = context.store.trust_root(env.environment_id).public_keys()
+    terms = own_terms()
     try:
-        found = signatures_at(payload.bundle_path or payload.bundle_source_uri or "")
+        found = signatures_at(payload.bundle_path or payload.bundle_source_uri or "", terms)
         if not found and payload.bundle_path and payload.bundle_source_uri:
-            found = signatures_at(payload.bundle_source_uri)
+            found = signatures_at(payload.bundle_source_uri, terms)
     except FetchError as error:
         if policy.mode == "require":
             raise
         found, _ = [], error
-    believed = believed_list(env.revocation, trusted, NOTHING_SEEN, unix_seconds(context.clock)).revoked
+    believed = believed_list(env.revocation, trusted, NOTHING_SEEN, unix_seconds(context.clock), terms=terms).revoked
     if believed is not None and (reason := believed.reason_of(revision.bundle_digest)) is not None:
         raise UntrustedBundle(
             f"bundle `{revision.bundle_digest}` is revoked (list version {believed.version}): {reason}"

@@ -3,7 +3,8 @@
 Rules:
 1. A path is a digest: `sha256/<2 hex>/<62 hex>`, read-only. An entry comes by rename, whole and on stable storage.
 2. An entry is hashed again when a process first uses it. One that is not what its name says is deleted and fetched.
-3. Of several processes that want the same bundle one downloads; the others wait and use it.
+3. Of several processes that want the same bundle one downloads; the others wait and use it. They wait while it goes on: who is
+   stopped, or hangs, costs the others a download without the cache.
 4. A partial download stands below `partial/` with its journal, and is never looked at as an entry. What was received and
    does not match is deleted.
 5. Above a size, the entries that were not used for longest go, but none that a caller says it needs.
@@ -27,8 +28,8 @@ import msgspec
 from greentic.distribute.fetch import Fetched
 from greentic.distribute.journal import Journal
 from greentic.ground import variables
-from greentic.ground.clock import unix_seconds
-from greentic.ground.disk import exclusive, place, sync_directory, sync_file, try_exclusive
+from greentic.ground.clock import CLOCK, Clock, unix_seconds
+from greentic.ground.disk import LOCK_SECONDS, exclusive_for, place, sync_directory, sync_file, try_exclusive
 from greentic.ground.errors import DigestMismatch, InvalidArgument
 from greentic.ground.least_used import Item, beyond
 from greentic.ground.optional import done_without
@@ -102,12 +103,12 @@ _verified: set[tuple[int, int, int]] = set()
 class BundleCache:
     """A directory of bundles. Raises `OSError` if it cannot be made, or is not private."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Clock = CLOCK) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.lstat()
         if directory.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise PermissionError(f"`{directory}` must belong to this user alone")
-        self.directory = directory
+        self.directory, self._clock = directory, clock
         for name in ("partial", "locks"):
             (directory / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -194,18 +195,27 @@ class BundleCache:
         partial.chmod(0o400)
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = partial.open("rb", buffering=0)  # by its name it may go at once: who prunes takes no lock
         place(partial, target)
         sync_directory(target.parent.parent)
         journal.clear()
-        opened = target.open("rb", buffering=0)
         status = os.fstat(opened.fileno())
         _verified.add((status.st_dev, status.st_ino, status.st_mtime_ns))
         return Obtained(opened, target, digest, fetched.size, fetched)
 
     @contextlib.contextmanager
     def _locked(self, digest: str) -> Iterator[None]:
-        with (self.directory / "locks" / digest.removeprefix("sha256:")).open("ab") as file:
-            exclusive(file.fileno())
+        name = digest.removeprefix("sha256:")
+        partial = self.directory / "partial" / name
+
+        def signs() -> object:
+            with contextlib.suppress(OSError):
+                status = partial.stat()
+                return status.st_ino, status.st_size, status.st_mtime_ns
+            return None
+
+        with (self.directory / "locks" / name).open("ab") as file:
+            exclusive_for(file.fileno(), LOCK_SECONDS, self._clock, signs)
             yield
 
     # -- upkeep -----------------------------------------------------------------------------------------------------

@@ -1,53 +1,37 @@
 """The embedded distributor: a directory of bundles over HTTP (formats: delivery 2).
 
-GET and HEAD with Range, ETag and If-Range, and a page for people. Any plain web server does as well; this one is there so
+GET and HEAD with Range, ETag and conditions, and a page for people. Any plain web server does as well; this one is there so
 that a laptop needs nothing else.
+
+Rules:
+1. A connection on which nothing moves for a minute is closed.
+2. Where there is no room, the connection that waited longest for its next request makes room; if each is at work, a new one gets 503.
 """
 
 from __future__ import annotations
 
 import html
 import os
-import re
+import select
 import socket
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from greentic import __version__
+from greentic.distribute.preconditions import judged, part
 from greentic.ground.clock import CLOCK
 
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z", re.ASCII)
-
-
-class Span(NamedTuple):
-    """Bytes `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-
-def parse_range(header: str | None, size: int) -> Span | None | str:
-    """The span of a single-range header; nothing for a header to be ignored; a text if no byte of it exists."""
-    found = _RANGE.match(header.strip()) if header else None
-    if found is None:
-        return None
-    first, last = found.groups()
-    if not first:
-        if not last:
-            return None
-        count = int(last)
-        return Span(max(0, size - count), size - 1) if count and size else "unsatisfiable"
-    start = int(first)
-    end = min(int(last), size - 1) if last else size - 1
-    if last and int(last) < start:
-        return None
-    return Span(start, end) if start < size else "unsatisfiable"
+IDLE_SECONDS = 60.0
+"""How long nothing may move on a connection."""
+CONNECTIONS = 256
+"""How many are served at once, each by a thread."""
 
 
 def etag(status: os.stat_result) -> str:
@@ -58,11 +42,13 @@ def etag(status: os.stat_result) -> str:
 class DirectoryHandler(BaseHTTPRequestHandler):
     """Serves one directory. Subclassed with its `root`."""
 
+    server: DirectoryServer
     root = Path()
     rate: int | None = None
     """Bytes a second for each connection."""
     tell: Callable[[str], None] = staticmethod(print)
     """Takes a line for each request. What a client sent stands in it as it came."""
+    timeout = IDLE_SECONDS
     protocol_version = "HTTP/1.1"
     server_version = f"greentic/{__version__}"
     sys_version = ""
@@ -73,7 +59,15 @@ class DirectoryHandler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._serve(body=False)
 
+    def _asked(self, name: str) -> str | None:
+        found: list[str] = self.headers.get_all(name, [])
+        return ", ".join(found) if found else None
+
     def _serve(self, *, body: bool) -> None:
+        with self.server.busy(self.connection):
+            self._answer(body=body)
+
+    def _answer(self, *, body: bool) -> None:
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # nobody reads a body here, so what follows is no request
         path = self._locate()
@@ -113,12 +107,15 @@ class DirectoryHandler(BaseHTTPRequestHandler):
                 self._text(HTTPStatus.FORBIDDEN, "not a regular file", body=body)
                 return
             tag = etag(status)
-            if self.headers.get("If-None-Match") == tag:
-                self._head(HTTPStatus.NOT_MODIFIED, [("ETag", tag)])
-                return
-            wanted = self.headers.get("Range")
-            condition = self.headers.get("If-Range")
-            span = parse_range(wanted if condition in (None, tag) else None, status.st_size)
+            match judged(self._asked, tag, status.st_mtime):
+                case "unchanged":
+                    self._head(HTTPStatus.NOT_MODIFIED, [("ETag", tag)])
+                    return
+                case "failed":
+                    self._text(HTTPStatus.PRECONDITION_FAILED, "the file is another one", body=body)
+                    return
+                case "wanted":
+                    span = part(self._asked, tag, status.st_size)
             headers = [
                 ("Content-Type", "application/octet-stream"),
                 ("Accept-Ranges", "bytes"),
@@ -144,17 +141,27 @@ class DirectoryHandler(BaseHTTPRequestHandler):
         most = 1 << 24 if self.rate is None else max(min(self.rate // 50, 1 << 24), 1)
         due = CLOCK.monotonic()
         while count:
-            try:
-                sent = os.sendfile(self.connection.fileno(), fd, offset, min(count, most))
-            except OSError:
-                sent = 0
-            if not sent:  # the client went away, or the file was cut
+            sent = self._sent(fd, offset, min(count, most))
+            if not sent:  # the client went away or takes nothing, or the file was cut
                 self.close_connection = True
                 return
             offset, count = offset + sent, count - sent
             if self.rate is not None:  # like a thin line: each connection its own
                 due += sent / self.rate
                 CLOCK.sleep(max(due - CLOCK.monotonic(), 0.0))
+
+    def _sent(self, fd: int, offset: int, count: int) -> int:
+        """How much of so many bytes the client took; none if it takes no more."""
+        while True:
+            try:
+                return os.sendfile(self.connection.fileno(), fd, offset, count)
+            except BlockingIOError:
+                room = select.poll()
+                room.register(self.connection, select.POLLOUT)
+                if not room.poll(self.timeout * 1000):
+                    return 0
+            except OSError:
+                return 0
 
     def _listing(self, directory: Path, *, body: bool) -> None:
         rows = []
@@ -211,11 +218,64 @@ class DirectoryServer(ThreadingHTTPServer):
         """`rate` limits each connection, in bytes a second; `tell` takes a line for each request."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         handler = type("Handler", (DirectoryHandler,), {"root": root, "rate": rate, "tell": staticmethod(tell)})
+        self._places = threading.Lock()
+        self._idle: dict[socket.socket, None] = {}
+        """Connections that wait for a request, in the order of beginning to."""
+        self._busy: set[socket.socket] = set()
         super().__init__((host, port), handler)
+
+    def process_request(self, request: _Connection, client_address: object) -> None:
+        """Give a connection to a thread of its own, if there is room (rule 2)."""
+        assert isinstance(request, socket.socket)
+        with self._places:
+            if full := len(self._idle) + len(self._busy) >= CONNECTIONS:
+                longest = next(iter(self._idle), None)
+                if longest is not None:
+                    del self._idle[longest]
+                    _hang_up(longest)
+                    full = False
+            if not full:
+                self._idle[request] = None
+        if not full:
+            super().process_request(request, client_address)
+            return
+        with suppress(OSError):
+            request.setblocking(False)
+            request.sendall(_NO_ROOM)
+        self.shutdown_request(request)
+
+    @contextmanager
+    def busy(self, connection: socket.socket) -> Iterator[None]:
+        """While a request of a connection is answered, it makes no room for others."""
+        with self._places:
+            self._idle.pop(connection, None)
+            self._busy.add(connection)
+        try:
+            yield
+        finally:
+            with self._places:
+                self._busy.discard(connection)
+                self._idle[connection] = None
+
+    def close_request(self, request: _Connection) -> None:
+        assert isinstance(request, socket.socket)
+        with self._places:
+            self._idle.pop(request, None)
+        super().close_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is no error of ours."""
 
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a connection that a thread waits for, so that the thread ends."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+_NO_ROOM = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_Connection = socket.socket | tuple[bytes, socket.socket]
+"""As the library types it; for TCP it is the first."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">

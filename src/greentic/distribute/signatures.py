@@ -13,7 +13,7 @@ from greentic.ground import variables
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import REGISTRIES, WEB, lower_scheme, shown
 from greentic.net.document import read_small
-from greentic.net.terms import Terms, terms_of
+from greentic.net.terms import Terms
 from greentic.registry.client import Registry
 from greentic.registry.manifests import resolve_manifest
 from greentic.registry.reference import mapped
@@ -22,16 +22,15 @@ from greentic.registry.referrers import attached
 MAX_SIGNATURE = 1 << 20
 
 
-def signatures_at(reference: str, terms: Terms | None = None) -> list[bytes]:
+def signatures_at(reference: str, terms: Terms) -> list[bytes]:
     """The signature files of a bundle. Raises `FetchError` for a place that cannot be asked."""
-    environ = variables.environment()
-    asked = terms_of(environ) if terms is None else terms
     reference = lower_scheme(reference)
     if reference.startswith(REGISTRIES):
-        registry = Registry(mapped(reference, environ), asked, environ)
+        environ = variables.environment()
+        registry = Registry(mapped(reference, environ), terms, environ)
         subject = resolve_manifest(registry, registry.reference.wanted)
         return attached(registry, subject.digest, SIGNATURE, MAX_SIGNATURE)
-    data = read_small(_beside(reference), MAX_SIGNATURE, asked)
+    data = read_small(_beside(reference), MAX_SIGNATURE, terms)
     return [] if data is None else [data]
 
 

@@ -76,11 +76,12 @@ def compile_flow(source: object) -> Map:
     unknown = sorted(str(k) for k in source if k not in _TOP)
     if unknown:
         raise FlowSourceError(f"unknown key(s) {', '.join(unknown)}")
-    flow_id = source.get("id")
-    if not isinstance(flow_id, str) or not flow_id:
-        raise FlowSourceError("missing required property `id`")
-    if "type" not in source:
-        raise FlowSourceError("missing required property `type`")
+    for required in ("id", "type"):
+        if source.get(required) in (None, ""):
+            raise FlowSourceError(f"missing required property `{required}`")
+    flow_id = source["id"]
+    if not isinstance(flow_id, str):
+        raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}")
     kind = KINDS.get(str(source["type"]))
     if kind is None:
         raise FlowSourceError(f"Unknown flow type '{source['type']}'; expected one of {', '.join(sorted(set(KINDS)))}")

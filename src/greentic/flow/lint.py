@@ -15,12 +15,17 @@ from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
 from greentic.flow.nodes import FlowPlan, NodePlan
+from greentic.ground.nearest import nearest
 
 _ROUTE_KEYS = frozenset({"condition", "to", "event"})
 _EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input", "config"})
 _NAMES = frozenset({"entry", "in", "prev", "node", "vars", "state", "now"})
 """What templates see."""
 _SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
+_EMITS = ("response", "log")
+"""What is written; any other word behind `emit.` does the same."""
+_STOPS = frozenset({"session.wait", "agent", "remote", "flow.goto"})
+"""Kinds of nodes behind which a run does not simply go on."""
 HasComponent = Callable[[str, str | None], bool]
 
 
@@ -43,6 +48,7 @@ def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
     for node_id, node in plan.nodes.items():
         stored = plan.graph.nodes[node_id]
         found += [f"node {node_id}: {text}" for text in _node(stored, node, plan, known)]
+    found += _endless(plan)
     return [f"flow {plan.id}: {text}" for text in found]
 
 
@@ -80,15 +86,50 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
             )
     if node.kind == "agent" or (node.kind == "remote" and node.component != "approval.call"):
         found.append(f"{node.component} cannot run here: there is no such runtime")
+    if node.kind == "emit":
+        word = node.component.removeprefix("emit.")
+        meant = None if word in _EMITS else nearest(word, _EMITS)
+        if meant is not None:
+            found.append(f"`{node.component}` does what any `emit.` does; did you mean `emit.{meant}`?")
     if node.kind == "tool":
         found.append(f"{node.component} answers with an error: no such server is configured")
     if node.kind in ("flow.call", "flow.goto"):
-        flow = _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
+        flow = _flow_of(node)
         if flow is None or ("{{" not in flow and flow not in known.flows):
             found.append(f"{node.kind} of `{flow}`, which is no flow of the pack")
     if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
         found.append("session.wait without a node behind it")
     return found
+
+
+def _endless(plan: FlowPlan) -> list[str]:
+    """Ways that a run can only leave by failing: circles, and calls of the flow by itself, that nothing decides about."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for first in plan.nodes:
+        way: list[str] = []
+        at: str | None = first
+        while at in plan.nodes and at not in seen:
+            seen.add(at)
+            way.append(at)
+            node = plan.nodes[at]
+            at = None if node.kind in _STOPS or node.routing.routes else node.routing.next
+        if at in way:
+            found.append(f"goes round {_listed(way[way.index(at) :])} without an end: no node there waits or decides")
+    at = plan.graph.first()
+    passed: set[str] = set()
+    while at in plan.nodes and at not in passed:
+        passed.add(at)
+        node = plan.nodes[at]
+        if node.kind in ("flow.call", "flow.goto") and _flow_of(node) == plan.id:
+            found.append(f"node {at}: {node.kind} of its own flow, before anything waits or decides, never ends")
+        at = None if node.kind in _STOPS or node.routing.routes else node.routing.next
+    return found
+
+
+def _flow_of(node: NodePlan) -> str | None:
+    mapping = node.mapping if isinstance(node.mapping, dict) else {}
+    return _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
 
 
 def _routing(stored: Node, node: NodePlan, plan: FlowPlan) -> list[str]:

@@ -7,8 +7,6 @@ Rules:
 
 from __future__ import annotations
 
-from typing import cast
-
 import msgspec
 
 from greentic.expressions.paths import MISSING
@@ -80,32 +78,39 @@ class Snapshot(msgspec.Struct, frozen=True):
         return out | {"next_node": self.next_node, "awaiting_submit": self.awaiting_submit, "state": kept}
 
 
+class _StoredState(msgspec.Struct):
+    entry: object
+    nodes: dict[str, NodeOutput]
+    last_output: object = MISSING
+    redirect_count: int = 0
+    vars: Map | None = None
+    park_turns: int = 0
+
+
+class _Stored(msgspec.Struct):
+    pack_id: str
+    flow_id: str
+    next_node: str
+    state: _StoredState
+    next_flow: str | None = None
+    awaiting_submit: bool = False
+
+
 def read_snapshot(raw: object, pack_id: str) -> Snapshot:
     """A stored snapshot. Raises `FlowFailure` for one of another pack, or one that cannot be read."""
     try:
-        document = cast(Map, raw)
-        if document["pack_id"] != pack_id:
-            raise FlowFailure(f"snapshot pack {document['pack_id']} does not match requested {pack_id}")
-        kept = cast(Map, document["state"])
-        state = RunState(
-            entry=kept["entry"],
-            nodes={
-                name: NodeOutput(bool(item["ok"]), item["payload"], item.get("meta"))
-                for name, item in cast("dict[str, Map]", kept["nodes"]).items()
-            },
-            last_output=kept.get("last_output", MISSING),
-            redirect_count=cast(int, kept.get("redirect_count", 0)),
-            vars=dict(cast(Map, kept.get("vars") or {})),
-            park_turns=cast(int, kept.get("park_turns", 0)),
-        )
-        following = document.get("next_flow")
-        return Snapshot(
-            pack_id,
-            str(document["flow_id"]),
-            None if following is None else str(following),
-            str(document["next_node"]),
-            bool(document.get("awaiting_submit")),
-            state,
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FlowFailure(f"the waiting conversation cannot be read: {error!r}") from None
+        found = msgspec.convert(raw, _Stored)
+    except msgspec.ValidationError as error:
+        raise FlowFailure(f"the waiting conversation cannot be read: {error}") from None
+    if found.pack_id != pack_id:
+        raise FlowFailure(f"snapshot pack {found.pack_id} does not match requested {pack_id}")
+    kept = found.state
+    state = RunState(
+        entry=kept.entry,
+        nodes=kept.nodes,
+        last_output=kept.last_output,
+        redirect_count=kept.redirect_count,
+        vars=kept.vars or {},
+        park_turns=kept.park_turns,
+    )
+    return Snapshot(pack_id, found.flow_id, found.next_flow, found.next_node, found.awaiting_submit, state)

@@ -19,12 +19,16 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from greentic.ground.clock import Clock, unix_seconds
+from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.errors import GreenticError, InvalidArgument, IoError
 from greentic.ground.optional import done_without
+
+LOCK_SECONDS = 60.0
+"""How long a lock of another process is awaited that does not go on."""
 
 
 class Disk(Protocol):
@@ -77,7 +81,7 @@ class RealDisk:
     def append(self, path: Path, data: bytes) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            exclusive(fd)
+            exclusive_for(fd, LOCK_SECONDS)
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 data = b"\n" + data  # a line that a kill cut short stays one damaged line, it does not swallow the next
@@ -142,6 +146,23 @@ def sync_directory(path: Path) -> None:
 def exclusive(fd: int) -> None:
     """Take the exclusive lock on an open file, waiting for it; a file system without locks is done without."""
     _locked(fd, 0)
+
+
+def exclusive_for(fd: int, seconds: float, clock: Clock = CLOCK, signs: Callable[[], object] = lambda: None) -> None:
+    """Take the exclusive lock, waiting while its holder goes on. Raises `TimeoutError` once `signs` said the same for so many seconds.
+
+    A process that is stopped, or a disk that hangs, holds its locks: what belongs to another program is never awaited for good.
+    The system has no waiting with an end, so it is asked again and again, less and less often.
+    """
+    seen, since, pause = signs(), clock.monotonic(), 0.001
+    while not try_exclusive(fd):
+        now, moment = signs(), clock.monotonic()
+        if now != seen:
+            seen, since = now, moment
+        elif moment - since >= seconds:
+            raise TimeoutError(errno.ETIMEDOUT, f"another process holds the lock and did not go on for {seconds:g} s")
+        clock.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
 
 
 def try_exclusive(fd: int) -> bool:

@@ -26,6 +26,7 @@ from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields, force_setattr, replace
 
 from greentic.ground.errors import SpecViolation
+from greentic.ground.pipe import PIPE_SECONDS, written_within
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 JsonObject: TypeAlias = "dict[str, Json]"
@@ -302,24 +303,31 @@ def _too_deep(text: bytes, deepest: int) -> bool:
     return True
 
 
-def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+def read_file(path: Path, limit: int = MAX_BYTES, *, patience: float | None = PIPE_SECONDS) -> bytes:
     """The content of a file of at most `limit` bytes, however large it is by now. Raises `OSError`, or `ValueError` for a larger one.
 
-    Nobody is waited for: a fifo that nobody writes into is none that can be read. Memory is asked for as the file is large, not as
-    it may be.
+    Nobody is waited for: a fifo that nobody writes into is none that can be read, nor one whose writer takes longer than `patience`.
+    Memory is asked for as the file is large, not as it may be.
     """
-    data = b""
+    parts: list[bytes] = []
     with open(path, "rb", opener=_at_once) as file:
         status = os.fstat(file.fileno())
-        wanted = min(status.st_size, limit) + 1
-        while wanted and (piece := file.read(wanted)):
-            data += piece
-            wanted = min(_PIECE, limit + 1 - len(data))
-    if not data and stat.S_ISFIFO(status.st_mode):
+        read = file.read if stat.S_ISREG(status.st_mode) else written_within(file, patience)
+        size, wanted = 0, min(status.st_size, limit) + 1
+        while wanted and (piece := read(wanted)):
+            parts.append(piece)
+            size += len(piece)
+            wanted = min(_PIECE, limit + 1 - size)
+    if not parts and stat.S_ISFIFO(status.st_mode):
         raise OSError(errno.ENODATA, "a fifo is there, and nobody writes into it", str(path))
-    if len(data) > limit:
+    if size > limit:
         raise ValueError(f"larger than {limit} bytes")
-    return data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_given(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The same for a file that a person named to a command: it may be what another program writes, which may ask first."""
+    return read_file(path, limit, patience=None)
 
 
 def unmarked(data: bytes) -> bytes:

@@ -3,7 +3,7 @@
 Rules:
 1. One writer at a time; readers take no lock, because a rename gives them whole files.
 2. A lock dies with its process, so there are no stale locks to clear.
-3. Who has to wait longer than `WAIT_SECONDS` gives up with a `Conflict`.
+3. Who has to wait longer than `LOCK_SECONDS` gives up with a `Conflict`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from greentic.ground.clock import Clock
-from greentic.ground.disk import Disk, io_error, try_exclusive
+from greentic.ground.disk import LOCK_SECONDS, Disk, exclusive_for, io_error
 from greentic.ground.errors import Conflict
-
-WAIT_SECONDS = 60.0
-_POLL_SECONDS = 0.01
 
 
 @contextmanager
-def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the lock file at `path`, creating it and its directory. Raises `Conflict` when another holds it too long."""
     try:
         disk.make_directory(path.parent)
@@ -30,14 +27,13 @@ def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = WAIT_SEC
     except OSError as error:
         raise io_error(path, error) from error
     try:
-        deadline = clock.monotonic() + wait_seconds
-        while not try_exclusive(fd):
-            if clock.monotonic() >= deadline:
-                raise Conflict(
-                    f"environment lock `{path}` is held by another process for more than {wait_seconds:g} s",
-                    hint="wait for the other command to finish; `fuser` on the lock file names its process",
-                )
-            clock.sleep(_POLL_SECONDS)
+        try:
+            exclusive_for(fd, wait_seconds, clock)
+        except TimeoutError:
+            raise Conflict(
+                f"environment lock `{path}` is held by another process for more than {wait_seconds:g} s",
+                hint="wait for the other command to finish; `fuser` on the lock file names its process",
+            ) from None
         yield
     finally:
         os.close(fd)

@@ -90,7 +90,7 @@ _ROWS = (
     Variable("GREENTIC_OFFLINE", "switch", "off", "both", "ask no server for anything"),
     Variable("GREENTIC_BUNDLE_CACHE_DIR", "directory", "~/.cache/greentic/bundles", "both", "where bundles are kept by content; `off`: nowhere"),
     Variable("GREENTIC_CACHE_MAX_BYTES", "count", "3 GiB", "both", "how much is kept"),
-    Variable("SSL_CERT_FILE", "file", "the system's", "both", "the certificate authorities that are believed, in place of the system's"),
+    Variable("SSL_CERT_FILE", "file", "the system's", "both", "the certificate authorities that are believed, in place of the system's file; it has to be there"),
     Variable("GREENTIC_CA_FILES", "list", "", "both", "files with certificate authorities beside the system's"),
     Variable("GREENTIC_OCI_INSECURE_REGISTRIES", "list", "", "both", "registries that are asked over plain http", loosens=True),
     Variable("GREENTIC_REPO_REGISTRY_BASE", "text", "", "both", "what `repo://` stands for"),

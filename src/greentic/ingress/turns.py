@@ -4,6 +4,8 @@ Rules:
 1. A turn runs on the revision that was drawn, or on the one where its session waits.
 2. It runs as far as it comes at once; only what has to wait becomes a task.
 3. What a flow fails with is an answer. Of what ends a turn otherwise callers are told no more than a code, and operators the cause.
+4. What passes is told with a time to come again, and only where nothing was done: too much to do, a conversation that is busy, a
+   store of conversations that does not answer.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from greentic.ingress.exchange import Refused, Reply, come_back
 from greentic.ingress.steps import Steps
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
-from greentic.sessions.value_store import ConversationBusy
+from greentic.sessions.value_store import ConversationBusy, StoreUnavailable
 from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
@@ -113,6 +115,9 @@ class Turns:
                 except ConversationBusy:
                     lease.failure = "busy"
                     raise
+                except StoreUnavailable:
+                    lease.failure = "store"
+                    raise
                 finally:
                     if span is not None:
                         _end(span, revision)
@@ -121,6 +126,11 @@ class Turns:
             return replied(Served(revision, found))
         except ConversationBusy as busy:
             raise come_back(f"{busy}; nothing was done, send it again later", BUSY_SECONDS) from None
+        except StoreUnavailable as error:
+            self._log.error("serve", f"deployment `{route.deployment_id}`: a conversation cannot be looked up: {error}")
+            raise come_back(
+                "conversations cannot be looked up; nothing was done, send it again later", RETRY_SECONDS
+            ) from None
         except (NoFlow, FlowFailure) as error:
             self._log.error("serve", f"revision `{picked.revision.revision_id}`: {error}")
             raise Refused(500, "flow execution failed") from None

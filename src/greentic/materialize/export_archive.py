@@ -23,6 +23,7 @@ from greentic.model.delivery import delivery_of
 from greentic.model.environment import DOCUMENT, Environment, Revision
 from greentic.model.ids import check_env_id, is_digest
 from greentic.net.document import read_small
+from greentic.net.terms import own_terms
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
@@ -75,7 +76,7 @@ def _add(archive: tarfile.TarFile, name: str, data: BinaryIO, size: int) -> None
 
 def _revocations(env: Environment) -> bytes | None:
     reference = env.revocation.list_ref
-    found = read_small(reference, MAX_LIST) if reference else None
+    found = read_small(reference, MAX_LIST, own_terms()) if reference else None
     if found is None and env.revocation.required:
         raise NotFound("the environment requires a revocation list, and there is none at its address")
     return found

@@ -7,9 +7,9 @@ lock. What happens is told as events; what it means is for others to decide.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
+from functools import partial
 from typing import BinaryIO, NamedTuple, Protocol
 
 from greentic.distribute import bundle_cache
@@ -20,11 +20,12 @@ from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
 from greentic.ground.optional import done_without
-from greentic.materialize.placed import RevisionFault
+from greentic.materialize.placed import RevisionFault, verified_packs
 from greentic.materialize.retained import needed_digests
 from greentic.materialize.sandbox import restrict_writes
 from greentic.materialize.serving_plan import ServingPlan
 from greentic.materialize.staging import StagingArea, place
+from greentic.materialize.under_way import UnderWay
 from greentic.model.environment import Environment, Revision
 from greentic.model.ids import is_digest
 from greentic.model.revision_files import diverging_packs, lock_ref
@@ -86,30 +87,30 @@ class Obtained(NamedTuple):
     """What guarded the fetching, in words."""
 
 
-def pull(plan: ServingPlan, means: Means) -> Obtained:
-    """Pull what the plan wants, until a failure that ends the boot."""
+def pull(plan: ServingPlan, means: Means, under_way: UnderWay | None = None) -> Obtained:
+    """Pull what the plan wants, until a failure that ends the boot. What is left of it goes on by itself (`materialize/under_way`)."""
+    under_way = UnderWay() if under_way is None else under_way
     packs: dict[str, tuple[LocatedPack, ...]] = {}
     failed: dict[str, GreenticError] = {}
     if not plan.pull:
-        return Obtained(packs, failed, "landlock: nothing was fetched")
-    told: list[str] = []
+        return Obtained(packs, failed, under_way.guard)
     writable = [means.store.paths(plan.env.environment_id).root, *([means.cache.directory] if means.cache else [])]
-    with ThreadPoolExecutor(
-        min(PARALLEL, len(plan.pull)), "pull", initializer=lambda: told.append(restrict_writes(writable))
-    ) as pool:
-        waiting = [
-            (revision, pool.submit(copy_context().run, materialize, plan.env, revision, means))
-            for revision in plan.pull
-        ]
-        for revision, future in waiting:
-            if any(plan.is_fatal(r.deployment_id) for r, _ in waiting if r.revision_id in failed):
-                future.cancel()
-                continue
-            try:
-                packs[revision.revision_id] = future.result()
-            except GreenticError as error:
-                failed[revision.revision_id] = error
-    return Obtained(packs, failed, told[0])
+    pulls = {_name(r): partial(copy_context().run, materialize, plan.env, r, means) for r in plan.pull}
+    begun = under_way.begin(pulls, PARALLEL, lambda: restrict_writes(writable))
+    for revision in plan.pull:
+        if any(plan.is_fatal(r.deployment_id) for r in plan.pull if r.revision_id in failed):
+            begun[_name(revision)].cancel()
+            continue
+        try:
+            packs[revision.revision_id] = under_way.ended(_name(revision), begun[_name(revision)])
+        except GreenticError as error:
+            failed[revision.revision_id] = error
+    return Obtained(packs, failed, under_way.guard)
+
+
+def _name(revision: Revision) -> str:
+    """What is pulled for a revision, and from where."""
+    return f"{revision.revision_id} {revision.bundle_digest} {revision.bundle_source_uri}"
 
 
 def materialize(env: Environment, revision: Revision, means: Means) -> tuple[LocatedPack, ...]:
@@ -148,7 +149,12 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
             if set(staged.config_refs) != set(revision.pack_config_refs):
                 raise RevisionFault("the bundle configures other packs than the revision records")
             with store.transaction(env.environment_id):
-                place(area, paths, store.disk)
+                try:
+                    return tuple(
+                        verified_packs(paths, revision)
+                    )  # by another process meanwhile, which may be loading it
+                except RevisionFault:
+                    place(area, paths, store.disk)
         return tuple(LocatedPack(p.pack_id, paths.ref(p.path), p.digest) for p in staged.lock.packs)
     except DigestMismatch as error:
         raise BootError(materializing) from error

@@ -66,8 +66,8 @@ def establish(
     anchor: Path | None,
     *,
     allow_rollback: bool,
+    terms: Terms,
     clock: Clock = CLOCK,
-    terms: Terms | None = None,
 ) -> Trusted:
     """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
     found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock, terms=terms)
@@ -81,9 +81,9 @@ def examine(
     anchor: Path | None,
     *,
     allow_rollback: bool,
+    terms: Terms,
     clock: Clock = CLOCK,
     offered: bytes | None = None,
-    terms: Terms | None = None,
 ) -> Examined:
     """Check seal, generation and revocations of a document; changes nothing. Raises `BootError` with the cause.
 
@@ -172,8 +172,8 @@ def believed_list(
     recalled: Recalled,
     now: int,
     *,
+    terms: Terms,
     offered: bytes | None = None,
-    terms: Terms | None = None,
 ) -> Believed:
     """The revocation list in force (rule 3). Raises `UntrustedBundle` where one is required, or was seen, and cannot be had."""
     reference = asked.list_ref

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from greentic.model.environment import BundleDeployment, Environment, RouteBinding
+from greentic.model.environment import BundleDeployment, Environment
 from greentic.model.hosts import host_without_port
 
 REMEMBERED = 1024
@@ -117,16 +117,18 @@ def _look(
         prefix = prefix[: max(prefix.rfind("/"), 0)]
 
 
-def unreachable_reason(binding: RouteBinding) -> str | None:
-    """Why no request can ever match a binding; nothing if one can.
+def impossible_matcher(hosts: Iterable[str], prefixes: Iterable[str] = ()) -> str | None:
+    """The first host or prefix that no request can ever match, and why; nothing if each of them can match one.
 
-    A `Host` header has no scheme, path, blank or port left when it is compared, and there are no wildcards; a path has no
-    query, fragment or blank.
+    Each is asked, for an impossible one beside a possible one is a mistake that nobody would notice. A `Host` header has no scheme,
+    path, blank or port left when it is compared, and there are no wildcards; a path has no query, fragment or blank.
     """
-    if binding.hosts and not any(_possible_host(h) for h in binding.hosts):
-        return f"no host of {binding.hosts} can stand in a Host header (names only: no scheme, port, path or wildcard)"
-    if binding.path_prefixes and not any(_possible_prefix(p) for p in binding.path_prefixes):
-        return f"no prefix of {binding.path_prefixes} can begin a path (no query, fragment or blank)"
+    for host in hosts:
+        if not _possible_host(host):
+            return f"the host {host!r} cannot stand in a Host header (names only: no scheme, port, path or wildcard)"
+    for prefix in prefixes:
+        if not _possible_prefix(prefix):
+            return f"the prefix {prefix!r} cannot begin a path (no query, fragment or blank)"
     return None
 
 

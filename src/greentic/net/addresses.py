@@ -155,8 +155,8 @@ def shown(url: str) -> str:
     """An address for people: without user, password, the values of its query, and control characters. Never raises."""
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in url)
     scheme, found, rest = lower_scheme(text).partition("://")
-    if not found or scheme in ("file",):
-        return text
+    if not found or scheme == "file":
+        return _without_user(text)
     bare = re.split(r"[?#]", rest, maxsplit=1)[0]
     authority, slash, path = bare.partition("/")
     if not _holds_digest(scheme, authority):
@@ -166,6 +166,18 @@ def shown(url: str) -> str:
             return f"{scheme}://…"  # what should be a port may be a password
     query = "?…" if "?" in rest else ""
     return f"{scheme}://{authority}{slash}{path}{query}"
+
+
+_BEGINNING = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:/{0,2}|//)?")
+"""How what was meant for an address may begin, with a slash too few or without a scheme."""
+
+
+def _without_user(text: str) -> str:
+    """A path as it is; what was meant for an address without its user and password."""
+    begins = _BEGINNING.match(text)
+    start = begins.end() if begins else 0
+    user, at, _ = text[start:].partition("/")[0].rpartition("@")
+    return text[:start] + text[start + len(user) + 1 :] if at and ":" in text[:start] + user else text
 
 
 def is_host_and_port(text: str) -> bool:

@@ -17,9 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from greentic.ground import variables
 from greentic.ground.clock import CLOCK
-from greentic.ground.documents import open_file
+from greentic.net.certificates import alike, check_file, check_instead
 from greentic.net.terms import CONNECT_SECONDS, IDLE_SECONDS, Terms
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 1 << 18
 """Bytes of all heads of an answer."""
+MAX_REASON = 300
+"""Characters of why a connection failed."""
 MAX_INTERIM = 16
 """Answers before the answer."""
 _RECEIVE_BUFFER = 1 << 21
@@ -95,29 +96,6 @@ def _resolve(host: str, port: int, seconds: float) -> _Found:
     return found
 
 
-class CheckedHttp(http.client.HTTPConnection):
-    """HTTP to a checked address."""
-
-    def __init__(
-        self, host: str, port: int, check: Check, *, connect: float = CONNECT_SECONDS, idle: float = IDLE_SECONDS
-    ) -> None:
-        super().__init__(host, port, timeout=idle)
-        self._check, self._limits = check, (connect, idle)
-
-    def connect(self) -> None:
-        self.sock = dial(self.host, self.port, self._check, connect=self._limits[0], idle=self._limits[1])
-
-
-class CheckedHttps(CheckedHttp):
-    """HTTPS to a checked address; the certificate must be of the name, by the authorities of this machine."""
-
-    default_port = http.client.HTTPS_PORT
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock = secured(self.sock, self.host, tuple(variables.listed("GREENTIC_CA_FILES")))
-
-
 def secured(plain: socket.socket, host: str, authorities: Sequence[str]) -> ssl.SSLSocket:
     """TLS over a connection, which is closed if that fails. Raises `OSError`."""
     try:
@@ -128,47 +106,21 @@ def secured(plain: socket.socket, host: str, authorities: Sequence[str]) -> ssl.
 
 
 def tls_context(authorities: Sequence[str]) -> ssl.SSLContext:
-    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of the files besides. Raises `OSError`.
-
-    The library opens files by itself, and would wait for the other end of a fifo; so each is opened first by the hand that does not.
-    """
+    """The authorities of this machine (`SSL_CERT_FILE` says others), and those of the files besides. Raises `OSError`."""
     import ssl
 
-    instead = variables.path("SSL_CERT_FILE")
-    if instead is not None and instead.exists():  # one that is not there is passed over by the library
-        _opens(instead, "SSL_CERT_FILE")
-    context = ssl.create_default_context()
+    check_instead()
+    context = alike(ssl.create_default_context())
     for path in authorities:
-        _opens(Path(path), "GREENTIC_CA_FILES")
+        check_file(Path(path), _BESIDE)
         try:
             context.load_verify_locations(path)
         except OSError as error:
-            raise OSError(f"the certificates of GREENTIC_CA_FILES `{path}` cannot be read: {error}") from None
+            raise OSError(f"the file of {_BESIDE} `{path}` cannot be read: {error}") from None
     return context
 
 
-def _opens(path: Path, variable: str) -> None:
-    """Raise `OSError` for what is no file that can be opened at once."""
-    try:
-        open_file(path).close()
-    except (OSError, ValueError) as error:
-        told = error.strerror if isinstance(error, OSError) else error
-        raise OSError(f"the certificates of {variable} `{path}` cannot be read: {told or error}") from None
-
-
-def connection(
-    scheme: str,
-    host: str,
-    port: int | None,
-    check: Check,
-    *,
-    connect: float = CONNECT_SECONDS,
-    idle: float = IDLE_SECONDS,
-) -> CheckedHttp:
-    """An unopened connection for `http` or `https`."""
-    if scheme == "https":
-        return CheckedHttps(host, port or 443, check, connect=connect, idle=idle)
-    return CheckedHttp(host, port or 80, check, connect=connect, idle=idle)
+_BESIDE = "GREENTIC_CA_FILES"
 
 
 class Wire(io.RawIOBase):
@@ -229,8 +181,8 @@ def reason(error: Exception, seconds: float = IDLE_SECONDS) -> str:
     if isinstance(error, TimeoutError):
         told = str(error)
         return told if told and told != "timed out" and "handshake" not in told else f"no answer within {seconds:g} s"
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text) or type(error).__name__
+    text = str(getattr(error, "strerror", None) or error)  # which may be what a server sent, for as long as it likes
+    return (text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…") or type(error).__name__
 
 
 def reason_within(error: Exception, terms: Terms) -> str:

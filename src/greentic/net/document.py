@@ -6,18 +6,15 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
-from greentic.ground import variables
 from greentic.ground.documents import read_file
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.addresses import WEB, lower_scheme, shown
-from greentic.net.terms import Terms, patiently, terms_of
+from greentic.net.terms import Terms, patiently
 
 NOT_THERE = frozenset({404, 410})
 
 
-def read_small(
-    reference: str, limit: int, terms: Terms | None = None, *, absent: frozenset[int] = NOT_THERE
-) -> bytes | None:
+def read_small(reference: str, limit: int, terms: Terms, *, absent: frozenset[int] = NOT_THERE) -> bytes | None:
     """A small document over http, https or from a file; nothing if it is not there, which `absent` says. Raises `FetchError`."""
     reference = lower_scheme(reference)
     if not reference.startswith(WEB):
@@ -34,7 +31,7 @@ def read_small(
         check_status(answer, reference, 200)
         return read_body(answer, f"`{shown(reference)}`", limit)
 
-    return patiently(asked, (terms or terms_of(variables.environment())).soon())
+    return patiently(asked, terms.soon())
 
 
 def check_small(reference: str, what: str) -> str:

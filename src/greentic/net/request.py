@@ -256,10 +256,15 @@ def _once(
         _check_lengths(response)
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         opened.close()
-        raise FetchError(f"{told}: {reason_within(error, terms)}") from error
+        why = reason_within(error, terms)
+        way = "" if proxy is None or str(proxy) in why else f" (asked through the proxy {proxy})"
+        raise FetchError(f"{told}: {why}{way}") from error
     except BaseException:
         opened.close()
         raise
+    if response.status == http.client.PROXY_AUTHENTICATION_REQUIRED and proxy is not None:
+        opened.close()
+        raise FetchError(f"{told}: {_does_not_know_us(proxy)}")
     return Answer(response.status, response.msg, response, opened, parts.geturl(), found, terms)
 
 
@@ -288,7 +293,7 @@ def _connected(
 
 
 def _tunnel(plain: socket.socket, host: str, port: int, proxy: Proxy, terms: Terms) -> None:
-    """Ask a proxy for a tunnel. Raises `OSError`, and closes the connection, if it gives none."""
+    """Ask a proxy for a tunnel. Raises `OSError` or `FetchError`, and closes the connection, if it gives none."""
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {name} HTTP/1.1", f"Host: {name}"]
     if proxy.authorization is not None:
@@ -305,11 +310,20 @@ def _tunnel(plain: socket.socket, host: str, port: int, proxy: Proxy, terms: Ter
             if not piece or len(head) > MAX_TARGET:
                 raise ConnectionError(f"the proxy {proxy} gives no answer that is HTTP")
         status = head.split(b" ", 2)[1:2]
+        if status == [b"407"]:
+            raise FetchError(_does_not_know_us(proxy))  # asking again does not help
         if status != [b"200"]:
-            raise OSError(f"the proxy {proxy} refuses a tunnel to `{name}` (http status: {b''.join(status)[:3]!r})")
+            code = b"".join(status)[:3].decode("ascii", "replace")
+            raise OSError(f"the proxy {proxy} refuses a tunnel to `{name}` (http status: {code})")
     except BaseException:
         plain.close()
         raise
+
+
+def _does_not_know_us(proxy: Proxy) -> str:
+    return (
+        f"the proxy {proxy} wants to know who we are (http status: 407); user and password belong into {proxy.variable}"
+    )
 
 
 def _pieces(body: bytes | Upload | None) -> Iterator[bytes]:

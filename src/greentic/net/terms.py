@@ -94,6 +94,11 @@ def terms_of(environ: Mapping[str, str], clock: Clock = CLOCK, random: Random = 
     )
 
 
+def own_terms() -> Terms:
+    """The terms that the variables of this process tell: for verbs, which ask a server in one place. Raises `InvalidArgument`."""
+    return terms_of(variables.environment())
+
+
 def may_pass(error: FetchError) -> bool:
     """Whether trying again could help: cut connections, silence and servers that are overloaded, not refusals."""
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):

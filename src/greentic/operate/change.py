@@ -95,10 +95,9 @@ def run(
             raise _recorded(
                 transaction, event_id, change, io_error(error.filename or transaction.paths.root, error)
             ) from error
-        except SpecViolation as error:
-            typed = error if spec_errors else StoreError(str(error), hint=error.hint)
-            raise _recorded(transaction, event_id, change, typed) from error
         except GreenticError as error:
+            if isinstance(error, SpecViolation) and not spec_errors:
+                raise _recorded(transaction, event_id, change, StoreError(str(error), hint=error.hint)) from error
             raise _recorded(transaction, event_id, change, error) from error.__cause__
         told = change if done.target is None else Change(
             change.env_id, change.noun, change.verb, done.target, change.idempotency_key

@@ -21,7 +21,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.field_types import allowed_words, members
 from greentic.ground.nearest import did_you_mean
-from greentic.ground.secret_text import secret_in
+from greentic.model.secret_text import secret_in
 
 _UNQUOTED = re.compile(r"Expected `str(?: \| null)?`, got `(?:int|float|bool)`")
 _QUOTES = "put it in quotes: `1.0`, `017` and `true` are no texts without them"

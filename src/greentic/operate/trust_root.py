@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 
 from greentic.ground.disk import io_error
-from greentic.ground.documents import JsonObject, read_file
+from greentic.ground.documents import JsonObject, read_given
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.model.delivery import MEMBER, delivery_of
@@ -185,7 +185,7 @@ def _pem(payload: TrustRootAddPayload) -> str:
         raise InvalidArgument("trust-root add: one of `public_key_pem` or `public_key_file` is required")
     path = Path(payload.public_key_file)
     try:
-        pem = read_file(path, MAX_PEM).decode("ascii", "replace")
+        pem = read_given(path, MAX_PEM).decode("ascii", "replace")
     except OSError as error:
         raise io_error(path, error) from None
     except ValueError as error:

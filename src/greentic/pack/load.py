@@ -20,6 +20,7 @@ from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
+from greentic.ground.disk import io_error
 from greentic.ground.documents import open_file
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.pack.archive import PackArchive
@@ -94,7 +95,7 @@ def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
 
 
 def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -> LoadedPack:  # noqa: B008
-    """Open and decode one pack. Raises `MalformedArtifact` or `UntrustedPack` that names it."""
+    """Open and decode one pack. Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it."""
     try:
         with open_file(place.path) as file:
             archive = PackArchive(file)
@@ -107,6 +108,8 @@ def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -
             records = flows_of(manifest)
     except GreenticError as error:
         raise type(error)(f"pack `{place.pack_id}` does not load: {error.message}", hint=error.hint) from None
+    except OSError as error:
+        raise io_error(place.path, error) from None
     flows = tuple(_flow(manifest, record) for record in records)
     resolver = Resolver(components)
     known = Known(resolver.has, frozenset(f.flow_id for f in flows), resolver.operations)

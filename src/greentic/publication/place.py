@@ -17,7 +17,7 @@ from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument
 from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
 from greentic.net.document import file_path
-from greentic.net.terms import Terms, terms_of
+from greentic.net.terms import Terms
 from greentic.publication.artifact import (
     Edition,
     Pressed,
@@ -53,18 +53,15 @@ class Place(Protocol):
         ...
 
 
-def place_of(reference: str, terms: Terms | None = None, *, push: bool = False) -> Place:
+def place_of(reference: str, terms: Terms, *, push: bool = False) -> Place:
     """The place that a reference names. Raises `FetchError`, or `InvalidArgument` for one that cannot be written to."""
     text = lower_scheme(reference.strip())
     check_authored(text, "a published environment's address")
-    environ = variables.environment()
-    asked = terms_of(environ) if terms is None else terms
-    if not push:
-        asked = asked.soon()
+    asked = terms if push else terms.soon()
     if text.startswith(REGISTRIES):
         from greentic.publication.registry_place import RegistryPlace
 
-        return RegistryPlace(mapped(text, environ), asked, push=push)
+        return RegistryPlace(mapped(text, variables.environment()), asked, push=push)
     if text.startswith(WEB):
         from greentic.publication.layout_place import WebLayout
 

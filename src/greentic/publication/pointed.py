@@ -19,7 +19,7 @@ def _reference(repository: str, digest: str) -> str:
     return f"{repository}:{document_tag(digest)}"
 
 
-def push_document(env: Environment, document: bytes, repository: str, terms: Terms | None = None) -> bool:
+def push_document(env: Environment, document: bytes, repository: str, terms: Terms) -> bool:
     """Put a document where its pointer will lead; whether it had to be sent. Raises `FetchError`."""
     pressed = press(document)
     where = _reference(repository, pressed.document)
@@ -30,7 +30,7 @@ def push_document(env: Environment, document: bytes, repository: str, terms: Ter
     return push(place, pressed, manifest, named=False)
 
 
-def read_pointed(pointer: Pointer, terms: Terms | None = None) -> bytes:
+def read_pointed(pointer: Pointer, terms: Terms) -> bytes:
     """The document that a pointer names. Raises `FetchError` if it cannot be had, or is another."""
     where = _reference(pointer.repository, pointer.document)
     place = place_of(where, terms)

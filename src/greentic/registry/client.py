@@ -22,7 +22,7 @@ from greentic.ground.documents import decode, parse
 from greentic.ground.errors import FetchError
 from greentic.net.addresses import Reach, lower_scheme, shown
 from greentic.net.request import PULLING, Answer, Upload, check_status, origin, read_body, send
-from greentic.net.terms import Terms, patiently, terms_of
+from greentic.net.terms import Terms, patiently
 from greentic.registry.challenges import Challenge, challenges
 from greentic.registry.login import Credentials, credentials_for, may_have_password
 from greentic.registry.reference import DEFAULT_REGISTRY, OciReference
@@ -57,14 +57,14 @@ class Registry:
     def __init__(
         self,
         reference: OciReference,
-        terms: Terms | None = None,
+        terms: Terms,
         environ: Mapping[str, str] | None = None,
         *,
         push: bool = False,
         mirror: bool = False,
     ) -> None:
         self._environ = variables.environment() if environ is None else environ
-        self._terms = terms_of(self._environ) if terms is None else terms
+        self._terms = terms
         self.reference = reference
         self._plain = reference.registry in variables.listed("GREENTIC_OCI_INSECURE_REGISTRIES", self._environ)
         self._mirror = mirror

@@ -36,6 +36,8 @@ MAX_CONFIG = 4 << 20
 _HELPER = re.compile(r"[A-Za-z0-9._-]+\Z")
 _HUB = "https://index.docker.io/v1/"
 _ALIASES = {DEFAULT_REGISTRY: (_HUB, "index.docker.io", "registry-1.docker.io")}
+_KINDS = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ltd", "ne", "net", "nom", "or", "org", "plc"})
+"""Names below which a country keeps the domains of one kind of owner."""
 TOKEN_USER = "<token>"  # noqa: S105
 
 
@@ -93,9 +95,14 @@ def may_have_password(realm_host: str, registry_host: str, environ: Mapping[str,
     ours, theirs = registry_host.split("."), realm_host.split(".")
     if any(_is_address(host) for host in (realm_host, registry_host)):
         return False
-    # registry.example.com with auth.example.com or example.com: one domain, of at least two names.
-    domain = ours[1:] if len(ours) > 2 else ours
+    # registry.example.com with auth.example.com or example.com: one domain, of at least two names, and not that of a country's companies.
+    domain = ours[1:] if len(ours) > 2 and not _is_public(ours[1:]) else ours
     return len(domain) >= 2 and theirs[-len(domain) :] == domain
+
+
+def _is_public(names: list[str]) -> bool:
+    """Whether anybody can have a name below these, as below `co.uk`."""
+    return len(names) == 2 and len(names[1]) == 2 and names[0] in _KINDS
 
 
 def _is_address(host: str) -> bool:

@@ -2,7 +2,8 @@
 
 Rules:
 1. A manifest is bounded in size, and is the one that its digest names.
-2. An index leads to its first manifest of this platform, else to its first one, a few times at most.
+2. An index leads to its first manifest of this platform, else to its first one, a few times at most. What says of a manifest beside
+   it how it was built (an attestation, of no platform) is none of them, unless there is nothing else.
 3. The bundle is the first layer of the types that bundles are published as, else the first layer. Its type must be one of the list.
 """
 
@@ -97,6 +98,7 @@ def put_manifest(registry: Registry, wanted: str, data: bytes, media_type: str) 
 def _of_platform(listed: list[object], told: str) -> str:
     ours = _MACHINES.get(platform.machine(), platform.machine())
     digests: list[str] = []
+    about: list[str] = []
     for item in listed:
         digest = item.get("digest") if isinstance(item, dict) else None
         if not isinstance(item, dict) or not isinstance(digest, str) or not is_digest(digest):
@@ -104,10 +106,16 @@ def _of_platform(listed: list[object], told: str) -> str:
         wanted = item.get("platform")
         if isinstance(wanted, dict) and wanted.get("architecture") == ours and wanted.get("os") == "linux":
             return digest
-        digests.append(digest)
-    if not digests:
+        (about if _is_about_another(item) else digests).append(digest)
+    if not digests and not about:
         raise FetchError(f"failed to pull `{told}`: the index lists no manifest")
-    return digests[0]
+    return (digests or about)[0]
+
+
+def _is_about_another(item: dict[object, object]) -> bool:
+    platform_, notes = item.get("platform"), item.get("annotations")
+    unknown = isinstance(platform_, dict) and platform_.get("os") == platform_.get("architecture") == "unknown"
+    return unknown or (isinstance(notes, dict) and "vnd.docker.reference.type" in notes)
 
 
 def layer_of(manifest: Manifest, told: str) -> Layer:

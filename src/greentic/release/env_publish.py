@@ -34,6 +34,7 @@ from greentic.model.environment import DOCUMENT, Environment
 from greentic.model.ids import check_env_id, digest_of_bytes
 from greentic.model.pod_view import for_pods
 from greentic.net.addresses import shown
+from greentic.net.terms import own_terms
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.publication.artifact import Edition, NothingPublished, check_claims, manifest_of, one_step_back, press
@@ -143,7 +144,7 @@ def publish(context: Context, payload: EnvPublishPayload) -> EnvPublished:
     env_id = check_env_id(payload.environment_id, field="env_id")
     with _alone(context, env_id), _asking(env_id, payload.place):
         env = _keyed(context, for_pods(context.store.load(env_id)))
-        place = place_of(payload.place, push=True)
+        place = place_of(payload.place, own_terms(), push=True)
         before = _standing(context, place, payload.place, env_id)
         content = _content(env)
         if before is not None and before.content == content:
@@ -155,7 +156,7 @@ def rollback(context: Context, payload: EnvRollbackPayload) -> EnvPublished:
     """Publish the content of an older generation as a new one (rule 3)."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     with _alone(context, env_id), _asking(env_id, payload.place):
-        place = place_of(payload.place, push=True)
+        place = place_of(payload.place, own_terms(), push=True)
         before = _standing(context, place, payload.place, env_id)
         if before is None:
             raise NotFound(f"nothing is published at `{shown(payload.place)}`")
@@ -182,7 +183,7 @@ def pull(context: Context, payload: EnvPullPayload) -> EnvPulled:
             hint="--trust-anchor FILE names the keys",
         )
     with _asking(env_id, payload.place):
-        place = place_of(payload.place)
+        place = place_of(payload.place, own_terms())
         edition = _chosen(place, payload.place, env_id, payload.generation)
         if payload.generation is None:
             _check_no_older(edition, _seen(context, payload, env_id), payload.place)
@@ -228,7 +229,8 @@ def told_history(context: Context, payload: EnvHistoryPayload) -> EnvHistory:
     """The published generations, the newest first, as their manifests tell them."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     with _asking(env_id, payload.place):
-        editions = [_of(env_id, e, payload.place) for e in history(place_of(payload.place), payload.place)]
+        place = place_of(payload.place, own_terms())
+        editions = [_of(env_id, e, payload.place) for e in history(place, payload.place)]
     return EnvHistory(
         environment_id=env_id,
         place=shown(payload.place),

@@ -55,7 +55,7 @@ from greentic.telemetry.counts import BOUNDS
 
 LOOK_SECONDS = 1.0
 """Between two looks at the workers."""
-_NOT_ITS_FAULT = frozenset({"gone", "busy"})
+_NOT_ITS_FAULT = frozenset({"gone", "busy", "store"})
 
 
 class TrafficRampPayload(Payload, frozen=True, kw_only=True):

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from greentic.ground.clock import CLOCK, Clock
-from greentic.ground.disk import replace_file, try_exclusive
-from greentic.ground.errors import FlowFailure
-from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, HoldQueue, check_size, still_held
+from greentic.ground.disk import exclusive_for, replace_file, try_exclusive
+from greentic.sessions.value_store import (
+    HOLD_SECONDS,
+    MAX_BYTES,
+    MAX_ENTRIES,
+    HoldQueue,
+    StoreUnavailable,
+    check_size,
+    still_held,
+)
 
 _STRIPES = 1024
 _PARTIAL = ".tmp"
@@ -49,7 +56,7 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+            raise StoreUnavailable(error.strerror or type(error).__name__) from None
         if len(data) < _FRONT.size:
             return None  # cut short by a full disk
         end, length = _FRONT.unpack_from(data)
@@ -64,7 +71,7 @@ class DirectoryStore:
             for path in self._directory.iterdir():
                 found += not path.name.startswith(".") and self._begins(path, wanted)
         except OSError as error:
-            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+            raise StoreUnavailable(error.strerror or type(error).__name__) from None
         return found
 
     def _begins(self, path: Path, wanted: bytes) -> bool:
@@ -85,7 +92,7 @@ class DirectoryStore:
         try:
             replace_file(self._path(key), _FRONT.pack(end, len(name)) + name + value, 0o600)
         except OSError as error:
-            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+            raise StoreUnavailable(error.strerror or type(error).__name__) from None
         self._sets += 1
         if self._sets % 1000 == 0:
             self._prune()
@@ -96,24 +103,18 @@ class DirectoryStore:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+            raise StoreUnavailable(error.strerror or type(error).__name__) from None
         return True
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
         with self._lock_file(key) as file:
             with self._queue.waiting(key):
-                self._await(file)
+                try:
+                    exclusive_for(file.fileno(), HOLD_SECONDS, self._clock)
+                except TimeoutError:
+                    raise still_held() from None
             yield
-
-    def _await(self, file: BinaryIO) -> None:
-        """Take the lock. The system has no waiting with an end, so it is asked again and again, less and less often."""
-        deadline, pause = self._clock.monotonic() + HOLD_SECONDS, 0.001
-        while not try_exclusive(file.fileno()):
-            if self._clock.monotonic() >= deadline:
-                raise still_held()
-            self._clock.sleep(pause)
-            pause = min(pause * 1.5, 0.05)
 
     def hold_at_once(self, key: str) -> AbstractContextManager[object] | None:
         file = self._lock_file(key)
@@ -127,7 +128,7 @@ class DirectoryStore:
         try:
             return (self._directory / f".lock-{stripe}").open("ab")
         except OSError as error:
-            raise FlowFailure(f"the session store is unavailable: {error.strerror}") from None
+            raise StoreUnavailable(error.strerror or type(error).__name__) from None
 
     def _prune(self) -> None:
         entries: list[tuple[float, int, Path]] = []

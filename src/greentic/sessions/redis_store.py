@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from greentic.ground.errors import BootError, FlowFailure
+from greentic.ground.errors import BootError
 from greentic.ground.extras import need
-from greentic.sessions.value_store import HoldQueue, check_size, still_held
+from greentic.net.certificates import check_file, check_instead, not_asked
+from greentic.sessions.value_store import HoldQueue, StoreUnavailable, check_size, still_held
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,10 +43,21 @@ class RedisStore:
             self._redis: Redis = redis.Redis.from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
             )
+            form = self._redis.get_encoder()
+            if form.decode_responses or form.encoding != "utf-8":  # the address has the last word about what it names
+                raise BootError(
+                    "GREENTIC_RUNNER_REDIS_URL sets `decode_responses` or `encoding`, but what is kept are bytes",
+                    hint="leave both out of the address",
+                )
+            if issubclass(self._redis.connection_pool.connection_class, redis.SSLConnection):
+                options = self._redis.get_connection_kwargs()
+                options.setdefault("ssl_exclude_verify_flags", not_asked())
+                _check_files(options)
             self._redis.ping()
-        except (*self._errors, ValueError) as error:
+        except (*self._errors, ValueError, TypeError) as error:
+            told = f"an option is none of its connections: {error}" if isinstance(error, TypeError) else str(error)
             raise BootError(
-                f"the Redis of GREENTIC_RUNNER_REDIS_URL does not answer: {_without_password(str(error), url)}",
+                f"the Redis of GREENTIC_RUNNER_REDIS_URL does not answer: {_without_password(told, url)}",
                 hint="check the address (redis://host:6379/0), or unset the variable to keep conversations in memory",
             ) from None
 
@@ -94,7 +107,15 @@ class RedisStore:
         try:
             yield
         except self._errors as error:
-            raise FlowFailure(f"the session store is unavailable: {type(error).__name__}") from None
+            raise StoreUnavailable(type(error).__name__) from None
+
+
+def _check_files(options: Mapping[str, object]) -> None:
+    """Raise `OSError` for what the library would open and wait for: with each connection it opens what the address names by itself."""
+    named = {name: options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in options}
+    for name, path in named.items():
+        check_file(Path(str(path)), name)
+    check_instead()
 
 
 def _without_password(text: str, url: str) -> str:

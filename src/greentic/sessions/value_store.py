@@ -31,6 +31,13 @@ class ConversationBusy(FlowFailure):
     """A conversation takes no more messages for now. Nothing was done."""
 
 
+class StoreUnavailable(FlowFailure):
+    """The store does not answer for now."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the session store is unavailable: {cause}")
+
+
 class HoldQueue:
     """Who waits for a held key in this process (rule 3)."""
 
@@ -66,7 +73,7 @@ def still_held() -> ConversationBusy:
 
 
 class ValueStore(Protocol):
-    """Bytes by key. Every method may raise `FlowFailure`."""
+    """Bytes by key. Every method may raise `StoreUnavailable`."""
 
     @property
     def local(self) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 from greentic.ground import variables
 from greentic.ground.documents import Json
 from greentic.ground.errors import InvalidArgument
-from greentic.ground.secret_text import secret_in
+from greentic.model.secret_text import secret_in
 from greentic.shape.placement import (
     Affinity,
     Spread,

@@ -30,8 +30,8 @@ from greentic.ground.disk import Disk, io_error
 from greentic.ground.documents import Json, JsonObject, compact, parse
 from greentic.ground.errors import AuditError, GreenticError, IntentError
 from greentic.ground.least_used import Item
-from greentic.ground.secret_text import object_without_secrets, without_secrets
 from greentic.model.ids import LOCAL_ENV, digest_of_bytes, mint_ulid
+from greentic.model.secret_text import object_without_secrets, without_secrets
 from greentic.store.layout import EnvPaths
 
 EVENT_SCHEMA = "greentic.audit.event.v1"

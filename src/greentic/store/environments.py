@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
-from greentic.ground.disk import Disk, RealDisk, io_error
+from greentic.ground.disk import LOCK_SECONDS, Disk, RealDisk, io_error
 from greentic.ground.documents import Document, decode, from_json, parse, pretty, read_file
 from greentic.ground.errors import (
     Conflict,
@@ -31,7 +31,7 @@ from greentic.ground.errors import (
     StoreError,
     TrustRootError,
 )
-from greentic.ground.lock import WAIT_SECONDS, held
+from greentic.ground.lock import held
 from greentic.ground.nearest import did_you_mean
 from greentic.model.delivery import generation_of
 from greentic.model.elements import Elements
@@ -72,7 +72,7 @@ class EnvironmentStore:
         disk: Disk | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
-        lock_wait_seconds: float = WAIT_SECONDS,
+        lock_wait_seconds: float = LOCK_SECONDS,
     ) -> None:
         self.root = root
         self.disk: Disk = disk or RealDisk()

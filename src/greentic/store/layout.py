@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from greentic.ground import variables
-from greentic.ground.errors import InvalidArgument
+from greentic.ground.errors import InvalidArgument, NotFound
 from greentic.model.environment import DOCUMENT
 
 DEV_SECRETS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
@@ -85,3 +85,15 @@ def default_store_root() -> Path:
     if home is None:
         raise InvalidArgument("no --store-root and HOME / USERPROFILE not set")
     return home / ".greentic" / "environments"
+
+
+def looked_into(told: Path | None) -> Path:
+    """The root for who makes no environment: one that was told has to be there. Raises `NotFound`."""
+    if told is None:
+        return default_store_root()
+    if not told.is_dir():
+        raise NotFound(
+            f"`--store-root {told}` is no directory",
+            hint="check the path; who makes an environment there makes the directory, too: gtc op env init",
+        )
+    return told

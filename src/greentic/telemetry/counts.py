@@ -15,9 +15,9 @@ import msgspec
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histogram, in seconds; what is above the last counts in one more."""
-Kind = Literal["flow", "no_flow", "busy", "gone"]
-"""A run failed; no flow could be selected; too many messages of its conversation wait; the caller left."""
-KINDS: tuple[Kind, ...] = ("flow", "no_flow", "busy", "gone")
+Kind = Literal["flow", "no_flow", "busy", "store", "gone"]
+"""A run failed; no flow could be selected; too many messages of its conversation wait; it cannot be looked up; the caller left."""
+KINDS: tuple[Kind, ...] = ("flow", "no_flow", "busy", "store", "gone")
 
 
 class Snapshot(msgspec.Struct, frozen=True):

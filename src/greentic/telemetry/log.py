@@ -4,14 +4,18 @@ Rules:
 1. A record is one line in the file, as `log_lines` says. On stderr are warnings and errors, and progress where asked, as text; in the
    shape `json` every record of the level is there.
 2. A worker serves without a voice: a line that cannot be written (a full disk, a reader that is gone, a closed stream, a directory that
-   may not be written) is dropped and counted, never an error. What is missing is told once, wherever it still can be.
+   may not be written, a reader that does not read) is dropped and counted, never an error, and waited for a moment at most. What is
+   missing is told once, wherever it still can be.
 3. A record that is made for a request names it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import TextIO
@@ -69,7 +73,7 @@ class OperatorLog:
     def _complain(self, text: str) -> None:
         """Tell of the log itself, while there is none."""
         record = Record(timestamp(self._clock.now_ns()), "Warn", "log", text)
-        say(self._stderr, f"{text}\n" if self._shape == "text" else json_line(record))
+        tell(self._stderr, f"{text}\n" if self._shape == "text" else json_line(record))
 
     def info(self, module: str, message: str, *, show: bool = False, **fields: Field) -> None:
         self._write("Info", module, message, show, fields)
@@ -85,13 +89,13 @@ class OperatorLog:
             return
         record = Record(timestamp(self._clock.now_ns()), level, module, message, request_id.current(), fields)
         line = text_line(record)
-        if self._file is not None and not say(self._file, line):
+        if self._file is not None and not tell(self._file, line):
             self.dropped += 1
             LOGS.failed("operator.log does not take lines")
         if self._shape == "json":
-            told = say(self._stderr, json_line(record))
+            told = tell(self._stderr, json_line(record))
         else:
-            told = not show or say(self._stderr, line)
+            told = not show or tell(self._stderr, line)
         if not told:
             LOGS.failed("stderr does not take lines")
 
@@ -101,14 +105,60 @@ class OperatorLog:
                 self._file.close()
 
 
-def say(stream: TextIO | None, text: str) -> bool:
-    """Write and flush, if that is possible at all; whether it was (rule 2)."""
+_PATIENCE_MS = 100
+"""How long a reader that does not read is waited for, once."""
+_writing = threading.Lock()
+_stalled: set[int] = set()
+"""Descriptors behind which nobody read when a line was last to be written."""
+_torn: set[int] = set()
+"""Descriptors that took the beginning of a line only."""
+
+
+def tell(stream: TextIO | None, text: str) -> bool:
+    """Write, if that is possible at all; whether it was (rule 2)."""
     if stream is None:
         return False
     try:
-        stream.write(text)
         stream.flush()
+        fd = _descriptor(stream)
+        if fd is None:
+            stream.write(text)
+            stream.flush()
+            return True
+        why: object = "nobody reads what is written"
+        if _written(fd, text.encode(stream.encoding or "utf-8", stream.errors or "replace")):
+            return True
     except (OSError, ValueError) as error:  # full, no reader, closed
-        done_without(f"writing to {getattr(stream, 'name', 'a stream')}", error)
-        return False
+        why = error
+    done_without(f"writing to {getattr(stream, 'name', 'a stream')}", why)
+    return False
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ):  # a stream of a test or of another program; what is closed says so when written
+        return None
+
+
+def _written(fd: int, data: bytes) -> bool:
+    """Write as fast as it is read; whether all was. Who does not read is waited for once, and then no more until something is read."""
+    told = select.poll()
+    told.register(fd, select.POLLOUT)
+    with _writing:
+        data = b"\n" + data if fd in _torn else data
+        size = len(data)
+        while data:
+            if not told.poll(0 if fd in _stalled else _PATIENCE_MS):
+                _stalled.add(fd)
+                if len(data) < size:
+                    _torn.add(fd)
+                return False
+            _stalled.discard(fd)
+            data = data[os.write(fd, data[: select.PIPE_BUF]) :]  # so much is taken without waiting
+        _torn.discard(fd)
     return True

@@ -5,7 +5,8 @@ Rules:
 2. An entry is keyed by the sha256 of the wasm, the engine's version and its settings. Beside it stands its own sha256, as we
    recorded it: what does not match, or does not load, is deleted and made again.
 3. The directory belongs to this user alone (0700); one that does not is not used. Entries come by rename.
-4. Of several processes that want the same entry one compiles; the others wait and load.
+4. Of several processes that want the same entry one compiles; the others wait and load. Not for good: who waited longer than
+   compiling may take makes its own, and keeps nothing.
 5. The directory is kept below a size: the entries that were not used for longest go first.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +23,8 @@ import msgspec
 from wasmtime import WasmtimeError
 from wasmtime import component as c
 
-from greentic.ground.clock import CLOCK
-from greentic.ground.disk import exclusive, replace_file
+from greentic.ground.clock import CLOCK, Clock
+from greentic.ground.disk import exclusive_for, replace_file
 from greentic.ground.errors import BootError, MalformedArtifact
 from greentic.ground.least_used import beyond
 from greentic.ground.optional import done_without
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+COMPILING_SECONDS = 120.0
+"""The largest components of today take a tenth of it."""
+
+
 class Compiled(msgspec.Struct, frozen=True):
     component: c.Component
     seconds: float
@@ -44,7 +50,8 @@ class Compiled(msgspec.Struct, frozen=True):
 class CompileCache:
     """A directory of compiled components."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, clock: Clock = CLOCK) -> None:
+        self._clock = clock
         self.directory = self._open(directory if directory is not None else default_directory()) / engine_version()
         self.directory.mkdir(mode=0o700, exist_ok=True)
 
@@ -69,7 +76,7 @@ class CompileCache:
         return directory
 
     def load(self, engine: ComponentEngine, wasm: bytes, name: str, *, sha256: str | None = None) -> Compiled:
-        """The compiled component, from here or made now. Raises `MalformedArtifact` for what is no component."""
+        """The compiled component, from here or made now. Raises `MalformedArtifact` for what is no component, `IoError` without memory."""
         check_component(wasm, name)
         key = hashlib.sha256(wasm).hexdigest()
         if sha256 not in (None, key):
@@ -77,17 +84,20 @@ class CompileCache:
         found = self._find(engine, key)
         if found is not None:
             return Compiled(found, 0.0)
-        with self._locked(key):
+        with self._locked(key, name) as alone:
             found = self._find(engine, key)
             if found is not None:
                 return Compiled(found, 0.0)
-            began = CLOCK.monotonic()
-            try:
-                component = c.Component(engine.engine, wasm)
-            except WasmtimeError as error:
-                raise MalformedArtifact(f"component {name} does not compile: {_first_cause(str(error))}") from None
-            seconds = CLOCK.monotonic() - began
-            self._keep(key, bytes(component.serialize()))
+            began = self._clock.monotonic()
+            if engine.narrow and alone:
+                from greentic.wasm.compile_apart import compile_apart  # rare, and starts a process: `_apart` below
+
+                compile_apart(wasm, name, self.directory.parent)
+                found = self._find(engine, key)
+            component = _compiled(engine, wasm, name) if found is None else found
+            seconds = self._clock.monotonic() - began
+            if alone and found is None:
+                self._keep(key, bytes(component.serialize()))
             return Compiled(component, seconds)
 
     def has(self, key: str) -> bool:
@@ -123,10 +133,16 @@ class CompileCache:
         return self.directory / f"{key}.cwasm", self.directory / f"{key}.sha256"
 
     @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _locked(self, key: str, name: str) -> Iterator[bool]:
+        """Whether nobody else makes this entry meanwhile."""
         with (self.directory / f".{key}.lock").open("wb") as file:
-            exclusive(file.fileno())
-            yield
+            try:
+                exclusive_for(file.fileno(), COMPILING_SECONDS, self._clock)
+            except TimeoutError as error:
+                done_without("the cache of compiled components", f"component {name}: {error}")
+                yield False
+                return
+            yield True
 
     def prune(self, max_bytes: int) -> int:
         """Let the entries of all engines go that were not used for longest, until the rest fits; how many went."""
@@ -141,3 +157,29 @@ def _first_cause(text: str) -> str:
     """A library's error with its causes as one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and line.strip() != "Caused by:"]
     return ": ".join(lines[:3])
+
+
+def _compiled(engine: ComponentEngine, wasm: bytes, name: str) -> c.Component:
+    try:
+        return c.Component(engine.engine, wasm)
+    except WasmtimeError as error:
+        raise MalformedArtifact(f"component {name} does not compile: {_first_cause(str(error))}") from None
+
+
+def _apart(directory: str, name: str) -> int:
+    """The child of `compile_apart`: compile what stands on standard input, and keep it; the exit code."""
+    from greentic.wasm.compile_apart import MALFORMED
+    from greentic.wasm.engine import engine
+
+    wasm = sys.stdin.buffer.read()
+    try:
+        component = _compiled(engine(), wasm, name)
+    except MalformedArtifact as error:
+        sys.stderr.write(error.message)
+        return MALFORMED
+    CompileCache(Path(directory))._keep(hashlib.sha256(wasm).hexdigest(), bytes(component.serialize()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_apart(*sys.argv[1:]))

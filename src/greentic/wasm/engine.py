@@ -5,7 +5,8 @@ Rules:
 2. A ticker advances the engine's epoch every `TICK_SECONDS` while calls run, and sleeps while none do. At a tick a call gives
    way; it ends when it has computed for longer than it may.
 3. Instances lie in a pool that is reserved once, since making and dropping a memory costs more than a small call. Where the
-   address space does not allow that (`ulimit -v`, small containers) each instance gets its own, and `allocator` says why.
+   address space does not allow that (`ulimit -v`, small containers) each instance gets its own, nothing is reserved for it to grow,
+   and `allocator` says why.
 4. What all suspended calls hold together is bounded: whose turn takes it beyond the bound is ended (`Share`).
 5. Everything that changes compiled code stands in `SETTINGS` and is part of the key under which it is cached.
 """
@@ -137,14 +138,16 @@ class ComponentEngine:
         native.config_async_stack(native.address(config), STACK)
         self.allocator = "pooling"
         """`pooling`, or `plain` and why."""
-        narrow = _no_room_for(_RESERVED)
-        if narrow is None:
+        why = _no_room_for(_RESERVED)
+        self.narrow = why is not None
+        """Whether there is little address space, so that nothing is reserved beforehand."""
+        if why is None:
             _use_pool(config)
         else:
-            self.allocator = f"plain: {narrow}"
-            done_without("the pool of component instances", narrow)
-            native.config_reservation(native.address(config), 0)
-            native.config_guard(native.address(config), 0)
+            self.allocator = f"plain: {why}"
+            done_without("the pool of component instances", why)
+            config.memory_reservation = config.memory_reservation_for_growth = config.memory_guard_size = 0
+            config.parallel_compilation = False  # each thread reserves memory of its own
         self.engine = Engine(config)
         self.address = native.address(self.engine)
         self.share = Share()

@@ -82,8 +82,6 @@ error_message = _bind(_quick, "wasmtime_error_message", None, _P, _P)
 byte_vec_delete = _bind(_quick, "wasm_byte_vec_delete", None, _P)
 
 config_async_stack = _bind(_quick, "wasmtime_config_async_stack_size_set", None, _P, c_size_t)
-config_reservation = _bind(_quick, "wasmtime_config_memory_reservation_set", None, _P, c_uint64)
-config_guard = _bind(_quick, "wasmtime_config_memory_guard_size_set", None, _P, c_uint64)
 config_pool = _bind(_quick, "wasmtime_pooling_allocation_strategy_set", None, _P, _P)
 pool_new = _bind(_quick, "wasmtime_pooling_allocation_config_new", _P)
 pool_delete = _bind(_quick, "wasmtime_pooling_allocation_config_delete", None, _P)

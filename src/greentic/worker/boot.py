@@ -28,7 +28,8 @@ from greentic.model.local import fresh_local
 from greentic.model.projection import Projected
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
-from greentic.store.layout import EnvPaths
+from greentic.store.layout import EnvPaths, looked_into
+from greentic.store.session_key import signing_key
 from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.log_lines import Level
@@ -39,7 +40,6 @@ from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.proof_key import proof_key
 from greentic.worker.provision import Bench, provision
 from greentic.worker.services import turn_services
-from greentic.worker.session_key import signing_key
 from greentic.worker.settings import Settings, StartOptions, read_settings
 
 if TYPE_CHECKING:
@@ -89,11 +89,15 @@ def _boot(options: StartOptions, environ: Mapping[str, str], events: Callable[[O
         settings = published.settings
     try:
         paths = store.paths(settings.env_id)
+        sourced = published is not None or settings.archive is not None
+        fresh = not sourced and settings.env_id == LOCAL_ENV and not store.exists(LOCAL_ENV)
+        if fresh and settings.seed is None:
+            looked_into(options.store_root)  # `local` needs no author, and a mistyped root would serve nothing
     except GreenticError as error:
-        raise BootError(str(error)) from None
+        raise BootError(str(error), hint=error.hint) from None
     if settings.archive is not None:
         _from_archive(settings.archive, store, settings)
-    if published is None and settings.env_id == LOCAL_ENV and not store.exists(LOCAL_ENV):
+    if fresh:
         with store.transaction(LOCAL_ENV, may_create=True) as transaction:
             transaction.create(fresh_local())
     candidate = read_candidate(store, settings) if published is None else published.first()

@@ -20,6 +20,7 @@ from greentic.materialize.seed import Seed, place_seed, read_seed
 from greentic.model.elements import Elements
 from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.pointer import POINTER_FILE, read_pointer
+from greentic.net.terms import Terms
 from greentic.store.environments import EnvironmentStore, document_bytes, environment_of
 from greentic.store.layout import EnvPaths
 from greentic.worker.settings import Settings
@@ -40,7 +41,7 @@ class Candidate(NamedTuple):
             place_seed(self.seed, store.paths(self.env.environment_id).root)
 
 
-def _pointed(pointer_data: bytes, paths: EnvPaths) -> bytes:
+def _pointed(pointer_data: bytes, paths: EnvPaths, terms: Terms) -> bytes:
     """The document that a seed only points to; one that is in the store already is not asked for again. Raises `GreenticError`."""
     from greentic.publication.pointed import read_pointed
 
@@ -49,7 +50,7 @@ def _pointed(pointer_data: bytes, paths: EnvPaths) -> bytes:
         kept = read_file(paths.environment)
         if document_digest(kept) == pointer.document:
             return kept
-    return read_pointed(pointer)
+    return read_pointed(pointer, terms)
 
 
 def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elements | None = None) -> Candidate:
@@ -61,7 +62,7 @@ def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elemen
     try:
         data = None if seed is None else seed.file(DOCUMENT)
         if seed is not None and data is None and (pointer := seed.file(POINTER_FILE)) is not None:
-            data = _pointed(pointer, paths)
+            data = _pointed(pointer, paths, settings.terms)
             seed = Seed((*seed.files, (Path(DOCUMENT), data)))
         if data is None:
             seed_digest = b"" if seed is None else b"".join(content for _, content in seed.files)

@@ -5,16 +5,19 @@ Rules:
    beside what serves, then swapped in with one step. Nothing of what serves is touched before.
 2. Any failure leaves the old set serving, is told in the log and in `/status`, and is tried again, later each time. So is a deployment
    that could not be had, while the others are served.
-3. The same document is not provisioned twice, unless something is to be tried again, or what it is believed by has changed. Where the
+3. The same document is not provisioned twice, served or refused, unless something is to be tried again, or what it is believed by has
+   changed. So a place that gives a document which is refused is looked at as often as any: the next one may be good. Where the
    document is again the one that is served, what was wrong with another is wrong no more, and is not told any longer.
 4. The processes of one worker flip together: each waits a while until the others have prepared the same document.
 5. The first look is at once: what changed while the worker booted was told to nobody. Nothing that goes wrong ends the looking.
+6. While a document is provisioned, a newer one ends the waiting for what is not here yet (`materialize/under_way`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from greentic.activate.activation import Activation
@@ -86,6 +89,8 @@ class Follower:
         self._stopping = False
         self._untidy = True
         self._passing = False
+        self._refused: tuple[str, str] | None = None
+        """The document that could not be served, by its digest and by what it is believed by (rule 3)."""
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._look_again_for(serving)
         self._told()
@@ -112,12 +117,14 @@ class Follower:
 
     def look(self) -> bool:
         """Look once; whether anything was swapped in."""
+        seen = None
         try:
             candidate = self._steps.read()
-            if (candidate.digest, candidate.trust) == (self._applied, self._trust):
+            seen, served = (candidate.digest, candidate.trust), (self._applied, self._trust)
+            if seen == served:
                 self._recovered()
-                if not self._due():
-                    return False
+            if seen in (served, self._refused) and not self._due():
+                return False
             self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
             new = self._steps.provision(candidate)
             if self._stopping:
@@ -125,16 +132,16 @@ class Follower:
             self._together.agree(candidate.digest)
             self._steps.swap(new)
         except GreenticError as error:
-            self._failed(_text(error))
+            self._failed(_text(error), seen)
             return False
         except Exception as error:  # noqa: BLE001  whatever is wrong with a new document, the old one serves on
-            self._failed(traceback_of(error))
+            self._failed(traceback_of(error), seen)
             return False
         self._untidy = True
         if candidate.digest != self._applied:
             self._tried = 0
         self._applied, self._serving, self._error, self._since = candidate.digest, self._desired, None, None
-        self._trust = candidate.trust
+        self._trust, self._refused = candidate.trust, None
         self._look_again_for(new)
         self._log.info(
             "follow", f"serving generation {self._serving} of environment `{new.env.environment_id}`", show=True
@@ -148,7 +155,7 @@ class Follower:
             seconds = self._every * (0.75 + self._random.fraction() / 2)
             if self._next is not None:
                 left = max(self._next - self._clock.monotonic(), 0.0)
-                seconds = left if self._error is not None else min(left, seconds)
+                seconds = left if self._error is not None and self._refused is None else min(left, seconds)
             self._watch.wait(seconds)
             if not self._stopping:
                 self.look()
@@ -167,11 +174,11 @@ class Follower:
     def _due(self) -> bool:
         return self._next is not None and self._clock.monotonic() >= self._next
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, refused: tuple[str, str] | None) -> None:
         if text != self._error:
             self._log.error("follow", f"the new environment is not served, the old one goes on: {text}")
             self._since = self._clock.now_ns()
-        self._error = text
+        self._error, self._refused = text, refused
         self._plan_next()
         self._told()
 
@@ -179,7 +186,7 @@ class Follower:
         """What is wanted is what is served (rule 3); a deployment that may come by itself is still tried again when it was to be."""
         if self._error is None:
             return
-        self._error = self._since = None
+        self._error = self._since = self._refused = None
         self._wanted, self._desired = self._applied, self._serving
         if not self._passing:
             self._tried, self._next = 0, None
@@ -209,6 +216,26 @@ class Follower:
                 "next_try": None if left is None else timestamp(self._clock.now_ns() + int(left * 1e9)),
             }
         )
+
+
+def undisturbed(
+    watch: Watch, read: Callable[[], Candidate], found: Candidate, every: float, clock: Clock
+) -> Callable[[], bool]:
+    """Whether a document is the newest still, to be asked while it is provisioned (rule 6)."""
+    looked, newest = clock.monotonic(), True
+
+    def still() -> bool:
+        nonlocal looked, newest
+        if newest and (watch.wait(0) or clock.monotonic() - looked >= every):
+            looked = clock.monotonic()
+            with suppress(GreenticError, OSError):  # what cannot be read is no newer one
+                now = read()
+                newest = (now.digest, now.trust) == (found.digest, found.trust)
+            if not newest:
+                watch.wake()  # for the next look: this one took what was told
+        return newest
+
+    return still
 
 
 def _text(error: GreenticError) -> str:

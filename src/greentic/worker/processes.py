@@ -4,7 +4,8 @@ Rules:
 1. The first process boots like any worker: it pulls, compiles and binds. Then it starts the others, which find everything on
    the disk and in the cache, and only watches over them.
 2. They share the socket, and a private directory where conversations wait, unless Redis is configured.
-3. It says that the worker serves when every process does. One that dies is started again, a little later each time.
+3. It says that the worker serves when every process does. One that ends is started again, a little later each time, whether it had
+   served or not: what keeps it from booting, such as a document that was damaged meanwhile, is none of the others' affair.
 4. SIGTERM and SIGINT go on to every process; each drains, and the exit code is 0. If the first process is killed, the others see it
    and drain too: nobody would look after them, and they would hold the address against whatever is started next.
 5. Each process follows the environment for itself, also where a seed is mounted; SIGHUP goes on to every one that serves.
@@ -156,7 +157,7 @@ def supervise(
             process = _Process(lambda: _spawn(sockets, arguments, given, shared.fileno()))
             process.begin()
             processes.append(process)
-        _await_ready(processes, stopping)
+        _await_ready(processes, stopping, warned)
         if not stopping:
             serving()
         while not stopping:
@@ -210,17 +211,23 @@ def _spawn(
     return process, reading
 
 
-def _await_ready(processes: list[_Process], stopping: list[str]) -> None:
+def _await_ready(processes: list[_Process], stopping: list[str], warned: Callable[[str], None]) -> None:
+    """Wait until all serve, or some for so long (rule 3). Raises `BootError` where none does."""
     deadline = CLOCK.monotonic() + READY_SECONDS
-    for process in processes:
-        while not stopping:
-            readable, _, _ = select.select([process.ready_fd], [], [], 0.1)
-            if readable:
-                if not process.serves_now():
-                    raise BootError(f"a worker process ended with {process.process.wait()} before it served")
-                break
-            if CLOCK.monotonic() > deadline:
-                raise BootError(f"a worker process did not serve within {READY_SECONDS:g} s")
+    while not stopping:
+        select.select([p.ready_fd for p in processes if not p.serves and p.ended() is None], [], [], 0.1)
+        for process in processes:
+            process.serves_now()
+        late, codes = CLOCK.monotonic() > deadline, [p.ended() for p in processes]
+        if any(p.serves for p in processes):
+            if late or all(p.serves for p in processes):
+                return
+            for process in processes:
+                _tend(process, lambda text: None, warned)
+        elif late:
+            raise BootError(f"a worker process did not serve within {READY_SECONDS:g} s")
+        elif None not in codes:
+            raise BootError(f"a worker process ended with {codes[0]} before it served")
 
 
 def _stop(processes: list[_Process], stopping: list[str], ingress: IngressSettings) -> None:

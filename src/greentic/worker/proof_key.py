@@ -14,7 +14,7 @@ from pathlib import Path
 
 from greentic.ground.clock import Random
 from greentic.ground.disk import Disk
-from greentic.ground.documents import read_file
+from greentic.ground.documents import read_given
 from greentic.ground.errors import BootError
 from greentic.materialize.remembered import PROOF_KEY
 from greentic.store.operator_key import write_once
@@ -44,7 +44,7 @@ def proof_key(
 
 def _read(path: Path) -> SigningKey:
     try:
-        return read_private_pem(read_file(path, MAX_PEM).decode())
+        return read_private_pem(read_given(path, MAX_PEM).decode())
     except OSError as error:
         raise BootError(f"the proof key `{path}` cannot be read: {error.strerror}") from error
     except ValueError as error:

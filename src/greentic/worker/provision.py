@@ -27,6 +27,7 @@ from greentic.materialize.remembered import memory_of
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan, as_seen, ends_boot, serving_plan
 from greentic.materialize.trusted import establish, protections
+from greentic.materialize.under_way import StillComing, UnderWay
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.projection import Projected
@@ -43,6 +44,7 @@ from greentic.trust.policy import Trusted, verdict
 from greentic.worker.candidate import Candidate
 from greentic.worker.settings import Settings
 from greentic.worker.tidy import hold, make_room
+from greentic.worker.trust_files import shortly
 
 
 class Bench(msgspec.Struct, frozen=True):
@@ -59,6 +61,7 @@ class Bench(msgspec.Struct, frozen=True):
     """What made the projection that this process wrote last."""
     in_use: InUse | None = None
     """Where this process tells which revisions it holds; nothing where that cannot be told."""
+    under_way: UnderWay = msgspec.field(default_factory=UnderWay)
 
 
 def provision(bench: Bench, candidate: Candidate, serving: Activation | None = None) -> Activation:
@@ -113,7 +116,7 @@ def _established(bench: Bench, env: Environment, *, boot: bool) -> Trusted:
             settings.trust_anchor,
             allow_rollback=settings.allow_rollback,
             clock=bench.store.clock,
-            terms=settings.terms,
+            terms=settings.terms if boot else shortly(settings.terms),
         )
     for warning in trust.warnings:
         bench.log.warn("trust", warning)
@@ -209,7 +212,8 @@ def _at_hand(held: Mapping[str, ActiveRevision]) -> Mapping[str, tuple[LocatedPa
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
     events = bench.events(bench.log)
     try:
-        return pull(plan, Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.terms))
+        means = Means(bench.store, cache, mirrors, bench.settings.fetch, events, bench.settings.terms)
+        return pull(plan, means, bench.under_way)
     finally:
         events.close()
 
@@ -227,6 +231,9 @@ def _raise_if(fault: Fault | None) -> None:
 def _tell(log: OperatorLog, env: Environment, faults: Mapping[str, Fault]) -> None:
     """Say which deployments are not served, each with its reason and what to do."""
     for deployment_id, fault in faults.items():
+        if isinstance(fault.error, StillComing):
+            log.info("pull", f"revision `{fault.revision_id}` is not served yet: {fault.text}", show=True)
+            continue
         revision = env.revision(fault.revision_id)
         log.error("trust" if fault.reason == "refused" else "pull", _told(env, deployment_id, fault, revision))
 

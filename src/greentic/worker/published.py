@@ -52,7 +52,7 @@ class Published:
         self.warnings: tuple[str, ...] = ()
         self._edition: Edition | None = None
         try:
-            self._place = place_of(self._where)
+            self._place = place_of(self._where, settings.terms)
         except GreenticError as error:
             raise BootError(str(error)) from error
         self.settings = settings if settings.published.named else settings._replace(env_id=self._env_id())
@@ -73,6 +73,7 @@ class Published:
                 memory,
                 settings.trust_anchor,
                 allow_rollback=settings.allow_rollback,
+                terms=settings.terms,
                 clock=self._store.clock,
             )
         except GreenticError as error:

@@ -36,11 +36,11 @@ from greentic.model.elements import Elements
 from greentic.model.environment import DOCUMENT
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.store.layout import EnvPaths
-from greentic.telemetry.log import OperatorLog, say
+from greentic.telemetry.log import OperatorLog, tell
 from greentic.telemetry.tracing import whole
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps
+from greentic.worker.follow import Alone, Follower, Steps, undisturbed
 from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision
 from greentic.worker.scraping import Scraping
@@ -106,7 +106,7 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         line = banner(activation.env.environment_id, len(activation.revisions), len(activation.dispatchers), listen)
         log.info("start", f"revision ingress listening on http://{listen}")
         log.info("start", line)
-        say(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
+        tell(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
     if given is not None:
         _run(booted, gate, sockets, listen, given.ready, given.ready_fd)
@@ -224,6 +224,7 @@ async def _serve(
     bound.listen(BACKLOG)  # asyncio lets no more wait than it accepts at once
     front.start()
     follower = _follower(booted, app, loop)
+    booted.bench.under_way.came = follower.wake
 
     def asked_to_look() -> None:
         log.info("follow", "asked to look again", show=True)
@@ -288,7 +289,6 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
         serving.following = state
 
     tokens_file = settings.ingress.tokens_file
-
     published, paths = booted.published, store.paths(settings.env_id)
     elements = Elements() if published is None else published.elements
     trust_files = TrustFiles(
@@ -301,6 +301,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
         return found._replace(trust=trust_files.digest(found.env))
 
     def provisioned(found: Candidate) -> Activation:
+        bench.under_way.wanted = undisturbed(watch, read, found, every, store.clock)
         with whole("change"):
             return provision(bench, found, serving.activation)
 

@@ -25,10 +25,9 @@ from greentic.ground.digits import whole_number
 from greentic.ground.errors import BootError, GreenticError, InvalidArgument
 from greentic.ground.user_cache import user_state
 from greentic.materialize.serving_plan import Scope
-from greentic.model.environment import RouteBinding, TenantSelector
 from greentic.model.hosts import DEFAULT_LISTEN, MAX_PORT, join_listen_addr, split_listen_addr
 from greentic.model.ids import LOCAL_ENV
-from greentic.model.routes import unreachable_reason
+from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import SignaturePolicy, read_signature_policy
 from greentic.store.layout import default_store_root
@@ -300,10 +299,9 @@ def _ingress(options: StartOptions, environ: Mapping[str, str]) -> IngressSettin
 def _allowed_hosts(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Names as they stand in a `Host` header. Raises `InvalidArgument` for one that cannot."""
     found = variables.listed("GREENTIC_ALLOWED_HOSTS", environ)
-    for host in found:
-        reason = unreachable_reason(RouteBinding(hosts=[host], tenant_selector=TenantSelector(tenant="", team="")))
-        if reason is not None:
-            raise InvalidArgument(f"GREENTIC_ALLOWED_HOSTS: {reason}")
+    reason = impossible_matcher(found)
+    if reason is not None:
+        raise InvalidArgument(f"GREENTIC_ALLOWED_HOSTS: {reason}")
     return tuple(found)
 
 

@@ -27,12 +27,17 @@ from greentic.trust.revocation import MAX_LIST
 LIST_SECONDS, ASK_SECONDS = 60.0, 5.0
 
 
+def shortly(terms: Terms) -> Terms:
+    """How a list is asked for while something serves: every other change waits meanwhile, and it is asked for again soon."""
+    return terms._replace(total=ASK_SECONDS, tries=1)
+
+
 class TrustFiles:
     """The newest that was seen of both."""
 
     def __init__(self, anchor: Path | None, memory: Memory, terms: Terms, clock: Clock) -> None:
         self._anchor, self._clock = anchor, clock
-        self._terms = terms._replace(total=ASK_SECONDS, tries=1)  # following waits meanwhile
+        self._terms = shortly(terms)
         self._ask_at = clock.monotonic() + LIST_SECONDS
         lists = memory.recall().lists
         self._list = lists[0][1] if lists else b""
