@@ -210,7 +210,7 @@ def test_a_revocation_list_that_does_not_come_holds_up_no_change(author, hello, 
     author.create().deployed(hello, prefixes=("/one",))
     asked, address = list[Terms](), "https://lists.test/r.json"
 
-    def silent(reference: str, limit: int, terms: Terms) -> bytes:
+    def silent(reference: str, limit: int, terms: Terms) -> bytes | None:
         if reference == address:
             asked.append(terms)
             raise FetchError("not done")
