@@ -121,7 +121,7 @@ def test_listing_tells_good_from_broken(store, author):
 
 
 def test_a_missing_environment_is_not_found_and_leaves_no_trace(store):
-    for call in (store.load, store.load_unchecked, lambda e: store.transaction(e).__enter__()):
+    for call in (store.load, lambda e: store.transaction(e).__enter__()):
         with pytest.raises(NotFound):
             call("prod")
     assert not store.root.exists()
