@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -298,6 +299,38 @@ def test_nobody_else_downloads_a_bundle_meanwhile_but_any_other_one(cache: Bundl
 
     cache.obtain(DIGEST, looking).file.close()
     assert free == {DIGEST: False, OTHER: True}
+
+
+@pytest.mark.parametrize("place", [f"sha256/{NAME[:2]}/{NAME[2:]}", f"locks/{NAME}"])
+def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(cache: BundleCache, place: str) -> None:
+    """The alarm ends the tests."""
+    (cache.directory / place).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(cache.directory / place)
+    signal.alarm(60)
+    try:
+        found = cache.obtain(DIGEST, gives(DATA))
+        assert found.file.read() == DATA and cache.verify() == []
+        found.file.close()
+        assert not cache.give_up(DIGEST, 0)
+    finally:
+        signal.alarm(0)
+    assert [e.digest for e in cache.entries()] == [DIGEST] and cache.path(DIGEST).is_file()
+
+
+def test_a_download_that_has_just_come_to_its_place_ends_no_look_at_the_others(
+    cache: BundleCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another process finished meanwhile kept a worker from tidying, and ended `gtc cache list`."""
+    gone, there = partial(cache, DIGEST, b"a bun"), partial(cache, OTHER, b"an")
+    real = Path.iterdir
+
+    def listed(path: Path) -> Iterator[Path]:
+        found = list(real(path))
+        gone.unlink(missing_ok=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert cache.partials() == [(OTHER, 2)] and there.exists()
 
 
 # -- 4: a partial download stands with its journal, and is never looked at as an entry ------------------------------

@@ -22,6 +22,7 @@ from greentic.author.inspect import inspect_bundle, inspect_pack
 from greentic.author.pack_build import build_pack
 from greentic.cli import bundle as bundle_command
 from greentic.cli import op as op_command
+from greentic.cli import start as start_command
 from greentic.cli.gtc import main
 from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.op_payload import read_answers
@@ -611,3 +612,13 @@ def test_a_document_of_a_bundle_that_others_would_refuse_is_told_when_it_is_buil
     (tmp_path / name).write_text(text)
     (warning,) = build_bundle(tmp_path, tmp_path / "b.gtbundle").warnings
     assert told in warning
+
+
+def test_a_file_that_is_no_archive_of_an_environment_is_told_with_what_makes_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("something else")
+    words = ["greentic-start", "--from", str(tmp_path / "file"), "--store-root", str(tmp_path / "store")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        start_command.main()
+    told = capsys.readouterr().err
+    assert "no archive of an environment" in told and "gtc bundle export" in told

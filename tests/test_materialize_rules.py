@@ -945,6 +945,10 @@ def test_the_cache_tells_what_is_there_and_lets_go_what_nobody_needs(
     monkeypatch.setenv("GREENTIC_BUNDLE_CACHE_DIR", "off")
     with pytest.raises(NotFound, match="there is no cache of bundles"):
         shared_bundles.list_entries(store)
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("GREENTIC_BUNDLE_CACHE_DIR", str(tmp_path / "taken"))
+    with pytest.raises(IoError, match="taken: File exists"):  # and not that there is none
+        shared_bundles.list_entries(store)
 
 
 def test_compiled_components_and_old_downloads_go_by_the_same_plan(

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -30,6 +31,7 @@ from greentic.distribute.journal import Journal
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
 from greentic.ground.disk import LOCK_SECONDS, exclusive_for, place, sync_directory, sync_file, try_exclusive
+from greentic.ground.documents import open_file
 from greentic.ground.errors import DigestMismatch, InvalidArgument
 from greentic.ground.least_used import Item, beyond
 from greentic.ground.optional import done_without
@@ -137,8 +139,11 @@ class BundleCache:
         """The bundle if it is here and what its name says (rule 2)."""
         path = self.path(digest)
         try:
-            file = path.open("rb", buffering=0)
+            file = open_file(path)
         except OSError:
+            with contextlib.suppress(OSError):
+                if not path.is_file():  # a fifo or a device, which no entry replaces
+                    path.unlink()
             return None
         status = os.fstat(file.fileno())
         seen = (status.st_dev, status.st_ino, status.st_mtime_ns)
@@ -214,9 +219,14 @@ class BundleCache:
                 return status.st_ino, status.st_size, status.st_mtime_ns
             return None
 
-        with (self.directory / "locks" / name).open("ab") as file:
+        with self._lock_file(name) as file:
             exclusive_for(file.fileno(), LOCK_SECONDS, self._clock, signs)
             yield
+
+    def _lock_file(self, name: str) -> BinaryIO:
+        """The file of a lock; one that is a fifo is not waited for."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(self.directory / "locks" / name, flags, 0o600), "rb", buffering=0)
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
 
@@ -226,22 +236,25 @@ class BundleCache:
         for path in (self.directory / "sha256").glob("??/*"):
             with contextlib.suppress(OSError):
                 status = path.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    continue
                 found.append(Entry(f"sha256:{path.parent.name}{path.name}", status.st_size, status.st_mtime))
         return sorted(found, key=lambda e: (e.used, e.digest))
 
     def partials(self) -> list[tuple[str, int]]:
         """Downloads that are not done: digest, and bytes on the disk."""
-        return [
-            (f"sha256:{p.name}", p.stat().st_size)
-            for p in sorted((self.directory / "partial").iterdir())
-            if len(p.name) == 64
-        ]
+        found: list[tuple[str, int]] = []
+        for path in sorted((self.directory / "partial").iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # one that has just come to its place is none any more
+                if len(path.name) == 64:
+                    found.append((f"sha256:{path.name}", path.lstat().st_size))
+        return found
 
     def verify(self) -> list[str]:
         """Hash everything anew; the digests of the entries that were not what they should be, which are deleted."""
         gone: list[str] = []
         for entry in self.entries():
-            with contextlib.suppress(FileNotFoundError), self.path(entry.digest).open("rb", buffering=0) as file:
+            with contextlib.suppress(FileNotFoundError), open_file(self.path(entry.digest)) as file:
                 if digest_of(file)[0] != entry.digest:
                     self.path(entry.digest).unlink(missing_ok=True)
                     gone.append(entry.digest)
@@ -289,7 +302,7 @@ class BundleCache:
         """Delete a download that nobody went on with for so long, unless somebody is at it; whether it went."""
         name = digest.removeprefix("sha256:")
         path = self.directory / "partial" / name
-        with contextlib.suppress(OSError), (self.directory / "locks" / name).open("ab") as lock:
+        with contextlib.suppress(OSError), self._lock_file(name) as lock:
             if try_exclusive(lock.fileno()) and unix_seconds() - path.stat().st_mtime >= seconds:
                 path.unlink()
                 path.with_name(f"{name}.json").unlink(missing_ok=True)

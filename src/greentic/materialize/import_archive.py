@@ -69,7 +69,11 @@ def _cause(path: Path, error: OSError | tarfile.TarError | GreenticError) -> Gre
     """Why: of a full disk, say, the archive is not to blame."""
     if isinstance(error, GreenticError):
         return error
-    return io_error(error.filename or path, error) if isinstance(error, OSError) else MalformedArtifact(str(error))
+    if isinstance(error, OSError):
+        return io_error(error.filename or path, error)
+    return MalformedArtifact(
+        f"no archive of an environment: {error}", hint=f"gtc bundle export ENV --out {path.name} makes one"
+    )
 
 
 def _read(path: Path) -> _Documents:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes, open_cache
+from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_bytes
 from greentic.ground.clock import timestamp
+from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import NotFound
 from greentic.materialize.prune import Caches, let_go_of_caches, of_caches
@@ -13,10 +14,13 @@ from greentic.wasm.compiled_files import default_directory
 
 
 def _cache() -> BundleCache:
-    cache = open_cache(cache_directory())
-    if cache is None:
+    directory = cache_directory()
+    if directory is None:
         raise NotFound("there is no cache of bundles on this machine", hint="set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
-    return cache
+    try:
+        return BundleCache(directory)
+    except OSError as error:
+        raise io_error(directory, error) from None
 
 
 def list_entries(store: EnvironmentStore) -> JsonObject:
