@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 
-from world import LAB, PROJECT, Kubectl
+from world import PROJECT, Kubectl
 
 
 def test_the_demo_serves_pulls_and_is_operated(kubectl: Kubectl, registry_image: tuple[str, str]):
     """One after the other: they share a namespace and a store. Their programs are real ones, and what each shows is what it waits for."""
-    environ = {**kubectl.environment, "CLUSTER": os.environ.get("CLUSTER", "lab" if LAB else "current")}
+    environ = {**kubectl.environment, "CLUSTER": os.environ.get("CLUSTER", "lab")}
     for track, shown in (
         ("kind-serve", ("objects, and the pair of a warmed revision", "applied 14,")),
         ("kind-pull", ("pods reach pods", "HI!", "pruned 2,")),
