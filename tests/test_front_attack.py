@@ -714,6 +714,7 @@ def test_threat_drain_race_who_waits_at_the_door_is_served(count):
 @pytest.mark.e2e
 def test_nobody_holds_the_address_when_the_first_process_is_killed(tmp_path):
     """The serving processes see that nobody looks after them any more, and drain."""
+    (tmp_path / "store").mkdir()
     worker = Worker(tmp_path / "store", tmp_path, GREENTIC_WORKERS="2")
     port = worker.port()
     serving = children(worker.process.pid)
