@@ -61,7 +61,7 @@ cluster-up: image
 	lab/run.sh up
 
 cluster-test: cluster-up
-	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 4 --dist=loadgroup --no-loadscope-reorder -rs --durations=5 $(PYTEST)
+	KUBECONFIG=$$(lab/run.sh kubeconfig) .venv/bin/python -m pytest tests/cluster -n 3 --dist=loadgroup --no-loadscope-reorder -rs --durations=5 $(PYTEST)
 
 cluster-down:
 	lab/run.sh down
