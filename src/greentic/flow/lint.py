@@ -112,8 +112,7 @@ def _endless(plan: FlowPlan) -> list[str]:
         while at in plan.nodes and at not in seen:
             seen.add(at)
             way.append(at)
-            node = plan.nodes[at]
-            at = None if node.kind in _STOPS or node.routing.routes else node.routing.next
+            at = _goes_on_to(plan.nodes[at])
         if at in way:
             found.append(f"goes round {_listed(way[way.index(at) :])} without an end: no node there waits or decides")
     at = plan.graph.first()
@@ -123,8 +122,13 @@ def _endless(plan: FlowPlan) -> list[str]:
         node = plan.nodes[at]
         if node.kind in ("flow.call", "flow.goto") and _flow_of(node) == plan.id:
             found.append(f"node {at}: {node.kind} of its own flow, before anything waits or decides, never ends")
-        at = None if node.kind in _STOPS or node.routing.routes else node.routing.next
+        at = _goes_on_to(node)
     return found
+
+
+def _goes_on_to(node: NodePlan) -> str | None:
+    """The node behind one that neither waits nor decides."""
+    return None if node.kind in _STOPS or node.routing.routes else node.routing.next
 
 
 def _flow_of(node: NodePlan) -> str | None:

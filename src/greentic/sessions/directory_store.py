@@ -56,7 +56,7 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreUnavailable(error.strerror or type(error).__name__) from None
+            raise _unavailable(error) from None
         if len(data) < _FRONT.size:
             return None  # cut short by a full disk
         end, length = _FRONT.unpack_from(data)
@@ -71,7 +71,7 @@ class DirectoryStore:
             for path in self._directory.iterdir():
                 found += not path.name.startswith(".") and self._begins(path, wanted)
         except OSError as error:
-            raise StoreUnavailable(error.strerror or type(error).__name__) from None
+            raise _unavailable(error) from None
         return found
 
     def _begins(self, path: Path, wanted: bytes) -> bool:
@@ -92,7 +92,7 @@ class DirectoryStore:
         try:
             replace_file(self._path(key), _FRONT.pack(end, len(name)) + name + value, 0o600)
         except OSError as error:
-            raise StoreUnavailable(error.strerror or type(error).__name__) from None
+            raise _unavailable(error) from None
         self._sets += 1
         if self._sets % 1000 == 0:
             self._prune()
@@ -103,7 +103,7 @@ class DirectoryStore:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StoreUnavailable(error.strerror or type(error).__name__) from None
+            raise _unavailable(error) from None
         return True
 
     @contextmanager
@@ -128,7 +128,7 @@ class DirectoryStore:
         try:
             return (self._directory / f".lock-{stripe}").open("ab")
         except OSError as error:
-            raise StoreUnavailable(error.strerror or type(error).__name__) from None
+            raise _unavailable(error) from None
 
     def _prune(self) -> None:
         entries: list[tuple[float, int, Path]] = []
@@ -145,3 +145,7 @@ class DirectoryStore:
                 break
             path.unlink(missing_ok=True)
             total, count = total - size, count - 1
+
+
+def _unavailable(error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(error.strerror or type(error).__name__)
