@@ -33,6 +33,7 @@ from greentic.terminal.output import (
     print_failure,
     print_hint,
     print_success,
+    print_warning,
     printed,
     tell_lacks,
 )
@@ -160,7 +161,7 @@ def _warn(form: Form, verb: Verb, unknown: list[str]) -> None:
     from greentic.terminal import shown
 
     if form == "name" or shown.has_picture(verb.noun, verb.verb):
-        print(f"warning: {printed(_ignored(unknown))}", file=sys.stderr)
+        print_warning(_ignored(unknown))
 
 
 def _ignored(unknown: list[str]) -> str:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from greentic.operate.view import QuietView, Row, View
-from greentic.terminal.output import printed
+from greentic.terminal.output import print_warning, printed
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -63,7 +63,7 @@ class PipeView(QuietView):
     """For programs that somebody reads the errors of: warnings alone."""
 
     def warn(self, text: str) -> None:
-        print(f"warning: {printed(text)}", file=sys.stderr, flush=True)
+        print_warning(text)
 
 
 def fitting_view() -> View:

@@ -87,11 +87,12 @@ def chosen_form(asked: str | None) -> Form:
 def tell_lacks(form: Form) -> None:
     """Tell people of what is done without, as it is noticed (rule 4)."""
     if form not in FOR_PROGRAMS:
-        on_lack(_warn)
+        on_lack(print_warning)
 
 
-def _warn(text: str) -> None:
-    print(printed(f"warning: {text}"), file=sys.stderr)
+def print_warning(text: str) -> None:
+    """A warning for people, beside what is answered."""
+    print(f"warning: {printed(text)}", file=sys.stderr, flush=True)
 
 
 def _with_lacks(result: JsonObject) -> JsonObject:
