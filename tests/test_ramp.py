@@ -92,7 +92,7 @@ def test_limits_and_words():
     assert with_metrics(LIMITS, ["errors>5%"]) == LIMITS
     with pytest.raises(InvalidArgument, match="not understood"):
         with_metrics(LIMITS, ["mood<3"])
-    assert read_steps("1%,10%,50%,100%") == [100, 1000, 5000, 10_000] and read_seconds("5m", "pause") == 300
+    assert read_steps("1%,10%,50%,100%") == [100, 1000, 5000, 10_000] and read_seconds("5m") == 300
     for wrong in ("1%", "50%,10%,100%", "0%,100%", "x"):
         with pytest.raises(InvalidArgument):
             read_steps(wrong)

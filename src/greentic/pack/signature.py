@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from greentic.ground.clock import CLOCK, Clock, unix_seconds
+from greentic.ground.clock import CLOCK, unix_seconds
 from greentic.ground.documents import decode, shown
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
 from greentic.pack.archive import LEGACY_SBOM, MANIFEST, SBOM, PackArchive
@@ -93,13 +93,11 @@ def fingerprint_of(public_key: bytes) -> str:
     return blake3(public_key).hexdigest()
 
 
-def signature_warnings(
-    archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str], clock: Clock = CLOCK
-) -> list[str]:
+def signature_warnings(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str]) -> list[str]:
     """What is wrong with a pack's signature under the policy. Raises `UntrustedPack` where it is required."""
     if policy.mode == "ignore":
         return []
-    faults = _faults(archive, policy, sbom_warnings, unix_seconds(clock))
+    faults = _faults(archive, policy, sbom_warnings, unix_seconds(CLOCK))
     if faults and policy.mode == "require":
         raise UntrustedPack(
             f"the signature of pack `{archive.manifest.pack_id}` is required and not accepted: {'; '.join(faults)}",

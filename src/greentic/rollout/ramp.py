@@ -174,9 +174,9 @@ def read_share(text: str, field: str) -> float:
     return float(number[:-1]) / 100
 
 
-def read_seconds(text: str, field: str) -> float:
+def read_seconds(text: str) -> float:
     """Seconds of `30s`, `5m` or `1h`. Raises `InvalidArgument`."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)", text.strip())
     if found is None:
-        raise InvalidArgument(f"{field}: `{text}` is no duration such as 30s, 5m or 1h")
+        raise InvalidArgument(f"pause: `{text}` is no duration such as 30s, 5m or 1h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]

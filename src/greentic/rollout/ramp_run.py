@@ -149,7 +149,7 @@ def _wanted(context: Context, env: Environment, deployment_id: str, payload: Tra
         )
     found = Ramp(
         deployment_id=deployment_id, to=to.revision_id, old=served[0].revision_id, steps=read_steps(payload.steps),
-        pause_seconds=read_seconds(payload.pause, "pause"), max_errors=read_share(payload.max_errors, "max_errors"),
+        pause_seconds=read_seconds(payload.pause), max_errors=read_share(payload.max_errors, "max_errors"),
         max_p99=read_share(payload.max_p99, "max_p99"), min_turns=payload.min_turns,
         at=checked_addresses(payload.at), generation=split.generation, updated_at=timestamp(context.clock.now_ns()),
     )  # fmt: skip
