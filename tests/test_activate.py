@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 import wat
 from conftest import make_bundle, make_pack, need
-from greentic.activate.turn import ActiveRevision, Turn, TurnServices, flow_index, turn
+from greentic.activate.turn import ActiveRevision, Message, Turn, TurnServices, flow_index, turn
 from greentic.activate.warm import check_loadable
 from greentic.author.pack_sign import sign_pack
 from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of
@@ -338,8 +338,9 @@ class Stage:
             "local", Conversations(self.values, "s"), state, self.clock, CountingRandom(), self.log.append
         )
 
-    def turn(self, body: object, identity: Identity = Identity(), **more: object):  # noqa: B008
-        return in_place(turn(self.revision, activity_of(body), "acme", None, identity, self.services, **more))
+    def turn(self, body: object, identity: Identity = Identity(), message_id: str | None = None, **more: str):  # noqa: B008
+        message = Message(activity_of(body), "acme", None, identity, message_id)
+        return in_place(turn(self.revision, message, self.services, **more))
 
 
 def run_pack(tmp_path: Path, data: bytes, body: object):
@@ -362,9 +363,8 @@ def test_a_message_beyond_those_that_may_wait_is_no_turn(tmp_path, monkeypatch):
     stage = Stage(tmp_path, make_pack("p", ASK, {}))
 
     def one(text: str) -> asyncio.Task[Turn]:
-        return asyncio.create_task(
-            turn(stage.revision, activity_of({"text": text}), "acme", None, Identity(session="s"), stage.services)
-        )
+        message = Message(activity_of({"text": text}), "acme", None, Identity(session="s"))
+        return asyncio.create_task(turn(stage.revision, message, stage.services))
 
     async def all_of_them() -> None:
         first = await one("hi")

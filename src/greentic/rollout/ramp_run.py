@@ -135,7 +135,7 @@ def _wanted(context: Context, env: Environment, deployment_id: str, payload: Tra
     """The ramp that a payload asks for. Raises `InvalidArgument` or `Conflict`."""
     if payload.to is None or not payload.at:
         raise InvalidArgument("traffic ramp: missing `--to <REV>` or `--at <URL>`")
-    to = revisions.find(env, check_ulid(payload.to, field="to"))
+    to = revisions.find_revision(env, check_ulid(payload.to, field="to"))
     if to.deployment_id != deployment_id:
         raise InvalidArgument(f"revision `{to.revision_id}` belongs to deployment `{to.deployment_id}`")
     if to.lifecycle != "ready":
