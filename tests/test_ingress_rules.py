@@ -26,7 +26,7 @@ from greentic.ingress.identity import (
     MAX_NAME,
     NOTHING,
     SESSION_BYTES,
-    Seen,
+    RequestIdentity,
     Stated,
     session_cookie,
     stranger_identity,
@@ -117,7 +117,7 @@ def test_a_stranger_has_a_session_of_its_own_unless_all_share() -> None:
     assert stranger_identity(cookie, bytes(SESSION_BYTES), shared=False) == made
     for wrong in ("", cookie[:-1], cookie + "a", cookie[:-1] + "/", cookie[:-1] + ":", "private:" + cookie[8:]):
         assert stranger_identity(wrong, fresh, shared=False) == made
-    assert stranger_identity(cookie, fresh, shared=True) == Seen(Identity(), False)
+    assert stranger_identity(cookie, fresh, shared=True) == RequestIdentity(Identity(), False)
 
 
 class Line:

@@ -30,7 +30,7 @@ from greentic.model.routes import Routes, route_table
 from greentic.model.traffic import wanted_revisions
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
-from greentic.pack.signature import SignaturePolicy
+from greentic.pack.signature import PackSignaturePolicy
 from greentic.store.layout import EnvPaths
 from greentic.trust.policy import Trusted
 
@@ -43,7 +43,7 @@ class Loader(NamedTuple):
 
     paths: EnvPaths
     runtime: ComponentRuntime
-    policy: SignaturePolicy
+    policy: PackSignaturePolicy
 
 
 class Activation(NamedTuple):

@@ -39,7 +39,7 @@ class ServedView(Protocol):
         ...
 
 
-class Document(NamedTuple):
+class AwaitedDocument(NamedTuple):
     """What pods are to serve."""
 
     digest: str
@@ -59,13 +59,15 @@ class Heard(NamedTuple):
     """Why the others were not waited for."""
 
 
-def wait_served(cluster: Cluster, document: Document, seconds: float, view: ServedView, clock: Clock = CLOCK) -> Heard:
+def wait_served(
+    cluster: Cluster, document: AwaitedDocument, seconds: float, view: ServedView, clock: Clock = CLOCK
+) -> Heard:
     """Return when all pods say that they serve the document. Raises `RolloutFailed` that says which do not, and why."""
     return _Round(cluster, document, view, clock).run(seconds)
 
 
 class _Round:
-    def __init__(self, cluster: Cluster, document: Document, view: ServedView, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, document: AwaitedDocument, view: ServedView, clock: Clock) -> None:
         self._cluster, self._document, self._view, self._clock = cluster, document, view, clock
         self._hurry = True
         self._said: dict[str, Served] = {}

@@ -29,7 +29,7 @@ from greentic.ingress.identity import (
     NOTHING,
     SESSION_BYTES,
     SESSION_COOKIE,
-    Seen,
+    RequestIdentity,
     Stated,
     session_cookie,
     stated,
@@ -234,7 +234,7 @@ class WorkerApp:
         told = asked.header(b"authorization")
         return self.gate.lets_in(told, route.bundle_id, unix_seconds(self._clock))
 
-    def _identity(self, asked: Request, told: Stated, body: object) -> Seen:
+    def _identity(self, asked: Request, told: Stated, body: object) -> RequestIdentity:
         if asked.trusted:
             return trusted_identity(told, body)
         cookies = asked.header(b"cookie")
@@ -265,7 +265,7 @@ class WorkerApp:
         dispatcher: Dispatcher,
         asked: Request,
         named: str | None,
-        seen: Seen,
+        seen: RequestIdentity,
     ) -> Picked:
         """The revision of a request: by name, by session, or by cookie."""
         if named is not None:
@@ -302,7 +302,7 @@ class WorkerApp:
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
         user = wanted.tenant.get("user_id")
-        seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
+        seen = RequestIdentity(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
         dispatcher = self._dispatcher(activation, route)
         named = stated(asked.fields).revision
         picked = self._pick(activation, route, dispatcher, asked, named, seen)

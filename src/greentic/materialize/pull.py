@@ -216,7 +216,7 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
         return admit(file, obtained.digest, obtained.size, digest, revision_id=revision.revision_id)
 
 
-def _cached(means: Means, pinned: str | None, download: Download) -> bundle_cache.Obtained | None:
+def _cached(means: Means, pinned: str | None, download: Download) -> bundle_cache.CachedBundle | None:
     """The bundle by way of the cache; nothing where there is none, or it takes nothing (delivery 3): that costs time only."""
     if means.cache is None or pinned is None:
         return None

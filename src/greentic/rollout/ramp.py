@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     min_turns: int
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What is known when a ramp is looked at."""
 
     new: Slice
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def decide(seen: Seen, limits: Limits) -> Verdict:
+def decide(seen: Observed, limits: Limits) -> Verdict:
     """What the rules say."""
     if seen.lifecycle != "ready":
         return Verdict("abort", f"the new revision is {seen.lifecycle or 'no longer in the environment'}")

@@ -39,7 +39,7 @@ from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload, Ulid
 from greentic.rollout.ramp import (
     Limits,
-    Seen,
+    Observed,
     Slice,
     Verdict,
     decide,
@@ -172,7 +172,7 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
             new, control = _window(current, newest.values(), baselines)
             env = context.store.load(env_id)
             revision = env.revision(current.to)
-            seen = Seen(
+            seen = Observed(
                 new, control, now - began, current.pause_seconds, revision.lifecycle if revision else "", now - answered,
                 silence, current.reference_p99,
             )  # fmt: skip
