@@ -34,7 +34,13 @@ from greentic.deployer.reconcile import (
     wait_seconds,
 )
 from greentic.deployments import revisions
-from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find_revision, gate, summary
+from greentic.deployments.revisions import (
+    RevisionSummary,
+    RevisionTransitionPayload,
+    find_revision,
+    loaded_or_failed,
+    summary,
+)
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
@@ -186,7 +192,7 @@ def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> R
         if goal == "warming":
             if revision.lifecycle != "warming":  # one that is was left so by a rollout that did not end
                 walk(revision, "warm")
-            warnings = gate(transaction, env, revision)
+            warnings = loaded_or_failed(transaction, env, revision)
         if goal == "ready":
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         revision = replace(revision, lifecycle=goal)

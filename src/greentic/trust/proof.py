@@ -1,11 +1,12 @@
-"""What a worker proves about itself: which bytes serve, who vouched for them, since when; signed by its own key (threats: lying-worker).
+"""What a worker proves about itself, signed by its own key (threats: lying-worker). Pure.
+
+It says which bytes serve, who vouched for them, and since when.
 
 Rules:
 1. A proof is a DSSE envelope of a payload type of its own, so that it is no statement and no statement is a proof.
 2. It carries the nonce of who asked: an answer to another question proves nothing. No clock is compared.
 3. It names its key and carries the public half. That is worth what the asker knows of the key: ids that were pinned, or nothing yet.
-4. No address in it holds a credential: what made it wrote `net.addresses.shown`.
-Pure.
+4. No address in it holds a credential: whoever made it wrote what `net.addresses.shown` gives.
 """
 
 from __future__ import annotations
