@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
-from greentic.cluster.apply import Rules
+from greentic.cluster.apply import ApplyRules
 from greentic.cluster.wait import RolloutFailed
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import Reached, reach
@@ -108,7 +108,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
         deployer = resolve(context, env_id, payload.kind, live=True)
         revision = find_revision(deployer.env, revision_id)
         reached = reach(context, deployer)
-        rules = Rules(payload.adopt, payload.force)
+        rules = ApplyRules(payload.adopt, payload.force)
         report = apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
     return RevisionApplied(
         environment_id=env_id,
@@ -124,7 +124,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
 
 
 def apply_pair(
-    context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
+    context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: ApplyRules, seconds: int | None
 ) -> ReconcileReport:
     """Apply the pair of a revision with what its pods read (rule 1), or delete it."""
     objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
@@ -168,7 +168,7 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
         with alone(context, env_id):
             deployer = resolve(context, env_id, None, live=True)
             revision = find_revision(deployer.env, revision_id)
-            apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
+            apply_pair(context, deployer, reach(context, deployer), revision, ApplyRules(), seconds)
     except RolloutFailed as error:
         if before.lifecycle == "ready":
             raise

@@ -143,7 +143,7 @@ class ProofError(ValueError):
     """A proof that proves nothing; the text says why."""
 
 
-class Believed(NamedTuple):
+class BelievedProof(NamedTuple):
     """A proof whose signature and nonce hold."""
 
     proof: Proof
@@ -161,7 +161,7 @@ def signed_proof(proof: Proof, key: SigningKey) -> bytes:
     return envelope_bytes(sign(msgspec.json.encode(proof), key, PAYLOAD_TYPE))
 
 
-def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> Believed:
+def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> BelievedProof:
     """The proof that a worker answered to this nonce. `pinned` are the ids of keys, one of which must have signed; none: any key.
 
     Raises `ProofError`.
@@ -189,7 +189,7 @@ def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> Believed:
         raise ProofError(f"its signature does not hold: {error}") from None
     if proof.nonce != nonce:
         raise ProofError("it answers another question: its nonce is not the one that was sent, so it may be replayed")
-    return Believed(proof, bool(pinned))
+    return BelievedProof(proof, bool(pinned))
 
 
 def signers(revision: Revision, trusted: Trusted) -> list[Signer]:

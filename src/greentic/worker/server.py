@@ -40,13 +40,13 @@ from greentic.telemetry.log import OperatorLog, tell
 from greentic.telemetry.tracing import whole
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps, undisturbed
+from greentic.worker.follow import Alone, Follower, FollowSteps, undisturbed
 from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision
 from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.tidy import after_swap
-from greentic.worker.together import Siblings
+from greentic.worker.together import WithSiblings
 from greentic.worker.trust_files import TrustFiles
 from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
@@ -312,7 +312,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     def tidy() -> bool:
         return after_swap(store, settings, booted.log, bench.in_use, serving, elements)
 
-    steps = Steps(read, provisioned, swap, tell, tidy)
+    steps = FollowSteps(read, provisioned, swap, tell, tidy)
     directories, names = [paths.root], WATCHED
     directories += [settings.seed] if settings.seed is not None else []
     for file in (tokens_file, settings.trust_anchor):
@@ -320,7 +320,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
             directories, names = [*directories, file.parent], names | {file.name}
     watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
-    together = Alone() if shared is None else Siblings(shared, store.clock, booted.digest)
+    together = Alone() if shared is None else WithSiblings(shared, store.clock, booted.digest)
     every = POLL_SECONDS if settings.published is None else settings.published.every
     return Follower(
         steps,
