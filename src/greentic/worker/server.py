@@ -323,16 +323,16 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     together = Alone() if shared is None else WithSiblings(shared, store.clock, booted.digest)
     every = POLL_SECONDS if settings.published is None else settings.published.every
     return Follower(
-        steps,
-        watch,
-        booted.activation,
-        booted.digest,
-        booted.log,
-        store.clock,
-        store.random,
-        together,
-        every,
-        trust_files.digest(booted.activation.env),
+        steps=steps,
+        watch=watch,
+        serving=booted.activation,
+        digest=booted.digest,
+        log=booted.log,
+        clock=store.clock,
+        random=store.random,
+        together=together,
+        every=every,
+        trust=trust_files.digest(booted.activation.env),
     )
 
 
