@@ -113,3 +113,40 @@ def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0 and time.monotonic() - began < 20
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("program", "sent", "code"),
+    [
+        ("start", signal.SIGTERM, 0),
+        ("start", signal.SIGINT, 0),
+        ("operator", signal.SIGTERM, 0),
+        ("operator", signal.SIGINT, 0),
+        ("gtc", signal.SIGINT, 130),
+        ("gtc", signal.SIGTERM, -signal.SIGTERM),
+    ],
+)
+def test_a_program_that_is_stopped_while_it_is_loaded_ends_at_once(program, sent, code):
+    """What is caught is heard by the first process of a container, too: it ignores only what it has no hand for."""
+    loading = (
+        "import sys, threading\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == 'greentic.cli.{program}': print('loading', flush=True); threading.Event().wait()\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        f"from greentic.cli.programs import {program} as begin; begin()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", loading], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(sent)
+    assert process.communicate(timeout=30) == ("", "") and process.returncode == code
+
+
+@pytest.mark.e2e
+def test_an_interrupt_that_whoever_starts_a_program_ignores_stays_ignored():
+    begun = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from greentic.cli.programs import gtc\nimport sys; sys.argv[1:] = ['--version']\ntry: gtc()\nfinally: print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    run = subprocess.run([sys.executable, "-c", begun], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True"
