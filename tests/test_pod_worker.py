@@ -22,6 +22,8 @@ from greentic.model.traffic import wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.store.session_key import signing_key
+from greentic.worker.boot import boot
+from greentic.worker.settings import StartOptions
 from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
 
 
@@ -80,6 +82,17 @@ def test_a_key_or_a_document_behind_a_closed_way_is_told(tmp_path, monkeypatch):
             look("local")
     with pytest.raises(BootError, match="GREENTIC_SEED_DIR .* cannot be read"):
         read_seed(tmp_path / "seed", tmp_path / "env")
+
+
+def test_what_is_wrong_with_a_seed_is_told_of_the_seed(tmp_path):
+    """Whoever reads the error of a pod mends the ConfigMap; nothing was placed in the store yet."""
+    seed, root = tmp_path / "seed", tmp_path / "store"
+    seed.mkdir()
+    (seed / "environment.json").write_text('{"schema": "greentic.environment.v1", ')
+    with pytest.raises(BootError) as failed:
+        boot(StartOptions("local", root), {"GREENTIC_SEED_DIR": str(seed)})
+    causes = f"{failed.value} {failed.value.__cause__}"
+    assert str(seed / "environment.json") in causes and str(root / "local") not in causes
 
 
 def test_tokens_that_are_named_must_be_there(tmp_path):
