@@ -39,7 +39,7 @@ from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, Steps, undisturbed
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
-from greentic.worker.together import SharedDirectory
+from greentic.worker.together import Siblings
 from greentic.worker.trust_files import ASK_SECONDS, TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
@@ -618,7 +618,7 @@ def test_tokens_are_followed_and_an_accident_opens_nothing(author, tmp_path):
 
     def let_in() -> list[str]:
         reread_tokens(gate, paths, None, log)
-        return [s for s in ("old", "new", "") if gate.check(f"Bearer {s}", "bot", 0) == "pass"]
+        return [s for s in ("old", "new", "") if gate.lets_in(f"Bearer {s}", "bot", 0)]
 
     assert let_in() == ["old", "new", ""]  # no file: open to everybody
     write("old")
@@ -689,7 +689,7 @@ def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
 
 def test_processes_flip_together(tmp_path):
     clock = FakeClock()
-    one = SharedDirectory(tmp_path, clock, "old")
+    one = Siblings(tmp_path, clock, "old")
     other = tmp_path / "prepared" / "1"  # a process that lives
     other.write_text("old")
     began = clock.monotonic()
@@ -711,7 +711,7 @@ def test_processes_flip_together(tmp_path):
 def test_processes_that_cannot_tell_each_other_swap_all_the_same(tmp_path):
     (tmp_path / "prepared").write_text("in the way")
     optional.forget()
-    together = SharedDirectory(tmp_path, FakeClock(), "old")
+    together = Siblings(tmp_path, FakeClock(), "old")
     together.agree("new")
     assert ["swapping together" in text for text in optional.lacking()] == [True]
     optional.forget()

@@ -24,7 +24,7 @@ from greentic.deployments.worker_status import (
 from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
 from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramps_of
-from greentic.rollout.ramp import Limits, Seen, Slice, decide, lowest, read_seconds, read_steps, with_metrics
+from greentic.rollout.ramp import Limits, Observed, Slice, decide, lowest, read_seconds, read_steps, with_metrics
 from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.telemetry.counts import BOUNDS
 from simulators import Killed
@@ -33,8 +33,8 @@ LIMITS = Limits(0.01, 0.2, 50)
 BUCKETS = st.lists(st.integers(0, 5000), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1).map(tuple)
 
 
-def seen(new: Slice, control: Slice | None, **more: object) -> Seen:
-    return Seen(new, control, 60.0, 60.0, "ready")._replace(**more)
+def seen(new: Slice, control: Slice | None, **more: object) -> Observed:
+    return Observed(new, control, 60.0, 60.0, "ready")._replace(**more)
 
 
 @st.composite
@@ -92,7 +92,7 @@ def test_limits_and_words():
     assert with_metrics(LIMITS, ["errors>5%"]) == LIMITS
     with pytest.raises(InvalidArgument, match="not understood"):
         with_metrics(LIMITS, ["mood<3"])
-    assert read_steps("1%,10%,50%,100%") == [100, 1000, 5000, 10_000] and read_seconds("5m", "pause") == 300
+    assert read_steps("1%,10%,50%,100%") == [100, 1000, 5000, 10_000] and read_seconds("5m") == 300
     for wrong in ("1%", "50%,10%,100%", "0%,100%", "x"):
         with pytest.raises(InvalidArgument):
             read_steps(wrong)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import explained
 from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
-from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.clock import CLOCK, RANDOM, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
@@ -308,9 +308,9 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
     raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
 
 
-def await_gone(cluster: Cluster, ref: Ref, uid: str, clock: Clock = CLOCK) -> JsonObject | None:
+def await_gone(cluster: Cluster, ref: Ref, uid: str) -> JsonObject | None:
     """Wait until a deleted object is gone; what somebody made in its place meanwhile. Raises `Conflict` if something holds it."""
-    patience = Patience(_GONE, UNCOUNTED, GONE_SECONDS, clock, RANDOM)
+    patience = Patience(_GONE, UNCOUNTED, GONE_SECONDS, CLOCK, RANDOM)
     while (found := cluster.get(ref)) is not None:
         if metadata_of(found).get("uid") != uid:
             return found

@@ -18,7 +18,7 @@ from pathlib import Path
 from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
 from greentic.cluster.served import Served
 from greentic.cluster.verdicts import JUDGED, verdicts
-from greentic.cluster.wait_served import Document, wait_served
+from greentic.cluster.wait_served import AwaitedDocument, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import Desired, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
@@ -352,7 +352,7 @@ class Operator:
         assert self._stated is not None
         digest, namespace = self._desired.digest, str(self._source.namespace)
         router = object_of(self._stated[1], Ref("Deployment", names.ROUTER, namespace))
-        document = Document(digest, namespace, self._selector, [router])
+        document = AwaitedDocument(digest, namespace, self._selector, [router])
         self._heard = Trouble("Spreading", "routers have not said yet that they serve the document")
 
         def listen() -> None:

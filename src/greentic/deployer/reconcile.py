@@ -24,7 +24,7 @@ from msgspec import UNSET, UnsetType
 from greentic.cluster.apply import Outcome, Rules, converge
 from greentic.cluster.verdicts import remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
-from greentic.cluster.wait_served import Document, Heard, wait_served
+from greentic.cluster.wait_served import AwaitedDocument, Heard, wait_served
 from greentic.cluster.way_in import WayIn, way_in
 from greentic.controller.keeping import put_back
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
@@ -242,7 +242,7 @@ def _heard(
     if not pods_of:
         return Heard([])
     selector = names.owner_selector(deployer.env.environment_id)
-    wanted = Document(digest_for_pods(document), deployer.answers.namespace, selector, pods_of)
+    wanted = AwaitedDocument(digest_for_pods(document), deployer.answers.namespace, selector, pods_of)
     return wait_served(reached.cluster, wanted, seconds, view)
 
 

@@ -34,7 +34,7 @@ from greentic.deployer.reconcile import (
     wait_seconds,
 )
 from greentic.deployments import revisions
-from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, gate, summary
+from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find_revision, gate, summary
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
@@ -100,7 +100,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
     seconds = wait_seconds(payload.timeout)
     with alone(context, env_id):
         deployer = resolve(context, env_id, payload.kind, live=True)
-        revision = find(deployer.env, revision_id)
+        revision = find_revision(deployer.env, revision_id)
         reached = reach(context, deployer)
         rules = Rules(payload.adopt, payload.force)
         report = apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
@@ -154,14 +154,14 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
     if checked_key(payload.idempotency_key) is not None:
         raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
     seconds = wait_seconds(payload.timeout)
-    before = find(resolve(context, env_id, None, live=True).env, revision_id)
+    before = find_revision(resolve(context, env_id, None, live=True).env, revision_id)
     warnings: list[str] | UnsetType = UNSET
     if before.lifecycle != "ready":
         warnings = _move(context, env_id, revision_id, "warming").warnings
     try:
         with alone(context, env_id):
             deployer = resolve(context, env_id, None, live=True)
-            revision = find(deployer.env, revision_id)
+            revision = find_revision(deployer.env, revision_id)
             apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
     except RolloutFailed as error:
         if before.lifecycle == "ready":
@@ -181,7 +181,7 @@ def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> R
 
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
-        revision = find(env, revision_id)
+        revision = find_revision(env, revision_id)
         warnings: list[str] = []
         if goal == "warming":
             if revision.lifecycle != "warming":  # one that is was left so by a rollout that did not end

@@ -76,7 +76,7 @@ def summary(revision: Revision) -> RevisionSummary:
     )
 
 
-def find(env: Environment, revision_id: str) -> Revision:
+def find_revision(env: Environment, revision_id: str) -> Revision:
     revision = env.revision(revision_id)
     if revision is None:
         raise NotFound(
@@ -106,7 +106,7 @@ def archive(
     told = options or ArchiveOptions()
     if told.at:
         env_id = check_env_id(payload.environment_id)
-        revision = find(context.store.load(env_id), check_ulid(payload.revision_id, field="revision_id"))
+        revision = find_revision(context.store.load(env_id), check_ulid(payload.revision_id, field="revision_id"))
         _check_left(context, revision.revision_id, told, workers or HttpWorkers(context.clock))
     return _transition(context, payload, "archive", "archived")
 
@@ -150,11 +150,11 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
     )
     if verb == "warm":
         # A missing revision is told before anything is logged, as other programs do.
-        _compile_ahead(context, find(context.store.load(env_id), revision_id))
+        _compile_ahead(context, find_revision(context.store.load(env_id), revision_id))
 
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
-        revision = find(env, revision_id)
+        revision = find_revision(env, revision_id)
         state, moved = walk(revision, verb)
         warnings: list[str] = []
         if verb == "archive" and moved:

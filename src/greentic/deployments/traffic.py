@@ -12,8 +12,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.deployments.bundles import find as find_deployment
-from greentic.deployments.revisions import find as find_revision
+from greentic.deployments.bundles import find_deployment
+from greentic.deployments.revisions import find_revision
 from greentic.deployments.ulids import revision_ulid
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, from_json, replace

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from greentic.deployments.worker_status import asking, checked_addresses, fetched, proof_path
-from greentic.ground.clock import CLOCK, Clock
+from greentic.ground.clock import Clock
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.materialize.tree import tree_digest
@@ -98,7 +98,7 @@ class Provers(Protocol):
 class HttpProvers:
     """Workers at http or https addresses."""
 
-    def __init__(self, clock: Clock = CLOCK) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._terms = asking(clock, ASK_SECONDS)
 
     def ask(self, address: str, nonce: str) -> bytes:

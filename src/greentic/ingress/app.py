@@ -14,7 +14,7 @@ import msgspec
 from greentic.activate.activation import Activation
 from greentic.activate.dispatch import Dispatcher, cookie_named, session_key
 from greentic.activate.lease import Serving
-from greentic.activate.turn import TurnServices
+from greentic.activate.turn import Message, TurnServices
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.ground.clock import Clock, timestamp, unix_seconds
@@ -29,7 +29,7 @@ from greentic.ingress.identity import (
     NOTHING,
     SESSION_BYTES,
     SESSION_COOKIE,
-    Seen,
+    RequestIdentity,
     Stated,
     session_cookie,
     stated,
@@ -202,11 +202,10 @@ class WorkerApp:
         body = asked.whole_body()
         told = stated(asked.fields) if asked.trusted else NOTHING
         _admit_endpoint(activation, route, told.endpoint)
-        now = unix_seconds(self._clock)
         dispatcher = self._dispatcher(activation, route)
         if asked.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress", extra=allow("POST, OPTIONS"))
-        if not asked.trusted and self.gate.check(asked.header(b"authorization"), route.bundle_id, now) != "pass":
+        if not asked.trusted and not self._may_drive(asked, route):
             raise Refused(401, "a valid bearer token is required")
         try:
             value = parse(body) if body else None
@@ -215,7 +214,7 @@ class WorkerApp:
         except ValueError:
             raise Refused(400, "request body must be JSON") from None
         seen = self._identity(asked, told, value)
-        picked = self._pick(activation, route, dispatcher, asked, told.revision, seen, now)
+        picked = self._pick(activation, route, dispatcher, asked, told.revision, seen)
         steps = None if told.steps is None else Steps(self._clock)
 
         def replied(served: Served) -> Reply:
@@ -228,10 +227,14 @@ class WorkerApp:
                 answer = {"replies": answer, **more, **steps.told()}
             return Reply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
 
-        name = message_id(asked, value)
-        return self.turns.run(route, picked, activity_of(value), seen.identity, replied, name, steps)
+        message = Message(activity_of(value), route.tenant, route.team, seen.identity, message_id(asked, value))
+        return self.turns.run(route.deployment_id, picked, message, replied, steps)
 
-    def _identity(self, asked: Request, told: Stated, body: object) -> Seen:
+    def _may_drive(self, asked: Request, route: Route) -> bool:
+        told = asked.header(b"authorization")
+        return self.gate.lets_in(told, route.bundle_id, unix_seconds(self._clock))
+
+    def _identity(self, asked: Request, told: Stated, body: object) -> RequestIdentity:
         if asked.trusted:
             return trusted_identity(told, body)
         cookies = asked.header(b"cookie")
@@ -262,8 +265,7 @@ class WorkerApp:
         dispatcher: Dispatcher,
         asked: Request,
         named: str | None,
-        seen: Seen,
-        now: int,
+        seen: RequestIdentity,
     ) -> Picked:
         """The revision of a request: by name, by session, or by cookie."""
         if named is not None:
@@ -276,7 +278,7 @@ class WorkerApp:
             return Picked(activation.revisions[found], None, control)
         cookies = asked.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, dispatcher.cookie_name)
-        found, client = dispatcher.of_cookie(cookie, route.tenant, now, self._services.random)
+        found, client = dispatcher.of_cookie(cookie, route.tenant, unix_seconds(self._clock), self._services.random)
         carried = dispatcher.set_cookie(client) if client.cookie else None
         return Picked(activation.revisions[found], carried, dispatcher.in_control(client.key, found))
 
@@ -300,16 +302,17 @@ class WorkerApp:
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
         user = wanted.tenant.get("user_id")
-        seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
+        seen = RequestIdentity(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
         dispatcher = self._dispatcher(activation, route)
         named = stated(asked.fields).revision
-        picked = self._pick(activation, route, dispatcher, asked, named, seen, unix_seconds(self._clock))
+        picked = self._pick(activation, route, dispatcher, asked, named, seen)
 
         def replied(served: Served) -> Reply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
             return Reply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
 
-        return self.turns.run(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
+        message = Message(invoke_activity(wanted.payload), route.tenant, route.team, seen.identity)
+        return self.turns.run(route.deployment_id, picked, message, replied)
 
 
 def message_id(asked: Request, body: object) -> str | None:

@@ -67,7 +67,7 @@ def establish(
     *,
     allow_rollback: bool,
     terms: Terms,
-    clock: Clock = CLOCK,
+    clock: Clock,
 ) -> Trusted:
     """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
     found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock, terms=terms)

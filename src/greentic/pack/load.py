@@ -29,7 +29,7 @@ from greentic.pack.components import PackComponent, Provider, components_of, pro
 from greentic.pack.located import LocatedPack
 from greentic.pack.manifest import FlowRecord, PackManifest
 from greentic.pack.runtime_flows import flows_of
-from greentic.pack.signature import SignaturePolicy, signature_warnings
+from greentic.pack.signature import PackSignaturePolicy, signature_warnings
 
 
 class LoadedFlow(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class LoadedPack(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def load_packs(located: list[LocatedPack], policy: SignaturePolicy = SignaturePolicy()) -> list[LoadedPack]:  # noqa: B008
+def load_packs(located: list[LocatedPack], policy: PackSignaturePolicy = PackSignaturePolicy()) -> list[LoadedPack]:  # noqa: B008
     """Open and decode every pack. Raises the typed error of the first that does not load."""
     packs: list[LoadedPack] = []
     seen: dict[str, str] = {}
@@ -94,7 +94,7 @@ def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
     ]
 
 
-def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -> LoadedPack:  # noqa: B008
+def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePolicy()) -> LoadedPack:  # noqa: B008
     """Open and decode one pack. Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it."""
     try:
         with open_file(place.path) as file:

@@ -182,10 +182,10 @@ def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> lis
 
 
 def _changes(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
-    from greentic.examine.env_log import EnvDiff
+    from greentic.examine.env_log import EnvChanges
     from greentic.terminal.generations_picture import generations
 
-    assert isinstance(reply, EnvDiff)
+    assert isinstance(reply, EnvChanges)
     return generations(context.store.load(reply.environment_id), reply)
 
 

@@ -46,7 +46,7 @@ from greentic.worker.provision import provision
 from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.tidy import after_swap
-from greentic.worker.together import SharedDirectory
+from greentic.worker.together import Siblings
 from greentic.worker.trust_files import TrustFiles
 from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
@@ -108,14 +108,18 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         log.info("start", line)
         tell(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
+    def told(text: str) -> None:
+        log.info("start", text, show=True)
+
+    def warned(text: str) -> None:
+        log.warn("start", text)
+
     if given is not None:
         _run(booted, gate, sockets, listen, given.ready, given.ready_fd)
         return
     if ingress.workers == 1:
         _run(booted, gate, sockets, listen, serving)
     else:
-        told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
-        warned: Callable[[str], None] = lambda text: log.warn("start", text)  # noqa: E731  handed on
         _holds_nothing(booted)  # who serves tells for itself
         supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told, warned)
 
@@ -316,7 +320,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
             directories, names = [*directories, file.parent], names | {file.name}
     watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
-    together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
+    together = Alone() if shared is None else Siblings(shared, store.clock, booted.digest)
     every = POLL_SECONDS if settings.published is None else settings.published.every
     return Follower(
         steps,
