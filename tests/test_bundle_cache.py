@@ -317,6 +317,14 @@ def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(cache: BundleCache, pla
     assert [e.digest for e in cache.entries()] == [DIGEST] and cache.path(DIGEST).is_file()
 
 
+def test_an_empty_directory_in_the_place_of_an_entry_gives_way(cache: BundleCache) -> None:
+    """What container programs leave where a file was to be mounted that is not there; each boot downloaded anew."""
+    cache.path(DIGEST).mkdir(parents=True)
+    found = cache.obtain(DIGEST, gives(DATA))
+    assert found.file.read() == DATA and cache.path(DIGEST).is_file()
+    found.file.close()
+
+
 def test_a_download_that_has_just_come_to_its_place_ends_no_look_at_the_others(
     cache: BundleCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -391,7 +391,9 @@ def test_what_an_answer_of_a_component_means():
     assert interpret(
         "c", {"greentic_control": {"v": 1, "action": "respond", "text": "t"}}, catches_errors=False
     ).control == Respond({"text": "t"})
-    assert interpret("c", {"greentic_control": {"v": 2, "action": "jump"}}, catches_errors=False).control is None
+    for version in (2, 1.0, True, "1", None):
+        ignored = {"greentic_control": {"v": version, "action": "jump"}}
+        assert interpret("c", ignored, catches_errors=False).control is None
     for broken in ({"flow": ""}, {"flow": "f", "node": 5}):
         with pytest.raises(FlowFailure, match="jump_failed"):
             interpret("c", {"greentic_control": {"v": 1, "action": "jump", **broken}}, catches_errors=False)
@@ -418,6 +420,25 @@ def test_control_of_a_component_jumps_and_responds():
         c=lambda call: {"greentic_control": {"v": 1, "action": "respond", "text": "bye"}},
     )
     assert world.start({}).output == [{"text": "bye"}]
+
+
+def test_an_answer_that_says_it_failed_is_no_success_however_it_says_why():
+    routes = when({"condition": "event == on_error", "to": "e"}, {"to": "s"})
+    said = node("e", "emit.response", {"text": "{{node.a.errors[0].message}}"})
+    for answer, text in (
+        ({"ok": False, "error": "no stock"}, "no stock"),
+        ({"ok": False, "error": {"message": "no stock"}}, "no stock"),
+        ({"ok": False, "error": None, "text": "data"}, "data"),
+        ({"ok": "false", "error": "", "text": "data"}, "data"),
+    ):
+        plan = flow(
+            node("a", "c", {"i": 1}, routes, operation="x"),
+            said,
+            node("s", "emit.response", {"text": "{{node.a.text}}"}),
+        )
+        assert World(plan, c=lambda call, answer=answer: answer).start({}).output == [{"text": text}]
+    with pytest.raises(FlowFailure, match="component c failed: component_error: no stock"):
+        interpret("c", {"ok": False, "error": "no stock"}, catches_errors=False)
 
 
 def test_outcomes_and_events_choose_routes():

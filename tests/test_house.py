@@ -57,6 +57,7 @@ CALLED_FROM_OUTSIDE = {
     "httpd/front.py": {"connection_lost", "connection_made", "data_received", "eof_received", "pause_writing", "resume_writing"},
     "components/http_exchange.py": {"connection_lost", "data_received", "on_body", "on_header", "on_headers_complete", "on_message_complete"},
     "distribute/serve_directory.py": {"do_GET", "do_HEAD", "handle_error", "log_message"},
+    "cluster/plugin.py": {"auth_flow"},
     "controller/metrics.py": {"do_GET", "log_message"},
     "net/dial.py": {"makefile"},
     "cli/parser.py": {"_check_value", "_get_formatter", "_get_option_tuples"},

@@ -142,8 +142,8 @@ class BundleCache:
             file = open_file(path)
         except OSError:
             with contextlib.suppress(OSError):
-                if not path.is_file():  # a fifo or a device, which no entry replaces
-                    path.unlink()
+                if not path.is_file():  # a fifo, a device or an empty directory, which no entry replaces
+                    (path.rmdir if path.is_dir() else path.unlink)()
             return None
         status = os.fstat(file.fileno())
         seen = (status.st_dev, status.st_ino, status.st_mtime_ns)

@@ -221,9 +221,13 @@ class Registry:
         return token
 
     def _scopes(self, told: str) -> list[str]:
-        """What a token is asked for: what the challenge names, as far as it is no more than we need, else our own scope (rule 3)."""
-        named = [scope for scope in told.split() if self._is_enough(scope)]
-        return named[:8] or [f"repository:{self.reference.repository}:{','.join(self._actions)}"]
+        """What a token is asked for: what the challenge names, as far as it is no more than we need, and our own scope (rule 3).
+
+        Some registries name a repository that stands for all, others the one behind the name that was asked for.
+        """
+        named = [scope for scope in told.split() if self._is_enough(scope)][:8]
+        ours = f"repository:{self.reference.repository}:"
+        return named if any(n.startswith(ours) for n in named) else [*named, ours + ",".join(self._actions)]
 
     def _is_enough(self, scope: str) -> bool:
         kind, _, rest = scope.partition(":")
