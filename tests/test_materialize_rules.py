@@ -41,7 +41,7 @@ from greentic.ground.least_used import Item
 from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree
 from greentic.materialize.placed import RevisionFault, file_digest, read_lock, read_pack_config, verified_packs
 from greentic.materialize.prune import needed_digests
-from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN, Memory, Recalled, Seen, memory_of
+from greentic.materialize.remembered import KEPT_LIST, SEEN, Memory, Recalled, Seen, memory_of
 from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_revisions, plan
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
@@ -54,6 +54,7 @@ from greentic.net.terms import Terms
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths
+from greentic.store.proof_key import PROOF_KEY
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
 from greentic.trust.gate import pin
