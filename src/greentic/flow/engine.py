@@ -1,7 +1,8 @@
 """One run of a flow, from a message to an answer or to the next waiting (formats: flows 5, 8).
 
 Rules:
-1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes.
+1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes, as does
+   the target `out` where no node has that name.
 2. A node with conditions of which none holds waits there for the next message, and then runs again.
 3. What was emitted is the answer, with the last output behind it unless it was said already; without any emission the last
    output is the answer.
@@ -25,7 +26,7 @@ from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import MAX_KEPT, Kept, bounded
 from greentic.flow.builtins import Wait, call_builtin
 from greentic.flow.node_names import NodeNames, node_view, submitted, without_action
-from greentic.flow.nodes import FlowPlan, NodePlan
+from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
 from greentic.flow.state import NodeOutput, RunState, Snapshot
@@ -185,13 +186,15 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
             state.entry = without_action(state.entry)
             asked = following is not None
         state.taken = state.taken or asked
+        ends = following == OUT and OUT not in plan.nodes
+        following = None if ends else following
         if isinstance(result, Wait):
             if following is None:
                 raise FlowFailure(f"session.wait node {node_id} requires a non-empty route")
             _traced(run, plan, node, payload, output, "wait for the next message")
             return _park(run, plan, following, state, result.reason, awaiting_submit=False, final=MISSING)
         if following is None:
-            if node.routing.parks:
+            if node.routing.parks and not ends:
                 _traced(run, plan, node, payload, output, "wait for a submit")
                 reason = f"awaiting user submit at node `{node_id}`"
                 return _park(run, plan, node_id, state, reason, awaiting_submit=True, final=output.payload)
