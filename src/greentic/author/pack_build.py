@@ -97,18 +97,14 @@ def build_pack(directory: Path) -> BuiltPack:
         raise InvalidArgument(f"{path}: dependencies cannot be packed yet; build this pack with its own builder")
     components = [build_component(directory, path, entry) for entry in source.components or []]
     component_ids = [c.id for c in components]
-    for component_id in component_ids:
-        if component_ids.count(component_id) > 1:
-            raise InvalidArgument(f"{path}: two components have the id `{component_id}`")
+    _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
     does_nothing: list[str] = []
     flows = [_flow(directory, entry, resolver, component_ids, does_nothing) for entry in source.flows or []]
     ids = [str(flow["id"]) for flow in flows]
     told = _other_ids(path, source.flows or [], ids)
-    for flow_id in ids:
-        if ids.count(flow_id) > 1:
-            raise InvalidArgument(f"{path}: two flows have the id `{flow_id}`")
+    _each_once(path, "flows", ids)
     raw: dict[str, object] = {"schema_version": SCHEMA_VERSION, "pack_id": source.pack_id}
     if source.name is not None:
         raw["name"] = source.name
@@ -144,6 +140,12 @@ def build_pack(directory: Path) -> BuiltPack:
         *found.told(directory),
     ]
     return BuiltPack(data, manifest, told, does_nothing)
+
+
+def _each_once(path: Path, what: str, ids: list[str]) -> None:
+    for one in ids:
+        if ids.count(one) > 1:
+            raise InvalidArgument(f"{path}: two {what} have the id `{one}`")
 
 
 def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> list[str]:
