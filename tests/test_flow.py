@@ -795,3 +795,34 @@ def test_a_route_to_out_ends_the_flow_unless_a_node_has_that_name():
         World(flow(node("w", "session.wait", {}, when({"condition": "entry.text == x", "to": "out"})))).start(
             {"text": "x"}
         )
+
+
+def test_what_a_node_cannot_do_without_and_variables_without_a_value_are_told():
+    kinds = (("state.get", "key"), ("state.set", "key"), ("var.set", "name"), ("provider.invoke", "op"))
+    for kind, word in kinds:
+        assert findings([node("a", kind, {"value": 1})]) == [f"{kind} without `{word}` fails"]
+        assert findings([node("a", kind, {word: "x", "provider_type": "p"})]) == []
+    declared = {"a": {"default": None}, "b": {"required": True}, "c": 1, "d": {}, "e": {"required": True, "default": 1}}
+    plan = flow(node("s", "emit.response", {"t": "{{vars.a}}{{vars.e}} {{vars.c}}"}), extra={"vars_init": declared})
+    told = "\n".join(lint_flow(plan, Known(lambda *a: True, frozenset())))
+    for said in ("no node sets a variable `c`", "variable b: it is required", "variable c: it stays unset"):
+        assert said in told, told
+    assert all(f"variable {name}:" not in told and f"variable `{name}`" not in told for name in "ade")
+    pointed = [node("v", "var.set", {"name": "x", "value": ["/help", "/entry/text"]})]
+    plan = flow(*pointed)
+    assert [text.partition(": there")[0] for text in lint_flow(plan, Known(lambda *a: True, frozenset()))] == [
+        "flow main: node v: `/help` is a pointer that fails"
+    ]
+
+
+def test_jumps_are_counted_for_each_message():
+    menu = flow(node("w", "session.wait", {}, to("go")), node("go", "flow.goto", {"flow_id": "main"}), flow_id="menu")
+    world = World(flow(node("g", "flow.goto", {"flow_id": "menu"})), menu)
+    parked = world.start({"text": "hi"})
+    for turn in range(10):
+        parked = world.resume(parked, {"text": str(turn)})
+        assert isinstance(parked, Parked)
+    with pytest.raises(
+        FlowFailure, match="redirect_limit: more than 3 jumps for one message; `max_redirects` allows more"
+    ):
+        World(flow(node("g", "flow.goto", {"flow_id": "main"}))).start({})

@@ -6,8 +6,8 @@ Rules:
 2. A node with conditions of which none holds waits there for the next message, and then runs again.
 3. What was emitted is the answer, with the last output behind it unless it was said already; without any emission the last
    output is the answer.
-4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps at most as often as it
-   may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
+4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps for one message at most as often as
+   it may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
 5. What a run makes is bounded in size and depth, and so is all that it keeps together (`flow.bounds`).
 6. A message answers one question: a route that asked for its action or text takes them for the rest of the turn.
 7. What a run needs from outside it asks its ports for, and awaits. On a loop others go on meanwhile; without one the same code
@@ -122,7 +122,7 @@ async def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     plan = _flow(run.ports, snapshot.next_flow or snapshot.flow_id, run.pack_id)
     state = snapshot.state
     state.entry = {} if payload is None else payload
-    state.egress, state.taken = [], False
+    state.egress, state.taken, state.redirect_count = [], False, 0
     if snapshot.awaiting_submit:
         state.answering, state.answers = snapshot.next_node, submitted(state.entry)
     return await _loop(replace(run, flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
@@ -313,7 +313,9 @@ def _following(node: NodePlan, output: NodeOutput, names: NodeNames) -> tuple[st
 
 def _jump(run: Run, jump: Jump, state: RunState) -> tuple[FlowPlan, str]:
     if state.redirect_count >= jump.max_redirects:
-        raise FlowFailure("redirect_limit")
+        raise FlowFailure(
+            f"redirect_limit: more than {jump.max_redirects} jumps for one message; `max_redirects` allows more"
+        )
     if not jump.flow:
         raise FlowFailure("missing_flow")
     plan = run.ports.flows.get(jump.flow)

@@ -13,7 +13,7 @@ from greentic.expressions.doubts import doubted_condition
 from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
-from greentic.flow.lint_names import Names, absent_facts, absent_names, names_of
+from greentic.flow.lint_names import Names, absent_facts, absent_names, names_of, unset_variables
 from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.ground.nearest import nearest
 
@@ -22,6 +22,8 @@ _EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input"
 _SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
 _EMITS = ("response", "log")
 """What is written; any other word behind `emit.` does the same."""
+_NEEDED = {"state.get": ("key",), "state.set": ("key",), "var.set": ("name",), "provider.invoke": ("op", "operation")}
+"""What kinds of nodes cannot do without."""
 _STOPS = frozenset({"session.wait", "agent", "remote", "flow.goto"})
 """Kinds of nodes behind which a run does not simply go on."""
 HasComponent = Callable[[str, str | None], bool]
@@ -50,7 +52,7 @@ def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
         stored = plan.graph.nodes[node_id]
         told = [*_node(stored, node, plan, known), *absent_names(node, names), *_routing(stored, node, plan, names)]
         found += [f"node {node_id}: {text}" for text in told]
-    found += _endless(plan)
+    found += [*_endless(plan), *unset_variables(plan)]
     return [f"flow {plan.id}: {text}" for text in found]
 
 
@@ -98,6 +100,9 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
         flow = _flow_of(node)
         if flow is None or ("{{" not in flow and flow not in known.flows):
             found.append(f"{node.kind} of `{flow}`, which is no flow of the pack")
+    needed = _NEEDED.get(node.kind)
+    if needed is not None and not any(mapping.get(word) for word in needed):
+        found.append(f"{node.kind} without `{needed[0]}` fails")
     if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
         found.append("session.wait without a node behind it")
     return found

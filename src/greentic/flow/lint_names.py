@@ -37,13 +37,28 @@ def names_of(plans: Iterable[FlowPlan]) -> Names:
     variables: set[str] = set()
     for plan in plans:
         nodes.update(plan.nodes)
-        declared = plan.graph.extra.get("vars_init")
-        variables.update(declared if isinstance(declared, dict) else ())
+        variables.update(name for name, how in _declared(plan) if isinstance(how, dict) and "default" in how)
         for node in plan.nodes.values():
             variables.update(name for name, _ in node.variables)
             if node.assigned is not None:
                 variables.add(str(node.assigned[0]))
     return Names(frozenset(nodes), frozenset(variables))
+
+
+def _declared(plan: FlowPlan) -> list[tuple[str, object]]:
+    declared = plan.graph.extra.get("vars_init")
+    return [*declared.items()] if isinstance(declared, dict) else []
+
+
+def unset_variables(plan: FlowPlan) -> list[str]:
+    """The variables that a flow declares and that have no value when it begins."""
+    return [
+        f"variable {name}: it is required and has no default, which nothing else provides: no run goes well"
+        if isinstance(how, dict) and how.get("required") is True
+        else f"variable {name}: it stays unset; write {{default: …}}"
+        for name, how in _declared(plan)
+        if not (isinstance(how, dict) and ("default" in how or how.get("required") in (None, False)))
+    ]
 
 
 def absent_names(node: NodePlan, names: Names) -> list[str]:
@@ -53,7 +68,7 @@ def absent_names(node: NodePlan, names: Names) -> list[str]:
         templates.append(node.assigned[1])
     more = _MAPPED if node.kind == "provider.invoke" else ()
     found = {
-        f"`{asked.text[:60]}` prints nothing: {why}": None
+        f"`{asked.text[:60]}` {'prints nothing' if '{{' in asked.text else 'is a pointer that fails'}: {why}": None
         for template in templates
         for asked in template.asked
         if (why := _absent(asked.path, names, (*TEMPLATES_SEE, *more)))
