@@ -37,10 +37,10 @@ from greentic.telemetry.counts import BOUNDS
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps, undisturbed
+from greentic.worker.follow import Alone, Follower, FollowSteps, undisturbed
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
-from greentic.worker.together import Siblings
+from greentic.worker.together import WithSiblings
 from greentic.worker.trust_files import ASK_SECONDS, TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
@@ -71,7 +71,7 @@ class Living:
             self.serving.swap(new)
             self.swapped.append(new)
 
-        steps = Steps(
+        steps = FollowSteps(
             lambda: read_candidate(store, settings),
             lambda found: provision(worker.bench, found, self.serving.activation),
             swap,
@@ -692,7 +692,7 @@ def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
 
 def test_processes_flip_together(tmp_path):
     clock = FakeClock()
-    one = Siblings(tmp_path, clock, "old")
+    one = WithSiblings(tmp_path, clock, "old")
     other = tmp_path / "prepared" / "1"  # a process that lives
     other.write_text("old")
     began = clock.monotonic()
@@ -714,7 +714,7 @@ def test_processes_flip_together(tmp_path):
 def test_processes_that_cannot_tell_each_other_swap_all_the_same(tmp_path):
     (tmp_path / "prepared").write_text("in the way")
     optional.forget()
-    together = Siblings(tmp_path, FakeClock(), "old")
+    together = WithSiblings(tmp_path, FakeClock(), "old")
     together.agree("new")
     assert ["swapping together" in text for text in optional.lacking()] == [True]
     optional.forget()

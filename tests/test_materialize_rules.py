@@ -47,7 +47,7 @@ from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, need
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
 from greentic.materialize.staging import StagingArea, copy_private
-from greentic.materialize.trusted import Believed, believed_list, examine
+from greentic.materialize.trusted import BelievedList, believed_list, examine
 from greentic.materialize.unpack import unpack
 from greentic.model.delivery import Delivery, SignaturePolicy, with_delivery
 from greentic.model.environment import HostConfig, Retention, Revision, Revocation, new_environment
@@ -704,7 +704,7 @@ def test_the_newest_of_each_number_counts_and_a_damaged_copy_is_told(tmp_path: P
 # -- what is believed -----------------------------------------------------------------------------------------------
 
 
-def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tuple[bytes, ...] = (), offered: bytes | None = None, now: int = NOW) -> Believed:  # fmt: skip
+def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tuple[bytes, ...] = (), offered: bytes | None = None, now: int = NOW) -> BelievedList:  # fmt: skip
     """Which list is believed of those that are published, kept and offered."""
     place = Path(os.environ["HOME"]) / "published"
     place.unlink(missing_ok=True)
@@ -757,7 +757,7 @@ def test_a_list_that_has_ended_still_revokes_but_is_none_that_is_required() -> N
     stolen = believed(listed(2, key=OTHER), required=False, kept=(listed(1, OTHER.key_id),))
     assert stolen.revoked is not None and stolen.revoked.version == 1
     recalled = Recalled(Seen(), (), ())
-    assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == Believed()
+    assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == BelievedList()
     with pytest.raises(UntrustedBundle, match="does not say where"):
         believed_list(Revocation(required=True), {}, recalled, NOW, terms=Terms())
 

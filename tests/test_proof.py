@@ -108,7 +108,7 @@ def test_who_serves_what_is_wanted_serves(document):
     alone = honest(document, scope=p.ProvenScope(own, True))
     assert len(alone.revisions) == 1 and judge(document, alone, known(document)).state == "serves"
     assert judge(for_pods(document), alone, known(document)).state == "serves"
-    assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.Believed(alone, True)
+    assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.BelievedProof(alone, True)
 
 
 def _change(step: p.Step) -> tuple[str, p.Step]:

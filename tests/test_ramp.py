@@ -24,12 +24,12 @@ from greentic.deployments.worker_status import (
 from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
 from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramps_of
-from greentic.rollout.ramp import Limits, Observed, Slice, decide, lowest, read_seconds, read_steps, with_metrics
+from greentic.rollout.ramp import Observed, RampLimits, Slice, decide, lowest, read_seconds, read_steps, with_metrics
 from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.telemetry.counts import BOUNDS
 from simulators import Killed
 
-LIMITS = Limits(0.01, 0.2, 50)
+LIMITS = RampLimits(0.01, 0.2, 50)
 BUCKETS = st.lists(st.integers(0, 5000), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1).map(tuple)
 
 
@@ -88,7 +88,7 @@ def test_what_is_decided_and_why():
 
 
 def test_limits_and_words():
-    assert with_metrics(LIMITS, ["errors>0.5%", "p99>+10%"]) == Limits(0.005, 0.1, 50)
+    assert with_metrics(LIMITS, ["errors>0.5%", "p99>+10%"]) == RampLimits(0.005, 0.1, 50)
     assert with_metrics(LIMITS, ["errors>5%"]) == LIMITS
     with pytest.raises(InvalidArgument, match="not understood"):
         with_metrics(LIMITS, ["mood<3"])

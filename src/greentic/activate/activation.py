@@ -110,9 +110,16 @@ def load_revision(
     loaded = tuple(load_packs(list(packs), loader.policy))
     components = RevisionComponents(loaded, loader.runtime, config, revision.deployment_id)
     return ActiveRevision(
-        revision.revision_id, revision.deployment_id, revision.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
-        components.told(loaded), flow_index(loaded), components, content,
-    )  # fmt: skip
+        revision_id=revision.revision_id,
+        deployment_id=revision.deployment_id,
+        bundle_id=revision.bundle_id,
+        digest=revision.bundle_digest,
+        source=revision.bundle_source_uri,
+        packs=components.told(loaded),
+        flows=flow_index(loaded),
+        components=components,
+        content=content,
+    )
 
 
 def content_of(revision: Revision, packs: tuple[LocatedPack, ...], config: dict[str, dict[str, object]]) -> str:

@@ -114,7 +114,7 @@ class TurnServices(NamedTuple):
     trace: Trace | None = None
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True):
     """What came, from whom."""
 
     activity: Activity
@@ -150,7 +150,7 @@ async def turn(
     """What the flow answers, failures included. Raises `NoFlow` when none can be selected; `ConversationBusy` when too many wait and
     `StoreUnavailable` when the conversation cannot be looked up, both before anything was done.
 
-    It is awaited on the worker's loop, or run in place without one (`wasm.drive.in_place`); cancelled, it leaves what waited.
+    It is awaited on the worker's loop, or run in place without one (`ground.going.in_place`); cancelled, it leaves what waited.
     `pinned` is the revision that the session was pinned to when the message came.
     """
     activity, tenant, identity = message.activity, message.tenant, message.identity

@@ -235,7 +235,8 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> _Call:
         return _Call(lambda: function(context, *ids), unknown)
     if options_form is None:
         return _Call(lambda: function(context, payload), unknown)
-    settings["base"] = Path() if options.answers is None or _is_handed_on(options.answers) else options.answers.parent
+    if "base" in options_form._fields and options.answers is not None and not _is_handed_on(options.answers):
+        settings["base"] = options.answers.parent
     return _Call(lambda: function(context, payload, options_form(**settings)), unknown)
 
 

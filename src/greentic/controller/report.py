@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.controller.desired import Desired
+from greentic.controller.desired import DesiredDocument
 from greentic.controller.troubles import Trouble
 from greentic.controller.wish import Wish
 from greentic.controller.wish_status import Condition, WishStatus
@@ -26,7 +26,7 @@ class Known(NamedTuple):
     """What an operator knows when it reports."""
 
     wish: Wish | None
-    desired: Desired | None
+    desired: DesiredDocument | None
     applied: str | None
     """The digest of the document that was compared last, if nothing failed since."""
     synced: Condition

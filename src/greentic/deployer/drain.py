@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
-from greentic.cluster.apply import Rules
+from greentic.cluster.apply import ApplyRules
 from greentic.cluster.served import is_ready
 from greentic.deployer.binding import resolve
 from greentic.deployer.cluster_identity import Reached, reach
@@ -94,12 +94,12 @@ def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
     with alone(context, env_id):
         deployer = resolve(context, env_id, None, live=True)
         reached = reach(context, deployer)
-        apply_pair(context, deployer, reached, find_revision(deployer.env, revision_id), Rules(), None)
+        apply_pair(context, deployer, reached, find_revision(deployer.env, revision_id), ApplyRules(), None)
         began = context.clock.monotonic()
         holding = await_nobody(context, reached, deployer.answers.namespace, env_id, revision_id, seconds)
         _leave(context, env_id, revision_id)
         deployer = resolve(context, env_id, None, live=True)
-        apply_pair(context, deployer, reached, find_revision(deployer.env, revision_id), Rules(), None)
+        apply_pair(context, deployer, reached, find_revision(deployer.env, revision_id), ApplyRules(), None)
     told = summary(find_revision(deployer.env, revision_id))
     waited = int(context.clock.monotonic() - began)
     return RevisionDrained(**asdict(told), replicas=0, waited_seconds=waited, pods_asked=holding.asked)

@@ -94,7 +94,7 @@ class Unloadable(Reply, frozen=True, kw_only=True):
     checked_at: str
 
 
-class Examined(Kinds, frozen=True, kw_only=True):
+class EnvExamined(Kinds, frozen=True, kw_only=True):
     environment_id: str
     validate: Validity
     bound_slots: list[str]
@@ -149,7 +149,7 @@ def _audit_findings(paths: EnvPaths) -> list[Finding]:
     return [*found, Finding(kind="audit-end", message=f"{paths.audit.name}: {missing}", fix=fix)] if missing else found
 
 
-def doctor(context: Context, env_id: str) -> Examined | Unloadable:
+def doctor(context: Context, env_id: str) -> EnvExamined | Unloadable:
     """Everything that is wrong, or may be, without changing it."""
     env_id = check_env_id(env_id, field="env_id")
     paths = context.store.paths(env_id)
@@ -179,7 +179,7 @@ def doctor(context: Context, env_id: str) -> Examined | Unloadable:
     ]
     kinds = _kinds([(b.kind, b.slot) for b in env.packs])
     extensions = _kinds([(b.kind, "extension") for b in env.extensions])
-    return Examined(
+    return EnvExamined(
         environment_id=env_id,
         validate=Validity(status="ok"),
         bound_slots=[b.slot for b in env.packs],

@@ -27,7 +27,7 @@ from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.store.layout import EnvPaths
 from greentic.trust.keys import KeyFormatError, is_key_id
-from greentic.trust.proof import MAX_PROOF, Believed, ProofError, Signatures, read_proof
+from greentic.trust.proof import MAX_PROOF, BelievedProof, ProofError, Signatures, read_proof
 from greentic.trust.proof_verdict import Known, judge
 
 ASK_SECONDS = 30.0
@@ -180,7 +180,7 @@ def _unproven(address: str, state: State, reason: str) -> WorkerProof:
     )  # fmt: skip
 
 
-def _worker(address: str, believed: Believed, state: State, behind: int) -> WorkerProof:
+def _worker(address: str, believed: BelievedProof, state: State, behind: int) -> WorkerProof:
     worker = believed.proof.worker
     return WorkerProof(
         at=address, state=state, behind=behind, reason=None, worker=worker.id, process=worker.process,
@@ -188,7 +188,7 @@ def _worker(address: str, believed: Believed, state: State, behind: int) -> Work
     )  # fmt: skip
 
 
-def _warnings(address: str, believed: Believed) -> list[str]:
+def _warnings(address: str, believed: BelievedProof) -> list[str]:
     worker, revisions = believed.proof.worker, believed.proof.revisions
     told = []
     if not believed.pinned:

@@ -13,7 +13,7 @@ from greentic.expressions.doubts import doubted_condition
 from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
-from greentic.flow.lint_names import Names, absent_facts, absent_names, names_of, unset_variables
+from greentic.flow.lint_names import NamesOfPack, absent_facts, absent_names, names_of, unset_variables
 from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.ground.nearest import nearest
 
@@ -36,7 +36,7 @@ class Known(msgspec.Struct, frozen=True):
     flows: frozenset[str]
     operations: Callable[[str, str | None], frozenset[str] | None] = lambda name, operation: None
     """What a component says that it offers; nothing if it does not say."""
-    names: Names | None = None
+    names: NamesOfPack | None = None
     """The nodes and variables of all its flows; nothing if they are those of the one flow."""
 
 
@@ -142,7 +142,7 @@ def _flow_of(node: NodePlan) -> str | None:
     return _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
 
 
-def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: Names) -> list[str]:
+def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[str]:
     found: list[str] = []
     routing = stored.routing if isinstance(stored.routing, dict) else {}
     if "Custom" in routing:
@@ -176,7 +176,7 @@ def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: Names) -> list
     return found
 
 
-def _route(entry: dict[str, object], node: NodePlan, names: Names) -> list[str]:
+def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> list[str]:
     unknown = sorted(entry.keys() - _ROUTE_KEYS - {"out", "reply", "status"})
     found = [f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count"] if unknown else []
     condition = entry.get("condition")

@@ -110,16 +110,18 @@ def plan_node(node: Node) -> NodePlan:
     kind, target, operation = _classify(component, operation, mapping)
     fields = mapping.get("answer_fields")
     return NodePlan(
-        node.id,
-        kind,
-        target,
-        operation,
-        compile_value(_payload(kind, node.mapping)),
-        _variables(mapping),
-        (mapping.get("name"), compile_value(mapping.get("value"), pointers=True)) if kind == "var.set" else None,
-        tuple(fields) if isinstance(fields, list) and all(isinstance(f, str) for f in fields) else None,
-        plan_routing(node.routing),
-        node.mapping,
+        id=node.id,
+        kind=kind,
+        component=target,
+        operation=operation,
+        payload=compile_value(_payload(kind, node.mapping)),
+        variables=_variables(mapping),
+        assigned=(mapping.get("name"), compile_value(mapping.get("value"), pointers=True))
+        if kind == "var.set"
+        else None,
+        answer_fields=tuple(fields) if isinstance(fields, list) and all(isinstance(f, str) for f in fields) else None,
+        routing=plan_routing(node.routing),
+        mapping=node.mapping,
     )
 
 

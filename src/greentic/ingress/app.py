@@ -20,11 +20,11 @@ from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.documents import JsonObject, TooDeep, parse
 from greentic.httpd.front import Answer
-from greentic.httpd.http1 import Headers, Incoming, allow
+from greentic.httpd.http1 import TEXT, Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.auth import BearerGate
-from greentic.ingress.exchange import TEXT, Refused, Reply, Request, come_back
+from greentic.ingress.exchange import HttpReply, Refused, Request, come_back
 from greentic.ingress.identity import (
     NOTHING,
     SESSION_BYTES,
@@ -42,7 +42,7 @@ from greentic.ingress.operator_paths import OperatorPaths
 from greentic.ingress.status import status
 from greentic.ingress.steps import Steps
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.ingress.turns import RETRY_SECONDS, Picked, Served, Turns
+from greentic.ingress.turns import RETRY_SECONDS, Picked, ServedTurn, Turns
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
 from greentic.telemetry import request_id, tracing
@@ -151,21 +151,21 @@ class WorkerApp:
             found = self._answer(asked)
         except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does
             return self._dressed(self._failed(asked, error), name)
-        return self._dressed(found, name) if isinstance(found, Reply) else self._later(asked, found, name)
+        return self._dressed(found, name) if isinstance(found, HttpReply) else self._later(asked, found, name)
 
-    async def _later(self, asked: Request, running: Coroutine[object, object, Reply], name: bytes) -> Answer:
+    async def _later(self, asked: Request, running: Coroutine[object, object, HttpReply], name: bytes) -> Answer:
         try:
             return self._dressed(await running, name)
         except Exception as error:  # noqa: BLE001  as above
             return self._dressed(self._failed(asked, error), name)
 
-    def _failed(self, asked: Request, error: Exception) -> Reply:
+    def _failed(self, asked: Request, error: Exception) -> HttpReply:
         if isinstance(error, Refused):
-            return Reply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
+            return HttpReply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
         self._log.error("serve", f"{asked.method} {asked.path}: {traceback_of(error)}")
-        return Reply(500, b"internal error", TEXT)
+        return HttpReply(500, b"internal error", TEXT)
 
-    def _dressed(self, reply: Reply, name: bytes) -> Answer:
+    def _dressed(self, reply: HttpReply, name: bytes) -> Answer:
         self._codes[reply.code] = self._codes.get(reply.code, 0) + 1
         named = (request_id.FIELD, name)
         headers = [*reply.extra, named] if reply.code == 204 else [reply.kind, *reply.extra, named]
@@ -173,17 +173,17 @@ class WorkerApp:
         served_by = None if revision is None else (revision.deployment_id, revision.revision_id)
         return Answer(reply.code, reply.body, headers + _CORS if reply.cors else headers, served_by)
 
-    def _answer(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _answer(self, asked: Request) -> HttpReply | Coroutine[object, object, HttpReply]:
         path = asked.path
         if asked.method == "OPTIONS":
             if path == _INVOKE:
                 text = "cross-origin requests are not permitted on this path"
                 raise Refused(405, text, cors=False, extra=allow("POST"))
-            return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
+            return HttpReply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
-            return Reply(200, b"ok", TEXT)
+            return HttpReply(200, b"ok", TEXT)
         if path in _READY:
-            return Reply(503, b"draining", TEXT) if self.draining else Reply(200, b"ok", TEXT)
+            return HttpReply(503, b"draining", TEXT) if self.draining else HttpReply(200, b"ok", TEXT)
         if path == _INVOKE:
             return self._invoke(asked)
         return self._operators.of(asked) or self._generic(asked)
@@ -194,7 +194,7 @@ class WorkerApp:
 
     # -- the generic route ------------------------------------------------------------------------------------------
 
-    def _generic(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _generic(self, asked: Request) -> HttpReply | Coroutine[object, object, HttpReply]:
         activation = self.serving.activation
         route = activation.routes.find(asked.header(b"host") or "", asked.path)
         if route is None:
@@ -217,7 +217,7 @@ class WorkerApp:
         picked = self._pick(activation, route, dispatcher, asked, told.revision, seen)
         steps = None if told.steps is None else Steps(self._clock)
 
-        def replied(served: Served) -> Reply:
+        def replied(served: ServedTurn) -> HttpReply:
             extra: Headers = [] if picked.cookie is None else [(b"set-cookie", picked.cookie.encode())]
             if seen.private and served.turn.parked:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
@@ -225,7 +225,7 @@ class WorkerApp:
             if steps is not None:
                 more = {"revision_id": served.revision.revision_id, "waits": served.turn.parked}
                 answer = {"replies": answer, **more, **steps.told()}
-            return Reply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
+            return HttpReply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
 
         message = Message(activity_of(value), route.tenant, route.team, seen.identity, message_id(asked, value))
         return self.turns.run(route.deployment_id, picked, message, replied, steps)
@@ -284,7 +284,7 @@ class WorkerApp:
 
     # -- invoke -----------------------------------------------------------------------------------------------------
 
-    def _invoke(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _invoke(self, asked: Request) -> HttpReply | Coroutine[object, object, HttpReply]:
         if not asked.trusted:
             raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
         if asked.method != "POST":
@@ -307,9 +307,9 @@ class WorkerApp:
         named = stated(asked.fields).revision
         picked = self._pick(activation, route, dispatcher, asked, named, seen)
 
-        def replied(served: Served) -> Reply:
+        def replied(served: ServedTurn) -> HttpReply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
-            return Reply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
+            return HttpReply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
 
         message = Message(invoke_activity(wanted.payload), route.tenant, route.team, seen.identity)
         return self.turns.run(route.deployment_id, picked, message, replied)

@@ -21,7 +21,7 @@ from greentic.ground.beside import kept
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
 from greentic.ingress.admission import Admission, Busy
-from greentic.ingress.exchange import Refused, Reply, come_back
+from greentic.ingress.exchange import HttpReply, Refused, come_back
 from greentic.ingress.steps import Steps
 from greentic.sessions.value_store import ConversationBusy, StoreUnavailable
 from greentic.telemetry import tracing
@@ -34,7 +34,7 @@ BUSY_SECONDS = 1
 """What those are told to wait whose conversation answers earlier messages."""
 
 
-class Served(msgspec.Struct, frozen=True):
+class ServedTurn(msgspec.Struct, frozen=True):
     """A turn, and the revision that took it."""
 
     revision: ActiveRevision
@@ -68,9 +68,9 @@ class Turns:
         deployment_id: str,
         picked: Picked,
         message: Message,
-        replied: Callable[[Served], Reply],
+        replied: Callable[[ServedTurn], HttpReply],
         steps: Steps | None = None,
-    ) -> Reply | Coroutine[object, object, Reply]:
+    ) -> HttpReply | Coroutine[object, object, HttpReply]:
         """The reply of a turn, or the rest of it to be awaited. Raises `Refused`."""
         return begun(self._run(deployment_id, picked, message, replied, steps))
 
@@ -79,9 +79,9 @@ class Turns:
         deployment_id: str,
         picked: Picked,
         message: Message,
-        replied: Callable[[Served], Reply],
+        replied: Callable[[ServedTurn], HttpReply],
         steps: Steps | None,
-    ) -> Reply:
+    ) -> HttpReply:
         services = self._services if steps is None else self._services._replace(trace=steps)
         if not self.admission.enters(deployment_id):
             await self._place(deployment_id)
@@ -107,7 +107,7 @@ class Turns:
                         _end(span, revision)
                 lease.failure = None if found.failed is None else "flow"
                 lease.parked = found.parked - (pinned == revision.revision_id)
-            return replied(Served(revision, found))
+            return replied(ServedTurn(revision, found))
         except ConversationBusy as busy:
             raise come_back(f"{busy}; nothing was done, send it again later", BUSY_SECONDS) from None
         except StoreUnavailable as error:

@@ -119,10 +119,21 @@ def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePol
     warnings = [*sbom, *signature, *warnings]
     warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
     return LoadedPack(
-        place.pack_id, manifest.pack_id, manifest.version, place.digest, place, flows, {f.flow_id: f.plan for f in flows},
-        tuple(components), tuple(providers), tuple(_secret_keys(manifest, records)), PackAssets(place.path),
-        _provides_messaging(providers), signed, tuple(warnings),
-    )  # fmt: skip
+        pack_id=place.pack_id,
+        manifest_id=manifest.pack_id,
+        version=manifest.version,
+        digest=place.digest,
+        place=place,
+        flows=flows,
+        plans={f.flow_id: f.plan for f in flows},
+        components=tuple(components),
+        providers=tuple(providers),
+        secrets=tuple(_secret_keys(manifest, records)),
+        assets=PackAssets(place.path),
+        provides_messaging=_provides_messaging(providers),
+        signed=signed,
+        warnings=tuple(warnings),
+    )
 
 
 class Resolver:

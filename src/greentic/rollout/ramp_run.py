@@ -38,8 +38,8 @@ from greentic.model.traffic import next_split, put_split
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload, Ulid
 from greentic.rollout.ramp import (
-    Limits,
     Observed,
+    RampLimits,
     Slice,
     Verdict,
     decide,
@@ -190,8 +190,8 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
     return current
 
 
-def _limits(current: Ramp, revision: Revision | None) -> Limits:
-    limits = Limits(current.max_errors, current.max_p99, current.min_turns)
+def _limits(current: Ramp, revision: Revision | None) -> RampLimits:
+    limits = RampLimits(current.max_errors, current.max_p99, current.min_turns)
     return limits if revision is None else with_metrics(limits, revision.abort_metrics)
 
 

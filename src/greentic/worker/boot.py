@@ -126,14 +126,14 @@ def from_nothing(
         runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(
-            store,
-            settings,
-            log,
-            Loader(paths, runtime, settings.pack_signatures),
-            key,
-            events,
-            Projected(),
-            _in_use(paths, store, log),
+            store=store,
+            settings=settings,
+            log=log,
+            loader=Loader(paths, runtime, settings.pack_signatures),
+            cookie_key=key,
+            events=events,
+            projected=Projected(),
+            in_use=_in_use(paths, store, log),
         )
         places = memory_of(paths, settings.state_directory).places
         own = proof_key(settings.proof_key, places, store.disk, store.random, lambda text: log.warn("start", text))

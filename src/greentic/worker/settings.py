@@ -93,7 +93,7 @@ class WithWarnings(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-class Gateway(msgspec.Struct, frozen=True):
+class ListenVariables(msgspec.Struct, frozen=True):
     """What the variables say of the address to listen on, as it was written (rule 2)."""
 
     listen: str = ""
@@ -104,7 +104,7 @@ class Gateway(msgspec.Struct, frozen=True):
 class IngressSettings(msgspec.Struct, frozen=True):
     """Where a worker listens, and who may ask what."""
 
-    gateway: Gateway = Gateway()
+    gateway: ListenVariables = ListenVariables()
     strict_port: bool = False
     workers: int = 1
     max_connections: int = 4096
@@ -239,13 +239,13 @@ def read_scope(options: StartOptions, environ: Mapping[str, str]) -> Scope:
     return Scope(own, scope == "own", options.require_all)
 
 
-def read_gateway(environ: Mapping[str, str]) -> Gateway:
-    return Gateway(
+def read_gateway(environ: Mapping[str, str]) -> ListenVariables:
+    return ListenVariables(
         *(variables.text(n, environ) for n in ("GREENTIC_GATEWAY_LISTEN_ADDR", "GREENTIC_GATEWAY_PORT", "PORT"))
     )
 
 
-def bind_address(listen_addr: str | None, gateway: Gateway) -> WithWarnings:
+def bind_address(listen_addr: str | None, gateway: ListenVariables) -> WithWarnings:
     """Where to listen (rule 2)."""
     warnings: list[str] = []
     host, port = split_listen_addr(DEFAULT_LISTEN)

@@ -23,7 +23,7 @@ PATIENCE = 5.0
 _PAUSE = 0.005
 
 
-class Siblings:
+class WithSiblings:
     """The processes of one worker, as they tell of themselves in the directory that they share."""
 
     def __init__(self, directory: Path, clock: Clock, digest: str) -> None:
