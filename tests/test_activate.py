@@ -630,6 +630,24 @@ def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("behind", ["/notanumber", "/1/2", "/-1", "/\N{SUPERSCRIPT TWO}"])
+def test_an_address_of_redis_with_a_database_that_is_no_number_is_refused(behind):
+    """The library took database 0 for it, which may be another worker's. Nothing of it is shown: it may be a password."""
+    from greentic.sessions.redis_store import RedisStore
+
+    with pytest.raises(BootError, match="no number of a database") as refused:
+        RedisStore(f"redis://127.0.0.1:1{behind}")
+    assert behind not in str(refused.value)
+
+
+@pytest.mark.parametrize("behind", ["", "/", "/0", "/3", "/3?db=1"])
+def test_an_address_of_redis_may_name_a_database_or_none(tmp_path, behind):
+    from greentic.sessions.redis_store import RedisStore
+
+    with redis_server(tmp_path) as url:
+        RedisStore(url.removesuffix("/0") + behind).set("k", b"v")
+
+
 @pytest.mark.parametrize("option", ["decode_responses=1", "encoding=utf-16"])
 def test_an_address_of_redis_that_changes_what_is_kept_is_refused(tmp_path, option):
     from greentic.sessions.redis_store import RedisStore

@@ -925,3 +925,48 @@ def test_a_value_that_stands_in_two_places_is_written_out_twice():
     text = yaml_of({"rules": [{"host": "a", "paths": paths}, {"host": "b", "paths": paths}]})
     assert not re.search(r"[&*]id\d", text)
     assert parse_yaml(text.encode()) == {"rules": [{"host": "a", "paths": paths}, {"host": "b", "paths": paths}]}
+
+
+# -- what is written and does nothing -------------------------------------------------------------------------------
+
+
+def test_what_of_a_flow_does_nothing_is_told_by_build_and_lint(tmp_path):
+    directory = pack_source(tmp_path)
+    flow = directory / "flows" / "main.ygtc"
+    head = "id: main\ntype: messaging\n"
+    node = "nodes:\n  say:\n    emit.response: {text: hi}\n"
+    for more, beside, told in (
+        ("", "    retry: {max: 3}\n", "node say: `retry` is reserved, and does nothing"),
+        ("", "    timeout: 5\n", "node say: `timeout` is reserved, and does nothing"),
+        ("", "    out_map: {a: b}\n", "node say: `out_map` is kept, and no worker here acts on it"),
+        (
+            "",
+            "    in_map: {a: b}\n",
+            "node say: what stands under `emit.response` is left out: `in_map` takes its place",
+        ),
+        ("schema_version: 99\n", "", "schema_version 99 is not known, and read as 2"),
+        ("tags: x\n", "", "`tags` is no list, and left out"),
+        ("schema_version: 2\ntags: [x]\n", "    output: {}\n    meta: {a: 1}\n", None),
+    ):
+        flow.write_text(head + more + node + beside)
+        wanted = [] if told is None else [told]
+        assert [text.removeprefix(f"{flow}: ") for text in build_pack(directory).warnings] == wanted
+        for path in (directory, flow):
+            row = lint([path])["checked"][0]
+            assert [text.removeprefix(f"{flow}: ") for text in row["findings"]] == wanted, path
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("nodes: {a: {emit.response: {t: {{entry.text}}}}}", "line 3: a mapping or list stands where a key is expected; is a template meant? Then in quotes"),
+        ("node: {a: {emit.response: {t: 1}}}", "unknown key(s) node; did you mean `nodes`?"),
+        ("nodes: {a: {emit.response: {t: 1}, rooting: out}}", "found emit.response, rooting; did you mean `routing`?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_flow_says_what_may_have_been_meant(tmp_path, source, told):
+    directory = pack_source(tmp_path)
+    (directory / "flows" / "main.ygtc").write_text(f"id: main\ntype: messaging\n{source}\n")
+    with pytest.raises(InvalidArgument) as error:
+        build_pack(directory)
+    assert told in error.value.message

@@ -56,6 +56,29 @@ def test_threat_fail_open_gate_a_token_that_is_no_digest_is_no_token(tmp_path: P
             load_tokens(EnvPaths(tmp_path), named)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"sha256": "%s", "bundel_id": "bot"}', "bundel_id"), ('{"sha256": "%s", "expires-at": 5}', "expires-at"),
+        ('{"sha256": "%s", "bundle_id": "bot", "bundle_id": null}', "`bundle_id` stands twice"),
+        ('{"sha256": "%s", "expires_at": 1800000000000}', "not milliseconds"), ('{"sha256": "%s"}], "tokns": [', "tokns"),
+    ],
+)  # fmt: skip
+def test_threat_fail_open_gate_a_restriction_that_would_restrict_nothing_refuses_the_file(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    (tmp_path / "t").write_text('{"schema": "greentic.ingress-tokens.v1", "tokens": [' + text % HEX + "]}")
+    with pytest.raises(BootError, match=told):
+        load_tokens(EnvPaths(tmp_path), tmp_path / "t")
+
+
+def test_a_token_may_have_a_note(tmp_path: Path) -> None:
+    found = load_tokens(
+        EnvPaths(tmp_path), written(tmp_path / "t", {"sha256": HEX, "note": "ann's", "expires_at": 10**11})
+    )
+    assert found == [IngressToken(HEX, None, 10**11, "ann's")]
+
+
 def test_threat_fail_open_gate_a_file_of_tokens_that_was_named_must_be_there(tmp_path: Path) -> None:
     paths = EnvPaths(tmp_path)
     assert load_tokens(paths) is None

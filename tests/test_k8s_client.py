@@ -809,6 +809,20 @@ def test_an_older_generation_that_was_done_does_not_count():
         wait_healthy(Watched({"Deployment": [old], "Pod": []}, {}), "n", "x", WANTED, 1, View())
 
 
+def test_a_pod_that_runs_and_never_is_ready_is_told_with_what_it_says():
+    pod = {
+        "metadata": {"name": "w-1", "labels": {"app": "w"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+        "status": {"containerStatuses": [{"name": "c", "ready": False, "state": {"running": {}}}]},
+    }
+    seen = Watched({"Deployment": [deployment(observedGeneration=2)], "Pod": [pod]}, {}, "pulling http://gone/b")
+    with pytest.raises(
+        Conflict, match="pod `w-1` runs and is not ready\nits last lines:\npulling http://gone/b$"
+    ) as told:
+        wait_healthy(seen, "n", "x", WANTED, 1, View())
+    assert "describe pods" in str(told.value.hint)
+
+
 def test_a_crash_loop_is_told_with_its_last_lines():
     state = {
         "name": "c",

@@ -547,7 +547,9 @@ def test_nothing_to_pull_means_no_way_out():
     objects = rendered(closed)
     for name in ("gtc-allow-worker-egress", "gtc-allow-router-egress"):
         assert "egress" not in policy(objects, name) and policy(objects, name)["policyTypes"] == ["Egress"]
-    assert policy(objects, "gtc-default-deny") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert policy(objects, "gtc-default-deny") == {
+        "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": [],
+    }  # fmt: skip
 
 
 def test_ways_out_are_as_narrow_as_sources_and_answers():

@@ -11,6 +11,7 @@ import random as chance
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from greentic.ground.errors import (
     UntrustedBundle,
 )
 from greentic.ground.least_used import Item
-from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree
+from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree, trusted
 from greentic.materialize.placed import RevisionFault, file_digest, read_lock, read_pack_config, verified_packs
 from greentic.materialize.prune import needed_digests
 from greentic.materialize.remembered import KEPT_LIST, SEEN, Memory, Recalled, Seen, memory_of
@@ -760,6 +761,51 @@ def test_a_list_that_has_ended_still_revokes_but_is_none_that_is_required() -> N
     assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == BelievedList()
     with pytest.raises(UntrustedBundle, match="does not say where"):
         believed_list(Revocation(required=True), {}, recalled, NOW, terms=Terms())
+
+
+@pytest.mark.parametrize(
+    ("required", "kept", "now", "spared"),
+    [
+        (False, (), NOW, True), (False, (listed(1),), NOW, True), (True, (listed(1),), NOW, True),
+        (True, (), NOW, False), (True, (listed(1),), 2 * NOW, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("spare", [5.0, 500.0, None])
+def test_a_published_list_that_can_be_done_without_holds_up_a_boot_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+    required: bool,
+    kept: tuple[bytes, ...],
+    now: int,
+    spared: bool,
+    spare: float | None,
+) -> None:
+    waited: list[float] = []
+
+    def silent(where: str, limit: int, terms: Terms) -> bytes:
+        waited.append(terms.total)
+        raise FetchError("no answer")
+
+    monkeypatch.setattr(trusted, "read_small", silent)
+    recalled = Recalled(Seen(0, len(kept)), tuple((Path("/kept"), data) for data in kept), ())
+    asked = Revocation(required=required, list_ref="https://r.test/list")
+    with nullcontext() if spared else pytest.raises(UntrustedBundle):
+        believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, terms=Terms(total=60), spare=spare)
+    assert waited == [5.0 if spared and spare == 5 else 60]
+
+
+def test_a_list_that_was_seen_and_is_nowhere_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(trusted, "read_small", lambda where, limit, terms: waited.append(terms.total))
+    with pytest.raises(UntrustedBundle, match="was seen, and is gone"):
+        believed_list(
+            Revocation(list_ref="https://r.test/list"),
+            {},
+            Recalled(Seen(0, 3), (), ()),
+            NOW,
+            terms=Terms(total=60),
+            spare=5,
+        )
+    assert waited == [60]
 
 
 def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:

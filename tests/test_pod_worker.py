@@ -143,7 +143,8 @@ def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
 def test_a_program_that_is_stopped_while_it_is_loaded_ends_at_once(program, sent, code):
     """What is caught is heard by the first process of a container, too: it ignores only what it has no hand for."""
     loading = (
-        "import sys, threading\n"
+        "import signal, sys, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job in the background is begun without
         "class Slow:\n"
         "    def find_spec(self, name, path, target=None):\n"
         f"        if name == 'greentic.cli.{program}': print('loading', flush=True); threading.Event().wait()\n"

@@ -13,12 +13,13 @@ import queue
 import threading
 from typing import NamedTuple, Protocol
 
+from greentic.cluster.served import is_ready
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
-from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, selects, trouble
-from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
+from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, next_step, rollout, runs_template, selects, trouble
+from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of, objects_in
 
 DEFAULT_SECONDS = 300
 LOG_LINES = 20
@@ -156,24 +157,40 @@ class _Wait:
                 if CLOCK.monotonic() - since < found.patience:
                     continue
                 raise RolloutFailed(
-                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}"
+                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}",
+                    hint=next_step(found.reason),
                 )
             if state.failed is None:
                 self._patience.pop(name, None)
             elif CLOCK.monotonic() - self._patience.setdefault(name, CLOCK.monotonic()) >= PASSING_SECONDS or (
                 "Deadline" in state.failed and self._pods_listed and self._events.empty()
             ):
-                raise RolloutFailed(f"Deployment `{name}` did not become ready: {state.failed}")
+                raise RolloutFailed(
+                    f"Deployment `{name}` did not become ready: {state.failed}", hint=next_step(state.failed)
+                )
 
     def _tail(self, name: str, found: Trouble) -> str:
         if not found.crashed:
             return ""
-        containers = member(self._deployments[name], "spec", "template", "spec").get("containers")
-        first = containers[0] if isinstance(containers, list) and containers else {}
-        container = str(first.get("name")) if isinstance(first, dict) else ""
-        log = self._cluster.log(self._namespace, found.pod, container, previous=True, lines=LOG_LINES)
-        log = log or self._cluster.log(self._namespace, found.pod, container, previous=False, lines=LOG_LINES)
+        return self._said(name, found.pod, previous=True) or self._said(name, found.pod, previous=False)
+
+    def _said(self, name: str, pod: str, *, previous: bool) -> str:
+        """The last lines of a pod's own log, to end a sentence with."""
+        containers = objects_in(member(self._deployments[name], "spec", "template", "spec").get("containers"))
+        container = str(containers[0].get("name")) if containers else ""
+        log = self._cluster.log(self._namespace, pod, container, previous=previous, lines=LOG_LINES)
         return f"{LOG_HEAD}{log.rstrip()}" if log else ""
+
+    def _silent(self, missing: list[str], troubles: dict[str, list[Trouble]]) -> str:
+        """What one pod says that nothing ails and that is not ready: it may be waiting for something, such as its bundle."""
+        for name in missing:
+            deployment = self._deployments[name]
+            for pod in [] if name in troubles else list(self._pods.values()):
+                if selects(deployment, pod) and runs_template(pod, deployment) and not is_ready(pod):
+                    pod_name = str(metadata_of(pod).get("name"))
+                    said = self._said(name, pod_name, previous=False)
+                    return f"; pod `{pod_name}` runs and is not ready{said}" if said else ""
+        return ""
 
     def _late(self, seconds: float, troubles: dict[str, list[Trouble]]) -> RolloutFailed:
         missing = [n for n in self._wanted if not self._rollout(n).done]
@@ -182,8 +199,9 @@ class _Wait:
             why = f"; pod `{troubles[name][0].pod}`: {troubles[name][0].reason}" if name in troubles else ""
             parts.append(f"`{name}` ({self._rollout(name)}{why})")
         lost = f"; watching failed: {self._lost}" if self._lost else ""
+        said = self._silent(missing, troubles)
         return RolloutFailed(
-            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}",
+            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}{said}",
             hint=f"kubectl -n {self._namespace} describe pods; reconciling again goes on from here, --timeout gives more time",
         )
 

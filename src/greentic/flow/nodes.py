@@ -35,6 +35,8 @@ _NATIVE = (
 _SETTINGS = ("vars_out", "response_timeout_secs")
 _ANSWERS = frozenset({"metadata", "text"})
 """Members of a message in which a person answers."""
+OUT = "out"
+"""The target behind which there is nothing, unless a node has that name."""
 ERROR_EVENTS = ("on_error", "on_cancel", "on_timeout")
 SUCCESS_EVENTS = ("on_success", "on_complete", "on_submit")
 

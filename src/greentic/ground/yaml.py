@@ -231,7 +231,11 @@ def _check_keys(node: yaml.Node) -> None:
         return
     seen: set[tuple[str, str]] = set()
     for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(
+                f"line {key.start_mark.line + 1}: a mapping or list stands where a key is expected; is a template meant? Then in quotes"
+            )
+        if key.tag == _MERGE:
             continue
         if (key.tag, key.value) in seen:
             raise ValueError(

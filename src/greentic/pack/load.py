@@ -18,6 +18,7 @@ import msgspec
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
+from greentic.flow.lint_names import names_of
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
 from greentic.ground.disk import io_error
@@ -112,7 +113,9 @@ def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePol
         raise io_error(place.path, error) from None
     flows = tuple(_flow(manifest, record) for record in records)
     resolver = Resolver(components)
-    known = Known(resolver.has, frozenset(f.flow_id for f in flows), resolver.operations)
+    known = Known(
+        resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
+    )
     warnings = [*sbom, *signature, *warnings]
     warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
     return LoadedPack(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from greentic.ground.errors import BootError
 from greentic.ground.extras import need
@@ -42,6 +43,7 @@ class RedisStore:
         self._errors = (redis.RedisError, OSError)
         self._queue = HoldQueue()
         try:
+            _check_database(url)
             self._redis: Redis = redis.Redis.from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
             )
@@ -103,6 +105,17 @@ class RedisStore:
             return question()
         except self._errors as error:
             raise StoreUnavailable(type(error).__name__) from None
+
+
+def _check_database(url: str) -> None:
+    """Raise `BootError` for a database that is no number: the library takes 0 then, which may be another one's."""
+    parts = urlsplit(url)
+    named = parts.path.strip("/")
+    if parts.scheme in ("redis", "rediss") and named and not (named.isascii() and named.isdigit()):
+        raise BootError(
+            "what stands behind the host in GREENTIC_RUNNER_REDIS_URL is no number of a database",  # it may be a password
+            hint="expected redis://host:6379/0",
+        )
 
 
 def _check_files(options: Mapping[str, object]) -> None:

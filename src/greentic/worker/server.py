@@ -26,7 +26,7 @@ from greentic.activate.lease import Serving
 from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import BootError
 from greentic.httpd.front import Front
-from greentic.httpd.room import TURNS, places
+from greentic.httpd.room import TURNS, places, raise_file_limit
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.status import brief
@@ -58,7 +58,6 @@ ACCEPT_AT_ONCE = 2
 """Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
 SWITCH_SECONDS = 0.0005
 """How long a thread that prepares a change computes before the loop has its turn again; by default it would be ten times as long."""
-MANY_FILES = 65_536
 SWAP_SECONDS = 30.0
 LEAVE_SECONDS = 2.0
 """How long the end waits for a look at the environment that runs: the interpreter would be taken apart under it."""
@@ -355,18 +354,6 @@ def _peers(booted: Booted, activation: Activation, listen: str) -> TrustedPeers:
     hosts |= {host for route in activation.routes for host in route.hosts}
     hosts |= {host_without_port(public)} if public else set()
     return TrustedPeers(hosts, trust_loopback=ingress.trust_loopback)
-
-
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may, and tell how many those are."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return MANY_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:
