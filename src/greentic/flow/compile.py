@@ -27,7 +27,7 @@ KINDS = {
     "http": "http",
 }
 _SIBLINGS = frozenset(
-    {
+    [
         "routing",
         "telemetry",
         "in_map",
@@ -40,10 +40,10 @@ _SIBLINGS = frozenset(
         "when",
         "annotations",
         "meta",
-    }
+    ]
 )
 _TOP = frozenset(
-    {
+    [
         "id",
         "title",
         "description",
@@ -56,7 +56,7 @@ _TOP = frozenset(
         "meta",
         "slot_schema",
         "nodes",
-    }
+    ]
 )
 _NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _KEYED_COMPONENTS = ("questions", "template", "mcp")
