@@ -154,6 +154,14 @@ def _flow_of(node: NodePlan) -> str | None:
 def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[str]:
     found: list[str] = []
     routing = stored.routing if isinstance(stored.routing, dict) else {}
+    if stored.routing not in (None, "End", "Reply") and not routing.keys() & {
+        "Next",
+        "Branch",
+        "Custom",
+        "End",
+        "Reply",
+    }:
+        return [f"its routing {str(stored.routing)[:60]!r} is none that is known; the flow ends here"]
     if "Custom" in routing:
         entries = routing["Custom"]
         if not isinstance(entries, list):
@@ -193,8 +201,8 @@ def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> list
         found += [*doubted_condition(condition), *absent_facts(condition, node, names)]
     elif condition is not None:
         found.append(f"the condition {condition!r} is no text and not asked; the route is always taken")
-    if not unknown and _text(entry.get("to")) is None:
-        found.append("a route without `to` is passed over; `to: out` ends the flow")
+    if node.routing.parks and not unknown and _text(entry.get("to")) is None:
+        found.append("a route without `to` is passed over, and the flow waits here; `to: out` ends it")
     return found
 
 

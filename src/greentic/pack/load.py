@@ -34,7 +34,7 @@ from greentic.pack.runtime_flows import flows_of
 from greentic.pack.signature import PackSignaturePolicy, signature_warnings
 
 MAX_TOLD = 100
-"""Warnings about the flows of a pack that are told."""
+"""Warnings of one kind about a pack that are told."""
 
 
 class LoadedFlow(msgspec.Struct, frozen=True):
@@ -99,10 +99,10 @@ def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
     ]
 
 
-def _bounded(told: Iterator[str]) -> list[str]:
-    """As many as a load report holds. Who wrote thousands of faults mends the first ones first; a worker loads the pack at once."""
+def first_told(told: Iterator[str]) -> list[str]:
+    """As many warnings as a load report holds. Who wrote thousands of faults mends the first first; a worker loads the pack at once."""
     first = [*islice(told, MAX_TOLD)]
-    return first if next(told, None) is None else [*first, f"more than {MAX_TOLD} warnings about its flows"]
+    return first if next(told, None) is None else [*first, f"more than {MAX_TOLD} warnings like these"]
 
 
 def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePolicy()) -> LoadedPack:  # noqa: B008
@@ -127,7 +127,7 @@ def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePol
         resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
     )
     warnings = [*sbom, *signature, *warnings]
-    warnings += _bounded(text for flow in flows for text in findings(flow.plan, known))
+    warnings += first_told(text for flow in flows for text in findings(flow.plan, known))
     return LoadedPack(
         pack_id=place.pack_id,
         manifest_id=manifest.pack_id,
