@@ -158,6 +158,16 @@ def test_damaged_wasm_fails_the_warm(tmp_path):
         check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()[:300]}))])
 
 
+def test_faults_of_a_pack_without_number_are_neither_told_nor_sought_without_number(tmp_path, monkeypatch):
+    """What may have been meant is sought among all nodes: thousands of mistyped names took minutes of a boot."""
+    wanted: list[str] = []
+    monkeypatch.setattr("greentic.flow.lint_names.did_you_mean", lambda word, known: wanted.append(word) or "")
+    nodes = [node(f"n{i}", "emit.response", {"text": f"{{{{node.mistyped-{i}.x}}}}"}) for i in range(3000)]
+    found = load_pack(placed(tmp_path, make_pack("p", {"main": {"nodes": nodes}}))).warnings
+    assert found[:1] == ("flow main: node n0: `{{node.mistyped-0.x}}` prints nothing: there is no node `mistyped-0`",)
+    assert found[100:] == ("more than 100 warnings like these",) and len(wanted) == 101
+
+
 def test_what_does_not_matter_is_a_warning(tmp_path):
     data = make_pack(
         "p", {"main": {"nodes": [component_node("gone", routing=when({"next": "x"}))]}, "empty": {"nodes": []}}

@@ -753,7 +753,7 @@ def test_names_that_may_be_there_are_not_told():
         ({"condition": "node.bb.x == 1", "to": "b"}, "there is no node `bb`; did you mean `b`?"),
         ({"condition": "event == on_eror", "to": "b"}, "did you mean `on_error`?"),
         ({"condition": True, "to": "b"}, "is no text and not asked; the route is always taken"),
-        ({"condition": "entry.text == hi", "out": True}, "a route without `to` is passed over; `to: out` ends"),
+        ({"condition": "entry.text == hi", "out": True}, "a route without `to` is passed over, and the flow waits here; `to: out` ends it"),
     ],
 )  # fmt: skip
 def test_a_route_that_is_never_taken_is_told(route, told):
@@ -775,6 +775,12 @@ def test_routes_that_may_be_taken_are_not_told_and_what_stands_behind_one_that_a
     behind = when({"to": "b"}, {"condition": "x == 1", "to": "a"})
     found = findings([node("a", "emit.response", {"x": 1}, behind), node("b", "emit.response", {})])
     assert found == ["the route to `a` is never taken: the one to `b` before it always is"]
+    ended = when({"out": True})
+    assert findings([node("a", "emit.response", {"x": 1}, ended)]) == []
+    for form in ("end", {"next": {"node_id": "a"}}, [{"to": "a"}], 5):
+        assert "is none that is known; the flow ends here" in findings([node("a", "emit.response", {}, form)])[0]
+    for form in (None, "End", "Reply", {"End": None}):
+        assert findings([node("a", "emit.response", {}, form)]) == []
     branch: dict[str, object] = {"Branch": {"on_status": {"ok": "b"}, "default": None}}
     found = findings([node("a", "emit.response", {"x": 1}, branch), node("b", "emit.response", {})])
     assert found == ["the statuses `ok` are not asked: it ends here"]

@@ -340,7 +340,7 @@ def test_what_never_ends_is_told_and_what_waits_or_decides_is_not():
     assert "goes round `a` without an end" in told_of(says("a", to("a")))[0]
     for between in (
         node("b", "session.wait", "more", to("a")),
-        says("b", {"Custom": [{"condition": "x == 1", "to": "a"}]}),
+        says("b", {"Custom": [{"condition": "text == 1", "to": "a"}]}),
         node("b", "flow.goto", {"flow": "other"}, to("a")),
     ):
         assert not told_of(says("a", to("b")), between)

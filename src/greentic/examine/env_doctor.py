@@ -28,6 +28,7 @@ from greentic.net.addresses import shown
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.pack.load import load_packs
+from greentic.pack.named_cards import with_cards
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.layout import EnvPaths
@@ -217,7 +218,7 @@ def _load_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
         if revision.revision_id not in routed or not paths.ref(lock_ref(revision.revision_id)).is_file():
             continue
         try:
-            packs = load_packs(verified_packs(paths, revision))
+            packs = [with_cards(pack) for pack in load_packs(verified_packs(paths, revision))]
         except GreenticError as error:
             fix = "repair the bundle and stage it again: gtc op revisions stage"
             found.append(

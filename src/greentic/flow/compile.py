@@ -26,38 +26,12 @@ KINDS = {
     "job": "job",
     "http": "http",
 }
-_SIBLINGS = frozenset(
-    {
-        "routing",
-        "telemetry",
-        "in_map",
-        "out_map",
-        "output",
-        "err_map",
-        "operation",
-        "retry",
-        "timeout",
-        "when",
-        "annotations",
-        "meta",
-    }
-)
-_TOP = frozenset(
-    {
-        "id",
-        "title",
-        "description",
-        "type",
-        "start",
-        "parameters",
-        "tags",
-        "schema_version",
-        "entrypoints",
-        "meta",
-        "slot_schema",
-        "nodes",
-    }
-)
+_SIBLINGS = frozenset({
+    "routing", "telemetry", "in_map", "out_map", "output", "err_map", "operation", "retry", "timeout", "when", "annotations", "meta",
+})  # fmt: skip
+_TOP = frozenset({
+    "id", "title", "description", "type", "start", "parameters", "tags", "schema_version", "entrypoints", "meta", "slot_schema", "nodes",
+})  # fmt: skip
 _NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _KEYED_COMPONENTS = ("questions", "template", "mcp")
 _PLAIN_ROUTE_KEYS = frozenset({"to", "out", "status", "reply"})

@@ -5,7 +5,7 @@ Every finding is a warning: real packs have them, and run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -42,18 +42,27 @@ class Known(msgspec.Struct, frozen=True):
 
 def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
     """The warnings about a flow, in the order of its nodes."""
+    return [*findings(plan, known)]
+
+
+def findings(plan: FlowPlan, known: Known) -> Iterator[str]:
+    """The same, made as they are taken: to find what may have been meant takes its time."""
+    for text in _found(plan, known):
+        yield f"flow {plan.id}{text}"
+
+
+def _found(plan: FlowPlan, known: Known) -> Iterator[str]:
     if not plan.nodes:
-        return [f"flow {plan.id} has no nodes"]
+        yield " has no nodes"
+        return
     names = known.names or names_of([plan])
-    found: list[str] = []
     if plan.graph.start is not None and plan.graph.start not in plan.nodes:
-        found.append(f"starts at `{plan.graph.start}`, which is no node")
+        yield f": starts at `{plan.graph.start}`, which is no node"
     for node_id, node in plan.nodes.items():
         stored = plan.graph.nodes[node_id]
-        told = [*_node(stored, node, plan, known), *absent_names(node, names), *_routing(stored, node, plan, names)]
-        found += [f"node {node_id}: {text}" for text in told]
-    found += [*_endless(plan), *unset_variables(plan)]
-    return [f"flow {plan.id}: {text}" for text in found]
+        for told in (_node(stored, node, plan, known), absent_names(node, names), _routing(stored, node, plan, names)):
+            yield from (f": node {node_id}: {text}" for text in told)
+    yield from (f": {text}" for text in (*_endless(plan), *unset_variables(plan)))
 
 
 def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[str]:
@@ -145,6 +154,14 @@ def _flow_of(node: NodePlan) -> str | None:
 def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[str]:
     found: list[str] = []
     routing = stored.routing if isinstance(stored.routing, dict) else {}
+    if stored.routing not in (None, "End", "Reply") and not routing.keys() & {
+        "Next",
+        "Branch",
+        "Custom",
+        "End",
+        "Reply",
+    }:
+        return [f"its routing {str(stored.routing)[:60]!r} is none that is known; the flow ends here"]
     if "Custom" in routing:
         entries = routing["Custom"]
         if not isinstance(entries, list):
@@ -184,8 +201,8 @@ def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> list
         found += [*doubted_condition(condition), *absent_facts(condition, node, names)]
     elif condition is not None:
         found.append(f"the condition {condition!r} is no text and not asked; the route is always taken")
-    if not unknown and _text(entry.get("to")) is None:
-        found.append("a route without `to` is passed over; `to: out` ends the flow")
+    if node.routing.parks and not unknown and _text(entry.get("to")) is None:
+        found.append("a route without `to` is passed over, and the flow waits here; `to: out` ends it")
     return found
 
 

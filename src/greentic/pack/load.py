@@ -10,14 +10,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
-from greentic.flow.lint import Known, lint_flow
+from greentic.flow.lint import Known, findings
 from greentic.flow.lint_names import names_of
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
@@ -31,6 +32,9 @@ from greentic.pack.located import LocatedPack
 from greentic.pack.manifest import FlowRecord, PackManifest
 from greentic.pack.runtime_flows import flows_of
 from greentic.pack.signature import PackSignaturePolicy, signature_warnings
+
+MAX_TOLD = 100
+"""Warnings of one kind about a pack that are told."""
 
 
 class LoadedFlow(msgspec.Struct, frozen=True):
@@ -95,6 +99,12 @@ def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
     ]
 
 
+def first_told(told: Iterator[str]) -> list[str]:
+    """As many warnings as a load report holds. Who wrote thousands of faults mends the first first; a worker loads the pack at once."""
+    first = [*islice(told, MAX_TOLD)]
+    return first if next(told, None) is None else [*first, f"more than {MAX_TOLD} warnings like these"]
+
+
 def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePolicy()) -> LoadedPack:  # noqa: B008
     """Open and decode one pack. Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it."""
     try:
@@ -117,7 +127,7 @@ def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePol
         resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
     )
     warnings = [*sbom, *signature, *warnings]
-    warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
+    warnings += first_told(text for flow in flows for text in findings(flow.plan, known))
     return LoadedPack(
         pack_id=place.pack_id,
         manifest_id=manifest.pack_id,

@@ -77,7 +77,7 @@ def decode(data: bytes) -> PackManifest:
         )
     if document.get("schema_version") != SCHEMA_VERSION:
         raise MalformedArtifact(
-            f"pack manifest schema is {shown(document.get('schema_version'))}, expected `{SCHEMA_VERSION}`"
+            f"pack manifest schema is {shown(document.get('schema_version', 'missing'))}, expected `{SCHEMA_VERSION}`"
         )
     tables = _map(document.get("symbols", {}), "symbols")
     symbols = {
@@ -89,7 +89,7 @@ def decode(data: bytes) -> PackManifest:
         if isinstance(value, str):
             return value
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(symbols[table]):
-            raise MalformedArtifact(f"invalid symbol index {shown(value)} in {table}")
+            raise MalformedArtifact(f"invalid symbol index {'nothing' if value is None else shown(value)} in {table}")
         return symbols[table][value]
 
     raw = _places(document, lookup)
