@@ -738,6 +738,7 @@ def test_a_follower_that_runs_is_told_and_stopped(living, author, hello):
     done = threading.Event()
     living.follower._watch = watch
     living.follower._steps = living.follower._steps._replace(swap=lambda new: (living.serving.swap(new), done.set()))
+    author.context.store.clock = SystemClock()  # whoever finds the store locked by the other waits a moment that passes
     living.follower.start()
     author.deployed(hello, bundle_id="two", prefixes=("/two",))
     assert done.wait(30)
