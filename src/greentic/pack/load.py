@@ -29,6 +29,7 @@ from greentic.pack.assets import PackAssets
 from greentic.pack.components import PackComponent, Provider, components_of, providers_of
 from greentic.pack.located import LocatedPack
 from greentic.pack.manifest import FlowRecord, PackManifest
+from greentic.pack.named_cards import card_warnings
 from greentic.pack.runtime_flows import flows_of
 from greentic.pack.signature import SignaturePolicy, signature_warnings
 
@@ -107,17 +108,19 @@ def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -
             signed = any(name.startswith("signatures/") for name in archive.entries)
             manifest = archive.manifest
             records = flows_of(manifest)
+            flows = tuple(_flow(manifest, record) for record in records)
+            cards = card_warnings([flow.plan for flow in flows], archive)
     except GreenticError as error:
         raise type(error)(f"pack `{place.pack_id}` does not load: {error.message}", hint=error.hint) from None
     except OSError as error:
         raise io_error(place.path, error) from None
-    flows = tuple(_flow(manifest, record) for record in records)
     resolver = Resolver(components)
     known = Known(
         resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
     )
     warnings = [*sbom, *signature, *warnings]
     warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
+    warnings += cards
     return LoadedPack(
         place.pack_id, manifest.pack_id, manifest.version, place.digest, place, flows, {f.flow_id: f.plan for f in flows},
         tuple(components), tuple(providers), tuple(_secret_keys(manifest, records)), PackAssets(place.path),
