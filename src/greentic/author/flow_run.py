@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.activate.turn import ActiveRevision, Message, TurnServices, flow_index, turn
 from greentic.activate.warm import looked_into
 from greentic.author.flow_source import unheard
 from greentic.author.inspect import named
@@ -107,7 +107,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         turns: list[Json] = []
         for body in bodies:
             activity = Activity(activity_of(body).payload, None)
-            answer = in_place(turn(revision, activity, TENANT, None, Identity(session="run"), services))
+            answer = in_place(turn(revision, Message(activity, TENANT, None, Identity(session="run")), services))
             row: JsonObject = {"output": _json(answer.output), "waiting": answer.parked}
             turns.append(row if answer.failed is None else row | {"failed": answer.failed})
         return {

@@ -11,7 +11,7 @@ Rules:
 5. What a run makes is bounded in size and depth, and so is all that it keeps together (`flow.bounds`).
 6. A message answers one question: a route that asked for its action or text takes them for the rest of the turn.
 7. What a run needs from outside it asks its ports for, and awaits. On a loop others go on meanwhile; without one the same code
-   runs in place (`wasm.drive`).
+   runs in place (`ground.going`).
 8. What a run did beside answering is remembered (`Budget.acted`): such a run is never made again.
 """
 

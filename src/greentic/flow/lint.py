@@ -5,7 +5,7 @@ Every finding is a warning: real packs have them, and run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -13,7 +13,7 @@ from greentic.expressions.doubts import doubted_condition
 from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
-from greentic.flow.lint_names import Names, absent_facts, absent_names, names_of, unset_variables
+from greentic.flow.lint_names import NamesOfPack, absent_facts, absent_names, names_of, unset_variables
 from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.ground.nearest import nearest
 
@@ -36,24 +36,33 @@ class Known(msgspec.Struct, frozen=True):
     flows: frozenset[str]
     operations: Callable[[str, str | None], frozenset[str] | None] = lambda name, operation: None
     """What a component says that it offers; nothing if it does not say."""
-    names: Names | None = None
+    names: NamesOfPack | None = None
     """The nodes and variables of all its flows; nothing if they are those of the one flow."""
 
 
 def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
     """The warnings about a flow, in the order of its nodes."""
+    return [*findings(plan, known)]
+
+
+def findings(plan: FlowPlan, known: Known) -> Iterator[str]:
+    """The same, made as they are taken: to find what may have been meant takes its time."""
+    for text in _found(plan, known):
+        yield f"flow {plan.id}{text}"
+
+
+def _found(plan: FlowPlan, known: Known) -> Iterator[str]:
     if not plan.nodes:
-        return [f"flow {plan.id} has no nodes"]
+        yield " has no nodes"
+        return
     names = known.names or names_of([plan])
-    found: list[str] = []
     if plan.graph.start is not None and plan.graph.start not in plan.nodes:
-        found.append(f"starts at `{plan.graph.start}`, which is no node")
+        yield f": starts at `{plan.graph.start}`, which is no node"
     for node_id, node in plan.nodes.items():
         stored = plan.graph.nodes[node_id]
-        told = [*_node(stored, node, plan, known), *absent_names(node, names), *_routing(stored, node, plan, names)]
-        found += [f"node {node_id}: {text}" for text in told]
-    found += [*_endless(plan), *unset_variables(plan)]
-    return [f"flow {plan.id}: {text}" for text in found]
+        for told in (_node(stored, node, plan, known), absent_names(node, names), _routing(stored, node, plan, names)):
+            yield from (f": node {node_id}: {text}" for text in told)
+    yield from (f": {text}" for text in (*_endless(plan), *unset_variables(plan)))
 
 
 def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[str]:
@@ -142,7 +151,7 @@ def _flow_of(node: NodePlan) -> str | None:
     return _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
 
 
-def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: Names) -> list[str]:
+def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[str]:
     found: list[str] = []
     routing = stored.routing if isinstance(stored.routing, dict) else {}
     if stored.routing not in (None, "End", "Reply") and not routing.keys() & {
@@ -184,7 +193,7 @@ def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: Names) -> list
     return found
 
 
-def _route(entry: dict[str, object], node: NodePlan, names: Names) -> list[str]:
+def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> list[str]:
     unknown = sorted(entry.keys() - _ROUTE_KEYS - {"out", "reply", "status"})
     found = [f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count"] if unknown else []
     condition = entry.get("condition")

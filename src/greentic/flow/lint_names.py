@@ -25,14 +25,14 @@ _MAPPED = ("input", "result")
 """What the maps of `provider.invoke` see besides."""
 
 
-class Names(msgspec.Struct, frozen=True):
+class NamesOfPack(msgspec.Struct, frozen=True):
     """The nodes and variables of all flows of a pack: a jump takes them along."""
 
     nodes: frozenset[str]
     variables: frozenset[str]
 
 
-def names_of(plans: Iterable[FlowPlan]) -> Names:
+def names_of(plans: Iterable[FlowPlan]) -> NamesOfPack:
     nodes: set[str] = set()
     variables: set[str] = set()
     for plan in plans:
@@ -42,7 +42,7 @@ def names_of(plans: Iterable[FlowPlan]) -> Names:
             variables.update(name for name, _ in node.variables)
             if node.assigned is not None:
                 variables.add(str(node.assigned[0]))
-    return Names(frozenset(nodes), frozenset(variables))
+    return NamesOfPack(frozenset(nodes), frozenset(variables))
 
 
 def _declared(plan: FlowPlan) -> list[tuple[str, object]]:
@@ -61,7 +61,7 @@ def unset_variables(plan: FlowPlan) -> list[str]:
     ]
 
 
-def absent_names(node: NodePlan, names: Names) -> list[str]:
+def absent_names(node: NodePlan, names: NamesOfPack) -> list[str]:
     """What the templates of a node ask for that is never there."""
     templates = [node.payload, *(template for _, template in node.variables)]
     if node.assigned is not None:
@@ -76,7 +76,7 @@ def absent_names(node: NodePlan, names: Names) -> list[str]:
     return [*found]
 
 
-def _absent(path: tuple[Step, ...], names: Names, seen: tuple[str, ...]) -> str | None:
+def _absent(path: tuple[Step, ...], names: NamesOfPack, seen: tuple[str, ...]) -> str | None:
     if str(path[0]).startswith("!"):
         return None  # a comment
     calculated = doubted_path(path)
@@ -98,7 +98,7 @@ def _absent(path: tuple[Step, ...], names: Names, seen: tuple[str, ...]) -> str 
     return None
 
 
-def absent_facts(text: str, node: NodePlan, names: Names) -> Iterator[str]:
+def absent_facts(text: str, node: NodePlan, names: NamesOfPack) -> Iterator[str]:
     """Why a condition of a node asks for something that is never there."""
     condition = parse_condition(text)
     first = condition.path[0] if condition.path else ""

@@ -121,9 +121,9 @@ def parse_yaml(data: bytes, *, limit: int = MAX_BYTES) -> object:
     return _parse(data, limit, _Core)
 
 
-def parse_yaml_1_1(data: bytes, *, limit: int = MAX_BYTES) -> object:
+def parse_yaml_1_1(data: bytes) -> object:
     """The same of what another program has written for its own kind (rule 5)."""
-    return _parse(data, limit, SafeLoader)
+    return _parse(data, MAX_BYTES, SafeLoader)
 
 
 def yaml_of(thing: JsonObject) -> str:

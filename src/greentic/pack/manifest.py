@@ -147,9 +147,16 @@ def _view(raw: Map, symbols: dict[str, list[str]]) -> PackManifest:
         key: _map(value, "extension") for key, value in _map(raw.get("extensions") or {}, "extensions").items()
     }
     return PackManifest(
-        check_id(raw.get("pack_id")), _text(raw.get("version"), "version"), _text(raw.get("kind"), "kind"),
-        _text(raw.get("publisher"), "publisher"), flows, components, extensions, raw, symbols,
-    )  # fmt: skip
+        pack_id=check_id(raw.get("pack_id")),
+        version=_text(raw.get("version"), "version"),
+        kind=_text(raw.get("kind"), "kind"),
+        publisher=_text(raw.get("publisher"), "publisher"),
+        flows=flows,
+        components=components,
+        extensions=extensions,
+        raw=raw,
+        symbols=symbols,
+    )
 
 
 # -- the places of indexes ------------------------------------------------------------------------------------------

@@ -1,47 +1,65 @@
-"""The cards that flows name and that cannot be shown as they are in the pack: told when it is loaded (formats: flows 9, 12).
+"""The cards that flows name and that cannot be shown as they are in the pack: told to who builds or warms it (formats: flows 9, 12).
 
 Rules:
 1. Looked at are the cards of nodes that call components, by the path that stands in the flow; one with a template is known when it runs.
 2. A card that is missing or no JSON goes to its component as it is, and translations are left out: nobody would say why.
+3. Each card is read once. A worker reads none: its boot would wait for all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import cast
 
 from greentic.flow.cards import is_card
 from greentic.flow.nodes import FlowPlan, NodePlan
-from greentic.ground.documents import Json, parse, unmarked
+from greentic.ground.disk import io_error
+from greentic.ground.documents import Json, open_file, parse, unmarked
 from greentic.ground.errors import GreenticError
 from greentic.ground.nearest import did_you_mean
 from greentic.pack.archive import PackArchive
 from greentic.pack.assets import entry_of
+from greentic.pack.load import LoadedPack, first_told
 
 _LANGUAGES = "assets/i18n/_manifest.json"
 _MAX_CARD = 4 << 20
 _PLACES = ((), ("input",), ("payload",), ("call", "payload"), ("input", "call", "payload"))
 
 
-def card_warnings(plans: Iterable[FlowPlan], archive: PackArchive) -> list[str]:
-    """The warnings about the cards of some flows of a pack."""
-    found = [
-        f"flow {plan.id}: node {node.id}: {fault}"
-        for plan in plans
-        for node in plan.nodes.values()
-        for path in _cards_of(node)
-        if (fault := _fault(path, archive))
-    ]
-    shown = any(_is_shown(node) for plan in plans for node in plan.nodes.values())
-    return found + ([*_untranslated(archive)] if shown and _LANGUAGES in archive.entries else [])
+def with_cards(pack: LoadedPack) -> LoadedPack:
+    """A pack with what is wrong with its cards among its warnings. Raises `IoError` and `MalformedArtifact`, as whoever loaded it."""
+    try:
+        with open_file(pack.place.path) as file:
+            told = first_told(_told([flow.plan for flow in pack.flows], PackArchive(file)))
+    except OSError as error:
+        raise io_error(pack.place.path, error) from None
+    return pack._replace(warnings=(*pack.warnings, *told))
 
 
-def _cards_of(node: NodePlan) -> Iterator[str]:
-    for card in _cards(node):
-        spec, source = card.get("card_spec"), card.get("card_source")
-        path = spec.get("asset_path") if isinstance(spec, dict) else None
-        if isinstance(source, str) and source.lower() == "asset" and isinstance(path, str) and "{{" not in path:
-            yield path
+def _told(plans: list[FlowPlan], archive: PackArchive) -> Iterator[str]:
+    faults: dict[str, str | None] = {}
+    shown = False
+    for plan in plans:
+        for node in plan.nodes.values():
+            for card in _cards(node):
+                shown = True
+                path = _named(card)
+                if path is None:
+                    continue
+                if path not in faults:
+                    faults[path] = _fault(path, archive)
+                if faults[path] is not None:
+                    yield f"flow {plan.id}: node {node.id}: {faults[path]}"
+    if shown and _LANGUAGES in archive.entries:
+        yield from _untranslated(archive)
+
+
+def _named(card: dict[str, object]) -> str | None:
+    """The path that stands in a flow (rule 1)."""
+    spec, source = card.get("card_spec"), card.get("card_source")
+    path = spec.get("asset_path") if isinstance(spec, dict) else None
+    named = isinstance(source, str) and source.lower() == "asset" and isinstance(path, str) and "{{" not in path
+    return cast("str", path) if named else None
 
 
 def _cards(node: NodePlan) -> Iterator[dict[str, object]]:
@@ -53,10 +71,6 @@ def _cards(node: NodePlan) -> Iterator[dict[str, object]]:
             value = value.get(name) if isinstance(value, dict) else None
         if is_card(value):
             yield cast("dict[str, object]", value)
-
-
-def _is_shown(node: NodePlan) -> bool:
-    return any(True for _ in _cards(node))
 
 
 def _fault(path: str, archive: PackArchive) -> str | None:
