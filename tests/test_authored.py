@@ -1010,3 +1010,18 @@ def test_a_card_that_cannot_be_shown_is_told_before_anybody_asks_for_it(tmp_path
     ):
         assert said in told, told
     assert len(told.splitlines()) == 6, told
+
+
+def test_a_pack_that_a_bundle_lists_and_does_not_have_is_told(tmp_path):
+    directory = bundle_source(tmp_path)
+    with (directory / "bundle.yaml").open("a") as file:
+        file.write(
+            "app_packs: [./packs/hello, packs/hello.gtpack, packs/gone.gtpack]\nextension_providers: [oci://x/y, ./no]\n"
+        )
+    told = [
+        text.partition("bundle.yaml: ")[2][:60] for text in build_bundle(directory, tmp_path / "o.gtbundle").warnings
+    ]
+    assert told == [
+        "`app_packs[2]` names `packs/gone.gtpack`, which is not in th",
+        "`extension_providers[1]` names `./no`, which is not in the b",
+    ]

@@ -384,7 +384,9 @@ def test_a_store_that_a_step_asks_in_vain_is_a_failure_of_the_run(tmp_path):
     ("error", "repeated"),
     [
         ({"code": "x", "message": "internal unavailable transient timeout", "retryable": False}, False),
-        ({"code": "x", "message": "m", "retryable": True, "backoff_ms": 5000}, True),
+        ({"code": "x", "message": "m", "retryable": True, "backoff_ms": 10_000}, True),
+        ({"code": "x", "message": "m", "retryable": True, "backoff_ms": 10_001}, False),
+        ({"code": "x", "message": "timeout", "backoff_ms": 3_600_000}, False),
         ({"code": "unavailable", "message": "m"}, True),
         ({"code": "x", "message": "m"}, False),
         ({"code": "x", "message": "m", "retryable": "yes"}, False),

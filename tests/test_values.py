@@ -261,7 +261,17 @@ def test_whatever_an_operation_raises_is_told_and_never_a_trap(guest):
 def test_an_operation_without_a_name_or_with_a_second_function_is_told_when_it_is_built(guest):
     with pytest.raises(TypeError, match=r'such as @operation\("greet"\)'):
         guest.operation(lambda payload, call: payload)
-    guest.operation("greet")(lambda payload, call: payload)
+    for wrong in (lambda: 1, lambda payload: 1, lambda self, payload, call: 1):
+        with pytest.raises(TypeError, match=r"`greet` takes \(payload, call\), and its function \d argument"):
+            guest.operation("greet")(wrong)
+
+    async def later(payload, call): ...
+
+    with pytest.raises(TypeError, match="`greet` is an `async def`; operations are plain functions"):
+        guest.operation("greet")(later)
+    for right in (lambda payload, call, more=1: 1, lambda *all: 1, lambda payload, *more: 1, print):
+        guest._operations.clear()
+        guest.operation("greet")(right)
     with pytest.raises(ValueError, match="two functions are offered as `greet`"):
         guest.operation("greet")
 
@@ -401,6 +411,10 @@ def test_a_build_tells_the_mistake_and_not_the_machinery():
     )
     reason, hint = build_failure("AttributeError: module 'app' has no attribute 'Node'")
     assert "has no `Node`" in reason and "from greentic_component import Node" in hint
+    reason, hint = build_failure(
+        'Traceback\n  File "/bin/tool", line 8\nAssertionError:\n\nCaused by:\n  1: Exited with i32 exit status 1'
+    )
+    assert "app.py ends while it is imported" in reason and "sys.exit" in hint
     assert build_failure("something else\n_start") == ("something else | _start", None)
     assert build_failure("") == ("the tool said nothing", None)
 

@@ -11,7 +11,8 @@ Rules:
    changed nothing and may be sent again.
 5. A failure takes nothing away: a run that waited waits on, until `MAX_FAILURES` in a row end it, which is said.
 6. A failure is tried again, from the start, up to three times in all, if it says that it may be; where nobody said, its words
-   decide. Never once a step may have had an effect, and never a run that had waited: its message can be sent again.
+   decide. Never once a step may have had an effect, and never a run that had waited: its message can be sent again. Who asks for a
+   longer pause than a person is kept waiting for is not asked before it is over, and so not in this turn.
 7. A waiting run answers with its reason and what it said; its state stays here.
 """
 
@@ -322,6 +323,8 @@ async def _attempts(run: Run, payload: object, services: TurnServices) -> Outcom
 def may_repeat(failure: FlowFailure, run: Run) -> bool:
     """Whether a failed run may be made again (rule 6)."""
     if run.budget is not None and run.budget.acted:
+        return False
+    if (failure.backoff_ms or 0) > BACKOFF.longest_asked * 1000:
         return False
     if failure.retryable is not None:
         return failure.retryable

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import msgspec
@@ -81,7 +81,8 @@ def build_bundle(directory: Path, out: Path) -> Built:
             packs, warnings = _collect(directory, found.files, tree)
             (tree / BUNDLE_FILE).write_bytes(data)
             _documents(directory, tree, source, packs)
-            told = [*ignored(path, BundleSource, raw), *_newer(path, source), *found.told(directory), *warnings]
+            told = [*ignored(path, BundleSource, raw), *_newer(path, source), *_named_elsewhere(path, source, packs)]
+            told += [*found.told(directory), *warnings]
             try:
                 return _write(tree, out, packs, told)
             except InvalidArgument as error:
@@ -96,6 +97,18 @@ def _newer(path: Path, source: BundleSource) -> list[str]:
         return []
     return [
         f"{path}: `schema_version` is {source.schema_version}; this is read as {SCHEMA_VERSION}, the only one that is known"
+    ]
+
+
+def _named_elsewhere(path: Path, source: BundleSource, packs: list[str]) -> list[str]:
+    """Packs that `bundle.yaml` lists and that are not in the bundle, as warnings: nobody fetches what is not in it."""
+    there = {PurePosixPath(pack).stem for pack in packs}
+    lists = {"app_packs": source.app_packs, "extension_providers": source.extension_providers}
+    return [
+        f"{path}: `{word}[{number}]` names `{name}`, which is not in the bundle; packs are what lies below packs/ and providers/"
+        for word, names in lists.items()
+        for number, name in enumerate(names)
+        if "://" not in name and PurePosixPath(name).name.removesuffix(".gtpack") not in there
     ]
 
 

@@ -115,6 +115,8 @@ def build_failure(said: str) -> tuple[str, str | None]:
     lines = said.splitlines()
     if re.search(r"has no attribute ['\"`]Node['\"`]|\bNode\b.*(?:not (?:found|defined|exported)|missing)", said):
         return f"{ENTRY} has no `Node`, by which its operations are found", f"put `{_NODE}, operation` at its top"
+    if "Exited with i32 exit status" in said:
+        return f"{ENTRY} ends while it is imported", "let nothing at the level of a module call `sys.exit`"
     begin = next((at for at, line in enumerate(lines) if line.lstrip().startswith("Traceback")), None)
     end = next((at for at in range(len(lines) - 1, -1, -1) if _EXCEPTION.match(lines[at].strip())), None)
     if begin is not None and end is not None and end >= begin:

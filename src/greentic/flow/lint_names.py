@@ -77,6 +77,8 @@ def absent_names(node: NodePlan, names: NamesOfPack) -> list[str]:
 
 
 def _absent(path: tuple[Step, ...], names: NamesOfPack, seen: tuple[str, ...]) -> str | None:
+    if str(path[0]).startswith("!"):
+        return None  # a comment
     calculated = doubted_path(path)
     if calculated is not None:
         return f"nothing is calculated, and there is no name `{calculated}`"

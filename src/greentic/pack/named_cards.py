@@ -28,6 +28,8 @@ _PLACES = ((), ("input",), ("payload",), ("call", "payload"), ("input", "call", 
 
 def with_cards(pack: LoadedPack) -> LoadedPack:
     """A pack with what is wrong with its cards among its warnings. Raises `IoError` and `MalformedArtifact`, as whoever loaded it."""
+    if not pack.flows:
+        return pack
     try:
         with open_file(pack.place.path) as file:
             told = first_told(_told([flow.plan for flow in pack.flows], PackArchive(file)))

@@ -58,10 +58,25 @@ def operation(name: str) -> Callable[[Operation], Operation]:
         raise ValueError(f"two functions are offered as `{name}`: flows would call the second only")
 
     def offer(function: Operation) -> Operation:
+        _check(function, name)
         _operations[name] = function
         return function
 
     return offer
+
+
+def _check(function: Operation, name: str) -> None:
+    """Raise `TypeError` for a function that cannot be called as an operation is."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    if code.co_flags & 0x80:
+        raise TypeError(f"the operation `{name}` is an `async def`; operations are plain functions")
+    needed = code.co_argcount - len(getattr(function, "__defaults__", None) or ())
+    if needed > 2 or (code.co_argcount < 2 and not code.co_flags & 0x04):
+        raise TypeError(
+            f"the operation `{name}` takes (payload, call), and its function {code.co_argcount} argument(s)"
+        )
 
 
 class Node(exports.Node):
