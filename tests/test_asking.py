@@ -47,10 +47,10 @@ from greentic.net.terms import Terms
 from greentic.registry.challenges import challenges
 from greentic.registry.client import Registry
 from greentic.registry.login import Credentials, credentials_for, may_have_password
-from greentic.registry.manifests import Manifest, layer_of, resolve_manifest
+from greentic.registry.manifests import Manifest, layer_of, put_manifest, resolve_manifest
 from greentic.registry.reference import parse
 from greentic.registry.referrers import referrers
-from greentic.registry.upload import put_blob
+from greentic.registry.upload import put_blob, put_bytes
 from simulators import Answer, CountingRandom, FakeClock, SimulatedDistributor
 
 BIG = random.Random(11).randbytes(3_000_000)
@@ -898,6 +898,28 @@ def test_publishing_sends_a_blob_in_one_piece(monkeypatch, tmp_path):
             bundle = publish.Bundle("b", file, sha256(large), len(large), None, {})
             assert publish.publish(bundle, f"oci://{server.name}/a/b:1").moved
         assert got[0] == large and "PATCH" not in {m for m, _, _ in server.seen}
+
+
+@pytest.mark.parametrize("taken", [200, 201, 204])
+def test_an_upload_that_the_registry_has_forgotten_is_begun_anew(monkeypatch, tmp_path, taken):
+    """Registries behind a balancer know an upload where it was opened."""
+    opened: list[str] = []
+
+    def act(h):
+        if h.command in ("HEAD", "GET"):
+            return reply(h, 404)
+        if h.command == "POST":
+            opened.append(h.path)
+            return reply(h, 202, b"", ("Location", f"/v2/a/b/blobs/uploads/{len(opened)}"))
+        if "/uploads/1?" in h.path:
+            return reply(h, 404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
+        return reply(h, taken)
+
+    with Server(act) as server:
+        uploader = registry(server, push=True)
+        put_bytes(uploader, b"data")
+        put_manifest(uploader, "1", b"{}", "application/json")
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize("mirror", ["https://u:s3cret@m.test/{sha256}", "oci://u:s3cret@r.io/{name}"])
