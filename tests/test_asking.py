@@ -145,6 +145,40 @@ def test_threat_credential_origin_a_redirect_gets_nothing_and_its_challenge_is_n
         assert not [path for _, path, _ in other.seen if path.startswith("/collect")]
 
 
+@pytest.mark.parametrize(
+    ("repository", "user"),
+    [
+        ("team/bots/hello", "bots"), ("team/bots", "bots"), ("team/botsy", "team"), ("team/other", "team"), ("elsewhere/x", "all"), ("teams/x", "all"),
+        ("", "all"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("turned", [False, True])
+def test_threat_credential_origin_the_key_furthest_above_the_repository_counts(tmp_path, repository, user, turned):
+    """Deploy tokens are for one group or project; the first of them was sent for every repository of the registry."""
+    keys = {"r.io/team": "team", "https://r.io/team/bots/": "bots", "r.io": "all", "x.io/team/bots/hello": "other"}
+    listed = list(keys.items())
+    auths = {key: {"username": name, "password": "p"} for key, name in (listed[::-1] if turned else listed)}
+    found = credentials_for("r.io", docker(tmp_path, {"auths": auths}), repository=repository)
+    assert found == Credentials(user, "p")
+    del auths["r.io"]
+    found = credentials_for("r.io", docker(tmp_path, {"auths": auths}), repository="elsewhere/x")
+    assert found is not None and found.user in ("team", "bots")  # as Docker has it: any key of the host
+
+
+def test_a_registry_is_asked_as_whoever_its_repository_is_for(tmp_path):
+    def ours(h):
+        if h.headers.get("Authorization") != BASIC:
+            return reply(h, 401, b"", ("WWW-Authenticate", 'Basic realm="r"'))
+        return reply(h, 200, manifest(b"x"))
+
+    with Server(ours) as server:
+        auths = {
+            f"{server.name}/{path}": {"username": "bot", "password": word}
+            for path, word in (("c", "no"), ("a", "s3cret"))
+        }
+        resolve_manifest(registry(server, **docker(tmp_path, {"auths": auths})), "1")
+
+
 def test_threat_credential_origin_variables_are_for_their_registry_alone():
     environ = LOGIN | {"OCI_REGISTRY": "r.io, s.io:5000"}
     assert credentials_for("r.io", environ) and credentials_for("s.io:5000", environ)
