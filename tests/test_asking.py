@@ -827,7 +827,7 @@ def test_threat_lying_server_wrong_bytes_are_dropped_and_the_next_mirror_serves(
     journal = Journal(tmp_path / "journal", tmp_path / "partial")
     with (tmp_path / "partial").open("w+b") as file:
 
-        def fetch(reference: str):
+        def fetch(reference: str, patient: bool):
             return fetch_into(
                 file,
                 reference,
