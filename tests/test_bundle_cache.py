@@ -17,7 +17,7 @@ from greentic.distribute.bundle_cache import (
     DEFAULT_MAX_BYTES,
     PARTIAL_DAYS,
     BundleCache,
-    Obtained,
+    CachedBundle,
     cache_directory,
     max_bytes,
     open_cache,
@@ -133,7 +133,7 @@ def test_what_is_obtained_is_open_and_says_what_was_moved_for_it(cache: BundleCa
     new = cache.obtain(DIGEST, gives(DATA))
     there = cache.obtain(DIGEST, never)
     for found, fetched in ((new, Fetched(DIGEST, 8, 8, 0)), (there, None)):
-        assert found == Obtained(found.file, cache.path(DIGEST), DIGEST, len(DATA), fetched)
+        assert found == CachedBundle(found.file, cache.path(DIGEST), DIGEST, len(DATA), fetched)
         assert found.file.read() == DATA
         found.file.close()
 

@@ -37,10 +37,10 @@ from greentic.telemetry.counts import BOUNDS
 from greentic.telemetry.log import OperatorLog
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps, undisturbed
+from greentic.worker.follow import Alone, Follower, FollowSteps, undisturbed
 from greentic.worker.provision import provision
 from greentic.worker.server import reread_tokens
-from greentic.worker.together import SharedDirectory
+from greentic.worker.together import WithSiblings
 from greentic.worker.trust_files import ASK_SECONDS, TrustFiles
 from greentic.worker.watch import DirectoryWatch
 from simulators import CountingRandom, FakeClock
@@ -71,7 +71,7 @@ class Living:
             self.serving.swap(new)
             self.swapped.append(new)
 
-        steps = Steps(
+        steps = FollowSteps(
             lambda: read_candidate(store, settings),
             lambda found: provision(worker.bench, found, self.serving.activation),
             swap,
@@ -621,7 +621,7 @@ def test_tokens_are_followed_and_an_accident_opens_nothing(author, tmp_path):
 
     def let_in() -> list[str]:
         reread_tokens(gate, paths, None, log)
-        return [s for s in ("old", "new", "") if gate.check(f"Bearer {s}", "bot", 0) == "pass"]
+        return [s for s in ("old", "new", "") if gate.lets_in(f"Bearer {s}", "bot", 0)]
 
     assert let_in() == ["old", "new", ""]  # no file: open to everybody
     write("old")
@@ -692,7 +692,7 @@ def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
 
 def test_processes_flip_together(tmp_path):
     clock = FakeClock()
-    one = SharedDirectory(tmp_path, clock, "old")
+    one = WithSiblings(tmp_path, clock, "old")
     other = tmp_path / "prepared" / "1"  # a process that lives
     other.write_text("old")
     began = clock.monotonic()
@@ -714,7 +714,7 @@ def test_processes_flip_together(tmp_path):
 def test_processes_that_cannot_tell_each_other_swap_all_the_same(tmp_path):
     (tmp_path / "prepared").write_text("in the way")
     optional.forget()
-    together = SharedDirectory(tmp_path, FakeClock(), "old")
+    together = WithSiblings(tmp_path, FakeClock(), "old")
     together.agree("new")
     assert ["swapping together" in text for text in optional.lacking()] == [True]
     optional.forget()

@@ -22,9 +22,11 @@ from hypothesis import strategies as st
 
 from greentic.cluster import relisting
 from greentic.cluster.api_server import ApiServer
-from greentic.cluster.apply import Rules, carry_out, delete_own
+from greentic.cluster.apply import ApplyRules, carry_out, delete_own
 from greentic.cluster.connect import Connection, connect
+from greentic.cluster.error_status import refusal
 from greentic.cluster.live import read_live
+from greentic.cluster.plugin import Plugin, PluginAuth, token_of
 from greentic.cluster.wait import wait_healthy
 from greentic.controller.differing import difference
 from greentic.controller.election import DEADLINE, DURATION, WRITING
@@ -151,7 +153,7 @@ def test_a_created_object_whose_answer_was_lost_is_seen_to_be_ours():
     )
     plan = make_plan([stated], [], OWNER)
     outcome = carry_out(
-        api, plan, "n", OWNER, Rules(scope=frozenset()), CountingRandom(), lambda told: None, keyed=True
+        api, plan, "n", OWNER, ApplyRules(scope=frozenset()), CountingRandom(), lambda told: None, keyed=True
     )
     assert outcome.created == [Ref("ConfigMap", "a", "n")] and not outcome.failures
     assert [r.method for r in script.asked] == ["PATCH", "PATCH", "GET"]
@@ -563,6 +565,99 @@ def test_plugins_give_the_token_and_learn_who_asks(tmp_path, monkeypatch, versio
     assert "log in again" in refused.value.hint
 
 
+def plugin_of(tmp_path: Path, monkeypatch, script: str | None, **more: object) -> Path:
+    """A kubeconfig whose user comes from a plugin, with what the plugin does."""
+    if script is not None:
+        (tmp_path / "plugin").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "plugin").chmod(0o755)
+    path = kubeconfig(tmp_path / "config", "one", server="https://127.0.0.1:1")
+    raw = yaml.safe_load(path.read_text())
+    entry = {"apiVersion": "client.authentication.k8s.io/v1", "command": "./plugin", **more}
+    raw["users"][0]["user"] = {"exec": entry}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.chdir("/")  # a command with a slash is relative to the kubeconfig
+    return path
+
+
+@pytest.mark.parametrize(
+    ("script", "told", "hint"),
+    [
+        (None, "plugin `.*plugin` is not installed", "brew install it"),
+        ("echo TOKEN-LIKE", "printed no ExecCredential", "log in again"),
+        ("echo '{\"status\": {}}'", "gives nothing of it; expected status.token", "log in again"),
+        ('echo \'{"status": {"clientCertificateData": "c"}}\'', "client certificate, which is not supported", "log in"),
+        (
+            "echo TOKEN-LIKE; echo 'run aws sso login' >&2; exit 255",
+            "ended with 255: run aws sso login$",
+            "log in again",
+        ),
+        ("exit 3", "ended with 3 and said nothing", "log in again"),
+        ("read answer && echo $answer", "ended with 1 and said nothing", "log in again"),
+    ],
+)
+def test_a_plugin_that_gives_no_token_is_told_by_its_name_with_the_next_step(tmp_path, monkeypatch, script, told, hint):
+    plugin_of(tmp_path, monkeypatch, script, installHint="brew install it")
+    with pytest.raises(ClusterUnreachable, match=told) as refused:
+        ApiServer(connect(None)).get(Ref("ConfigMap", "a", "n"))
+    assert "https://127.0.0.1:1 (context `one`)" in refused.value.message
+    assert hint in str(refused.value.hint)
+    assert "TOKEN-LIKE" not in refused.value.message
+
+
+def test_a_plugin_that_waits_for_somebody_is_not_waited_for_without_end(tmp_path):
+    """Also where what it started lives on and holds what it prints to."""
+    script = f"echo 'open https://login.example.com and enter ABCD' >&2; sleep 600 & echo $! > {tmp_path}/left; wait"
+    plugin = Plugin("/bin/sh", ("-c", script), {"PATH": os.defpath}, "client.authentication.k8s.io/v1", None)
+    with pytest.raises(ClusterUnreachable, match="no token within 1 s: open https://login.example.com and enter ABCD"):
+        token_of(plugin, "a server", 1)
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+
+
+def test_a_plugin_is_asked_again_when_its_token_is_taken_no_more_and_once_by_all(tmp_path):
+    count = tmp_path / "count"
+    script = f'echo x >> {count}; echo \'{{"status": {{"token": "\'$(wc -l < {count})\'"}}}}\''
+    auth = PluginAuth(
+        Plugin("/bin/sh", ("-c", script), {"PATH": os.defpath}, "client.authentication.k8s.io/v1", None), "a server"
+    )
+    flows = [auth.sync_auth_flow(httpx2.Request("GET", "https://one.example.com")) for _ in range(3)]
+    assert {next(flow).headers["authorization"] for flow in flows} == {"Bearer 1"}
+    again = [flow.send(httpx2.Response(401)).headers["authorization"] for flow in flows[1:]]
+    assert again == ["Bearer 2"] * 2
+
+
+@pytest.mark.parametrize("context", [None, "prdo"])
+def test_a_context_that_is_not_there_is_told_with_those_that_are(tmp_path, monkeypatch, context):
+    path = kubeconfig(tmp_path / "1", "prod")
+    path.write_text(path.read_text().replace("current-context: prod", "current-context: prdo"))
+    monkeypatch.setenv("KUBECONFIG", f"{path}{os.pathsep}{tmp_path / 'gone'}")
+    with pytest.raises(
+        ClusterUnreachable, match=r"`prdo` is in none of .*gone \(no such file\); there are prod; did you mean `prod`"
+    ):
+        connect(context)
+
+
+def test_without_a_kubeconfig_and_outside_of_pods_both_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "gone"))
+    with pytest.raises(ClusterUnreachable, match=r"this is no pod with an account.*gone \(no such file\)"):
+        connect(None)
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "hint"),
+    [
+        (429, {"retry-after": "3600"}, "asks for 3600 s"),
+        (429, {}, "later goes on"),
+        (503, {}, "kubectl get --raw /readyz"),
+    ],
+)
+def test_a_server_that_has_no_time_is_told_with_the_next_step(code, headers, hint):
+    told = refusal(
+        httpx2.Response(code, headers=headers, text="<html>no</html>"), "Namespace `n`", server()[0]._connection
+    )
+    assert hint in str(told.hint)
+
+
 def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
     path = kubeconfig(tmp_path / "config", "one")
     raw = yaml.safe_load(path.read_text())
@@ -712,6 +807,20 @@ def test_an_older_generation_that_was_done_does_not_count():
     old["metadata"]["generation"] = 1
     with pytest.raises(Conflict, match="did not become ready within 1s"):
         wait_healthy(Watched({"Deployment": [old], "Pod": []}, {}), "n", "x", WANTED, 1, View())
+
+
+def test_a_pod_that_runs_and_never_is_ready_is_told_with_what_it_says():
+    pod = {
+        "metadata": {"name": "w-1", "labels": {"app": "w"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+        "status": {"containerStatuses": [{"name": "c", "ready": False, "state": {"running": {}}}]},
+    }
+    seen = Watched({"Deployment": [deployment(observedGeneration=2)], "Pod": [pod]}, {}, "pulling http://gone/b")
+    with pytest.raises(
+        Conflict, match="pod `w-1` runs and is not ready\nits last lines:\npulling http://gone/b$"
+    ) as told:
+        wait_healthy(seen, "n", "x", WANTED, 1, View())
+    assert "describe pods" in str(told.value.hint)
 
 
 def test_a_crash_loop_is_told_with_its_last_lines():

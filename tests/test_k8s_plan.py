@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentic.cluster.apply import Rules, refuse, scoped
+from greentic.cluster.apply import ApplyRules, refuse, scoped
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
-from greentic.k8s.health import GROWING_SECONDS, PASSING_SECONDS, rollout, runs_template, trouble
+from greentic.k8s.health import GROWING_SECONDS, PASSING_SECONDS, PAUSED, next_step, rollout, runs_template, trouble
 from greentic.k8s.objects import FieldConflict, Ref, ref_of
 from greentic.k8s.ownership import compare
 from greentic.k8s.plan import Owner, make_plan
@@ -299,6 +299,31 @@ def test_an_object_of_others_under_our_name(labels, refused, adopted):
     assert bool(plan([config_map(a="1")], live, adopt=True).refused) is adopted
 
 
+@pytest.mark.parametrize("changed", [{names.MANAGED_BY: "Helm"}, {names.ENV: None}])
+def test_a_changed_label_of_ours_is_named_and_no_store_is_told_to_differ_from_itself(changed):
+    labels = {key: value for key, value in (LABELS | changed).items() if value is not None}
+    (refused,) = plan([config_map(a="1")], [live_of(config_map("gtc-env-store", labels, a="1"))]).refused
+    assert str(refused.refused).startswith(f"somebody changed its label `{next(iter(changed))}`")
+
+
+def test_rules_that_somebody_adds_where_none_are_stated_are_taken_back():
+    """A server drops an empty list, and keeps book of whose it is."""
+    stated = {
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "d", "labels": LABELS},
+        "spec": {"policyTypes": ["Egress"], "egress": []},
+    }
+    live = live_of(stated)
+    del live["spec"]["egress"]
+    assert compare(stated, live) == ([], [])
+    opened = copy.deepcopy(live)
+    opened["spec"]["egress"] = [{}]
+    assert [(c.path, c.after) for c in compare(stated, opened).changes] == [(".spec.egress", [])]
+    older = copy.deepcopy(live)  # applied by a version that did not state it
+    del older["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:egress"]
+    assert [c.path for c in compare(stated, older).changes] == [".spec.egress"]
+
+
 def test_a_namespace_that_nobody_claims_is_used_and_one_of_another_environment_is_not():
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gtc-prod", "labels": LABELS}}
     plain = live_of({**space, "metadata": {"name": "gtc-prod", "labels": {"team": "a"}}}, manager="kubectl-create")
@@ -323,9 +348,9 @@ def test_refusals_and_conflicts_stop_everything_and_say_whose_it_is():
 def test_one_revision_deletes_nothing_of_others():
     gone = plan([], [live_of(config_map("one")), live_of(config_map("two"))])
     assert [
-        d.ref.name for d in scoped(gone, Rules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions
+        d.ref.name for d in scoped(gone, ApplyRules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions
     ] == ["one"]
-    assert scoped(gone, Rules(scope=frozenset())).deletions == []
+    assert scoped(gone, ApplyRules(scope=frozenset())).deletions == []
 
 
 def test_unknown_kinds_and_missing_namespaces_are_errors():
@@ -376,6 +401,29 @@ def test_the_controllers_own_verdict_counts_for_this_generation_only():
     assert "exceeded quota" in rollout(deployment(observedGeneration=3, conditions=[quota])).failed
     assert rollout(deployment(observedGeneration=2, conditions=[late])).failed is None
     assert rollout(deployment(**DONE, conditions=[quota])).failed is None
+
+
+def test_a_paused_deployment_is_told_as_that_and_one_that_is_done_is_not():
+    held = deployment(observedGeneration=3)
+    held["spec"]["paused"] = True
+    assert "paused" in str(rollout(held).failed)
+    done = deployment(**DONE)
+    done["spec"]["paused"] = True
+    assert rollout(done).failed is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "step"),
+    [
+        (PAUSED, "rollout resume"),
+        ('FailedCreate: pods "p" is forbidden: exceeded quota: q', "ResourceQuota"),
+        ("the image `i` cannot be had: ErrImagePull", "image_pull_secrets"),
+        ("unschedulable: 0/1 nodes are available", "node_selector"),
+        ("it ended with code 1: whatever", None),
+    ],
+)
+def test_what_keeps_pods_from_running_is_told_with_the_next_step(reason, step):
+    assert step is next_step(reason) is None or step in str(next_step(reason))
 
 
 def pod(

@@ -25,7 +25,6 @@ from greentic.ingress.app import WorkerApp
 from greentic.ingress.auth import BearerGate
 from greentic.ingress.status_proof import BadNonce, Prover, nonce_of
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.materialize.remembered import PROOF_KEY
 from greentic.materialize.serving_plan import Scope
 from greentic.materialize.tree import tree_digest
 from greentic.model.delivery import Delivery, SignaturePolicy, generation_of, with_delivery
@@ -33,13 +32,13 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_pods, for_worker
 from greentic.model.traffic import wanted_revisions
 from greentic.net.addresses import shown
+from greentic.store import proof_key as proof_keys
+from greentic.store.proof_key import PROOF_KEY, proof_key
 from greentic.trust import proof as p
 from greentic.trust.dsse import envelope_bytes, sign
 from greentic.trust.keys import SigningKey, private_pem, public_pem, read_private_pem
 from greentic.trust.proof_verdict import Known, ProofVerdict, judge
 from greentic.trust.statements import BUNDLE, signed_statement
-from greentic.worker import proof_key as proof_keys
-from greentic.worker.proof_key import proof_key
 from simulators import CountingRandom
 from test_model_rules import DEP2, REV, REV2, REV3, deployment, env, revision, split
 from test_programs import Worker
@@ -108,7 +107,7 @@ def test_who_serves_what_is_wanted_serves(document):
     alone = honest(document, scope=p.ProvenScope(own, True))
     assert len(alone.revisions) == 1 and judge(document, alone, known(document)).state == "serves"
     assert judge(for_pods(document), alone, known(document)).state == "serves"
-    assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.Believed(alone, True)
+    assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.BelievedProof(alone, True)
 
 
 def _change(step: p.Step) -> tuple[str, p.Step]:

@@ -57,7 +57,6 @@ _AGAIN = frozenset({429, 500, 502, 503, 504})
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 """What a write is answered with: the rest of the object is what was written."""
-_LOGIN = "log in again, as your kubeconfig's plugin wants it (kubectl get namespaces shows the same), or fetch the kubeconfig again"
 _APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 
@@ -335,6 +334,8 @@ class ApiServer:
         import httpx2
         from lightkube.core.exceptions import ConfigError
 
+        from greentic.cluster.plugin import LOG_IN
+
         body, about = how.get("body"), how.get("about", path)
         headers = {"Accept": how.get("accept", _JSON)}
         if body is not None:
@@ -355,7 +356,7 @@ class ApiServer:
                 if self._hopeless(error):
                     raise failure from error
             except (OSError, ConfigError, KeyError, ValueError) as error:  # reading a token, running a plugin
-                raise ClusterUnreachable(self._unreachable(error), hint=_LOGIN) from error
+                raise ClusterUnreachable(self._unreachable(error), hint=LOG_IN) from error
             else:
                 if not self._answered:
                     self._answered, patience.ends = True, began + longest

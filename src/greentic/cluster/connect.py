@@ -6,13 +6,12 @@ Rules:
 2. A bound token replaces everything that the kubeconfig says about the user; address and certificate authority stay.
 3. A file that the context names is opened without waiting for anybody before the library opens it.
 4. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
-   passed over in silence. Plugins of version v1 are run as those of v1beta1, which they also speak.
+   passed over in silence. Plugins (`cluster.plugin`) of versions v1 and v1beta1 are run.
 5. Whatever fails, the message says which file, context and server were tried.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from greentic.ground import variables
 from greentic.ground.documents import read_file, read_given
+from greentic.ground.nearest import did_you_mean
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
 from greentic.net.certificates import alike, check_file, check_instead
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 EXTRA = "pip install 'greentic[cluster]'"
 CONNECTIONS = 16
 TIMEOUT_SECONDS = 30.0
+PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+MAX_TOLD = 10
 
 
 class Connection(NamedTuple):
@@ -47,7 +49,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
     """A connection that was not used yet. Raises `ClusterUnreachable`."""
     try:
         import httpx2
-        from lightkube.config.client_adapter import ConnectionParams
+        from lightkube.config.client_adapter import ConnectionParams, ExecAuth
         from lightkube.core.exceptions import ConfigError
     except ImportError:
         raise ClusterUnreachable(
@@ -65,6 +67,8 @@ def connect(context: str | None, token: str | None = None) -> Connection:
         if proxy is not None:
             parameters["proxy"] = proxy
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
+        if isinstance(parameters["auth"], ExecAuth):
+            parameters["auth"] = _plugin_auth(config)
         client = httpx2.Client(**parameters)
     except (ConfigError, httpx2.InvalidURL, OSError, ValueError, TypeError, KeyError) as error:
         raise ClusterUnreachable(
@@ -97,27 +101,40 @@ def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | No
     files = [Path(p) for p in told or ["~/.kube/config"]]
     files = [home.joinpath(*f.parts[1:]) if home is not None and f.parts[0] == "~" else f for f in files]
     existing = [f for f in files if f.is_file()]
-    tried = f"kubeconfig {', '.join(map(str, files))}"
+    tried = ", ".join(str(f) if f in existing else f"{f} (no such file)" for f in files)
     try:
-        if existing:
-            merged = _merged(existing)
-            if context is not None or merged.get("current-context"):
-                config = KubeConfig.from_dict(merged, fname=existing[0]).get(context)
-                if config is not None:
-                    return config, _further(merged, config, bound=bound)
-        if context is not None:
-            raise ClusterUnreachable(
-                f"cannot reach the cluster: context `{context}` is in none of {tried}",
-                hint="kubectl config get-contexts lists them; the answer is kubeconfig_context",
-            )
-        found = KubeConfig.from_service_account().get()
+        merged = _merged(existing)
+        wanted = context or merged["current-context"]
+        if wanted:
+            _known(str(wanted), merged, tried)
+            config = KubeConfig.from_dict(merged, fname=existing[0]).get(wanted)
+            if config is not None:
+                return config, _further(merged, config, bound=bound)
+        try:
+            found = KubeConfig.from_service_account().get()
+        except (ConfigError, KeyError) as error:
+            text = f"no kubeconfig says a current context, and this is no pod with an account: {error}"
+            raise ConfigError(text) from None
         assert found is not None
         return found, None
     except (ConfigError, KeyError, ValueError, TypeError, OSError) as error:
         raise ClusterUnreachable(
-            f"cannot reach the cluster: {error} (tried: {tried}, and the account of a pod)",
+            f"cannot reach the cluster: {error} (tried: kubeconfig {tried}, and the account of a pod)",
             hint="set KUBECONFIG, or answer kubeconfig_context",
         ) from error
+
+
+def _known(wanted: str, merged: dict[str, Any], tried: str) -> None:
+    """Raise `ClusterUnreachable`, with the contexts that there are, for one that is not."""
+    known = [str(entry["name"]) for entry in merged["contexts"]]
+    if wanted in known:
+        return
+    there = f"; there are {', '.join(sorted(known)[:MAX_TOLD])}" if known else ""
+    there += ", …" if len(known) > MAX_TOLD else ""
+    raise ClusterUnreachable(
+        f"cannot reach the cluster: context `{wanted}` is in none of kubeconfig {tried}{there}{did_you_mean(wanted, known)}",
+        hint="kubectl config get-contexts lists them; the answer is kubeconfig_context",
+    )
 
 
 def _further(merged: dict[str, Any], config: SingleConfig, *, bound: bool) -> str | None:
@@ -140,7 +157,7 @@ def _further(merged: dict[str, Any], config: SingleConfig, *, bound: bool) -> st
 
 def _merged(files: list[Path]) -> dict[str, Any]:
     """Several kubeconfigs as one, as kubectl merges them; relative paths in it are made absolute."""
-    out: dict[str, Any] = {"clusters": [], "users": [], "contexts": []}
+    out: dict[str, Any] = {"clusters": [], "users": [], "contexts": [], "current-context": None}
     for file in files:
         try:
             raw = parse_yaml_1_1(read_given(file, MAX_BYTES))
@@ -148,7 +165,6 @@ def _merged(files: list[Path]) -> dict[str, Any]:
             raise ValueError(f"{file} is no YAML: {error}") from None
         if not isinstance(raw, dict) or not all(map(_is_section, (raw.get(s) or [] for s in _SECTIONS))):
             raise ValueError(f"{file} is no kubeconfig")
-        out.setdefault("current-context", None)
         out["current-context"] = out["current-context"] or raw.get("current-context")
         for section in _SECTIONS:
             known = {entry["name"] for entry in out[section]}
@@ -170,7 +186,7 @@ def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
     out = dict(entry)
     plugin = (out.get("user") or {}).get("exec") if isinstance(out.get("user"), dict) else None
     if isinstance(plugin, dict):
-        out["user"] = {**out["user"], "exec": _plugin(plugin)}
+        out["user"] = {**out["user"], "exec": _plugin(plugin, directory)}
     for part in ("cluster", "user"):
         inner = out.get(part)
         if isinstance(inner, dict):
@@ -183,13 +199,24 @@ def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
     return out
 
 
-def _plugin(plugin: dict[str, Any]) -> dict[str, Any]:
-    """A plugin's entry, with what it is told about who runs it."""
-    version = str(plugin.get("apiVersion", ""))
-    told = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
-    variables = [*(plugin.get("env") or []), {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(told)}]
-    spoken = version.replace("k8s.io/v1", "k8s.io/v1beta1") if version.endswith("k8s.io/v1") else version
-    return {**plugin, "apiVersion": spoken, "env": variables}
+def _plugin(plugin: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """A plugin's entry; a command with a slash is relative to the kubeconfig's directory, as kubectl has it."""
+    command = plugin.get("command")
+    if isinstance(command, str) and "/" in command:
+        return {**plugin, "command": str(directory.absolute() / command)}
+    return plugin
+
+
+def _plugin_auth(config: SingleConfig) -> httpx2.Auth:
+    from greentic.cluster.plugin import Plugin, PluginAuth
+
+    assert config.user is not None and config.user.exec is not None
+    told = config.user.exec
+    if told.apiVersion not in PLUGIN_VERSIONS:
+        raise ValueError(f"its plugin speaks {told.apiVersion}; expected {' or '.join(PLUGIN_VERSIONS)}")
+    given = {**variables.environment(), **{one.name: one.value for one in told.env or []}}
+    plugin = Plugin(told.command, tuple(told.args or ()), given, told.apiVersion, told.installHint)
+    return PluginAuth(plugin, f"{config.cluster.server} (context `{config.context_name}`)")
 
 
 def _certificate_end(config: SingleConfig) -> str | None:

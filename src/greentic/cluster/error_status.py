@@ -22,6 +22,8 @@ NO_SERVER = (
 )
 AWAY = "see whether it runs and whether this machine reaches it: kubectl get --raw /readyz; kubeconfig_context answers another context"
 _LACKS = "gtc op credentials requirements lists what this identity lacks"
+_BUSY = "the API server refuses for now, as it has too much to do{when}; the same command later goes on"
+_FAILING = "the API server, or what stands before it, fails: kubectl get --raw /readyz shows what; the same command later goes on"
 _AGAIN = "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
 
 
@@ -48,6 +50,11 @@ def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiR
     refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
     if not status and code in (403, 404):
         refused.hint = NO_SERVER
+    elif code == 429 and not hint:
+        seconds = asked_to_wait(answer)
+        refused.hint = _BUSY.format(when=f" (it asks for {seconds:g} s)" if seconds else "")
+    elif code >= 500 and not hint:
+        refused.hint = _FAILING
     elif refused.forbidden:
         refused.hint = _LACKS
     return refused

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 
 from greentic.ground.documents import JsonObject
+from greentic.k8s.health import OVER_QUOTA
 from greentic.k8s.objects import ApiRefused, member
 from greentic.k8s.plan import Item
 
@@ -37,7 +38,7 @@ def explained(item: Item, error: ApiRefused) -> ApiRefused:
     elif error.another:
         hint = "it was changed by somebody else while this ran; run the same again, which looks at it anew"
     elif error.over_quota:
-        hint = "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
+        hint = OVER_QUOTA
     elif error.leaving:
         hint = STAYING.format(namespace=item.ref.namespace)
     elif error.denied:

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from greentic.cluster.served import is_ready
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
-from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, rollout, runs_template, selects, trouble
-from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of
+from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, next_step, rollout, runs_template, selects, trouble
+from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of, objects_in
 
 DEFAULT_SECONDS = 300
 LOG_LINES = 20
@@ -55,13 +55,11 @@ def wait_healthy(
     objects: dict[Ref, JsonObject],
     seconds: float,
     view: WaitView,
-    clock: Callable[[], float] = CLOCK.monotonic,
 ) -> None:
     """Return when all Deployments among `objects` are complete. Raises `Conflict` that says which are not, and why."""
     deployments = {ref.name: thing for ref, thing in objects.items() if ref.kind == "Deployment"}
-    wanted = {name: _generation(thing) for name, thing in deployments.items()}
     if not all(rollout(thing).done for thing in deployments.values()):
-        _Wait(cluster, namespace, selector, deployments, wanted, view, clock).run(seconds)
+        _Wait(cluster, namespace, selector, deployments, view).run(seconds)
     view.show({name: (rollout(thing), "") for name, thing in deployments.items()})
 
 
@@ -77,18 +75,11 @@ class _Wait:
         namespace: str,
         selector: str,
         deployments: dict[str, JsonObject],
-        wanted: dict[str, int],
         view: WaitView,
-        clock: Callable[[], float],
     ) -> None:
-        self._cluster, self._namespace, self._selector, self._view, self._clock = (
-            cluster,
-            namespace,
-            selector,
-            view,
-            clock,
-        )
-        self._deployments, self._wanted = deployments, wanted
+        self._cluster, self._namespace, self._selector, self._view = cluster, namespace, selector, view
+        self._deployments = deployments
+        self._wanted = {name: _generation(thing) for name, thing in deployments.items()}
         self._pods: dict[str, JsonObject] = {}
         self._events: queue.Queue[_Noticed] = queue.Queue()
         self._stopped = threading.Event()
@@ -97,7 +88,7 @@ class _Wait:
         self._pods_listed = False
 
     def run(self, seconds: float) -> None:
-        ends = self._clock() + seconds
+        ends = CLOCK.monotonic() + seconds
         for kind in ("Deployment", "Pod"):
             threading.Thread(target=self._watch, args=(kind, ends), daemon=True, name=f"watch-{kind}").start()
         try:
@@ -107,7 +98,7 @@ class _Wait:
                 if all(self._rollout(name).done for name in self._wanted):
                     return
                 self._give_up(troubles)
-                if self._clock() > ends:
+                if CLOCK.monotonic() > ends:
                     raise self._late(seconds, troubles)
                 try:
                     self._take(self._events.get(timeout=0.25))
@@ -162,28 +153,44 @@ class _Wait:
             if state.done:
                 continue
             for found in troubles.get(name, []):
-                since = self._patience.setdefault(found.pod, self._clock())
-                if self._clock() - since < found.patience:
+                since = self._patience.setdefault(found.pod, CLOCK.monotonic())
+                if CLOCK.monotonic() - since < found.patience:
                     continue
                 raise RolloutFailed(
-                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}"
+                    f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}",
+                    hint=next_step(found.reason),
                 )
             if state.failed is None:
                 self._patience.pop(name, None)
-            elif self._clock() - self._patience.setdefault(name, self._clock()) >= PASSING_SECONDS or (
+            elif CLOCK.monotonic() - self._patience.setdefault(name, CLOCK.monotonic()) >= PASSING_SECONDS or (
                 "Deadline" in state.failed and self._pods_listed and self._events.empty()
             ):
-                raise RolloutFailed(f"Deployment `{name}` did not become ready: {state.failed}")
+                raise RolloutFailed(
+                    f"Deployment `{name}` did not become ready: {state.failed}", hint=next_step(state.failed)
+                )
 
     def _tail(self, name: str, found: Trouble) -> str:
         if not found.crashed:
             return ""
-        containers = member(self._deployments[name], "spec", "template", "spec").get("containers")
-        first = containers[0] if isinstance(containers, list) and containers else {}
-        container = str(first.get("name")) if isinstance(first, dict) else ""
-        log = self._cluster.log(self._namespace, found.pod, container, previous=True, lines=LOG_LINES)
-        log = log or self._cluster.log(self._namespace, found.pod, container, previous=False, lines=LOG_LINES)
+        return self._said(name, found.pod, previous=True) or self._said(name, found.pod, previous=False)
+
+    def _said(self, name: str, pod: str, *, previous: bool) -> str:
+        """The last lines of a pod's own log, to end a sentence with."""
+        containers = objects_in(member(self._deployments[name], "spec", "template", "spec").get("containers"))
+        container = str(containers[0].get("name")) if containers else ""
+        log = self._cluster.log(self._namespace, pod, container, previous=previous, lines=LOG_LINES)
         return f"{LOG_HEAD}{log.rstrip()}" if log else ""
+
+    def _silent(self, missing: list[str], troubles: dict[str, list[Trouble]]) -> str:
+        """What one pod says that nothing ails and that is not ready: it may be waiting for something, such as its bundle."""
+        for name in missing:
+            deployment = self._deployments[name]
+            for pod in [] if name in troubles else list(self._pods.values()):
+                if selects(deployment, pod) and runs_template(pod, deployment) and not is_ready(pod):
+                    pod_name = str(metadata_of(pod).get("name"))
+                    said = self._said(name, pod_name, previous=False)
+                    return f"; pod `{pod_name}` runs and is not ready{said}" if said else ""
+        return ""
 
     def _late(self, seconds: float, troubles: dict[str, list[Trouble]]) -> RolloutFailed:
         missing = [n for n in self._wanted if not self._rollout(n).done]
@@ -192,22 +199,23 @@ class _Wait:
             why = f"; pod `{troubles[name][0].pod}`: {troubles[name][0].reason}" if name in troubles else ""
             parts.append(f"`{name}` ({self._rollout(name)}{why})")
         lost = f"; watching failed: {self._lost}" if self._lost else ""
+        said = self._silent(missing, troubles)
         return RolloutFailed(
-            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}",
+            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}{said}",
             hint=f"kubectl -n {self._namespace} describe pods; reconciling again goes on from here, --timeout gives more time",
         )
 
     def _watch(self, kind: str, ends: float) -> None:
         """List, then watch, again and again until the wait is over (rules 1 and 3)."""
         failed = 0
-        while not self._stopped.is_set() and self._clock() < ends + 5:
+        while not self._stopped.is_set() and CLOCK.monotonic() < ends + 5:
             try:
                 listed = self._cluster.list(kind, self._namespace, self._selector)
                 failed = 0
                 self._events.put(_Noticed(kind, "LISTED", {}))
                 for thing in listed.items:
                     self._events.put(_Noticed(kind, "ADDED", thing))
-                seconds = min(_WATCH_SECONDS, max(1.0, ends - self._clock()))
+                seconds = min(_WATCH_SECONDS, max(1.0, ends - CLOCK.monotonic()))
                 for event in self._cluster.watch(
                     kind, self._namespace, self._selector, listed.resource_version, seconds
                 ):

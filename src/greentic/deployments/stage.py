@@ -16,7 +16,7 @@ from typing import Annotated, BinaryIO, cast
 
 import msgspec
 
-from greentic.deployments.bundles import find as find_deployment
+from greentic.deployments.bundles import find_deployment
 from greentic.deployments.revisions import RevisionSummary, summary
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
@@ -97,11 +97,8 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
     with ExitStack() as stack:
         area: StagingArea | None = None
         prepared: Revision | GreenticError
-        deployment = env.deployment(deployment_id)
         try:
-            if deployment is None:
-                find_deployment(env, deployment_id)
-                raise AssertionError
+            deployment = find_deployment(env, deployment_id)
             if payload.bundle_path is None and payload.bundle_source_uri is None:
                 prepared = _pinned_only(payload, revision_id, env_id, deployment.bundle_id, deployment_id)
             else:

@@ -28,6 +28,7 @@ from greentic.net.addresses import shown
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.pack.load import load_packs
+from greentic.pack.named_cards import with_cards
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.layout import EnvPaths
@@ -94,7 +95,7 @@ class Unloadable(Reply, frozen=True, kw_only=True):
     checked_at: str
 
 
-class Examined(Kinds, frozen=True, kw_only=True):
+class EnvExamined(Kinds, frozen=True, kw_only=True):
     environment_id: str
     validate: Validity
     bound_slots: list[str]
@@ -149,7 +150,7 @@ def _audit_findings(paths: EnvPaths) -> list[Finding]:
     return [*found, Finding(kind="audit-end", message=f"{paths.audit.name}: {missing}", fix=fix)] if missing else found
 
 
-def doctor(context: Context, env_id: str) -> Examined | Unloadable:
+def doctor(context: Context, env_id: str) -> EnvExamined | Unloadable:
     """Everything that is wrong, or may be, without changing it."""
     env_id = check_env_id(env_id, field="env_id")
     paths = context.store.paths(env_id)
@@ -179,7 +180,7 @@ def doctor(context: Context, env_id: str) -> Examined | Unloadable:
     ]
     kinds = _kinds([(b.kind, b.slot) for b in env.packs])
     extensions = _kinds([(b.kind, "extension") for b in env.extensions])
-    return Examined(
+    return EnvExamined(
         environment_id=env_id,
         validate=Validity(status="ok"),
         bound_slots=[b.slot for b in env.packs],
@@ -217,7 +218,7 @@ def _load_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
         if revision.revision_id not in routed or not paths.ref(lock_ref(revision.revision_id)).is_file():
             continue
         try:
-            packs = load_packs(verified_packs(paths, revision))
+            packs = [with_cards(pack) for pack in load_packs(verified_packs(paths, revision))]
         except GreenticError as error:
             fix = "repair the bundle and stage it again: gtc op revisions stage"
             found.append(

@@ -17,7 +17,6 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -29,8 +28,6 @@ TOKENS_FILE = "ingress-tokens.json"
 MAX_TOKENS = 4 << 20
 TOKENS_VARIABLE = "GREENTIC_INGRESS_TOKENS"
 TOKENS_SCHEMA = "greentic.ingress-tokens.v1"
-
-Verdict = Literal["pass", "unauthorized"]
 
 
 MAX_SECONDS = 100_000_000_000
@@ -104,11 +101,11 @@ class BearerGate:
         named = {t.bundle_id for t in self._tokens or [] if t.bundle_id is not None}
         return sorted(named - set(bundle_ids))
 
-    def check(self, authorization: str | None, bundle_id: str, now: int) -> Verdict:
+    def lets_in(self, authorization: str | None, bundle_id: str, now: int) -> bool:
         """Whether the request may go on (rules 1 to 3)."""
         tokens = self._tokens
         if not self._enabled or tokens is None:
-            return "pass"
+            return True
         scheme, _, token = (authorization or "").partition(" ")
         digest = (
             hashlib.sha256(token.strip().encode(errors="replace")).hexdigest() if scheme.lower() == "bearer" else ""
@@ -118,4 +115,4 @@ class BearerGate:
             same = hmac.compare_digest(digest, candidate.sha256)
             alive = candidate.expires_at is None or candidate.expires_at > now
             accepted = accepted or (same and alive and candidate.bundle_id in (None, bundle_id))
-        return "pass" if accepted else "unauthorized"
+        return accepted

@@ -47,6 +47,18 @@ class Rollout(NamedTuple):
         )
 
 
+PAUSED = "it is paused (spec.paused), and nothing of it rolls out"
+OVER_QUOTA = (
+    "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
+)
+_STEPS = {
+    PAUSED: "kubectl rollout resume goes on with it, and so does the same reconcile then",
+    "exceeded quota": OVER_QUOTA,
+    "cannot be had": "see that the registry has it and that nodes may pull it; the answers are runtime_image and image_pull_secrets",
+    "unschedulable": "give the cluster room, or answer smaller resources or another placement (node_selector, tolerations, affinity)",
+}
+
+
 class Trouble(NamedTuple):
     """What ails a pod."""
 
@@ -66,7 +78,9 @@ def rollout(deployment: JsonObject) -> Rollout:
     updated, available, total = (_int(status.get(k), 0) for k in ("updatedReplicas", "availableReplicas", "replicas"))
     done = seen >= expected and updated >= wanted and total <= updated and available >= wanted
     failed = None
-    if seen >= expected and not done:
+    if not done and spec.get("paused") is True:
+        failed = PAUSED
+    elif seen >= expected and not done:
         for condition in objects_in(status.get("conditions")):
             if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
                 failed = f"ProgressDeadlineExceeded: {condition.get('message')}"
@@ -114,6 +128,11 @@ def trouble(pod: JsonObject) -> Trouble | None:
             count, code = container.get("restartCount"), ended.get("exitCode")
             return Trouble(name, f"it crashed {count} times, last with code {code}: {told}", crashed=True)
     return None
+
+
+def next_step(reason: str) -> str | None:
+    """What to do about what keeps pods from running, where there is a known step."""
+    return next((step for text, step in _STEPS.items() if text in reason), None)
 
 
 def for_good(message: str) -> bool:

@@ -51,7 +51,7 @@ class Destinations(NamedTuple):
     """Sources that are plain addresses, as networks of one, with their ports."""
 
 
-def destinations(uris: Iterable[str], insecure: Iterable[str] = ()) -> Destinations:
+def destinations(uris: Iterable[str], insecure: Iterable[str]) -> Destinations:
     """What pods have to reach for these source URIs; what is no address of a server asks for nothing."""
     ports: set[int] = set()
     namespaces: set[str] = set()
@@ -103,7 +103,8 @@ def network_policies(env: Environment, answers: Answers, namespace: str, labels:
     everyone = _egress(env, answers, [r for r in present if r.bundle_source_uri])
     routing = _egress(env, answers, [r for r in env.revisions if r.revision_id in routed and r.bundle_source_uri])
     told: list[tuple[str, JsonObject]] = [
-        ("gtc-default-deny", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+        # Empty rules are stated: else what somebody adds there opens every pod, and is nobody's to take back.
+        ("gtc-default-deny", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}),
         ("gtc-allow-dns", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [_dns(answers)]}),
         (
             "gtc-allow-router",

@@ -109,6 +109,8 @@ class _Comparison:
             self._keyed(stated, live, own or {}, path, others)
         elif own is None and stated == {} and isinstance(live, dict):
             return  # the server keeps no book about an empty object
+        elif own is not None and stated == [] and live is None:
+            return  # nor does it keep an empty list, though it keeps book that it is ours
         elif own is None or stated != live:
             if stated != live:
                 self._contested(path, others)

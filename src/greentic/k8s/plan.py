@@ -261,8 +261,11 @@ def _refusal(ref: Ref, live: JsonObject, owner: Owner, adopt: bool) -> str | Non
     if adopt:
         return None
     store = found.get(names.STORE)
-    if store is not None:
+    if store is not None and store != names.label_value(owner.store):
         return f"it belongs to store `{store}`, this one is `{owner.store}`"
+    lost = sorted(k for k, v in names.owner_labels(owner.env_id, owner.store).items() if found.get(k) != v)
+    if store is not None:
+        return f"somebody changed its label {', '.join(f'`{key}`' for key in lost)}, which says whose it is"
     if env is not None:
         return "it was made by another deployer, no store claims it"
     if ref.kind == "Namespace":

@@ -54,7 +54,7 @@ class Examined(msgspec.Struct, frozen=True):
     """The revocation list in force, as it was published."""
 
 
-class Believed(msgspec.Struct, frozen=True):
+class BelievedList(msgspec.Struct, frozen=True):
     """The revocation list in force."""
 
     revoked: RevocationList | None = None
@@ -69,7 +69,7 @@ def establish(
     *,
     allow_rollback: bool,
     terms: Terms,
-    clock: Clock = CLOCK,
+    clock: Clock,
 ) -> Trusted:
     """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
     found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock, terms=terms)
@@ -183,7 +183,7 @@ def believed_list(
     terms: Terms,
     offered: bytes | None = None,
     spare: float | None = None,
-) -> Believed:
+) -> BelievedList:
     """The revocation list in force (rule 3). Raises `UntrustedBundle` where one is required, or was seen, and cannot be had.
 
     `spare` is how long the published one is waited for at most where it can be done without; as long as `terms` say if it is not told.
@@ -192,7 +192,7 @@ def believed_list(
     if not reference:
         if asked.required:
             raise UntrustedBundle("a revocation list is required, and the environment does not say where it is")
-        return Believed()
+        return BelievedList()
     warnings: list[str] = []
     best: tuple[RevocationList, bytes] | None = None
     newest = recalled.seen.revocations
@@ -222,7 +222,7 @@ def believed_list(
                 f"a revocation list {lost}: {'; '.join(warnings)}",
                 hint="publish it again where the environment says (gtc op delivery show)",
             )
-        return Believed(warnings=tuple(warnings))
+        return BelievedList(warnings=tuple(warnings))
     why = ended(best[0], now)
     if why is not None and asked.required:
         raise UntrustedBundle("; ".join([f"a revocation list is required: {why}", *warnings]))
@@ -230,7 +230,7 @@ def believed_list(
         warnings.append(
             f"the revocation list of version {best[0].version} has ended, what it revokes stays revoked: {why}"
         )
-    return Believed(best[0], best[1], tuple(warnings))
+    return BelievedList(best[0], best[1], tuple(warnings))
 
 
 def protections(trusted: Trusted, sandbox: Sequence[str]) -> JsonObject:

@@ -40,15 +40,15 @@ class Reason(msgspec.Struct, frozen=True):
     message: str | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RegistryRefusal(msgspec.Struct, frozen=True):
     """The body of an answer that refuses, as registries write it."""
 
     errors: list[Reason]
 
     @staticmethod
-    def of(data: bytes) -> Refusal:
+    def of(data: bytes) -> RegistryRefusal:
         """Raises `ValueError`."""
-        return decode(data, Refusal)
+        return decode(data, RegistryRefusal)
 
 
 class Registry:
@@ -241,7 +241,7 @@ class Registry:
 def _said(answer: Answer) -> str:
     """What a registry says of what it refuses, in one line without what would steer a terminal; empty where it says nothing."""
     try:
-        first = Refusal.of(read_body(answer, "", MAX_REASON)).errors[0]
+        first = RegistryRefusal.of(read_body(answer, "", MAX_REASON)).errors[0]
     except (FetchError, ValueError, IndexError):
         return ""
     text = f"{first.code}: {first.message}" if first.message else first.code

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from greentic.ground.errors import BootError
@@ -15,6 +15,8 @@ from greentic.sessions.value_store import HoldQueue, StoreUnavailable, check_siz
 
 if TYPE_CHECKING:
     from redis import Redis
+
+T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5.0
 HOLD_SECONDS = 60
@@ -64,35 +66,29 @@ class RedisStore:
             ) from None
 
     def get(self, key: str) -> bytes | None:
-        with self._told():
-            value = self._redis.get(key)
-            return value if isinstance(value, bytes) else None
-        raise AssertionError
+        value = self._asked(lambda: self._redis.get(key))
+        return value if isinstance(value, bytes) else None
 
     def count(self, prefix: str) -> int:
         pattern = "".join(f"\\{c}" if c in "\\*?[]" else c for c in prefix) + "*"
-        with self._told():
-            # A key may be told twice while Redis grows or shrinks its table, and holds are keys as well.
-            return len({key for key in self._redis.scan_iter(match=pattern, count=_SCANNED) if not key.endswith(_HELD)})
-        raise AssertionError
+        # A key may be told twice while Redis grows or shrinks its table, and holds are keys as well.
+        found = self._asked(lambda: set(self._redis.scan_iter(match=pattern, count=_SCANNED)))
+        return sum(not key.endswith(_HELD) for key in found)
 
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)
-        with self._told():
-            self._redis.set(key, value, ex=seconds)
+        self._asked(lambda: self._redis.set(key, value, ex=seconds))
 
     def delete(self, key: str) -> bool:
-        with self._told():
-            return bool(self._redis.delete(key))
-        raise AssertionError
+        return bool(self._asked(lambda: self._redis.delete(key)))
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
         lock = self._redis.lock(
             f"{key}{_HELD.decode()}", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS, thread_local=False
         )
-        with self._queue.waiting(key), self._told():
-            if not lock.acquire():
+        with self._queue.waiting(key):
+            if not self._asked(lock.acquire):
                 raise still_held()
         try:
             yield
@@ -104,10 +100,9 @@ class RedisStore:
     def hold_at_once(self, key: str) -> None:
         """Never: Redis is asked over a network."""
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _asked(self, question: Callable[[], T]) -> T:
         try:
-            yield
+            return question()
         except self._errors as error:
             raise StoreUnavailable(type(error).__name__) from None
 

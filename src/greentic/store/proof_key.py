@@ -17,9 +17,11 @@ from greentic.ground.clock import Random
 from greentic.ground.disk import Disk
 from greentic.ground.documents import read_given
 from greentic.ground.errors import BootError
-from greentic.materialize.remembered import PROOF_KEY
 from greentic.store.operator_key import write_once
 from greentic.trust.keys import MAX_PEM, SigningKey, private_pem, read_private_pem
+
+PROOF_KEY = "worker-key.pem"
+"""It lies where what a worker has seen is kept (`materialize/remembered`), and is not seeded either."""
 
 
 def proof_key(
