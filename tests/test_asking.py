@@ -47,10 +47,10 @@ from greentic.net.terms import Terms
 from greentic.registry.challenges import challenges
 from greentic.registry.client import Registry
 from greentic.registry.login import Credentials, credentials_for, may_have_password
-from greentic.registry.manifests import Manifest, layer_of, resolve_manifest
+from greentic.registry.manifests import Manifest, layer_of, put_manifest, resolve_manifest
 from greentic.registry.reference import parse
 from greentic.registry.referrers import referrers
-from greentic.registry.upload import put_blob
+from greentic.registry.upload import put_blob, put_bytes
 from simulators import Answer, CountingRandom, FakeClock, SimulatedDistributor
 
 BIG = random.Random(11).randbytes(3_000_000)
@@ -143,6 +143,40 @@ def test_threat_credential_origin_a_redirect_gets_nothing_and_its_challenge_is_n
                 asked.request(asked.url("blobs/x"), QUICK).close()
         assert other.seen and all("authorization" not in headers for _, _, headers in other.seen)
         assert not [path for _, path, _ in other.seen if path.startswith("/collect")]
+
+
+@pytest.mark.parametrize(
+    ("repository", "user"),
+    [
+        ("team/bots/hello", "bots"), ("team/bots", "bots"), ("team/botsy", "team"), ("team/other", "team"), ("elsewhere/x", "all"), ("teams/x", "all"),
+        ("", "all"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("turned", [False, True])
+def test_threat_credential_origin_the_key_furthest_above_the_repository_counts(tmp_path, repository, user, turned):
+    """Deploy tokens are for one group or project; the first of them was sent for every repository of the registry."""
+    keys = {"r.io/team": "team", "https://r.io/team/bots/": "bots", "r.io": "all", "x.io/team/bots/hello": "other"}
+    listed = list(keys.items())
+    auths = {key: {"username": name, "password": "p"} for key, name in (listed[::-1] if turned else listed)}
+    found = credentials_for("r.io", docker(tmp_path, {"auths": auths}), repository=repository)
+    assert found == Credentials(user, "p")
+    del auths["r.io"]
+    found = credentials_for("r.io", docker(tmp_path, {"auths": auths}), repository="elsewhere/x")
+    assert found is not None and found.user in ("team", "bots")  # as Docker has it: any key of the host
+
+
+def test_a_registry_is_asked_as_whoever_its_repository_is_for(tmp_path):
+    def ours(h):
+        if h.headers.get("Authorization") != BASIC:
+            return reply(h, 401, b"", ("WWW-Authenticate", 'Basic realm="r"'))
+        return reply(h, 200, manifest(b"x"))
+
+    with Server(ours) as server:
+        auths = {
+            f"{server.name}/{path}": {"username": "bot", "password": word}
+            for path, word in (("c", "no"), ("a", "s3cret"))
+        }
+        resolve_manifest(registry(server, **docker(tmp_path, {"auths": auths})), "1")
 
 
 def test_threat_credential_origin_variables_are_for_their_registry_alone():
@@ -793,7 +827,7 @@ def test_threat_lying_server_wrong_bytes_are_dropped_and_the_next_mirror_serves(
     journal = Journal(tmp_path / "journal", tmp_path / "partial")
     with (tmp_path / "partial").open("w+b") as file:
 
-        def fetch(reference: str):
+        def fetch(reference: str, patient: bool):
             return fetch_into(
                 file,
                 reference,
@@ -898,6 +932,28 @@ def test_publishing_sends_a_blob_in_one_piece(monkeypatch, tmp_path):
             bundle = publish.Bundle("b", file, sha256(large), len(large), None, {})
             assert publish.publish(bundle, f"oci://{server.name}/a/b:1").moved
         assert got[0] == large and "PATCH" not in {m for m, _, _ in server.seen}
+
+
+@pytest.mark.parametrize("taken", [200, 201, 204])
+def test_an_upload_that_the_registry_has_forgotten_is_begun_anew(monkeypatch, tmp_path, taken):
+    """Registries behind a balancer know an upload where it was opened."""
+    opened: list[str] = []
+
+    def act(h):
+        if h.command in ("HEAD", "GET"):
+            return reply(h, 404)
+        if h.command == "POST":
+            opened.append(h.path)
+            return reply(h, 202, b"", ("Location", f"/v2/a/b/blobs/uploads/{len(opened)}"))
+        if "/uploads/1?" in h.path:
+            return reply(h, 404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
+        return reply(h, taken)
+
+    with Server(act) as server:
+        uploader = registry(server, push=True)
+        put_bytes(uploader, b"data")
+        put_manifest(uploader, "1", b"{}", "application/json")
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize("mirror", ["https://u:s3cret@m.test/{sha256}", "oci://u:s3cret@r.io/{name}"])

@@ -320,7 +320,7 @@ def test_the_references_of_a_bundle_are_its_own_and_then_the_mirrors() -> None:
 def test_no_mirror_is_asked_after_one_that_gave() -> None:
     asked: list[str] = []
 
-    def give(reference: str) -> int:
+    def give(reference: str, patient: bool) -> int:
         asked.append(reference)
         if reference == "a":
             raise FetchError("gone")

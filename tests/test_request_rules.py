@@ -84,6 +84,29 @@ def test_a_body_is_sent_whole_from_its_beginning_with_its_length(
     assert lines[0] == "PUT /b HTTP/1.1" and f"Content-Length: {size}" in lines and lines[-1] == data.decode()
 
 
+@pytest.mark.parametrize(("answer", "status"), [(head(413), 413), (head(503), 503), (head(201), None), (b"", None)])
+def test_who_refuses_a_body_before_it_has_come_is_heard(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, status: int | None
+) -> None:
+    """A proxy with a limit on bodies answers and closes; that was told as a broken pipe, and tried five times."""
+
+    def connected(*_: object) -> tuple[socket.socket, Reach]:
+        ours, theirs = socket.socketpair()
+        theirs.sendall(answer)
+        theirs.shutdown(socket.SHUT_WR)
+        theirs.shutdown(socket.SHUT_RD)
+        theirs.close()
+        return ours, Reach.PUBLIC
+
+    monkeypatch.setattr(request, "_connected", connected)
+    if status is not None:
+        assert send("http://a.test/b", "b", QUICK, method="PUT", body=bytes(1 << 20)).status == status
+        return
+    with pytest.raises(FetchError, match="Broken pipe") as refused:
+        send("http://a.test/b", "b", QUICK, method="PUT", body=bytes(1 << 20))
+    assert may_pass(refused.value)
+
+
 def test_a_file_that_is_shorter_than_was_announced_is_no_body(monkeypatch: pytest.MonkeyPatch) -> None:
     Wires(monkeypatch, head(201))
     with pytest.raises(FetchError, match="the file ended 3 bytes early"):

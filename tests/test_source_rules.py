@@ -14,13 +14,13 @@ import pytest
 from greentic.distribute import http_source, parallel, signatures
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.http_source import HttpBody, HttpSource
-from greentic.distribute.mirrors import check_mirror, first_of, references
+from greentic.distribute.mirrors import check_mirror, first_of, hasty, references
 from greentic.distribute.oci_source import OciSource
 from greentic.distribute.parallel import CONNECTIONS, Helpers
 from greentic.distribute.ranges import Ranges
 from greentic.distribute.source import Body
 from greentic.distribute.sources import check_source, is_relative, never_pulled, settled, source_for
-from greentic.ground.errors import DigestMismatch, FetchError, InvalidArgument, Truncated
+from greentic.ground.errors import DigestMismatch, FetchError, InvalidArgument, ServerBusy, Truncated
 from greentic.net.addresses import shown
 from greentic.net.terms import Terms, may_pass
 from simulators import FakeClock
@@ -252,7 +252,7 @@ def test_the_names_in_a_mirror_become_those_of_the_bundle() -> None:
 def test_each_source_that_did_not_serve_is_told_as_it_failed(kind: type[FetchError] | type[DigestMismatch]) -> None:
     told: list[tuple[str, str]] = []
 
-    def fetch(reference: str) -> str:
+    def fetch(reference: str, patient: bool) -> str:
         if reference.startswith("https://ok"):
             return reference
         raise kind("gone")
@@ -268,8 +268,31 @@ def test_each_source_that_did_not_serve_is_told_as_it_failed(kind: type[FetchErr
     assert "s3cret" not in str(error.value) and len(told) == 3
 
 
+def test_who_is_busy_hides_no_mirror_and_is_asked_patiently_once_all_were_asked() -> None:
+    """A registry's `Retry-After`, or its silence, held up the mirrors for minutes."""
+    asked: list[tuple[str, bool]] = []
+    serves = ("b", False)
+
+    def fetch(reference: str, patient: bool) -> str:
+        asked.append((reference, patient))
+        if (reference, patient) == serves:
+            return reference
+        raise ServerBusy("429") if reference == "a" else FetchError("404")
+
+    assert first_of(["a", "b"], fetch, lambda *_: None) == "b" and asked == [("a", False), ("b", False)]
+    serves, asked[:] = ("a", True), []
+    assert first_of(["a", "b"], fetch, lambda *_: None) == "a" and asked == [("a", False), ("b", False), ("a", True)]
+    serves, asked[:] = ("none", True), []
+    with pytest.raises(FetchError, match=r"none of 2 sources has the bundle: a: .*429; b: .*404"):
+        first_of(["a", "b"], fetch, lambda *_: None)
+    assert asked == [("a", False), ("b", False), ("a", True)]
+    serves, asked[:] = ("a", True), []
+    assert first_of(["a"], fetch, lambda *_: None) == "a" and asked == [("a", True)]
+    assert (hasty(Terms(idle=30)).idle, hasty(Terms(idle=2)).idle) == (5, 2)
+
+
 def test_a_fault_of_our_own_is_no_reason_to_ask_a_mirror() -> None:
-    def fetch(reference: str) -> str:
+    def fetch(reference: str, patient: bool) -> str:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):

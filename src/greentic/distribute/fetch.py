@@ -66,7 +66,7 @@ class FetchLimits(NamedTuple):
     jitter: bool = True
 
 
-def fetch_limits(environ: Mapping[str, str]) -> FetchLimits:
+def fetch_limits(environ: Mapping[str, str] | None = None) -> FetchLimits:
     """The limits, as `GREENTIC_FETCH_TOTAL_SECONDS` and `GREENTIC_FETCH_MAX_BYTES` change them. Raises `InvalidArgument`."""
     limits = FetchLimits()
     seconds = variables.seconds("GREENTIC_FETCH_TOTAL_SECONDS", environ, least=0.001)

@@ -5,8 +5,10 @@ Rules:
    bundle's own address. It may be of any scheme that a bundle may come from.
 2. They are tried in order; the next one when one refuses, lies or is gone. What an honest one sent serves the next; what one sent that
    is not the bundle is dropped before.
-3. If none has it, the error tells what each said.
-4. A mirror is written down without credentials.
+3. While others are left, one that is busy or silent is passed over at its first word, for a moment's silence, and asked patiently only
+   once all have been asked: a limit of one registry is what its mirrors are for.
+4. If none has it, the error tells what each said.
+5. A mirror is written down without credentials.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from urllib.parse import urlsplit
 
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
 from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
+from greentic.net.terms import Terms, may_pass
 
 _PLACE = r"\{([^}]*)\}"
 _KNOWN = ("sha256", "digest", "name")
+HASTY_SECONDS = 5.0
+"""How long the next byte of a source is waited for while there are others."""
 SCHEMES = (*WEB, "file://", *REGISTRIES)
 
 T = TypeVar("T")
@@ -55,18 +60,30 @@ def references(uri: str, digest: str, mirrors: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([uri, *made]))
 
 
-def first_of(found: Sequence[str], fetch: Callable[[str], T], told: Callable[[str, str], None]) -> T:
+def first_of(found: Sequence[str], fetch: Callable[[str, bool], T], told: Callable[[str, str], None]) -> T:
     """What the first reference gives that works, bytes compared: `fetch` raises for the wrong ones.
 
-    `told` hears of each that did not. Raises what a single one raised, else `FetchError`.
+    `fetch` is told the reference, and whether to be patient (rule 3); `told` hears of each that did not work. Raises what a single one
+    raised, else `FetchError`.
     """
-    failures: list[str] = []
-    for reference in found:
-        try:
-            return fetch(reference)
-        except GreenticError as error:
-            if len(found) == 1:
-                raise
-            failures.append(f"{shown(reference)}: {error.message}")
-            told(shown(reference), error.message)
+    if len(found) == 1:
+        return fetch(found[0], True)
+    failures = [""] * len(found)
+    asked = list(enumerate(found))
+    for patient in (False, True):
+        again: list[tuple[int, str]] = []
+        for place, reference in asked:
+            try:
+                return fetch(reference, patient)
+            except GreenticError as error:
+                failures[place] = f"{shown(reference)}: {error.message}"
+                told(shown(reference), error.message)
+                if isinstance(error, FetchError) and may_pass(error):
+                    again.append((place, reference))
+        asked = again
     raise FetchError(f"none of {len(found)} sources has the bundle: " + "; ".join(failures))
+
+
+def hasty(terms: Terms) -> Terms:
+    """The terms of who is not patient (rule 3); he tries once."""
+    return terms._replace(idle=min(terms.idle, HASTY_SECONDS))

@@ -16,7 +16,7 @@ from greentic.distribute import bundle_cache
 from greentic.distribute.bundle_cache import BundleCache, Download
 from greentic.distribute.fetch import Fetched, FetchLimits, fetch_into
 from greentic.distribute.journal import Journal
-from greentic.distribute.mirrors import first_of, references
+from greentic.distribute.mirrors import first_of, hasty, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
 from greentic.ground.optional import done_without
@@ -181,15 +181,17 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
         if means.terms.offline:
             raise FetchError(f"download bundle reference {shown(uri)}: this worker runs without a network")
 
-        def fetch(reference: str) -> Fetched:
+        asked = means.terms._replace(clock=means.store.clock, random=means.store.random)
+
+        def fetch(reference: str, patient: bool) -> Fetched:
             return fetch_into(
                 file,
                 reference,
                 wanted=pinned,
                 mirror=reference != uri,
-                limits=means.limits,
+                limits=means.limits if patient else means.limits._replace(tries=1),
                 progress=means.events.pulling(shown(reference)),
-                terms=means.terms._replace(clock=means.store.clock, random=means.store.random),
+                terms=asked if patient else hasty(asked),
                 journal=journal,
             )
 

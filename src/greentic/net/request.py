@@ -247,12 +247,7 @@ def _once(
             opened.putheader("Proxy-Authorization", proxy.authorization)
         if body is not None:
             opened.putheader("Content-Length", str(len(body) if isinstance(body, bytes) else body.size))
-        opened.sock.settimeout(terms.wait())
-        opened.endheaders()
-        for piece in _pieces(body):
-            opened.sock.settimeout(terms.wait())
-            opened.sock.sendall(piece)
-        response = receive(opened.sock, method, terms)
+        response = _answered(opened, method, body, terms)
         _check_lengths(response)
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
         opened.close()
@@ -266,6 +261,33 @@ def _once(
         opened.close()
         raise FetchError(f"{told}: {_does_not_know_us(proxy)}")
     return Answer(response.status, response.msg, response, opened, parts.geturl(), found, terms)
+
+
+def _answered(
+    opened: http.client.HTTPConnection, method: str, body: bytes | Upload | None, terms: Terms
+) -> http.client.HTTPResponse:
+    """The answer to a request of which nothing was sent yet. Raises `OSError` or `HTTPException`.
+
+    Who refuses a body (too large, no right to it) may say so and close before all of it has come: that is the answer, not the cut.
+    """
+    cut: OSError | None = None
+    opened.sock.settimeout(terms.wait())
+    try:
+        opened.endheaders()
+        for piece in _pieces(body):
+            opened.sock.settimeout(terms.wait())
+            opened.sock.sendall(piece)
+    except ConnectionError as error:
+        cut = error
+    try:
+        answer = receive(opened.sock, method, terms)
+    except (OSError, http.client.HTTPException):
+        if cut is not None:
+            raise cut from None
+        raise
+    if cut is not None and answer.status < 400:
+        raise cut
+    return answer
 
 
 def _connected(

@@ -121,7 +121,7 @@ class Registry:
             who = "without credentials" if self._credentials is None else f"as `{self._credentials.user}`"
             raise FetchError(
                 f"{self._failed}: the registry refuses us {who} (http status: {answer.status})",
-                hint="log in with docker or podman, or set OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY",
+                hint="log in with docker (podman keeps logins elsewhere), or set OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY",
             )
         return answer
 
@@ -149,7 +149,9 @@ class Registry:
     # -- who we are ---------------------------------------------------------------------------------------------------
 
     def _authenticate(self, asked: list[Challenge], terms: Terms) -> str | None:
-        self._credentials = credentials_for(self.reference.registry, self._environ, mirror=self._mirror)
+        self._credentials = credentials_for(
+            self.reference.registry, self._environ, mirror=self._mirror, repository=self.reference.repository
+        )
         bearer = next((c for c in asked if c.scheme == "bearer" and c.parameters.get("realm")), None)
         if bearer is not None:
             return self._token(bearer.parameters, terms)

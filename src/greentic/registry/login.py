@@ -5,7 +5,8 @@ Rules:
    that a revision's own address names, and for no mirror. First that fits; then the Docker configuration; then nobody.
 2. The Docker configuration (`DOCKER_CONFIG/config.json`, else `~/.docker/config.json`) is read as Docker reads it: the helper of the
    registry, the general store, then `auths`, whose keys are hosts with or without scheme and path. A store that is not installed or
-   knows nothing leaves the word to `auths`.
+   knows nothing leaves the word to `auths`. Of several keys of a host the one counts whose path the repository lies furthest below, as
+   Kubernetes and podman have it, then one without a path, then any.
 3. The configuration is optional: one that is missing, empty, unreadable, or in the home of somebody else is done without, and said.
 4. A password goes to its registry, and to a token server over https of the same host or domain, or of a host that `OCI_REGISTRY`
    lists too. What another server answers to a redirect gets nothing.
@@ -59,7 +60,9 @@ class Credentials(msgspec.Struct, frozen=True):
         return f"Credentials(user={self.user!r})"
 
 
-def credentials_for(registry: str, environ: Mapping[str, str], *, mirror: bool = False) -> Credentials | None:
+def credentials_for(
+    registry: str, environ: Mapping[str, str], *, mirror: bool = False, repository: str = ""
+) -> Credentials | None:
     """The credentials for a registry, if there are any. Raises `FetchError` for a configuration that cannot be used."""
     user, password = variables.text("OCI_USERNAME", environ), environ.get("OCI_PASSWORD", "")
     if user and password:
@@ -83,7 +86,7 @@ def credentials_for(registry: str, environ: Mapping[str, str], *, mirror: bool =
             if found is not None:
                 return found
     auths = config.get("auths")
-    return _of_auths(auths, names) if isinstance(auths, dict) else None
+    return _of_auths(auths, names, repository) if isinstance(auths, dict) else None
 
 
 def may_have_password(realm_host: str, registry_host: str, environ: Mapping[str, str]) -> bool:
@@ -118,19 +121,26 @@ def _asked_as(registry: str) -> str:
     return _HUB if registry == DEFAULT_REGISTRY else registry
 
 
-def _of_auths(auths: Mapping[str, object], names: tuple[str, ...]) -> Credentials | None:
-    """The entry of a registry: by its very name, else by a key whose host it is."""
-    for name in names:
-        entry = auths.get(name)
-        found = _of_entry(name, entry) if isinstance(entry, dict) else None
+def _of_auths(auths: Mapping[str, object], names: tuple[str, ...], repository: str) -> Credentials | None:
+    """The entry of a repository, or of its registry: the key that fits best, and of those that fit alike the registry's very name."""
+    fitting = [
+        (-_fit(key, repository), names.index(key) if key in names else len(names), key, entry)
+        for key, entry in auths.items()
+        if isinstance(key, str) and isinstance(entry, dict) and _host_and_port(key) in names
+    ]
+    for _, _, key, entry in sorted(fitting, key=lambda found: found[:2]):
+        found = _of_entry(key, entry)
         if found is not None:
             return found
-    for key, entry in auths.items():
-        if isinstance(key, str) and isinstance(entry, dict) and _host_and_port(key) in names:
-            found = _of_entry(key, entry)
-            if found is not None:
-                return found
     return None
+
+
+def _fit(key: str, repository: str) -> int:
+    """How well a key of a host fits: 1 without a path, more for the longer path above the repository, 0 for another path."""
+    path = key.removeprefix("https://").removeprefix("http://").partition("/")[2].strip("/")
+    if path in ("", "v1", "v2"):
+        return 1
+    return 1 + len(path) if f"{repository}/".startswith(f"{path}/") else 0
 
 
 def _host_and_port(key: str) -> str:

@@ -88,7 +88,7 @@ def put_manifest(registry: Registry, wanted: str, data: bytes, media_type: str) 
     def question(terms: Terms) -> None:
         url, headers = registry.url(f"manifests/{quote(wanted, safe=':')}"), {"Content-Type": media_type}
         answer = registry.request(url, terms, method="PUT", headers=headers, body=data)
-        registry.check(answer, 200, 201)
+        registry.check(answer, 200, 201, 204)
         answer.close()
 
     registry.ask(question)

@@ -4,7 +4,7 @@ Rules:
 1. What is there already is not sent again.
 2. A blob goes in one request after the one that opens the upload, streamed from its file: every registry takes that, while some refuse
    a second piece.
-3. An upload that fails in a way that may pass is begun anew.
+3. An upload that fails in a way that may pass is begun anew; so is one that the registry has forgotten, as behind a balancer.
 4. Whether a blob is there is asked without its bytes: by HEAD, and where there is none, or where that leads to an address that is signed
    for reading alone and refuses it, by its first byte.
 """
@@ -16,6 +16,7 @@ import json
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from greentic.ground.errors import FetchError, ServerBusy
 from greentic.model.ids import digest_of_bytes
 from greentic.net.request import Upload
 from greentic.net.terms import Terms
@@ -46,7 +47,12 @@ def put_blob(registry: Registry, file: BinaryIO, digest: str, size: int) -> bool
         joined = f"{url}{'&' if urlsplit(url).query else '?'}digest={digest}"
         headers = {"Content-Type": "application/octet-stream"}
         answer = registry.request(joined, terms, method="PUT", headers=headers, body=Upload(file, size))
-        registry.check(answer, 201)
+        try:
+            registry.check(answer, 200, 201, 204)
+        except FetchError as error:
+            if answer.status == 404:
+                raise ServerBusy(error.message) from None
+            raise
         answer.close()
 
     if registry.ask(there):
