@@ -651,11 +651,16 @@ def test_without_a_kubeconfig_and_outside_of_pods_both_are_told(tmp_path, monkey
         (503, {}, "kubectl get --raw /readyz"),
     ],
 )
-def test_a_server_that_has_no_time_is_told_with_the_next_step(code, headers, hint):
+def test_a_refusal_that_is_no_status_is_told_with_the_next_step(code, headers, hint):
     told = refusal(
         httpx2.Response(code, headers=headers, text="<html>no</html>"), "Namespace `n`", server()[0]._connection
     )
     assert hint in str(told.hint)
+
+
+def test_a_kind_that_an_api_server_does_not_serve_is_no_other_server():
+    told = refusal(httpx2.Response(404, text="404 page not found\n"), "environments", server()[0]._connection)
+    assert "does not serve this kind" in str(told.hint)
 
 
 def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
