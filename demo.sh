@@ -168,5 +168,5 @@ case "$verb" in
   host-stop) [ ! -x "$python" ] || step stop ;; # without it nothing was ever started
   talk) step talk ;;
   tamper) shift; tamper "$@" ;;
-  *) sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//'; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
+  *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; [ "${1:-}" = "-h" ] || [ "${1:-}" = "--help" ] || exit 2 ;;
 esac

@@ -38,11 +38,8 @@ LEFT_OUT = {
 }  # fmt: skip
 LEFT_OUT_PREFIXES = ("_tkinter", "_test", "_xx", "xxlimited", "xxsubtype")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-PROGRAMS = {
-    "greentic-start": "greentic.cli.start",
-    "greentic-operator": "greentic.cli.operator",
-    "gtc": "greentic.cli.gtc",
-}
+PROGRAMS = {"greentic-start": "start", "greentic-operator": "operator", "gtc": "gtc"}
+"""Each program, and where it begins in `greentic.cli.programs`."""
 
 
 def build_root(root: Path) -> None:
@@ -62,9 +59,11 @@ def build_root(root: Path) -> None:
     if AUTHORITIES.exists():
         (root / "etc/ssl/certs").mkdir(parents=True)
         shutil.copyfile(AUTHORITIES, root / "etc/ssl/certs/ca-certificates.crt")
-    for name, module in PROGRAMS.items():
+    for name, beginning in PROGRAMS.items():
         program = root / PREFIX / "bin" / name
-        program.write_text(f"#!/{PREFIX}/bin/python3 -I\nfrom {module} import main\n\nmain()\n")
+        program.write_text(
+            f"#!/{PREFIX}/bin/python3 -I\nfrom greentic.cli.programs import {beginning}\n\n{beginning}()\n"
+        )
         program.chmod(0o755)
     compiled = root / PREFIX / "lib" / VERSION
     # Checked by nobody at run time: the files cannot change, and no time stamp gets into the image.

@@ -71,6 +71,12 @@ CASES = (
         "serve",
         "no last chunk is a cut, not a whole",
     ),
+    Case(
+        "lengthless-cut-once",
+        "announces no length and ends half way once, as behind an old proxy",
+        "serve",
+        "where nothing tells the end, bytes that do not match may be cut: ask once more",
+    ),
     Case("early-answers", "sends 100, 102 and 103 before the answer", "serve", "what comes before the answer is none"),
     Case("two-lengths", "announces two lengths", "refuse", "what stands twice must say the same"),
     Case(
@@ -259,6 +265,11 @@ class EvilDistributor:
         data = self.bundle[: len(self.bundle) // 2] if count == 1 else self.bundle
         _head(request, 200, {"Transfer-Encoding": "chunked"})
         request.wfile.write(b"%x\r\n%s\r\n" % (len(data), data) + (b"" if count == 1 else b"0\r\n\r\n"))
+        request.close_connection = True
+
+    def _lengthless_cut_once(self, request: BaseHTTPRequestHandler, count: int) -> None:
+        _head(request, 200, {"Connection": "close"})
+        request.wfile.write(self.bundle[: len(self.bundle) // 2] if count == 1 else self.bundle)
         request.close_connection = True
 
     def _early_answers(self, request: BaseHTTPRequestHandler, count: int) -> None:

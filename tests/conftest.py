@@ -100,6 +100,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("no_cover")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin begins to measure anew
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In each process of a run the plugin measures twice, and pauses only one of the two: what is not measured took twice its time, too."""
+    measured = session.config.pluginmanager.get_plugin("_cov")
+    if measured is not None and measured.cov_controller is not None and hasattr(session.config, "workerinput"):
+        measured.cov_controller.pause()
+
+
 def _place(item: pytest.Item) -> tuple[int, int]:
     """The longest tests first, as they are named; then those that start programs; then those that compute; then the others."""
     rank = next((number for number, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))

@@ -8,10 +8,10 @@ import hmac
 
 import msgspec
 
-from greentic.activate.dispatch import Affinity
+from greentic.activate.dispatch import AffinityCookie
 
 
-def make_cookie(affinity: Affinity | None, key: bytes) -> str:
+def make_cookie(affinity: AffinityCookie | None, key: bytes) -> str:
     body = _b64(msgspec.json.encode(affinity))
     return f"{body}.{_b64(hmac.digest(key, body.encode(), hashlib.sha256))}"
 

@@ -18,7 +18,7 @@ import wat
 from conftest import make_pack
 from foreign_cookie import make_cookie
 from fuzzing import CBOR, JSON, TAR, WORDS, YAML, ZIP, Seed, Target, plain_image
-from greentic.activate.dispatch import Affinity, read_cookie
+from greentic.activate.dispatch import AffinityCookie, read_cookie
 from greentic.author.source_files import read_yaml
 from greentic.bundle import contents
 from greentic.bundle.squashfs_reader import SquashImage
@@ -65,7 +65,7 @@ from greentic.pack import manifest as pack_manifest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack
 from greentic.pack.located import LocatedPack
-from greentic.pack.signature import SignaturePolicy, signature_warnings
+from greentic.pack.signature import PackSignaturePolicy, signature_warnings
 from greentic.registry import manifests, media_types
 from greentic.registry.challenges import challenges
 from greentic.registry.client import Registry
@@ -296,7 +296,7 @@ def _pack_signature(data: bytes) -> None:
         archive.writestr("signatures/pack.sig", _GOOD_SIGNATURE if chain is data else data)
         archive.writestr("signatures/chain.pem", chain)
     opened = PackArchive(out)
-    for policy in (SignaturePolicy("warn"), SignaturePolicy("require", frozenset({"00" * 32}))):
+    for policy in (PackSignaturePolicy("warn"), PackSignaturePolicy("require", frozenset({"00" * 32}))):
         with contextlib.suppress(GreenticError):
             signature_warnings(opened, policy, [])
 
@@ -422,7 +422,7 @@ def _journal(data: bytes) -> None:
     Journal(file_of(data, "partial.journal"), partial).load()
 
 
-_AFFINITY = Affinity("prod", "default", DEP, REV, 1, 2_000_000_000)
+_AFFINITY = AffinityCookie("prod", "default", DEP, REV, 1, 2_000_000_000)
 
 
 def _cookie(data: bytes) -> None:

@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 
 import wat
 from conftest import make_bundle, make_pack, need
-from greentic.activate.turn import ActiveRevision, Turn, TurnServices, flow_index, turn
+from greentic.activate.turn import ActiveRevision, Message, Turn, TurnServices, flow_index, turn
 from greentic.activate.warm import check_loadable
 from greentic.author.pack_sign import sign_pack
 from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of
@@ -53,7 +53,7 @@ from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack, load_packs
 from greentic.pack.located import LocatedPack
-from greentic.pack.signature import CHAIN, SIGNATURE, SignaturePolicy, UntrustedPack, read_signature_policy
+from greentic.pack.signature import CHAIN, SIGNATURE, PackSignaturePolicy, UntrustedPack, read_signature_policy
 from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
@@ -158,6 +158,16 @@ def test_damaged_wasm_fails_the_warm(tmp_path):
         check_loadable([placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()[:300]}))])
 
 
+def test_faults_of_a_pack_without_number_are_neither_told_nor_sought_without_number(tmp_path, monkeypatch):
+    """What may have been meant is sought among all nodes: thousands of mistyped names took minutes of a boot."""
+    wanted: list[str] = []
+    monkeypatch.setattr("greentic.flow.lint_names.did_you_mean", lambda word, known: wanted.append(word) or "")
+    nodes = [node(f"n{i}", "emit.response", {"text": f"{{{{node.mistyped-{i}.x}}}}"}) for i in range(3000)]
+    found = load_pack(placed(tmp_path, make_pack("p", {"main": {"nodes": nodes}}))).warnings
+    assert found[:1] == ("flow main: node n0: `{{node.mistyped-0.x}}` prints nothing: there is no node `mistyped-0`",)
+    assert found[100:] == ("more than 100 warnings like these",) and len(wanted) == 101
+
+
 def test_what_does_not_matter_is_a_warning(tmp_path):
     data = make_pack(
         "p", {"main": {"nodes": [component_node("gone", routing=when({"next": "x"}))]}, "empty": {"nodes": []}}
@@ -212,18 +222,18 @@ def changed(place: LocatedPack, more: dict[str, bytes], without: tuple[str, ...]
     return place
 
 
-REQUIRE = SignaturePolicy("require")
+REQUIRE = PackSignaturePolicy("require")
 
 
 def test_a_signed_pack_is_accepted_where_it_must_be(signed):
     place, fingerprint = signed
-    named = load_pack(place, SignaturePolicy("require", frozenset({fingerprint})))
+    named = load_pack(place, PackSignaturePolicy("require", frozenset({fingerprint})))
     assert named.signed and named.warnings == ()
     with pytest.raises(UntrustedPack, match="is required and not accepted"):
         load_pack(place, REQUIRE)  # nobody is named, and nobody is not anybody
     with pytest.raises(UntrustedPack, match="not among the allowed ones"):
-        load_pack(place, SignaturePolicy("require", frozenset({"0" * 64})))
-    assert any("not among" in w for w in load_pack(place, SignaturePolicy("warn", frozenset({"0" * 64}))).warnings)
+        load_pack(place, PackSignaturePolicy("require", frozenset({"0" * 64})))
+    assert any("not among" in w for w in load_pack(place, PackSignaturePolicy("warn", frozenset({"0" * 64}))).warnings)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +267,7 @@ def test_threat_stripped_signature_whatever_is_missing_or_changed_is_refused(sig
         load_pack(place, REQUIRE)
     tolerant = load_pack(place)
     assert (tolerant.warnings == ()) is (what == "both") and load_pack(
-        place, SignaturePolicy("ignore")
+        place, PackSignaturePolicy("ignore")
     ).pack_id == "pack"
 
 
@@ -279,7 +289,7 @@ def test_development_certificates_need_their_key_to_be_named(tmp_path, key_file)
     told = sign_pack(place.path, key_file, tmp_path / "chain.pem", None, FakeClock())
     with pytest.raises(UntrustedPack, match="dev self-signed"):
         load_pack(place, REQUIRE)
-    assert load_pack(place, SignaturePolicy("require", frozenset({str(told["key_fingerprint"])}))).signed
+    assert load_pack(place, PackSignaturePolicy("require", frozenset({str(told["key_fingerprint"])}))).signed
 
 
 def test_signing_refuses_what_it_cannot_vouch_for(tmp_path, key_file):
@@ -303,7 +313,7 @@ def test_signing_refuses_what_it_cannot_vouch_for(tmp_path, key_file):
 
 def test_signature_policies_are_read():
     assert (
-        read_signature_policy(None, None) == SignaturePolicy()
+        read_signature_policy(None, None) == PackSignaturePolicy()
         and read_signature_policy("require", "A" * 64).keys == {"a" * 64}
         and read_signature_policy("ignore", "").mode == "ignore"
     )
@@ -338,8 +348,9 @@ class Stage:
             "local", Conversations(self.values, "s"), state, self.clock, CountingRandom(), self.log.append
         )
 
-    def turn(self, body: object, identity: Identity = Identity(), **more: object):  # noqa: B008
-        return in_place(turn(self.revision, activity_of(body), "acme", None, identity, self.services, **more))
+    def turn(self, body: object, identity: Identity = Identity(), message_id: str | None = None, **more: str):  # noqa: B008
+        message = Message(activity_of(body), "acme", None, identity, message_id)
+        return in_place(turn(self.revision, message, self.services, **more))
 
 
 def run_pack(tmp_path: Path, data: bytes, body: object):
@@ -362,9 +373,8 @@ def test_a_message_beyond_those_that_may_wait_is_no_turn(tmp_path, monkeypatch):
     stage = Stage(tmp_path, make_pack("p", ASK, {}))
 
     def one(text: str) -> asyncio.Task[Turn]:
-        return asyncio.create_task(
-            turn(stage.revision, activity_of({"text": text}), "acme", None, Identity(session="s"), stage.services)
-        )
+        message = Message(activity_of({"text": text}), "acme", None, Identity(session="s"))
+        return asyncio.create_task(turn(stage.revision, message, stage.services))
 
     async def all_of_them() -> None:
         first = await one("hi")
@@ -628,6 +638,24 @@ def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):
     with pytest.raises(BootError, match="does not answer") as refused:
         RedisStore("redis://user:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("behind", ["/notanumber", "/1/2", "/-1", "/\N{SUPERSCRIPT TWO}"])
+def test_an_address_of_redis_with_a_database_that_is_no_number_is_refused(behind):
+    """The library took database 0 for it, which may be another worker's. Nothing of it is shown: it may be a password."""
+    from greentic.sessions.redis_store import RedisStore
+
+    with pytest.raises(BootError, match="no number of a database") as refused:
+        RedisStore(f"redis://127.0.0.1:1{behind}")
+    assert behind not in str(refused.value)
+
+
+@pytest.mark.parametrize("behind", ["", "/", "/0", "/3", "/3?db=1"])
+def test_an_address_of_redis_may_name_a_database_or_none(tmp_path, behind):
+    from greentic.sessions.redis_store import RedisStore
+
+    with redis_server(tmp_path) as url:
+        RedisStore(url.removesuffix("/0") + behind).set("k", b"v")
 
 
 @pytest.mark.parametrize("option", ["decode_responses=1", "encoding=utf-16"])

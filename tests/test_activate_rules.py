@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from foreign_cookie import make_cookie
 from greentic.activate import warm
 from greentic.activate.activation import Activation, Loaded, Loader, activate, joined, load_revisions
-from greentic.activate.dispatch import COOKIE_SECONDS, KEY_BYTES, Affinity, Choice, Dispatcher, read_key
+from greentic.activate.dispatch import COOKIE_SECONDS, KEY_BYTES, AffinityCookie, Choice, Dispatcher, read_key
 from greentic.activate.flow_spans import FAILED, FlowSpans
 from greentic.activate.lease import REMEMBERED, Draining, Serving
 from greentic.activate.turn import MAX_ID, ActiveRevision, _name, may_repeat
@@ -29,7 +29,7 @@ from greentic.model.ramp_record import ControlSlice
 from greentic.model.routes import Routes
 from greentic.pack.load import LoadedPack
 from greentic.pack.located import LocatedPack
-from greentic.pack.signature import SignaturePolicy
+from greentic.pack.signature import PackSignaturePolicy
 from greentic.store.layout import EnvPaths
 from greentic.telemetry import tracing
 from greentic.telemetry.tracing import Sampling, Span, Tracer
@@ -169,7 +169,7 @@ def test_only_a_share_of_the_old_revisions_clients_is_in_its_control_slice(share
 
 def test_the_least_weight_still_holds_who_came_with_another_cookie() -> None:
     few = dispatcher(Choice(REV, 1, False), Choice(REV2, 9_999, False))
-    told = make_cookie(Affinity("prod", "t", DEP, REV, 3, 1000), KEY)
+    told = make_cookie(AffinityCookie("prod", "t", DEP, REV, 3, 1000), KEY)
     assert few.of_cookie(told, "t", 999, CountingRandom())[0] == REV
     drawn = {few.of_cookie(told, "t", 1000, CountingRandom())[0] for _ in range(3)}
     assert drawn == {few.of_cookie(None, "t", 0, CountingRandom())[0]}, "its time is over"
@@ -229,7 +229,7 @@ class Asked(dict[str, ActiveRevision]):
 def test_a_revision_whose_content_is_known_is_not_loaded_again(tmp_path: Path) -> None:
     whole, parts = document(), Asked()
     runtime = ComponentRuntime(None, cast("Any", None), lambda source, text: None)
-    loader = Loader(EnvPaths(tmp_path), runtime, SignaturePolicy())
+    loader = Loader(EnvPaths(tmp_path), runtime, PackSignaturePolicy())
     packs: dict[str, tuple[LocatedPack, ...]] = {REV: (), REV2: (), REV3: ()}
     first = load_revisions(whole, whole.revisions, packs, loader, parts)
     assert set(first.revisions) == {REV, REV2, REV3} and not first.failed and len(set(parts.contents)) == 3
@@ -251,7 +251,7 @@ def test_one_revision_that_does_not_load_takes_its_deployment_along_and_no_other
     lost = revision(REV2, DEP2, pack_config_refs=[f"revisions/{REV2}/pack-configs/p.json"])
     whole, parts = document(revisions=[revision(REV), lost, revision(REV3, DEP2)]), Asked()
     loader = Loader(
-        EnvPaths(tmp_path), ComponentRuntime(None, cast("Any", None), lambda source, text: None), SignaturePolicy()
+        EnvPaths(tmp_path), ComponentRuntime(None, cast("Any", None), lambda source, text: None), PackSignaturePolicy()
     )
     packs: dict[str, tuple[LocatedPack, ...]] = {REV: (), REV2: (), REV3: ()}
     for wanted in (whole.revisions, whole.revisions[::-1]):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from conftest import SHARED, need
 from greentic.bundle import compression
 from greentic.bundle import contents as bundle
-from greentic.bundle.limits import Limits
+from greentic.bundle.limits import BundleLimits
 from greentic.bundle.squashfs_layout import SUPERBLOCK, Superblock
 from greentic.bundle.squashfs_reader import Block, SquashImage, stays_inside
 from greentic.bundle.squashfs_writer import write_image
@@ -34,7 +34,7 @@ from greentic.pack.limits import PackLimits
 from greentic.trust.gate import pin
 
 
-def image_of(data: bytes, limits: Limits = Limits()) -> SquashImage:  # noqa: B008
+def image_of(data: bytes, limits: BundleLimits = BundleLimits()) -> SquashImage:  # noqa: B008
     return SquashImage(lambda offset, count: data[offset : offset + count], len(data), limits)
 
 
@@ -231,8 +231,8 @@ def test_threat_archive_escape_names(tmp_path, old, new):
 @pytest.mark.parametrize(
     "limits",
     [
-        Limits(entries=3), Limits(total_bytes=1000), Limits(file_bytes=1000), Limits(ratio=2, ratio_floor=10), Limits(depth=2),
-        Limits(name_bytes=3), Limits(directory_bytes=10),
+        BundleLimits(entries=3), BundleLimits(total_bytes=1000), BundleLimits(file_bytes=1000), BundleLimits(ratio=2, ratio_floor=10), BundleLimits(depth=2),
+        BundleLimits(name_bytes=3), BundleLimits(directory_bytes=10),
     ],
 )  # fmt: skip
 def test_threat_bomb_limits_hold_before_a_block_is_inflated(tmp_path, limits):

@@ -925,3 +925,88 @@ def test_a_value_that_stands_in_two_places_is_written_out_twice():
     text = yaml_of({"rules": [{"host": "a", "paths": paths}, {"host": "b", "paths": paths}]})
     assert not re.search(r"[&*]id\d", text)
     assert parse_yaml(text.encode()) == {"rules": [{"host": "a", "paths": paths}, {"host": "b", "paths": paths}]}
+
+
+# -- what is written and does nothing -------------------------------------------------------------------------------
+
+
+def test_what_of_a_flow_does_nothing_is_told_by_build_and_lint(tmp_path):
+    directory = pack_source(tmp_path)
+    flow = directory / "flows" / "main.ygtc"
+    head = "id: main\ntype: messaging\n"
+    node = "nodes:\n  say:\n    emit.response: {text: hi}\n"
+    for more, beside, told in (
+        ("", "    retry: {max: 3}\n", "node say: `retry` is reserved, and does nothing"),
+        ("", "    timeout: 5\n", "node say: `timeout` is reserved, and does nothing"),
+        ("", "    out_map: {a: b}\n", "node say: `out_map` is kept, and no worker here acts on it"),
+        (
+            "",
+            "    in_map: {a: b}\n",
+            "node say: what stands under `emit.response` is left out: `in_map` takes its place",
+        ),
+        ("schema_version: 99\n", "", "schema_version 99 is not known, and read as 2"),
+        ("tags: x\n", "", "`tags` is no list, and left out"),
+        ("schema_version: 2\ntags: [x]\n", "    output: {}\n    meta: {a: 1}\n", None),
+    ):
+        flow.write_text(head + more + node + beside)
+        wanted = [] if told is None else [told]
+        assert [text.removeprefix(f"{flow}: ") for text in build_pack(directory).warnings] == wanted
+        for path in (directory, flow):
+            row = lint([path])["checked"][0]
+            assert [text.removeprefix(f"{flow}: ") for text in row["findings"]] == wanted, path
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("nodes: {a: {emit.response: {t: {{entry.text}}}}}", "line 3: a mapping or list stands where a key is expected; is a template meant? Then in quotes"),
+        ("node: {a: {emit.response: {t: 1}}}", "unknown key(s) node; did you mean `nodes`?"),
+        ("nodes: {a: {emit.response: {t: 1}, rooting: out}}", "found emit.response, rooting; did you mean `routing`?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_flow_says_what_may_have_been_meant(tmp_path, source, told):
+    directory = pack_source(tmp_path)
+    (directory / "flows" / "main.ygtc").write_text(f"id: main\ntype: messaging\n{source}\n")
+    with pytest.raises(InvalidArgument) as error:
+        build_pack(directory)
+    assert told in error.value.message
+
+
+def test_a_card_that_cannot_be_shown_is_told_before_anybody_asks_for_it(tmp_path):
+    directory = pack_source(tmp_path)
+    shutil.copytree(HELLO / "packs" / "hello" / "components", directory / "components")
+    with (directory / "pack.yaml").open("a") as file:
+        file.write("components: [{id: example.shout, version: 1.0.0, wasm: components/example.shout.wat}]\n")
+    (directory / "assets" / "cards").mkdir(parents=True)
+    (directory / "assets" / "i18n").mkdir()
+    for name, text in {
+        "cards/good.json": '\ufeff{"type": "AdaptiveCard"}', "cards/bad.json": '{"type":', "cards/list.json": "[]", "cards/latin.json": "\xe9",
+        "i18n/_manifest.json": '{"locales": ["en", "de", "sv"]}', "i18n/en.json": "{}", "i18n/de.json": '{"a":',
+    }.items():  # fmt: skip
+        (directory / "assets" / name).write_bytes(text.encode("latin-1" if "latin" in name else "utf-8"))
+    card = "{card_source: %s, card_spec: {asset_path: %s}}"
+    nodes = [
+        ("a", "input: " + card % ("asset", "assets/cards/good.json")),
+        ("b", "input: " + card % ("Asset", "/cards/bad.json")),
+        ("c", "input: " + card % ("asset", "cards/god.json")),
+        ("d", "input: {call: {payload: " + card % ("asset", "cards/list.json") + "}}"),
+        ("e", (card % ("asset", "cards/latin.json"))[1:-1]),
+        ("f", "input: " + card % ("asset", '"cards/{{entry.text}}.json"')),
+        ("g", "input: " + card % ("inline", "cards/none.json")),
+    ]
+    lines = [
+        f"  {name}: {{component.exec: {{component: example.shout, operation: x, {words}}}}}\n" for name, words in nodes
+    ]
+    (directory / "flows" / "main.ygtc").write_text("id: main\ntype: messaging\nnodes:\n" + "".join(lines))
+    told = "\n".join(f for f in lint([directory])["checked"][0]["findings"] if "its card" in f or "translated" in f)
+    assert [line.partition(": its")[0].rpartition(" ")[2] for line in told.splitlines()[:4]] == ["b", "c", "d", "e"]
+    for said in (
+        "its card `assets/cards/bad.json` cannot be shown: ",
+        "its card `cards/god.json` is not in the pack; did you mean `assets/cards/good.json`?",
+        "its card `assets/cards/list.json` cannot be shown: it is no JSON object",
+        "its card `assets/cards/latin.json` cannot be shown: ",
+        "cards are not translated into `de`: `assets/i18n/de.json`: ",
+        "cards are not translated into `sv`: `assets/i18n/sv.json`: it is not in the pack",
+    ):
+        assert said in told, told
+    assert len(told.splitlines()) == 6, told

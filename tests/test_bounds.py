@@ -15,7 +15,7 @@ import pytest
 
 from conftest import ROOT
 from fuzzing import plain_image
-from greentic.bundle.limits import DEFAULT_LIMITS, Limits
+from greentic.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from greentic.bundle.squashfs_layout import SUPERBLOCK, Superblock
 from greentic.bundle.squashfs_reader import SquashImage
 from greentic.bundle.squashfs_writer import write_image
@@ -157,7 +157,7 @@ def test_threat_expansion_cbor_items_are_counted_before_they_are_built():
 # -- images ---------------------------------------------------------------------------------------------------------
 
 
-def _opened(data: bytes, limits: Limits = DEFAULT_LIMITS) -> SquashImage:
+def _opened(data: bytes, limits: BundleLimits = DEFAULT_LIMITS) -> SquashImage:
     return SquashImage(lambda offset, count: data[offset : offset + count], len(data), limits)
 
 
@@ -177,10 +177,10 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("limits", "why"),
     [
-        (Limits(path_bytes=20), "is a path of"),
-        (Limits(paths_bytes=40), "paths of the image together"),
-        (Limits(blocks=1), "more than 1 blocks"),
-        (Limits(metadata_blocks=2), "more than 2 metadata blocks"),
+        (BundleLimits(path_bytes=20), "is a path of"),
+        (BundleLimits(paths_bytes=40), "paths of the image together"),
+        (BundleLimits(blocks=1), "more than 1 blocks"),
+        (BundleLimits(metadata_blocks=2), "more than 2 metadata blocks"),
     ],
 )
 def test_threat_expansion_images(tree, limits, why):
@@ -195,10 +195,10 @@ def test_threat_expansion_images(tree, limits, why):
 
 def test_a_path_at_its_limit_is_read(tree):
     (tree / ("d" * 10) / ("ä" * 5)).mkdir(parents=True)
-    entries = list(_opened(_image(tree), Limits(path_bytes=21)).entries())
+    entries = list(_opened(_image(tree), BundleLimits(path_bytes=21)).entries())
     assert [len(e.path.encode()) for e in entries] == [10, 21], "bytes count, not characters"
     with pytest.raises(LimitExceeded):
-        list(_opened(_image(tree), Limits(path_bytes=20)).entries())
+        list(_opened(_image(tree), BundleLimits(path_bytes=20)).entries())
 
 
 def _with_mode(data: bytes, number: int, mode: int) -> bytes:

@@ -17,7 +17,7 @@ from greentic.distribute.bundle_cache import (
     DEFAULT_MAX_BYTES,
     PARTIAL_DAYS,
     BundleCache,
-    Obtained,
+    CachedBundle,
     cache_directory,
     max_bytes,
     open_cache,
@@ -133,7 +133,7 @@ def test_what_is_obtained_is_open_and_says_what_was_moved_for_it(cache: BundleCa
     new = cache.obtain(DIGEST, gives(DATA))
     there = cache.obtain(DIGEST, never)
     for found, fetched in ((new, Fetched(DIGEST, 8, 8, 0)), (there, None)):
-        assert found == Obtained(found.file, cache.path(DIGEST), DIGEST, len(DATA), fetched)
+        assert found == CachedBundle(found.file, cache.path(DIGEST), DIGEST, len(DATA), fetched)
         assert found.file.read() == DATA
         found.file.close()
 
@@ -315,6 +315,14 @@ def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(cache: BundleCache, pla
     finally:
         signal.alarm(0)
     assert [e.digest for e in cache.entries()] == [DIGEST] and cache.path(DIGEST).is_file()
+
+
+def test_an_empty_directory_in_the_place_of_an_entry_gives_way(cache: BundleCache) -> None:
+    """What container programs leave where a file was to be mounted that is not there; each boot downloaded anew."""
+    cache.path(DIGEST).mkdir(parents=True)
+    found = cache.obtain(DIGEST, gives(DATA))
+    assert found.file.read() == DATA and cache.path(DIGEST).is_file()
+    found.file.close()
 
 
 def test_a_download_that_has_just_come_to_its_place_ends_no_look_at_the_others(

@@ -95,6 +95,7 @@ def test_what_is_no_file_is_no_bundle(tmp_path: Path) -> None:
 
 class Bytes(io.BytesIO):
     length: int | None = None
+    chunked = False
 
 
 class Connection:
@@ -268,6 +269,25 @@ def test_threat_lying_server_a_layer_of_another_size_is_not_read(
     with pytest.raises(FetchError, match="the layer has 4 bytes, the manifest says 5"):
         source.open("oci://r.test/a:1")
     assert connection.closed == 1
+
+
+@pytest.mark.parametrize("said", [4, None])
+def test_threat_truncation_a_layer_without_a_length_is_as_long_as_its_manifest_says(
+    monkeypatch: pytest.MonkeyPatch, said: int | None
+) -> None:
+    Blobs(monkeypatch, said, answered(200, b"01", None)[0])
+    body = OciSource(Terms(), {}).open("oci://r.test/a:1")
+    assert (body.total, body.length, body.untold_end) == (said, said, said is None)
+    if said is None:
+        assert read_all(body) == b"01"
+        return
+    with pytest.raises(Truncated):
+        read_all(body)
+
+
+def test_an_answer_says_whether_anything_tells_its_end() -> None:
+    assert HttpBody(answered(200, b"0123", None)[0], "r", 0).untold_end
+    assert not HttpBody(answered(200, b"0123", 4)[0], "r", 0).untold_end
 
 
 # -- mirrors and ranges ---------------------------------------------------------------------------------------------
@@ -459,11 +479,12 @@ def test_nobody_writes_into_the_file_after_the_helpers_are_done(tmp_path: Path) 
 # -- a download -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("room", "fits"), [(999, False), (1000, True)])
+@pytest.mark.parametrize(("blocks", "room", "fits"), [(5000, 999, False), (5000, 1000, True), (0, 0, True)])
 def test_room_is_asked_for_before_a_byte_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, fits: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, room: int, fits: bool
 ) -> None:
-    status = type("Status", (), {"f_bavail": room, "f_frsize": 1})()
+    """A file system in memory without a limit says that it has no blocks, none of them free."""
+    status = type("Status", (), {"f_blocks": blocks, "f_bavail": room, "f_frsize": 1})()
     monkeypatch.setattr(fetching.os, "fstatvfs", lambda fd: status)
     reads: list[int] = []
     source = SimulatedDistributor(Answer(bytes(1000), stall=lambda: reads.append(1)))

@@ -1,4 +1,4 @@
-"""Citations lead somewhere: `(formats: environment 4)` is chapter 4 of `docs/formats/environment.md`."""
+"""What is cited is there: `(formats: environment 4)` is chapter 4 of `docs/formats/environment.md`, `store/audit.py` a module."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from conftest import ROOT
 _CITED = re.compile(r"\(formats: ([^)]*)\)")
 _PART = re.compile(r"([a-z]+) (\d+(?:, \d+)*)")
 _OUTSIDE = re.compile(r"\(spec: [a-z-]+ \d")  # what a clone does not have
+_ROOMS = [room.name for room in (ROOT / "src" / "greentic").iterdir() if room.is_dir()]
+_MODULE = re.compile(rf"`((?:{'|'.join(_ROOMS)})/[a-z0-9_]+)(?:\.py)?`")
 
 
 def _sources() -> list[Path]:
@@ -57,6 +59,15 @@ def test_chapters_are_numbered_without_gaps():
     assert {page: sorted(found) for page, found in numbers.items()} == {
         page: list(range(1, len(found) + 1)) for page, found in numbers.items()
     }
+
+
+def test_modules_that_are_named_are_there():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = [(p, place) for p in (*_sources(), *pages) for place in _MODULE.findall(p.read_text())]
+    top = ROOT / "src" / "greentic"
+    astray = [(p.name, place) for p, place in named if not (top / f"{place}.py").exists()]
+    assert not astray
+    assert len(named) > 100, "code and pages say where to look"
 
 
 def test_links_between_pages_lead_somewhere():

@@ -14,7 +14,7 @@ from conftest import gtc
 from greentic.console import console_app
 from greentic.console.chain import proven, told
 from greentic.console.changes import Asked, Changes
-from greentic.console.chat import MAX_CONVERSATIONS, Conversations, Message, answer_of, body_of
+from greentic.console.chat import MAX_CONVERSATIONS, ChatMessage, Chats, answer_of, body_of
 from greentic.console.console_app import ConsoleApp
 from greentic.console.door import Door
 from greentic.console.page_files import page_files
@@ -475,9 +475,9 @@ def test_the_time_line_is_bounded_and_survives_damage(tmp_path):
 
 
 def test_what_the_page_says_becomes_a_request():
-    message = Message("D", "c" * 8, "m" * 8, "hi")
+    message = ChatMessage("D", "c" * 8, "m" * 8, "hi")
     assert body_of(message) == b'{"text":"hi"}'
-    sent = msgspec.json.decode(body_of(Message("D", "c" * 8, "m" * 8, "", {"action": "go", "n": "1"})))
+    sent = msgspec.json.decode(body_of(ChatMessage("D", "c" * 8, "m" * 8, "", {"action": "go", "n": "1"})))
     assert sent == {"text": "", "metadata": {"action": "go", "n": "1"}}
 
 
@@ -502,7 +502,7 @@ def test_steps_that_a_worker_makes_up_are_told_as_such(steps):
 
 
 def test_conversations_are_bounded():
-    talks = Conversations()
+    talks = Chats()
     for number in range(MAX_CONVERSATIONS + 5):
         talks._jar(str(number))["a"] = "b"
     assert len(talks._cookies) == MAX_CONVERSATIONS and "0" not in talks._cookies
@@ -516,17 +516,17 @@ def test_a_message_goes_to_the_route_of_the_deployment(monkeypatch):
         jar["_gt_session"] = "private"
         return 200, b"[]"
 
-    monkeypatch.setattr(Conversations, "_sent", noted)
+    monkeypatch.setattr(Chats, "_sent", noted)
     route = {"tenant_selector": {"tenant": "t", "team": "x"}, "hosts": ["bot.example"], "path_prefixes": ["/bot"]}
-    found, talks = env(bundles=[deployment(route_binding=route)]), Conversations()
+    found, talks = env(bundles=[deployment(route_binding=route)]), Chats()
     for _ in range(2):
-        talks.say(found, "http://w:1/", Message(DEP, "c" * 8, "m" * 8, "hi", revision_id=REV))
+        talks.say(found, "http://w:1/", ChatMessage(DEP, "c" * 8, "m" * 8, "hi", revision_id=REV))
     url, headers = sent[0]
     assert url == "http://w:1/bot" and headers["Host"] == "bot.example" and headers["X-Greentic-Revision"] == REV
     assert "Cookie" not in headers and sent[1][1]["Cookie"] == "_gt_session=private", (
         "a stranger is known by its cookie"
     )
-    talks.say(found, "http://w:1/", Message(DEP, "d" * 8, "m" * 8, "hi"))
+    talks.say(found, "http://w:1/", ChatMessage(DEP, "d" * 8, "m" * 8, "hi"))
     assert "Cookie" not in sent[2][1], "of one conversation alone"
 
 

@@ -37,7 +37,7 @@ from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
 from greentic.controller.troubles import Trouble
 from greentic.controller.watches import fingerprint
-from greentic.controller.wish_status import MAX_MESSAGE, Condition, Told, is_kept, status_of, turned
+from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
 from greentic.deployer import operator_render
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
@@ -285,7 +285,9 @@ def test_what_is_next(change, act):
 
 
 def test_a_status_keeps_its_times_and_tells_what_turned():
-    told = Told(1, (Condition("Ready", "True", "Serving"), Condition("Degraded", "False", "AsExpected", "x" * 5000)))
+    told = WishStatus(
+        1, (Condition("Ready", "True", "Serving"), Condition("Degraded", "False", "AsExpected", "x" * 5000))
+    )
     first = status_of(told, {}, "t1")
     assert status_of(told, first, "t2") == first and len(turned(first, {})) == 2 and turned(first, first) == []
     assert len(first["conditions"][1]["message"]) == MAX_MESSAGE

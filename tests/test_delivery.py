@@ -1032,6 +1032,17 @@ def test_a_revoked_bundle_is_refused_with_the_reason(hello, tmp_path, author, mo
         bundle_revoke.revoke(revoked, [], [], "r", key_of(author, tmp_path), 1, now)
 
 
+@pytest.mark.parametrize("signatures", ["off", "warn"])
+def test_a_revoked_bundle_is_not_staged_whatever_signatures_are_worth(hello, tmp_path, author, signatures):
+    author.create()
+    revoked = tmp_path / "revocations.json"
+    told = delivery.DeliverySetPayload(environment_id="local", signatures=signatures, revocations=f"file://{revoked}")
+    delivery.set_delivery(author.context, told)
+    bundle_revoke.revoke(revoked, [sha256(hello.read_bytes())], [], "it leaks", None, 30, author.context.clock)
+    with pytest.raises(UntrustedBundle, match="is revoked .list version 1.: it leaks"):
+        author.deployed(hello)
+
+
 def test_a_list_that_has_ended_proves_nothing_new_and_still_revokes(hello, tmp_path, author):
     author.create().deployed(hello, f"file://{hello}")
     revoked, long_ago = tmp_path / "revocations.json", FakeClock(1_000_000_000_000_000_000)
@@ -1244,8 +1255,8 @@ def test_a_worker_without_a_network_asks_nobody_for_its_revocation_list(how, hel
         listening.setblocking(False)
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/revocations.json"
         author.create()
-        delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=address))
         author.deployed(hello)
+        delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", revocations=address))
         activation = booted(author.context.store, terms=terms).activation
         assert len(activation.revisions) == 1
         told = str(activation.protections["warnings"])

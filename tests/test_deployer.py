@@ -346,7 +346,7 @@ def test_warming_with_a_rollout_says_that_the_cluster_was_asked(bound, cluster, 
 
 
 def test_a_rollout_tells_what_can_never_work_also_when_it_had_to_be_called_again(bound, cluster, monkeypatch):
-    monkeypatch.setattr(rollout, "gate", lambda *_: ["pack `app`: node `ask` leads nowhere"])
+    monkeypatch.setattr(rollout, "loaded_or_failed", lambda *_: ["pack `app`: node `ask` leads nowhere"])
     staged = bound.stage(bound.context.store.load(E).bundles[0].deployment_id, _bundle(bound))
     payload = rollout.RevisionWarmPayload(environment_id=E, revision_id=staged, rollout=True)
 

@@ -14,7 +14,7 @@ from greentic.ground.errors import GreenticError, InvalidArgument, SpecViolation
 from greentic.k8s.answers import read_answers
 from greentic.model.hosts import check_public_base_url, split_listen_addr
 from greentic.net.proxies import Proxies, Proxy, proxy_for
-from greentic.worker.settings import Gateway, bind_address
+from greentic.worker.settings import ListenVariables, bind_address
 
 LONG, SUPERSCRIPT, ARABIC = "9" * 5000, "\u00b2", "\u0665"
 ODD = (LONG, SUPERSCRIPT, ARABIC, "0" * 5000, "--5", "+", "")
@@ -42,7 +42,7 @@ def test_every_door_says_what_is_wrong(text):
     with pytest.raises(InvalidArgument, match="no whole number"):
         parse_entry(f"hello@1={text}%")
     if text:
-        told = bind_address(None, Gateway(port=text))
+        told = bind_address(None, ListenVariables(port=text))
         assert (
             told.value == "127.0.0.1:8080" and "is no port; ignored" in told.warnings[0] and len(told.warnings[0]) < 200
         )

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from foreign_cookie import make_cookie
 from greentic.activate import dispatch
-from greentic.activate.dispatch import COOKIE_SECONDS, Affinity, Choice, Dispatcher, read_key
+from greentic.activate.dispatch import COOKIE_SECONDS, AffinityCookie, Choice, Dispatcher, read_key
 from greentic.ground.clock import SystemRandom
 from greentic.model.rendezvous import chosen
 from test_model_rules import DEP, REV, REV2, REV3
@@ -143,7 +143,7 @@ def test_a_session_is_its_own_key():
 
 def test_a_cookie_of_the_other_form_is_understood_and_replaced():
     many = dispatcher(Choice(REV, 100, False), Choice(REV2, 9900, False))
-    told = Affinity("prod", "t", DEP, REV, 3, 1000)
+    told = AffinityCookie("prod", "t", DEP, REV, 3, 1000)
     revision, client = many.of_cookie(make_cookie(told, KEY), "t", 999, RANDOM)
     assert revision == REV and client.cookie
     assert many.of_cookie(value(many.set_cookie(client)), "t", 5000, RANDOM)[0] == REV
@@ -153,7 +153,7 @@ def test_a_cookie_of_the_other_form_is_understood_and_replaced():
 
 def test_cookies_that_are_ignored():
     only = dispatcher(Choice(REV, 1, False), Choice(REV3, 9999, False))
-    good = Affinity("prod", "t", DEP, REV, 3, 1000)
+    good = AffinityCookie("prod", "t", DEP, REV, 3, 1000)
     body, _, mac = make_cookie(good, KEY).partition(".")
     wrong = [
         None, "", "x", body, f"{body}.{mac}x", f"x{body}.{mac}", "a" * 5000, "é.é", "k.", "k." + "a" * 21, "k." + "!" * 22, "k." + "a" * 23, "K." + "a" * 22,
@@ -166,7 +166,7 @@ def test_cookies_that_are_ignored():
     assert dispatch.cookie_named("a=1; b=2;c", "b") == "2" and dispatch.cookie_named("", "b") is None
 
 
-def msg(affinity: Affinity, **change: object) -> Affinity:
+def msg(affinity: AffinityCookie, **change: object) -> AffinityCookie:
     from greentic.ground.documents import replace
 
     return replace(affinity, **change)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from greentic.cli import distributor as distributor_command
 from greentic.distribute.fetch import FetchLimits, fetch_into
-from greentic.distribute.preconditions import Span, parse_range
+from greentic.distribute.preconditions import ByteSpan, parse_range
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.distribute.sources import source_for
 from greentic.ground.errors import FetchError, GreenticError, TooLarge, Truncated
@@ -247,9 +247,9 @@ def test_ranges(size, first, last):
     elif first >= size:
         assert span == "unsatisfiable"
     else:
-        assert span == Span(first, min(last, size - 1))
+        assert span == ByteSpan(first, min(last, size - 1))
     suffix = parse_range(f"bytes=-{first}", size)
-    assert suffix == "unsatisfiable" if not first or not size else suffix == Span(max(0, size - first), size - 1)
+    assert suffix == "unsatisfiable" if not first or not size else suffix == ByteSpan(max(0, size - first), size - 1)
 
 
 @pytest.mark.parametrize("header", [None, "", "bytes=-", "bytes=1-2,3-4", "lines=1-2", "bytes=a-b", "bytes=٣-"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import subprocess
+import tomllib
 
 from conftest import PROGRAMS, ROOT
 from greentic.ground import variables
@@ -32,3 +33,12 @@ def test_every_variable_that_the_documents_name_is_one() -> None:
             )
             prefix = any(other.startswith(f"{name}_") for other in known)  # as in GREENTIC_FETCH_…
             assert whole or prefix, f"{path.name} names {name}, which nothing reads"
+
+
+def test_what_we_stand_on_is_what_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [need for needs in project["optional-dependencies"].values() for need in needs]
+    declared = {re.split(r"[><=\[]", need)[0] for need in [*project["dependencies"], *extras]} - {"greentic"}
+    rows = re.findall(r"^\| ([^|(]+)(?:\([^|]*\) )?\|", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE)
+    told = {name.strip() for row in rows for name in row.split(",")} - {"package", "---"}
+    assert told == declared

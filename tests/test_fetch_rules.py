@@ -523,6 +523,25 @@ def test_a_mixture_of_two_answers_is_mended_by_one(tmp_path: Path) -> None:
     download.came(found, moved=2000)
 
 
+@pytest.mark.parametrize(("untold", "served"), [(True, True), (False, False)])
+def test_a_cut_that_looks_like_an_end_is_asked_again_once(tmp_path: Path, untold: bool, served: bool) -> None:
+    cut = Answer(DATA[:300], length=None, untold_end=untold)
+    download = Download(tmp_path, cut, Answer(DATA))
+    if served:
+        download.came(download.run(wanted=sha256(DATA)), moved=1300)
+    else:
+        with pytest.raises(DigestMismatch):
+            download.run(wanted=sha256(DATA))
+    assert [start for start, _, _ in download.source.asked] == [0] * (1 + served)
+
+
+def test_what_is_wrong_twice_and_tells_no_end_is_wrong(tmp_path: Path) -> None:
+    download = Download(tmp_path, *[Answer(DATA[:300], length=None, untold_end=True)] * 3)
+    with pytest.raises(DigestMismatch):
+        download.run(wanted=sha256(DATA))
+    assert [start for start, _, _ in download.source.asked] == [0, 0]
+
+
 def test_the_pinned_digest_counts_before_the_one_that_the_source_tells(tmp_path: Path) -> None:
     download = Download(tmp_path, Answer(DATA, digest=sha256(b"another")))
     download.came(download.run(wanted=sha256(DATA)))
@@ -534,7 +553,7 @@ def test_the_pinned_digest_counts_before_the_one_that_the_source_tells(tmp_path:
 def test_room_is_asked_for_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int, blocks: int, fits: bool
 ) -> None:
-    status, reads = type("Status", (), {"f_bavail": blocks, "f_frsize": 4})(), list[int]()
+    status, reads = type("Status", (), {"f_blocks": 99, "f_bavail": blocks, "f_frsize": 4})(), list[int]()
     monkeypatch.setattr(fetching.os, "fstatvfs", lambda fd: status)
     download = Download(tmp_path, Answer(DATA, parts=True, stall=lambda: reads.append(1)))
     if kept:

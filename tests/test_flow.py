@@ -19,8 +19,9 @@ from greentic.flow.engine import MAX_CALLS, MAX_STEPS, Completed, Exhausted, Par
 from greentic.flow.envelope import dropped_keys, envelope_of, split_input
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
+from greentic.flow.lint_names import names_of
 from greentic.flow.node_names import NodeNames, entry_view, submitted, without_action
-from greentic.flow.nodes import plan_flow
+from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.ports import Caller, ComponentCall, Ports
 from greentic.flow.results import Jump, Respond, interpret
 from greentic.flow.state import NodeOutput, RunState, read_snapshot
@@ -391,7 +392,9 @@ def test_what_an_answer_of_a_component_means():
     assert interpret(
         "c", {"greentic_control": {"v": 1, "action": "respond", "text": "t"}}, catches_errors=False
     ).control == Respond({"text": "t"})
-    assert interpret("c", {"greentic_control": {"v": 2, "action": "jump"}}, catches_errors=False).control is None
+    for version in (2, 1.0, True, "1", None):
+        ignored = {"greentic_control": {"v": version, "action": "jump"}}
+        assert interpret("c", ignored, catches_errors=False).control is None
     for broken in ({"flow": ""}, {"flow": "f", "node": 5}):
         with pytest.raises(FlowFailure, match="jump_failed"):
             interpret("c", {"greentic_control": {"v": 1, "action": "jump", **broken}}, catches_errors=False)
@@ -418,6 +421,25 @@ def test_control_of_a_component_jumps_and_responds():
         c=lambda call: {"greentic_control": {"v": 1, "action": "respond", "text": "bye"}},
     )
     assert world.start({}).output == [{"text": "bye"}]
+
+
+def test_an_answer_that_says_it_failed_is_no_success_however_it_says_why():
+    routes = when({"condition": "event == on_error", "to": "e"}, {"to": "s"})
+    said = node("e", "emit.response", {"text": "{{node.a.errors[0].message}}"})
+    for answer, text in (
+        ({"ok": False, "error": "no stock"}, "no stock"),
+        ({"ok": False, "error": {"message": "no stock"}}, "no stock"),
+        ({"ok": False, "error": None, "text": "data"}, "data"),
+        ({"ok": "false", "error": "", "text": "data"}, "data"),
+    ):
+        plan = flow(
+            node("a", "c", {"i": 1}, routes, operation="x"),
+            said,
+            node("s", "emit.response", {"text": "{{node.a.text}}"}),
+        )
+        assert World(plan, c=lambda call, answer=answer: answer).start({}).output == [{"text": text}]
+    with pytest.raises(FlowFailure, match="component c failed: component_error: no stock"):
+        interpret("c", {"ok": False, "error": "no stock"}, catches_errors=False)
 
 
 def test_outcomes_and_events_choose_routes():
@@ -671,3 +693,142 @@ def test_a_load_report_finds_what_would_fail_silently():
     assert (
         lint_flow(flow(node("a", "emit.response", {"t": "x {{entry.t}}"})), Known(lambda *a: True, frozenset())) == []
     )
+
+
+def findings(nodes: list[dict[str, object]], *more: FlowPlan) -> list[str]:
+    plan = flow(*nodes)
+    names = names_of([plan, *more])
+    told = lint_flow(plan, Known(lambda *a: True, frozenset({"main"}), names=names))
+    return [text.removeprefix("flow main: node a: ") for text in told]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Hello {{name}}!", "there is no name `name`"),
+        ("x{{#if (gt count 3)}}y{{/if}}", "there is no name `count`"),
+        ("x{{#each items}}{{this.name}}{{/each}}", "there is no name `items`"),
+        ("x{{#if entry.text}}{{user}}{{/if}}", "there is no name `user`"),
+        ("Hello {{node.b.name}} {{node.looked.name}}", "there is no node `looked`"),
+        ("{{node.bb}}", "there is no node `bb`; did you mean `b`?"),
+        ("{{vars.cuont}}", "no node sets a variable `cuont`; did you mean `count`?"),
+        ("{{now.time}}", "`now` has date, epoch_ms, iso"),
+        ("{{state.stock}}", "`state` has entry, input, nodes, park_turns, redirect_count; what `state.set` kept"),
+        ("{{entry.metadata.n + 1}}", "nothing is calculated, and there is no name `n + 1`"),
+        ("{{entry.text | upper}}", "nothing is calculated, and there is no name `text | upper`"),
+    ],
+)
+def test_a_template_that_asks_for_what_is_never_there_is_told(text, told):
+    others = [node("b", "emit.response", {}), node("v", "var.set", {"name": "count", "value": 1})]
+    found = findings([node("a", "emit.response", {"t": [text]}), *others])
+    assert len(found) == 1 and f"prints nothing: {told}" in found[0], found
+
+
+def test_names_that_may_be_there_are_not_told():
+    elsewhere = flow(node("other", "c", {"vars_out": {"who": "{{prev}}"}, "x": 1}))
+    texts = [
+        "Hi {{vars.who}} {{node.other.x}} {{entry.anything.[0]}} {{prev.x}} {{in.y}}!",
+        "x{{#each entry.items as |item|}}{{item.name}} {{other}} {{../x}} {{@root.entry.text}}{{/each}}",
+        "x{{#with entry.who}}{{name}}{{else}}{{entry.text}}{{/with}} {{lookup entry.m entry.k}}",
+        '{{node["other"].x}}', "{{entry.First Name}}", "{{state.nodes.a}}", "{{now}}", "no {template}",
+    ]  # fmt: skip
+    assert findings([node("a", "emit.response", {"t": texts})], elsewhere) == []
+    provider = node(
+        "p", "provider.invoke", {"provider_type": "x", "op": "o", "in_map": {"q": "a {{input.q}} {{result}}"}}
+    )
+    assert findings([provider]) == []
+
+
+@pytest.mark.parametrize(
+    ("route", "told"),
+    [
+        ({"condition": "entry.text == hi && entry.n == 1", "to": "b"}, "is one comparison"),
+        ({"condition": "entry.text == hi or entry.text == ho", "to": "b"}, "is one comparison"),
+        ({"condition": "entry.text == 'hi'", "to": "b"}, 'compares with the quotes; write hi or "hi"'),
+        ({"condition": "{{entry.text}} == hi", "to": "b"}, "is no template"),
+        ({"condition": "entry.l[0] == 1", "to": "b"}, "a position in a list"),
+        ({"condition": "entry.l.0 == 1", "to": "b"}, "a position in a list"),
+        ({"condition": "vars.n > 1", "to": "b"}, "asks for `vars`, which this node does not say"),
+        ({"condition": "respons.text == hi", "to": "b"}, "asks for `respons`"),
+        ({"condition": "node.bb.x == 1", "to": "b"}, "there is no node `bb`; did you mean `b`?"),
+        ({"condition": "event == on_eror", "to": "b"}, "did you mean `on_error`?"),
+        ({"condition": True, "to": "b"}, "is no text and not asked; the route is always taken"),
+        ({"condition": "entry.text == hi", "out": True}, "a route without `to` is passed over, and the flow waits here; `to: out` ends it"),
+    ],
+)  # fmt: skip
+def test_a_route_that_is_never_taken_is_told(route, told):
+    found = findings([node("a", "emit.response", {"x": 1}, when(route)), node("b", "emit.response", {})])
+    assert len(found) == 1 and told in found[0], found
+
+
+def test_routes_that_may_be_taken_are_not_told_and_what_stands_behind_one_that_always_is_is():
+    taken = [
+        "entry.text == fish and chips", 'entry.text == "it\'s"', "x == 1", "answers.name == Ada", "response.text contains no",
+        "event == on_error", "event == approved", "node.b.x >= 2", "entry.v1.2nd == 1",
+    ]  # fmt: skip
+    nodes = [node("a", "emit.response", {"x": 1}, when(*({"condition": c, "to": "b"} for c in taken)))]
+    assert findings([*nodes, node("b", "emit.response", {})]) == []
+    unknown = node(
+        "a", "c.op", {}, when({"condition": "state == done", "to": "a"}, {"event": "on_error", "to": "a"}, {"to": "a"})
+    )
+    assert findings([unknown]) == []
+    behind = when({"to": "b"}, {"condition": "x == 1", "to": "a"})
+    found = findings([node("a", "emit.response", {"x": 1}, behind), node("b", "emit.response", {})])
+    assert found == ["the route to `a` is never taken: the one to `b` before it always is"]
+    ended = when({"out": True})
+    assert findings([node("a", "emit.response", {"x": 1}, ended)]) == []
+    for form in ("end", {"next": {"node_id": "a"}}, [{"to": "a"}], 5):
+        assert "is none that is known; the flow ends here" in findings([node("a", "emit.response", {}, form)])[0]
+    for form in (None, "End", "Reply", {"End": None}):
+        assert findings([node("a", "emit.response", {}, form)]) == []
+    branch: dict[str, object] = {"Branch": {"on_status": {"ok": "b"}, "default": None}}
+    found = findings([node("a", "emit.response", {"x": 1}, branch), node("b", "emit.response", {})])
+    assert found == ["the statuses `ok` are not asked: it ends here"]
+    found = findings([node("a", "emit.response", {"{{entry.text}}": 1})])
+    assert found == ["the name `{{entry.text}}` is no template and stays as it is"]
+
+
+def test_a_route_to_out_ends_the_flow_unless_a_node_has_that_name():
+    routes = when({"condition": "entry.text == stop", "to": "out"}, {"to": "b"})
+    nodes = [node("a", "emit.response", {"x": 1}, routes), node("b", "emit.response", {"x": 2})]
+    assert World(flow(*nodes)).start({"text": "stop"}) == Completed([{"x": 1}])
+    assert World(flow(*nodes)).start({"text": "go"}) == Completed([{"x": 1}, {"x": 2}])
+    assert World(flow(*nodes, node("out", "emit.response", {"x": 3}))).start({"text": "stop"}) == Completed(
+        [{"x": 1}, {"x": 3}]
+    )
+    assert findings(nodes) == []
+    with pytest.raises(FlowFailure, match="session.wait node w requires a non-empty route"):
+        World(flow(node("w", "session.wait", {}, when({"condition": "entry.text == x", "to": "out"})))).start(
+            {"text": "x"}
+        )
+
+
+def test_what_a_node_cannot_do_without_and_variables_without_a_value_are_told():
+    kinds = (("state.get", "key"), ("state.set", "key"), ("var.set", "name"), ("provider.invoke", "op"))
+    for kind, word in kinds:
+        assert findings([node("a", kind, {"value": 1})]) == [f"{kind} without `{word}` fails"]
+        assert findings([node("a", kind, {word: "x", "provider_type": "p"})]) == []
+    declared = {"a": {"default": None}, "b": {"required": True}, "c": 1, "d": {}, "e": {"required": True, "default": 1}}
+    plan = flow(node("s", "emit.response", {"t": "{{vars.a}}{{vars.e}} {{vars.c}}"}), extra={"vars_init": declared})
+    told = "\n".join(lint_flow(plan, Known(lambda *a: True, frozenset())))
+    for said in ("no node sets a variable `c`", "variable b: it is required", "variable c: it stays unset"):
+        assert said in told, told
+    assert all(f"variable {name}:" not in told and f"variable `{name}`" not in told for name in "ade")
+    pointed = [node("v", "var.set", {"name": "x", "value": ["/help", "/entry/text"]})]
+    plan = flow(*pointed)
+    assert [text.partition(": there")[0] for text in lint_flow(plan, Known(lambda *a: True, frozenset()))] == [
+        "flow main: node v: `/help` is a pointer that fails"
+    ]
+
+
+def test_jumps_are_counted_for_each_message():
+    menu = flow(node("w", "session.wait", {}, to("go")), node("go", "flow.goto", {"flow_id": "main"}), flow_id="menu")
+    world = World(flow(node("g", "flow.goto", {"flow_id": "menu"})), menu)
+    parked = world.start({"text": "hi"})
+    for turn in range(10):
+        parked = world.resume(parked, {"text": str(turn)})
+        assert isinstance(parked, Parked)
+    with pytest.raises(
+        FlowFailure, match="redirect_limit: more than 3 jumps for one message; `max_redirects` allows more"
+    ):
+        World(flow(node("g", "flow.goto", {"flow_id": "main"}))).start({})

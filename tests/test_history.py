@@ -13,7 +13,7 @@ from conftest import Author
 from greentic.cli import op_table
 from greentic.deployments import traffic
 from greentic.examine import env_doctor
-from greentic.examine.env_log import EnvDiffPayload, EnvLogPayload, diff, log
+from greentic.examine.env_log import EnvChangesPayload, EnvLogPayload, changes, log
 from greentic.ground.errors import NotFound
 from greentic.history.compare import differences
 from greentic.history.line_chain import breaks, end_missing
@@ -194,17 +194,17 @@ def test_a_log_is_told_with_ids_where_the_document_cannot_be_read(busy):
 
 
 def test_what_differs_between_two_generations(busy):
-    found = diff(busy.context, EnvDiffPayload(environment_id="local"))
+    found = changes(busy.context, EnvChangesPayload(environment_id="local"))
     (entry,) = [d for d in found.differences if d.path.endswith("entries") or "].entries" in d.path][:1]
     assert entry.path.startswith("traffic_splits[") and found.to_generation > found.from_generation
-    same = diff(busy.context, EnvDiffPayload(environment_id="local", from_generation=1, to_generation=1))
+    same = changes(busy.context, EnvChangesPayload(environment_id="local", from_generation=1, to_generation=1))
     assert same.differences == []
     with pytest.raises(NotFound, match="generation 77") as error:
-        diff(busy.context, EnvDiffPayload(environment_id="local", from_generation=77))
+        changes(busy.context, EnvChangesPayload(environment_id="local", from_generation=77))
     assert error.value.hint
     env.create(busy.context, env.EnvCreatePayload(environment_id="new", name="new"))
     with pytest.raises(NotFound, match="no backup"):
-        diff(busy.context, EnvDiffPayload(environment_id="new"))
+        changes(busy.context, EnvChangesPayload(environment_id="new"))
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=4), lambda i: st.lists(i, max_size=3) | st.dictionaries(st.text(max_size=3), i, max_size=3), max_leaves=8)  # fmt: skip

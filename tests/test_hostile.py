@@ -27,6 +27,7 @@ from greentic.flow.engine import MAX_STEPS, Exhausted
 from greentic.flow.results import interpret
 from greentic.ground.errors import FlowFailure, MalformedArtifact
 from greentic.net.egress import EgressPolicy, read_policy, refused_address
+from greentic.pack import manifest
 from greentic.pack.load import load_pack
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
@@ -109,6 +110,18 @@ def test_flows_of_an_extension_replace_those_of_the_manifest(tmp_path):
 
 
 # -- components -----------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_manifest_says_what_of_it_not_what_the_library_did():
+    for value, told in (
+        ({"at": cbor2.CBORTag(0, "2026-01-01T00:00:00Z")}, "it uses a tag, which no pack may"),
+        ({1: "a"}, "not int"),
+        ({}, "pack manifest schema is 'missing', expected `pack-v1`"),
+        ({"schema_version": "pack-v1"}, "invalid symbol index nothing in pack_ids"),
+    ):
+        with pytest.raises(MalformedArtifact) as error:
+            manifest.decode(cbor2.dumps(value))
+        assert told in error.value.message
 
 
 def test_threat_cbor_bomb_few_bytes_never_become_many():

@@ -26,7 +26,7 @@ from greentic.ingress.identity import (
     MAX_NAME,
     NOTHING,
     SESSION_BYTES,
-    Seen,
+    RequestIdentity,
     Stated,
     session_cookie,
     stranger_identity,
@@ -56,6 +56,29 @@ def test_threat_fail_open_gate_a_token_that_is_no_digest_is_no_token(tmp_path: P
             load_tokens(EnvPaths(tmp_path), named)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"sha256": "%s", "bundel_id": "bot"}', "bundel_id"), ('{"sha256": "%s", "expires-at": 5}', "expires-at"),
+        ('{"sha256": "%s", "bundle_id": "bot", "bundle_id": null}', "`bundle_id` stands twice"),
+        ('{"sha256": "%s", "expires_at": 1800000000000}', "not milliseconds"), ('{"sha256": "%s"}], "tokns": [', "tokns"),
+    ],
+)  # fmt: skip
+def test_threat_fail_open_gate_a_restriction_that_would_restrict_nothing_refuses_the_file(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    (tmp_path / "t").write_text('{"schema": "greentic.ingress-tokens.v1", "tokens": [' + text % HEX + "]}")
+    with pytest.raises(BootError, match=told):
+        load_tokens(EnvPaths(tmp_path), tmp_path / "t")
+
+
+def test_a_token_may_have_a_note(tmp_path: Path) -> None:
+    found = load_tokens(
+        EnvPaths(tmp_path), written(tmp_path / "t", {"sha256": HEX, "note": "ann's", "expires_at": 10**11})
+    )
+    assert found == [IngressToken(HEX, None, 10**11, "ann's")]
+
+
 def test_threat_fail_open_gate_a_file_of_tokens_that_was_named_must_be_there(tmp_path: Path) -> None:
     paths = EnvPaths(tmp_path)
     assert load_tokens(paths) is None
@@ -82,15 +105,15 @@ def test_threat_fail_open_gate_a_file_of_tokens_that_was_named_must_be_there(tmp
 )  # fmt: skip
 def test_a_token_opens_its_bundle_until_it_ends(field: str | None, bundle: str, now: int, opens: bool) -> None:
     gate = BearerGate([IngressToken("0" * 64), IngressToken(HEX, "demo", 100), IngressToken("f" * 64)], enabled=True)
-    assert gate.configured and gate.check(field, bundle, now) == ("pass" if opens else "unauthorized")
+    assert gate.configured and gate.lets_in(field, bundle, now) is opens
     assert gate.unknown(["demo"]) == [] and gate.unknown(["x"]) == ["demo"]
     assert not gate.take_over(None) and gate.configured, "a file that went is taken for an accident"
-    assert gate.take_over([]) and gate.check("Bearer s3cret", "demo", 99) == "unauthorized"
+    assert gate.take_over([]) and not gate.lets_in("Bearer s3cret", "demo", 99)
 
 
 def test_a_gate_without_tokens_or_that_is_switched_off_is_open() -> None:
     for gate in (BearerGate(None, enabled=True), BearerGate([], enabled=False), BearerGate(None, enabled=False)):
-        assert gate.check(None, "demo", 0) == "pass" and not gate.configured
+        assert gate.lets_in(None, "demo", 0) and not gate.configured
 
 
 @pytest.mark.parametrize("told", ["", "x", "ä b", "x" * MAX_NAME, "x" * (MAX_NAME + 1), None, 7, True, ["x"]])
@@ -117,7 +140,7 @@ def test_a_stranger_has_a_session_of_its_own_unless_all_share() -> None:
     assert stranger_identity(cookie, bytes(SESSION_BYTES), shared=False) == made
     for wrong in ("", cookie[:-1], cookie + "a", cookie[:-1] + "/", cookie[:-1] + ":", "private:" + cookie[8:]):
         assert stranger_identity(wrong, fresh, shared=False) == made
-    assert stranger_identity(cookie, fresh, shared=True) == Seen(Identity(), False)
+    assert stranger_identity(cookie, fresh, shared=True) == RequestIdentity(Identity(), False)
 
 
 class Line:

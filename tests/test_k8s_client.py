@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from greentic.cluster import relisting
 from greentic.cluster.api_server import ApiServer
-from greentic.cluster.apply import Rules, carry_out, delete_own
+from greentic.cluster.apply import ApplyRules, carry_out, delete_own
 from greentic.cluster.connect import Connection, connect
 from greentic.cluster.error_status import refusal
 from greentic.cluster.live import read_live
@@ -153,7 +153,7 @@ def test_a_created_object_whose_answer_was_lost_is_seen_to_be_ours():
     )
     plan = make_plan([stated], [], OWNER)
     outcome = carry_out(
-        api, plan, "n", OWNER, Rules(scope=frozenset()), CountingRandom(), lambda told: None, keyed=True
+        api, plan, "n", OWNER, ApplyRules(scope=frozenset()), CountingRandom(), lambda told: None, keyed=True
     )
     assert outcome.created == [Ref("ConfigMap", "a", "n")] and not outcome.failures
     assert [r.method for r in script.asked] == ["PATCH", "PATCH", "GET"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from greentic.cluster.apply import Rules, refuse, scoped
+from greentic.cluster.apply import ApplyRules, refuse, scoped
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.health import GROWING_SECONDS, PASSING_SECONDS, PAUSED, next_step, rollout, runs_template, trouble
@@ -348,9 +348,9 @@ def test_refusals_and_conflicts_stop_everything_and_say_whose_it_is():
 def test_one_revision_deletes_nothing_of_others():
     gone = plan([], [live_of(config_map("one")), live_of(config_map("two"))])
     assert [
-        d.ref.name for d in scoped(gone, Rules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions
+        d.ref.name for d in scoped(gone, ApplyRules(scope=frozenset({Ref("ConfigMap", "one", "gtc-prod")}))).deletions
     ] == ["one"]
-    assert scoped(gone, Rules(scope=frozenset())).deletions == []
+    assert scoped(gone, ApplyRules(scope=frozenset())).deletions == []
 
 
 def test_unknown_kinds_and_missing_namespaces_are_errors():

@@ -22,7 +22,7 @@ from greentic.k8s import names, pods
 from greentic.k8s.answers import KEYS, OWN_IMAGE, read_answers
 from greentic.k8s.network_policies import Destinations, destinations
 from greentic.k8s.objects import labels_of, ref_of
-from greentic.k8s.render import MAX_DATA, Desired, render
+from greentic.k8s.render import MAX_DATA, DesiredObjects, render
 from greentic.model.environment import (
     BundleDeployment,
     Environment,
@@ -99,7 +99,9 @@ def environment(**changes: object) -> Environment:
 
 
 def rendered(env: Environment, answers: dict[str, object] | None = None, **more: object) -> list[dict]:
-    desired = Desired(for_pods(env), read_answers(answers or {}, env.environment_id), "s-0123456789abcdef", **more)
+    desired = DesiredObjects(
+        for_pods(env), read_answers(answers or {}, env.environment_id), "s-0123456789abcdef", **more
+    )
     return render(desired)
 
 

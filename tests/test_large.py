@@ -17,7 +17,7 @@ from greentic.ground.errors import BootError, Conflict, FetchError, SpecViolatio
 from greentic.k8s import names, render
 from greentic.k8s.answers import read_answers
 from greentic.k8s.objects import member, ref_of
-from greentic.k8s.render import MAX_DATA, Desired, digest_for_pods
+from greentic.k8s.render import MAX_DATA, DesiredObjects, digest_for_pods
 from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.ids import mint_ulid
 from greentic.model.pod_view import for_pods
@@ -62,7 +62,7 @@ def small(author: Author, hello: Path) -> Environment:
 
 
 def objects_of(env: Environment, **answers: object) -> list[dict]:
-    return render.render(Desired(env, read_answers({"runtime_image": IMAGE, **answers}, "local"), "s-1"))  # type: ignore[return-value, dict-item]
+    return render.render(DesiredObjects(env, read_answers({"runtime_image": IMAGE, **answers}, "local"), "s-1"))  # type: ignore[return-value, dict-item]
 
 
 def env_store(objects: list[dict]) -> dict:

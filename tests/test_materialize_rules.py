@@ -11,6 +11,7 @@ import random as chance
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,15 +39,15 @@ from greentic.ground.errors import (
     UntrustedBundle,
 )
 from greentic.ground.least_used import Item
-from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree
+from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree, trusted
 from greentic.materialize.placed import RevisionFault, file_digest, read_lock, read_pack_config, verified_packs
-from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN, Memory, Recalled, Seen, memory_of
-from greentic.materialize.retained import needed_digests
+from greentic.materialize.prune import needed_digests
+from greentic.materialize.remembered import KEPT_LIST, SEEN, Memory, Recalled, Seen, memory_of
 from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_revisions, plan
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
 from greentic.materialize.staging import StagingArea, copy_private
-from greentic.materialize.trusted import Believed, believed_list, examine
+from greentic.materialize.trusted import BelievedList, believed_list, examine
 from greentic.materialize.unpack import unpack
 from greentic.model.delivery import Delivery, SignaturePolicy, with_delivery
 from greentic.model.environment import HostConfig, Retention, Revision, Revocation, new_environment
@@ -54,6 +55,7 @@ from greentic.net.terms import Terms
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths
+from greentic.store.proof_key import PROOF_KEY
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
 from greentic.trust.gate import pin
@@ -491,11 +493,10 @@ def test_an_image_is_unpacked_as_it_was_laid_out(tmp_path: Path) -> None:
     with (tmp_path / "image").open("w+b") as image:
         write_image(source, image)
         image.flush()
-        told: list[int] = []
         (tmp_path / "out").mkdir()
         with pin(image) as verified:
             opened = descriptors()
-            digests = unpack(bundle.listed(verified), tmp_path / "out", progress=told.append)
+            digests = unpack(bundle.listed(verified), tmp_path / "out")
             assert descriptors() == opened
     out = tmp_path / "out"
     assert {
@@ -504,7 +505,6 @@ def test_an_image_is_unpacked_as_it_was_laid_out(tmp_path: Path) -> None:
     assert digests == {
         name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in files.items() if name.endswith("pack")
     }
-    assert sum(told) == sum(map(len, files.values())) and len(told) == len(files)
     assert (out / "link").readlink() == Path("d/program")
     modes = {p.name: p.stat().st_mode & 0o777 for p in out.rglob("*")}
     assert (modes["program"], modes["tail"], modes["d"], modes["stored.gtpack"]) == (0o755, 0o644, 0o755, 0o644)
@@ -705,7 +705,7 @@ def test_the_newest_of_each_number_counts_and_a_damaged_copy_is_told(tmp_path: P
 # -- what is believed -----------------------------------------------------------------------------------------------
 
 
-def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tuple[bytes, ...] = (), offered: bytes | None = None, now: int = NOW) -> Believed:  # fmt: skip
+def believed(published: bytes | None, *, required: bool, seen: int = 0, kept: tuple[bytes, ...] = (), offered: bytes | None = None, now: int = NOW) -> BelievedList:  # fmt: skip
     """Which list is believed of those that are published, kept and offered."""
     place = Path(os.environ["HOME"]) / "published"
     place.unlink(missing_ok=True)
@@ -758,9 +758,54 @@ def test_a_list_that_has_ended_still_revokes_but_is_none_that_is_required() -> N
     stolen = believed(listed(2, key=OTHER), required=False, kept=(listed(1, OTHER.key_id),))
     assert stolen.revoked is not None and stolen.revoked.version == 1
     recalled = Recalled(Seen(), (), ())
-    assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == Believed()
+    assert believed_list(Revocation(), {}, recalled, NOW, terms=Terms()) == BelievedList()
     with pytest.raises(UntrustedBundle, match="does not say where"):
         believed_list(Revocation(required=True), {}, recalled, NOW, terms=Terms())
+
+
+@pytest.mark.parametrize(
+    ("required", "kept", "now", "spared"),
+    [
+        (False, (), NOW, True), (False, (listed(1),), NOW, True), (True, (listed(1),), NOW, True),
+        (True, (), NOW, False), (True, (listed(1),), 2 * NOW, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("spare", [5.0, 500.0, None])
+def test_a_published_list_that_can_be_done_without_holds_up_a_boot_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+    required: bool,
+    kept: tuple[bytes, ...],
+    now: int,
+    spared: bool,
+    spare: float | None,
+) -> None:
+    waited: list[float] = []
+
+    def silent(where: str, limit: int, terms: Terms) -> bytes:
+        waited.append(terms.total)
+        raise FetchError("no answer")
+
+    monkeypatch.setattr(trusted, "read_small", silent)
+    recalled = Recalled(Seen(0, len(kept)), tuple((Path("/kept"), data) for data in kept), ())
+    asked = Revocation(required=required, list_ref="https://r.test/list")
+    with nullcontext() if spared else pytest.raises(UntrustedBundle):
+        believed_list(asked, {KEY.key_id: KEY.public}, recalled, now, terms=Terms(total=60), spare=spare)
+    assert waited == [5.0 if spared and spare == 5 else 60]
+
+
+def test_a_list_that_was_seen_and_is_nowhere_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(trusted, "read_small", lambda where, limit, terms: waited.append(terms.total))
+    with pytest.raises(UntrustedBundle, match="was seen, and is gone"):
+        believed_list(
+            Revocation(list_ref="https://r.test/list"),
+            {},
+            Recalled(Seen(0, 3), (), ()),
+            NOW,
+            terms=Terms(total=60),
+            spare=5,
+        )
+    assert waited == [60]
 
 
 def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:

@@ -141,6 +141,14 @@ def test_the_doctor_tells_overlaps_orphans_and_what_cannot_be_pulled(context, au
     ]
 
 
+def test_the_doctor_tells_of_a_member_that_stands_twice(context, author, store):
+    author.create()
+    path = store.paths(E).environment
+    path.write_bytes(path.read_bytes().replace(b'"name":', b'"name": "seen by others",\n  "name":', 1))
+    (found,) = env_doctor.doctor(context, E).findings
+    assert found.kind == "repeated-member" and "`name` stands twice" in found.message
+
+
 @pytest.mark.parametrize("uri", ["hello.gtbundle", "./hello.gtbundle", "file://hello.gtbundle", "FILE://a/b", " a/b"])
 def test_the_doctor_tells_of_a_source_that_depends_on_where_a_worker_starts(context, author, hello, uri):
     """No verb records one any more, but documents have some: they work where they were written, and nowhere else; nothing told so."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from conftest import Author
 from greentic.deployments import bundles
 from greentic.deployments.env_status import EnvStatus, RevisionLine, WorkerLine
-from greentic.examine.env_log import DiffLine, EnvDiff
+from greentic.examine.env_log import ChangeLine, EnvChanges
 from greentic.examine.env_verify import EnvVerified, ProofDifference, WorkerProof
 from greentic.ground.documents import json_object, replace
 from greentic.ground.errors import NotFound
@@ -299,11 +299,11 @@ def test_what_differs_between_generations_is_told_in_names_and_without_what_alwa
     first, second, _ = env.revisions
     author.route(first.deployment_id, (second.revision_id, 10_000), key="three")
     now = store.load("local")
-    found = EnvDiff(environment_id="local", from_generation=1, to_generation=2, differences=[
-        *(DiffLine(path=d.path, before=d.before, after=d.after) for d in differences(json_object(env), json_object(now))),
-        DiffLine(path="greentic:delivery.seal.payload", before="x" * 500, after="y" * 500),
-        DiffLine(path=f"revisions[{ulid_from_int(5)}]", before={"revision_id": ulid_from_int(5), "bundle_id": "old", "sequence": 7, "lifecycle": "archived"}, after=None),
-        DiffLine(path="name", before="a", after=HOSTILE),
+    found = EnvChanges(environment_id="local", from_generation=1, to_generation=2, differences=[
+        *(ChangeLine(path=d.path, before=d.before, after=d.after) for d in differences(json_object(env), json_object(now))),
+        ChangeLine(path="greentic:delivery.seal.payload", before="x" * 500, after="y" * 500),
+        ChangeLine(path=f"revisions[{ulid_from_int(5)}]", before={"revision_id": ulid_from_int(5), "bundle_id": "old", "sequence": 7, "lifecycle": "archived"}, after=None),
+        ChangeLine(path="name", before="a", after=HOSTILE),
     ])  # fmt: skip
     told = lines(generations(now, found), 80)
     text = "\n".join(told)

@@ -22,6 +22,8 @@ from greentic.model.traffic import wanted_revisions
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
 from greentic.store.session_key import signing_key
+from greentic.worker.boot import boot
+from greentic.worker.settings import StartOptions
 from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
 
 
@@ -82,6 +84,17 @@ def test_a_key_or_a_document_behind_a_closed_way_is_told(tmp_path, monkeypatch):
         read_seed(tmp_path / "seed", tmp_path / "env")
 
 
+def test_what_is_wrong_with_a_seed_is_told_of_the_seed(tmp_path):
+    """Whoever reads the error of a pod mends the ConfigMap; nothing was placed in the store yet."""
+    seed, root = tmp_path / "seed", tmp_path / "store"
+    seed.mkdir()
+    (seed / "environment.json").write_text('{"schema": "greentic.environment.v1", ')
+    with pytest.raises(BootError) as failed:
+        boot(StartOptions("local", root), {"GREENTIC_SEED_DIR": str(seed)})
+    causes = f"{failed.value} {failed.value.__cause__}"
+    assert str(seed / "environment.json") in causes and str(root / "local") not in causes
+
+
 def test_tokens_that_are_named_must_be_there(tmp_path):
     paths = EnvPaths(tmp_path)
     assert load_tokens(paths) is None
@@ -113,3 +126,41 @@ def test_a_worker_that_is_stopped_while_it_boots_ends_at_once(tmp_path):
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0 and time.monotonic() - began < 20
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("program", "sent", "code"),
+    [
+        ("start", signal.SIGTERM, 0),
+        ("start", signal.SIGINT, 0),
+        ("operator", signal.SIGTERM, 0),
+        ("operator", signal.SIGINT, 0),
+        ("gtc", signal.SIGINT, 130),
+        ("gtc", signal.SIGTERM, -signal.SIGTERM),
+    ],
+)
+def test_a_program_that_is_stopped_while_it_is_loaded_ends_at_once(program, sent, code):
+    """What is caught is heard by the first process of a container, too: it ignores only what it has no hand for."""
+    loading = (
+        "import signal, sys, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job in the background is begun without
+        "class Slow:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == 'greentic.cli.{program}': print('loading', flush=True); threading.Event().wait()\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        f"from greentic.cli.programs import {program} as begin; begin()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", loading], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(sent)
+    assert process.communicate(timeout=30) == ("", "") and process.returncode == code
+
+
+@pytest.mark.e2e
+def test_an_interrupt_that_whoever_starts_a_program_ignores_stays_ignored():
+    begun = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from greentic.cli.programs import gtc\nimport sys; sys.argv[1:] = ['--version']\ntry: gtc()\nfinally: print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    run = subprocess.run([sys.executable, "-c", begun], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "True"

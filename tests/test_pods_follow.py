@@ -10,7 +10,7 @@ import pytest
 
 from greentic.cluster.served import Served, asked, served
 from greentic.cluster.wait import RolloutFailed
-from greentic.cluster.wait_served import HURRY_SECONDS, UNHEARD_SECONDS, Document, Heard, wait_served
+from greentic.cluster.wait_served import HURRY_SECONDS, UNHEARD_SECONDS, AwaitedDocument, Heard, wait_served
 from greentic.deployer.rollout_view import served_rows
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.health import PASSING_SECONDS
@@ -112,7 +112,9 @@ class View:
 
 
 def wait(pods: Pods, seconds: float = 120, clock: FakeClock | None = None, view: View | None = None) -> Heard:
-    return wait_served(pods, Document(NEW, "n", "x", [DEPLOYMENT]), seconds, view or View(), clock or FakeClock())
+    return wait_served(
+        pods, AwaitedDocument(NEW, "n", "x", [DEPLOYMENT]), seconds, view or View(), clock or FakeClock()
+    )
 
 
 def test_only_ready_pods_of_the_current_template_are_asked():

@@ -407,6 +407,15 @@ def test_no_script_opens_its_own_output_anew():
         assert not re.search(r"/dev/(stderr|stdout|fd/)|/proc/self/fd/", path.read_text()), path
 
 
+def test_the_help_of_the_demo_tells_all_that_it_does():
+    script = (ROOT / "demo.sh").read_text()
+    done = subprocess.run([str(ROOT / "demo.sh"), "--help"], capture_output=True, text=True, check=True)
+    told = set(re.findall(r"^  ./demo.sh ([a-z-]+)", done.stdout, re.MULTILINE))
+    assert told == set(re.findall(r"^  ([a-z-]+)\) ", script, re.MULTILINE)) and len(told) > 10
+    assert all(f"{name}_PORT (" in done.stdout for name in ("WORKER", "DISTRIBUTOR", "CONSOLE"))
+    assert "set -e" not in done.stdout
+
+
 @pytest.mark.xdist_group("builds")
 @pytest.mark.e2e
 def test_the_demo(tmp_path):

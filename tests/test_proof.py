@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import shutil
 import socket
@@ -24,7 +25,6 @@ from greentic.ingress.app import WorkerApp
 from greentic.ingress.auth import BearerGate
 from greentic.ingress.status_proof import BadNonce, Prover, nonce_of
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.materialize.remembered import PROOF_KEY
 from greentic.materialize.serving_plan import Scope
 from greentic.materialize.tree import tree_digest
 from greentic.model.delivery import Delivery, SignaturePolicy, generation_of, with_delivery
@@ -32,12 +32,13 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import for_pods, for_worker
 from greentic.model.traffic import wanted_revisions
 from greentic.net.addresses import shown
+from greentic.store import proof_key as proof_keys
+from greentic.store.proof_key import PROOF_KEY, proof_key
 from greentic.trust import proof as p
 from greentic.trust.dsse import envelope_bytes, sign
-from greentic.trust.keys import SigningKey, private_pem, public_pem
+from greentic.trust.keys import SigningKey, private_pem, public_pem, read_private_pem
 from greentic.trust.proof_verdict import Known, ProofVerdict, judge
 from greentic.trust.statements import BUNDLE, signed_statement
-from greentic.worker.proof_key import proof_key
 from simulators import CountingRandom
 from test_model_rules import DEP2, REV, REV2, REV3, deployment, env, revision, split
 from test_programs import Worker
@@ -106,7 +107,7 @@ def test_who_serves_what_is_wanted_serves(document):
     alone = honest(document, scope=p.ProvenScope(own, True))
     assert len(alone.revisions) == 1 and judge(document, alone, known(document)).state == "serves"
     assert judge(for_pods(document), alone, known(document)).state == "serves"
-    assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.Believed(alone, True)
+    assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.BelievedProof(alone, True)
 
 
 def _change(step: p.Step) -> tuple[str, p.Step]:
@@ -421,10 +422,33 @@ def test_a_key_is_made_once_kept_for_its_owner_and_never_replaced(tmp_path):
     assert key(mine) == OTHER and key() == first
     with pytest.raises(BootError, match="cannot be read"):
         key(tmp_path / "absent.pem")
-    kept.write_text("no key")
+    mine.write_text("no key")
     with pytest.raises(BootError, match="is no Ed25519 key"):
-        key()
-    assert kept.read_text() == "no key"
+        key(mine)
+
+
+@pytest.mark.parametrize("left", ["damaged", "of another user", "directory"])
+def test_an_own_key_that_cannot_be_read_ends_no_boot_and_is_left_as_it_is(tmp_path, monkeypatch, left):
+    """A claim that another user wrote before; a disk that was full when the key was made."""
+    told: list[str] = []
+    places = [tmp_path / "env", tmp_path / "state"]
+    kept = places[1] / PROOF_KEY
+    kept.mkdir(parents=True) if left == "directory" else kept.parent.mkdir()
+    if left != "directory":
+        kept.write_text("no key")
+    if left == "of another user":
+        real = proof_keys.read_given
+
+        def closed(path: Path, limit: int) -> bytes:
+            if path == kept:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, limit)
+
+        monkeypatch.setattr(proof_keys, "read_given", closed)
+    found = [proof_key(None, places, RealDisk(), CountingRandom(), told.append) for _ in range(2)]
+    assert found[0] == found[1] == read_private_pem((places[0] / PROOF_KEY).read_text())
+    assert len(told) == 2 and str(kept) in told[0] and kept.exists()
+    assert left == "directory" or kept.read_text() == "no key"
 
 
 def test_a_key_that_can_be_kept_nowhere_is_told(tmp_path):

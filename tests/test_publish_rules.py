@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from greentic.distribute import publish as publishing
-from greentic.distribute.publish import ARTIFACT, SIGNATURE, UPLOAD_SECONDS, Bundle, Published, publish
+from greentic.distribute.publish import ARTIFACT, SIGNATURE, UPLOAD_SECONDS, Bundle, PublishedBundle, publish
 from greentic.distribute.sources import source_for
 from greentic.ground.errors import InvalidArgument
 from greentic.net.terms import Terms
@@ -44,7 +44,7 @@ def files(directory: Path) -> dict[str, bytes]:
 def test_a_bundle_comes_to_its_name_in_a_directory_that_may_be_new(tmp_path: Path, how: str) -> None:
     place = tmp_path / "deep" / "place"
     first = publish(bundle(), how.format(place))
-    assert first == Published(f"file://{place}/b.gtbundle", sha256(DATA), len(DATA), True, None)
+    assert first == PublishedBundle(f"file://{place}/b.gtbundle", sha256(DATA), len(DATA), True, None)
     assert files(place) == {"b.gtbundle": DATA}
     assert publish(bundle(), how.format(place)) == first._replace(moved=False)
 
@@ -170,7 +170,7 @@ def test_an_artifact_has_one_layer_that_every_worker_takes_and_says_what_it_is(
 ) -> None:
     kept = Kept(monkeypatch, moved=moved)
     told = publish(bundle(), "OCI://r.test/bots/app:1", Terms(idle=7))
-    assert told == Published("oci://r.test/bots/app@sha256:manifest", sha256(DATA), len(DATA), moved, None)
+    assert told == PublishedBundle("oci://r.test/bots/app@sha256:manifest", sha256(DATA), len(DATA), moved, None)
     title = {"org.opencontainers.image.title": "b.gtbundle", "org.test": "yes"}
     layer = {"mediaType": BUNDLE_LAYER, "digest": sha256(DATA), "size": len(DATA), "annotations": title}
     assert kept.told == [

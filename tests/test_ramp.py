@@ -24,17 +24,17 @@ from greentic.deployments.worker_status import (
 from greentic.ground import documents
 from greentic.ground.errors import Conflict, FetchError, InvalidArgument
 from greentic.model.ramp_record import MEMBER, ControlSlice, control_slice, ramps_of
-from greentic.rollout.ramp import Limits, Seen, Slice, decide, lowest, read_seconds, read_steps, with_metrics
+from greentic.rollout.ramp import Observed, RampLimits, Slice, decide, lowest, read_seconds, read_steps, with_metrics
 from greentic.rollout.ramp_run import TrafficRampPayload, ramp
 from greentic.telemetry.counts import BOUNDS
 from simulators import Killed
 
-LIMITS = Limits(0.01, 0.2, 50)
+LIMITS = RampLimits(0.01, 0.2, 50)
 BUCKETS = st.lists(st.integers(0, 5000), min_size=len(BOUNDS) + 1, max_size=len(BOUNDS) + 1).map(tuple)
 
 
-def seen(new: Slice, control: Slice | None, **more: object) -> Seen:
-    return Seen(new, control, 60.0, 60.0, "ready")._replace(**more)
+def seen(new: Slice, control: Slice | None, **more: object) -> Observed:
+    return Observed(new, control, 60.0, 60.0, "ready")._replace(**more)
 
 
 @st.composite
@@ -88,11 +88,11 @@ def test_what_is_decided_and_why():
 
 
 def test_limits_and_words():
-    assert with_metrics(LIMITS, ["errors>0.5%", "p99>+10%"]) == Limits(0.005, 0.1, 50)
+    assert with_metrics(LIMITS, ["errors>0.5%", "p99>+10%"]) == RampLimits(0.005, 0.1, 50)
     assert with_metrics(LIMITS, ["errors>5%"]) == LIMITS
     with pytest.raises(InvalidArgument, match="not understood"):
         with_metrics(LIMITS, ["mood<3"])
-    assert read_steps("1%,10%,50%,100%") == [100, 1000, 5000, 10_000] and read_seconds("5m", "pause") == 300
+    assert read_steps("1%,10%,50%,100%") == [100, 1000, 5000, 10_000] and read_seconds("5m") == 300
     for wrong in ("1%", "50%,10%,100%", "0%,100%", "x"):
         with pytest.raises(InvalidArgument):
             read_steps(wrong)

@@ -19,8 +19,7 @@ from greentic.distribute.bundle_cache import BundleCache
 from greentic.ground.clock import unix_seconds
 from greentic.ground.documents import replace
 from greentic.ground.least_used import Item, beyond
-from greentic.materialize.prune import unpacked
-from greentic.materialize.retained import needed_digests
+from greentic.materialize.prune import needed_digests, unpacked
 from greentic.materialize.retention import DAY, Needed, Rules, There, needed_bundles, needed_revisions, plan
 from greentic.model.environment import Environment, Retention
 from greentic.model.traffic import next_split, put_split

@@ -261,17 +261,17 @@ TOKEN = IngressToken("2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf5
 
 
 @pytest.mark.parametrize(
-    ("tokens", "authorization", "verdict"),
+    ("tokens", "authorization", "opens"),
     [
-        (None, None, "pass"), ([], None, "unauthorized"), ([], "Bearer secret", "unauthorized"), ([TOKEN], None, "unauthorized"), ([TOKEN], "Bearer secret", "pass"), ([TOKEN], "bearer  secret ", "pass"), ([TOKEN], "Basic secret", "unauthorized"),
-        ([TOKEN], "Bearer wrong", "unauthorized"), ([IngressToken(TOKEN.sha256, expires_at=5)], "Bearer secret", "unauthorized"),
-        ([IngressToken(TOKEN.sha256, bundle_id="other")], None, "unauthorized"),
-        ([IngressToken(TOKEN.sha256, bundle_id="other")], "Bearer secret", "unauthorized"), ([IngressToken(TOKEN.sha256, bundle_id="bot")], "Bearer secret", "pass"), ([IngressToken(TOKEN.sha256, bundle_id="bot")], None, "unauthorized"),
+        (None, None, True), ([], None, False), ([], "Bearer secret", False), ([TOKEN], None, False), ([TOKEN], "Bearer secret", True), ([TOKEN], "bearer  secret ", True), ([TOKEN], "Basic secret", False),
+        ([TOKEN], "Bearer wrong", False), ([IngressToken(TOKEN.sha256, expires_at=5)], "Bearer secret", False),
+        ([IngressToken(TOKEN.sha256, bundle_id="other")], None, False),
+        ([IngressToken(TOKEN.sha256, bundle_id="other")], "Bearer secret", False), ([IngressToken(TOKEN.sha256, bundle_id="bot")], "Bearer secret", True), ([IngressToken(TOKEN.sha256, bundle_id="bot")], None, False),
     ],
 )  # fmt: skip
-def test_threat_fail_open_gate_bearer(tokens, authorization, verdict):
-    assert BearerGate(tokens, enabled=True).check(authorization, "bot", 10) == verdict
-    assert BearerGate(tokens, enabled=False).check(authorization, "bot", 10) == "pass"
+def test_threat_fail_open_gate_bearer(tokens, authorization, opens):
+    assert BearerGate(tokens, enabled=True).lets_in(authorization, "bot", 10) is opens
+    assert BearerGate(tokens, enabled=False).lets_in(authorization, "bot", 10)
 
 
 def test_tokens_are_read_and_checked(store, author):

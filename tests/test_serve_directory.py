@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from greentic.distribute import serve_directory
-from greentic.distribute.preconditions import Span, judged, parse_range
+from greentic.distribute.preconditions import ByteSpan, judged, parse_range
 from greentic.distribute.serve_directory import DirectoryServer
 from simulators import FakeClock
 from waiting import until
@@ -86,13 +86,13 @@ def served(root: Path) -> Iterator[Served]:
 @pytest.mark.parametrize(
     ("header", "span"),
     [
-        ("bytes=0-0", Span(0, 0)), ("bytes=2-2", Span(2, 2)), ("bytes=9-9", Span(9, 9)), ("bytes=9-", Span(9, 9)), ("bytes=0-9", Span(0, 9)),
-        ("bytes=0-10", Span(0, 9)), ("bytes=3-99", Span(3, 9)), (" bytes=0- ", Span(0, 9)), ("bytes=-1", Span(9, 9)), ("bytes=-10", Span(0, 9)),
-        ("bytes=-11", Span(0, 9)), ("bytes=10-", "unsatisfiable"), ("bytes=10-12", "unsatisfiable"), ("bytes=-0", "unsatisfiable"),
+        ("bytes=0-0", ByteSpan(0, 0)), ("bytes=2-2", ByteSpan(2, 2)), ("bytes=9-9", ByteSpan(9, 9)), ("bytes=9-", ByteSpan(9, 9)), ("bytes=0-9", ByteSpan(0, 9)),
+        ("bytes=0-10", ByteSpan(0, 9)), ("bytes=3-99", ByteSpan(3, 9)), (" bytes=0- ", ByteSpan(0, 9)), ("bytes=-1", ByteSpan(9, 9)), ("bytes=-10", ByteSpan(0, 9)),
+        ("bytes=-11", ByteSpan(0, 9)), ("bytes=10-", "unsatisfiable"), ("bytes=10-12", "unsatisfiable"), ("bytes=-0", "unsatisfiable"),
         ("bytes=3-2", None), ("bytes=-", None), ("bytes=0-1,3-4", None), ("items=0-1", None), ("bytes=0-1x", None), ("", None), (None, None),
     ],
 )  # fmt: skip
-def test_a_range_is_of_bytes_that_exist(header: str | None, span: Span | str | None) -> None:
+def test_a_range_is_of_bytes_that_exist(header: str | None, span: ByteSpan | str | None) -> None:
     assert parse_range(header, 10) == span
 
 

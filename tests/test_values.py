@@ -149,6 +149,7 @@ def guest(monkeypatch):
 
 
 def invoke(guest, function, payload: object = None) -> object:
+    guest._operations.clear()
     guest.operation("op")(function)
     context = types.SimpleNamespace(tenant_id="t", env_id="e", user_id=None, correlation_id="s", attempt=1)
     data = payload if isinstance(payload, bytes) else cbor2.dumps(payload)
@@ -202,6 +203,7 @@ def test_an_answer_that_is_none_is_told_with_its_place_and_never_repeated(guest)
         ({(1, 2): 1}, "a tuple as a name"),
         (loop, "more than 128 levels"),
         (later(), "not `async def`"),
+        ({"a": {1: "one", "1": "text"}}, "names at .a that are the same as texts"),
     ):
         failure = invoke(guest, lambda payload, call, answer=answer: answer)
         assert told in failure.message and "`op`" in failure.message and failure.retryable is False, told
@@ -220,6 +222,48 @@ def test_a_mistake_of_the_author_has_a_code_that_no_worker_repeats(guest):
 
     failure = invoke(guest, told)
     assert (failure.code, failure.retryable, failure.backoff_ms) == ("busy", True, 500)
+
+
+class Untellable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_whatever_an_operation_raises_is_told_and_never_a_trap(guest):
+    for raised, told in (
+        (SystemExit(2), "SystemExit: 2"),
+        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (GeneratorExit("g"), "GeneratorExit: g"),
+        (Untellable(), "Untellable: (what cannot be told as a text)"),
+    ):
+
+        def raising(payload, call, raised=raised):
+            raise raised
+
+        failure = invoke(guest, raising)
+        assert (failure.code, failure.message, failure.retryable) == ("exception", told, False)
+    for pause, milliseconds in (
+        (1.5, 2),
+        (-1, 0),
+        (2**70, 2**64 - 1),
+        ("100", None),
+        (math.inf, None),
+        (math.nan, None),
+    ):
+
+        def busy(payload, call, pause=pause):
+            raise guest.Failure("busy", Untellable(), retryable=True, backoff_ms=pause)
+
+        failure = invoke(guest, busy)
+        assert (failure.code, failure.backoff_ms) == ("busy", milliseconds), pause
+
+
+def test_an_operation_without_a_name_or_with_a_second_function_is_told_when_it_is_built(guest):
+    with pytest.raises(TypeError, match=r'such as @operation\("greet"\)'):
+        guest.operation(lambda payload, call: payload)
+    guest.operation("greet")(lambda payload, call: payload)
+    with pytest.raises(ValueError, match="two functions are offered as `greet`"):
+        guest.operation("greet")
 
 
 def test_a_tag_is_refused_instead_of_its_content_taken_for_the_value(guest):
@@ -296,7 +340,7 @@ def test_what_never_ends_is_told_and_what_waits_or_decides_is_not():
     assert "goes round `a` without an end" in told_of(says("a", to("a")))[0]
     for between in (
         node("b", "session.wait", "more", to("a")),
-        says("b", {"Custom": [{"condition": "x == 1", "to": "a"}]}),
+        says("b", {"Custom": [{"condition": "text == 1", "to": "a"}]}),
         node("b", "flow.goto", {"flow": "other"}, to("a")),
     ):
         assert not told_of(says("a", to("b")), between)

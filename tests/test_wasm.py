@@ -12,6 +12,7 @@ import sys
 import threading
 import unittest.mock
 
+import cbor2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,7 @@ from greentic.wasm.compiled_files import default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
 from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
 from greentic.wasm.format import check_component
+from greentic.wasm.traps import MAX_BYTES_OUT
 from greentic.wasm.values import ValueMismatch
 from simulators import FakeClock, SimulatedState
 
@@ -224,6 +226,45 @@ def test_what_a_component_answers_is_read_or_refused(payload):
         json.dumps(call(wasm, {}))
     except FlowFailure as failure:
         assert "is no CBOR" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("tag", "content"),
+    [
+        (0, "2026-01-02T00:00:00Z"),
+        (1, 1577836800),
+        (37, [0] * 16),
+        (100, 500),
+        (1004, "2026-01-02"),
+        (24, [1]),
+        (4242, {"a": 1}),
+    ],
+)
+def test_the_content_of_a_tag_is_the_value_whatever_the_library_makes_of_it(tag, content):
+    from greentic.components.interfaces import _from_cbor
+
+    written = bytes(content) if tag in (24, 37) else content
+    assert _from_cbor(cbor2.dumps({"at": [cbor2.CBORTag(tag, written)]}), "it") == {"at": [content]}
+
+
+def test_an_answer_that_cannot_be_read_says_what_of_it():
+    from greentic.components.interfaces import _from_cbor
+
+    with pytest.raises(FlowFailure, match="takes: it uses a tag that has no meaning in JSON"):
+        _from_cbor(cbor2.dumps(cbor2.CBORTag(35, "a")), "it")
+    with pytest.raises(FlowFailure, match="can't decode byte 0xc3"):
+        _from_cbor(b"\x62\xc3\x28", "it")
+
+
+def test_an_answer_that_is_too_large_to_cross_says_how_large_one_may_be():
+    pages = (MAX_BYTES_OUT >> 16) + 3
+    fits, over = (
+        wat.node_06(wat.ok_06("(i32.const 131072)", f"(i32.const {MAX_BYTES_OUT + more})"), pages=pages)
+        for more in (-100, 1)
+    )
+    assert call(fits, {}) == 0  # a zero, and more behind it
+    with pytest.raises(FlowFailure, match=f"it hands over too much at once; .* may have {MAX_BYTES_OUT}"):
+        call(over, {})
 
 
 @settings(max_examples=80)

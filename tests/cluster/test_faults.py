@@ -251,7 +251,7 @@ class Faulty:
 )
 def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, monkeypatch):
     from greentic.cluster.api_server import ApiServer
-    from greentic.cluster.apply import Rules, converge
+    from greentic.cluster.apply import ApplyRules, converge
     from greentic.cluster.connect import connect
     from greentic.deployer.binding import resolve
     from greentic.k8s.render import render
@@ -271,7 +271,7 @@ def test_throttling_errors_and_lost_answers_are_repeated(world: World, plan, mon
         render(deployer.desired),
         world.namespace,
         deployer.owner,
-        Rules(),
+        ApplyRules(),
         store.random,
         lambda text: None,
     )

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +30,7 @@ from greentic.model.routes import Routes, route_table
 from greentic.model.traffic import wanted_revisions
 from greentic.pack.load import load_packs
 from greentic.pack.located import LocatedPack
-from greentic.pack.signature import SignaturePolicy
+from greentic.pack.signature import PackSignaturePolicy
 from greentic.store.layout import EnvPaths
 from greentic.trust.policy import Trusted
 
@@ -43,7 +43,7 @@ class Loader(NamedTuple):
 
     paths: EnvPaths
     runtime: ComponentRuntime
-    policy: SignaturePolicy
+    policy: PackSignaturePolicy
 
 
 class Activation(NamedTuple):
@@ -85,7 +85,7 @@ def load_revisions(
             continue
         try:
             revisions[revision.revision_id] = load_revision(
-                deployments[revision.deployment_id], revision, packs[revision.revision_id], loader, parts.get
+                deployments[revision.deployment_id], revision, packs[revision.revision_id], loader, parts
             )
         except GreenticError as error:
             wrapped = BootError(f"loading revision `{revision.revision_id}`")
@@ -99,20 +99,27 @@ def load_revision(
     revision: Revision,
     packs: tuple[LocatedPack, ...],
     loader: Loader,
-    part: Callable[[str], ActiveRevision | None] = lambda content: None,
+    parts: Mapping[str, ActiveRevision],
 ) -> ActiveRevision:
     """One revision, loaded, or the same one as before. Raises the typed error of what does not load."""
     config = published_config(loader.paths, deployment, revision)
     content = content_of(revision, packs, config)
-    known = part(content)
+    known = parts.get(content)
     if known is not None:
         return known
     loaded = tuple(load_packs(list(packs), loader.policy))
     components = RevisionComponents(loaded, loader.runtime, config, revision.deployment_id)
     return ActiveRevision(
-        revision.revision_id, revision.deployment_id, revision.bundle_id, revision.bundle_digest, revision.bundle_source_uri,
-        components.told(loaded), flow_index(loaded), components, content,
-    )  # fmt: skip
+        revision_id=revision.revision_id,
+        deployment_id=revision.deployment_id,
+        bundle_id=revision.bundle_id,
+        digest=revision.bundle_digest,
+        source=revision.bundle_source_uri,
+        packs=components.told(loaded),
+        flows=flow_index(loaded),
+        components=components,
+        content=content,
+    )
 
 
 def content_of(revision: Revision, packs: tuple[LocatedPack, ...], config: dict[str, dict[str, object]]) -> str:

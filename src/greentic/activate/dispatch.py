@@ -40,7 +40,7 @@ class Choice(msgspec.Struct, frozen=True):
     draining: bool
 
 
-class Affinity(msgspec.Struct, frozen=True):
+class AffinityCookie(msgspec.Struct, frozen=True):
     """What a cookie says."""
 
     e: str
@@ -167,7 +167,7 @@ def read_key(cookie: str) -> bytes | None:
     return key if len(key) == KEY_BYTES else None
 
 
-def read_cookie(text: str, key: bytes) -> Affinity | None:
+def read_cookie(text: str, key: bytes) -> AffinityCookie | None:
     """What a cookie says, if it was signed with this key."""
     body, dot, mac = text.partition(".")
     if not dot or len(text) > 4096:
@@ -176,7 +176,7 @@ def read_cookie(text: str, key: bytes) -> Affinity | None:
     if not hmac.compare_digest(mac.encode(errors="replace"), expected.encode()):
         return None
     try:
-        return decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), Affinity)
+        return decode(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)), AffinityCookie)
     except ValueError:
         return None
 

@@ -114,6 +114,17 @@ class TurnServices(NamedTuple):
     trace: Trace | None = None
 
 
+class Message(msgspec.Struct, frozen=True):
+    """What came, from whom."""
+
+    activity: Activity
+    tenant: str
+    team: str | None
+    identity: Identity
+    id: str | None = None
+    """What the caller calls it in its session; the same one again gets the same answer (rule 3)."""
+
+
 class Turn(msgspec.Struct, frozen=True):
     """The answer of a turn, and whether its run now waits for the next message."""
 
@@ -134,29 +145,21 @@ def flow_index(packs: tuple[LoadedPack, ...]) -> tuple[tuple[FlowHeader, LoadedF
 
 
 async def turn(
-    revision: ActiveRevision,
-    activity: Activity,
-    tenant: str,
-    team: str | None,
-    identity: Identity,
-    services: TurnServices,
-    *,
-    message_id: str | None = None,
-    pinned: str | None = None,
+    revision: ActiveRevision, message: Message, services: TurnServices, *, pinned: str | None = None
 ) -> Turn:
     """What the flow answers, failures included. Raises `NoFlow` when none can be selected; `ConversationBusy` when too many wait and
     `StoreUnavailable` when the conversation cannot be looked up, both before anything was done.
 
-    It is awaited on the worker's loop, or run in place without one (`wasm.drive.in_place`); cancelled, it leaves what waited.
-    `message_id` is what the caller calls this message in its session; the same one again gets the same answer. `pinned` is the revision
-    that the session was pinned to when the message came.
+    It is awaited on the worker's loop, or run in place without one (`ground.going.in_place`); cancelled, it leaves what waited.
+    `pinned` is the revision that the session was pinned to when the message came.
     """
+    activity, tenant, identity = message.activity, message.tenant, message.identity
     entry = revision.entry(activity.flow_type, tenant)
     flow, pack = entry.flow, entry.pack
     if flow.failure is not None:
         return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)
-    caller = Caller(services.env_id, tenant, team, identity.user, hint, flow.flow_id, "provider")
+    caller = Caller(services.env_id, tenant, message.team, identity.user, hint, flow.flow_id, "provider")
     spans = None if services.trace is not None or tracing.current() is None else FlowSpans()
     ports = Ports(
         pack.plans,
@@ -169,11 +172,11 @@ async def turn(
     run = Run(pack.manifest_id, flow.flow_id, caller, ports)
     place = _Place(revision, tenant, identity, hint, run)
     try:
-        if message_id is None and not entry.waits:
+        if message.id is None and not entry.waits:
             if pinned is not None and pinned != revision.revision_id:
                 await _forget_abandoned(place, services.conversations)
             return _answer(await _attempts(run, activity.payload, services), run)
-        return await _converse(place, activity.payload, services, message_id)
+        return await _converse(place, activity.payload, services, message.id)
     except (ConversationBusy, StoreUnavailable):
         raise
     except FlowFailure as failure:

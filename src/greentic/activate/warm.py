@@ -9,6 +9,7 @@ from greentic.ground import variables
 from greentic.ground.extras import MissingPackage
 from greentic.pack.load import LoadedPack, load_packs
 from greentic.pack.located import LocatedPack
+from greentic.pack.named_cards import with_cards
 from greentic.pack.signature import read_signature_policy
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
@@ -30,16 +31,17 @@ def check_loadable(located: list[LocatedPack]) -> Loadable:
     policy = read_signature_policy(
         variables.text("GREENTIC_PACK_SIGNATURES") or None, variables.text("GREENTIC_PACK_SIGNERS") or None
     )
-    packs = tuple(load_packs(located, policy))
+    packs = tuple(map(with_cards, load_packs(located, policy)))
     components = _components(packs)
     return Loadable(components.report, warnings_of(components.told(packs)))
 
 
 def looked_into(packs: tuple[LoadedPack, ...]) -> tuple[LoadedPack, ...]:
-    """Packs of one revision, with what can never work of their components among their warnings. Raises `MalformedArtifact`.
+    """Packs of one revision, with what can never work of their components and cards among their warnings. Raises `MalformedArtifact`.
 
     Where the engine is not installed, as with an author who runs nothing, that is the warning.
     """
+    packs = tuple(map(with_cards, packs))
     try:
         return _components(packs).told(packs)
     except MissingPackage as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from greentic.distribute.publish import Bundle, Published, publish
+from greentic.distribute.publish import Bundle, PublishedBundle, publish
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, open_file
@@ -42,7 +42,7 @@ def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
     }
 
 
-def _replaced(found: Published, name: str) -> str:
+def _replaced(found: PublishedBundle, name: str) -> str:
     return (
         f"`{name}` was `{found.replaced}` there until now: a revision that pinned it finds other bytes at this address and is refused; "
         "publish each version under a name of its own"

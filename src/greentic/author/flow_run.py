@@ -10,8 +10,9 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from greentic.activate.turn import ActiveRevision, TurnServices, flow_index, turn
+from greentic.activate.turn import ActiveRevision, Message, TurnServices, flow_index, turn
 from greentic.activate.warm import looked_into
+from greentic.author.flow_source import unheard
 from greentic.author.inspect import named
 from greentic.author.pack_build import SOURCE_FILE, build_pack
 from greentic.author.source_files import ends_with, read_authored, read_yaml
@@ -76,8 +77,10 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
     with tempfile.TemporaryDirectory(prefix="greentic-flow-") as scratch:
         built = Path(scratch) / f"{real_path(path).name}.gtpack"
-        built.write_bytes(build_pack(path).data)
-        yield load_pack(LocatedPack(built.stem, built, file_digest(built)))
+        made = build_pack(path)
+        built.write_bytes(made.data)
+        pack = load_pack(LocatedPack(built.stem, built, file_digest(built)))
+        yield pack._replace(warnings=(*made.unheard, *pack.warnings))
 
 
 def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step], None]) -> JsonObject:
@@ -104,7 +107,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         turns: list[Json] = []
         for body in bodies:
             activity = Activity(activity_of(body).payload, None)
-            answer = in_place(turn(revision, activity, TENANT, None, Identity(session="run"), services))
+            answer = in_place(turn(revision, Message(activity, TENANT, None, Identity(session="run")), services))
             row: JsonObject = {"output": _json(answer.output), "waiting": answer.parked}
             turns.append(row if answer.failed is None else row | {"failed": answer.failed})
         return {
@@ -145,7 +148,8 @@ def _lint_source(path: Path) -> list[str]:
         for n in plan.nodes.values()
         if isinstance(n.mapping, dict)
     ]
-    return lint_flow(plan, Known(lambda name, operation: True, frozenset(named)))
+    told = unheard(source) if isinstance(source, dict) else []
+    return [*told, *lint_flow(plan, Known(lambda name, operation: True, frozenset(named)))]
 
 
 def _body(text: str) -> object:

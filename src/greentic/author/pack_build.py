@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from greentic.author.flow_source import unheard
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.author.source_files import (
     Found,
@@ -69,6 +70,8 @@ class BuiltPack(NamedTuple):
     manifest: PackManifest
     warnings: list[str]
     """What of its source is not in it."""
+    unheard: list[str]
+    """What of its flows does nothing; among the warnings."""
 
 
 def check_out(out: Path, directory: Path) -> None:
@@ -94,17 +97,14 @@ def build_pack(directory: Path) -> BuiltPack:
         raise InvalidArgument(f"{path}: dependencies cannot be packed yet; build this pack with its own builder")
     components = [build_component(directory, path, entry) for entry in source.components or []]
     component_ids = [c.id for c in components]
-    for component_id in component_ids:
-        if component_ids.count(component_id) > 1:
-            raise InvalidArgument(f"{path}: two components have the id `{component_id}`")
+    _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
-    flows = [_flow(directory, entry, resolver, component_ids) for entry in source.flows or []]
+    does_nothing: list[str] = []
+    flows = [_flow(directory, entry, resolver, component_ids, does_nothing) for entry in source.flows or []]
     ids = [str(flow["id"]) for flow in flows]
     told = _other_ids(path, source.flows or [], ids)
-    for flow_id in ids:
-        if ids.count(flow_id) > 1:
-            raise InvalidArgument(f"{path}: two flows have the id `{flow_id}`")
+    _each_once(path, "flows", ids)
     raw: dict[str, object] = {"schema_version": SCHEMA_VERSION, "pack_id": source.pack_id}
     if source.name is not None:
         raw["name"] = source.name
@@ -135,10 +135,17 @@ def build_pack(directory: Path) -> BuiltPack:
     told = [
         *ignored(path, PackSource, written),
         *told,
+        *does_nothing,
         *_not_packed(path, source.assets or [], files),
         *found.told(directory),
     ]
-    return BuiltPack(data, manifest, told)
+    return BuiltPack(data, manifest, told, does_nothing)
+
+
+def _each_once(path: Path, what: str, ids: list[str]) -> None:
+    for one in ids:
+        if ids.count(one) > 1:
+            raise InvalidArgument(f"{path}: two {what} have the id `{one}`")
 
 
 def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> list[str]:
@@ -162,7 +169,10 @@ def _other_ids(path: Path, written: list[FlowSource], ids: list[str]) -> list[st
     ]
 
 
-def _flow(directory: Path, entry: FlowSource, resolver: Resolver, component_ids: list[str]) -> dict[str, object]:
+def _flow(
+    directory: Path, entry: FlowSource, resolver: Resolver, component_ids: list[str], told: list[str]
+) -> dict[str, object]:
+    """The entry of a flow in the manifest; what of its source does nothing is put into `told`."""
     path = inside(directory, directory / entry.file)
     source = read_yaml(path)
     try:
@@ -170,6 +180,7 @@ def _flow(directory: Path, entry: FlowSource, resolver: Resolver, component_ids:
     except FlowSourceError as error:
         raise InvalidArgument(f"failed to compile flow {path}: {error}") from None
     _check_components(path, flow, resolver, component_ids)
+    told += [f"{path}: {text}" for text in unheard(source)] if isinstance(source, dict) else []
     flow_id = identifier(flow["id"], f"{path}: `id`")
     return {
         "id": flow_id,

@@ -7,6 +7,7 @@ import datetime
 import io
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +21,9 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.limits import DEFAULT_PACK_LIMITS
 from greentic.pack.signature import CHAIN, SIGNATURE, PackSignature, fingerprint_of, signed_digest
 from greentic.trust.keys import MAX_PEM
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _MAX_CHAIN = DEFAULT_PACK_LIMITS.signature_bytes
 _SIGNER = "greentic-pack-signer"
@@ -80,14 +84,11 @@ def _chain(path: Path, public: bytes) -> bytes:
     return pem
 
 
-def _self_signed(key: object) -> bytes:
+def _self_signed(key: Ed25519PrivateKey) -> bytes:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding
     from cryptography.x509.oid import NameOID
 
-    if not isinstance(key, Ed25519PrivateKey):
-        raise AssertionError
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _SIGNER)])
     began = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, began, began + datetime.timedelta(days=36525))

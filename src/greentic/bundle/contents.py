@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from greentic.bundle.limits import DEFAULT_LIMITS, Limits
+from greentic.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from greentic.bundle.squashfs_reader import Entry, SquashImage
 from greentic.ground.documents import parse
 from greentic.ground.errors import LimitExceeded, MalformedArtifact
@@ -45,14 +45,14 @@ class Contents(NamedTuple):
         return self.by_path.get(path)
 
 
-def listed(bundle: VerifiedBundle, limits: Limits = DEFAULT_LIMITS) -> Contents:
+def listed(bundle: VerifiedBundle, limits: BundleLimits = DEFAULT_LIMITS) -> Contents:
     """What an image holds, bundle or not. Raises `MalformedArtifact`."""
     image = SquashImage(bundle.read_at, bundle.size, limits)
     entries = list(image.entries())
     return Contents(image, entries, {entry.path: entry for entry in entries})
 
 
-def open_bundle(bundle: VerifiedBundle, limits: Limits = DEFAULT_LIMITS) -> Contents:
+def open_bundle(bundle: VerifiedBundle, limits: BundleLimits = DEFAULT_LIMITS) -> Contents:
     """List a verified bundle. Raises `MalformedArtifact` for anything that is no bundle."""
     contents = listed(bundle, limits)
     manifest = contents.find(MANIFEST)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 MIB = 1 << 20
 
 
-class Limits(NamedTuple):
+class BundleLimits(NamedTuple):
     """Bounds of one bundle image."""
 
     entries: int = 100_000
@@ -39,4 +39,4 @@ class Limits(NamedTuple):
     """Bytes of one directory listing."""
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = BundleLimits()

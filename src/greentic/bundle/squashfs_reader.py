@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from greentic.bundle.compression import Decompress, decompressor
-from greentic.bundle.limits import DEFAULT_LIMITS, Limits
+from greentic.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from greentic.bundle.squashfs_layout import (
     DATA_STORED,
     DIRECTORY,
@@ -81,7 +81,7 @@ class Entry(NamedTuple):
 class SquashImage:
     """An open image. `read_at(offset, count)` gives bytes of the file, shorter only at its end."""
 
-    def __init__(self, read_at: ReadAt, size: int, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, read_at: ReadAt, size: int, limits: BundleLimits = DEFAULT_LIMITS) -> None:
         self._limits = limits
         head = read_at(0, SUPERBLOCK.size)
         if len(head) < 4 or int.from_bytes(head[:4], "little") != MAGIC:
@@ -149,7 +149,7 @@ class SquashImage:
 class _Walk:
     """One walk over the tree, with everything that is counted on the way."""
 
-    def __init__(self, image: SquashImage, limits: Limits) -> None:
+    def __init__(self, image: SquashImage, limits: BundleLimits) -> None:
         self.tables, self.limits = image.tables, limits
         self.superblock = image.superblock
         self.entries = self.total = self.paths = self.blocks = 0

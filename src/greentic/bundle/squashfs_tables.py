@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from greentic.bundle.compression import Decompress
-from greentic.bundle.limits import Limits
+from greentic.bundle.limits import BundleLimits
 from greentic.bundle.squashfs_layout import (
     ABSENT,
     DATA_STORED,
@@ -32,7 +32,7 @@ _KEPT = 1024
 class Tables:
     """Reads the tables of one image."""
 
-    def __init__(self, read_at: ReadAt, superblock: Superblock, inflate: Decompress, limits: Limits) -> None:
+    def __init__(self, read_at: ReadAt, superblock: Superblock, inflate: Decompress, limits: BundleLimits) -> None:
         self._read_at, self._superblock, self._inflate, self._limits = read_at, superblock, inflate, limits
         self._end = superblock.bytes_used
         self._metadata: OrderedDict[int, tuple[bytes, int]] = OrderedDict()

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from greentic.bundle.limits import DEFAULT_LIMITS, Limits
+from greentic.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from greentic.bundle.squashfs_layout import (
     ABSENT,
     DATA_STORED,
@@ -87,7 +87,7 @@ class _Data(NamedTuple):
     offset: int
 
 
-def write_image(tree: Path, out: BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> int:
+def write_image(tree: Path, out: BinaryIO, *, limits: BundleLimits = DEFAULT_LIMITS) -> int:
     """Write the directory `tree` as a gzip image to `out`, an empty seekable file. Returns the image's bytes.
 
     Raises `InvalidArgument` for entries that no bundle may have.
@@ -129,7 +129,7 @@ class _MetadataWriter:
 
 
 class _Writer:
-    def __init__(self, out: BinaryIO, limits: Limits) -> None:
+    def __init__(self, out: BinaryIO, limits: BundleLimits) -> None:
         self.out, self.limits = out, limits
         self.inodes, self.listings = _MetadataWriter(), _MetadataWriter()
         self.fragments: list[tuple[int, int]] = []

@@ -1,1 +1,1 @@
-"""The two programs: arguments in, envelope or banner out."""
+"""The three programs (`gtc`, `greentic-start`, `greentic-operator`): arguments in, envelope or banner out."""

@@ -157,7 +157,7 @@ def _of_op(before: list[str], typed: str) -> list[str]:
     root, words = _without_globals(before)
     if not words:
         return op_table.nouns()
-    verb = op_table.find("deploy", "run") if words[0] == "deploy" else None
+    verb = op_table.DEPLOY if words[0] == op_table.DEPLOY.noun else None
     if verb is None:
         if len(words) == 1:
             return [v.verb for v in op_table.VERBS if v.noun == words[0]]

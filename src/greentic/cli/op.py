@@ -64,21 +64,17 @@ def main(argv: list[str]) -> int:
     if noun not in op_table.nouns():
         meant = did_you_mean(noun, (*op_table.nouns(), *GLOBAL_VALUES, *GLOBAL_SWITCHES))
         return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}{meant}")
-    if noun == "deploy":
-        verb = op_table.find("deploy", "run")
-    else:
-        if not rest or rest[0] in _HELP:
-            say(noun_help(noun))
-            return 0 if rest else 2
-        verb = op_table.named(noun, rest[0], rest[1:])
-        if verb is None:
-            known = [v.verb for v in op_table.VERBS if v.noun == noun]
-            meant = did_you_mean(rest[0], known)
-            return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}")
-        rest = rest[1:]
+    if noun == op_table.DEPLOY.noun:
+        return _run(op_table.DEPLOY, rest, options)
+    if not rest or rest[0] in _HELP:
+        say(noun_help(noun))
+        return 0 if rest else 2
+    verb = op_table.named(noun, rest[0], rest[1:])
     if verb is None:
-        return _usage(f"unrecognized subcommand '{noun}'")
-    return _run(verb, rest, options)
+        known = [v.verb for v in op_table.VERBS if v.noun == noun]
+        meant = did_you_mean(rest[0], known)
+        return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}")
+    return _run(verb, rest[1:], options)
 
 
 def _asked_for_help(words: list[str]) -> list[str]:
@@ -239,7 +235,8 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> _Call:
         return _Call(lambda: function(context, *ids), unknown)
     if options_form is None:
         return _Call(lambda: function(context, payload), unknown)
-    settings["base"] = Path() if options.answers is None or _is_handed_on(options.answers) else options.answers.parent
+    if "base" in options_form._fields and options.answers is not None and not _is_handed_on(options.answers):
+        settings["base"] = options.answers.parent
     return _Call(lambda: function(context, payload, options_form(**settings)), unknown)
 
 

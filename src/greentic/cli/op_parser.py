@@ -59,7 +59,7 @@ def overview() -> str:
     ]
     for noun in op_table.nouns():
         verbs = [v.verb for v in op_table.VERBS if v.noun == noun and noun != "deploy"]
-        lines.append(f"  {noun:<12}{'|'.join(verbs) if verbs else op_table.VERBS[-1].summary}")
+        lines.append(f"  {noun:<12}{'|'.join(verbs) if verbs else op_table.DEPLOY.summary}")
     lines += ["", "example:", "  gtc op env create prod --name Production", "  gtc op NOUN --help"]
     return "\n".join(lines)
 

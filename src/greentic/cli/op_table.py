@@ -41,6 +41,9 @@ def _place(row: Verb) -> tuple[int, int]:
 
 VERBS: tuple[Verb, ...] = tuple(sorted((*OPERATE, *EXAMINE, *DEPLOYMENTS, *DEPLOYER, *RELEASE), key=_place))
 
+DEPLOY = next(row for row in VERBS if row.noun == "deploy")
+"""The one verb of its noun, which nobody says."""
+
 
 def nouns() -> list[str]:
     return list(dict.fromkeys(v.noun for v in VERBS))

@@ -70,19 +70,19 @@ def run(argv: list[str]) -> None:
 
     level = "debug" if arguments.verbose else "warn" if arguments.quiet else "info"
     options = StartOptions(
-        arguments.env,
-        arguments.store_root,
-        arguments.strict_port,
-        level,
-        arguments.workers,
-        arguments.trust_anchor,
-        arguments.archive,
-        arguments.env_from,
-        arguments.require == "all",
-        arguments.proof_key,
-        arguments.metrics_addr,
-        arguments.log_format,
-        arguments.access_log,
+        env=arguments.env,
+        store_root=arguments.store_root,
+        strict_port=arguments.strict_port,
+        level=level,
+        workers=arguments.workers,
+        trust_anchor=arguments.trust_anchor,
+        archive=arguments.archive,
+        env_from=arguments.env_from,
+        require_all=arguments.require == "all",
+        proof_key=arguments.proof_key,
+        metrics_addr=arguments.metrics_addr,
+        log_format=arguments.log_format,
+        access_log=arguments.access_log,
     )
     with traced("greentic-start"):
         try:

@@ -68,12 +68,19 @@ def sender(settings: TraceSettings) -> Sender:
             terms = terms_of(variables.environment())._replace(
                 idle=limit, connect=limit, total=limit, offline=False
             )  # who names a collector means it
-            answer = ask(settings.endpoint, settings.endpoint, terms, method="POST", headers=headers, body=body)
+            answer = ask(
+                settings.endpoint,
+                settings.endpoint,
+                terms,
+                method="POST",
+                headers=headers,
+                body=body,
+                doing="collector",
+            )
             status, page = answer.status, is_page(answer.one("Content-Type"))
-            told = read_body(answer, name, _ANSWER_BYTES)
+            told = read_body(answer, f"collector {name}: what it answers", _ANSWER_BYTES)
         except GreenticError as error:
-            why = error.message.removeprefix(f"download bundle reference {name}: ")
-            raise NotSent(f"collector {name}: {why}", passing=isinstance(error, FetchError)) from None
+            raise NotSent(error.message, passing=isinstance(error, FetchError)) from None
         if not 200 <= status < 300:
             raise NotSent(f"collector {name}: http status: {status}", passing=status in _PASSING)
         if page:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import explained
 from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
-from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.clock import CLOCK, RANDOM, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
         return [i.ref for i in self.plan.items if i.ref in self.objects]
 
 
-class Rules(NamedTuple):
+class ApplyRules(NamedTuple):
     """What a reconcile may do."""
 
     adopt: bool = False
@@ -99,7 +99,7 @@ class Rules(NamedTuple):
 
 
 def converge(
-    cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: Rules, random: Random, told: Told,
+    cluster: Cluster, desired: list[JsonObject], namespace: str, owner: Owner, rules: ApplyRules, random: Random, told: Told,
     planned: Callable[[Plan], object] = lambda plan: None,
 ) -> Outcome:  # fmt: skip
     """Plan and carry out. Raises `Conflict` where nothing may be written at all; other failures are in the outcome.
@@ -113,7 +113,7 @@ def converge(
 
 
 def carry_out(
-    cluster: Cluster, plan: Plan, namespace: str, owner: Owner, rules: Rules, random: Random, told: Told, *, keyed: bool
+    cluster: Cluster, plan: Plan, namespace: str, owner: Owner, rules: ApplyRules, random: Random, told: Told, *, keyed: bool
 ) -> Outcome:  # fmt: skip
     """Write what a plan says; `keyed` is whether the key of rule 6 is there. Raises `Conflict` as `converge` does."""
     refuse(plan, force=rules.force)
@@ -125,7 +125,7 @@ def is_keyed(live: list[JsonObject]) -> bool:
     return any(ref_of(thing).name == names.SESSION_KEY for thing in live)
 
 
-def scoped(plan: Plan, rules: Rules) -> Plan:
+def scoped(plan: Plan, rules: ApplyRules) -> Plan:
     """The plan with its deletions limited to what was asked for."""
     scope = rules.scope
     return plan if scope is None else plan._replace(deletions=[d for d in plan.deletions if d.ref in scope])
@@ -150,7 +150,7 @@ def refuse(plan: Plan, *, force: bool) -> None:
 class _Run:
     """One reconcile at work."""
 
-    def __init__(self, cluster: Cluster, plan: Plan, owner: Owner, rules: Rules, told: Told) -> None:
+    def __init__(self, cluster: Cluster, plan: Plan, owner: Owner, rules: ApplyRules, told: Told) -> None:
         self._cluster, self._plan, self._owner, self._rules, self._told = cluster, plan, owner, rules, told
         self._created: list[Ref] = []
         self._changed: list[Ref] = []
@@ -308,9 +308,9 @@ def delete_own(cluster: Cluster, deletion: Deletion, owner: Owner, *, foreground
     raise Conflict(f"{seen.ref} keeps changing and was not deleted", hint="run the reconcile again")
 
 
-def await_gone(cluster: Cluster, ref: Ref, uid: str, clock: Clock = CLOCK) -> JsonObject | None:
+def await_gone(cluster: Cluster, ref: Ref, uid: str) -> JsonObject | None:
     """Wait until a deleted object is gone; what somebody made in its place meanwhile. Raises `Conflict` if something holds it."""
-    patience = Patience(_GONE, UNCOUNTED, GONE_SECONDS, clock, RANDOM)
+    patience = Patience(_GONE, UNCOUNTED, GONE_SECONDS, CLOCK, RANDOM)
     while (found := cluster.get(ref)) is not None:
         if metadata_of(found).get("uid") != uid:
             return found

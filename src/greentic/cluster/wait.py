@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from greentic.cluster.served import is_ready
@@ -56,13 +55,11 @@ def wait_healthy(
     objects: dict[Ref, JsonObject],
     seconds: float,
     view: WaitView,
-    clock: Callable[[], float] = CLOCK.monotonic,
 ) -> None:
     """Return when all Deployments among `objects` are complete. Raises `Conflict` that says which are not, and why."""
     deployments = {ref.name: thing for ref, thing in objects.items() if ref.kind == "Deployment"}
-    wanted = {name: _generation(thing) for name, thing in deployments.items()}
     if not all(rollout(thing).done for thing in deployments.values()):
-        _Wait(cluster, namespace, selector, deployments, wanted, view, clock).run(seconds)
+        _Wait(cluster, namespace, selector, deployments, view).run(seconds)
     view.show({name: (rollout(thing), "") for name, thing in deployments.items()})
 
 
@@ -78,18 +75,11 @@ class _Wait:
         namespace: str,
         selector: str,
         deployments: dict[str, JsonObject],
-        wanted: dict[str, int],
         view: WaitView,
-        clock: Callable[[], float],
     ) -> None:
-        self._cluster, self._namespace, self._selector, self._view, self._clock = (
-            cluster,
-            namespace,
-            selector,
-            view,
-            clock,
-        )
-        self._deployments, self._wanted = deployments, wanted
+        self._cluster, self._namespace, self._selector, self._view = cluster, namespace, selector, view
+        self._deployments = deployments
+        self._wanted = {name: _generation(thing) for name, thing in deployments.items()}
         self._pods: dict[str, JsonObject] = {}
         self._events: queue.Queue[_Noticed] = queue.Queue()
         self._stopped = threading.Event()
@@ -98,7 +88,7 @@ class _Wait:
         self._pods_listed = False
 
     def run(self, seconds: float) -> None:
-        ends = self._clock() + seconds
+        ends = CLOCK.monotonic() + seconds
         for kind in ("Deployment", "Pod"):
             threading.Thread(target=self._watch, args=(kind, ends), daemon=True, name=f"watch-{kind}").start()
         try:
@@ -108,7 +98,7 @@ class _Wait:
                 if all(self._rollout(name).done for name in self._wanted):
                     return
                 self._give_up(troubles)
-                if self._clock() > ends:
+                if CLOCK.monotonic() > ends:
                     raise self._late(seconds, troubles)
                 try:
                     self._take(self._events.get(timeout=0.25))
@@ -163,8 +153,8 @@ class _Wait:
             if state.done:
                 continue
             for found in troubles.get(name, []):
-                since = self._patience.setdefault(found.pod, self._clock())
-                if self._clock() - since < found.patience:
+                since = self._patience.setdefault(found.pod, CLOCK.monotonic())
+                if CLOCK.monotonic() - since < found.patience:
                     continue
                 raise RolloutFailed(
                     f"Deployment `{name}` did not become ready: pod `{found.pod}`: {found.reason}{self._tail(name, found)}",
@@ -172,7 +162,7 @@ class _Wait:
                 )
             if state.failed is None:
                 self._patience.pop(name, None)
-            elif self._clock() - self._patience.setdefault(name, self._clock()) >= PASSING_SECONDS or (
+            elif CLOCK.monotonic() - self._patience.setdefault(name, CLOCK.monotonic()) >= PASSING_SECONDS or (
                 "Deadline" in state.failed and self._pods_listed and self._events.empty()
             ):
                 raise RolloutFailed(
@@ -218,14 +208,14 @@ class _Wait:
     def _watch(self, kind: str, ends: float) -> None:
         """List, then watch, again and again until the wait is over (rules 1 and 3)."""
         failed = 0
-        while not self._stopped.is_set() and self._clock() < ends + 5:
+        while not self._stopped.is_set() and CLOCK.monotonic() < ends + 5:
             try:
                 listed = self._cluster.list(kind, self._namespace, self._selector)
                 failed = 0
                 self._events.put(_Noticed(kind, "LISTED", {}))
                 for thing in listed.items:
                     self._events.put(_Noticed(kind, "ADDED", thing))
-                seconds = min(_WATCH_SECONDS, max(1.0, ends - self._clock()))
+                seconds = min(_WATCH_SECONDS, max(1.0, ends - CLOCK.monotonic()))
                 for event in self._cluster.watch(
                     kind, self._namespace, self._selector, listed.resource_version, seconds
                 ):

@@ -39,7 +39,7 @@ class ServedView(Protocol):
         ...
 
 
-class Document(NamedTuple):
+class AwaitedDocument(NamedTuple):
     """What pods are to serve."""
 
     digest: str
@@ -60,15 +60,16 @@ class Heard(NamedTuple):
 
 
 def wait_served(
-    cluster: Cluster, document: Document, seconds: float, view: ServedView, clock: Clock = CLOCK, *, hurry: bool = True
+    cluster: Cluster, document: AwaitedDocument, seconds: float, view: ServedView, clock: Clock = CLOCK
 ) -> Heard:
     """Return when all pods say that they serve the document. Raises `RolloutFailed` that says which do not, and why."""
-    return _Round(cluster, document, view, clock, hurry).run(seconds)
+    return _Round(cluster, document, view, clock).run(seconds)
 
 
 class _Round:
-    def __init__(self, cluster: Cluster, document: Document, view: ServedView, clock: Clock, hurry: bool) -> None:
-        self._cluster, self._document, self._view, self._clock, self._hurry = cluster, document, view, clock, hurry
+    def __init__(self, cluster: Cluster, document: AwaitedDocument, view: ServedView, clock: Clock) -> None:
+        self._cluster, self._document, self._view, self._clock = cluster, document, view, clock
+        self._hurry = True
         self._said: dict[str, Served] = {}
         self._since: dict[str, float] = {}
         """When a pod was first found ailing, or unheard."""

@@ -45,9 +45,7 @@ class ReadyPack(NamedTuple):
 class PackCalls:
     """What the flows of one pack can call; `packs` has their own pack first, `lane` is whose share of computing they take."""
 
-    def __init__(
-        self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None], lane: str = ""
-    ) -> None:
+    def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None], lane: str) -> None:
         self._packs, self._limits, self._log, self._lane = packs, limits, log, lane
         self._own, self._config = packs[0].components, packs[0].config
         self._resolver = Resolver(packs[0].pack.components)

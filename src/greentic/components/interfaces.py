@@ -180,18 +180,25 @@ def _from_cbor(data: bytes, what: str) -> object:
     if not data:
         return None
     try:
-        value = cbor2.loads(data, max_depth=MAX_JSON_DEPTH, semantic_decoders=_REFUSED)
+        value = cbor2.loads(data, max_depth=MAX_JSON_DEPTH, semantic_decoders=_TAGS)
         return value if _is_plain(value) else _Plain().of(value)
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, ArithmeticError, MemoryError) as error:
-        raise FlowFailure(f"{what} is no CBOR that this worker takes: {error}") from None
+        raise FlowFailure(f"{what} is no CBOR that this worker takes: {error.__cause__ or error}") from None
 
 
 def _refuse(value: object, immutable: bool) -> object:
     raise ValueError("it uses a tag that has no meaning in JSON")
 
 
-_REFUSED = dict.fromkeys((4, 5, 25, 28, 29, 30, 35, 36, 256, 258, 260, 261), _refuse)
-"""Tags whose few bytes stand for much: references to other values, numbers with exponents, expressions."""
+def _content(value: object, immutable: bool) -> object:
+    return value
+
+
+_TAGS = dict.fromkeys((0, 1, 37, 52, 54, 100, 260, 261, 1004, 43000), _content) | dict.fromkeys(
+    (4, 5, 25, 28, 29, 30, 35, 36, 256, 258), _refuse
+)
+"""What the library would make something of that JSON has no word for (a date, a UUID, an address) is its content, as with every tag
+that it does not know. Tags whose few bytes stand for much are refused: references to other values, numbers with exponents, expressions."""
 
 
 def _is_plain(value: object) -> bool:

@@ -104,16 +104,14 @@ class RevisionComponents:
 class ComponentRuntime:
     """The host of components: engine, cache, imports and policies of this worker, made when the first one is loaded."""
 
-    def __init__(
-        self, env_directory: Path | None, state: StateStore, log: Log, cache_directory: Path | None = None
-    ) -> None:
-        self._env_directory, self._state, self.log, self._cache_directory = env_directory, state, log, cache_directory
+    def __init__(self, env_directory: Path | None, state: StateStore, log: Log) -> None:
+        self._env_directory, self._state, self.log = env_directory, state, log
         self._made: _Made | None = None
 
     @property
     def made(self) -> _Made:
         if self._made is None:
-            self._made = _Made(self._env_directory, self._state, self._cache_directory)
+            self._made = _Made(self._env_directory, self._state)
         return self._made
 
     @property
@@ -145,7 +143,7 @@ class ComponentRuntime:
 class _Made:
     """What is made once the first component is loaded."""
 
-    def __init__(self, env_directory: Path | None, state: StateStore, cache_directory: Path | None) -> None:
+    def __init__(self, env_directory: Path | None, state: StateStore) -> None:
         need("wasmtime", "running components")
         from greentic.components.calls import ReadyComponent
         from greentic.components.host import HostImports
@@ -159,7 +157,7 @@ class _Made:
         self.policy = egress_policy()
         self.limits = call_limits()
         self.engine = engine()
-        self.cache = CompileCache(cache_directory)
+        self.cache = CompileCache()
         self.host = HostImports(PolicedHttp(self.policy), SecretFiles(env_directory), state)
         self._assets: dict[str, str] = {}
 

@@ -17,13 +17,13 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.model.delivery import Delivery
 from greentic.model.environment import BundleDeployment, Revision, TrafficSplit
 from greentic.net.addresses import shown
-from greentic.trust.proof import Believed, Step
+from greentic.trust.proof import BelievedProof, Step
 from greentic.trust.proof_verdict import ProofVerdict
 
 MAX_STEPS = 32
 
 
-def proven(address: str, believed: Believed, verdict: ProofVerdict, revision_id: str) -> JsonObject | None:
+def proven(address: str, believed: BelievedProof, verdict: ProofVerdict, revision_id: str) -> JsonObject | None:
     """The chain of a revision from a proof, and what it is worth; nothing if the worker does not serve it."""
     row = next((r for r in believed.proof.revisions if r.revision_id == revision_id), None)
     if row is None:
@@ -38,7 +38,7 @@ def proven(address: str, believed: Believed, verdict: ProofVerdict, revision_id:
     }
 
 
-def proof_head(address: str, believed: Believed) -> JsonObject:
+def proof_head(address: str, believed: BelievedProof) -> JsonObject:
     """Who signed a proof, and whether the operator had named that key."""
     return {"at": address, "signed": True, "key_id": believed.proof.worker.key_id, "pinned": believed.pinned}
 

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9-]{8,64}")
 _COOKIE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,4096}")
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the page sends."""
 
     deployment_id: str
@@ -79,14 +79,14 @@ class Trace(msgspec.Struct, frozen=True):
     waits: bool | None = None
 
 
-class Conversations:
+class Chats:
     """What the console says to workers, and the cookies that it was given."""
 
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._clock = clock
         self._cookies: OrderedDict[str, dict[str, str]] = OrderedDict()
 
-    def say(self, env: Environment, address: str, message: Message) -> JsonObject:
+    def say(self, env: Environment, address: str, message: ChatMessage) -> JsonObject:
         """What a worker answers. Raises `InvalidArgument`, `NotFound` or `FetchError`."""
         for name in (message.conversation, message.message_id):
             if _NAME.fullmatch(name) is None:
@@ -134,7 +134,7 @@ class Conversations:
             raise FetchError(f"the worker at `{address}` did not answer: {cause or error.message}") from cause
 
 
-def body_of(message: Message) -> bytes:
+def body_of(message: ChatMessage) -> bytes:
     """The request body: a message of a text, or one whose metadata are what a card submits."""
     if message.data is None:
         return compact({"text": message.text})

@@ -16,7 +16,7 @@ import msgspec
 
 from greentic.console.chain import documented, proof_head, proven, told
 from greentic.console.changes import Asked, Changes
-from greentic.console.chat import Conversations, Message
+from greentic.console.chat import ChatMessage, Chats
 from greentic.console.door import Door
 from greentic.console.page_files import SAFE, page_files
 from greentic.console.picture import picture
@@ -30,7 +30,7 @@ from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject, decode, read_file
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument, NotFound
 from greentic.httpd.front import Answer
-from greentic.httpd.http1 import Headers, Incoming
+from greentic.httpd.http1 import JSON, TEXT, Headers, Incoming
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision, document_digest
 from greentic.model.ids import check_ulid, is_env_id
@@ -40,8 +40,6 @@ from greentic.trust.proof_verdict import Known, judge
 
 T = TypeVar("T")
 
-_JSON: Headers = [(b"content-type", b"application/json")]
-_TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 STRANGER = b"This console opens with the address that `gtc console` printed, which holds a token.\n"
 FOREIGN = b"This console answers its own page at its own address, and nobody else.\n"
 _STATUS = {"not-found": 404, "conflict": 409, "invalid-argument": 400, "fetch": 502}
@@ -54,20 +52,20 @@ class ConsoleApp:
         self._store, self._env_id, self._watched, self._door = store, env_id, watched, door
         self._changes = changes
         self._files = page_files()
-        self._conversations = Conversations(store.clock)
+        self._conversations = Chats(store.clock)
 
     def __call__(self, incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         """Answer a request, at once where that is possible."""
         head = incoming.head
         verdict = self._door.judge(head.method, head.fields)
         if verdict == "foreign":
-            return _dressed(403, FOREIGN, _TEXT)
+            return _dressed(403, FOREIGN, [TEXT])
         if head.path.startswith("/open/") and head.method == "GET":
             if not self._door.opens(head.path.removeprefix("/open/")):
-                return _dressed(401, STRANGER, _TEXT)
+                return _dressed(401, STRANGER, [TEXT])
             return _dressed(303, b"", [(b"location", b"/"), (b"set-cookie", self._door.set_cookie())])
         if verdict == "stranger":
-            return _dressed(401, STRANGER, _TEXT)
+            return _dressed(401, STRANGER, [TEXT])
         file = self._files.get(head.path)
         if file is not None and head.method in ("GET", "HEAD"):
             return _dressed(200, file.data, [(b"content-type", file.kind)])
@@ -99,7 +97,7 @@ class ConsoleApp:
                 return await found(*words[2:])
         if words[0] == "api" and head.method == "POST" and len(words) == 2 and incoming.body is not None:
             if words[1] == "say":
-                return await self._say(_read(incoming.body, Message))
+                return await self._say(_read(incoming.body, ChatMessage))
             if words[1] == "change":
                 return _json(200, self._changes.begin(_read(incoming.body, Asked)).told())
             if words[1] == "picture":
@@ -172,7 +170,7 @@ class ConsoleApp:
 
     # -- what is done -----------------------------------------------------------------------------------------------
 
-    async def _say(self, message: Message) -> Answer:
+    async def _say(self, message: ChatMessage) -> Answer:
         """Pass a message on to a worker."""
         if not self._watched.addresses:
             raise InvalidArgument("there is no worker to talk to", hint=f"gtc console {self._env_id} --at URL")
@@ -197,7 +195,7 @@ def _read(body: bytes, form: type[T]) -> T:
 
 
 def _json(code: int, value: JsonObject, headers: Headers | None = None) -> Answer:
-    return _dressed(code, msgspec.json.encode(value), [*_JSON, *(headers or [])])
+    return _dressed(code, msgspec.json.encode(value), [JSON, *(headers or [])])
 
 
 def _dressed(code: int, body: bytes, headers: Headers) -> Answer:

@@ -27,7 +27,7 @@ from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FetchError
 from greentic.net.document import NOT_THERE, read_small
-from greentic.trust.proof import MAX_PROOF, Believed, ProofError, read_proof
+from greentic.trust.proof import MAX_PROOF, BelievedProof, ProofError, read_proof
 
 NONCE_BYTES = 16
 _NOTHING_THERE = NOT_THERE | {405}
@@ -63,7 +63,7 @@ class Watched:
         """Raises `FetchError`."""
         return read_status(self._asked(url_of(address, status_path())), LiveStatus, address)
 
-    def proof(self, address: str) -> Believed | None:
+    def proof(self, address: str) -> BelievedProof | None:
         """What a worker proves, in answer to a question that was never asked before; nothing if it gives no proofs.
 
         Raises `FetchError`, also for a proof that proves nothing.

@@ -33,7 +33,7 @@ from greentic.publication.pointed import read_pointed
 from greentic.store.environments import environment_of
 
 
-class Desired(NamedTuple):
+class DesiredDocument(NamedTuple):
     """A document that is believed."""
 
     env: Environment
@@ -52,7 +52,7 @@ class Publication:
         self._place: Place | None = None
         self._known: str | None = None
 
-    def look(self, wish: Wish, seen: int) -> Desired | None:
+    def look(self, wish: Wish, seen: int) -> DesiredDocument | None:
         """The document that is published now; nothing if it is the known one. `seen` is the generation that was applied.
 
         Raises `FetchError`, or another `GreenticError` for one that is refused.
@@ -67,13 +67,13 @@ class Publication:
         check_claims(edition, env, wish.place)
         self._believe(env, wish, seen)
         self._known = edition.digest
-        return Desired(env, document_digest(data), edition.digest, edition.generation)
+        return DesiredDocument(env, document_digest(data), edition.digest, edition.generation)
 
     def forget(self) -> None:
         """Read the document anew with the next look, as after a change of the wish."""
         self._known = None
 
-    def of_pods(self, cluster: Cluster, wish: Wish, seen: int) -> Desired | None:
+    def of_pods(self, cluster: Cluster, wish: Wish, seen: int) -> DesiredDocument | None:
         """The document that the cluster's pods have, if it is believed (rule 3). Raises `GreenticError`."""
         thing = cluster.get(Ref("ConfigMap", ENV_STORE, wish.answers.namespace))
         held = {} if thing is None else member(thing, "data")
@@ -86,7 +86,7 @@ class Publication:
             return None
         env = environment_of(data, Path(ENV_STORE) / DOCUMENT, wish.env_id or _claimed(data))
         self._believe(env, wish, seen)
-        return Desired(env, document_digest(data), "", delivery_of(env).generation)
+        return DesiredDocument(env, document_digest(data), "", delivery_of(env).generation)
 
     def _pointed(self, pointer: Pointer, wish: Wish) -> bytes:
         """The document that pods are pointed to. Its generation is noted before it is asked for (rule 2)."""

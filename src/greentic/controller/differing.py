@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 
 from greentic.cluster.apply import PHASES, refuse
 from greentic.cluster.live import Keep, read_live
-from greentic.controller.desired import Desired
+from greentic.controller.desired import DesiredDocument
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
 from greentic.k8s import render
@@ -72,9 +72,9 @@ class Difference(NamedTuple):
         return make_plan(wanted, live, self.owner, adopt=self.adopt, beside=self.live)
 
 
-def stated(wish: Wish, desired: Desired) -> Stated:
+def stated(wish: Wish, desired: DesiredDocument) -> Stated:
     """What should be, without the namespace, which is not an operator's. Raises `Conflict` as `render` does."""
-    things = render.rendering(render.Desired(desired.env, _answers(wish, desired), wish.store))
+    things = render.rendering(render.DesiredObjects(desired.env, _answers(wish, desired), wish.store))
     return {
         ref_of(thing): zlib.compress(compact(thing), zlib.Z_BEST_SPEED)
         for thing in things
@@ -82,7 +82,7 @@ def stated(wish: Wish, desired: Desired) -> Stated:
     }
 
 
-def _answers(wish: Wish, desired: Desired) -> Answers:
+def _answers(wish: Wish, desired: DesiredDocument) -> Answers:
     """The answers; a document that is too large for a ConfigMap is where it was published, under the name of its digest."""
     if wish.answers.environment_registry is not None or not wish.place.startswith("oci://"):
         return wish.answers

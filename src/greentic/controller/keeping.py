@@ -18,7 +18,7 @@ from greentic.cluster.live import list_if_there
 from greentic.controller.election import DURATION, lease_name
 from greentic.controller.wish import read_wish
 from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
-from greentic.ground.clock import CLOCK, RANDOM, Clock
+from greentic.ground.clock import CLOCK, RANDOM
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s.objects import Cluster, Ref, member, metadata_of, objects_in, ref_of
@@ -45,10 +45,10 @@ def keepers(cluster: Cluster, namespace: str, owner: Owner) -> Iterator[Keeper]:
             yield Keeper(lease, holder, ref_of(wish))
 
 
-def refuse_kept(cluster: Cluster, namespace: str, owner: Owner, clock: Clock = CLOCK) -> None:
+def refuse_kept(cluster: Cluster, namespace: str, owner: Owner) -> None:
     """Raise `Conflict` if an operator would make again what is destroyed of an owner's."""
     for keeper in keepers(cluster, namespace, owner):
-        if not _is_renewed(cluster, keeper.lease, clock):
+        if not _is_renewed(cluster, keeper.lease):
             continue
         ref = keeper.wish
         raise Conflict(
@@ -103,9 +103,9 @@ def _makes_again(thing: JsonObject, owner: Owner) -> bool:
     return wish.store == owner.store and wish.env_id in (None, owner.env_id) and not (wish.paused or wish.dry_run)
 
 
-def _is_renewed(cluster: Cluster, lease: JsonObject, clock: Clock) -> bool:
+def _is_renewed(cluster: Cluster, lease: JsonObject) -> bool:
     """Whether a Lease changes while it is looked at (rule 1)."""
-    patience = Patience(_LOOKS, UNCOUNTED, DURATION, clock, RANDOM)
+    patience = Patience(_LOOKS, UNCOUNTED, DURATION, CLOCK, RANDOM)
     while patience.wait():
         found = cluster.get(Ref("Lease", ref_of(lease).name, ref_of(lease).namespace))
         if found is None or not member(found, "spec").get("holderIdentity"):

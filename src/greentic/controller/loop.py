@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from greentic.cluster.apply import Outcome, Rules, carry_out, is_keyed, scoped
+from greentic.cluster.apply import ApplyRules, Outcome, carry_out, is_keyed, scoped
 from greentic.cluster.served import Served
 from greentic.cluster.verdicts import JUDGED, verdicts
-from greentic.cluster.wait_served import Document, wait_served
+from greentic.cluster.wait_served import AwaitedDocument, wait_served
 from greentic.controller.decide import RESYNC, Act, Situation, decide
-from greentic.controller.desired import Desired, Publication
+from greentic.controller.desired import DesiredDocument, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import RENEW, Election, Held, lease_name
 from greentic.controller.metrics import Metrics
@@ -70,7 +70,7 @@ class Operator:
         self._wish: Wish | None = None
         self._wish_version = ""
         self._selector: str | None = None
-        self._desired: Desired | None = None
+        self._desired: DesiredDocument | None = None
         self._troubles = Troubles(random, log)
         self._look_at = self._compare_at = 0.0
         self._changed = set[Ref]()
@@ -259,7 +259,7 @@ class Operator:
             self._judged_since = now
         self._judged = said
 
-    def _that_of_pods(self, wish: Wish, seen: int) -> Desired | None:
+    def _that_of_pods(self, wish: Wish, seen: int) -> DesiredDocument | None:
         """The document that pods have: what to go on with; believing it notes its generation, below which nothing is taken."""
         try:
             return self._publication.of_pods(self._reach(), wish, seen)
@@ -267,7 +267,7 @@ class Operator:
             self._log(f"the pods' own document is not used: {told_as(error)}")
             return None
 
-    def _take(self, found: Desired) -> None:
+    def _take(self, found: DesiredDocument) -> None:
         self._desired, self._compare_at = found, self._clock.monotonic()
         selector = names.owner_selector(found.env.environment_id)
         if selector != self._selector:
@@ -288,7 +288,7 @@ class Operator:
         try:
             wanted = self._what_should_be(wish, desired)
             found = difference(cluster, wanted, namespace, owner, only, adopt=wish.adopt)
-            rules = Rules(adopt=wish.adopt, force=True, scope=only)
+            rules = ApplyRules(adopt=wish.adopt, force=True, scope=only)
             if dry_run:
                 self._would(found.whole())
             else:
@@ -310,7 +310,7 @@ class Operator:
                 self._compare_at = self._clock.monotonic() + RESYNC
         self.metrics.add("writes_total", cluster.writes)
 
-    def _what_should_be(self, wish: Wish, desired: Desired) -> Stated:
+    def _what_should_be(self, wish: Wish, desired: DesiredDocument) -> Stated:
         """The objects of a wish and a document, rendered once."""
         key = (self._wish_version, desired.digest)
         if self._stated is None or self._stated[0] != key:
@@ -356,7 +356,7 @@ class Operator:
         assert self._stated is not None
         digest, namespace = self._desired.digest, str(self._source.namespace)
         router = object_of(self._stated[1], Ref("Deployment", names.ROUTER, namespace))
-        document = Document(digest, namespace, self._selector, [router])
+        document = AwaitedDocument(digest, namespace, self._selector, [router])
         self._heard = Trouble("Spreading", "routers have not said yet that they serve the document")
 
         def listen() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from greentic.controller.desired import Desired
+from greentic.controller.desired import DesiredDocument
 from greentic.controller.troubles import Trouble
 from greentic.controller.wish import Wish
-from greentic.controller.wish_status import Condition, Told
+from greentic.controller.wish_status import Condition, WishStatus
 from greentic.ground.documents import JsonObject
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import member
@@ -26,7 +26,7 @@ class Known(NamedTuple):
     """What an operator knows when it reports."""
 
     wish: Wish | None
-    desired: Desired | None
+    desired: DesiredDocument | None
     applied: str | None
     """The digest of the document that was compared last, if nothing failed since."""
     synced: Condition
@@ -41,13 +41,13 @@ class Known(NamedTuple):
     """What controllers have said for long enough."""
 
 
-def report(known: Known, before: JsonObject) -> Told:
+def report(known: Known, before: JsonObject) -> WishStatus:
     """What there is to say, where `before` is the status that was told last."""
     wish, desired = known.wish, known.desired
     observed = before.get("observedGeneration")
     published = member(before, "published")
     keeps = desired is None or known.applied != desired.digest
-    return Told(
+    return WishStatus(
         observed=wish.generation if wish is not None else observed if isinstance(observed, int) else 0,
         conditions=conditions(known),
         published=generation_of(before) if keeps or desired is None else desired.generation,

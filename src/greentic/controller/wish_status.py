@@ -24,7 +24,7 @@ class Condition(NamedTuple):
     message: str = ""
 
 
-class Told(NamedTuple):
+class WishStatus(NamedTuple):
     """What is to be told."""
 
     observed: int
@@ -37,7 +37,7 @@ class Told(NamedTuple):
     objects: int = 0
 
 
-def status_of(told: Told, before: JsonObject, now: str) -> JsonObject:
+def status_of(told: WishStatus, before: JsonObject, now: str) -> JsonObject:
     """The status, with the times of what has not changed (rule 2)."""
     known = {str(c.get("type")): c for c in objects_in(before.get("conditions"))}
     conditions: list[Json] = []

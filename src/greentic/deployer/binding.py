@@ -21,7 +21,7 @@ from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, Spe
 from greentic.k8s.answers import Answers, read_answers
 from greentic.k8s.names import label_value, store_identity
 from greentic.k8s.plan import Owner
-from greentic.k8s.render import MAX_DATA, Desired, render
+from greentic.k8s.render import MAX_DATA, DesiredObjects, render
 from greentic.model.descriptors import split_descriptor, version_tuple
 from greentic.model.environment import Environment, EnvPackBinding
 from greentic.model.hosts import host_without_port
@@ -50,7 +50,7 @@ class Deployer(NamedTuple):
     answers_ref: str | None
     answers: Answers
     owner: Owner
-    desired: Desired
+    desired: DesiredObjects
 
 
 def is_kubernetes(binding: EnvPackBinding | None) -> bool:
@@ -102,7 +102,9 @@ def resolve(
     bound = _secrets_bound(env)
     secrets = _dev_secrets(paths) if bound and live else None
     document = resealed(with_public_url(for_pods(env), answers), context.store.disk)
-    return Deployer(env, descriptor, ref, answers, owner, Desired(document, answers, owner.store, bound, secrets))
+    return Deployer(
+        env, descriptor, ref, answers, owner, DesiredObjects(document, answers, owner.store, bound, secrets)
+    )
 
 
 def recorded_answers(context: Context, env_id: str) -> JsonObject:

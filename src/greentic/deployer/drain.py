@@ -16,14 +16,14 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
-from greentic.cluster.apply import Rules
+from greentic.cluster.apply import ApplyRules
 from greentic.cluster.served import is_ready
 from greentic.deployer.binding import resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.reconcile import Timeout, alone, wait_seconds
 from greentic.deployer.rollout import apply_pair
 from greentic.deployments import revisions
-from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, summary
+from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find_revision, summary
 from greentic.deployments.worker_status import Held, WorkerStatus, status_path, together, unheard
 from greentic.ground.backoff import Backoff
 from greentic.ground.documents import JsonObject, compact, decode
@@ -86,7 +86,7 @@ def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
     if checked_key(payload.idempotency_key) is not None:
         raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
     env = resolve(context, env_id, None, live=True).env
-    revision = find(env, revision_id)
+    revision = find_revision(env, revision_id)
     check_unweighted(env, revision_id)
     seconds = revision.drain_seconds if payload.timeout is None else wait_seconds(payload.timeout)
     if revision.lifecycle != "draining":
@@ -94,13 +94,13 @@ def drain(context: Context, payload: RevisionDrainPayload) -> RevisionDrained:
     with alone(context, env_id):
         deployer = resolve(context, env_id, None, live=True)
         reached = reach(context, deployer)
-        apply_pair(context, deployer, reached, find(deployer.env, revision_id), Rules(), None)
+        apply_pair(context, deployer, reached, find_revision(deployer.env, revision_id), ApplyRules(), None)
         began = context.clock.monotonic()
         holding = await_nobody(context, reached, deployer.answers.namespace, env_id, revision_id, seconds)
         _leave(context, env_id, revision_id)
         deployer = resolve(context, env_id, None, live=True)
-        apply_pair(context, deployer, reached, find(deployer.env, revision_id), Rules(), None)
-    told = summary(find(deployer.env, revision_id))
+        apply_pair(context, deployer, reached, find_revision(deployer.env, revision_id), ApplyRules(), None)
+    told = summary(find_revision(deployer.env, revision_id))
     waited = int(context.clock.monotonic() - began)
     return RevisionDrained(**asdict(told), replicas=0, waited_seconds=waited, pods_asked=holding.asked)
 
@@ -162,7 +162,7 @@ def _leave(context: Context, env_id: str, revision_id: str) -> None:
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
         check_unweighted(env, revision_id)
-        revision = left(find(env, revision_id))
+        revision = left(find_revision(env, revision_id))
         transaction.save(put_revision(env, revision))
         return Done(summary(revision))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import PARALLEL, Rules, server_changes
+from greentic.cluster.apply import PARALLEL, ApplyRules, server_changes
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import SECRET_KINDS, without_secrets
 from greentic.cluster.verdicts import leaving, remarks
@@ -68,11 +68,11 @@ class DryRun(Reply, frozen=True, kw_only=True):
     warnings: list[str] | UnsetType = UNSET
 
 
-def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer: Deployer, rules: Rules) -> DryRun:
+def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer: Deployer, rules: ApplyRules) -> DryRun:
     """Compare, ask the server, and tell. Raises `Conflict` where the cluster cannot be read."""
     seen = read_live(cluster, deployer.answers.namespace, deployer.owner, wanted)
     plan = make_plan(seen.visible(wanted), seen.live, deployer.owner, adopt=rules.adopt)
-    verdict = _server_side(cluster, plan, rules) if seen.live else Verdict([], frozenset(), frozenset())
+    verdict = _server_side(cluster, plan, rules) if seen.live else ServerVerdict([], frozenset(), frozenset())
     writes = [i for i in plan.writes if i.ref not in verdict.overridden | verdict.left_alone]
     there = [i.live for i in plan.items if i.live is not None]
     in_sync = not (writes or plan.deletions or verdict.refused or plan.refused or leaving(there))
@@ -98,7 +98,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
     )
 
 
-class Verdict(NamedTuple):
+class ServerVerdict(NamedTuple):
     """What the server says about a plan (rule 3)."""
 
     refused: list[ObjectFailed]
@@ -109,7 +109,7 @@ class Verdict(NamedTuple):
     """A namespace that this identity may not change."""
 
 
-def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> Verdict:
+def _server_side(cluster: Cluster, plan: Plan, rules: ApplyRules) -> ServerVerdict:
     refused: list[ObjectFailed] = []
     overridden: set[Ref] = set()
     left_alone: set[Ref] = set()
@@ -132,7 +132,7 @@ def _server_side(cluster: Cluster, plan: Plan, rules: Rules) -> Verdict:
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         list(pool.map(carried(ask), plan.items))
-    return Verdict(refused, frozenset(overridden), frozenset(left_alone))
+    return ServerVerdict(refused, frozenset(overridden), frozenset(left_alone))
 
 
 def _change(item: Item) -> ObjectChange:

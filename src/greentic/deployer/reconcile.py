@@ -21,10 +21,10 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.cluster.apply import Outcome, Rules, converge
+from greentic.cluster.apply import ApplyRules, Outcome, converge
 from greentic.cluster.verdicts import remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
-from greentic.cluster.wait_served import Document, Heard, wait_served
+from greentic.cluster.wait_served import AwaitedDocument, Heard, wait_served
 from greentic.cluster.way_in import WayIn, way_in
 from greentic.controller.keeping import put_back
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
@@ -125,7 +125,7 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
     """Apply, prune and wait; or, as a dry run, only tell."""
     env_id = check_env_id(payload.environment_id, field="env_id")
     seconds = wait_seconds(payload.timeout)
-    rules = Rules(payload.adopt, payload.force, payload.recreate)
+    rules = ApplyRules(payload.adopt, payload.force, payload.recreate)
     with nullcontext() if payload.dry_run else alone(context, env_id):
         # read once nobody else writes, so that an older document never wins
         deployer = resolve(context, env_id, payload.kind, live=True)
@@ -187,7 +187,12 @@ def diff(context: Context, payload: EnvDiffPayload) -> ReconcileReport | DryRun:
 
 
 def apply_objects(
-    context: Context, deployer: Deployer, reached: Reached, objects: list[JsonObject], rules: Rules, seconds: int | None
+    context: Context,
+    deployer: Deployer,
+    reached: Reached,
+    objects: list[JsonObject],
+    rules: ApplyRules,
+    seconds: int | None,
 ) -> ReconcileReport:
     """Reconcile these objects and report; with `seconds`, wait for their health. Raises `Conflict` with the report so far."""
     env_id, namespace = deployer.env.environment_id, deployer.answers.namespace
@@ -242,7 +247,7 @@ def _heard(
     if not pods_of:
         return Heard([])
     selector = names.owner_selector(deployer.env.environment_id)
-    wanted = Document(digest_for_pods(document), deployer.answers.namespace, selector, pods_of)
+    wanted = AwaitedDocument(digest_for_pods(document), deployer.answers.namespace, selector, pods_of)
     return wait_served(reached.cluster, wanted, seconds, view)
 
 

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
-from greentic.cluster.apply import Rules
+from greentic.cluster.apply import ApplyRules
 from greentic.cluster.wait import RolloutFailed
 from greentic.deployer.binding import Deployer, is_kubernetes, resolve
 from greentic.deployer.cluster_identity import Reached, reach
@@ -34,7 +34,13 @@ from greentic.deployer.reconcile import (
     wait_seconds,
 )
 from greentic.deployments import revisions
-from greentic.deployments.revisions import RevisionSummary, RevisionTransitionPayload, find, gate, summary
+from greentic.deployments.revisions import (
+    RevisionSummary,
+    RevisionTransitionPayload,
+    find_revision,
+    loaded_or_failed,
+    summary,
+)
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
@@ -100,9 +106,9 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
     seconds = wait_seconds(payload.timeout)
     with alone(context, env_id):
         deployer = resolve(context, env_id, payload.kind, live=True)
-        revision = find(deployer.env, revision_id)
+        revision = find_revision(deployer.env, revision_id)
         reached = reach(context, deployer)
-        rules = Rules(payload.adopt, payload.force)
+        rules = ApplyRules(payload.adopt, payload.force)
         report = apply_pair(context, deployer, reached, revision, rules, None if payload.no_wait else seconds)
     return RevisionApplied(
         environment_id=env_id,
@@ -118,7 +124,7 @@ def apply_revision(context: Context, payload: ApplyRevisionPayload) -> RevisionA
 
 
 def apply_pair(
-    context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: Rules, seconds: int | None
+    context: Context, deployer: Deployer, reached: Reached, revision: Revision, rules: ApplyRules, seconds: int | None
 ) -> ReconcileReport:
     """Apply the pair of a revision with what its pods read (rule 1), or delete it."""
     objects = applicable(deployer)  # what does not fit the cluster is told before anything is applied
@@ -154,15 +160,15 @@ def _with_rollout(context: Context, payload: RevisionWarmPayload) -> RevisionSum
     if checked_key(payload.idempotency_key) is not None:
         raise InvalidArgument("idempotency_key: a rollout is repeated by calling it again, not by a key")
     seconds = wait_seconds(payload.timeout)
-    before = find(resolve(context, env_id, None, live=True).env, revision_id)
+    before = find_revision(resolve(context, env_id, None, live=True).env, revision_id)
     warnings: list[str] | UnsetType = UNSET
     if before.lifecycle != "ready":
         warnings = _move(context, env_id, revision_id, "warming").warnings
     try:
         with alone(context, env_id):
             deployer = resolve(context, env_id, None, live=True)
-            revision = find(deployer.env, revision_id)
-            apply_pair(context, deployer, reach(context, deployer), revision, Rules(), seconds)
+            revision = find_revision(deployer.env, revision_id)
+            apply_pair(context, deployer, reach(context, deployer), revision, ApplyRules(), seconds)
     except RolloutFailed as error:
         if before.lifecycle == "ready":
             raise
@@ -181,12 +187,12 @@ def _move(context: Context, env_id: str, revision_id: str, goal: Lifecycle) -> R
 
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
-        revision = find(env, revision_id)
+        revision = find_revision(env, revision_id)
         warnings: list[str] = []
         if goal == "warming":
             if revision.lifecycle != "warming":  # one that is was left so by a rollout that did not end
                 walk(revision, "warm")
-            warnings = gate(transaction, env, revision)
+            warnings = loaded_or_failed(transaction, env, revision)
         if goal == "ready":
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         revision = replace(revision, lifecycle=goal)

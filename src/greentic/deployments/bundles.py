@@ -127,7 +127,7 @@ def summary(deployment: BundleDeployment) -> DeploymentSummary:
     )
 
 
-def find(env: Environment, deployment_id: str) -> BundleDeployment:
+def find_deployment(env: Environment, deployment_id: str) -> BundleDeployment:
     deployment = env.deployment(deployment_id)
     if deployment is None:
         raise NotFound(
@@ -250,7 +250,7 @@ def update(context: Context, payload: BundleUpdatePayload) -> DeploymentSummary:
 
     def action(transaction: Transaction) -> Done[DeploymentSummary]:
         env = transaction.load()
-        deployment = updated(find(env, deployment_id), payload)
+        deployment = updated(find_deployment(env, deployment_id), payload)
         if payload.revenue_share is not None:
             deployment = _signed(context, transaction, deployment, is_new=False)
         env = replace(env, bundles=[deployment if d.deployment_id == deployment_id else d for d in env.bundles])
@@ -270,7 +270,7 @@ def remove(context: Context, payload: BundleRemovePayload) -> DeploymentSummary:
 
     def action(transaction: Transaction) -> Done[DeploymentSummary]:
         env = transaction.load()
-        deployment = find(env, deployment_id)
+        deployment = find_deployment(env, deployment_id)
         env, pruned = without_deployment(env, deployment)
         transaction.save(env)
         transaction.refresh_projection(env)

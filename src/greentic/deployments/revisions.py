@@ -7,7 +7,6 @@ are asked.
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -45,7 +44,9 @@ class ArchiveOptions(NamedTuple):
     """Addresses of workers."""
     wait: bool = False
     """Wait until nobody uses it, at most `WAIT_SECONDS`."""
-    base: Path = Path()
+
+
+NOBODY_ASKED = ArchiveOptions()
 
 
 class RevisionSummary(Reply, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ def summary(revision: Revision) -> RevisionSummary:
     )
 
 
-def find(env: Environment, revision_id: str) -> Revision:
+def find_revision(env: Environment, revision_id: str) -> Revision:
     revision = env.revision(revision_id)
     if revision is None:
         raise NotFound(
@@ -99,15 +100,14 @@ def drain(context: Context, payload: RevisionTransitionPayload) -> RevisionSumma
 def archive(
     context: Context,
     payload: RevisionTransitionPayload,
-    options: ArchiveOptions | None = None,
+    options: ArchiveOptions = NOBODY_ASKED,
     workers: Workers | None = None,
 ) -> RevisionSummary:
     """To archived, from wherever it is, unless traffic still names it or a worker that is asked still has somebody on it."""
-    told = options or ArchiveOptions()
-    if told.at:
+    if options.at:
         env_id = check_env_id(payload.environment_id)
-        revision = find(context.store.load(env_id), check_ulid(payload.revision_id, field="revision_id"))
-        _check_left(context, revision.revision_id, told, workers or HttpWorkers(context.clock))
+        revision = find_revision(context.store.load(env_id), check_ulid(payload.revision_id, field="revision_id"))
+        _check_left(context, revision.revision_id, options, workers or HttpWorkers(context.clock))
     return _transition(context, payload, "archive", "archived")
 
 
@@ -150,18 +150,18 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
     )
     if verb == "warm":
         # A missing revision is told before anything is logged, as other programs do.
-        _compile_ahead(context, find(context.store.load(env_id), revision_id))
+        _compile_ahead(context, find_revision(context.store.load(env_id), revision_id))
 
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
-        revision = find(env, revision_id)
+        revision = find_revision(env, revision_id)
         state, moved = walk(revision, verb)
         warnings: list[str] = []
         if verb == "archive" and moved:
             check_not_routed(env, revision)
         if verb == "warm":
             if moved:
-                warnings = gate(transaction, env, revision)
+                warnings = loaded_or_failed(transaction, env, revision)
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         env = put_revision(env, replace(revision, lifecycle=state))
         transaction.save(env)
@@ -175,14 +175,14 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
 
 
 def _compile_ahead(context: Context, revision: Revision) -> None:
-    """Compile the components before the lock is taken, so that nobody waits for it; faults are the gate's to tell."""
+    """Compile the components before the lock is taken, so that nobody waits for it; faults are for `loaded_or_failed` to tell."""
     if revision.lifecycle == "staged":
         with suppress(GreenticError):
             check_loadable(verified_packs(context.store.paths(revision.env_id), revision))
 
 
-def gate(transaction: Transaction, env: Environment, revision: Revision) -> list[str]:
-    """The gate of `warm`: load what is warmed, and tell what a worker would warn about.
+def loaded_or_failed(transaction: Transaction, env: Environment, revision: Revision) -> list[str]:
+    """Load what is warmed, and tell what a worker would warn about.
 
     A failure is saved as the revision's state and told as a `Conflict`.
     """

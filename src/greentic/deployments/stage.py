@@ -16,7 +16,7 @@ from typing import Annotated, BinaryIO, cast
 
 import msgspec
 
-from greentic.deployments.bundles import find as find_deployment
+from greentic.deployments.bundles import find_deployment
 from greentic.deployments.revisions import RevisionSummary, summary
 from greentic.distribute.fetch import fetch_into
 from greentic.distribute.signatures import signatures_at
@@ -27,7 +27,7 @@ from greentic.ground.documents import parse, replace
 from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument, UntrustedBundle
 from greentic.materialize.remembered import NOTHING_SEEN
 from greentic.materialize.staging import Staged, StagingArea, copy_private, place
-from greentic.materialize.trusted import believed_list
+from greentic.materialize.trusted import SPARE_SECONDS, believed_list
 from greentic.model.delivery import (
     MEMBER,
     RevisionSignatures,
@@ -97,11 +97,8 @@ def stage(context: Context, payload: RevisionStagePayload) -> RevisionSummary:
     with ExitStack() as stack:
         area: StagingArea | None = None
         prepared: Revision | GreenticError
-        deployment = env.deployment(deployment_id)
         try:
-            if deployment is None:
-                find_deployment(env, deployment_id)
-                raise AssertionError
+            deployment = find_deployment(env, deployment_id)
             if payload.bundle_path is None and payload.bundle_source_uri is None:
                 prepared = _pinned_only(payload, revision_id, env_id, deployment.bundle_id, deployment_id)
             else:
@@ -148,12 +145,17 @@ def _staged(revision: Revision) -> RevisionSummary:
 
 
 def with_publisher(context: Context, env: Environment, revision: Revision, payload: RevisionStagePayload) -> Revision:
-    """The revision with the signatures of its bundle, checked as the environment's policy asks. Raises `UntrustedBundle`."""
-    policy = delivery_of(env).signatures
+    """The revision with its publisher's signatures, checked as the policy asks; not a revoked one. Raises `UntrustedBundle`."""
+    policy, terms = delivery_of(env).signatures, own_terms()
+    trusted = context.store.trust_root(env.environment_id).public_keys()
+    now = unix_seconds(context.clock)
+    believed = believed_list(env.revocation, trusted, NOTHING_SEEN, now, terms=terms, spare=SPARE_SECONDS).revoked
+    if believed is not None and (reason := believed.reason_of(revision.bundle_digest)) is not None:
+        raise UntrustedBundle(
+            f"bundle `{revision.bundle_digest}` is revoked (list version {believed.version}): {reason}"
+        )
     if policy.mode == "off":
         return revision
-    trusted = context.store.trust_root(env.environment_id).public_keys()
-    terms = own_terms()
     try:
         found = signatures_at(payload.bundle_path or payload.bundle_source_uri or "", terms)
         if not found and payload.bundle_path and payload.bundle_source_uri:
@@ -162,11 +164,6 @@ def with_publisher(context: Context, env: Environment, revision: Revision, paylo
         if policy.mode == "require":
             raise
         found, _ = [], error
-    believed = believed_list(env.revocation, trusted, NOTHING_SEEN, unix_seconds(context.clock), terms=terms).revoked
-    if believed is not None and (reason := believed.reason_of(revision.bundle_digest)) is not None:
-        raise UntrustedBundle(
-            f"bundle `{revision.bundle_digest}` is revoked (list version {believed.version}): {reason}"
-        )
     gone = believed.key_ids if believed is not None else frozenset[str]()
     why = unsatisfiable(policy, trusted, gone) or bundle_unsigned(found, revision.bundle_digest, policy, trusted, gone)
     if why is not None and policy.mode == "require":

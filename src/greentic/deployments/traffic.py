@@ -6,14 +6,13 @@ log), then under the lock: deployment, revisions again, idempotency, readiness, 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.deployments.bundles import find as find_deployment
-from greentic.deployments.revisions import find as find_revision
+from greentic.deployments.bundles import find_deployment
+from greentic.deployments.revisions import find_revision
 from greentic.deployments.ulids import revision_ulid
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, JsonObject, from_json, replace
@@ -57,7 +56,9 @@ class RollbackOptions(NamedTuple):
 
     to: str | None = None
     """A retained revision that takes everything."""
-    base: Path = Path()
+
+
+ONE_STEP_BACK = RollbackOptions()
 
 
 class TrafficClearPayload(Payload, frozen=True, kw_only=True):
@@ -143,11 +144,7 @@ def set_traffic(context: Context, payload: TrafficSetPayload) -> SplitSummary:
             idempotency_key=key,
             authorization_ref=payload.authorization_ref or "auth.json",
         )
-        env = put_split(env, split)
-        transaction.save(env)
-        transaction.refresh_projection(env)
-        previous = None if current is None else current.generation
-        return Done(summary(split), Generations(previous, split.generation), _told(change.target, current, split))
+        return _put(transaction, env, current, split, change.target)
 
     weights: list[Json] = [[e.revision_id, e.weight_bps] for e in sorted(entries, key=lambda e: e.revision_id)]
     return run(
@@ -161,18 +158,17 @@ def show(context: Context, payload: TrafficShowPayload) -> SplitSummary:
     return summary(_split(context.store.load(env_id), deployment_id))
 
 
-def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOptions | None = None) -> SplitSummary:
+def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOptions = ONE_STEP_BACK) -> SplitSummary:
     """One step back, to the split before the current one, or everything to a retained revision; if they are still ready."""
     env_id = check_env_id(payload.environment_id)
     deployment_id = check_ulid(payload.deployment_id, field="deployment_id")
     key = checked_key(payload.idempotency_key)
-    to = (
-        None
-        if options is None or options.to is None
-        else check_ulid(revision_ulid(context, env_id, options.to, deployment_id), field="to")
-    )
-    target: JsonObject = {"deployment_id": deployment_id} if to is None else {"deployment_id": deployment_id, "to": to}
-    asked = whole(payload) if to is None else whole(payload, to=to)
+    to, beside = options.to, dict[str, Json]()
+    if to is not None:
+        to = check_ulid(revision_ulid(context, env_id, to, deployment_id), field="to")
+        beside = {"to": to}
+    target: JsonObject = {"deployment_id": deployment_id, **beside}
+    asked = whole(payload, **beside)
     change = Change(env_id, "traffic", "rollback", target, key or context.mint())
 
     def action(transaction: Transaction) -> Done[SplitSummary]:
@@ -195,12 +191,7 @@ def rollback(context: Context, payload: TrafficShowPayload, options: RollbackOpt
             idempotency_key=f"rollback-{current.idempotency_key}",
             previous_split_ref=None,
         )
-        env = put_split(env, restored)
-        transaction.save(env)
-        transaction.refresh_projection(env)
-        return Done(
-            summary(restored), Generations(current.generation, restored.generation), _told(target, current, restored)
-        )
+        return _put(transaction, env, current, restored, target)
 
     return run(
         context,
@@ -233,10 +224,18 @@ def _all_to(
         idempotency_key=f"rollback-{context.mint()}",
         authorization_ref=current.authorization_ref,
     )
+    return _put(transaction, env, current, split, target)
+
+
+def _put(
+    transaction: Transaction, env: Environment, before: TrafficSplit | None, split: TrafficSplit, target: JsonObject
+) -> Done[SplitSummary]:
+    """Save the document with a split in place of the one before."""
     env = put_split(env, split)
     transaction.save(env)
     transaction.refresh_projection(env)
-    return Done(summary(split), Generations(current.generation, split.generation), _told(target, current, split))
+    generations = Generations(None if before is None else before.generation, split.generation)
+    return Done(summary(split), generations, _told(target, before, split))
 
 
 def _told(target: JsonObject, before: TrafficSplit | None, after: TrafficSplit | None) -> JsonObject:

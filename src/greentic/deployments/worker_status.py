@@ -18,7 +18,7 @@ from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.addresses import WEB, check_authored, lower_scheme, shown
-from greentic.net.document import read_small
+from greentic.net.document import READING, read_small
 from greentic.net.terms import Terms, terms_of
 
 S = TypeVar("S")
@@ -175,7 +175,7 @@ def fetched(address: str, path: str, limit: int, terms: Terms) -> bytes | None:
     try:
         return read_small(url, limit, terms)
     except FetchError as error:
-        why = error.message.removeprefix(f"download bundle reference {shown(url)}: ")
+        why = error.message.removeprefix(f"{READING} {shown(url)}: ")
         raise FetchError(f"{shown(address)} could not be asked: {why}", hint=error.hint) from None
 
 

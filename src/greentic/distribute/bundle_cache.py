@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True):
     """When it was last used, in seconds since 1970."""
 
 
-class Obtained(NamedTuple):
+class CachedBundle(NamedTuple):
     """A bundle of the cache, open for reading, its digest computed from what is open."""
 
     file: BinaryIO
@@ -121,7 +121,7 @@ class BundleCache:
         name = digest.removeprefix("sha256:")
         return self.directory / "sha256" / name[:2] / name[2:]
 
-    def obtain(self, digest: str, download: Download, needed: Needed | None = None) -> Obtained:
+    def obtain(self, digest: str, download: Download, needed: Needed | None = None) -> CachedBundle:
         """The bundle, from here or downloaded now. Raises what `download` raises, `DigestMismatch` and `OSError`.
 
         With `needed`, a full disk costs what is not needed its place (rule 6).
@@ -135,15 +135,15 @@ class BundleCache:
                 return there
             return self._download(digest, download, needed)
 
-    def find(self, digest: str) -> Obtained | None:
+    def find(self, digest: str) -> CachedBundle | None:
         """The bundle if it is here and what its name says (rule 2)."""
         path = self.path(digest)
         try:
             file = open_file(path)
         except OSError:
             with contextlib.suppress(OSError):
-                if not path.is_file():  # a fifo or a device, which no entry replaces
-                    path.unlink()
+                if not path.is_file():  # a fifo, a device or an empty directory, which no entry replaces
+                    (path.rmdir if path.is_dir() else path.unlink)()
             return None
         status = os.fstat(file.fileno())
         seen = (status.st_dev, status.st_ino, status.st_mtime_ns)
@@ -160,7 +160,7 @@ class BundleCache:
             os.utime(file.fileno())
             status = os.fstat(file.fileno())
         _verified.add((status.st_dev, status.st_ino, status.st_mtime_ns))
-        return Obtained(file, path, digest, status.st_size, None)
+        return CachedBundle(file, path, digest, status.st_size, None)
 
     def add(self, digest: str, source: BinaryIO) -> bool:
         """Put a bundle here that is at hand, such as one from an archive; whether it was new. Raises `DigestMismatch`."""
@@ -183,7 +183,7 @@ class BundleCache:
         self.obtain(digest, copy).file.close()
         return True
 
-    def _download(self, digest: str, download: Download, needed: Needed | None) -> Obtained:
+    def _download(self, digest: str, download: Download, needed: Needed | None) -> CachedBundle:
         name = digest.removeprefix("sha256:")
         partial = self.directory / "partial" / name
         journal = Journal(partial.with_name(f"{name}.json"), partial)
@@ -206,7 +206,7 @@ class BundleCache:
         journal.clear()
         status = os.fstat(opened.fileno())
         _verified.add((status.st_dev, status.st_ino, status.st_mtime_ns))
-        return Obtained(opened, target, digest, fetched.size, fetched)
+        return CachedBundle(opened, target, digest, fetched.size, fetched)
 
     @contextlib.contextmanager
     def _locked(self, digest: str) -> Iterator[None]:

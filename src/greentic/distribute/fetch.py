@@ -9,7 +9,8 @@ Rules:
    never all at the same moment, as long as there is progress or attempts are left (`net/terms`).
 5. A large bundle that comes slowly is fetched over several connections, if the source can give parts.
 6. There is always a way back. Before giving up with a part kept, the whole is asked for once; bytes that are not the wanted ones
-   are dropped, after one try with everything from one answer if they were a mixture; room on the disk is asked for before a byte is.
+   are dropped, after one try with everything from one answer if they were a mixture, or if nothing told where they end; room on the
+   disk is asked for before a byte is, where the file system tells how large it is.
 7. One deadline ends it all: names, connections, tokens, manifests, heads and bodies, however slowly they drip.
 """
 
@@ -126,6 +127,7 @@ class _Download:
         self._name = hashlib.sha256(reference.encode(errors="replace")).hexdigest()
         self.done, self.total, self._validator = Ranges(), None, None
         self._moved = self._answers = 0
+        self._untold_end = False
         self._told_digest: str | None = None
         self._hasher, self._hashed = hashlib.sha256(), 0
         before = journal.load() if journal is not None else None
@@ -140,8 +142,9 @@ class _Download:
         self._receive()
         digest = self._digest()
         expected = self._wanted or self._told_digest
-        if expected not in (None, digest) and (self._answers > 1 or self._resumed) and self._terms.left():
-            self._start_over()  # a mixture of several answers may be at fault
+        doubtful = self._answers > 1 or self._resumed or self._untold_end
+        if expected not in (None, digest) and doubtful and self._terms.left():
+            self._start_over()  # a mixture of several answers may be at fault, or a cut that looks like an end
             self._receive()
             digest = self._digest()
             expected = self._wanted or self._told_digest
@@ -196,7 +199,7 @@ class _Download:
             self._check_room(body.total)
             self.total, self._validator = body.total, body.validator
             self._answers += 1
-            self._told_digest = body.digest
+            self._told_digest, self._untold_end = body.digest, body.untold_end
             if body.offset == 0 and body.length is not None and body.length <= _BLOCK and not self.done.covered:
                 self._small(body)
             else:
@@ -338,7 +341,9 @@ class _Download:
         if total is None:
             return
         status = os.fstatvfs(self._file.fileno())
-        if total - self.done.covered > status.f_bavail * status.f_frsize:
+        if (
+            status.f_blocks and total - self.done.covered > status.f_bavail * status.f_frsize
+        ):  # some tell no size at all
             raise OSError(errno.ENOSPC, f"No space left for a bundle of {total} bytes")
 
     def _too_large(self, size: int) -> TooLarge:

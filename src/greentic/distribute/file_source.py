@@ -33,7 +33,7 @@ class _FileBody:
         self.offset = offset
         self.length: int | None = max(status.st_size - offset, 0)
         self.validator: str | None = f'"{status.st_ino:x}-{status.st_mtime_ns:x}"'
-        self.resumable = True
+        self.resumable, self.untold_end = True, False
         self.digest: str | None = None
         self._received = 0
 

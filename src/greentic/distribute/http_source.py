@@ -84,6 +84,7 @@ class HttpBody:
         else:
             self.offset, self.total = 0, self.length
             self.resumable = answer.one("Accept-Ranges").lower() == "bytes" and self.length is not None
+        self.untold_end = self.length is None and not answer.body.chunked
 
     def read_into(self, buffer: memoryview) -> int:
         if self._broken is not None:

@@ -2,7 +2,7 @@
 
 Rules:
 1. A manifest is resolved once for a source.
-2. The layer's digest is known before a byte of it moves. The bundle's own digest decides in the end, like everywhere.
+2. The layer's digest and size are known before a byte of it moves. The bundle's own digest decides in the end, like everywhere.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class OciSource:
             raise FetchError(
                 f"failed to pull `{registry}`: the layer has {body.total} bytes, the manifest says {layer.size}"
             )
+        if body.total is None:  # a proxy may have dropped the length
+            body.length = body.total = layer.size
+            body.untold_end = body.untold_end and layer.size is None
         body.digest, body.validator, body.resumable = layer.digest, None, True
         return body
 

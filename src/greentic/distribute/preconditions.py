@@ -21,7 +21,7 @@ Asked = Callable[[str], str | None]
 """The value of a field of a request, several lines of one name joined by commas; nothing if there is none."""
 
 
-class Span(NamedTuple):
+class ByteSpan(NamedTuple):
     """Bytes `first` to `last`, both included."""
 
     first: int
@@ -45,13 +45,13 @@ def is_known(none_match: str, tag: str) -> bool:
     return none_match.strip() == "*" or tag in {found.removeprefix("W/") for found in _TAG.findall(none_match)}
 
 
-def part(asked: Asked, tag: str, size: int) -> Span | str | None:
+def part(asked: Asked, tag: str, size: int) -> ByteSpan | str | None:
     """The part that is wanted of a file; nothing for all of it, a text if no byte of the part exists."""
     condition = asked("If-Range")
     return parse_range(asked("Range"), size) if condition is None or condition.strip() == tag else None
 
 
-def parse_range(header: str | None, size: int) -> Span | None | str:
+def parse_range(header: str | None, size: int) -> ByteSpan | None | str:
     """The span of a single-range header; nothing for a header to be ignored; a text if no byte of it exists."""
     found = _RANGE.match(header.strip()) if header else None
     if found is None:
@@ -61,12 +61,12 @@ def parse_range(header: str | None, size: int) -> Span | None | str:
         if not last:
             return None
         count = int(last)
-        return Span(max(0, size - count), size - 1) if count and size else "unsatisfiable"
+        return ByteSpan(max(0, size - count), size - 1) if count and size else "unsatisfiable"
     start = int(first)
     end = min(int(last), size - 1) if last else size - 1
     if last and int(last) < start:
         return None
-    return Span(start, end) if start < size else "unsatisfiable"
+    return ByteSpan(start, end) if start < size else "unsatisfiable"
 
 
 def _moment(date: str | None) -> float | None:

@@ -41,7 +41,7 @@ UPLOAD_SECONDS = 3600.0
 """How long storing one bundle may take."""
 
 
-class Published(NamedTuple):
+class PublishedBundle(NamedTuple):
     uri: str
     digest: str
     size: int
@@ -64,7 +64,7 @@ class Bundle(NamedTuple):
     annotations: dict[str, str]
 
 
-def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Published:
+def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> PublishedBundle:
     """Publish to a directory (a path or `file://`) or to `oci://…`. Raises `FetchError`, `InvalidArgument` or `OSError`."""
     check_authored(target, "the place to publish to")
     target = lower_scheme(target)
@@ -81,7 +81,7 @@ def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Publishe
     return _to_directory(bundle, Path(file_path(target)))
 
 
-def _to_directory(bundle: Bundle, directory: Path) -> Published:
+def _to_directory(bundle: Bundle, directory: Path) -> PublishedBundle:
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / bundle.name
     beside = directory / f"{bundle.name}{SIGNATURE_SUFFIX}"
@@ -107,7 +107,7 @@ def _to_directory(bundle: Bundle, directory: Path) -> Published:
         replace_file(beside, bundle.signature, durable=True)
         signature = str(beside)
     replaced = before if moved else None
-    return Published(_address(target.resolve()), bundle.digest, bundle.size, moved, signature, replaced)
+    return PublishedBundle(_address(target.resolve()), bundle.digest, bundle.size, moved, signature, replaced)
 
 
 def _address(path: Path) -> str:
@@ -119,7 +119,7 @@ def _address(path: Path) -> str:
     return f"file://{path}"
 
 
-def _to_registry(bundle: Bundle, reference: OciReference, registry: Registry) -> Published:
+def _to_registry(bundle: Bundle, reference: OciReference, registry: Registry) -> PublishedBundle:
     if reference.digest is not None:
         raise InvalidArgument(f"`{reference}` names a digest; publish under a tag")
     moved = put_blob(registry, bundle.file, bundle.digest, bundle.size)
@@ -131,4 +131,4 @@ def _to_registry(bundle: Bundle, reference: OciReference, registry: Registry) ->
     if bundle.signature is not None:
         signature = attach(registry, digest, len(data), bundle.signature, SIGNATURE)
     uri = f"oci://{reference.registry}/{reference.repository}@{digest}"
-    return Published(uri, bundle.digest, bundle.size, moved, signature)
+    return PublishedBundle(uri, bundle.digest, bundle.size, moved, signature)

@@ -24,6 +24,8 @@ class Body(Protocol):
     """What a later part must match to be of the same file."""
     resumable: bool
     """Whether a part can be asked for."""
+    untold_end: bool
+    """Whether nothing tells where they end but that no more come, as with old proxies: a cut looks like an end."""
     digest: str | None
     """What the source itself says of the whole, as a registry does of a layer; compared beside the pinned digest."""
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from greentic.distribute.sources import is_relative
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import replace
+from greentic.ground.documents import read_file, repeated_key, replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
 from greentic.history.line_chain import breaks, end_missing
@@ -28,6 +28,7 @@ from greentic.net.addresses import shown
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload
 from greentic.pack.load import load_packs
+from greentic.pack.named_cards import with_cards
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 from greentic.store.layout import EnvPaths
@@ -94,7 +95,7 @@ class Unloadable(Reply, frozen=True, kw_only=True):
     checked_at: str
 
 
-class Examined(Kinds, frozen=True, kw_only=True):
+class EnvExamined(Kinds, frozen=True, kw_only=True):
     environment_id: str
     validate: Validity
     bound_slots: list[str]
@@ -149,7 +150,7 @@ def _audit_findings(paths: EnvPaths) -> list[Finding]:
     return [*found, Finding(kind="audit-end", message=f"{paths.audit.name}: {missing}", fix=fix)] if missing else found
 
 
-def doctor(context: Context, env_id: str) -> Examined | Unloadable:
+def doctor(context: Context, env_id: str) -> EnvExamined | Unloadable:
     """Everything that is wrong, or may be, without changing it."""
     env_id = check_env_id(env_id, field="env_id")
     paths = context.store.paths(env_id)
@@ -166,7 +167,8 @@ def doctor(context: Context, env_id: str) -> Examined | Unloadable:
             checked_at=checked_at,
         )
     findings = [
-        *_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths), *_audit_findings(paths),
+        *_document_findings(paths), *_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths),
+        *_audit_findings(paths),
     ]  # fmt: skip
     stale = [
         replace(
@@ -178,7 +180,7 @@ def doctor(context: Context, env_id: str) -> Examined | Unloadable:
     ]
     kinds = _kinds([(b.kind, b.slot) for b in env.packs])
     extensions = _kinds([(b.kind, "extension") for b in env.extensions])
-    return Examined(
+    return EnvExamined(
         environment_id=env_id,
         validate=Validity(status="ok"),
         bound_slots=[b.slot for b in env.packs],
@@ -199,6 +201,15 @@ def doctor(context: Context, env_id: str) -> Examined | Unloadable:
     )
 
 
+def _document_findings(paths: EnvPaths) -> list[Finding]:
+    """What is odd about the text itself. All our readers take the last of two members; others the first, or refuse."""
+    twice = repeated_key(read_file(paths.environment))
+    if twice is None:
+        return []
+    told = f"`{twice}` stands twice in one object of {paths.environment.name}; the last one counts, for other readers maybe the first"
+    return [Finding(kind="repeated-member", message=told, fix="take the one away that is not meant")]
+
+
 def _load_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
     """What loading the packs of routed revisions says; those that are not on this machine are left to the worker."""
     routed = {e.revision_id for s in env.traffic_splits for e in s.entries}
@@ -207,7 +218,7 @@ def _load_findings(env: Environment, paths: EnvPaths) -> list[Finding]:
         if revision.revision_id not in routed or not paths.ref(lock_ref(revision.revision_id)).is_file():
             continue
         try:
-            packs = load_packs(verified_packs(paths, revision))
+            packs = [with_cards(pack) for pack in load_packs(verified_packs(paths, revision))]
         except GreenticError as error:
             fix = "repair the bundle and stage it again: gtc op revisions stage"
             found.append(

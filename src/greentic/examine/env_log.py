@@ -60,7 +60,7 @@ class EnvLog(Reply, frozen=True, kw_only=True):
     """Places where the chain of the log is broken."""
 
 
-class EnvDiffPayload(Payload, frozen=True, kw_only=True):
+class EnvChangesPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
     from_generation: Annotated[
         Generation | None, msgspec.Meta(description="the older one; the newest backup without it")
@@ -70,17 +70,17 @@ class EnvDiffPayload(Payload, frozen=True, kw_only=True):
     )
 
 
-class DiffLine(Reply, frozen=True, kw_only=True):
+class ChangeLine(Reply, frozen=True, kw_only=True):
     path: str
     before: Json
     after: Json
 
 
-class EnvDiff(Reply, frozen=True, kw_only=True):
+class EnvChanges(Reply, frozen=True, kw_only=True):
     environment_id: str
     from_generation: int
     to_generation: int
-    differences: list[DiffLine]
+    differences: list[ChangeLine]
 
 
 def log(context: Context, payload: EnvLogPayload) -> EnvLog:
@@ -120,18 +120,18 @@ def _names(store: EnvironmentStore, env_id: str) -> dict[str, str]:
         return {}
 
 
-def diff(context: Context, payload: EnvDiffPayload) -> EnvDiff:
+def changes(context: Context, payload: EnvChangesPayload) -> EnvChanges:
     """What differs between two generations (rule 2). Raises `NotFound`."""
     env_id = check_env_id(payload.environment_id)
     kept = _Kept(context.store, env_id)
     after = kept.now if payload.to_generation is None else kept.of(payload.to_generation)
     before = kept.newest_backup() if payload.from_generation is None else kept.of(payload.from_generation)
-    return EnvDiff(
+    return EnvChanges(
         environment_id=env_id,
         from_generation=generation_of(before),
         to_generation=generation_of(after),
         differences=[
-            DiffLine(path=d.path, before=d.before, after=d.after)
+            ChangeLine(path=d.path, before=d.before, after=d.after)
             for d in differences(json_object(before), json_object(after))
         ],
     )

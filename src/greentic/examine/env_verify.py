@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from greentic.deployments.worker_status import asking, checked_addresses, fetched, proof_path
-from greentic.ground.clock import CLOCK, Clock
+from greentic.ground.clock import Clock
 from greentic.ground.errors import FetchError, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.materialize.tree import tree_digest
@@ -27,7 +27,7 @@ from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.store.layout import EnvPaths
 from greentic.trust.keys import KeyFormatError, is_key_id
-from greentic.trust.proof import MAX_PROOF, Believed, ProofError, Signatures, read_proof
+from greentic.trust.proof import MAX_PROOF, BelievedProof, ProofError, Signatures, read_proof
 from greentic.trust.proof_verdict import Known, judge
 
 ASK_SECONDS = 30.0
@@ -98,7 +98,7 @@ class Provers(Protocol):
 class HttpProvers:
     """Workers at http or https addresses."""
 
-    def __init__(self, clock: Clock = CLOCK) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._terms = asking(clock, ASK_SECONDS)
 
     def ask(self, address: str, nonce: str) -> bytes:
@@ -180,7 +180,7 @@ def _unproven(address: str, state: State, reason: str) -> WorkerProof:
     )  # fmt: skip
 
 
-def _worker(address: str, believed: Believed, state: State, behind: int) -> WorkerProof:
+def _worker(address: str, believed: BelievedProof, state: State, behind: int) -> WorkerProof:
     worker = believed.proof.worker
     return WorkerProof(
         at=address, state=state, behind=behind, reason=None, worker=worker.id, process=worker.process,
@@ -188,7 +188,7 @@ def _worker(address: str, believed: Believed, state: State, behind: int) -> Work
     )  # fmt: skip
 
 
-def _warnings(address: str, believed: Believed) -> list[str]:
+def _warnings(address: str, believed: BelievedProof) -> list[str]:
     worker, revisions = believed.proof.worker, believed.proof.revisions
     told = []
     if not believed.pinned:

@@ -15,7 +15,7 @@ VERBS: tuple[Verb, ...] = (
          flags=(Flag("--check", "check", "only look", switch=True), Flag("--apply", "apply", "do it", switch=True))),
     Verb("env", "log", f"{_L}:log", f"{_L}:EnvLogPayload", "who changed what, and when", "gtc op env log prod --last 20",
          flags=(Flag("--last", "last", "how many of the newest changes (50)", "N"),)),
-    Verb("env", "changes", f"{_L}:diff", f"{_L}:EnvDiffPayload", "what differs between two generations",
+    Verb("env", "changes", f"{_L}:changes", f"{_L}:EnvChangesPayload", "what differs between two generations",
          "gtc op env changes prod --from 7 --to 9",
          flags=(Flag("--from", "from_generation", "the older one; without it the newest backup", "N"),
                 Flag("--to", "to_generation", "the newer one; without it the document", "N"))),

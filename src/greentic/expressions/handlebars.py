@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -355,3 +356,27 @@ def simple_parts(template: Template) -> Simple | None:
             return None
         parts.append(expression)
     return tuple(parts)
+
+
+def outer_paths(template: Template) -> Iterator[tuple[str, ...]]:
+    """The paths that a template follows from the outermost scope: all but those inside `each` and `with`."""
+    for part in template:
+        if isinstance(part, Print):
+            yield from _followed(part.expression)
+        elif isinstance(part, Block):
+            for expression in (part.argument, *(value for _, value in part.options)):
+                yield from _followed(expression)
+            yield from outer_paths(part.otherwise)
+            if part.name in ("if", "unless"):
+                yield from outer_paths(part.body)
+
+
+def _followed(expression: Expression) -> Iterator[tuple[str, ...]]:
+    if isinstance(expression, Call):
+        for argument in (*expression.arguments, *(value for _, value in expression.options)):
+            yield from _followed(argument)
+    elif isinstance(expression, Lookup) and expression.steps and not expression.up:
+        if not expression.data:
+            yield expression.steps
+        elif expression.steps[0] == "root":
+            yield expression.steps[1:]

@@ -11,7 +11,7 @@ Rules, for each text inside a value; keys and other scalars stay as they are:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -35,6 +35,13 @@ class Names(Protocol):
 Renderer = Callable[[Names], object]
 
 
+class Asked(NamedTuple):
+    """A path that a text follows."""
+
+    path: tuple[Step, ...]
+    text: str
+
+
 class Compiled(msgspec.Struct, frozen=True):
     """A value whose texts may be templates."""
 
@@ -42,6 +49,8 @@ class Compiled(msgspec.Struct, frozen=True):
     constant: bool
     faults: tuple[str, ...]
     """Texts that cannot be rendered, for a load report."""
+    asked: tuple[Asked, ...] = ()
+    """What the templates ask for, for a load report."""
 
 
 def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> Compiled:
@@ -56,20 +65,22 @@ def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> C
         if all(item.constant for _, item in items):
             return Compiled(lambda _: value, True, faults)
         pairs = [(key, item.render) for key, item in items]
-        return Compiled(lambda names: {key: render(names) for key, render in pairs}, False, faults)
+        asked = tuple(a for _, item in items for a in item.asked)
+        return Compiled(lambda names: {key: render(names) for key, render in pairs}, False, faults, asked)
     if isinstance(value, list):
         parts = [compile_value(item, pointers=pointers, depth=depth + 1) for item in value]
         faults = tuple(f for part in parts for f in part.faults)
         if all(part.constant for part in parts):
             return Compiled(lambda _: value, True, faults)
         renders = [part.render for part in parts]
-        return Compiled(lambda names: [render(names) for render in renders], False, faults)
+        asked = tuple(a for part in parts for a in part.asked)
+        return Compiled(lambda names: [render(names) for render in renders], False, faults, asked)
     return Compiled(lambda _: value, True, ())
 
 
 def _text(text: str, pointers: bool) -> Compiled:
     if pointers and text.startswith("/") and "{{" not in text:
-        return Compiled(_pointed(text), False, ())
+        return Compiled(_pointed(text), False, (), (Asked(pointer_steps(text), text),))
     if "{{" not in text:
         return Compiled(lambda _: text, True, ())
     trimmed = text.strip()
@@ -79,14 +90,15 @@ def _text(text: str, pointers: bool) -> Compiled:
             inner = trimmed.lstrip("{").rstrip("}").strip()
             steps = None if "{{" in inner or "}}" in inner or is_call(inner) else parse_path(inner)
             if steps is not None:
-                return Compiled(_exact(steps), False, ())
+                return Compiled(_exact(steps), False, (), (Asked(steps, text),) if steps else ())
         template = handlebars.parse(text)
     except (TemplateError, ValueError, RecursionError) as error:
         return _faulty(f"template render failed: {error} in `{text[:80]}`")
+    asked = tuple(Asked(path, text) for path in handlebars.outer_paths(template) if path)
     simple = handlebars.simple_parts(template)
     if simple is not None and not enclosed:
-        return Compiled(_joined(simple), False, ())
-    return Compiled(_rendered(template, tell_missing=enclosed), False, ())
+        return Compiled(_joined(simple), False, (), asked)
+    return Compiled(_rendered(template, tell_missing=enclosed), False, (), asked)
 
 
 def is_call(inner: str) -> bool:

@@ -178,9 +178,9 @@ async def _state(kind: str, payload: object, ports: Ports, caller: Caller) -> Re
     return Result(NodeOutput(True, {"key": key, "value": found, "found": True}))
 
 
-def state_scope(caller: Caller, prefix: str = "runner") -> str:
+def state_scope(caller: Caller) -> str:
     """Whose values a run reads and writes (rule 2)."""
-    return scope(prefix, caller.env, caller.tenant)
+    return scope("runner", caller.env, caller.tenant)
 
 
 # -- elsewhere ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import re
 from typing import cast
 
 from greentic.expressions.value_range import fault
+from greentic.ground.nearest import did_you_mean
 
 Map = dict[str, object]
 
@@ -25,38 +26,12 @@ KINDS = {
     "job": "job",
     "http": "http",
 }
-_SIBLINGS = frozenset(
-    {
-        "routing",
-        "telemetry",
-        "in_map",
-        "out_map",
-        "output",
-        "err_map",
-        "operation",
-        "retry",
-        "timeout",
-        "when",
-        "annotations",
-        "meta",
-    }
-)
-_TOP = frozenset(
-    {
-        "id",
-        "title",
-        "description",
-        "type",
-        "start",
-        "parameters",
-        "tags",
-        "schema_version",
-        "entrypoints",
-        "meta",
-        "slot_schema",
-        "nodes",
-    }
-)
+_SIBLINGS = frozenset({
+    "routing", "telemetry", "in_map", "out_map", "output", "err_map", "operation", "retry", "timeout", "when", "annotations", "meta",
+})  # fmt: skip
+_TOP = frozenset({
+    "id", "title", "description", "type", "start", "parameters", "tags", "schema_version", "entrypoints", "meta", "slot_schema", "nodes",
+})  # fmt: skip
 _NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _KEYED_COMPONENTS = ("questions", "template", "mcp")
 _PLAIN_ROUTE_KEYS = frozenset({"to", "out", "status", "reply"})
@@ -75,7 +50,7 @@ def compile_flow(source: object) -> Map:
         raise FlowSourceError(told)
     unknown = sorted(str(k) for k in source if k not in _TOP)
     if unknown:
-        raise FlowSourceError(f"unknown key(s) {', '.join(unknown)}")
+        raise FlowSourceError(f"unknown key(s) {', '.join(unknown)}{did_you_mean(unknown[0], _TOP)}")
     for required in ("id", "type"):
         if source.get(required) in (None, ""):
             raise FlowSourceError(f"missing required property `{required}`")
@@ -146,7 +121,7 @@ def _node(name: object, node: object, nodes: Map, version: int) -> Map:
     if len(keys) != 1:
         raise FlowSourceError(
             f"Node '{name}' must contain exactly one component key such as `emit.response` beside `routing`, found "
-            f"{', '.join(map(str, keys)) or 'none'}"
+            f"{', '.join(map(str, keys)) or 'none'}{did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ''}"
         )
     component, operation = _component(str(keys[0]), node.get("operation"), version)
     telemetry = node.get("telemetry")

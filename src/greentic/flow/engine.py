@@ -1,16 +1,17 @@
 """One run of a flow, from a message to an answer or to the next waiting (formats: flows 5, 8).
 
 Rules:
-1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes.
+1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes, as does
+   the target `out` where no node has that name.
 2. A node with conditions of which none holds waits there for the next message, and then runs again.
 3. What was emitted is the answer, with the last output behind it unless it was said already; without any emission the last
    output is the answer.
-4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps at most as often as it
-   may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
+4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps for one message at most as often as
+   it may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
 5. What a run makes is bounded in size and depth, and so is all that it keeps together (`flow.bounds`).
 6. A message answers one question: a route that asked for its action or text takes them for the rest of the turn.
 7. What a run needs from outside it asks its ports for, and awaits. On a loop others go on meanwhile; without one the same code
-   runs in place (`wasm.drive`).
+   runs in place (`ground.going`).
 8. What a run did beside answering is remembered (`Budget.acted`): such a run is never made again.
 """
 
@@ -25,7 +26,7 @@ from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import MAX_KEPT, Kept, bounded
 from greentic.flow.builtins import Wait, call_builtin
 from greentic.flow.node_names import NodeNames, node_view, submitted, without_action
-from greentic.flow.nodes import FlowPlan, NodePlan
+from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
 from greentic.flow.state import NodeOutput, RunState, Snapshot
@@ -121,7 +122,7 @@ async def resume(run: Run, snapshot: Snapshot, payload: object) -> Outcome:
     plan = _flow(run.ports, snapshot.next_flow or snapshot.flow_id, run.pack_id)
     state = snapshot.state
     state.entry = {} if payload is None else payload
-    state.egress, state.taken = [], False
+    state.egress, state.taken, state.redirect_count = [], False, 0
     if snapshot.awaiting_submit:
         state.answering, state.answers = snapshot.next_node, submitted(state.entry)
     return await _loop(replace(run, flow_id=snapshot.flow_id), plan, snapshot.next_node, state)
@@ -185,13 +186,15 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
             state.entry = without_action(state.entry)
             asked = following is not None
         state.taken = state.taken or asked
+        ends = following == OUT and OUT not in plan.nodes
+        following = None if ends else following
         if isinstance(result, Wait):
             if following is None:
                 raise FlowFailure(f"session.wait node {node_id} requires a non-empty route")
             _traced(run, plan, node, payload, output, "wait for the next message")
             return _park(run, plan, following, state, result.reason, awaiting_submit=False, final=MISSING)
         if following is None:
-            if node.routing.parks:
+            if node.routing.parks and not ends:
                 _traced(run, plan, node, payload, output, "wait for a submit")
                 reason = f"awaiting user submit at node `{node_id}`"
                 return _park(run, plan, node_id, state, reason, awaiting_submit=True, final=output.payload)
@@ -310,7 +313,9 @@ def _following(node: NodePlan, output: NodeOutput, names: NodeNames) -> tuple[st
 
 def _jump(run: Run, jump: Jump, state: RunState) -> tuple[FlowPlan, str]:
     if state.redirect_count >= jump.max_redirects:
-        raise FlowFailure("redirect_limit")
+        raise FlowFailure(
+            f"redirect_limit: more than {jump.max_redirects} jumps for one message; `max_redirects` allows more"
+        )
     if not jump.flow:
         raise FlowFailure("missing_flow")
     plan = run.ports.flows.get(jump.flow)

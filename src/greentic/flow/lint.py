@@ -5,25 +5,25 @@ Every finding is a warning: real packs have them, and run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from greentic.expressions.conditions import parse_condition
-from greentic.expressions.paths import parse_path
+from greentic.expressions.doubts import doubted_condition
 from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
-from greentic.flow.nodes import FlowPlan, NodePlan
+from greentic.flow.lint_names import NamesOfPack, absent_facts, absent_names, names_of, unset_variables
+from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.ground.nearest import nearest
 
 _ROUTE_KEYS = frozenset({"condition", "to", "event"})
 _EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input", "config"})
-_NAMES = frozenset({"entry", "in", "prev", "node", "vars", "state", "now"})
-"""What templates see."""
 _SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
 _EMITS = ("response", "log")
 """What is written; any other word behind `emit.` does the same."""
+_NEEDED = {"state.get": ("key",), "state.set": ("key",), "var.set": ("name",), "provider.invoke": ("op", "operation")}
+"""What kinds of nodes cannot do without."""
 _STOPS = frozenset({"session.wait", "agent", "remote", "flow.goto"})
 """Kinds of nodes behind which a run does not simply go on."""
 HasComponent = Callable[[str, str | None], bool]
@@ -36,20 +36,33 @@ class Known(msgspec.Struct, frozen=True):
     flows: frozenset[str]
     operations: Callable[[str, str | None], frozenset[str] | None] = lambda name, operation: None
     """What a component says that it offers; nothing if it does not say."""
+    names: NamesOfPack | None = None
+    """The nodes and variables of all its flows; nothing if they are those of the one flow."""
 
 
 def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
     """The warnings about a flow, in the order of its nodes."""
+    return [*findings(plan, known)]
+
+
+def findings(plan: FlowPlan, known: Known) -> Iterator[str]:
+    """The same, made as they are taken: to find what may have been meant takes its time."""
+    for text in _found(plan, known):
+        yield f"flow {plan.id}{text}"
+
+
+def _found(plan: FlowPlan, known: Known) -> Iterator[str]:
     if not plan.nodes:
-        return [f"flow {plan.id} has no nodes"]
-    found: list[str] = []
+        yield " has no nodes"
+        return
+    names = known.names or names_of([plan])
     if plan.graph.start is not None and plan.graph.start not in plan.nodes:
-        found.append(f"starts at `{plan.graph.start}`, which is no node")
+        yield f": starts at `{plan.graph.start}`, which is no node"
     for node_id, node in plan.nodes.items():
         stored = plan.graph.nodes[node_id]
-        found += [f"node {node_id}: {text}" for text in _node(stored, node, plan, known)]
-    found += _endless(plan)
-    return [f"flow {plan.id}: {text}" for text in found]
+        for told in (_node(stored, node, plan, known), absent_names(node, names), _routing(stored, node, plan, names)):
+            yield from (f": node {node_id}: {text}" for text in told)
+    yield from (f": {text}" for text in (*_endless(plan), *unset_variables(plan)))
 
 
 def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[str]:
@@ -58,7 +71,6 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
     if node.assigned is not None:
         found += node.assigned[1].faults
     found += _several_expressions(stored.mapping)
-    found += _routing(stored, node, plan)
     mapping = stored.mapping if isinstance(stored.mapping, dict) else {}
     if node.kind == "exec":
         dropped = sorted(mapping.keys() - _EXEC_KEYS - _SETTINGS)
@@ -97,6 +109,9 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
         flow = _flow_of(node)
         if flow is None or ("{{" not in flow and flow not in known.flows):
             found.append(f"{node.kind} of `{flow}`, which is no flow of the pack")
+    needed = _NEEDED.get(node.kind)
+    if needed is not None and not any(mapping.get(word) for word in needed):
+        found.append(f"{node.kind} without `{needed[0]}` fails")
     if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
         found.append("session.wait without a node behind it")
     return found
@@ -136,32 +151,66 @@ def _flow_of(node: NodePlan) -> str | None:
     return _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
 
 
-def _routing(stored: Node, node: NodePlan, plan: FlowPlan) -> list[str]:
+def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[str]:
     found: list[str] = []
-    routing = stored.routing
-    if isinstance(routing, dict) and "Custom" in routing:
+    routing = stored.routing if isinstance(stored.routing, dict) else {}
+    if stored.routing not in (None, "End", "Reply") and not routing.keys() & {
+        "Next",
+        "Branch",
+        "Custom",
+        "End",
+        "Reply",
+    }:
+        return [f"its routing {str(stored.routing)[:60]!r} is none that is known; the flow ends here"]
+    if "Custom" in routing:
         entries = routing["Custom"]
         if not isinstance(entries, list):
             return ["its routing is no list; the flow ends here"]
+        always = None
         for entry in entries:
             if not isinstance(entry, dict):
                 found.append("a route is no mapping")
                 continue
-            unknown = sorted(entry.keys() - _ROUTE_KEYS - {"out", "reply", "status"})
-            if unknown:
-                found.append(f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count")
-            condition = entry.get("condition")
-            if condition is not None and (not isinstance(condition, str) or not parse_condition(condition).operator):
-                found.append(f"the condition {condition!r} has no operator and never holds")
+            found += _route(entry, node, names)
+            if always is not None:
+                found.append(
+                    f"the route to `{entry.get('to')}` is never taken: the one to `{always}` before it always is"
+                )
+            elif _text(entry.get("to")) and not isinstance(entry.get("condition"), str) and "event" not in entry:
+                always = entry["to"]
+    if isinstance(branch := routing.get("Branch"), dict):
+        statuses, default = branch.get("on_status"), branch.get("default")
+        asked = (
+            f"the statuses {_listed(sorted(statuses))} are"
+            if isinstance(statuses, dict) and statuses
+            else "the others are"
+        )
+        found.append(f"{asked} not asked: it {'ends here' if default is None else f'goes on to `{default}` alone'}")
     targets = [node.routing.next, *(route.to for route in node.routing.routes)]
-    found += [f"goes on to `{to}`, which is no node" for to in targets if to is not None and to not in plan.nodes]
+    found += [
+        f"goes on to `{to}`, which is no node" for to in targets if to not in (None, OUT) and to not in plan.nodes
+    ]
+    return found
+
+
+def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> list[str]:
+    unknown = sorted(entry.keys() - _ROUTE_KEYS - {"out", "reply", "status"})
+    found = [f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count"] if unknown else []
+    condition = entry.get("condition")
+    if isinstance(condition, str):
+        found += [*doubted_condition(condition), *absent_facts(condition, node, names)]
+    elif condition is not None:
+        found.append(f"the condition {condition!r} is no text and not asked; the route is always taken")
+    if node.routing.parks and not unknown and _text(entry.get("to")) is None:
+        found.append("a route without `to` is passed over, and the flow waits here; `to: out` ends it")
     return found
 
 
 def _several_expressions(value: object) -> list[str]:
-    """Texts that other workers read as a single path, and print nothing for."""
+    """Texts that other workers read as a single path, and print nothing for; and names that nobody renders."""
     if isinstance(value, dict):
-        return [text for item in value.values() for text in _several_expressions(item)]
+        names = [f"the name `{name[:60]}` is no template and stays as it is" for name in value if "{{" in name]
+        return names + [text for item in value.values() for text in _several_expressions(item)]
     if isinstance(value, list):
         return [text for item in value for text in _several_expressions(item)]
     if not isinstance(value, str):
@@ -174,9 +223,6 @@ def _several_expressions(value: object) -> list[str]:
         return [f"`{text[:60]}` is several expressions; other workers read it as one path and print nothing"]
     if is_call(inner):
         return [f"`{text[:60]}` calls a helper; other workers read it as a path and print nothing"]
-    path = parse_path(inner)
-    if path and path[0] not in _NAMES and not inner.startswith("!"):
-        return [f"`{text[:60]}` prints nothing: there is no name `{path[0]}`; there are {_listed(sorted(_NAMES))}"]
     return []
 
 

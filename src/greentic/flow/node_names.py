@@ -18,6 +18,7 @@ from greentic.expressions.conditions import Facts
 from greentic.expressions.paths import MISSING
 from greentic.flow.nodes import Routing
 from greentic.flow.ports import Now
+from greentic.flow.results import failed
 from greentic.flow.state import Map, NodeOutput, RunState
 
 
@@ -166,9 +167,8 @@ def node_view(output: NodeOutput) -> object:
 
 
 def _errors(payload: Map) -> object:
-    error = payload.get("error")
-    if payload.get("ok") is False and isinstance(error, dict):
-        code, message = error.get("code", "component_error"), error.get("message", "component reported error")
+    if (told := failed(payload)) is not None:
+        code, message = told
         return [{"code": code, "message": message, "kind": "internal", "retryable": False}]
     if "errors" in payload and "ok" not in payload:
         return payload["errors"]

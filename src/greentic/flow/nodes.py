@@ -35,11 +35,13 @@ _NATIVE = (
 _SETTINGS = ("vars_out", "response_timeout_secs")
 _ANSWERS = frozenset({"metadata", "text"})
 """Members of a message in which a person answers."""
+OUT = "out"
+"""The target behind which there is nothing, unless a node has that name."""
 ERROR_EVENTS = ("on_error", "on_cancel", "on_timeout")
 SUCCESS_EVENTS = ("on_success", "on_complete", "on_submit")
 
 
-class Route(msgspec.Struct, frozen=True):
+class Edge(msgspec.Struct, frozen=True):
     """One entry of conditional routing; `condition` is none for an unconditional one."""
 
     condition: Condition | None
@@ -57,7 +59,7 @@ class Routing(msgspec.Struct, frozen=True):
     """Where a run goes after a node. With `routes` the first that holds wins, else `next`; nothing ends the run."""
 
     next: str | None = None
-    routes: tuple[Route, ...] = ()
+    routes: tuple[Edge, ...] = ()
     parks: bool = False
     """Whether the run waits at this node when no route was taken: some route has a condition."""
     success_event: str = SUCCESS_EVENTS[0]
@@ -108,16 +110,18 @@ def plan_node(node: Node) -> NodePlan:
     kind, target, operation = _classify(component, operation, mapping)
     fields = mapping.get("answer_fields")
     return NodePlan(
-        node.id,
-        kind,
-        target,
-        operation,
-        compile_value(_payload(kind, node.mapping)),
-        _variables(mapping),
-        (mapping.get("name"), compile_value(mapping.get("value"), pointers=True)) if kind == "var.set" else None,
-        tuple(fields) if isinstance(fields, list) and all(isinstance(f, str) for f in fields) else None,
-        plan_routing(node.routing),
-        node.mapping,
+        id=node.id,
+        kind=kind,
+        component=target,
+        operation=operation,
+        payload=compile_value(_payload(kind, node.mapping)),
+        variables=_variables(mapping),
+        assigned=(mapping.get("name"), compile_value(mapping.get("value"), pointers=True))
+        if kind == "var.set"
+        else None,
+        answer_fields=tuple(fields) if isinstance(fields, list) and all(isinstance(f, str) for f in fields) else None,
+        routing=plan_routing(node.routing),
+        mapping=node.mapping,
     )
 
 
@@ -186,7 +190,7 @@ def plan_routing(routing: object) -> Routing:
     custom = routing.get("Custom")
     if not isinstance(custom, list):
         return Routing()
-    routes: list[Route] = []
+    routes: list[Edge] = []
     texts: list[str] = []
     for entry in custom:
         if not isinstance(entry, dict):
@@ -195,7 +199,7 @@ def plan_routing(routing: object) -> Routing:
         if isinstance(condition, str):
             texts.append(condition)
         parsed = parse_condition(condition) if isinstance(condition, str) else None
-        routes.append(Route(parsed, event, _text(entry.get("to"))))
+        routes.append(Edge(parsed, event, _text(entry.get("to"))))
     compared = [r.condition.value for r in routes if r.condition is not None and r.condition.path == ("event",)]
     catches = any(r.event in ERROR_EVENTS for r in routes) or any(e in t for e in ERROR_EVENTS for t in texts)
     return Routing(

@@ -1,9 +1,10 @@
 """What the answer of a component means (formats: flows 8).
 
 Rules, first applicable:
-1. `{ok: false, error: {…}}` and an object with an object `error` and no `result` are failures: a failed output where the
-   node has an error route, else the end of the run. `retryable` and `backoff_ms` are kept: they decide whether it is tried again.
-2. `greentic_control` with version 1 jumps to another flow or responds and completes; other actions are ignored.
+1. `{ok: false, error}`, the error an object or a text, and an object with an object `error` and no `result` are failures: a failed
+   output where the node has an error route, else the end of the run. `retryable` and `backoff_ms` are kept: they decide whether it is
+   tried again.
+2. `greentic_control` with the integer 1 as its version jumps to another flow or responds and completes; other actions are ignored.
 3. Anything else is the node's output.
 """
 
@@ -15,6 +16,7 @@ from greentic.flow.state import Map, NodeOutput
 from greentic.ground.errors import FlowFailure
 
 DEFAULT_REDIRECTS = 3
+_CODE = "component_error"
 SAID_IN_WORDS = "COMPONENT_INVOCATION_FAILED"
 """The code of failures of components whose interface has only a text for them; nobody said whether to try again."""
 
@@ -65,21 +67,31 @@ def _told(text: str, error: object) -> FlowFailure:
     )
 
 
-def _failure(component: str, value: Map) -> str | None:
+def failed(value: Map) -> tuple[object, object] | None:
+    """The code and the message of an answer that says itself that it is a failure, by `ok: false` and an error."""
     error = value.get("error")
-    if not isinstance(error, dict):
+    if value.get("ok") is not False or not isinstance(error, dict | str):
         return None
-    code, message = error.get("code", "component_error"), error.get("message", "component reported error")
-    if value.get("ok") is False:
-        return f"component {component} failed: {code}: {message}"
-    if value.get("result") is None:
-        status = f" (status {error['status']})" if "status" in error else ""
-        return f"component {component} returned tool error: {code}: {message}{status}"
-    return None
+    return (_CODE, error) if isinstance(error, str) else _named(error)
+
+
+def _named(error: Map) -> tuple[object, object]:
+    return error.get("code", _CODE), error.get("message", "component reported error")
+
+
+def _failure(component: str, value: Map) -> str | None:
+    if (told := failed(value)) is not None:
+        return f"component {component} failed: {told[0]}: {told[1]}"
+    error = value.get("error")
+    if not isinstance(error, dict) or value.get("result") is not None:
+        return None
+    code, message = _named(error)
+    status = f" (status {error['status']})" if "status" in error else ""
+    return f"component {component} returned tool error: {code}: {message}{status}"
 
 
 def _control(control: Map) -> Jump | Respond | None:
-    if control.get("v") != 1:
+    if type(control.get("v")) is not int or control["v"] != 1:
         return None
     action = control.get("action")
     if action == "jump":

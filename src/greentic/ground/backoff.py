@@ -54,7 +54,7 @@ class Patience:
         """Seconds until patience ends; never negative."""
         return max(self.ends - self._clock.monotonic(), 0.0)
 
-    def next_pause(self, asked: float = 0.0) -> float | None:
+    def next_pause(self, asked: float) -> float | None:
         """Seconds to wait before the next try; nothing if there is none."""
         self.tried += 1
         pause = self._backoff.pause(self.tried, self._random, asked)

@@ -111,8 +111,8 @@ class Truncated(FetchError):
 class ServerBusy(FetchError):
     """The server has no answer now; `retry_after` is how many seconds it asks to wait, 0 if it does not say."""
 
-    def __init__(self, message: str, *, retry_after: float = 0.0, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
         self.retry_after = retry_after
 
 

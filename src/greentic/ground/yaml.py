@@ -121,9 +121,9 @@ def parse_yaml(data: bytes, *, limit: int = MAX_BYTES) -> object:
     return _parse(data, limit, _Core)
 
 
-def parse_yaml_1_1(data: bytes, *, limit: int = MAX_BYTES) -> object:
+def parse_yaml_1_1(data: bytes) -> object:
     """The same of what another program has written for its own kind (rule 5)."""
-    return _parse(data, limit, SafeLoader)
+    return _parse(data, MAX_BYTES, SafeLoader)
 
 
 def yaml_of(thing: JsonObject) -> str:
@@ -231,7 +231,11 @@ def _check_keys(node: yaml.Node) -> None:
         return
     seen: set[tuple[str, str]] = set()
     for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(
+                f"line {key.start_mark.line + 1}: a mapping or list stands where a key is expected; is a template meant? Then in quotes"
+            )
+        if key.tag == _MERGE:
             continue
         if (key.tag, key.value) in seen:
             raise ValueError(

@@ -23,7 +23,7 @@ import msgspec
 
 from greentic.ground.clock import CLOCK, http_date, unix_seconds
 from greentic.ground.fair_queue import FairQueue, fair_queue_of
-from greentic.httpd.http1 import CONTINUE, Headers, Incoming, Refusal, RequestReader, answer_bytes
+from greentic.httpd.http1 import CONTINUE, TEXT, Headers, Incoming, Refusal, RequestReader, answer_bytes
 from greentic.httpd.room import Held, Places, Room
 
 IDLE_SECONDS = 75.0
@@ -39,7 +39,6 @@ MAX_AHEAD = 64 << 10
 """Bytes that are taken in beside a request that runs."""
 LARGE = 256 << 10
 """Bytes of a body above which it is not copied behind its head: that would hold the loop."""
-_TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -364,7 +363,7 @@ class Connection(asyncio.Protocol):
         text = refusal.text.encode()
         head = self._request is not None and self._request.head.method == "HEAD"
         self._transport.write(
-            answer_bytes(refusal.code, _TEXT + refusal.extra, text, self._front.date(), close=True, head=head)
+            answer_bytes(refusal.code, [TEXT, *refusal.extra], text, self._front.date(), close=True, head=head)
         )
         self._linger()
 
@@ -386,4 +385,4 @@ def _failed(error: BaseException) -> Answer:
     asyncio.get_running_loop().call_exception_handler(
         {"message": "a request could not be answered", "exception": error}
     )
-    return Answer(500, b"internal error", _TEXT)
+    return Answer(500, b"internal error", [TEXT])

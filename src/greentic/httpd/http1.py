@@ -56,6 +56,9 @@ _ONCE = frozenset(
 _ESCAPE = rb"%([0-9A-Fa-f]{2})"
 
 Headers = list[tuple[bytes, bytes]]
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
+JSON = (b"content-type", b"application/json")
+"""What an answer is."""
 
 
 class Refusal(Exception):

@@ -26,6 +26,7 @@ TURNS = 3
 RESERVED = 64
 OTHER_FILES = 48
 """Files that a worker needs beside its connections."""
+MANY_FILES = 65_536
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -41,6 +42,18 @@ def places(wanted: int, files: int) -> Places:
     room = max(files - OTHER_FILES, 8)
     reserved = min(RESERVED, room // 4)
     return Places(max(min(wanted, room - reserved), 4), reserved)
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may, and tell how many those are."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return MANY_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 class Held(Protocol):

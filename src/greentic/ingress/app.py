@@ -14,22 +14,22 @@ import msgspec
 from greentic.activate.activation import Activation
 from greentic.activate.dispatch import Dispatcher, cookie_named, session_key
 from greentic.activate.lease import Serving
-from greentic.activate.turn import TurnServices
+from greentic.activate.turn import Message, TurnServices
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.ground.clock import Clock, timestamp, unix_seconds
 from greentic.ground.documents import JsonObject, TooDeep, parse
 from greentic.httpd.front import Answer
-from greentic.httpd.http1 import Headers, Incoming, allow
+from greentic.httpd.http1 import TEXT, Headers, Incoming, allow
 from greentic.ingress import request_span
 from greentic.ingress.access_log import Access
 from greentic.ingress.auth import BearerGate
-from greentic.ingress.exchange import TEXT, Refused, Reply, Request, come_back
+from greentic.ingress.exchange import HttpReply, Refused, Request, come_back
 from greentic.ingress.identity import (
     NOTHING,
     SESSION_BYTES,
     SESSION_COOKIE,
-    Seen,
+    RequestIdentity,
     Stated,
     session_cookie,
     stated,
@@ -42,7 +42,7 @@ from greentic.ingress.operator_paths import OperatorPaths
 from greentic.ingress.status import status
 from greentic.ingress.steps import Steps
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.ingress.turns import RETRY_SECONDS, Picked, Served, Turns
+from greentic.ingress.turns import RETRY_SECONDS, Picked, ServedTurn, Turns
 from greentic.model.routes import Route
 from greentic.sessions.conversation import Identity
 from greentic.telemetry import request_id, tracing
@@ -151,21 +151,21 @@ class WorkerApp:
             found = self._answer(asked)
         except Exception as error:  # noqa: BLE001  a caller never sees our mistakes, the operator does
             return self._dressed(self._failed(asked, error), name)
-        return self._dressed(found, name) if isinstance(found, Reply) else self._later(asked, found, name)
+        return self._dressed(found, name) if isinstance(found, HttpReply) else self._later(asked, found, name)
 
-    async def _later(self, asked: Request, running: Coroutine[object, object, Reply], name: bytes) -> Answer:
+    async def _later(self, asked: Request, running: Coroutine[object, object, HttpReply], name: bytes) -> Answer:
         try:
             return self._dressed(await running, name)
         except Exception as error:  # noqa: BLE001  as above
             return self._dressed(self._failed(asked, error), name)
 
-    def _failed(self, asked: Request, error: Exception) -> Reply:
+    def _failed(self, asked: Request, error: Exception) -> HttpReply:
         if isinstance(error, Refused):
-            return Reply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
+            return HttpReply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
         self._log.error("serve", f"{asked.method} {asked.path}: {traceback_of(error)}")
-        return Reply(500, b"internal error", TEXT)
+        return HttpReply(500, b"internal error", TEXT)
 
-    def _dressed(self, reply: Reply, name: bytes) -> Answer:
+    def _dressed(self, reply: HttpReply, name: bytes) -> Answer:
         self._codes[reply.code] = self._codes.get(reply.code, 0) + 1
         named = (request_id.FIELD, name)
         headers = [*reply.extra, named] if reply.code == 204 else [reply.kind, *reply.extra, named]
@@ -173,17 +173,17 @@ class WorkerApp:
         served_by = None if revision is None else (revision.deployment_id, revision.revision_id)
         return Answer(reply.code, reply.body, headers + _CORS if reply.cors else headers, served_by)
 
-    def _answer(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _answer(self, asked: Request) -> HttpReply | Coroutine[object, object, HttpReply]:
         path = asked.path
         if asked.method == "OPTIONS":
             if path == _INVOKE:
                 text = "cross-origin requests are not permitted on this path"
                 raise Refused(405, text, cors=False, extra=allow("POST"))
-            return Reply(204, b"", extra=[(b"access-control-max-age", b"86400")])
+            return HttpReply(204, b"", extra=[(b"access-control-max-age", b"86400")])
         if path in _LIVE:
-            return Reply(200, b"ok", TEXT)
+            return HttpReply(200, b"ok", TEXT)
         if path in _READY:
-            return Reply(503, b"draining", TEXT) if self.draining else Reply(200, b"ok", TEXT)
+            return HttpReply(503, b"draining", TEXT) if self.draining else HttpReply(200, b"ok", TEXT)
         if path == _INVOKE:
             return self._invoke(asked)
         return self._operators.of(asked) or self._generic(asked)
@@ -194,7 +194,7 @@ class WorkerApp:
 
     # -- the generic route ------------------------------------------------------------------------------------------
 
-    def _generic(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _generic(self, asked: Request) -> HttpReply | Coroutine[object, object, HttpReply]:
         activation = self.serving.activation
         route = activation.routes.find(asked.header(b"host") or "", asked.path)
         if route is None:
@@ -202,11 +202,10 @@ class WorkerApp:
         body = asked.whole_body()
         told = stated(asked.fields) if asked.trusted else NOTHING
         _admit_endpoint(activation, route, told.endpoint)
-        now = unix_seconds(self._clock)
         dispatcher = self._dispatcher(activation, route)
         if asked.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress", extra=allow("POST, OPTIONS"))
-        if not asked.trusted and self.gate.check(asked.header(b"authorization"), route.bundle_id, now) != "pass":
+        if not asked.trusted and not self._may_drive(asked, route):
             raise Refused(401, "a valid bearer token is required")
         try:
             value = parse(body) if body else None
@@ -215,10 +214,10 @@ class WorkerApp:
         except ValueError:
             raise Refused(400, "request body must be JSON") from None
         seen = self._identity(asked, told, value)
-        picked = self._pick(activation, route, dispatcher, asked, told.revision, seen, now)
+        picked = self._pick(activation, route, dispatcher, asked, told.revision, seen)
         steps = None if told.steps is None else Steps(self._clock)
 
-        def replied(served: Served) -> Reply:
+        def replied(served: ServedTurn) -> HttpReply:
             extra: Headers = [] if picked.cookie is None else [(b"set-cookie", picked.cookie.encode())]
             if seen.private and served.turn.parked:
                 extra.append((b"set-cookie", session_cookie(seen.identity).encode()))
@@ -226,12 +225,16 @@ class WorkerApp:
             if steps is not None:
                 more = {"revision_id": served.revision.revision_id, "waits": served.turn.parked}
                 answer = {"replies": answer, **more, **steps.told()}
-            return Reply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
+            return HttpReply(200, msgspec.json.encode(answer), extra=extra, revision=served.revision)
 
-        name = message_id(asked, value)
-        return self.turns.run(route, picked, activity_of(value), seen.identity, replied, name, steps)
+        message = Message(activity_of(value), route.tenant, route.team, seen.identity, message_id(asked, value))
+        return self.turns.run(route.deployment_id, picked, message, replied, steps)
 
-    def _identity(self, asked: Request, told: Stated, body: object) -> Seen:
+    def _may_drive(self, asked: Request, route: Route) -> bool:
+        told = asked.header(b"authorization")
+        return self.gate.lets_in(told, route.bundle_id, unix_seconds(self._clock))
+
+    def _identity(self, asked: Request, told: Stated, body: object) -> RequestIdentity:
         if asked.trusted:
             return trusted_identity(told, body)
         cookies = asked.header(b"cookie")
@@ -262,8 +265,7 @@ class WorkerApp:
         dispatcher: Dispatcher,
         asked: Request,
         named: str | None,
-        seen: Seen,
-        now: int,
+        seen: RequestIdentity,
     ) -> Picked:
         """The revision of a request: by name, by session, or by cookie."""
         if named is not None:
@@ -276,13 +278,13 @@ class WorkerApp:
             return Picked(activation.revisions[found], None, control)
         cookies = asked.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, dispatcher.cookie_name)
-        found, client = dispatcher.of_cookie(cookie, route.tenant, now, self._services.random)
+        found, client = dispatcher.of_cookie(cookie, route.tenant, unix_seconds(self._clock), self._services.random)
         carried = dispatcher.set_cookie(client) if client.cookie else None
         return Picked(activation.revisions[found], carried, dispatcher.in_control(client.key, found))
 
     # -- invoke -----------------------------------------------------------------------------------------------------
 
-    def _invoke(self, asked: Request) -> Reply | Coroutine[object, object, Reply]:
+    def _invoke(self, asked: Request) -> HttpReply | Coroutine[object, object, HttpReply]:
         if not asked.trusted:
             raise Refused(403, "worker invoke is restricted to loopback callers", cors=False)
         if asked.method != "POST":
@@ -300,16 +302,17 @@ class WorkerApp:
         if route is None:
             raise Refused(404, "no active deployment resolves for the requested tenant", cors=False)
         user = wanted.tenant.get("user_id")
-        seen = Seen(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
+        seen = RequestIdentity(Identity(wanted.session_id, user if isinstance(user, str) else None), False)
         dispatcher = self._dispatcher(activation, route)
         named = stated(asked.fields).revision
-        picked = self._pick(activation, route, dispatcher, asked, named, seen, unix_seconds(self._clock))
+        picked = self._pick(activation, route, dispatcher, asked, named, seen)
 
-        def replied(served: Served) -> Reply:
+        def replied(served: ServedTurn) -> HttpReply:
             answer = response(wanted, served.turn.output, timestamp(self._clock.now_ns()))
-            return Reply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
+            return HttpReply(200, msgspec.json.encode(answer), cors=False, revision=served.revision)
 
-        return self.turns.run(route, picked, invoke_activity(wanted.payload), seen.identity, replied)
+        message = Message(invoke_activity(wanted.payload), route.tenant, route.team, seen.identity)
+        return self.turns.run(route.deployment_id, picked, message, replied)
 
 
 def message_id(asked: Request, body: object) -> str | None:

@@ -5,7 +5,8 @@ Rules:
 2. With one it is closed, for every bundle: one that no token names is closed to all, and a list that is empty lets nobody in.
 3. A token for one bundle opens that bundle; one without a bundle opens all. Tokens are kept as SHA-256, compared in constant time, and
    may expire.
-4. A token for a bundle that is not there is told: it is more likely a misspelt name than a plan.
+4. A token for a bundle that is not there is told: it is more likely a misspelt name than a plan. A member that nobody knows, or that
+   stands twice, refuses the file, as an end in milliseconds does: what was to restrict a token would restrict nothing.
 5. The tokens may be replaced while requests are checked; a request sees the old list or the new one. A file that does not load, or that is
    gone, changes nothing: a gate that was closed is not opened by an accident.
 """
@@ -16,11 +17,10 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from greentic.ground.documents import decode, read_file
+from greentic.ground.documents import decode, read_file, repeated_key
 from greentic.ground.errors import BootError
 from greentic.store.layout import EnvPaths
 
@@ -29,18 +29,21 @@ MAX_TOKENS = 4 << 20
 TOKENS_VARIABLE = "GREENTIC_INGRESS_TOKENS"
 TOKENS_SCHEMA = "greentic.ingress-tokens.v1"
 
-Verdict = Literal["pass", "unauthorized"]
+
+MAX_SECONDS = 100_000_000_000
+"""More of them since 1970 are milliseconds."""
 
 
-class IngressToken(msgspec.Struct, frozen=True):
-    """One accepted token. `bundle_id` restricts it; `expires_at` is Unix seconds."""
+class IngressToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One accepted token. `bundle_id` restricts it; `expires_at` is Unix seconds; `note` is for who reads the file."""
 
     sha256: str
     bundle_id: str | None = None
     expires_at: int | None = None
+    note: str | None = None
 
 
-class IngressTokens(msgspec.Struct, frozen=True):
+class IngressTokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: str
     tokens: list[IngressToken]
 
@@ -52,7 +55,8 @@ def load_tokens(paths: EnvPaths, named: Path | None = None) -> list[IngressToken
     """
     path = named or paths.root / TOKENS_FILE
     try:
-        document = decode(read_file(path, MAX_TOKENS), IngressTokens)
+        data = read_file(path, MAX_TOKENS)
+        document, twice = decode(data, IngressTokens), repeated_key(data)
     except FileNotFoundError:
         if named is not None:
             raise BootError(f"`{named}` is not there; {TOKENS_VARIABLE} names it") from None
@@ -62,7 +66,13 @@ def load_tokens(paths: EnvPaths, named: Path | None = None) -> list[IngressToken
         raise BootError(f"`{path}` does not load: {why}") from None
     if document.schema != TOKENS_SCHEMA:
         raise BootError(f"`{path}` has the schema `{document.schema}`, expected `{TOKENS_SCHEMA}`")
+    if twice is not None:
+        raise BootError(f"`{path}`: `{twice}` stands twice in one object, and only one of them can be meant")
     for token in document.tokens:
+        if token.expires_at is not None and token.expires_at > MAX_SECONDS:
+            raise BootError(
+                f"`{path}`: `expires_at` is {token.expires_at}, expected seconds since 1970, not milliseconds"
+            )
         if len(token.sha256) != 64 or any(c not in "0123456789abcdef" for c in token.sha256):
             raise BootError(f"`{path}`: a token's sha256 must be 64 lower-case hex digits")
     return document.tokens
@@ -91,11 +101,11 @@ class BearerGate:
         named = {t.bundle_id for t in self._tokens or [] if t.bundle_id is not None}
         return sorted(named - set(bundle_ids))
 
-    def check(self, authorization: str | None, bundle_id: str, now: int) -> Verdict:
+    def lets_in(self, authorization: str | None, bundle_id: str, now: int) -> bool:
         """Whether the request may go on (rules 1 to 3)."""
         tokens = self._tokens
         if not self._enabled or tokens is None:
-            return "pass"
+            return True
         scheme, _, token = (authorization or "").partition(" ")
         digest = (
             hashlib.sha256(token.strip().encode(errors="replace")).hexdigest() if scheme.lower() == "bearer" else ""
@@ -105,4 +115,4 @@ class BearerGate:
             same = hmac.compare_digest(digest, candidate.sha256)
             alive = candidate.expires_at is None or candidate.expires_at > now
             accepted = accepted or (same and alive and candidate.bundle_id in (None, bundle_id))
-        return "pass" if accepted else "unauthorized"
+        return accepted

@@ -5,10 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from greentic.activate.turn import ActiveRevision
-from greentic.httpd.http1 import Headers
-
-TEXT = (b"content-type", b"text/plain; charset=utf-8")
-JSON = (b"content-type", b"application/json")
+from greentic.httpd.http1 import JSON, Headers
 
 
 class Refused(Exception):
@@ -24,7 +21,7 @@ def come_back(text: str, seconds: int) -> Refused:
     return Refused(503, text, extra=[(b"retry-after", b"%d" % seconds)])
 
 
-class Reply(msgspec.Struct, frozen=True):
+class HttpReply(msgspec.Struct, frozen=True):
     """An answer before it is dressed for the wire."""
 
     code: int

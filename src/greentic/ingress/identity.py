@@ -47,28 +47,28 @@ def stated(fields: Mapping[bytes, bytes]) -> Stated:
     return Stated(**{_STATED[name]: fields[name].decode("latin-1") for name in found}) if found else NOTHING
 
 
-class Seen(msgspec.Struct, frozen=True):
+class RequestIdentity(msgspec.Struct, frozen=True):
     """The identity of a request, and whether its session is one that a cookie must carry."""
 
     identity: Identity
     private: bool
 
 
-def trusted_identity(told: Stated, body: object) -> Seen:
+def trusted_identity(told: Stated, body: object) -> RequestIdentity:
     """The identity that a trusted peer states (rule 1)."""
     inside = body if isinstance(body, dict) else {}
     session = _name(told.session) or _name(inside.get("session"))
     user = _name(told.user) or _name(inside.get("user"))
-    return Seen(Identity(session, user, told.endpoint), False)
+    return RequestIdentity(Identity(session, user, told.endpoint), False)
 
 
-def stranger_identity(cookie: str | None, fresh: bytes, *, shared: bool) -> Seen:
+def stranger_identity(cookie: str | None, fresh: bytes, *, shared: bool) -> RequestIdentity:
     """The identity of a stranger (rules 2 and 3). `fresh` are unpredictable bytes for a new session."""
     if shared:
-        return Seen(Identity(), False)
+        return RequestIdentity(Identity(), False)
     if cookie is not None and len(cookie) == _TEXT and cookie.replace("-", "a").replace("_", "a").isalnum():
-        return Seen(Identity(session=f"private:{cookie}"), True)
-    return Seen(Identity(session=f"private:{base64.urlsafe_b64encode(fresh).decode()}"), True)
+        return RequestIdentity(Identity(session=f"private:{cookie}"), True)
+    return RequestIdentity(Identity(session=f"private:{base64.urlsafe_b64encode(fresh).decode()}"), True)
 
 
 def session_cookie(identity: Identity) -> str:

@@ -23,7 +23,7 @@ from greentic.activate.lease import Serving
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import GreenticError
 from greentic.httpd.front import Answer
-from greentic.httpd.http1 import Incoming, allow
+from greentic.httpd.http1 import TEXT, Incoming, allow
 from greentic.materialize.serving_plan import Fault
 from greentic.telemetry.counts import KINDS, Snapshot
 from greentic.telemetry.families import OTHER
@@ -34,7 +34,6 @@ from greentic.telemetry.tallies import TALLIES, Tallies
 MAX_REVISIONS = 4_096
 PIECE_SECONDS = 0.001
 _OTHERS: Labels = (OTHER, OTHER, OTHER)
-_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 T = TypeVar("T")
 
@@ -192,11 +191,11 @@ def scraped(metrics: Metrics) -> Callable[[Incoming, str], Answer | Coroutine[ob
 
     def handler(incoming: Incoming, peer: str) -> Answer | Coroutine[object, object, Answer]:
         if incoming.head.path == "/livez":
-            return Answer(200, b"ok", [_TEXT])
+            return Answer(200, b"ok", [TEXT])
         if incoming.head.path != "/metrics":
-            return Answer(404, b"only /metrics is here", [_TEXT])
+            return Answer(404, b"only /metrics is here", [TEXT])
         if incoming.head.method not in ("GET", "HEAD"):
-            return Answer(405, b"metrics are asked for with GET", [_TEXT, *allow("GET, HEAD")])
+            return Answer(405, b"metrics are asked for with GET", [TEXT, *allow("GET, HEAD")])
         return answered(metrics, incoming.head.fields.get(b"accept"))
 
     return handler
@@ -208,6 +207,6 @@ async def answered(metrics: Metrics, accept: bytes | None) -> Answer:
         kind, body = await metrics.page(None if accept is None else accept.decode("latin-1"))
     except (GreenticError, OSError) as error:
         METRICS.failed(str(error))
-        return Answer(503, str(error).encode(), [_TEXT])
+        return Answer(503, str(error).encode(), [TEXT])
     METRICS.ok()
     return Answer(200, body, [(b"content-type", kind.encode())])

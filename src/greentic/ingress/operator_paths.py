@@ -18,7 +18,7 @@ from greentic.activate.turn import TurnServices
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import FlowFailure, InvalidArgument
 from greentic.httpd.http1 import allow
-from greentic.ingress.exchange import Refused, Reply, Request
+from greentic.ingress.exchange import HttpReply, Refused, Request
 from greentic.ingress.metrics import Metrics, answered
 from greentic.ingress.status import revision_of, with_others
 from greentic.sessions.waiting_counts import WaitingCounts
@@ -45,7 +45,7 @@ class OperatorPaths:
         self._make_prover = make_prover
         self._prover: Prover | None = None
 
-    def of(self, asked: Request) -> Coroutine[object, object, Reply] | None:
+    def of(self, asked: Request) -> Coroutine[object, object, HttpReply] | None:
         """The reply, if the path is one of these."""
         if asked.path == "/status":
             return self._told(asked)
@@ -55,7 +55,7 @@ class OperatorPaths:
             return self._measured(asked)
         return None
 
-    async def _told(self, asked: Request) -> Reply:
+    async def _told(self, asked: Request) -> HttpReply:
         try:
             revision_id = revision_of(asked.query)
             told = with_others(self._status(), await self._metrics.siblings.statuses())
@@ -67,16 +67,16 @@ class OperatorPaths:
             raise Refused(400, error.message, cors=False) from None
         except (FlowFailure, OSError) as error:
             raise Refused(503, str(error), cors=False) from None
-        return Reply(200, msgspec.json.encode(told), cors=b"origin" not in asked.fields)
+        return HttpReply(200, msgspec.json.encode(told), cors=b"origin" not in asked.fields)
 
-    async def _measured(self, asked: Request) -> Reply:
+    async def _measured(self, asked: Request) -> HttpReply:
         if not asked.trusted:
             text = "metrics are told to trusted callers; an address for scrapers is made with --metrics-addr"
             raise Refused(403, text, cors=False)
         answer = await answered(self._metrics, asked.fields.get(b"accept"))
-        return Reply(answer.code, answer.body, answer.headers[0], cors=False)
+        return HttpReply(answer.code, answer.body, answer.headers[0], cors=False)
 
-    async def _proof(self, make: Callable[[], Prover], asked: Request) -> Reply:
+    async def _proof(self, make: Callable[[], Prover], asked: Request) -> HttpReply:
         from greentic.ingress.status_proof import BadNonce, nonce_of  # no boot waits for what few ask
 
         if asked.method != "GET":
@@ -86,4 +86,4 @@ class OperatorPaths:
         except BadNonce as error:
             raise Refused(400, str(error), cors=False) from None
         self._prover = self._prover or make()
-        return Reply(200, await self._prover.answer(nonce), cors=b"origin" not in asked.fields)
+        return HttpReply(200, await self._prover.answer(nonce), cors=b"origin" not in asked.fields)

@@ -15,17 +15,14 @@ from collections.abc import Callable, Coroutine
 import msgspec
 
 from greentic.activate.lease import Serving
-from greentic.activate.turn import ActiveRevision, Turn, TurnServices, turn
-from greentic.flow.activity import Activity
+from greentic.activate.turn import ActiveRevision, Message, Turn, TurnServices, turn
 from greentic.flow.select import NoFlow
 from greentic.ground.beside import kept
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import begun
 from greentic.ingress.admission import Admission, Busy
-from greentic.ingress.exchange import Refused, Reply, come_back
+from greentic.ingress.exchange import HttpReply, Refused, come_back
 from greentic.ingress.steps import Steps
-from greentic.model.routes import Route
-from greentic.sessions.conversation import Identity
 from greentic.sessions.value_store import ConversationBusy, StoreUnavailable
 from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
@@ -37,7 +34,7 @@ BUSY_SECONDS = 1
 """What those are told to wait whose conversation answers earlier messages."""
 
 
-class Served(msgspec.Struct, frozen=True):
+class ServedTurn(msgspec.Struct, frozen=True):
     """A turn, and the revision that took it."""
 
     revision: ActiveRevision
@@ -68,47 +65,34 @@ class Turns:
 
     def run(
         self,
-        route: Route,
+        deployment_id: str,
         picked: Picked,
-        activity: Activity,
-        identity: Identity,
-        replied: Callable[[Served], Reply],
-        named: str | None = None,
+        message: Message,
+        replied: Callable[[ServedTurn], HttpReply],
         steps: Steps | None = None,
-    ) -> Reply | Coroutine[object, object, Reply]:
-        """The reply of a turn, or the rest of it to be awaited; `named` is the id of the message. Raises `Refused`."""
-        return begun(self._run(route, picked, activity, identity, replied, named, steps))
+    ) -> HttpReply | Coroutine[object, object, HttpReply]:
+        """The reply of a turn, or the rest of it to be awaited. Raises `Refused`."""
+        return begun(self._run(deployment_id, picked, message, replied, steps))
 
     async def _run(
         self,
-        route: Route,
+        deployment_id: str,
         picked: Picked,
-        activity: Activity,
-        identity: Identity,
-        replied: Callable[[Served], Reply],
-        named: str | None,
+        message: Message,
+        replied: Callable[[ServedTurn], HttpReply],
         steps: Steps | None,
-    ) -> Reply:
+    ) -> HttpReply:
         services = self._services if steps is None else self._services._replace(trace=steps)
-        if not self.admission.enters(route.deployment_id):
-            await self._place(route)
+        if not self.admission.enters(deployment_id):
+            await self._place(deployment_id)
         try:
             revision, pinned = picked.revision, None
             if not revision.never_waits:
-                revision, pinned = await self._revision(route, revision, identity)
+                revision, pinned = await self._revision(deployment_id, revision, message)
             with self._serving.lease(revision, control=picked.control and revision is picked.revision) as lease:
                 span = tracing.begin("turn")
                 try:
-                    found = await turn(
-                        revision,
-                        activity,
-                        route.tenant,
-                        route.team,
-                        identity,
-                        services,
-                        message_id=named,
-                        pinned=pinned,
-                    )
+                    found = await turn(revision, message, services, pinned=pinned)
                 except NoFlow:
                     lease.failure = "no_flow"
                     raise
@@ -123,11 +107,11 @@ class Turns:
                         _end(span, revision)
                 lease.failure = None if found.failed is None else "flow"
                 lease.parked = found.parked - (pinned == revision.revision_id)
-            return replied(Served(revision, found))
+            return replied(ServedTurn(revision, found))
         except ConversationBusy as busy:
             raise come_back(f"{busy}; nothing was done, send it again later", BUSY_SECONDS) from None
         except StoreUnavailable as error:
-            self._log.error("serve", f"deployment `{route.deployment_id}`: a conversation cannot be looked up: {error}")
+            self._log.error("serve", f"deployment `{deployment_id}`: a conversation cannot be looked up: {error}")
             raise come_back(
                 "conversations cannot be looked up; nothing was done, send it again later", RETRY_SECONDS
             ) from None
@@ -135,23 +119,23 @@ class Turns:
             self._log.error("serve", f"revision `{picked.revision.revision_id}`: {error}")
             raise Refused(500, "flow execution failed") from None
         finally:
-            self.admission.leave(route.deployment_id)
+            self.admission.leave(deployment_id)
 
-    async def _place(self, route: Route) -> None:
+    async def _place(self, deployment_id: str) -> None:
         """Wait for a place."""
         try:
-            await self.admission.enter(route.deployment_id)
+            await self.admission.enter(deployment_id)
         except Busy:
-            TALLIES.add("greentic_turns_refused", (route.deployment_id,))
+            TALLIES.add("greentic_turns_refused", (deployment_id,))
             text = "this worker has more to do than it can; nothing was done, come back later"
             raise come_back(text, RETRY_SECONDS) from None
 
     async def _revision(
-        self, route: Route, drawn: ActiveRevision, identity: Identity
+        self, deployment_id: str, drawn: ActiveRevision, message: Message
     ) -> tuple[ActiveRevision, str | None]:
         """The revision that takes a turn, and where its session waited (rule 1)."""
         conversations = self._services.conversations
-        pinned = await kept(conversations.values, conversations.pinned, route.deployment_id, route.tenant, identity)
+        pinned = await kept(conversations.values, conversations.pinned, deployment_id, message.tenant, message.identity)
         held = None if pinned is None else self._serving.find(pinned)
         return drawn if held is None else held, pinned
 

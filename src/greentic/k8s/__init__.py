@@ -1,1 +1,1 @@
-"""The Kubernetes deployer: render and plan (pure), apply and wait (over the API server)."""
+"""What a cluster is to hold of an environment, and how that differs from what it holds: functions over plain objects. Pure."""

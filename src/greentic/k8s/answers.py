@@ -19,7 +19,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
 from greentic.shape.exposure import Exposure, read_exposure
-from greentic.shape.pod_settings import Settings, check_fit, read_settings
+from greentic.shape.pod_settings import PodSettings, check_fit, read_settings
 from greentic.shape.pod_shape import Shape, read_shape
 from greentic.shape.syntax import invalid, namespace_name, object_name, registries
 
@@ -107,7 +107,7 @@ class Answers(NamedTuple):
     environment_registry: str | None = None
     environment_always_there: bool = False
     """Whether the document lies in the registry even where it would fit."""
-    settings: Settings = Settings()
+    settings: PodSettings = PodSettings()
     exposure: Exposure | None = None
 
     def warnings(self) -> list[str]:
@@ -183,7 +183,7 @@ def _given(raw: Json) -> JsonObject:
     return {key: value for key, value in raw.items() if value is not None and value != ""}
 
 
-def _shaped(given: JsonObject) -> tuple[Shape, Shape, Settings, Exposure | None]:
+def _shaped(given: JsonObject) -> tuple[Shape, Shape, PodSettings, Exposure | None]:
     """What is read in `shape/`: routers, workers, the settings of both, and the way in. Raises `Conflict` where they do not fit."""
     router = read_shape(given.get("router"), "router", least=2, replicas=_replicas(given.get("router_replicas")))
     worker = read_shape(given.get("worker"), "worker", least=1)

@@ -51,7 +51,7 @@ class Destinations(NamedTuple):
     """Sources that are plain addresses, as networks of one, with their ports."""
 
 
-def destinations(uris: Iterable[str], insecure: Iterable[str] = ()) -> Destinations:
+def destinations(uris: Iterable[str], insecure: Iterable[str]) -> Destinations:
     """What pods have to reach for these source URIs; what is no address of a server asks for nothing."""
     ports: set[int] = set()
     namespaces: set[str] = set()

@@ -35,7 +35,7 @@ MAX_DATA = 1 << 20
 """Bytes that a ConfigMap or a Secret may hold."""
 
 
-class Desired(NamedTuple):
+class DesiredObjects(NamedTuple):
     """What to render."""
 
     env: Environment
@@ -49,12 +49,12 @@ class Desired(NamedTuple):
     """Those secrets, as base64; unknown when rendering without a cluster."""
 
 
-def render(desired: Desired) -> list[JsonObject]:
+def render(desired: DesiredObjects) -> list[JsonObject]:
     """All objects. Raises `Conflict` if pods would have to read more than a cluster accepts."""
     return list(rendering(desired))
 
 
-def rendering(desired: Desired) -> Iterator[JsonObject]:
+def rendering(desired: DesiredObjects) -> Iterator[JsonObject]:
     """The same, one after another, for who does not keep them."""
     env, namespace = desired.env, desired.answers.namespace
     workers = (worker_objects(desired, revision) for revision in present_revisions(env))
@@ -82,7 +82,7 @@ def digest_for_pods(env_store: JsonObject) -> str:
     return document_digest(str(data.get(DOCUMENT)).encode())
 
 
-def worker_objects(desired: Desired, revision: Revision) -> list[JsonObject]:
+def worker_objects(desired: DesiredObjects, revision: Revision) -> list[JsonObject]:
     """The objects of one revision: its pair, and the autoscaler where there is one."""
     env, answers, store = desired.env, desired.answers, desired.store
     deployment = pods.worker(env, revision, answers, answers.namespace, store, _secrets_hash(desired))
@@ -95,11 +95,11 @@ def _scaled(deployment: JsonObject, shape: Shape) -> list[JsonObject]:
     return [] if found is None else [found]
 
 
-def _secrets_hash(desired: Desired) -> str | None:
+def _secrets_hash(desired: DesiredObjects) -> str | None:
     return pods.secrets_hash(desired.dev_secrets) if desired.secrets_bound else None
 
 
-def _environment_objects(desired: Desired) -> list[JsonObject]:
+def _environment_objects(desired: DesiredObjects) -> list[JsonObject]:
     env, answers, namespace = desired.env, desired.answers, desired.answers.namespace
 
     def labels(component: str) -> JsonObject:
@@ -153,7 +153,7 @@ def _documents(env: Environment, answers: Answers, labels: JsonObject, of_router
     ]
 
 
-def _dev_secrets(desired: Desired, labels: JsonObject) -> JsonObject:
+def _dev_secrets(desired: DesiredObjects, labels: JsonObject) -> JsonObject:
     secret: JsonObject = {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -1,4 +1,4 @@
-"""What the log says while bundles are pulled; a program that draws for people adds its view (`cli/pull_view`)."""
+"""What the log says while bundles are pulled; a program that draws for people adds its view (`terminal/pull_view.py`)."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +17,19 @@ from typing import NamedTuple
 
 from greentic.distribute.bundle_cache import PARTIAL_DAYS, BundleCache
 from greentic.ground.clock import unix_seconds
+from greentic.ground.documents import open_file
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.least_used import Item
-from greentic.materialize.retained import needed_digests
-from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_revisions, plan
-from greentic.model.environment import Environment
-from greentic.model.ids import check_ulid
-from greentic.store.environments import EnvironmentStore, Transaction
+from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_bundles, needed_revisions, plan
+from greentic.model.environment import DOCUMENT, Environment
+from greentic.model.ids import DIGEST, check_ulid
+from greentic.store.environments import MAX_DOCUMENT, EnvironmentStore, Transaction
 from greentic.store.in_use import in_use
 from greentic.store.layout import EnvPaths
 from greentic.store.recovery import remove_revision
 from greentic.wasm import compiled_files
+
+_DIGEST = re.compile(DIGEST.encode())
 
 
 class Caches(NamedTuple):
@@ -57,6 +60,20 @@ def of_history(transaction: Transaction, env: Environment) -> list[Goes]:
     """The backups and the lines of the log that go."""
     there = There(backups=transaction.files.kept(), audit=tuple(transaction.audit.kept()))
     return plan(there, Needed({}), _rules(transaction.store, None)._replace(days=env.retention.audit_retention_days))
+
+
+def needed_digests(store: EnvironmentStore) -> frozenset[str]:
+    """The bundles that needed revisions of all environments have. Of a document that does not load, every digest that stands in it."""
+    found: set[str] = set()
+    good, broken = store.survey()
+    for env in good:
+        held = in_use(store.paths(env.environment_id).in_use, store.clock)
+        everything = frozenset(r.revision_id for r in env.revisions)
+        found |= needed_bundles(env, everything if held is None else held)
+    for one in broken:
+        with open_file(store.root / one.environment_id / DOCUMENT) as file:
+            found.update(digest.decode() for digest in _DIGEST.findall(file.read(MAX_DOCUMENT)))
+    return frozenset(found)
 
 
 def of_caches(store: EnvironmentStore, caches: Caches) -> list[Goes]:

@@ -21,7 +21,7 @@ from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
 from greentic.ground.optional import done_without
 from greentic.materialize.placed import RevisionFault, verified_packs
-from greentic.materialize.retained import needed_digests
+from greentic.materialize.prune import needed_digests
 from greentic.materialize.sandbox import restrict_writes
 from greentic.materialize.serving_plan import ServingPlan
 from greentic.materialize.staging import StagingArea, place
@@ -149,10 +149,8 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
             if set(staged.config_refs) != set(revision.pack_config_refs):
                 raise RevisionFault("the bundle configures other packs than the revision records")
             with store.transaction(env.environment_id):
-                try:
-                    return tuple(
-                        verified_packs(paths, revision)
-                    )  # by another process meanwhile, which may be loading it
+                try:  # another process may have placed it meanwhile, and be loading it
+                    return tuple(verified_packs(paths, revision))
                 except RevisionFault:
                     place(area, paths, store.disk)
         return tuple(LocatedPack(p.pack_id, paths.ref(p.path), p.digest) for p in staged.lock.packs)
@@ -218,7 +216,7 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
         return admit(file, obtained.digest, obtained.size, digest, revision_id=revision.revision_id)
 
 
-def _cached(means: Means, pinned: str | None, download: Download) -> bundle_cache.Obtained | None:
+def _cached(means: Means, pinned: str | None, download: Download) -> bundle_cache.CachedBundle | None:
     """The bundle by way of the cache; nothing where there is none, or it takes nothing (delivery 3): that costs time only."""
     if means.cache is None or pinned is None:
         return None

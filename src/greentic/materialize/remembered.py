@@ -26,8 +26,6 @@ from greentic.trust.revocation import MAX_LIST
 from greentic.trust.revocation import NAME as REVOCATIONS
 
 SEEN, KEPT_LIST = "worker-seen.json", REVOCATIONS
-PROOF_KEY = "worker-key.pem"
-"""The key that a worker signs its proofs with, in one of the same places."""
 MAX_SEEN = 1 << 16
 _DAMAGED = "delete it, if the document and its revocation list are the right ones"
 _CLOSED = "let the worker read it: look at its owner, its permissions and the limits of the process"

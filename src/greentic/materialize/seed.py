@@ -21,7 +21,8 @@ import msgspec
 from greentic.ground.disk import real_path, replace_file
 from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError
-from greentic.materialize.remembered import KEPT_LIST, PROOF_KEY, SEEN
+from greentic.materialize.remembered import KEPT_LIST, SEEN
+from greentic.store.proof_key import PROOF_KEY
 
 MAX_FILES = 1000
 MAX_FILE_BYTES = 64 << 20

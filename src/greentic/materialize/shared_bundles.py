@@ -7,8 +7,7 @@ from greentic.ground.clock import timestamp
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import NotFound
-from greentic.materialize.prune import Caches, let_go_of_caches, of_caches
-from greentic.materialize.retained import needed_digests
+from greentic.materialize.prune import Caches, let_go_of_caches, needed_digests, of_caches
 from greentic.store.environments import EnvironmentStore
 from greentic.wasm.compiled_files import default_directory
 

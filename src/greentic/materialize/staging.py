@@ -18,12 +18,12 @@ from typing import BinaryIO
 import msgspec
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
-from greentic.bundle.limits import DEFAULT_LIMITS, Limits
+from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.ground.disk import Disk, exclusive, sync_file
 from greentic.ground.documents import open_file, pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import BUNDLE_NAME
-from greentic.materialize.unpack import Progress, unpack
+from greentic.materialize.unpack import unpack
 from greentic.model.ids import is_semver
 from greentic.model.revision_files import PackListLock, make_lock, pack_config, pack_config_ref
 from greentic.pack.archive import PackArchive
@@ -110,19 +110,17 @@ class StagingArea:
         env_id: str,
         bundle_id: str,
         shown_as: str,
-        limits: Limits = DEFAULT_LIMITS,
-        progress: Progress | None = None,
     ) -> Staged:
         """Unpack the bundle, write the lock and the pack configurations. `shown_as` names the bundle in errors.
 
         Raises `InvalidArgument` (or its kinds) for anything that is no bundle of this environment.
         """
         try:
-            contents = open_bundle(bundle, limits)
+            contents = open_bundle(bundle, DEFAULT_LIMITS)
             packs = pack_paths(contents.entries)
             target = self.directory / "bundle"
             target.mkdir(mode=0o755)
-            digests = unpack(contents, target, progress=progress)
+            digests = unpack(contents, target)
         except MalformedArtifact as error:
             raise type(error)(f"extract bundle `{shown_as}`: {error.message}", hint=error.hint) from None
         lock = make_lock(self.revision_id, {path: digests[path] for path in packs})

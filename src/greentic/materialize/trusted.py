@@ -6,7 +6,8 @@ Rules:
 2. The generation never goes back, and neither does the revocation list's version, unless that is explicitly allowed.
 3. Revocation lists are believed by the anchor's keys, without an anchor by the document's, never by a key that an earlier list revoked.
    Of the published list and the kept ones the newest that is believed holds. One that has ended still revokes what it names; where a
-   list is required it must not have ended. A list that was seen and is gone refuses everything.
+   list is required it must not have ended. A list that was seen and is gone refuses everything. Where the published one can be done
+   without, because none is required or a kept one is good, its server is waited for `SPARE_SECONDS`: a worker asks again soon.
 4. `examine` reads and changes nothing, so that a document that is refused leaves no trace; `establish` remembers what passed.
 5. What is to be told stands in `Trusted.warnings`; what may be served of the document is `trust.policy.verdict`.
 """
@@ -41,6 +42,7 @@ from greentic.trust.root import read_trust_root
 
 ALLOW_ROLLBACK = "GREENTIC_ALLOW_ROLLBACK"
 MAX_ANCHOR = 1 << 20
+SPARE_SECONDS = 10.0
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -52,7 +54,7 @@ class Examined(msgspec.Struct, frozen=True):
     """The revocation list in force, as it was published."""
 
 
-class Believed(msgspec.Struct, frozen=True):
+class BelievedList(msgspec.Struct, frozen=True):
     """The revocation list in force."""
 
     revoked: RevocationList | None = None
@@ -67,7 +69,7 @@ def establish(
     *,
     allow_rollback: bool,
     terms: Terms,
-    clock: Clock = CLOCK,
+    clock: Clock,
 ) -> Trusted:
     """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
     found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock, terms=terms)
@@ -105,7 +107,13 @@ def examine(
         if allow_rollback:
             recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
         believed = believed_list(
-            env.revocation, anchors or keys, recalled, unix_seconds(clock), offered=offered, terms=terms
+            env.revocation,
+            anchors or keys,
+            recalled,
+            unix_seconds(clock),
+            offered=offered,
+            terms=terms,
+            spare=SPARE_SECONDS,
         )
         revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
         if revoked_keys:
@@ -174,13 +182,17 @@ def believed_list(
     *,
     terms: Terms,
     offered: bytes | None = None,
-) -> Believed:
-    """The revocation list in force (rule 3). Raises `UntrustedBundle` where one is required, or was seen, and cannot be had."""
+    spare: float | None = None,
+) -> BelievedList:
+    """The revocation list in force (rule 3). Raises `UntrustedBundle` where one is required, or was seen, and cannot be had.
+
+    `spare` is how long the published one is waited for at most where it can be done without; as long as `terms` say if it is not told.
+    """
     reference = asked.list_ref
     if not reference:
         if asked.required:
             raise UntrustedBundle("a revocation list is required, and the environment does not say where it is")
-        return Believed()
+        return BelievedList()
     warnings: list[str] = []
     best: tuple[RevocationList, bytes] | None = None
     newest = recalled.seen.revocations
@@ -189,7 +201,11 @@ def believed_list(
     candidates.append((reference, None))  # the kept ones first: they say which keys sign no list any more
     for where, data in candidates:
         try:
-            data = read_small(where, MAX_LIST, terms) if data is None else data
+            if data is None:
+                needed = asked.required and (best is None or ended(best[0], now) is not None)
+                needed = needed or (best is None and bool(recalled.seen.revocations))
+                total = terms.total if needed or spare is None else min(terms.total, spare)
+                data = read_small(where, MAX_LIST, terms._replace(total=total))
             if data is None:
                 raise RevocationError("it is not there")
             revoked_before = best[0].key_ids if best else frozenset[str]()
@@ -206,7 +222,7 @@ def believed_list(
                 f"a revocation list {lost}: {'; '.join(warnings)}",
                 hint="publish it again where the environment says (gtc op delivery show)",
             )
-        return Believed(warnings=tuple(warnings))
+        return BelievedList(warnings=tuple(warnings))
     why = ended(best[0], now)
     if why is not None and asked.required:
         raise UntrustedBundle("; ".join([f"a revocation list is required: {why}", *warnings]))
@@ -214,7 +230,7 @@ def believed_list(
         warnings.append(
             f"the revocation list of version {best[0].version} has ended, what it revokes stays revoked: {why}"
         )
-    return Believed(best[0], best[1], tuple(warnings))
+    return BelievedList(best[0], best[1], tuple(warnings))
 
 
 def protections(trusted: Trusted, sandbox: Sequence[str]) -> JsonObject:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,10 +25,8 @@ _SMALL = 1 << 16
 """Files up to this size are inflated on the calling thread: handing them over would cost more."""
 _WINDOW = 16
 
-Progress = Callable[[int], None]
 
-
-def unpack(contents: Contents, target: Path, *, progress: Progress | None = None) -> dict[str, str]:
+def unpack(contents: Contents, target: Path) -> dict[str, str]:
     """Write everything in the image below `target`, an empty directory. Returns `sha256:<hex>` by path of each pack."""
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     digests: dict[str, str] = {}
@@ -43,8 +41,6 @@ def unpack(contents: Contents, target: Path, *, progress: Progress | None = None
                 digest = _write_file(entry, blocks, root)
                 if digest is not None:
                     digests[entry.path] = digest
-                if progress is not None:
-                    progress(entry.size)
         for entry in contents.entries:
             if entry.kind == "link":
                 os.symlink(entry.target, entry.path, dir_fd=root)

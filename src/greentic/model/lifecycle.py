@@ -44,7 +44,6 @@ def walk(revision: Revision, verb: Verb) -> tuple[Lifecycle, bool]:
             state = after
     final = chain[-1][1]
     if state != final:
-        # a chain starts only where some pair does not merely continue another
         accepted = ", ".join(dict.fromkeys(before.capitalize() for before, _ in chain))
         raise Conflict(
             f"revision `{revision.revision_id}` is in `{revision.lifecycle.capitalize()}`; expected one of [{accepted}]",

@@ -34,7 +34,7 @@ def names_of(env: Environment) -> dict[str, str]:
     return names | {r.revision_id: revision_name(r) for r in env.revisions}
 
 
-def deployment_named(env: Environment, text: str, *, field: str = "deployment_id") -> str:
+def deployment_named(env: Environment, text: str) -> str:
     """The ULID of the deployment that `text` means. Raises `InvalidArgument` for none, `AmbiguousName` for several."""
     if is_ulid(text):
         return text
@@ -45,8 +45,8 @@ def deployment_named(env: Environment, text: str, *, field: str = "deployment_id
     if len(found) == 1:
         return found[0].deployment_id
     if found:
-        raise _ambiguous(field, text, "deployment", [_told_deployment(d) for d in found])
-    raise _unknown(env, field, text, "deployment", [d.bundle_id for d in env.bundles], "bundles")
+        raise _ambiguous("deployment_id", text, "deployment", [_told_deployment(d) for d in found])
+    raise _unknown(env, "deployment_id", text, "deployment", [d.bundle_id for d in env.bundles], "bundles")
 
 
 def revision_named(env: Environment, text: str, *, field: str = "revision_id", deployment_id: str | None = None) -> str:

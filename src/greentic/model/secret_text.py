@@ -18,9 +18,9 @@ _CREDENTIALS = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/?#@:]*:[^\s/?#@]*@"
 """Each part ends where the next begins, so that a long text takes no longer than its length."""
 
 
-def secret_in(value: Json, where: str = "") -> tuple[str, str] | None:
+def secret_in(value: Json) -> tuple[str, str] | None:
     """Where a JSON value holds a secret, and what kind of one; nothing if it holds none. Never the secret itself."""
-    pending: list[tuple[str, Json]] = [(where, value)]
+    pending: list[tuple[str, Json]] = [("", value)]
     while pending:
         at, found = pending.pop()
         if isinstance(found, str):

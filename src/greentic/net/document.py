@@ -12,6 +12,8 @@ from greentic.net.addresses import WEB, lower_scheme, shown
 from greentic.net.terms import Terms, patiently
 
 NOT_THERE = frozenset({404, 410})
+READING = "read"
+"""What errors call it: a list or a signature is no bundle."""
 
 
 def read_small(reference: str, limit: int, terms: Terms, *, absent: frozenset[int] = NOT_THERE) -> bytes | None:
@@ -24,11 +26,11 @@ def read_small(reference: str, limit: int, terms: Terms, *, absent: frozenset[in
     from greentic.net.request import check_status, read_body, send  # HTTP is loaded by who asks
 
     def asked(begun: Terms) -> bytes | None:
-        answer = send(reference, reference, begun)
+        answer = send(reference, reference, begun, doing=READING)
         if answer.status in absent:
             answer.close()
             return None
-        check_status(answer, reference, 200)
+        check_status(answer, reference, 200, doing=READING)
         return read_body(answer, f"`{shown(reference)}`", limit)
 
     return patiently(asked, terms.soon())

@@ -20,7 +20,7 @@ from greentic.model.projection import RUNTIME_SCHEMA, EnvironmentRuntime
 from greentic.operate.change import Context, Done, run
 from greentic.operate.env import checked_public_url
 from greentic.operate.payload import Payload
-from greentic.operate.trust_root import OperatorTrusted, seed
+from greentic.operate.trust_root import OperatorTrusted, trust_operator
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 
@@ -65,7 +65,7 @@ def init(context: Context, payload: EnvInitPayload) -> EnvInitialized:
             env, added, outcome = fresh_local(url), list[str](), "created"
             transaction.create(env)
         _runtime(context, transaction, env)
-        trust = None if transaction.paths.trust_root.exists() else seed(context, transaction)
+        trust = None if transaction.paths.trust_root.exists() else trust_operator(context, transaction)
         return Done(
             EnvInitialized(
                 environment_id=LOCAL_ENV,

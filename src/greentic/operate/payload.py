@@ -67,7 +67,7 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
         raise refuse(f"{where}{text}", hint=_QUOTES if _UNQUOTED.match(text) else None) from None
 
 
-def refuse_secrets(raw: Json, where: str = "") -> None:
+def refuse_secrets(raw: Json, where: str) -> None:
     """Raise `InvalidArgument` for a value that holds a secret (rule 3)."""
     found = secret_in(raw)
     if found is not None:

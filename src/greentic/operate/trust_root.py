@@ -77,7 +77,7 @@ class KeyRemoved(Reply, frozen=True, kw_only=True):
     warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
-def seed(context: Context, transaction: Transaction) -> OperatorTrusted:
+def trust_operator(context: Context, transaction: Transaction) -> OperatorTrusted:
     """Load or generate the operator's key and trust it; what `bootstrap` and `env init` tell about it."""
     store = context.store
     key = load_or_generate(store.disk, store.random)
@@ -96,7 +96,7 @@ def bootstrap(context: Context, payload: TrustRootBootstrapPayload) -> OperatorT
     """Trust the operator's own key, generating it if there is none. An environment that does not exist trusts nobody."""
     env_id = check_env_id(payload.environment_id)
     change = Change(env_id, "trust-root", "bootstrap", {"environment_id": env_id})
-    return run(context, change, lambda transaction: _resealed(transaction, Done(seed(context, transaction))))
+    return run(context, change, lambda transaction: _resealed(transaction, Done(trust_operator(context, transaction))))
 
 
 def list_keys(context: Context, env_id: str) -> TrustedKeys:

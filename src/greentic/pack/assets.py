@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 
 from greentic.ground.errors import GreenticError, LimitExceeded, MalformedArtifact
@@ -12,6 +13,19 @@ from greentic.pack.archive import PackArchive
 MAX_CACHED = 128
 MAX_CACHED_BYTES = 256 << 10
 """Larger assets are read each time."""
+
+
+def _rest(path: str) -> str:
+    rest = path.lstrip("/")
+    while rest.startswith("assets/"):
+        rest = rest.removeprefix("assets/")
+    return rest
+
+
+def entry_of(path: str, entries: Collection[str]) -> str | None:
+    """The entry of an archive that an asset's path means, whatever number of `assets/` stands before it."""
+    rest = _rest(path)
+    return next((name for name in (f"assets/{rest}", f"assets/assets/{rest}", rest) if name in entries), None)
 
 
 class PackAssets:
@@ -24,9 +38,7 @@ class PackAssets:
 
     def read(self, path: str, limit: int) -> bytes | None:
         """The content, or nothing for what is not there or cannot be read. Raises `LimitExceeded` for more than `limit` bytes."""
-        rest = path.lstrip("/")
-        while rest.startswith("assets/"):
-            rest = rest.removeprefix("assets/")
+        rest = _rest(path)
         with self._lock:
             if rest in self._cached:
                 self._cached.move_to_end(rest)
@@ -61,9 +73,9 @@ class PackAssets:
     def _find(self, rest: str, limit: int) -> bytes | None:
         try:
             archive = self._open()
-            for name in (f"assets/{rest}", f"assets/assets/{rest}", rest):
-                if name in archive.entries:
-                    return archive.read(name, limit=limit)
+            name = entry_of(rest, archive.entries)
+            if name is not None:
+                return archive.read(name, limit=limit)
         except LimitExceeded:
             raise
         except (OSError, GreenticError):

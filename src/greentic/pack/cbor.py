@@ -95,7 +95,7 @@ def decode(data: bytes, *, limit: int) -> object:
         )
         _check(value)
     except (cbor2.CBORError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise MalformedArtifact(f"damaged CBOR: {error}") from None
+        raise MalformedArtifact(f"damaged CBOR: {error.__cause__ or error}") from None
     return value
 
 

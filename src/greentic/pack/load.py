@@ -10,14 +10,16 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
 
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
-from greentic.flow.lint import Known, lint_flow
+from greentic.flow.lint import Known, findings
+from greentic.flow.lint_names import names_of
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
 from greentic.ground.disk import io_error
@@ -29,7 +31,10 @@ from greentic.pack.components import PackComponent, Provider, components_of, pro
 from greentic.pack.located import LocatedPack
 from greentic.pack.manifest import FlowRecord, PackManifest
 from greentic.pack.runtime_flows import flows_of
-from greentic.pack.signature import SignaturePolicy, signature_warnings
+from greentic.pack.signature import PackSignaturePolicy, signature_warnings
+
+MAX_TOLD = 100
+"""Warnings of one kind about a pack that are told."""
 
 
 class LoadedFlow(msgspec.Struct, frozen=True):
@@ -65,7 +70,7 @@ class LoadedPack(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def load_packs(located: list[LocatedPack], policy: SignaturePolicy = SignaturePolicy()) -> list[LoadedPack]:  # noqa: B008
+def load_packs(located: list[LocatedPack], policy: PackSignaturePolicy = PackSignaturePolicy()) -> list[LoadedPack]:  # noqa: B008
     """Open and decode every pack. Raises the typed error of the first that does not load."""
     packs: list[LoadedPack] = []
     seen: dict[str, str] = {}
@@ -94,7 +99,13 @@ def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
     ]
 
 
-def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -> LoadedPack:  # noqa: B008
+def first_told(told: Iterator[str]) -> list[str]:
+    """As many warnings as a load report holds. Who wrote thousands of faults mends the first first; a worker loads the pack at once."""
+    first = [*islice(told, MAX_TOLD)]
+    return first if next(told, None) is None else [*first, f"more than {MAX_TOLD} warnings like these"]
+
+
+def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePolicy()) -> LoadedPack:  # noqa: B008
     """Open and decode one pack. Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it."""
     try:
         with open_file(place.path) as file:
@@ -112,14 +123,27 @@ def load_pack(place: LocatedPack, policy: SignaturePolicy = SignaturePolicy()) -
         raise io_error(place.path, error) from None
     flows = tuple(_flow(manifest, record) for record in records)
     resolver = Resolver(components)
-    known = Known(resolver.has, frozenset(f.flow_id for f in flows), resolver.operations)
+    known = Known(
+        resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
+    )
     warnings = [*sbom, *signature, *warnings]
-    warnings += [text for flow in flows for text in lint_flow(flow.plan, known)]
+    warnings += first_told(text for flow in flows for text in findings(flow.plan, known))
     return LoadedPack(
-        place.pack_id, manifest.pack_id, manifest.version, place.digest, place, flows, {f.flow_id: f.plan for f in flows},
-        tuple(components), tuple(providers), tuple(_secret_keys(manifest, records)), PackAssets(place.path),
-        _provides_messaging(providers), signed, tuple(warnings),
-    )  # fmt: skip
+        pack_id=place.pack_id,
+        manifest_id=manifest.pack_id,
+        version=manifest.version,
+        digest=place.digest,
+        place=place,
+        flows=flows,
+        plans={f.flow_id: f.plan for f in flows},
+        components=tuple(components),
+        providers=tuple(providers),
+        secrets=tuple(_secret_keys(manifest, records)),
+        assets=PackAssets(place.path),
+        provides_messaging=_provides_messaging(providers),
+        signed=signed,
+        warnings=tuple(warnings),
+    )
 
 
 class Resolver:

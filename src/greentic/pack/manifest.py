@@ -77,7 +77,7 @@ def decode(data: bytes) -> PackManifest:
         )
     if document.get("schema_version") != SCHEMA_VERSION:
         raise MalformedArtifact(
-            f"pack manifest schema is {shown(document.get('schema_version'))}, expected `{SCHEMA_VERSION}`"
+            f"pack manifest schema is {shown(document.get('schema_version', 'missing'))}, expected `{SCHEMA_VERSION}`"
         )
     tables = _map(document.get("symbols", {}), "symbols")
     symbols = {
@@ -89,7 +89,7 @@ def decode(data: bytes) -> PackManifest:
         if isinstance(value, str):
             return value
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(symbols[table]):
-            raise MalformedArtifact(f"invalid symbol index {shown(value)} in {table}")
+            raise MalformedArtifact(f"invalid symbol index {'nothing' if value is None else shown(value)} in {table}")
         return symbols[table][value]
 
     raw = _places(document, lookup)
@@ -147,9 +147,16 @@ def _view(raw: Map, symbols: dict[str, list[str]]) -> PackManifest:
         key: _map(value, "extension") for key, value in _map(raw.get("extensions") or {}, "extensions").items()
     }
     return PackManifest(
-        check_id(raw.get("pack_id")), _text(raw.get("version"), "version"), _text(raw.get("kind"), "kind"),
-        _text(raw.get("publisher"), "publisher"), flows, components, extensions, raw, symbols,
-    )  # fmt: skip
+        pack_id=check_id(raw.get("pack_id")),
+        version=_text(raw.get("version"), "version"),
+        kind=_text(raw.get("kind"), "kind"),
+        publisher=_text(raw.get("publisher"), "publisher"),
+        flows=flows,
+        components=components,
+        extensions=extensions,
+        raw=raw,
+        symbols=symbols,
+    )
 
 
 # -- the places of indexes ------------------------------------------------------------------------------------------

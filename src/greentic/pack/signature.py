@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from greentic.ground.clock import CLOCK, Clock, unix_seconds
+from greentic.ground.clock import CLOCK, unix_seconds
 from greentic.ground.documents import decode, shown
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
 from greentic.pack.archive import LEGACY_SBOM, MANIFEST, SBOM, PackArchive
@@ -28,7 +28,7 @@ DEV_SUBJECT = "greentic-dev-local"
 Mode = Literal["ignore", "warn", "require"]
 
 
-class SignaturePolicy(NamedTuple):
+class PackSignaturePolicy(NamedTuple):
     """What is asked of the signatures of packs. `keys` are BLAKE3 fingerprints of public keys, in hex."""
 
     mode: Mode = "warn"
@@ -51,7 +51,7 @@ class UntrustedPack(Conflict):
     """A pack whose signature the policy does not accept."""
 
 
-def read_signature_policy(mode: str | None, keys: str | None) -> SignaturePolicy:
+def read_signature_policy(mode: str | None, keys: str | None) -> PackSignaturePolicy:
     """The policy of `GREENTIC_PACK_SIGNATURES` and `GREENTIC_PACK_SIGNERS`. Raises `InvalidArgument`."""
     told = (mode or "").strip().lower() or "warn"
     fingerprints = frozenset(k.strip().lower() for k in (keys or "").split(",") if k.strip())
@@ -61,16 +61,16 @@ def read_signature_policy(mode: str | None, keys: str | None) -> SignaturePolicy
                 f"`{fingerprint}` is no fingerprint of a key; expected 64 hex digits, as `gtc pack sign` prints"
             )
     if told == "ignore":
-        return SignaturePolicy("ignore", fingerprints)
+        return PackSignaturePolicy("ignore", fingerprints)
     if told == "warn":
-        return SignaturePolicy("warn", fingerprints)
+        return PackSignaturePolicy("warn", fingerprints)
     if told == "require" and not fingerprints:
         raise InvalidArgument(
             "signatures of packs are required, and GREENTIC_PACK_SIGNERS names nobody whose signature counts",
             hint="GREENTIC_PACK_SIGNERS=<key_fingerprint that `gtc pack sign` prints>",
         )
     if told == "require":
-        return SignaturePolicy("require", fingerprints)
+        return PackSignaturePolicy("require", fingerprints)
     raise InvalidArgument(f"the signature policy is `{told}`, expected ignore, warn or require")
 
 
@@ -93,13 +93,11 @@ def fingerprint_of(public_key: bytes) -> str:
     return blake3(public_key).hexdigest()
 
 
-def signature_warnings(
-    archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str], clock: Clock = CLOCK
-) -> list[str]:
+def signature_warnings(archive: PackArchive, policy: PackSignaturePolicy, sbom_warnings: list[str]) -> list[str]:
     """What is wrong with a pack's signature under the policy. Raises `UntrustedPack` where it is required."""
     if policy.mode == "ignore":
         return []
-    faults = _faults(archive, policy, sbom_warnings, unix_seconds(clock))
+    faults = _faults(archive, policy, sbom_warnings, unix_seconds(CLOCK))
     if faults and policy.mode == "require":
         raise UntrustedPack(
             f"the signature of pack `{archive.manifest.pack_id}` is required and not accepted: {'; '.join(faults)}",
@@ -109,7 +107,7 @@ def signature_warnings(
     return [] if not (SIGNATURE in archive.entries or CHAIN in archive.entries) else faults
 
 
-def _faults(archive: PackArchive, policy: SignaturePolicy, sbom_warnings: list[str], now: int) -> list[str]:
+def _faults(archive: PackArchive, policy: PackSignaturePolicy, sbom_warnings: list[str], now: int) -> list[str]:
     if SIGNATURE not in archive.entries:
         return [f"signature file `{SIGNATURE}` missing"]
     if CHAIN not in archive.entries:

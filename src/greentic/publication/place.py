@@ -102,10 +102,10 @@ def by_name(place: Place, name: str, where: str) -> Edition | None:
     return None if data is None else edition_of(data, shown(where))
 
 
-def history(place: Place, where: str, limit: int = MAX_HISTORY) -> Iterator[Edition]:
+def history(place: Place, where: str) -> Iterator[Edition]:
     """What is and was published, the newest first, as far as it is still there. Raises `FetchError`."""
     edition = newest(place, where)
-    for _ in range(limit):
+    for _ in range(MAX_HISTORY):
         if edition is None:
             return
         yield edition

@@ -20,7 +20,7 @@ from greentic.registry.upload import put_blob
 class RegistryPlace:
     """One tag of one repository."""
 
-    def __init__(self, reference: OciReference, terms: Terms, *, push: bool = False) -> None:
+    def __init__(self, reference: OciReference, terms: Terms, *, push: bool) -> None:
         if push and reference.digest is not None:
             raise InvalidArgument(f"`{reference}` names a digest; publish under a tag")
         self._reference, self._registry = reference, Registry(reference, terms, push=push)

@@ -40,15 +40,15 @@ class Reason(msgspec.Struct, frozen=True):
     message: str | None = None
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RegistryRefusal(msgspec.Struct, frozen=True):
     """The body of an answer that refuses, as registries write it."""
 
     errors: list[Reason]
 
     @staticmethod
-    def of(data: bytes) -> Refusal:
+    def of(data: bytes) -> RegistryRefusal:
         """Raises `ValueError`."""
-        return decode(data, Refusal)
+        return decode(data, RegistryRefusal)
 
 
 class Registry:
@@ -221,9 +221,13 @@ class Registry:
         return token
 
     def _scopes(self, told: str) -> list[str]:
-        """What a token is asked for: what the challenge names, as far as it is no more than we need, else our own scope (rule 3)."""
-        named = [scope for scope in told.split() if self._is_enough(scope)]
-        return named[:8] or [f"repository:{self.reference.repository}:{','.join(self._actions)}"]
+        """What a token is asked for: what the challenge names, as far as it is no more than we need, and our own scope (rule 3).
+
+        Some registries name a repository that stands for all, others the one behind the name that was asked for.
+        """
+        named = [scope for scope in told.split() if self._is_enough(scope)][:8]
+        ours = f"repository:{self.reference.repository}:"
+        return named if any(n.startswith(ours) for n in named) else [*named, ours + ",".join(self._actions)]
 
     def _is_enough(self, scope: str) -> bool:
         kind, _, rest = scope.partition(":")
@@ -235,7 +239,7 @@ class Registry:
 def _said(answer: Answer) -> str:
     """What a registry says of what it refuses, in one line without what would steer a terminal; empty where it says nothing."""
     try:
-        first = Refusal.of(read_body(answer, "", MAX_REASON)).errors[0]
+        first = RegistryRefusal.of(read_body(answer, "", MAX_REASON)).errors[0]
     except (FetchError, ValueError, IndexError):
         return ""
     text = f"{first.code}: {first.message}" if first.message else first.code

@@ -86,10 +86,7 @@ def deploy(context: Context, payload: BundleDeployPayload) -> Deployed:
     if deployment is not None:
         _check_binding(payload, deployment)
         known = _already(env, deployment, key)
-        if known is not None:
-            return known
-    if deployment is not None:
-        return _routed(context, payload, env_id, deployment.deployment_id, is_new=False)
+        return known or _routed(context, payload, env_id, deployment.deployment_id, is_new=False)
     try:
         deployment_id = bundles.add(context, _add_payload(payload, env_id, customer_id)).deployment_id
     except Conflict:
@@ -150,8 +147,15 @@ def _routed(
                 idempotency_key=key,
             ),
         )
-    found = _result(env_id, payload.bundle_id, deployment_id, revision_id, not is_new, superseded)
-    return msgspec.structs.replace(found, warnings=made.warnings)
+    return Deployed(
+        environment_id=env_id,
+        bundle_id=payload.bundle_id,
+        deployment_id=deployment_id,
+        revision_id=revision_id,
+        reused_deployment=not is_new,
+        superseded_revisions=superseded,
+        warnings=made.warnings,
+    )
 
 
 def make_revision(context: Context, payload: RevisionStagePayload) -> revisions.RevisionSummary:
@@ -218,22 +222,15 @@ def _check_binding(payload: BundleDeployPayload, deployment: BundleDeployment) -
 
 
 def _already(env: Environment, deployment: BundleDeployment, key: str | None) -> Deployed | None:
+    """What was answered to the same key, if it is the split of now that was made with it."""
     split = env.split(deployment.deployment_id)
     if key is None or split is None or split.idempotency_key != key or len(split.entries) != 1:
         return None
-    return _result(
-        env.environment_id, deployment.bundle_id, deployment.deployment_id, split.entries[0].revision_id, True, []
-    )
-
-
-def _result(
-    env_id: str, bundle_id: str, deployment_id: str, revision_id: str, reused: bool, superseded: list[str]
-) -> Deployed:
     return Deployed(
-        environment_id=env_id,
-        bundle_id=bundle_id,
-        deployment_id=deployment_id,
-        revision_id=revision_id,
-        reused_deployment=reused,
-        superseded_revisions=[r for r in superseded if r != revision_id],
+        environment_id=env.environment_id,
+        bundle_id=deployment.bundle_id,
+        deployment_id=deployment.deployment_id,
+        revision_id=split.entries[0].revision_id,
+        reused_deployment=True,
+        superseded_revisions=[],
     )

@@ -82,7 +82,7 @@ def _after(context: Context, env: Environment, step: Step, packs_load: bool) -> 
     if isinstance(doing, trust_root.TrustRootBootstrapPayload):
         return env
     if isinstance(doing, bundles.BundleUpdatePayload):
-        changed = bundles.updated(bundles.find(env, doing.deployment_id), doing)
+        changed = bundles.updated(bundles.find_deployment(env, doing.deployment_id), doing)
         return replace(env, bundles=[changed if d.deployment_id == doing.deployment_id else d for d in env.bundles])
     if isinstance(doing, BindPack):
         wanted = doing.payload

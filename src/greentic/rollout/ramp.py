@@ -39,7 +39,7 @@ class Slice(NamedTuple):
         return self.failures / self.turns if self.turns else 0.0
 
 
-class Limits(NamedTuple):
+class RampLimits(NamedTuple):
     """How much worse than the control slice a revision may be."""
 
     max_errors: float
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     min_turns: int
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What is known when a ramp is looked at."""
 
     new: Slice
@@ -75,7 +75,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def decide(seen: Seen, limits: Limits) -> Verdict:
+def decide(seen: Observed, limits: RampLimits) -> Verdict:
     """What the rules say."""
     if seen.lifecycle != "ready":
         return Verdict("abort", f"the new revision is {seen.lifecycle or 'no longer in the environment'}")
@@ -141,7 +141,7 @@ def slower_than(buckets: tuple[int, ...], seconds: float) -> int:
 _METRIC = re.compile(r"(errors|p99)\s*(?:>\s*)?\+?([0-9]+(?:\.[0-9]+)?)%")
 
 
-def with_metrics(limits: Limits, metrics: Iterable[str]) -> Limits:
+def with_metrics(limits: RampLimits, metrics: Iterable[str]) -> RampLimits:
     """The limits, tightened by a revision's `abort_metrics`: `errors>1%`, `p99>+20%` (rule 5). Raises `InvalidArgument`."""
     for text in metrics:
         found = _METRIC.fullmatch(text.strip())
@@ -174,9 +174,9 @@ def read_share(text: str, field: str) -> float:
     return float(number[:-1]) / 100
 
 
-def read_seconds(text: str, field: str) -> float:
+def read_seconds(text: str) -> float:
     """Seconds of `30s`, `5m` or `1h`. Raises `InvalidArgument`."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)", text.strip())
     if found is None:
-        raise InvalidArgument(f"{field}: `{text}` is no duration such as 30s, 5m or 1h")
+        raise InvalidArgument(f"pause: `{text}` is no duration such as 30s, 5m or 1h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]

@@ -38,8 +38,8 @@ from greentic.model.traffic import next_split, put_split
 from greentic.operate.change import Context, Done, run
 from greentic.operate.payload import Payload, Ulid
 from greentic.rollout.ramp import (
-    Limits,
-    Seen,
+    Observed,
+    RampLimits,
     Slice,
     Verdict,
     decide,
@@ -135,7 +135,7 @@ def _wanted(context: Context, env: Environment, deployment_id: str, payload: Tra
     """The ramp that a payload asks for. Raises `InvalidArgument` or `Conflict`."""
     if payload.to is None or not payload.at:
         raise InvalidArgument("traffic ramp: missing `--to <REV>` or `--at <URL>`")
-    to = revisions.find(env, check_ulid(payload.to, field="to"))
+    to = revisions.find_revision(env, check_ulid(payload.to, field="to"))
     if to.deployment_id != deployment_id:
         raise InvalidArgument(f"revision `{to.revision_id}` belongs to deployment `{to.deployment_id}`")
     if to.lifecycle != "ready":
@@ -149,7 +149,7 @@ def _wanted(context: Context, env: Environment, deployment_id: str, payload: Tra
         )
     found = Ramp(
         deployment_id=deployment_id, to=to.revision_id, old=served[0].revision_id, steps=read_steps(payload.steps),
-        pause_seconds=read_seconds(payload.pause, "pause"), max_errors=read_share(payload.max_errors, "max_errors"),
+        pause_seconds=read_seconds(payload.pause), max_errors=read_share(payload.max_errors, "max_errors"),
         max_p99=read_share(payload.max_p99, "max_p99"), min_turns=payload.min_turns,
         at=checked_addresses(payload.at), generation=split.generation, updated_at=timestamp(context.clock.now_ns()),
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
             new, control = _window(current, newest.values(), baselines)
             env = context.store.load(env_id)
             revision = env.revision(current.to)
-            seen = Seen(
+            seen = Observed(
                 new, control, now - began, current.pause_seconds, revision.lifecycle if revision else "", now - answered,
                 silence, current.reference_p99,
             )  # fmt: skip
@@ -190,8 +190,8 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
     return current
 
 
-def _limits(current: Ramp, revision: Revision | None) -> Limits:
-    limits = Limits(current.max_errors, current.max_p99, current.min_turns)
+def _limits(current: Ramp, revision: Revision | None) -> RampLimits:
+    limits = RampLimits(current.max_errors, current.max_p99, current.min_turns)
     return limits if revision is None else with_metrics(limits, revision.abort_metrics)
 
 

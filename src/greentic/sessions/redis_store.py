@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from greentic.ground.errors import BootError
 from greentic.ground.extras import need
@@ -14,6 +15,8 @@ from greentic.sessions.value_store import HoldQueue, StoreUnavailable, check_siz
 
 if TYPE_CHECKING:
     from redis import Redis
+
+T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5.0
 HOLD_SECONDS = 60
@@ -40,6 +43,7 @@ class RedisStore:
         self._errors = (redis.RedisError, OSError)
         self._queue = HoldQueue()
         try:
+            _check_database(url)
             self._redis: Redis = redis.Redis.from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
             )
@@ -62,35 +66,29 @@ class RedisStore:
             ) from None
 
     def get(self, key: str) -> bytes | None:
-        with self._told():
-            value = self._redis.get(key)
-            return value if isinstance(value, bytes) else None
-        raise AssertionError
+        value = self._asked(lambda: self._redis.get(key))
+        return value if isinstance(value, bytes) else None
 
     def count(self, prefix: str) -> int:
         pattern = "".join(f"\\{c}" if c in "\\*?[]" else c for c in prefix) + "*"
-        with self._told():
-            # A key may be told twice while Redis grows or shrinks its table, and holds are keys as well.
-            return len({key for key in self._redis.scan_iter(match=pattern, count=_SCANNED) if not key.endswith(_HELD)})
-        raise AssertionError
+        # A key may be told twice while Redis grows or shrinks its table, and holds are keys as well.
+        found = self._asked(lambda: set(self._redis.scan_iter(match=pattern, count=_SCANNED)))
+        return sum(not key.endswith(_HELD) for key in found)
 
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)
-        with self._told():
-            self._redis.set(key, value, ex=seconds)
+        self._asked(lambda: self._redis.set(key, value, ex=seconds))
 
     def delete(self, key: str) -> bool:
-        with self._told():
-            return bool(self._redis.delete(key))
-        raise AssertionError
+        return bool(self._asked(lambda: self._redis.delete(key)))
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
         lock = self._redis.lock(
             f"{key}{_HELD.decode()}", timeout=HOLD_SECONDS, blocking_timeout=WAIT_SECONDS, thread_local=False
         )
-        with self._queue.waiting(key), self._told():
-            if not lock.acquire():
+        with self._queue.waiting(key):
+            if not self._asked(lock.acquire):
                 raise still_held()
         try:
             yield
@@ -102,12 +100,22 @@ class RedisStore:
     def hold_at_once(self, key: str) -> None:
         """Never: Redis is asked over a network."""
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _asked(self, question: Callable[[], T]) -> T:
         try:
-            yield
+            return question()
         except self._errors as error:
             raise StoreUnavailable(type(error).__name__) from None
+
+
+def _check_database(url: str) -> None:
+    """Raise `BootError` for a database that is no number: the library takes 0 then, which may be another one's."""
+    parts = urlsplit(url)
+    named = parts.path.strip("/")
+    if parts.scheme in ("redis", "rediss") and named and not (named.isascii() and named.isdigit()):
+        raise BootError(
+            "what stands behind the host in GREENTIC_RUNNER_REDIS_URL is no number of a database",  # it may be a password
+            hint="expected redis://host:6379/0",
+        )
 
 
 def _check_files(options: Mapping[str, object]) -> None:

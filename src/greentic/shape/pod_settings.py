@@ -47,7 +47,7 @@ class SizeLimit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tmp: str | int | None | UnsetType = UNSET
 
 
-class Settings(NamedTuple):
+class PodSettings(NamedTuple):
     """The settings of all pods."""
 
     limits: ComponentLimits = ComponentLimits()
@@ -96,7 +96,7 @@ def room(shape: Shape) -> int | None:
     return None if shape.memory_limit is None else (shape.memory_limit - WORKER_BYTES) // MIB
 
 
-def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | None) -> Settings:
+def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | None) -> PodSettings:
     """The settings of the answers, `signers` and `egress` as lists and texts already. Raises `Conflict`."""
     signatures = given.get("pack_signatures")
     if signatures not in (None, "ignore", "warn", "require"):
@@ -117,7 +117,7 @@ def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | Non
             )
     sizes = typed(given.get("size_limit") or {}, SizeLimit, "size_limit")
     authority = given.get("extra_ca")
-    return Settings(
+    return PodSettings(
         limits=typed(given.get("component_limits") or {}, ComponentLimits, "component_limits"),
         egress=egress,
         signatures=signatures,  # type: ignore[arg-type]  # one of the three, or nothing
@@ -130,7 +130,7 @@ def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | Non
     )
 
 
-def check_fit(settings: Settings, shape: Shape, where: str) -> None:
+def check_fit(settings: PodSettings, shape: Shape, where: str) -> None:
     """Raise `Conflict` if the limits of components do not fit the memory of these pods (rule 1)."""
     left = room(shape)
     one = settings.limits.memory_mb or int(variables.TABLE["GREENTIC_COMPONENT_MEMORY_MB"].default)

@@ -1,1 +1,1 @@
-"""The environment directory: lock, durable writes, backups, audit, staging and materializing."""
+"""The environment directory: the document, its backups, the audit, the ledger, what a kill leaves, and the keys that lie beside it."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from greentic.ground.backoff import Backoff
-from greentic.ground.clock import CLOCK, RANDOM, Clock, Random
+from greentic.ground.clock import CLOCK, RANDOM
 from greentic.telemetry.otlp_answer import Rejected
 from greentic.telemetry.signals import TRACES, Signal
 from greentic.telemetry.tallies import TALLIES, Tallies
@@ -58,11 +58,9 @@ class Exporter:
         delay: float,
         signal: Signal = TRACES,
         tallies: Tallies = TALLIES,
-        clock: Clock = CLOCK,
-        random: Random = RANDOM,
     ) -> None:
         self._encode, self._send, self._delay = encode, send, delay
-        self._signal, self._tallies, self._clock, self._random = signal, tallies, clock, random
+        self._signal, self._tallies = signal, tallies
         self._queue: deque[Span] = deque()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -99,8 +97,8 @@ class Exporter:
             self._wake.clear()
             while self._queue and not self._stopping.is_set():
                 self._deliver(self._batch())
-        ends = self._clock.monotonic() + LAST_SECONDS
-        while self._queue and (left := ends - self._clock.monotonic()) > 0:
+        ends = CLOCK.monotonic() + LAST_SECONDS
+        while self._queue and (left := ends - CLOCK.monotonic()) > 0:
             batch = self._batch()
             try:
                 self._arrived(batch, self._send(self._encode(batch), left))
@@ -119,7 +117,7 @@ class Exporter:
             except NotSent as error:
                 self._signal.failed(str(error))
                 last = tried == TRIES or not error.passing or self._stopping.is_set()
-                if last or self._stopping.wait(AGAIN.pause(tried, self._random)):
+                if last or self._stopping.wait(AGAIN.pause(tried, RANDOM)):
                     self._lost(batch, error)
                     return
             else:

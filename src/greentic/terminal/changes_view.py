@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from greentic.ground.documents import Json, JsonObject, compact
-from greentic.terminal.output import printed
+from greentic.terminal.output import printed, rows_in
 
 
 def show_changes(result: JsonObject) -> None:
@@ -18,32 +18,32 @@ def show_changes(result: JsonObject) -> None:
     def line(mark: str, style: str, text: str) -> None:
         console.print(Text(f"{mark} ", style) + Text(printed(text)), soft_wrap=True)
 
-    for change in _rows(result, "changes"):
+    for change in rows_in(result, "changes"):
         if change["action"] == "create":
             line("+", "green", _name(change))
             continue
         line("~", "yellow", _name(change))
-        fields = _rows(change, "fields")
+        fields = rows_in(change, "fields")
         for field in fields:
             arrow = f"{_value(field['before'])} → {_value(field['after'])}"
             console.print(Text(printed(f"    {field['field']}  "), "dim") + Text(printed(arrow)), soft_wrap=True)
         count = change["field_count"]
         if isinstance(count, int) and count > len(fields):
             console.print(f"    … and {count - len(fields)} more fields", style="dim")
-    for thing in _rows(result, "deletions"):
+    for thing in rows_in(result, "deletions"):
         line("-", "red", _name(thing))
-    for thing in _rows(result, "not_ours"):
+    for thing in rows_in(result, "not_ours"):
         line("!", "bold red", f"{_name(thing)} is not ours: {thing['reason']} (--adopt)")
-    for thing in _rows(result, "conflicts"):
+    for thing in rows_in(result, "conflicts"):
         line("!", "bold red", f"{_name(thing)}: {thing['field']} is managed by {thing['manager']} (--force)")
-    for thing in _rows(result, "refused_by_server"):
+    for thing in rows_in(result, "refused_by_server"):
         line("!", "bold red", f"{_name(thing)}: {thing['message']}")
     for key, why in (
         ("overridden_by_admission", "differs, and a webhook of the cluster keeps it so"),
         ("left_alone", "is there, and this identity may not change it"),
         ("unattributed", "carries this environment's labels, and no store claims it"),
     ):
-        for thing in _rows(result, key):
+        for thing in rows_in(result, key):
             line("?", "cyan", f"{_name(thing)} {why}")
     for warning in cast("list[Json]", result.get("warnings") or []):
         line("?", "cyan", str(warning))
@@ -54,11 +54,6 @@ def show_changes(result: JsonObject) -> None:
         else f"changes to apply ({where})"
     )
     console.print(f"\n{told}")
-
-
-def _rows(thing: JsonObject, key: str) -> list[JsonObject]:
-    value = thing.get(key)
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _name(thing: JsonObject) -> str:

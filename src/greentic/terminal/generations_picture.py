@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from greentic.examine.env_log import DiffLine, EnvDiff
+from greentic.examine.env_log import ChangeLine, EnvChanges
 from greentic.ground.documents import Json, compact
 from greentic.history.trail import named, shares, told
 from greentic.model.environment import Environment
@@ -25,7 +25,7 @@ _KNOWN = frozenset({"schema", "env_id", "deployment_id", "revision_id", "bundle_
 _ID = re.compile(r"\[([^\]]+)\]")
 
 
-def generations(env: Environment, found: EnvDiff) -> list[Block]:
+def generations(env: Environment, found: EnvChanges) -> list[Block]:
     """Everything that differs, place by place."""
     names = _names(env, found.differences)
     shown = [d for d in found.differences if not _ALWAYS.match(d.path)]
@@ -39,7 +39,7 @@ def generations(env: Environment, found: EnvDiff) -> list[Block]:
     return [*blocks, Prose((cell(f"and {always} that every change brings", "dim"),))] if always else blocks
 
 
-def _change(line: DiffLine, names: dict[str, str]) -> list[Cell]:
+def _change(line: ChangeLine, names: dict[str, str]) -> list[Cell]:
     if line.before is None:
         return [cell("added", "green"), cell(_told(line, line.after, names))]
     if line.after is None:
@@ -51,7 +51,7 @@ def _place(path: str, names: dict[str, str]) -> str:
     return _ID.sub(lambda hit: f"[{names.get(hit[1], hit[1])}]", path)
 
 
-def _told(line: DiffLine, value: Json, names: dict[str, str]) -> str:
+def _told(line: ChangeLine, value: Json, names: dict[str, str]) -> str:
     """A value in a few words, if it has a form that people know."""
     if isinstance(value, int) and line.path.endswith(".weight_bps"):
         return percent(value)
@@ -68,7 +68,7 @@ def _told(line: DiffLine, value: Json, names: dict[str, str]) -> str:
     return text if isinstance(text, str) else compact(text).decode()
 
 
-def _names(env: Environment, lines: list[DiffLine]) -> dict[str, str]:
+def _names(env: Environment, lines: list[ChangeLine]) -> dict[str, str]:
     """The names of today, and those of records that came or went (rule 1)."""
     found: dict[str, str] = {}
     for record in (r for line in lines for r in (line.before, line.after) if isinstance(r, dict)):

@@ -188,7 +188,7 @@ def show_table(result: JsonObject) -> None:
             for name, told in plain:
                 console.print(Text.assemble((f"{name}: ", "bold"), told), soft_wrap=True)
     for key, value in result.items():
-        rows = [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+        rows = rows_in(result, key)
         if rows and _is_rows(value):
             columns = list(dict.fromkeys(k for row in rows for k in row))
             cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
@@ -213,6 +213,12 @@ def show_table(result: JsonObject) -> None:
             for row in cells:
                 table.add_row(*(Text(cell) for cell in row))
             console.print(table)
+
+
+def rows_in(result: JsonObject, key: str) -> list[JsonObject]:
+    """The objects of a list that a result holds."""
+    value = result.get(key)
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _fields(result: JsonObject) -> Iterator[tuple[str, Json]]:

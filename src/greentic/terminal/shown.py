@@ -18,7 +18,7 @@ from greentic.history.trail import MOST_SHOWN
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
 from greentic.terminal import env_picture
-from greentic.terminal.output import Form, inert, printed
+from greentic.terminal.output import Form, inert, printed, rows_in
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 
 if TYPE_CHECKING:  # what one verb answers no other verb needs
@@ -62,17 +62,17 @@ def watch(context: Context, look: Callable[[], EnvStatus]) -> None:
 def names(context: Context, noun: str, verb: str, result: JsonObject) -> list[str]:
     """What a reply is about, as verbs take it (rule 2)."""
     if (noun, verb) == ("env", "list"):
-        return [str(row["environment_id"]) for row in _rows(result, "environments")]
+        return [str(row["environment_id"]) for row in rows_in(result, "environments")]
     if (noun, verb) == ("bundles", "list"):
-        return [str(row["bundle_id"]) for row in _rows(result, "deployments")]
+        return [str(row["bundle_id"]) for row in rows_in(result, "deployments")]
     if (noun, verb) == ("revisions", "list"):
-        return [f"{row['bundle_id']}@{row['sequence']}" for row in _rows(result, "revisions")]
+        return [f"{row['bundle_id']}@{row['sequence']}" for row in rows_in(result, "revisions")]
     if (noun, verb) == ("env", "show") and isinstance(environment := result.get("environment"), dict):
         return [str(environment["environment_id"])]
     if isinstance(result.get("entries"), list):
         env = context.store.load(str(result["environment_id"]))
         known = {r.revision_id: revision_name(r) for r in env.revisions}
-        return [known.get(str(row["revision_id"]), str(row["revision_id"])) for row in _rows(result, "entries")]
+        return [known.get(str(row["revision_id"]), str(row["revision_id"])) for row in rows_in(result, "entries")]
     if "sequence" in result:
         return [f"{result['bundle_id']}@{result['sequence']}"]
     found = next(
@@ -85,11 +85,6 @@ def print_names(context: Context, noun: str, verb: str, result: JsonObject) -> N
     safe = printed if sys.stdout.isatty() else inert  # what a program reads is the name alone
     for name in names(context, noun, verb, result):
         print(safe(name).replace("\n", "\\n"))
-
-
-def _rows(result: JsonObject, key: str) -> list[JsonObject]:
-    value = result.get(key)
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------
@@ -146,11 +141,11 @@ def _environments(context: Context, reply: object, result: JsonObject, wide: boo
             cell(_text_of(row, "environment_id"), "bold"), cell(_text_of(row, "name")), cell(_text_of(row, "bundle_count")),
             cell(_text_of(row, "revision_count")), cell(_text_of(row, "public_base_url"), "dim"),
         ]
-        for row in _rows(result, "environments")
+        for row in rows_in(result, "environments")
     ]  # fmt: skip
     broken = [
         [cell(_text_of(row, "environment_id"), "red"), cell(_text_of(row, "message"))]
-        for row in _rows(result, "broken")
+        for row in rows_in(result, "broken")
     ]
     told: list[Block] = [Table(columns, rows)]
     return [*told, Table((Column("does not load"), Column("because")), broken)] if broken else told
@@ -171,7 +166,7 @@ def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> lis
             cell(_text_of(row, "outcome"), "" if row["outcome"] == "ok" else "red"),
             cell(" → ".join(str(n) for n in (row["before"], row["after"]) if n is not None)), cell(_text_of(row, "who")),
         ]
-        for row in _rows(result, "changes")
+        for row in rows_in(result, "changes")
     ]  # fmt: skip
     told: list[Block] = [Table(_CHANGE, rows)] if rows else [Line((cell("no changes", "dim"),))]
     if result["older"]:
@@ -182,10 +177,10 @@ def _log(context: Context, reply: object, result: JsonObject, wide: bool) -> lis
 
 
 def _changes(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
-    from greentic.examine.env_log import EnvDiff
+    from greentic.examine.env_log import EnvChanges
     from greentic.terminal.generations_picture import generations
 
-    assert isinstance(reply, EnvDiff)
+    assert isinstance(reply, EnvChanges)
     return generations(context.store.load(reply.environment_id), reply)
 
 

@@ -1,11 +1,12 @@
-"""What a worker proves about itself: which bytes serve, who vouched for them, since when; signed by its own key (threats: lying-worker).
+"""What a worker proves about itself, signed by its own key (threats: lying-worker). Pure.
+
+It says which bytes serve, who vouched for them, and since when.
 
 Rules:
 1. A proof is a DSSE envelope of a payload type of its own, so that it is no statement and no statement is a proof.
 2. It carries the nonce of who asked: an answer to another question proves nothing. No clock is compared.
 3. It names its key and carries the public half. That is worth what the asker knows of the key: ids that were pinned, or nothing yet.
-4. No address in it holds a credential: what made it wrote `net.addresses.shown`.
-Pure.
+4. No address in it holds a credential: whoever made it wrote what `net.addresses.shown` gives.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class ProofError(ValueError):
     """A proof that proves nothing; the text says why."""
 
 
-class Believed(NamedTuple):
+class BelievedProof(NamedTuple):
     """A proof whose signature and nonce hold."""
 
     proof: Proof
@@ -160,7 +161,7 @@ def signed_proof(proof: Proof, key: SigningKey) -> bytes:
     return envelope_bytes(sign(msgspec.json.encode(proof), key, PAYLOAD_TYPE))
 
 
-def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> Believed:
+def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> BelievedProof:
     """The proof that a worker answered to this nonce. `pinned` are the ids of keys, one of which must have signed; none: any key.
 
     Raises `ProofError`.
@@ -188,7 +189,7 @@ def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> Believed:
         raise ProofError(f"its signature does not hold: {error}") from None
     if proof.nonce != nonce:
         raise ProofError("it answers another question: its nonce is not the one that was sent, so it may be replayed")
-    return Believed(proof, bool(pinned))
+    return BelievedProof(proof, bool(pinned))
 
 
 def signers(revision: Revision, trusted: Trusted) -> list[Signer]:

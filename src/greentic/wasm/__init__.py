@@ -1,1 +1,1 @@
-"""The component host: compile once, call in a fresh instance under limits, answer the imports that policy allows."""
+"""The component engine: compile once, call in a fresh instance under limits. It knows no packs, and whoever calls brings the imports."""

@@ -4,7 +4,7 @@ Rules:
 1. Compiled code is made here, from wasm whose digest was compared; none is ever taken from a bundle or a pack.
 2. An entry is keyed by the sha256 of the wasm, the engine's version and its settings. Beside it stands its own sha256, as we
    recorded it: what does not match, or does not load, is deleted and made again.
-3. The directory belongs to this user alone (0700); one that does not is not used. Entries come by rename.
+3. The directory belongs to this user alone (0700); one that does not is refused. Entries come by rename.
 4. Of several processes that want the same entry one compiles; the others wait and load. Not for good: who waited longer than
    compiling may take makes its own, and keeps nothing.
 5. The directory is kept below a size: the entries that were not used for longest go first.

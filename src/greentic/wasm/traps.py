@@ -5,6 +5,10 @@ The library tells a trap with the backtrace of the wasm, its reason somewhere be
 
 from __future__ import annotations
 
+MAX_BYTES_OUT = (128 << 20) // 48
+"""Bytes of one `list<u8>` that a component may hand over: the engine counts 48 for each, and takes 128 MiB at once."""
+_TOO_MUCH = "fuel allocated for hostcalls has been exhausted"
+
 
 class Trap(Exception):
     """A call that ended in a trap, or could not begin; the text says why."""
@@ -20,6 +24,10 @@ class Waited(HostFailure):
 
 def reason_of(text: str) -> str:
     """A trap as one line: the reason, without the backtrace of the wasm."""
+    if _TOO_MUCH in text:
+        return (
+            f"it hands over too much at once; a list of bytes, such as an answer of node@0.6, may have {MAX_BYTES_OUT}"
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     reasons = [
         line for line in lines if "wasm trap:" in line or "exceeds memory limits" in line or "unknown import:" in line

@@ -29,6 +29,7 @@ from greentic.model.projection import Projected
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths, looked_into
+from greentic.store.proof_key import proof_key
 from greentic.store.session_key import signing_key
 from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
@@ -37,7 +38,6 @@ from greentic.telemetry.phases import phase
 from greentic.telemetry.tracing import refused, whole
 from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.proof_key import proof_key
 from greentic.worker.provision import Bench, provision
 from greentic.worker.services import turn_services
 from greentic.worker.settings import Settings, StartOptions, read_settings
@@ -126,14 +126,14 @@ def from_nothing(
         runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
         key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(
-            store,
-            settings,
-            log,
-            Loader(paths, runtime, settings.pack_signatures),
-            key,
-            events,
-            Projected(),
-            _in_use(paths, store, log),
+            store=store,
+            settings=settings,
+            log=log,
+            loader=Loader(paths, runtime, settings.pack_signatures),
+            cookie_key=key,
+            events=events,
+            projected=Projected(),
+            in_use=_in_use(paths, store, log),
         )
         places = memory_of(paths, settings.state_directory).places
         own = proof_key(settings.proof_key, places, store.disk, store.random, lambda text: log.warn("start", text))

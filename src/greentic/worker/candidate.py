@@ -59,19 +59,19 @@ def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elemen
     paths = store.paths(name)
     context = f"loading environment `{name}` for bundle-less boot"
     seed = None if settings.seed is None else read_seed(settings.seed, paths.root)
+    # What is wrong is mended where it came from: in the seed, not in the store that it is not placed in.
+    told, added = (settings.seed or paths.root) / DOCUMENT, b""
     try:
         data = None if seed is None else seed.file(DOCUMENT)
         if seed is not None and data is None and (pointer := seed.file(POINTER_FILE)) is not None:
+            told = told.with_name(POINTER_FILE)
             data = _pointed(pointer, paths, settings.terms)
             seed = Seed((*seed.files, (Path(DOCUMENT), data)))
         if data is None:
-            seed_digest = b"" if seed is None else b"".join(content for _, content in seed.files)
-            path = store.existing(name).environment
-            data = document_bytes(path)
-            env = environment_of(data, path, name, elements)
-        else:
-            seed_digest = b""
-            env = environment_of(data, paths.environment, name, elements)
+            added = b"" if seed is None else b"".join(content for _, content in seed.files)
+            told = store.existing(name).environment
+            data = document_bytes(told)
+        env = environment_of(data, told, name, elements)
     except NotFound as error:
         missing = NotFound(f"environment `{name}` not found in `{store.root}`", hint=error.hint)
         raise BootError(context) from missing
@@ -79,4 +79,4 @@ def read_candidate(store: EnvironmentStore, settings: Settings, elements: Elemen
         raise BootError(f"{context}: `{paths.environment}`: {error.strerror}") from error
     except GreenticError as error:
         raise BootError(context) from error
-    return Candidate(env, document_digest(data + seed_digest), seed)
+    return Candidate(env, document_digest(data + added), seed)

@@ -48,7 +48,7 @@ class Alone:
         pass
 
 
-class Steps(NamedTuple):
+class FollowSteps(NamedTuple):
     """What following does, each from the follower's own thread."""
 
     read: Callable[[], Candidate]
@@ -66,7 +66,7 @@ class Follower:
 
     def __init__(
         self,
-        steps: Steps,
+        steps: FollowSteps,
         watch: Watch,
         serving: Activation,
         digest: str,

@@ -20,8 +20,8 @@ from greentic.httpd.front import Front
 from greentic.httpd.room import Places
 from greentic.ingress.metrics import Metrics, scraped
 from greentic.telemetry.log import OperatorLog
-from greentic.telemetry.loop_delay import LoopDelay
 from greentic.telemetry.readings import Row
+from greentic.telemetry.tallies import TALLIES
 
 if TYPE_CHECKING:
     from greentic.telemetry.siblings import SharedReadings
@@ -29,6 +29,26 @@ if TYPE_CHECKING:
 PLACES = Places(32, 4)
 DIRECTORY = "metrics"
 """In the directory that the processes of one worker share."""
+DELAY_SECONDS = 0.1
+"""Between two looks at the loop."""
+
+
+class LoopDelay:
+    """How late the loop is: what a caller waits for that no turn is to blame for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due = loop.time() + DELAY_SECONDS
+        self._timer = loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        TALLIES.observe("greentic_event_loop_delay_seconds", (), max(now - self._due, 0.0))
+        self._due = now + DELAY_SECONDS
+        self._timer = self._loop.call_at(self._due, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 class Scraping:

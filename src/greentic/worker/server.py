@@ -26,7 +26,7 @@ from greentic.activate.lease import Serving
 from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import BootError
 from greentic.httpd.front import Front
-from greentic.httpd.room import TURNS, places
+from greentic.httpd.room import TURNS, places, raise_file_limit
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.status import brief
@@ -40,13 +40,13 @@ from greentic.telemetry.log import OperatorLog, tell
 from greentic.telemetry.tracing import whole
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
-from greentic.worker.follow import Alone, Follower, Steps, undisturbed
+from greentic.worker.follow import Alone, Follower, FollowSteps, undisturbed
 from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision
 from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.tidy import after_swap
-from greentic.worker.together import SharedDirectory
+from greentic.worker.together import WithSiblings
 from greentic.worker.trust_files import TrustFiles
 from greentic.worker.watch import POLL_SECONDS, DirectoryWatch
 
@@ -58,7 +58,6 @@ ACCEPT_AT_ONCE = 2
 """Connections that a process takes in one go; who takes all that wait leaves none to the other processes."""
 SWITCH_SECONDS = 0.0005
 """How long a thread that prepares a change computes before the loop has its turn again; by default it would be ten times as long."""
-MANY_FILES = 65_536
 SWAP_SECONDS = 30.0
 LEAVE_SECONDS = 2.0
 """How long the end waits for a look at the environment that runs: the interpreter would be taken apart under it."""
@@ -108,14 +107,18 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         log.info("start", line)
         tell(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
 
+    def told(text: str) -> None:
+        log.info("start", text, show=True)
+
+    def warned(text: str) -> None:
+        log.warn("start", text)
+
     if given is not None:
         _run(booted, gate, sockets, listen, given.ready, given.ready_fd)
         return
     if ingress.workers == 1:
         _run(booted, gate, sockets, listen, serving)
     else:
-        told: Callable[[str], None] = lambda text: log.info("start", text, show=True)  # noqa: E731  handed on
-        warned: Callable[[str], None] = lambda text: log.warn("start", text)  # noqa: E731  handed on
         _holds_nothing(booted)  # who serves tells for itself
         supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told, warned)
 
@@ -308,7 +311,7 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
     def tidy() -> bool:
         return after_swap(store, settings, booted.log, bench.in_use, serving, elements)
 
-    steps = Steps(read, provisioned, swap, tell, tidy)
+    steps = FollowSteps(read, provisioned, swap, tell, tidy)
     directories, names = [paths.root], WATCHED
     directories += [settings.seed] if settings.seed is not None else []
     for file in (tokens_file, settings.trust_anchor):
@@ -316,19 +319,19 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
             directories, names = [*directories, file.parent], names | {file.name}
     watch = DirectoryWatch(directories, names)
     shared = settings.sessions.shared_directory
-    together = Alone() if shared is None else SharedDirectory(shared, store.clock, booted.digest)
+    together = Alone() if shared is None else WithSiblings(shared, store.clock, booted.digest)
     every = POLL_SECONDS if settings.published is None else settings.published.every
     return Follower(
-        steps,
-        watch,
-        booted.activation,
-        booted.digest,
-        booted.log,
-        store.clock,
-        store.random,
-        together,
-        every,
-        trust_files.digest(booted.activation.env),
+        steps=steps,
+        watch=watch,
+        serving=booted.activation,
+        digest=booted.digest,
+        log=booted.log,
+        clock=store.clock,
+        random=store.random,
+        together=together,
+        every=every,
+        trust=trust_files.digest(booted.activation.env),
     )
 
 
@@ -351,18 +354,6 @@ def _peers(booted: Booted, activation: Activation, listen: str) -> TrustedPeers:
     hosts |= {host for route in activation.routes for host in route.hosts}
     hosts |= {host_without_port(public)} if public else set()
     return TrustedPeers(hosts, trust_loopback=ingress.trust_loopback)
-
-
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may, and tell how many those are."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    return MANY_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def banner(env_id: str, revisions: int, deployments: int, listen: str) -> str:

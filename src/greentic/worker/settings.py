@@ -29,7 +29,7 @@ from greentic.model.hosts import DEFAULT_LISTEN, MAX_PORT, join_listen_addr, spl
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
-from greentic.pack.signature import SignaturePolicy, read_signature_policy
+from greentic.pack.signature import PackSignaturePolicy, read_signature_policy
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -86,14 +86,14 @@ class StartOptions(NamedTuple):
         return words if self.level == "info" else [*words, "--verbose" if self.level == "debug" else "--quiet"]
 
 
-class Told(msgspec.Struct, frozen=True):
+class WithWarnings(msgspec.Struct, frozen=True):
     """A value with the warnings that went with finding it."""
 
     value: str
     warnings: tuple[str, ...] = ()
 
 
-class Gateway(msgspec.Struct, frozen=True):
+class ListenVariables(msgspec.Struct, frozen=True):
     """What the variables say of the address to listen on, as it was written (rule 2)."""
 
     listen: str = ""
@@ -104,7 +104,7 @@ class Gateway(msgspec.Struct, frozen=True):
 class IngressSettings(msgspec.Struct, frozen=True):
     """Where a worker listens, and who may ask what."""
 
-    gateway: Gateway = Gateway()
+    gateway: ListenVariables = ListenVariables()
     strict_port: bool = False
     workers: int = 1
     max_connections: int = 4096
@@ -162,7 +162,7 @@ class Settings(NamedTuple):
     allow_rollback: bool = False
     state_directory: Path | None = None
     """Where the user's programs keep things for good."""
-    pack_signatures: SignaturePolicy = SignaturePolicy()
+    pack_signatures: PackSignaturePolicy = PackSignaturePolicy()
     signing_key_file: Path | None = None
     proof_key: Path | None = None
     """What proofs are signed with, if not with a key that the worker makes."""
@@ -219,15 +219,15 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
         raise error if isinstance(error, BootError) else BootError(str(error)) from None
 
 
-def env_id(option: str | None, environ: Mapping[str, str]) -> Told:
+def env_id(option: str | None, environ: Mapping[str, str]) -> WithWarnings:
     """Which environment to serve (rule 1). Raises `ValueError` where the old name is switched off."""
     text = option or variables.text("GREENTIC_ENV", environ) or LOCAL_ENV
     is_refused = variables.switch("GREENTIC_DISABLE_DEV_ALIAS", environ)
     if text != OLD_NAME:
-        return Told(text)
+        return WithWarnings(text)
     if is_refused:
         raise ValueError("the environment name `dev` is no longer accepted; use `local`")
-    return Told(LOCAL_ENV, ("the environment name `dev` is old; serving `local`",))
+    return WithWarnings(LOCAL_ENV, ("the environment name `dev` is old; serving `local`",))
 
 
 def read_scope(options: StartOptions, environ: Mapping[str, str]) -> Scope:
@@ -239,13 +239,13 @@ def read_scope(options: StartOptions, environ: Mapping[str, str]) -> Scope:
     return Scope(own, scope == "own", options.require_all)
 
 
-def read_gateway(environ: Mapping[str, str]) -> Gateway:
-    return Gateway(
+def read_gateway(environ: Mapping[str, str]) -> ListenVariables:
+    return ListenVariables(
         *(variables.text(n, environ) for n in ("GREENTIC_GATEWAY_LISTEN_ADDR", "GREENTIC_GATEWAY_PORT", "PORT"))
     )
 
 
-def bind_address(listen_addr: str | None, gateway: Gateway) -> Told:
+def bind_address(listen_addr: str | None, gateway: ListenVariables) -> WithWarnings:
     """Where to listen (rule 2)."""
     warnings: list[str] = []
     host, port = split_listen_addr(DEFAULT_LISTEN)
@@ -268,7 +268,7 @@ def bind_address(listen_addr: str | None, gateway: Gateway) -> Told:
             port = told
         else:
             warnings.append(f"{variable}=`{text[:60]}` is no port; ignored")
-    return Told(join_listen_addr(host, port), tuple(warnings))
+    return WithWarnings(join_listen_addr(host, port), tuple(warnings))
 
 
 def candidate_ports(port: int, *, strict: bool) -> range:
@@ -367,7 +367,7 @@ def _sessions(environ: Mapping[str, str]) -> SessionSettings:
     )
 
 
-def _pack_signatures(environ: Mapping[str, str]) -> SignaturePolicy:
+def _pack_signatures(environ: Mapping[str, str]) -> PackSignaturePolicy:
     """What is asked of the signatures of packs."""
     policy, signers = (
         variables.text(n, environ) or None for n in ("GREENTIC_PACK_SIGNATURES", "GREENTIC_PACK_SIGNERS")

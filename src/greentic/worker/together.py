@@ -23,8 +23,8 @@ PATIENCE = 5.0
 _PAUSE = 0.005
 
 
-class SharedDirectory:
-    """The processes that share a directory."""
+class WithSiblings:
+    """The processes of one worker, as they tell of themselves in the directory that they share."""
 
     def __init__(self, directory: Path, clock: Clock, digest: str) -> None:
         self._directory, self._clock = directory / "prepared", clock

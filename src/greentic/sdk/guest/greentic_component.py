@@ -8,7 +8,8 @@
 
 A payload and an answer are JSON values. `call` tells for whom the operation runs. A `Failure` is told to the flow with its
 code, where an error route can catch it, and is tried again only with `retryable=True`. Any other exception is told with the
-code `exception`, an answer that is no JSON value with `internal` and its place; neither is ever tried again.
+code `exception`, an answer that is no JSON value with `internal` and its place; neither is ever tried again. Whatever an
+operation does, its component answers: a trap would tell the author nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class Failure(Exception):
 
 
 def operation(name: str) -> Callable[[Operation], Operation]:
-    """Offer a function as an operation."""
+    """Offer a function as an operation. What is wrong with its name is told when the component is built."""
+    if not isinstance(name, str) or not name:
+        raise TypeError('`@operation` takes the name that flows call, such as @operation("greet")')
+    if name in _operations:
+        raise ValueError(f"two functions are offered as `{name}`: flows would call the second only")
 
     def offer(function: Operation) -> Operation:
         _operations[name] = function
@@ -84,14 +89,32 @@ class Node(exports.Node):
             raise _error(failure) from None
         except BadValue as error:
             raise _error(Failure("internal", f"the answer of `{op}` has {error}")) from None
-        except Exception as error:
-            raise _error(Failure("exception", f"{type(error).__name__}: {error}")) from None
+        except BaseException as error:
+            raise _error(Failure("exception", f"{type(error).__name__}: {_text(error)}")) from None
         return node.InvocationResult(True, answer, None)
 
 
 def _error(failure: Failure) -> Err:
-    code, message = (_whole(str(text)) for text in (failure.code, failure.message))
-    return Err(node.NodeError(code, message, bool(failure.retryable), failure.backoff_ms, None))
+    code, message = (_whole(_text(text)) for text in (failure.code, failure.message))
+    return Err(node.NodeError(code, message, bool(failure.retryable), _milliseconds(failure.backoff_ms), None))
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException:
+        return "(what cannot be told as a text)"
+
+
+def _milliseconds(value: object) -> int | None:
+    """A pause as the interface takes it; nothing for what is none."""
+    if value is None:
+        return None
+    try:
+        return min(max(math.ceil(value), 0), (1 << 64) - 1)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        print(f"backoff_ms is {_text(value)[:80]!a}, which is no number of milliseconds; it is left out")
+        return None
 
 
 def _whole(text: str) -> str:
@@ -138,11 +161,12 @@ def _write(value: Any, out: bytearray, place: str, depth: int) -> None:
         out += _head(2, len(value)) + value
     elif isinstance(value, dict):
         out += _head(5, len(value))
-        for key, item in value.items():
-            if not isinstance(key, (str, int)) or isinstance(key, bool):
-                raise BadValue(f"a {type(key).__name__} as a name{where}, which is no text")
-            _write(str(key), out, place, depth)
-            _write(item, out, f"{place}.{key}", depth + 1)
+        names = [_name(key, where) for key in value]
+        if len(set(names)) < len(names):
+            raise BadValue(f"names{where} that are the same as texts, such as 1 and '1'")
+        for name, item in zip(names, value.values(), strict=True):
+            _write(name, out, place, depth)
+            _write(item, out, f"{place}.{name}", depth + 1)
     elif isinstance(value, (list, tuple)):
         out += _head(4, len(value))
         for index, item in enumerate(value):
@@ -152,6 +176,12 @@ def _write(value: Any, out: bytearray, place: str, depth: int) -> None:
         raise BadValue("a coroutine instead of a value: operations are plain functions, not `async def`")
     else:
         raise BadValue(f"a {type(value).__name__}{where}, which is no JSON value")
+
+
+def _name(key: object, where: str) -> str:
+    if not isinstance(key, (str, int)) or isinstance(key, bool):
+        raise BadValue(f"a {type(key).__name__} as a name{where}, which is no text")
+    return str(key)
 
 
 def _head(major: int, number: int) -> bytes:
