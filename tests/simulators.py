@@ -293,7 +293,7 @@ class SimulatedCluster:
         wanted = dict(part.split("=", 1) for part in selector.split(",")) if selector else {}
         found = [
             copy.deepcopy(thing)
-            for ref, thing in self.objects.items()
+            for ref, thing in list(self.objects.items())  # other threads write
             if ref.kind == kind and ref.namespace == namespace and wanted.items() <= labels_of(thing).items()
         ]
         return Listed(found, str(self.version))

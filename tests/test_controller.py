@@ -15,7 +15,7 @@ import pytest
 
 from conftest import IMAGE, Author, bind_deployer
 from greentic.cluster.apply import PHASES
-from greentic.controller import desired, differing, grants, wish
+from greentic.controller import desired, differing, grants, loop, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
 from greentic.controller.election import (
@@ -174,6 +174,55 @@ def test_an_older_operator_lets_newer_ones_go_first_and_then_stands_back_until_i
 def test_only_a_version_that_is_newer_counts(told):
     held = {"metadata": {"resourceVersion": "1", "annotations": {VERSION: told}}, "spec": {"holderIdentity": ""}}
     assert next_move(held, "me", Sight(), 5, "1.2.0")[0] is Move.TAKE
+
+
+def test_who_loses_a_lease_says_whose_it_is_and_never_itself():
+    cluster, clock = LivingCluster(), FakeClock()
+    one, two = election(cluster, "one", clock), election(cluster, "two", clock)
+    assert one.step() and not two.step()
+    assert (one.whose(), two.whose()) == ("this operator holds the Lease", "`one` holds the Lease")
+    clock.sleep(DEADLINE)
+    assert one.whose() == "this operator could not renew the Lease and holds it no more"
+
+
+def test_an_operator_that_cannot_have_its_lease_says_so_once_and_tells_nothing_of_the_environment(scene, monkeypatch):
+    """What it knew when it lost the Lease may be long over: another one acts, or nobody."""
+    monkeypatch.setattr(loop, "RENEW", 0.01)
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    until(lambda: running.operator.metrics["ready"] == running.operator.metrics["synced"] == 1)
+    asked_for = [0]
+
+    def fault(verb: str, kind: str) -> None:
+        if kind == "Lease":
+            asked_for[0] += 1
+            raise ApiRefused("no rights", status=403, hint="give them")
+
+    scene.cluster.fault = fault
+    until(lambda: running.operator.metrics["leads"] == 0)
+    until(lambda: running.operator.metrics["ready"] == running.operator.metrics["generation"] == 0)
+    assert asked_for[0] > 2 and running.operator.metrics["synced"] == 0
+    assert [line for line in running.logged if line.startswith("lease:")] == ["lease: no rights Next: give them"]
+    assert "this operator could not renew the Lease and holds it no more" in running.logged
+    scene.cluster.fault = lambda _verb, _kind: None
+    until(lambda: running.operator.metrics["ready"] == 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_operator_that_awaits_its_lease_no_more_is_not_alive(scene):
+    """It would look well for good, and never act."""
+    running = scene.start()
+    until(running.operator.election.leads)
+    assert running.operator.alive()
+
+    def fault(verb: str, kind: str) -> None:
+        if kind == "Lease":
+            raise RuntimeError("unforeseen")
+
+    scene.cluster.fault = fault
+    until(lambda: not running.operator.alive())
+    scene.cluster.fault = lambda _verb, _kind: None
 
 
 def test_of_two_that_take_a_lease_at_once_one_is_refused_and_writes_nothing():

@@ -151,6 +151,20 @@ def test_in_sync_ten_requests_do_and_kinds_that_were_never_asked_for_are_not_loo
     assert {"HorizontalPodAutoscaler", "Secret", "Deployment", "NetworkPolicy"} < set(cluster.listed)
 
 
+def test_what_is_being_deleted_is_not_in_sync_and_says_what_holds_it(bound, cluster):
+    reconciled(bound)
+    thing = next(thing for ref, thing in cluster.objects.items() if (ref.kind, ref.name) == ("Service", names.ROUTER))
+    thing["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": ["example.com/lb"]}
+    told = reconciled(bound, dry_run=True)
+    assert not told.in_sync and told.changes == []
+    for report in (told, reconciled(bound)):
+        (warned,) = [w for w in report.warnings if "is being deleted" in w]
+        assert (
+            f"`{names.ROUTER}`" in warned
+            and "since 2026-01-02T03:04:05Z, held by example.com/lb. Next: once it is gone" in warned
+        )
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_threat_false_convergence_a_kind_that_was_asked_for_is_looked_for_after_a_failure_too(
     older, bound, cluster, monkeypatch

@@ -651,11 +651,52 @@ def test_without_a_kubeconfig_and_outside_of_pods_both_are_told(tmp_path, monkey
         (503, {}, "kubectl get --raw /readyz"),
     ],
 )
-def test_a_server_that_has_no_time_is_told_with_the_next_step(code, headers, hint):
+def test_a_refusal_that_is_no_status_is_told_with_the_next_step(code, headers, hint):
     told = refusal(
         httpx2.Response(code, headers=headers, text="<html>no</html>"), "Namespace `n`", server()[0]._connection
     )
     assert hint in str(told.hint)
+
+
+def test_a_kind_that_an_api_server_does_not_serve_is_no_other_server():
+    told = refusal(httpx2.Response(404, text="404 page not found\n"), "environments", server()[0]._connection)
+    assert "does not serve this kind" in str(told.hint)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"server": "https://u:PASSWORD@127.0.0.1:1"}, "https://127.0.0.1:1 (context `one`)"),
+        ({"server": "https://u:PASSWORD@127.0.0.1:x"}, "does not load"),
+        (
+            {"server": "https://a.example.com", "proxy-url": "http://u:PASSWORD@127.0.0.1:1"},
+            "https://a.example.com (context `one`, through proxy http://127.0.0.1:1)",
+        ),
+        ({"server": "https://a.example.com", "proxy-url": "ht!tp://u:PASSWORD@[bad"}, "is no address of a proxy"),
+        ({"server": "https://a.example.com", "proxy-url": "http://u:PASSWORD@127.0.0.1:x"}, "is no address of a proxy"),
+    ],
+)
+def test_credentials_of_a_kubeconfigs_addresses_are_told_to_nobody(tmp_path, monkeypatch, part, told):
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    raw["clusters"][0]["cluster"] = part
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(ClusterUnreachable) as refused:
+        ApiServer(connect(None), clock=FakeClock()).get(Ref("ConfigMap", "a", "n"))
+    assert told in refused.value.message
+    assert "PASSWORD" not in f"{refused.value.message} {refused.value.hint}"
+
+
+def test_the_proxy_that_a_variable_names_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", "one")))
+    monkeypatch.setenv("HTTPS_PROXY", "http://u:PASSWORD@127.0.0.1:1")
+    assert (
+        connect(None).where
+        == "https://one.example.com (context `one`, through proxy http://127.0.0.1:1 of HTTPS_PROXY)"
+    )
+    monkeypatch.setenv("NO_PROXY", "one.example.com")
+    assert connect(None).where == "https://one.example.com (context `one`)"
 
 
 def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):

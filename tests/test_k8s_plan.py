@@ -308,20 +308,25 @@ def test_a_changed_label_of_ours_is_named_and_no_store_is_told_to_differ_from_it
 
 def test_rules_that_somebody_adds_where_none_are_stated_are_taken_back():
     """A server drops an empty list, and keeps book of whose it is."""
-    stated = {
+    bare = {
+        "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "d", "labels": LABELS},
-        "spec": {"policyTypes": ["Egress"], "egress": []},
+        "metadata": {"name": "d", "namespace": "gtc-prod", "labels": LABELS},
+        "spec": {"policyTypes": ["Egress"]},
     }
-    live = live_of(stated)
-    del live["spec"]["egress"]
-    assert compare(stated, live) == ([], [])
+    live = live_of(bare)
+    (item,) = plan([bare], [live]).items
+    assert (item.action, item.stated) == ("unchanged", bare)
     opened = copy.deepcopy(live)
     opened["spec"]["egress"] = [{}]
-    assert [(c.path, c.after) for c in compare(stated, opened).changes] == [(".spec.egress", [])]
-    older = copy.deepcopy(live)  # applied by a version that did not state it
-    del older["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:egress"]
-    assert [c.path for c in compare(stated, older).changes] == [".spec.egress"]
+    (item,) = plan([bare], [opened]).items
+    assert [(c.path, c.before, c.after) for c in item.changes] == [(".spec.egress", [{}], [])]
+    healed = copy.deepcopy(live)
+    healed["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:egress"] = {}
+    (item,) = plan([bare], [healed]).items
+    assert item.action == "unchanged"
+    opened["spec"]["ingress"] = [{}]  # of no effect, for the policy says nothing of that direction
+    assert "ingress" not in plan([bare], [opened]).items[0].stated["spec"]
 
 
 def test_a_namespace_that_nobody_claims_is_used_and_one_of_another_environment_is_not():

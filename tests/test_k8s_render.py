@@ -548,7 +548,7 @@ def test_nothing_to_pull_means_no_way_out():
     for name in ("gtc-allow-worker-egress", "gtc-allow-router-egress"):
         assert "egress" not in policy(objects, name) and policy(objects, name)["policyTypes"] == ["Egress"]
     assert policy(objects, "gtc-default-deny") == {
-        "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": [],
+        "podSelector": {}, "policyTypes": ["Ingress", "Egress"],
     }  # fmt: skip
 
 

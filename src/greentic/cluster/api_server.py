@@ -387,8 +387,7 @@ class ApiServer:
             return True
 
     def _unreachable(self, error: BaseException) -> str:
-        where = f"{self._connection.server} (context `{self._connection.context}`)"
-        return f"cannot reach the cluster at {where}: {error or type(error).__name__}"
+        return f"cannot reach the cluster at {self._connection.where}: {error or type(error).__name__}"
 
     def _hopeless(self, error: BaseException) -> bool:
         """Whether trying again cannot help: the certificates are wrong."""

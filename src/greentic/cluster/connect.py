@@ -7,7 +7,7 @@ Rules:
 3. A file that the context names is opened without waiting for anybody before the library opens it.
 4. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
    passed over in silence. Plugins (`cluster.plugin`) of versions v1 and v1beta1 are run.
-5. Whatever fails, the message says which file, context and server were tried.
+5. Whatever fails, the message says which file, context, server and proxy were tried, without the credentials that an address may hold.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from greentic.ground import variables
 from greentic.ground.documents import read_file, read_given
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
+from greentic.net.addresses import shown
 from greentic.net.certificates import alike, check_file, check_instead
+from greentic.net.proxies import proxies_of, proxy_for
 
 if TYPE_CHECKING:
     import httpx2
@@ -43,6 +46,14 @@ class Connection(NamedTuple):
     context: str
     certificate_ends: Callable[[], str | None]
     """When the client certificate ends, if there is one; asked only where credentials are refused."""
+    proxy: str = ""
+    """Through which proxy it is asked, if any. Like the server's, the address is without credentials."""
+
+    @property
+    def where(self) -> str:
+        """What is asked, for people."""
+        through = f", through proxy {self.proxy}" if self.proxy else ""
+        return f"{self.server} (context `{self.context}`{through})"
 
 
 def connect(context: str | None, token: str | None = None) -> Connection:
@@ -60,22 +71,44 @@ def connect(context: str | None, token: str | None = None) -> Connection:
         from lightkube.config.models import User
 
         config = config._replace(user=User(token=token))
+    server = config.cluster.server
+    through = shown(proxy) if proxy is not None else _told_proxy(server)
     try:
         _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
         alike(parameters["verify"])
         if proxy is not None:
-            parameters["proxy"] = proxy
+            parameters["proxy"] = _proxy(proxy)
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
         if isinstance(parameters["auth"], ExecAuth):
             parameters["auth"] = _plugin_auth(config)
         client = httpx2.Client(**parameters)
     except (ConfigError, httpx2.InvalidURL, OSError, ValueError, TypeError, KeyError) as error:
         raise ClusterUnreachable(
-            f"cannot reach the cluster: context `{config.context_name}` does not load: {error}",
+            f"cannot reach the cluster: context `{config.context_name}` does not load: {str(error).replace(server, shown(server))}",
             hint="kubectl config view --minify shows what the context says",
         ) from error
-    return Connection(client, config.cluster.server, config.context_name, lambda: _certificate_end(config))
+    return Connection(client, shown(server), config.context_name, lambda: _certificate_end(config), through)
+
+
+def _proxy(address: str) -> httpx2.Proxy:
+    """The proxy of a context. Raises `ValueError` without repeating a password."""
+    import httpx2
+
+    try:
+        return httpx2.Proxy(address)
+    except (httpx2.InvalidURL, ValueError):
+        raise ValueError(
+            f"its proxy-url {shown(address)} is no address of a proxy; expected http://host:port"
+        ) from None
+
+
+def _told_proxy(server: str) -> str:
+    """The proxy that the usual variables name for a server."""
+    parts = urlsplit(server)
+    port = 443 if parts.scheme == "https" else 80
+    found = proxy_for(proxies_of(variables.environment()), parts.scheme, parts.hostname or "", port)
+    return "" if found is None else str(found)
 
 
 def _check_files(config: SingleConfig) -> None:
@@ -216,7 +249,7 @@ def _plugin_auth(config: SingleConfig) -> httpx2.Auth:
         raise ValueError(f"its plugin speaks {told.apiVersion}; expected {' or '.join(PLUGIN_VERSIONS)}")
     given = {**variables.environment(), **{one.name: one.value for one in told.env or []}}
     plugin = Plugin(told.command, tuple(told.args or ()), given, told.apiVersion, told.installHint)
-    return PluginAuth(plugin, f"{config.cluster.server} (context `{config.context_name}`)")
+    return PluginAuth(plugin, f"{shown(config.cluster.server)} (context `{config.context_name}`)")
 
 
 def _certificate_end(config: SingleConfig) -> str | None:

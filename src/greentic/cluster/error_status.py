@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     import httpx2
 
 _QUOTED = 300
+_NO_PATH = "404 page not found"
+"""What an API server says, in no `Status`, of a path of a group or kind that it does not serve."""
 NO_SERVER = (
     "something else than an API server answers there, such as a proxy or a login: kubectl get --raw /version shows what"
 )
 AWAY = "see whether it runs and whether this machine reaches it: kubectl get --raw /readyz; kubeconfig_context answers another context"
+_NOT_SERVED = "the cluster does not serve this kind, as where its definition is not installed: kubectl api-resources lists what it serves"
 _LACKS = "gtc op credentials requirements lists what this identity lacks"
 _BUSY = "the API server refuses for now, as it has too much to do{when}; the same command later goes on"
 _FAILING = "the API server, or what stands before it, fails: kubectl get --raw /readyz shows what; the same command later goes on"
@@ -49,7 +52,7 @@ def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiR
     )
     refused = ApiRefused(text, status=code, reason=str(status.get("reason", "")), conflicts=conflicts, hint=hint)
     if not status and code in (403, 404):
-        refused.hint = NO_SERVER
+        refused.hint = _NOT_SERVED if answer.text.startswith(_NO_PATH) else NO_SERVER
     elif code == 429 and not hint:
         seconds = asked_to_wait(answer)
         refused.hint = _BUSY.format(when=f" (it asks for {seconds:g} s)" if seconds else "")

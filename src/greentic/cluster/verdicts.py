@@ -6,6 +6,7 @@ Rules:
 2. A controller that has not said anything yet, or only about an older version of the object, or about a Gateway that the route does not
    name any more, is not judged.
 3. An autoscaler that would make more than it may is in nobody's way; who looks is told.
+4. So is what is being deleted and still as it should be: it is as stated until it is gone.
 """
 
 from __future__ import annotations
@@ -40,8 +41,20 @@ def verdicts(things: Iterable[JsonObject]) -> list[str]:
 
 
 def remarks(things: list[JsonObject]) -> list[str]:
-    """The same, and the autoscalers that would make more than they may (rule 3)."""
-    return [*verdicts(things), *_limited(things)]
+    """The same, the autoscalers that would make more than they may (rule 3), and what is about to be gone (rule 4)."""
+    return [*verdicts(things), *_limited(things), *_first(map(_going, leaving(things)))]
+
+
+def leaving(things: Iterable[JsonObject]) -> list[JsonObject]:
+    """Those that somebody deletes, and that are still there."""
+    return [thing for thing in things if metadata_of(thing).get("deletionTimestamp")]
+
+
+def _going(thing: JsonObject) -> str:
+    held = metadata_of(thing).get("finalizers")
+    by = f", held by {', '.join(map(str, held))}" if isinstance(held, list) and held else ""
+    since = metadata_of(thing).get("deletionTimestamp")
+    return f"{ref_of(thing)} is being deleted since {since}{by}. Next: once it is gone, gtc op env reconcile makes it again"
 
 
 def _limited(things: list[JsonObject]) -> list[str]:

@@ -98,6 +98,17 @@ class Election:
         """Whether this operator may act now (rule 2)."""
         return self._renewed is not None and self._clock.monotonic() - self._renewed < DEADLINE
 
+    def whose(self) -> str:
+        """Who has the Lease, in a sentence."""
+        if self.leads():
+            return "this operator holds the Lease"
+        lost = self.holder in ("", self._me)
+        return (
+            "this operator could not renew the Lease and holds it no more"
+            if lost
+            else f"`{self.holder}` holds the Lease"
+        )
+
     def stands_back(self) -> str:
         """Why this operator may not write although it leads (rule 6); nothing if it may."""
         if not self._newer or not self.leads():

@@ -84,21 +84,21 @@ class Operator:
         self._judge_at, self._judged_since, self._judged = 0.0, 0.0, list[str]()
         self._led = False
         self._turned = clock.monotonic()
+        self._voting = threading.Thread(target=self._vote, daemon=True, name="lease")
 
     # -- running ------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Work until `stop`."""
         self.watches.follow_wish(self._source)
-        voting = threading.Thread(target=self._vote, daemon=True, name="lease")
-        voting.start()
+        self._voting.start()
         while not self._stopping.is_set():
             self._woken.clear()
             seconds = self.turn()
             if seconds > 0 and not self._stopping.is_set():
                 self._woken.wait(seconds)
         self.watches.stop()
-        voting.join(RENEW)
+        self._voting.join(RENEW)
         self.election.release()
 
     def wake(self) -> None:
@@ -109,22 +109,26 @@ class Operator:
         self._woken.set()
 
     def alive(self) -> bool:
-        """Whether the loop has turned in the last minutes."""
-        return self._clock.monotonic() - self._turned < 300
+        """Whether the loop has turned in the last minutes, and the Lease is still held or awaited."""
+        return self._clock.monotonic() - self._turned < 300 and (self._voting.ident is None or self._voting.is_alive())
 
     def _vote(self) -> None:
-        """Hold or await the Lease (rules of `election`)."""
+        """Hold or await the Lease (rules of `election`). What is in the way is logged once."""
+        failed, before = "", (False, "")
         while not self._stopping.is_set():
-            before, stood = self.election.leads(), self.election.stands_back()
             try:
                 self.election.step()
+                failed = ""
             except GreenticError as error:
-                self._log(f"lease: {error.message}")
-            if self.election.leads() != before:
-                holder = "this operator" if self.election.leads() else f"`{self.election.holder}`"
-                self._log(f"{holder} holds the Lease")
-            if (self.election.leads(), self.election.stands_back()) != (before, stood):
+                if error.message != failed:
+                    self._log(f"lease: {told_as(error)}")
+                failed = error.message
+            now = self.election.leads(), self.election.stands_back()
+            if now[0] != before[0]:
+                self._log(self.election.whose())
+            if now != before:
                 self.wake()
+            before = now
             self._stopping.wait(RENEW * (0.75 + self._random.fraction() / 2))
 
     # -- one turn -----------------------------------------------------------------------------------------------------
@@ -384,10 +388,8 @@ class Operator:
             judged=self._judged if now - self._judged_since >= JUDGED_SECONDS else [],
         )
         told = report(known, self._teller.status)
-        self.metrics.set("generation", told.published)
-        self.metrics.set("objects", told.objects)
-        for condition in told.conditions:
-            self.metrics.set(condition.type.lower(), int(condition.status == "True"))
+        conditions = {condition.type.lower(): int(condition.status == "True") for condition in told.conditions}
+        self.metrics.state({"generation": told.published, "objects": told.objects, **conditions}, leads=self._led)
         return status_of(told, self._teller.status, timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000))
 
 

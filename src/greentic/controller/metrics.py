@@ -9,7 +9,10 @@ from collections.abc import Callable
 _PREFIX = "greentic_operator_"
 FAMILIES: dict[str, tuple[str, str]] = {
     "leads": ("gauge", "1 while this process holds the Lease"),
-    "generation": ("gauge", "the generation of the environment that is applied"),
+    "generation": (
+        "gauge",
+        "the generation of the environment that is applied; 0, as the gauges below, while this process does not hold the Lease",
+    ),
     "objects": ("gauge", "objects that are as stated"),
     "ready": ("gauge", "1 while the condition Ready is True"),
     "synced": ("gauge", "1 while the condition Synced is True"),
@@ -34,6 +37,10 @@ class Metrics:
 
     def set(self, name: str, value: int) -> None:
         self._values[name] = value
+
+    def state(self, values: dict[str, int], *, leads: bool) -> None:
+        """What is true of the environment: told by who leads, for what another one knew last may be long over."""
+        self._values |= values if leads else dict.fromkeys(values, 0)
 
     def __getitem__(self, name: str) -> int:
         return self._values[name]

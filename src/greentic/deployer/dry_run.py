@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from greentic.cluster.apply import PARALLEL, ApplyRules, server_changes
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import SECRET_KINDS, without_secrets
-from greentic.cluster.verdicts import remarks
+from greentic.cluster.verdicts import leaving, remarks
 from greentic.controller.keeping import put_back
 from greentic.deployer.binding import Deployer
 from greentic.deployer.told import (
@@ -74,7 +74,8 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
     plan = make_plan(seen.visible(wanted), seen.live, deployer.owner, adopt=rules.adopt)
     verdict = _server_side(cluster, plan, rules) if seen.live else ServerVerdict([], frozenset(), frozenset())
     writes = [i for i in plan.writes if i.ref not in verdict.overridden | verdict.left_alone]
-    in_sync = not (writes or plan.deletions or verdict.refused or plan.refused)
+    there = [i.live for i in plan.items if i.live is not None]
+    in_sync = not (writes or plan.deletions or verdict.refused or plan.refused or leaving(there))
     kept = [] if in_sync else put_back(cluster, deployer.answers.namespace, deployer.owner)
     return DryRun(
         environment_id=deployer.env.environment_id,
@@ -93,7 +94,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
         overridden_by_admission=all_told(sorted(verdict.overridden)),
         left_alone=all_told(sorted(verdict.left_alone)),
         unattributed=all_told(plan.unattributed),
-        warnings=[*kept, *remarks([i.live for i in plan.items if i.live is not None])] or UNSET,
+        warnings=[*kept, *remarks(there)] or UNSET,
     )
 
 

@@ -103,8 +103,7 @@ def network_policies(env: Environment, answers: Answers, namespace: str, labels:
     everyone = _egress(env, answers, [r for r in present if r.bundle_source_uri])
     routing = _egress(env, answers, [r for r in env.revisions if r.revision_id in routed and r.bundle_source_uri])
     told: list[tuple[str, JsonObject]] = [
-        # Empty rules are stated: else what somebody adds there opens every pod, and is nobody's to take back.
-        ("gtc-default-deny", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [], "egress": []}),
+        ("gtc-default-deny", {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
         ("gtc-allow-dns", {"podSelector": {}, "policyTypes": ["Egress"], "egress": [_dns(answers)]}),
         (
             "gtc-allow-router",

@@ -15,6 +15,8 @@ Rules:
    server-side apply would else merge into whatever has the name by then.
 8. An account of pods that is answered no more gives way to that of the namespace, by name: left out, a server keeps it under the older name
    of the member (`serviceAccount`), and pods of an account that is pruned cannot start.
+9. A network policy that closes a direction without any rule has none: rules that somebody adds there would open every pod, and nobody would
+   take them back. It is stated as empty then alone, for a server keeps no empty list, and others who compare would see a difference.
 """
 
 from __future__ import annotations
@@ -172,6 +174,8 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
             if not key.startswith(SECURITY) or f"f:{key}" in _inside(own, "metadata", "labels")
         }
         return {**stated, "metadata": {**metadata_of(stated), "labels": dict(kept)}}
+    if stated["kind"] == "NetworkPolicy":
+        return _closed(stated, member(live, "spec"), _inside(own, "spec"))
     if stated["kind"] != "Deployment":
         return stated
     spec = dict(member(stated, "spec"))
@@ -183,6 +187,14 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
         template = member(spec, "template")
         spec["template"] = {**template, "spec": {**member(template, "spec"), "serviceAccountName": NO_ACCOUNT}}
     return {**stated, "spec": spec}
+
+
+def _closed(stated: JsonObject, live: JsonObject, own: JsonObject) -> JsonObject:
+    """A policy; a direction that it closes without rules is stated as empty where somebody opened it (rule 9)."""
+    spec = member(stated, "spec")
+    closes = [d for d in ("ingress", "egress") if d not in spec and d.capitalize() in (spec.get("policyTypes") or ())]
+    opened: JsonObject = {d: [] for d in closes if d in live or f"f:{d}" in own}
+    return {**stated, "spec": {**spec, **opened}} if opened else stated
 
 
 def _keeps_account(stated: JsonObject, live: JsonObject) -> bool:
