@@ -192,7 +192,8 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
 def _closed(stated: JsonObject, live: JsonObject, own: JsonObject) -> JsonObject:
     """A policy; a direction that it closes without rules is stated as empty where somebody opened it (rule 9)."""
     spec = member(stated, "spec")
-    closes = [d for d in ("ingress", "egress") if d not in spec and d.capitalize() in (spec.get("policyTypes") or ())]
+    types = spec.get("policyTypes")
+    closes = [d for d in ("ingress", "egress") if d not in spec and isinstance(types, list) and d.capitalize() in types]
     opened: JsonObject = {d: [] for d in closes if d in live or f"f:{d}" in own}
     return {**stated, "spec": {**spec, **opened}} if opened else stated
 
