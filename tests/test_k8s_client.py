@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -697,6 +698,36 @@ def test_the_proxy_that_a_variable_names_is_told(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("NO_PROXY", "one.example.com")
     assert connect(None).where == "https://one.example.com (context `one`)"
+
+
+@pytest.mark.parametrize(
+    ("address", "past", "asked"),
+    [
+        ("https://127.0.0.1:6443", "", None),  # a cluster on this machine, as kind makes them
+        ("https://localhost:6443", "", None),
+        ("https://10.0.0.7:6443", "", "http://127.0.0.1:1"),
+        ("https://10.0.0.7:6443", "10.0.0.0/8", None),
+        ("https://one.example.com:6443", "one.example.com:443", "http://127.0.0.1:1"),
+        ("https://one.example.com:6443", "one.example.com:6443", None),
+    ],
+)
+def test_a_cluster_is_asked_through_the_proxy_that_everything_is_asked_through(
+    tmp_path, monkeypatch, address, past, asked
+):
+    path = kubeconfig(tmp_path / "config", "one")
+    raw = yaml.safe_load(path.read_text())
+    raw["clusters"][0]["cluster"] = {"server": address}
+    path.write_text(yaml.safe_dump(raw))
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(httpx2, "Client", lambda **how: made.append(how))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://u:p@127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", past)
+    told = connect(None).proxy
+    proxy = made[0]["proxy"]
+    assert made[0]["trust_env"] is False and (None if proxy is None else str(proxy.url)) == asked
+    assert (told == "") is (asked is None)
+    assert proxy is None or proxy.headers["Proxy-Authorization"] == "Basic dTpw"
 
 
 def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):

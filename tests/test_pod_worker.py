@@ -154,9 +154,12 @@ def test_a_program_that_is_stopped_while_it_is_loaded_ends_at_once(program, sent
     process = subprocess.Popen(
         [sys.executable, "-c", loading], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stdout.readline() == "loading\n"
-    process.send_signal(sent)
-    assert process.communicate(timeout=30) == ("", "") and process.returncode == code
+    try:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(sent)
+        assert process.communicate(timeout=30) == ("", "") and process.returncode == code
+    finally:
+        process.kill()
 
 
 @pytest.mark.e2e

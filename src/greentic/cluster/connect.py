@@ -8,6 +8,8 @@ Rules:
 4. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
    passed over in silence. Plugins (`cluster.plugin`) of versions v1 and v1beta1 are run.
 5. Whatever fails, the message says which file, context, server and proxy were tried, without the credentials that an address may hold.
+6. Which of the usual variables names a proxy for a server is decided here, not by the library: it asks loopback through one, and passes
+   over the networks of `NO_PROXY`.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from greentic.ground.documents import read_file, read_given
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
+from greentic.model.hosts import join_listen_addr
 from greentic.net.addresses import shown
 from greentic.net.certificates import alike, check_file, check_instead
-from greentic.net.proxies import proxies_of, proxy_for
+from greentic.net.proxies import Proxy, proxies_of, proxy_for
 
 if TYPE_CHECKING:
     import httpx2
@@ -72,13 +75,13 @@ def connect(context: str | None, token: str | None = None) -> Connection:
 
         config = config._replace(user=User(token=token))
     server = config.cluster.server
-    through = shown(proxy) if proxy is not None else _told_proxy(server)
     try:
+        usual = None if proxy is not None else _usual_proxy(server)
+        through = shown(proxy) if proxy is not None else str(usual or "")
         _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
         alike(parameters["verify"])
-        if proxy is not None:
-            parameters["proxy"] = _proxy(proxy)
+        parameters |= {"trust_env": False, "proxy": _proxy(proxy) if proxy is not None else _as_asked(usual)}
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
         if isinstance(parameters["auth"], ExecAuth):
             parameters["auth"] = _plugin_auth(config)
@@ -103,12 +106,20 @@ def _proxy(address: str) -> httpx2.Proxy:
         ) from None
 
 
-def _told_proxy(server: str) -> str:
-    """The proxy that the usual variables name for a server."""
+def _usual_proxy(server: str) -> Proxy | None:
+    """The proxy that the usual variables name for a server, as for everything that is asked (rule 6)."""
     parts = urlsplit(server)
-    port = 443 if parts.scheme == "https" else 80
-    found = proxy_for(proxies_of(variables.environment()), parts.scheme, parts.hostname or "", port)
-    return "" if found is None else str(found)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return proxy_for(proxies_of(variables.environment()), parts.scheme, parts.hostname or "", port)
+
+
+def _as_asked(usual: Proxy | None) -> httpx2.Proxy | None:
+    import httpx2
+
+    if usual is None:
+        return None
+    known = {} if usual.authorization is None else {"Proxy-Authorization": usual.authorization}
+    return httpx2.Proxy(f"http://{join_listen_addr(usual.host, usual.port)}", headers=known)
 
 
 def _check_files(config: SingleConfig) -> None:
