@@ -702,7 +702,7 @@ def test_a_signature_stands_beside_its_bundle(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "b.sig").write_bytes(bytes((1 << 20) + 1))
     with pytest.raises(FetchError, match="larger than 1048576 bytes"):
         signatures_at(str(bundle), Terms())
-    monkeypatch.setattr(request, "send", lambda url, *_: asked.append(url) or answered(404)[0])
+    monkeypatch.setattr(request, "send", lambda url, *_, **_how: asked.append(url) or answered(404)[0])
     assert signatures_at("https://a.test/b?sig=x#f", Terms()) == []
     assert asked == ["https://a.test/b.sig?sig=x#f"]
     with pytest.raises(FetchError, match="is no address"):
@@ -712,7 +712,7 @@ def test_a_signature_stands_beside_its_bundle(tmp_path: Path, monkeypatch: pytes
 
 def test_a_signature_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        request, "send", lambda url, what, terms: pytest.fail(str(terms)) if terms.idle != 3 else answered(404)[0]
+        request, "send", lambda url, what, terms, **_: pytest.fail(str(terms)) if terms.idle != 3 else answered(404)[0]
     )
     assert signatures_at("http://a.test/b", Terms(idle=3)) == []
     monkeypatch.setenv("GREENTIC_FETCH_IDLE_SECONDS", "3")

@@ -1043,6 +1043,18 @@ def test_a_revoked_bundle_is_not_staged_whatever_signatures_are_worth(hello, tmp
         author.deployed(hello)
 
 
+def test_a_required_list_that_cannot_be_had_keeps_nobody_from_staging_where_signatures_are_off(hello, tmp_path, author):
+    author.create()
+    told = delivery.DeliverySetPayload(
+        environment_id="local", signatures="off", revocations=f"file://{tmp_path}/gone.json", revocations_required=True
+    )
+    delivery.set_delivery(author.context, told)
+    author.deployed(hello)
+    with pytest.raises(BootError) as error:
+        boot(author)
+    assert "a revocation list is required" in str(cause(error))
+
+
 def test_a_list_that_has_ended_proves_nothing_new_and_still_revokes(hello, tmp_path, author):
     author.create().deployed(hello, f"file://{hello}")
     revoked, long_ago = tmp_path / "revocations.json", FakeClock(1_000_000_000_000_000_000)

@@ -525,7 +525,7 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
     seen: list[float] = []
     answer, closed = answer_of(404)
 
-    def sending(url: str, what: str, terms: Terms) -> Answer:
+    def sending(url: str, what: str, terms: Terms, *, doing: str) -> Answer:
         seen.append(terms.idle)
         return answer
 
@@ -535,7 +535,7 @@ def test_a_document_is_asked_for_on_the_terms_that_were_told(monkeypatch: pytest
     assert read_small("http://a.test/d", 10, own_terms()) is None
     assert seen == [3, 4] and closed.count == 2
     refused, _ = answer_of(404)
-    monkeypatch.setattr(request, "send", lambda *_: refused)
+    monkeypatch.setattr(request, "send", lambda *_, **_how: refused)
     with pytest.raises(FetchError, match="404"):
         read_small("http://a.test/d", 10, QUICK, absent=frozenset({410}))
 
