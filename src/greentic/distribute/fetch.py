@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
 from greentic.distribute.journal import Journal, Progress
+from greentic.distribute.mirrors import hasty
 from greentic.distribute.parallel import Helpers
 from greentic.distribute.ranges import Ranges
 from greentic.distribute.source import Body, Source
@@ -66,7 +67,7 @@ class FetchLimits(NamedTuple):
     jitter: bool = True
 
 
-def fetch_limits(environ: Mapping[str, str] | None = None) -> FetchLimits:
+def fetch_limits(environ: Mapping[str, str]) -> FetchLimits:
     """The limits, as `GREENTIC_FETCH_TOTAL_SECONDS` and `GREENTIC_FETCH_MAX_BYTES` change them. Raises `InvalidArgument`."""
     limits = FetchLimits()
     seconds = variables.seconds("GREENTIC_FETCH_TOTAL_SECONDS", environ, least=0.001)
@@ -83,6 +84,7 @@ def fetch_into(
     source: Source | None = None,
     wanted: str | None = None,
     mirror: bool = False,
+    patient: bool = True,
     limits: FetchLimits | None = None,
     progress: Told | None = None,
     clock: Clock | None = None,
@@ -92,12 +94,15 @@ def fetch_into(
     """Fetch `reference` into `file`, a private file open for writing; empty, unless `journal` tells what is in it.
 
     `limits` and `terms` are how it is asked; a program of the operator that names none goes by its variables.
-    `wanted` is the digest that the bytes must have, if it is known; `mirror` says that another address is the bundle's own.
+    `wanted` is the digest that the bytes must have, if it is known; `mirror` says that another address is the bundle's own. Who is not
+    `patient` has others to ask, and tries once (`distribute/mirrors`, rule 3).
     Raises `FetchError` or its kinds, `DigestMismatch` for other bytes than the wanted ones, which are dropped, and `OSError`.
     """
     environ = variables.environment()
     limits = fetch_limits(environ) if limits is None else limits
     asked = terms_of(environ, clock or CLOCK) if terms is None else terms
+    if not patient:
+        limits, asked = limits._replace(tries=1), hasty(asked)
     asked = asked._replace(
         total=limits.total_seconds, tries=limits.tries, backoff=Backoff(jitter=limits.jitter)
     ).begun()
@@ -341,9 +346,8 @@ class _Download:
         if total is None:
             return
         status = os.fstatvfs(self._file.fileno())
-        if (
-            status.f_blocks and total - self.done.covered > status.f_bavail * status.f_frsize
-        ):  # some tell no size at all
+        tells_its_size = status.f_blocks > 0
+        if tells_its_size and total - self.done.covered > status.f_bavail * status.f_frsize:
             raise OSError(errno.ENOSPC, f"No space left for a bundle of {total} bytes")
 
     def _too_large(self, size: int) -> TooLarge:

@@ -17,7 +17,7 @@ from greentic.distribute.source import Body
 from greentic.ground.errors import FetchError, PartRefused, Truncated
 from greentic.net.addresses import shown
 from greentic.net.dial import reason_within
-from greentic.net.request import Answer, check_status, send
+from greentic.net.request import PULLING, Answer, check_status, send
 from greentic.net.terms import Terms
 
 _READ = 1 << 18
@@ -52,7 +52,7 @@ def body_of(answer: Answer, reference: str, offset: int, end: int | None) -> Htt
     if partial and ((400 <= status < 500 and status not in _NOT_ABOUT_PARTS) or status in (501, 505)):
         answer.close()
         raise PartRefused(
-            f"download bundle reference {shown(reference)}: http status: {status} to a request for the bytes from {offset}"
+            f"{PULLING} {shown(reference)}: http status: {status} to a request for the bytes from {offset}"
         )
     check_status(answer, reference, *((200, 206) if partial else (200,)))
     return HttpBody(answer, shown(reference), offset)
@@ -75,8 +75,7 @@ class HttpBody:
             if first != offset or last < first or total <= last or self.length not in (None, last - first + 1):
                 answer.close()
                 raise PartRefused(
-                    f"download bundle reference {told}: the server answered `{stated[:80]}` to a request "
-                    f"for the bytes from {offset}"
+                    f"{PULLING} {told}: the server answered `{stated[:80]}` to a request for the bytes from {offset}"
                 )
             self.offset, self.resumable = offset, True
             self.total: int | None = total

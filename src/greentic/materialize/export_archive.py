@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from greentic.distribute.bundle_cache import cache_directory, open_cache
-from greentic.distribute.fetch import Fetched, fetch_into, fetch_limits
+from greentic.distribute.fetch import Fetched, fetch_into
 from greentic.distribute.journal import Journal
-from greentic.distribute.mirrors import first_of, hasty, references
+from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error, place
 from greentic.ground.documents import JsonObject, pretty
 from greentic.ground.errors import Conflict, NotFound
@@ -99,18 +99,10 @@ def _bundle(env: Environment, paths: EnvPaths, revision: Revision) -> BinaryIO:
         uri = revision.bundle_source_uri
         if uri is None:
             raise Conflict(f"the bundle of revision `{revision.revision_id}` is not here, and has no source")
-        limits, terms = fetch_limits(), own_terms()
 
         def fetch(reference: str, patient: bool) -> Fetched:
-            return fetch_into(
-                file,
-                reference,
-                wanted=digest,
-                mirror=reference != uri,
-                limits=limits if patient else limits._replace(tries=1),
-                terms=terms if patient else hasty(terms),
-                journal=journal,
-            )
+            mirror = reference != uri
+            return fetch_into(file, reference, wanted=digest, mirror=mirror, patient=patient, journal=journal)
 
         return first_of(references(uri, digest, delivery_of(env).mirrors), fetch, lambda reference, why: None)
 

@@ -16,7 +16,7 @@ from greentic.distribute import bundle_cache
 from greentic.distribute.bundle_cache import BundleCache, Download
 from greentic.distribute.fetch import Fetched, FetchLimits, fetch_into
 from greentic.distribute.journal import Journal
-from greentic.distribute.mirrors import first_of, hasty, references
+from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
 from greentic.ground.optional import done_without
@@ -30,6 +30,7 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.ids import is_digest
 from greentic.model.revision_files import diverging_packs, lock_ref
 from greentic.net.addresses import shown
+from greentic.net.request import PULLING
 from greentic.net.terms import Terms
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
@@ -179,9 +180,7 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
 
     def download(file: BinaryIO, journal: Journal | None) -> Fetched:
         if means.terms.offline:
-            raise FetchError(f"download bundle reference {shown(uri)}: this worker runs without a network")
-
-        asked = means.terms._replace(clock=means.store.clock, random=means.store.random)
+            raise FetchError(f"{PULLING} {shown(uri)}: this worker runs without a network")
 
         def fetch(reference: str, patient: bool) -> Fetched:
             return fetch_into(
@@ -189,9 +188,10 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
                 reference,
                 wanted=pinned,
                 mirror=reference != uri,
-                limits=means.limits if patient else means.limits._replace(tries=1),
+                patient=patient,
+                limits=means.limits,
                 progress=means.events.pulling(shown(reference)),
-                terms=asked if patient else hasty(asked),
+                terms=means.terms._replace(clock=means.store.clock, random=means.store.random),
                 journal=journal,
             )
 

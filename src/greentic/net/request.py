@@ -211,7 +211,7 @@ def _parts(url: str, told: str) -> SplitResult:
         raise FetchError(f"{told}: {error}") from None
     check_host_name(host)
     if parts.username is not None or parts.password is not None:
-        raise FetchError(f"download bundle reference of `{host}`: credentials do not belong into the address")
+        raise FetchError(f"{PULLING} of `{host}`: credentials do not belong into the address")
     if len(url) > MAX_TARGET:
         raise FetchError(f"{told}: an address of more than {MAX_TARGET} bytes")
     return parts

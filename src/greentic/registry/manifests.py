@@ -17,7 +17,7 @@ import msgspec
 from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError
 from greentic.model.ids import digest_of_bytes, is_digest
-from greentic.net.request import read_body
+from greentic.net.request import PULLING, read_body
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
 from greentic.registry.media_types import ACCEPTED, LAYER_ENDINGS, LAYER_TYPES, PREFERRED
@@ -74,7 +74,7 @@ def resolve_manifest(registry: Registry, wanted: str) -> Manifest:
     for _ in range(MAX_INDEXES):
         manifest = read_manifest(registry, wanted)
         if manifest is None:
-            raise FetchError(f"download bundle reference {registry}: http status: 404")
+            raise FetchError(f"{PULLING} {registry}: http status: 404")
         listed = manifest.document.get("manifests")
         if not isinstance(listed, list):
             return manifest
