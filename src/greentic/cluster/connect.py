@@ -6,7 +6,7 @@ Rules:
 2. A bound token replaces everything that the kubeconfig says about the user; address and certificate authority stay.
 3. A file that the context names is opened without waiting for anybody before the library opens it.
 4. What a kubeconfig says and this client cannot do (impersonation, another name of the server's certificate) is refused, never
-   passed over in silence. Plugins (`cluster.plugin`) of versions v1 and v1beta1 are run.
+   passed over in silence. Plugins (`cluster.plugin`) of `PLUGIN_VERSIONS` are run.
 5. Whatever fails, the message says which file, context, server and proxy were tried, without the credentials that an address may hold.
 6. Which of the usual variables names a proxy for a server is decided here, not by the library: it asks loopback through one, and passes
    over the networks of `NO_PROXY`.
@@ -28,7 +28,7 @@ from greentic.k8s.objects import ClusterUnreachable
 from greentic.model.hosts import join_listen_addr
 from greentic.net.addresses import shown
 from greentic.net.certificates import alike, check_file, check_instead
-from greentic.net.proxies import Proxy, proxies_of, proxy_for
+from greentic.net.proxies import proxies_of, proxy_for
 
 if TYPE_CHECKING:
     import httpx2
@@ -76,12 +76,11 @@ def connect(context: str | None, token: str | None = None) -> Connection:
         config = config._replace(user=User(token=token))
     server = config.cluster.server
     try:
-        usual = None if proxy is not None else _usual_proxy(server)
-        through = shown(proxy) if proxy is not None else str(usual or "")
         _check_files(config)
         parameters = ConnectionParams(timeout=httpx2.Timeout(TIMEOUT_SECONDS, connect=10.0)).httpx_params(config)
         alike(parameters["verify"])
-        parameters |= {"trust_env": False, "proxy": _proxy(proxy) if proxy is not None else _as_asked(usual)}
+        parameters["proxy"], through = _way(proxy, server)
+        parameters["trust_env"] = False
         parameters["limits"] = httpx2.Limits(max_connections=CONNECTIONS + 4, max_keepalive_connections=CONNECTIONS)
         if isinstance(parameters["auth"], ExecAuth):
             parameters["auth"] = _plugin_auth(config)
@@ -94,32 +93,27 @@ def connect(context: str | None, token: str | None = None) -> Connection:
     return Connection(client, shown(server), config.context_name, lambda: _certificate_end(config), through)
 
 
-def _proxy(address: str) -> httpx2.Proxy:
-    """The proxy of a context. Raises `ValueError` without repeating a password."""
+def _way(named: str | None, server: str) -> tuple[httpx2.Proxy | None, str]:
+    """The proxy through which a server is asked, and what it is called: the context's, else that of the usual variables (rule 6).
+
+    Raises `ValueError` without repeating a password.
+    """
     import httpx2
 
-    try:
-        return httpx2.Proxy(address)
-    except (httpx2.InvalidURL, ValueError):
-        raise ValueError(
-            f"its proxy-url {shown(address)} is no address of a proxy; expected http://host:port"
-        ) from None
-
-
-def _usual_proxy(server: str) -> Proxy | None:
-    """The proxy that the usual variables name for a server, as for everything that is asked (rule 6)."""
+    if named is not None:
+        try:
+            return httpx2.Proxy(named), shown(named)
+        except (httpx2.InvalidURL, ValueError):
+            raise ValueError(
+                f"its proxy-url {shown(named)} is no address of a proxy; expected http://host:port"
+            ) from None
     parts = urlsplit(server)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return proxy_for(proxies_of(variables.environment()), parts.scheme, parts.hostname or "", port)
-
-
-def _as_asked(usual: Proxy | None) -> httpx2.Proxy | None:
-    import httpx2
-
+    usual = proxy_for(proxies_of(variables.environment()), parts.scheme, parts.hostname or "", port)
     if usual is None:
-        return None
+        return None, ""
     known = {} if usual.authorization is None else {"Proxy-Authorization": usual.authorization}
-    return httpx2.Proxy(f"http://{join_listen_addr(usual.host, usual.port)}", headers=known)
+    return httpx2.Proxy(f"http://{join_listen_addr(usual.host, usual.port)}", headers=known), str(usual)
 
 
 def _check_files(config: SingleConfig) -> None:
