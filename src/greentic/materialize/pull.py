@@ -30,7 +30,6 @@ from greentic.model.environment import Environment, Revision
 from greentic.model.ids import is_digest
 from greentic.model.revision_files import diverging_packs, lock_ref
 from greentic.net.addresses import shown
-from greentic.net.request import PULLING
 from greentic.net.terms import Terms
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
@@ -180,6 +179,8 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
 
     def download(file: BinaryIO, journal: Journal | None) -> Fetched:
         if means.terms.offline:
+            from greentic.net.request import PULLING  # a boot that asks nobody needs nothing else of it
+
             raise FetchError(f"{PULLING} {shown(uri)}: this worker runs without a network")
 
         def fetch(reference: str, patient: bool) -> Fetched:
