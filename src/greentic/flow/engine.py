@@ -169,17 +169,17 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         if run.ports.trace is not None:
             run.ports.trace.enter(plan.id, node.id, node.kind)
         result, payload = await _execute(run, plan, node, state, names)
-        output = _answered(node, result.output, state)
+        output = result.output if state.answering is None else _answered(node, result.output, state)
         _remember(run, budget, state, node, output)
-        control = result.control if isinstance(result, Result) else None
-        if isinstance(control, Jump):
+        if isinstance(result, Result) and result.control is not None:
+            control = result.control
+            if isinstance(control, Respond):
+                state.egress.append(control.message)
+                _traced(run, plan, node, payload, output, "respond")
+                return Completed(_output(state, MISSING))
             _traced(run, plan, node, payload, output, f"jump to {control.flow}")
             plan, node_id = _jump(run, control, state)
             continue
-        if isinstance(control, Respond):
-            state.egress.append(control.message)
-            _traced(run, plan, node, payload, output, "respond")
-            return Completed(_output(state, MISSING))
         following, asked = _following(node, output, names)
         if state.answering == node_id:
             state.answering = None
@@ -208,21 +208,21 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
 def _remember(run: Run, budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
     """Keep what a node left behind: its output and its variables."""
     # What is said stays, each time it is said; another output takes the place of the one before.
-    place = ("said", str(len(state.egress))) if node.kind == "emit" else ("node", node.id)
-    _keep(run, budget, place, output.payload)
+    kept = budget.kept
+    kept.put(("said", str(len(state.egress))) if node.kind == "emit" else ("node", node.id), output.payload)
     state.nodes[node.id], state.views[node.id] = output, node_view(output)
     state.last_output = output.payload
     if node.assigned is not None:
-        _keep(run, budget, ("variable", str(node.assigned[0])), state.vars.get(str(node.assigned[0])))
+        name = str(node.assigned[0])
+        kept.put(("variable", name), state.vars.get(name))
     if node.variables:
         after = NodeNames(state, output.payload, run.ports.clock)
         for name, template in node.variables:
             state.vars[name] = bounded(template.render(after))
-            _keep(run, budget, ("variable", name), state.vars[name])
-
-
-def _keep(run: Run, budget: Budget, place: tuple[str, str], value: object) -> None:
-    if not budget.kept.put(place, value):
+            kept.put(("variable", name), state.vars[name])
+            if kept.room < 0:
+                break  # of many variables the rest is not made
+    if kept.room < 0:
         raise Exhausted(f"flow {run.flow_id} keeps more than {MAX_KEPT} bytes: outputs, variables and what it said")
 
 
