@@ -31,6 +31,7 @@ from greentic.flow.nodes import BUILTINS, EXEC, NodePlan, plan_flow
 from greentic.ground.disk import real_path
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.nearest import did_you_mean
+from greentic.ground.repeated import repeated
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
 from greentic.pack.components import PackComponent
@@ -138,14 +139,15 @@ def build_pack(directory: Path) -> BuiltPack:
         *does_nothing,
         *_not_packed(path, source.assets or [], files),
         *found.told(directory),
+        *_covered(directory, found),
     ]
     return BuiltPack(data, manifest, told, does_nothing)
 
 
 def _each_once(path: Path, what: str, ids: list[str]) -> None:
-    for one in ids:
-        if ids.count(one) > 1:
-            raise InvalidArgument(f"{path}: two {what} have the id `{one}`")
+    twice = repeated(ids)
+    if twice is not None:
+        raise InvalidArgument(f"{path}: two {what} have the id `{twice}`")
 
 
 def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> list[str]:
@@ -157,6 +159,15 @@ def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> l
         if isinstance(name, str)
         and name.removeprefix("./") not in files
         and f"assets/{name.removeprefix('./')}" not in files
+    ]
+
+
+def _covered(directory: Path, found: Found) -> list[str]:
+    """Files of the directory itself that have the name of one in `assets/`, where they would go, as warnings."""
+    return [
+        f"{path}: left out, for `assets/{path.name}` stands in its place"
+        for path in found.loose
+        if directory / "assets" / path.name in found.files
     ]
 
 

@@ -85,9 +85,10 @@ def load_packs(located: list[LocatedPack], policy: PackSignaturePolicy = PackSig
 
 def check_together(pack: LoadedPack, seen: dict[str, str]) -> None:
     """Raise `Conflict` for a pack that cannot be in one revision with those before it (rule 2), which `seen` remembers."""
-    before = seen.setdefault(pack.manifest_id, pack.pack_id)
-    if before != pack.pack_id:
+    if pack.manifest_id in seen:
+        before = seen[pack.manifest_id]
         raise Conflict(f"packs `{before}` and `{pack.pack_id}` have the same manifest id `{pack.manifest_id}`")
+    seen[pack.manifest_id] = pack.pack_id
 
 
 def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
