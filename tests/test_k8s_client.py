@@ -356,7 +356,7 @@ WRITES = {
     "create": lambda api: api.create(CONFIG_MAP),
     "update": lambda api: api.update(CONFIG_MAP),
     "status": lambda api: api.patch_status(Ref("ConfigMap", "a", "n"), {}),
-    "annotate": lambda api: api.annotate(Ref("ConfigMap", "a", "n"), {"a": "b"}),
+    "merge": lambda api: api.merge(Ref("ConfigMap", "a", "n"), {"metadata": {"annotations": {"a": "b"}}}),
     "delete": lambda api: api.delete(Ref("ConfigMap", "a", "n"), uid="u", resource_version=None),
 }
 

@@ -81,7 +81,8 @@ class Pods:
             raise told
         return told
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
+        annotations = patch["metadata"]["annotations"]
         if not self.patch:
             raise ApiRefused("pods is forbidden", status=403)
         assert ref.kind == "Pod" and list(annotations) == [HURRIED]
@@ -206,7 +207,7 @@ def test_a_pod_is_asked_through_the_api_server_once_and_its_answer_bounded():
 
 def test_touching_a_pod_changes_its_annotations_alone():
     api, script = server(ok({"kind": "Pod"}))
-    api.annotate(Ref("Pod", "a", "n"), {HURRIED: "x"})
+    api.merge(Ref("Pod", "a", "n"), {"metadata": {"annotations": {HURRIED: "x"}}})
     asked = script.asked[0]
     assert asked.headers["content-type"] == "application/merge-patch+json"
     assert json.loads(asked.content) == {"metadata": {"annotations": {HURRIED: "x"}}} and api.writes == 0

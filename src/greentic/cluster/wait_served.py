@@ -148,8 +148,8 @@ class _Round:
         self._hurried = now
         for name in names:
             try:
-                told = {HURRIED: f"{self._document.digest[-12:]}-{self._clock.now_ns()}"}
-                self._cluster.annotate(Ref("Pod", name, self._document.namespace), told)
+                told: JsonObject = {HURRIED: f"{self._document.digest[-12:]}-{self._clock.now_ns()}"}
+                self._cluster.merge(Ref("Pod", name, self._document.namespace), {"metadata": {"annotations": told}})
             except ApiRefused as error:
                 self._hurry = self._hurry and not error.forbidden  # a pod that is gone is no reason to stop
             if not self._hurry:
