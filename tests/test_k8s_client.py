@@ -881,6 +881,23 @@ def test_an_older_generation_that_was_done_does_not_count():
         wait_healthy(Watched({"Deployment": [old], "Pod": []}, {}), "n", "x", WANTED, 1, View())
 
 
+@pytest.mark.parametrize("how", ["written over", "deleted"])
+def test_what_somebody_undoes_meanwhile_is_not_waited_for(how):
+    other = deployment()
+    other["metadata"]["generation"] = 3
+    other["spec"]["template"]["metadata"]["annotations"] = {names.CHECKSUM: "another"}
+
+    class Undone(Watched):
+        def watch(self, kind: str, *_: object) -> Iterator[Event]:
+            if kind == "Deployment":
+                yield Event("DELETED", deployment()) if how == "deleted" else Event("MODIFIED", other)
+            self._told.wait(0.05)
+
+    with pytest.raises(Conflict, match="since this run wrote it.*such as an operator") as told:
+        wait_healthy(Undone({"Deployment": [deployment()], "Pod": []}, {}), "n", "x", WANTED, 30, View())
+    assert "kubectl -n n get leases" in str(told.value.hint)
+
+
 def test_a_pod_that_runs_and_never_is_ready_is_told_with_what_it_says():
     pod = {
         "metadata": {"name": "w-1", "labels": {"app": "w"}},

@@ -1,8 +1,7 @@
 """A merge patch by which what others added to an object is ours (`k8s.added`): the apply that follows takes it away. Pure.
 
 Server-side apply takes away what was ours and is not stated any more, and only that. So the book of who manages what (`managedFields`) is
-written first, of the very version that was seen; the object itself changes in one step, which the server checks as a whole. Taking it away
-by a patch would leave an object that is neither: a probe without a handler, pods that roll twice.
+written first, of the very version that was seen. The object itself changes in one step, which the server checks as a whole.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ def handed_over(live: JsonObject, taken: list[Addition]) -> JsonObject:
     entries = copy.deepcopy(objects_in(metadata.get("managedFields")))
     own = next((e for e in entries if e.get("manager") == FIELD_MANAGER and e.get("operation") == "Apply"), None)
     if own is None:
-        head: JsonObject = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {}}
-        own = {**head, "apiVersion": live["apiVersion"]}
+        own = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsType": "FieldsV1", "fieldsV1": {}}
+        own["apiVersion"] = live["apiVersion"]
         entries.append(own)
     others = [member(entry, "fieldsV1") for entry in entries if entry is not own]
     for addition in taken:

@@ -60,11 +60,8 @@ def added(items: Iterable[Item]) -> list[str]:
 
 def _added(ref: Ref, told: list[Addition]) -> str:
     named = ", ".join(f"{a.change.path} (`{', '.join(a.managers)}`)" for a in told[:MAX_TOLD])
-    where = f"-n {ref.namespace} " if ref.namespace else ""
-    return (
-        f"{ref} has what others added, and it stays: {named}. "
-        f"Next: if it is not meant, kubectl {where}edit {ref.kind.lower()} {ref.name} takes it away"
-    )
+    edit = f"kubectl -n {ref.namespace} edit {ref.kind.lower()} {ref.name}"
+    return f"{ref} has what others added, and it stays: {named}. Next: if it is not meant, {edit} takes it away"
 
 
 def _going(thing: JsonObject) -> str:
