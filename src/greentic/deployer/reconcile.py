@@ -22,7 +22,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import ApplyRules, Outcome, converge
-from greentic.cluster.verdicts import remarks
+from greentic.cluster.verdicts import added, remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import AwaitedDocument, Heard, wait_served
 from greentic.cluster.way_in import WayIn, way_in
@@ -265,7 +265,7 @@ def for_identity(objects: list[JsonObject], reached: Reached) -> list[JsonObject
 
 
 def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> ReconcileReport:
-    failures = [failed(f.ref, f.error.message) for f in outcome.failures]
+    failures, items = [failed(f.ref, f.error.message) for f in outcome.failures], outcome.plan.items
     return ReconcileReport(
         environment_id=deployer.env.environment_id,
         kind=deployer.kind,
@@ -276,7 +276,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         applied_count=len(outcome.applied),
         created=all_told(outcome.created),
         changed=all_told(outcome.changed),
-        unchanged_count=sum(i.action == "unchanged" for i in outcome.plan.items),
+        unchanged_count=sum(i.action == "unchanged" for i in items),
         pruned=all_told(outcome.pruned),
         pruned_count=len(outcome.pruned),
         left_alone=all_told(outcome.left_alone) or UNSET,
@@ -285,7 +285,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         not_attempted=all_told(outcome.left) if failures else UNSET,
         requests=reached.api.requests,
         writes=reached.api.writes,
-        warnings=remarks([i.live for i in outcome.plan.items if i.live is not None]) or UNSET,
+        warnings=[*remarks([i.live for i in items if i.live is not None]), *added(items)] or UNSET,
     )
 
 
