@@ -26,7 +26,6 @@ from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields, force_setattr, replace
 
 from greentic.ground.errors import SpecViolation
-from greentic.ground.half_pairs import half_a_pair
 from greentic.ground.pipe import PIPE_SECONDS, written_within
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
@@ -240,6 +239,8 @@ def _decoded(data: bytes | str | msgspec.Raw, form: type[T]) -> T:
             return cast(T, msgspec.json.decode(data))
         return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
+        from greentic.ground.half_pairs import half_a_pair  # for damaged texts alone, which no boot needs
+
         raise ValueError(half_a_pair(data) or str(error)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
