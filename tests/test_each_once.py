@@ -12,7 +12,7 @@ import pytest
 from conftest import make_pack
 from greentic.author.pack_build import build_pack
 from greentic.ground.documents import replace
-from greentic.ground.errors import Conflict, MalformedArtifact, SpecViolation, StoreError
+from greentic.ground.errors import MalformedArtifact, SpecViolation, StoreError
 from greentic.materialize.placed import RevisionFault, verified_packs
 from greentic.model.elements import Elements
 from greentic.model.environment import PackListEntry
@@ -22,7 +22,7 @@ from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
 from greentic.pack.archive import PackArchive
 from greentic.pack.assets import PackAssets
-from greentic.pack.load import load_pack, load_packs
+from greentic.pack.load import load_pack
 from greentic.store.environments import environment_of
 from greentic.trust import root
 from greentic.trust.keys import SigningKey, public_pem
@@ -91,12 +91,6 @@ def test_a_path_that_an_sbom_lists_twice_is_told() -> None:
     sbom = cbor.encode({"format": "greentic-sbom-v1", "files": [row, row | {"hash_blake3": "1" * 64}]})
     told = PackArchive(zipped(MANIFEST | {"sbom.cbor": sbom})).sbom_warnings()
     assert told == ["sbom.cbor: the SBOM lists 'manifest.cbor' twice"]
-
-
-def test_two_packs_of_one_manifest_id_are_refused_under_one_name_too(tmp_path: Path) -> None:
-    place = placed(tmp_path, make_pack("p", ECHO))
-    with pytest.raises(Conflict, match="same manifest id `p`"):
-        load_packs([place, place])
 
 
 def test_threat_pinned_subset_a_lock_that_names_a_pack_twice_is_a_fault(author, hello) -> None:

@@ -170,7 +170,11 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
             run.ports.trace.enter(plan.id, node.id, node.kind)
         result, payload = await _execute(run, plan, node, state, names)
         output = result.output if state.answering is None else _answered(node, result.output, state)
-        _remember(run, budget, state, node, output)
+        _remember(budget, state, node, output)
+        if node.variables:
+            await _set_variables(run, budget, state, node, output)
+        if budget.kept.room < 0:
+            raise Exhausted(f"flow {run.flow_id} keeps more than {MAX_KEPT} bytes: outputs, variables and what it said")
         if isinstance(result, Result) and result.control is not None:
             control = result.control
             if isinstance(control, Respond):
@@ -205,8 +209,8 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
     raise Exhausted(f"flow {run.flow_id} took more than {run.max_steps} steps")
 
 
-def _remember(run: Run, budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
-    """Keep what a node left behind: its output and its variables."""
+def _remember(budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
+    """Keep what a node left behind: its output, and the variable that it is there for."""
     # What is said stays, each time it is said; another output takes the place of the one before.
     kept = budget.kept
     kept.put(("said", str(len(state.egress))) if node.kind == "emit" else ("node", node.id), output.payload)
@@ -215,15 +219,16 @@ def _remember(run: Run, budget: Budget, state: RunState, node: NodePlan, output:
     if node.assigned is not None:
         name = str(node.assigned[0])
         kept.put(("variable", name), state.vars.get(name))
-    if node.variables:
-        after = NodeNames(state, output.payload, run.ports.clock)
-        for name, template in node.variables:
-            state.vars[name] = bounded(template.render(after))
-            kept.put(("variable", name), state.vars[name])
-            if kept.room < 0:
-                break  # of many variables the rest is not made
-    if kept.room < 0:
-        raise Exhausted(f"flow {run.flow_id} keeps more than {MAX_KEPT} bytes: outputs, variables and what it said")
+
+
+async def _set_variables(run: Run, budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
+    """Keep what a node puts into variables; of many the rest is not made once there is no room."""
+    after = NodeNames(state, output.payload, run.ports.clock)
+    for name, template in node.variables:
+        if budget.kept.room < 0:
+            break
+        state.vars[name] = bounded(await template.rendered(after))
+        budget.kept.put(("variable", name), state.vars[name])
 
 
 async def _execute(
@@ -231,7 +236,7 @@ async def _execute(
 ) -> tuple[Result | Wait, object]:
     """Run one node: its output, control or wish to wait, and the payload that it was given."""
     try:
-        payload = node.payload.render(names)
+        payload = node.payload.render(names) if node.payload.gently is None else await node.payload.gently(names)
         if not node.payload.constant:
             bounded(payload)
     except FlowFailure as failure:

@@ -239,7 +239,7 @@ def _decoded(data: bytes | str | msgspec.Raw, form: type[T]) -> T:
             return cast(T, msgspec.json.decode(data))
         return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
-        from greentic.ground.half_pairs import half_a_pair  # most documents are whole
+        from greentic.ground.half_pairs import half_a_pair  # for damaged texts alone, which no boot needs
 
         raise ValueError(half_a_pair(data) or str(error)) from None
     except UnicodeDecodeError as error:

@@ -20,10 +20,7 @@ def half_a_pair(data: bytes | str | msgspec.Raw) -> str | None:
         if first is not None and (half != _SECOND or first + 6 != at):
             break
         if first is None and half == _SECOND:
-            return _told(at)
+            first = at
+            break
         first = at if half == _FIRST else None
-    return None if first is None else _told(first)
-
-
-def _told(at: int) -> str:
-    return f"half a surrogate pair at byte {at}, which is no text"
+    return None if first is None else f"half a surrogate pair at byte {first}, which is no text"

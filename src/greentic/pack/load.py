@@ -18,7 +18,7 @@ import msgspec
 
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
-from greentic.flow.lint import Known, findings
+from greentic.flow.lint import Known, Where, findings, nowhere
 from greentic.flow.lint_names import names_of
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
@@ -85,10 +85,9 @@ def load_packs(located: list[LocatedPack], policy: PackSignaturePolicy = PackSig
 
 def check_together(pack: LoadedPack, seen: dict[str, str]) -> None:
     """Raise `Conflict` for a pack that cannot be in one revision with those before it (rule 2), which `seen` remembers."""
-    if pack.manifest_id in seen:
-        before = seen[pack.manifest_id]
+    before = seen.setdefault(pack.manifest_id, pack.pack_id)
+    if before != pack.pack_id:
         raise Conflict(f"packs `{before}` and `{pack.pack_id}` have the same manifest id `{pack.manifest_id}`")
-    seen[pack.manifest_id] = pack.pack_id
 
 
 def headers(packs: Sequence[LoadedPack]) -> list[FlowHeader]:
@@ -106,8 +105,15 @@ def first_told(told: Iterator[str]) -> list[str]:
     return first if next(told, None) is None else [*first, f"more than {MAX_TOLD} warnings like these"]
 
 
-def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePolicy()) -> LoadedPack:  # noqa: B008
-    """Open and decode one pack. Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it."""
+def load_pack(
+    place: LocatedPack,
+    policy: PackSignaturePolicy = PackSignaturePolicy(),  # noqa: B008
+    where: Where = nowhere,
+) -> LoadedPack:
+    """Open and decode one pack; `where` tells in which source its flows stand.
+
+    Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it.
+    """
     try:
         with open_file(place.path) as file:
             archive = PackArchive(file)
@@ -125,7 +131,7 @@ def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePol
     flows = tuple(_flow(manifest, record) for record in records)
     resolver = Resolver(components)
     known = Known(
-        resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
+        resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows), where
     )
     warnings = [*sbom, *signature, *warnings]
     warnings += first_told(text for flow in flows for text in findings(flow.plan, known))
