@@ -37,7 +37,7 @@ def left_in(paths: EnvPaths, used: str) -> dict[str, str]:
     """The same of an environment's own log; nothing where that cannot be read, which others tell."""
     try:
         return left_namespaces(read_file(paths.audit).splitlines(), used)
-    except OSError:
+    except (OSError, ValueError):
         return {}
 
 
