@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, PLANTED, Author
+from greentic.controller.left_behind import left_behind
 from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import env_status, revisions
+from greentic.examine.env_doctor import doctor
 from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
-from greentic.k8s.objects import ApiRefused, Ref, member, metadata_of, objects_in
-from greentic.k8s.plan import MARKED
+from greentic.k8s.objects import ApiRefused, Listed, Ref, member, metadata_of, objects_in
+from greentic.k8s.plan import MARKED, Owner
 from greentic.model.environment import Environment
 from greentic.operate import env
 from greentic.store.environments import EnvironmentStore
@@ -207,6 +209,37 @@ def test_what_is_added_and_stays_is_told_by_who_looks_and_by_who_writes(bound, c
         (told,) = [w for w in report.warnings if "kubectl-edit" in w]
         assert ".spec.paused" in told and "kubectl -n gtc-local edit deployment gtc-router" in told
     assert reconciled(bound, dry_run=True).in_sync
+
+
+def test_a_namespace_that_was_answered_before_is_told_until_nothing_of_it_is_left(bound, cluster):
+    answers = bound.context.store.paths(E).ref("answers.json")
+    known = json.loads(answers.read_text())
+    reconciled(bound)
+    asked = env_status.EnvStatusPayload(environment_id=E)
+    assert "warnings" not in reply_object(cluster_status.status(bound.context, asked))
+    assert not [f for f in doctor(bound.context, E).findings or [] if f.kind == "left-behind"]
+    answers.write_text(json.dumps({**known, "namespace": "elsewhere"}))
+    command = "kubectl -n gtc-local delete "
+    for said in (reconciled(bound).warnings, cluster_status.status(bound.context, asked).warnings):
+        (told,) = [w for w in said if "was answered before" in w]
+        assert "still runs there" in told and command in told and "-l app.kubernetes.io/managed-by=greentic" in told
+    (found,) = [f for f in doctor(bound.context, E).findings if f.kind == "left-behind"]
+    assert "`gtc-local`" in found.message and str(found.fix).startswith(command)
+    for ref in [ref for ref in cluster.objects if ref.namespace == "gtc-local"]:
+        del cluster.objects[ref]
+    assert "warnings" not in reply_object(cluster_status.status(bound.context, asked))
+
+
+def test_a_namespace_that_this_identity_may_not_see_may_hold_what_was_left(bound, cluster, monkeypatch):
+    def refused(kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        raise ApiRefused("deployments is forbidden", status=403)
+
+    paths, owner = bound.context.store.paths(E), Owner(E, "s")
+    reconciled(bound)
+    assert left_behind(cluster, paths, "gtc-local", owner) == []
+    monkeypatch.setattr(cluster, "list", refused)
+    (told,) = left_behind(cluster, paths, "elsewhere", owner)
+    assert "may still be there, which this identity may not see" in told
 
 
 @pytest.mark.parametrize("older", [False, True])
