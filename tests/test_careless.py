@@ -119,7 +119,7 @@ def test_a_number_out_of_bounds_is_told_with_its_bounds(words, capsys, monkeypat
     assert "is no whole number from" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", [0, 1, 40, 80, 200])
 def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     row: JsonObject = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
