@@ -12,7 +12,14 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.flow_source import unheard
-from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
+from greentic.author.pack_components import (
+    ComponentSource,
+    build_component,
+    capabilities,
+    extensions,
+    lock,
+    not_offered,
+)
 from greentic.author.source_files import (
     Found,
     check_outside,
@@ -100,7 +107,7 @@ def build_pack(directory: Path) -> BuiltPack:
     _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
-    does_nothing: list[str] = []
+    does_nothing = [line for component in components for line in not_offered(directory, path, component)]
     flows = [_flow(directory, entry, resolver, component_ids, does_nothing) for entry in source.flows or []]
     ids = [str(flow["id"]) for flow in flows]
     told = _other_ids(path, source.flows or [], ids)

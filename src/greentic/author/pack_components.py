@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from greentic.author.component_build import component_bytes
+from greentic.author.component_build import component_bytes, offered
 from greentic.author.source_files import identifier
 from greentic.ground.documents import shown
 from greentic.ground.errors import InvalidArgument
@@ -118,6 +118,17 @@ class BuiltComponent(NamedTuple):
     @property
     def manifest(self) -> bytes:
         return cbor.encode(self.entry, canonical=True)
+
+
+def not_offered(directory: Path, path: Path, component: BuiltComponent) -> list[str]:
+    """Operations that are listed and that a component's Python does not have, as warnings: a call of one fails."""
+    source = directory / component.source
+    has = offered(source) if source.is_dir() else None
+    lacks = [str(o["name"]) for o in component.operations if has is not None and o["name"] not in has]
+    return [
+        f"{path}: component {component.id}: no function is offered as `{name}`; there are: {', '.join(sorted(has or ()))}"
+        for name in lacks
+    ]
 
 
 def build_component(directory: Path, path: Path, source: ComponentSource) -> BuiltComponent:

@@ -59,7 +59,10 @@ def compile_flow(source: object) -> Map:
         raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}")
     kind = KINDS.get(str(source["type"]))
     if kind is None:
-        raise FlowSourceError(f"Unknown flow type '{source['type']}'; expected one of {', '.join(sorted(set(KINDS)))}")
+        meant = did_you_mean(str(source["type"]), KINDS)
+        raise FlowSourceError(
+            f"Unknown flow type '{source['type']}'; expected one of {', '.join(sorted(set(KINDS)))}{meant}"
+        )
     nodes = source.get("nodes") or {}
     if not isinstance(nodes, dict):
         raise FlowSourceError("`nodes` is a mapping of node ids")
@@ -162,7 +165,8 @@ def _routing(name: str, routing: object, nodes: Map) -> object:
     for route in routes:
         target = route.get("to")
         if target is not None and target != "out" and not (isinstance(target, str) and target in nodes):
-            raise FlowSourceError(f"Missing node '{target}' referenced in routing from '{name}'")
+            meant = did_you_mean(str(target), nodes)
+            raise FlowSourceError(f"Missing node '{target}' referenced in routing from '{name}'{meant}")
     if any("condition" in r or not r.keys() <= _PLAIN_ROUTE_KEYS for r in routes):
         return {"Custom": routes}
     if len(routes) == 1:
