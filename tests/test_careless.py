@@ -471,14 +471,14 @@ def sources(tmp_path: Path, pack: str = PACK, flow: str = FLOW) -> Path:
 def test_a_node_that_calls_nothing_is_told_with_what_was_meant(tmp_path, node, told):
     with pytest.raises(InvalidArgument, match=re.escape(told)) as caught:
         build_pack(sources(tmp_path, flow=FLOW.replace("emit.response: {text: hi}", node)))
-    assert "main.ygtc: node `a`" in str(caught.value)
+    assert "main.ygtc:3:9: node `a`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("pack", "flow", "told"),
     [
         (PACK.replace("pack_id: p", "pack_id: a b"), FLOW, "pack.yaml: `pack_id`: invalid identifier: 'a b'"),
-        (PACK, FLOW.replace("id: main", "id: a b"), "main.ygtc: `id`: invalid identifier: 'a b'"),
+        (PACK, FLOW.replace("id: main", "id: a b"), "main.ygtc:1:1: `id`: invalid identifier: 'a b'"),
         (PACK + "components: [{id: ../x}]\n", FLOW, "pack.yaml: component: invalid identifier: '../x'"),
     ],
 )

@@ -18,7 +18,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "greentic"
 
 CLOCK, VARIABLES, DISK = "ground/clock.py", "ground/variables.py", "ground/disk.py or ground/lock.py"
 
-YAML, OPENED = "ground/yaml.py", "ground/documents.py"
+# The second constructs nothing: it tells where something stands in what the first has taken.
+YAML, OPENED = "ground/yaml.py or author/yaml_places.py", "ground/documents.py"
 
 OFFENDERS: dict[str, frozenset[str]] = {}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import ROOT, Author
 from greentic.cli import operator, start
 from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.cli.op_table import VERBS
 from greentic.ground.errors import Conflict, IoError
 from greentic.terminal.fitted import fitted
-from greentic.terminal.next_step import filled
+from greentic.terminal.next_step import copyable, filled
 from greentic.terminal.output import print_failure, print_warning, show_table
 
 PROGRAMS = ("gtc ", "greentic-start ", "greentic-operator ")
@@ -140,3 +140,8 @@ def test_the_next_step_names_what_the_verb_was_about(author: Author, hello: Path
     )
     told = capsys.readouterr().out
     assert f"next: gtc op --store-root {author.context.store.root} revisions warm local demo@1\n" in told
+
+
+def test_what_installs_a_part_does_so_for_this_python_and_from_the_clone():
+    told = copyable("pip install 'greentic[cluster]', and then gtc op env list", None)
+    assert told == f"{sys.executable} -m pip install -e '{ROOT}[cluster]', and then gtc op env list"

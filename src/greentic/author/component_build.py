@@ -21,7 +21,7 @@ from pathlib import Path
 from greentic.author.source_files import ends_with, read_authored
 from greentic.ground.disk import real_path, replace_file
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
-from greentic.ground.extras import install, need
+from greentic.ground.extras import need
 from greentic.ground.user_cache import user_cache
 from greentic.ground.variables import environment
 from greentic.pack.limits import DEFAULT_PACK_LIMITS
@@ -74,7 +74,7 @@ def _from_python(directory: Path, component_id: str) -> bytes:
     if program is None:
         raise InvalidArgument(
             f"component {component_id} is written in Python, and componentize-py is not installed",
-            hint=install("python-components"),
+            hint="pip install 'greentic[python-components]'",
         )
     with tempfile.TemporaryDirectory(prefix="greentic-component-") as scratch:
         out = Path(scratch) / "component.wasm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,15 +121,14 @@ class BuiltComponent(NamedTuple):
         return cbor.encode(self.entry, canonical=True)
 
 
-def not_offered(directory: Path, path: Path, component: BuiltComponent) -> list[str]:
+def not_offered(directory: Path, path: Path, components: Iterable[BuiltComponent]) -> Iterator[str]:
     """Operations that are listed and that a component's Python does not have, as warnings: a call of one fails."""
-    source = directory / component.source
-    has = offered(source) if source.is_dir() else None
-    lacks = [str(o["name"]) for o in component.operations if has is not None and o["name"] not in has]
-    return [
-        f"{path}: component {component.id}: no function is offered as `{name}`; there are: {', '.join(sorted(has or ()))}"
-        for name in lacks
-    ]
+    for component in components:
+        source = directory / component.source
+        has = offered(source) if source.is_dir() else None
+        for name in [o["name"] for o in component.operations if has is not None and o["name"] not in has]:
+            there = ", ".join(sorted(has or ()))
+            yield f"{path}: component {component.id}: no function is offered as `{name}`; there are: {there}"
 
 
 def build_component(directory: Path, path: Path, source: ComponentSource) -> BuiltComponent:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from greentic.ground.errors import MalformedArtifact
-from greentic.ground.extras import install
 
 GZIP, LZMA, LZO, XZ, LZ4, ZSTD = 1, 2, 3, 4, 5, 6
 NAMES = {GZIP: "gzip", LZMA: "lzma", LZO: "lzo", XZ: "xz", LZ4: "lz4", ZSTD: "zstd"}
@@ -43,7 +42,7 @@ def decompressor(compressor: int) -> Decompress:
     except ImportError as error:
         raise MalformedArtifact(
             f"the image is compressed with {NAMES[compressor]}, and the package `{error.name}` is not installed",
-            hint=f"install it with: {install('squashfs-extra')}",
+            hint="install it with: pip install 'greentic[squashfs-extra]'",
         ) from None
 
 

@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
             "digest": built.digest,
             "size": built.size,
             "packs": list[Json](built.packs),
-            "warnings": [*built.warnings, *cast("list[Json]", inspect_bundle(built.path)["warnings"])],
+            "warnings": [*built.warnings, *cast("list[Json]", inspect_bundle(built.path, built.where)["warnings"])],
         }
     if arguments.verb in ("inspect", "verify"):
         from greentic.author.inspect import inspect_bundle, verify_bundle

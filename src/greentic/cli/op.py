@@ -24,7 +24,6 @@ from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Verb
-from greentic.terminal.fitted import fitted_here
 from greentic.terminal.next_step import all_copyable, copyable, filled, with_next_step
 from greentic.terminal.output import (
     FOR_PROGRAMS,
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> int:
     options, words = _globals(argv)
     words = _asked_for_help(words)
     if not words or words[0] in _HELP:
-        say(fitted_here(overview()))
+        _help(overview())
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
@@ -68,7 +67,7 @@ def main(argv: list[str]) -> int:
     if noun == op_table.DEPLOY.noun:
         return _run(op_table.DEPLOY, rest, options)
     if not rest or rest[0] in _HELP:
-        say(fitted_here(noun_help(noun)))
+        _help(noun_help(noun))
         return 0 if rest else 2
     verb = op_table.named(noun, rest[0], rest[1:])
     if verb is None:
@@ -76,6 +75,12 @@ def main(argv: list[str]) -> int:
         meant = did_you_mean(rest[0], known)
         return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}")
     return _run(verb, rest[1:], options)
+
+
+def _help(text: str) -> None:
+    from greentic.terminal.fitted import fitted_here
+
+    say(fitted_here(text))
 
 
 def _asked_for_help(words: list[str]) -> list[str]:

@@ -9,11 +9,18 @@ from greentic.cli.parser import Help, Parser
 from greentic.ground.documents import JsonObject
 from greentic.operate.verb import Flag, Verb
 from greentic.terminal.output import FORMS
-from greentic.terminal.payload_members import as_rows
 
 GLOBAL_VALUES = ("--store-root", "--answers", "--output")
 GLOBAL_SWITCHES = ("--schema",)
 """Flags that stand anywhere, with a value and without."""
+
+
+def _members_told(verb: Verb, members: JsonObject | None) -> list[str]:
+    if members is None:
+        return []
+    from greentic.terminal.payload_members import as_rows
+
+    return as_rows(members, {*verb.positionals, *(flag.field for flag in verb.flags)})
 
 
 def attribute(flag: Flag) -> str:
@@ -24,7 +31,7 @@ def attribute(flag: Flag) -> str:
 def parser_of(verb: Verb, members: JsonObject | None = None) -> argparse.ArgumentParser:
     """The parser of one verb: words, its flags, and what is meant by those that stand elsewhere. Its help tells the members of the payload
     that a schema has."""
-    name, filled = verb.name, {*verb.positionals, *(flag.field for flag in verb.flags)}
+    name = verb.name
     positionals = (f"<{p}>" if p in verb.required else f"[{p}]" for p in verb.positionals)
     parser = Parser(
         prog=f"gtc op {name}",
@@ -32,7 +39,7 @@ def parser_of(verb: Verb, members: JsonObject | None = None) -> argparse.Argumen
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
         epilog="\n".join(
             (
-                *as_rows(members or {}, filled),
+                *_members_told(verb, members),
                 "example:",
                 f"  {verb.example}",
                 "",

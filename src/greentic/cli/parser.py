@@ -16,8 +16,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from greentic.terminal.fitted import fitted
-
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
@@ -28,6 +26,8 @@ class Help(argparse.RawDescriptionHelpFormatter):
     """argparse's help, fitted; the verbs of a noun stand in a list of their own, without a line that names all of them."""
 
     def format_help(self) -> str:
+        from greentic.terminal.fitted import fitted
+
         return fitted(super().format_help(), self._width)
 
     def _format_action(self, action: argparse.Action) -> str:

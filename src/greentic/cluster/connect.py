@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 from greentic.ground import variables
 from greentic.ground.documents import read_file, read_given
-from greentic.ground.extras import install
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import httpx2
     from lightkube.config.kubeconfig import SingleConfig
 
+EXTRA = "pip install 'greentic[cluster]'"
 CONNECTIONS = 16
 TIMEOUT_SECONDS = 30.0
 PLUGIN_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
@@ -67,7 +67,7 @@ def connect(context: str | None, token: str | None = None) -> Connection:
         from lightkube.core.exceptions import ConfigError
     except ImportError:
         raise ClusterUnreachable(
-            "cannot reach the cluster: the cluster's client is not installed", hint=install("cluster")
+            "cannot reach the cluster: the cluster's client is not installed", hint=EXTRA
         ) from None
     config, proxy = _config(context, bound=token is not None)
     if token is not None or config.user is None:

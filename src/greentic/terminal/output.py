@@ -186,13 +186,14 @@ def tell_error(error: GreenticError) -> None:
 
 
 def show_table(result: JsonObject) -> None:
-    """Plain fields as two columns, lists of objects as tables of their own."""
+    """Plain fields as two columns, lists of objects as tables of their own, objects of a cluster as YAML."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    plain = [(printed(key), printed(_cell(value))) for key, value in _fields(result) if not _is_rows(value)]
+    fields = list(_fields(result))
+    plain = [(printed(key), printed(_cell(value))) for key, value in fields if not _is_rows(value)]
     if plain:
         keys, values = (max(_longest_word(pair[i]) for pair in plain) for i in (0, 1))
         if keys + _GAP + values <= console.width:
@@ -207,9 +208,13 @@ def show_table(result: JsonObject) -> None:
                 below = told.replace("\n", "\n  ")
                 told = f"\n  {below}" if told.startswith(_ITEM) else told
                 console.print(Text.assemble((f"{name}: ", "bold"), told), soft_wrap=True)
-    for key, value in result.items():
-        rows = rows_in(result, key)
-        if rows and _is_rows(value):
+    for key, value in fields:
+        if _is_rows(value):
+            found = rows_in({key: value}, key)
+            if all("apiVersion" in row for row in found):
+                _print_manifests(console, found)
+                continue
+            rows = [dict(_fields(row)) for row in found]
             columns = list(dict.fromkeys(k for row in rows for k in row))
             cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
             needed = [
@@ -241,19 +246,23 @@ def rows_in(result: JsonObject, key: str) -> list[JsonObject]:
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def _fields(result: JsonObject) -> Iterator[tuple[str, Json]]:
-    """The fields of a result; those of an object that holds plain ones alone stand by themselves."""
-    for key, value in result.items():
-        if isinstance(value, dict) and value and not any(_is_nested(inner) for inner in value.values()):
-            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+def _fields(value: JsonObject, above: str = "") -> Iterator[tuple[str, Json]]:
+    """The fields of an object; those of objects in it stand by themselves."""
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _fields(inner, f"{above}{key}.")
         else:
-            yield key, value
+            yield f"{above}{key}", inner
 
 
-def _is_nested(value: Json) -> bool:
-    return bool(value) and (
-        isinstance(value, dict) or (isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value))
-    )
+def _print_manifests(console: Console, things: list[JsonObject]) -> None:
+    """Objects of a cluster, as people write them and kubectl reads them."""
+    from rich.text import Text
+
+    from greentic.ground.yaml import yaml_of
+
+    for thing in things:
+        console.print(Text(f"---\n{printed(yaml_of(thing))}"), soft_wrap=True, end="")
 
 
 def _longest_word(text: str) -> int:
