@@ -48,3 +48,10 @@ def test_the_changelog_tells_each_thing_once() -> None:
     """Two branches that each tell it leave both lines where they meet."""
     told = [" ".join(entry.split()[:12]) for entry in re.split(r"^- ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)]
     assert len(told) > 300 and {text for text in told if told.count(text) > 1} == set()
+
+
+def test_the_versions_of_python_that_are_declared_are_those_that_are_tried() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r"Python :: 3\.\d+$", c)]
+    tried = re.search(r"matrix: \{python: \[([^]]*)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())
+    assert tried and declared == re.findall(r"[\d.]+", tried[1]) and project["requires-python"] == f">={declared[0]}"
