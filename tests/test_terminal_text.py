@@ -13,10 +13,15 @@ from conftest import ROOT, Author
 from greentic.cli import operator, start
 from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.cli.op_table import VERBS
+from greentic.examine.env_doctor import doctor as examine
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, IoError
+from greentic.ground.reply import reply_object
 from greentic.terminal.fitted import fitted
+from greentic.terminal.health_picture import doctor, history
 from greentic.terminal.next_step import copyable, filled
 from greentic.terminal.output import print_failure, print_warning, show_table
+from greentic.terminal.table_layout import Block, Prose, cell, laid_out
 
 PROGRAMS = ("gtc ", "greentic-start ", "greentic-operator ")
 
@@ -145,3 +150,48 @@ def test_the_next_step_names_what_the_verb_was_about(author: Author, hello: Path
 def test_what_installs_a_part_does_so_for_this_python_and_from_the_clone():
     told = copyable("pip install 'greentic[cluster]', and then gtc op env list", None)
     assert told == f"{sys.executable} -m pip install -e '{ROOT}[cluster]', and then gtc op env list"
+
+
+def lines(blocks: list[Block], width: int | None) -> list[str]:
+    return ["".join(c.text for c in line) for line in laid_out(blocks, width)]
+
+
+def test_a_sentence_is_broken_between_words_and_what_is_quoted_is_not():
+    told = Prose((cell("warning:", "yellow"), cell("pin it with `gtc op env verify prod --at URL` or do not")))
+    assert lines([told], 24) == ["warning: pin it with", "`gtc op env verify prod --at URL`", "or do not"]
+    assert lines([told], None) == ["warning: pin it with `gtc op env verify prod --at URL` or do not"]
+    assert lines([Prose((cell("a" * 30), cell("b")))], 10) == ["a" * 30, "b"]
+    assert lines([Prose((cell(""), cell("x")))], 10) == ["x"]
+
+
+def test_the_doctor_tells_what_is_wrong_and_one_line_where_nothing_is(author: Author):
+    author.create()
+    ask = lambda: lines(doctor(reply_object(examine(author.context, "local"))), 200)
+    assert ask()[:2] == ["local loads", "nothing is wrong"]
+    path = author.context.store.paths("local").audit
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True)[1:]))
+    path.write_text("".join(line for i, line in enumerate(path.read_text().splitlines(keepends=True)) if i != 1))
+    told = ask()
+    assert any(line.startswith("audit-chain: ") for line in told) and "nothing is wrong" not in told
+    assert told[told.index(next(line for line in told if line.startswith("audit-chain"))) + 1].startswith("next: ")
+    document = author.context.store.paths("local").root / "environment.json"
+    document.write_text(document.read_text().replace('"schema"', '"schma"', 1))
+    told = ask()
+    assert told[0] == "local does not load" and "missing required field `schema`" in told[2]
+    assert "nothing is wrong" not in told
+
+
+def test_what_was_published_is_a_line_a_generation():
+    digest = "sha256:" + "ab" * 32
+    row: JsonObject = {
+        "generation": 3,
+        "manifest": digest,
+        "document": digest,
+        "created_at": "2026-03-01T09:30:00.123Z",
+    }
+    result: JsonObject = {"editions": [{**row, "rollback_of": 1}, {**row, "generation": 2, "rollback_of": None}]}
+    assert lines(history(result, wide=False), 80)[1:] == [
+        "         3  2026-03-01 09:30:00  abababababab  abababababab  1",
+        "         2  2026-03-01 09:30:00  abababababab  abababababab  ",
+    ]
+    assert digest in lines(history(result, wide=True), None)[1]
