@@ -162,6 +162,7 @@ def test_a_sentence_is_broken_between_words_and_what_is_quoted_is_not():
     assert lines([told], None) == ["warning: pin it with `gtc op env verify prod --at URL` or do not"]
     assert lines([Prose((cell("a" * 30), cell("b")))], 10) == ["a" * 30, "b"]
     assert lines([Prose((cell(""), cell("x")))], 10) == ["x"]
+    assert lines([Prose((cell("next:"), cell("gtc op env list")), whole=True)], 10) == ["next: gtc op env list"]
 
 
 def test_the_doctor_tells_what_is_wrong_and_one_line_where_nothing_is(author: Author):
@@ -195,3 +196,9 @@ def test_what_was_published_is_a_line_a_generation():
         "         2  2026-03-01 09:30:00  abababababab  abababababab  ",
     ]
     assert digest in lines(history(result, wide=True), None)[1]
+
+
+@pytest.mark.parametrize(("words", "about"), [(["env", "shw"], " env"), (["evn"], ""), (["env", "show"], " env show")])
+def test_a_wrong_command_line_names_the_help_that_is_nearest(words, about, capsys):
+    assert _dispatch(["op", *words]) == 2
+    assert f"try 'gtc op{about} --help'." in capsys.readouterr().err

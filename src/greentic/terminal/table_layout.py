@@ -64,9 +64,11 @@ class Line(NamedTuple):
 
 
 class Prose(NamedTuple):
-    """A sentence, broken between words where the terminal ends; what stands in backquotes stays in one piece, to be copied."""
+    """A sentence, broken between words where the terminal ends; what stands in backquotes stays in one piece, to be copied. All of one
+    that is `whole` does, such as a command."""
 
     cells: Sequence[Cell]
+    whole: bool = False
 
 
 Block = Table | Line | Prose
@@ -83,7 +85,7 @@ def laid_out(blocks: Iterable[Block], width: int | None) -> list[list[Cell]]:
             case Line():
                 out.append(_line(block, width))
             case Prose():
-                out += _prose(block.cells, width)
+                out += _prose(block.cells, None if block.whole else width)
     return [[Cell(isolated(part.text), part.style) for part in line] for line in out]
 
 
