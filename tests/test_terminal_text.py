@@ -202,3 +202,17 @@ def test_what_was_published_is_a_line_a_generation():
 def test_a_wrong_command_line_names_the_help_that_is_nearest(words, about, capsys):
     assert _dispatch(["op", *words]) == 2
     assert f"try 'gtc op{about} --help'." in capsys.readouterr().err
+
+
+def test_each_finding_about_a_flow_is_a_line_that_begins_with_its_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    flow = "id: main\ntype: messaging\nstart: a\nnodes:\n  a:\n    emit.response: {text: hi}\n    routing:\n      - condtion: x\n        to: out\n"
+    path = tmp_path / "main.ygtc"
+    path.write_text(flow)
+    assert _dispatch(["flow", "lint", str(path), "--strict", "--output", "table"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f"{len(told) - 1} finding{'s' if len(told) > 2 else ''} in 1 source" and len(told) > 1
+    assert all(re.match(rf"{re.escape(str(path))}:\d+:\d+: ", line) for line in told[:-1])
+    path.write_text(flow.replace("condtion: x\n        to: out", "to: out"))
+    assert _dispatch(["flow", "lint", str(path), "--output", "table"]) == 0
+    assert capsys.readouterr().out == "nothing found in 1 source\n"
