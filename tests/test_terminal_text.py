@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -216,3 +218,32 @@ def test_each_finding_about_a_flow_is_a_line_that_begins_with_its_place(tmp_path
     path.write_text(flow.replace("condtion: x\n        to: out", "to: out"))
     assert _dispatch(["flow", "lint", str(path), "--output", "table"]) == 0
     assert capsys.readouterr().out == "nothing found in 1 source\n"
+
+
+def test_a_column_that_is_empty_in_all_rows_is_left_out(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    show_table({"steps": [{"kind": "a", "key": None, "n": 0}, {"kind": "b", "key": "", "n": 0}]})
+    told = capsys.readouterr().out
+    assert "kind" in told and " n" in told and "key" not in told
+    show_table({"steps": [{"key": None}]})
+    assert "key" in capsys.readouterr().out
+
+
+def test_the_example_of_an_environment_in_one_file_is_one(tmp_path, hello: Path, monkeypatch, capsys):
+    monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(tmp_path / "key.pem"))
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "env.yaml", tmp_path / "examples")
+    shutil.copy(hello, tmp_path / "hello.gtbundle")
+    words = [
+        "op",
+        "--store-root",
+        str(tmp_path / "s"),
+        "env",
+        "apply",
+        "--answers",
+        str(tmp_path / "examples" / "env.yaml"),
+    ]
+    assert _dispatch([*words, "--dry-run"]) == 0 and _dispatch(words) == 0
+    capsys.readouterr()
+    assert _dispatch([*words, "--check"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["changed"] == 0
