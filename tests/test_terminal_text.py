@@ -247,3 +247,9 @@ def test_the_example_of_an_environment_in_one_file_is_one(tmp_path, hello: Path,
     capsys.readouterr()
     assert _dispatch([*words, "--check"]) == 0
     assert json.loads(capsys.readouterr().out)["result"]["changed"] == 0
+
+
+def test_who_cannot_publish_is_told_what_to_look_at(hello: Path, capsys):
+    assert _dispatch(["bundle", "publish", str(hello), "oci://127.0.0.1:1/bots/hello:1", "--output", "table"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error (fetch): ") and "next: check the address" in told
