@@ -338,7 +338,7 @@ def test_every_command_that_takes_a_store_is_known_to_take_it():
     for path in sorted((ROOT / "src" / "greentic" / "cli").glob("*.py")):
         if '"--store-root"' in path.read_text():
             found.add(path.stem)
-    assert found == {"op", "op_parser", "bundle", "cache", "console", "start", "completion", "next_step"}
+    assert found == {"op", "op_parser", "bundle", "cache", "console", "start", "completion"}
 
 
 @pytest.mark.parametrize(

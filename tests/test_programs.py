@@ -458,6 +458,7 @@ def test_the_demo(tmp_path):
         assert pulled.returncode == 0, told
         assert "0. Build the example bundle" in told and "\0" not in told, "what is sent to a file is whole"
         assert "./demo.sh console" in told
+        assert "serves what is wanted" in told and "greentic.status.v1" not in told, "a table, and no wall of JSON"
         assert "serving 1 revision(s) for env `local`" in told and '"text":"HI!"' in told
         shown = run("console")
         assert shown.returncode == 0, shown.stdout + shown.stderr

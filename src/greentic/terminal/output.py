@@ -226,7 +226,9 @@ def show_table(result: JsonObject) -> None:
                 _print_manifests(console, found)
                 continue
             rows = [dict(_fields(row)) for row in found]
-            columns = list(dict.fromkeys(k for row in rows for k in row))
+            empty: tuple[Json, ...] = (None, "", [], {})
+            filled = {k for row in rows for k, v in row.items() if v not in empty}
+            columns = [k for k in dict.fromkeys(k for row in rows for k in row) if k in filled or not filled]
             cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
             needed = [
                 max(_longest_word(printed(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)

@@ -17,7 +17,7 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.history.trail import MOST_SHOWN
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
-from greentic.terminal import env_picture
+from greentic.terminal import env_picture, health_picture
 from greentic.terminal.output import Form, console_for_people, inert, printed, rows_in
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 
@@ -183,6 +183,14 @@ def _changes(context: Context, reply: object, result: JsonObject, wide: bool) ->
     return generations(context.store.load(reply.environment_id), reply)
 
 
+def _doctor(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    return health_picture.doctor(result)
+
+
+def _history(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    return health_picture.history(result, wide=wide)
+
+
 def _text_of(row: JsonObject, key: str) -> str:
     value: Json = row.get(key)
     return "" if value is None else str(value)
@@ -193,6 +201,8 @@ _PICTURES: dict[tuple[str, str], Callable[[Context, object, JsonObject, bool], l
     ("env", "list"): _environments,
     ("env", "changes"): _changes,
     ("env", "log"): _log,
+    ("env", "doctor"): _doctor,
+    ("env", "history"): _history,
     ("env", "status"): _status,
     ("env", "verify"): _verified,
     ("bundles", "list"): _deployments,
