@@ -145,8 +145,9 @@ def test_the_doctor_tells_of_a_member_that_stands_twice(context, author, store):
     author.create()
     path = store.paths(E).environment
     path.write_bytes(path.read_bytes().replace(b'"name":', b'"name": "seen by others",\n  "name":', 1))
-    (found,) = env_doctor.doctor(context, E).findings
-    assert found.kind == "repeated-member" and "`name` stands twice" in found.message
+    told = env_doctor.doctor(context, E)
+    assert isinstance(told, env_doctor.Unloadable) and told.validate.status == "error"
+    assert "the key `name` stands twice in one object" in str(told.validate.message) and told.backups is not None
 
 
 @pytest.mark.parametrize("uri", ["hello.gtbundle", "./hello.gtbundle", "file://hello.gtbundle", "FILE://a/b", " a/b"])
