@@ -204,6 +204,24 @@ def test_warm_really_loads_and_a_failed_revision_may_be_retried(context, author,
     assert store.load(E).revision(rev).pack_list[0].version == "0.1.0"
 
 
+def test_a_warm_loads_a_pack_once_unless_it_became_another(context, author, store, hello, monkeypatch):
+    from greentic.activate import warm
+
+    author.create()
+    rev = author.stage(author.add(), hello)
+    looked_at: list[str] = []
+    load, cards = warm.load_packs, warm.with_cards
+    monkeypatch.setattr(warm, "load_packs", lambda located, policy: looked_at.append("load") or load(located, policy))
+    monkeypatch.setattr(warm, "with_cards", lambda pack: looked_at.append("cards") or cards(pack))
+    author.warm(rev)
+    assert looked_at == ["load", "cards"]
+    rev = author.stage(author.add("again", ("/again",)), hello)
+    pack = next(store.paths(E).revision(rev).rglob("*.gtpack"))
+    monkeypatch.setattr(warm, "with_cards", lambda found: pack.write_bytes(b"altered") and cards(found))
+    with pytest.raises(Conflict, match="does not match pinned digest"):  # under the lock its digest is asked again
+        author.warm(rev)
+
+
 def test_staging_by_source_alone_pulls_and_pins(context, author, store, hello):
     author.create()
     dep = author.add()
