@@ -24,7 +24,6 @@ from greentic.cli import bundle as bundle_command
 from greentic.cli import op as op_command
 from greentic.cli import start as start_command
 from greentic.cli.gtc import main
-from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.op_payload import read_answers
 from greentic.cli.op_table import VERBS
 from greentic.cli.start import report
@@ -38,6 +37,7 @@ from greentic.model import routes
 from greentic.operate.payload import read
 from greentic.operate.trust_root import TrustRootRemovePayload, remove
 from greentic.release.env_manifest import EnvManifest
+from greentic.terminal.next_step import copyable, with_next_step
 from greentic.terminal.output import show_table
 from greentic.worker.boot import boot
 from greentic.worker.settings import StartOptions

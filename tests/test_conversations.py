@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 
@@ -10,8 +11,9 @@ from msgspec.structs import replace
 
 import wat
 from conftest import make_pack
-from greentic.activate.turn import ENDED, STALE, _attempts, may_repeat
+from greentic.activate.turn import ENDED, STALE, Message, Turn, _attempts, may_repeat, turn
 from greentic.flow import engine
+from greentic.flow.activity import activity_of
 from greentic.flow.engine import Completed, Parked, Run, new_budget
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
@@ -31,7 +33,7 @@ from greentic.sessions.conversation import (
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import StoreUnavailable
+from greentic.sessions.value_store import MAX_WAITING, StoreUnavailable
 from simulators import FakeClock, SimulatedAssets, SimulatedComponents, SimulatedState, resume, start
 from test_activate import ASK, ECHO, Stage
 from test_flow import node, to, when
@@ -163,6 +165,36 @@ def test_threat_replayed_message_of_two_first_messages_starts_once(tmp_path):
     stage = Stage(tmp_path, make_pack("p", ASK), values)
     outputs = [a.output for a in both_at_once(stage, values, [{"text": "hi"}] * 2)]
     assert sorted(o.get("status", o.get("text")) for o in outputs) == sorted(["pending", STALE])
+
+
+def test_what_callers_without_a_name_begin_goes_side_by_side(tmp_path):
+    """A load generator, or a gateway that names no session, is no double click: nobody waits, and nobody is refused."""
+    stage = Stage(tmp_path, make_pack("p", ASK))
+    nobody = Identity(endpoint="teams")
+    session = stage.services.conversations.session("D", "acme", session_hint(nobody, "acme", "main"))
+    with stage.values.hold(session):
+        assert stage.turn({"text": "hi"}, nobody).parked
+    assert stage.turn({"text": "Bob"}, nobody).output == [{"text": "hello Bob"}]
+
+
+def test_many_without_a_name_may_wait_for_one_question(tmp_path):
+    stage = Stage(tmp_path, make_pack("p", ASK))
+    session = stage.services.conversations.session("D", "acme", session_hint(Identity(), "acme", "main"))
+
+    def one() -> asyncio.Task[Turn]:
+        message = Message(activity_of({"text": "Ann"}), "acme", None, Identity())
+        return asyncio.create_task(turn(stage.revision, message, stage.services))
+
+    async def all_of_them() -> list[object]:
+        assert (await one()).parked
+        with stage.values.hold(session):
+            tasks = [one() for _ in range(MAX_WAITING + 20)]
+            await asyncio.wait(tasks, timeout=0)
+        return [(await task).output for task in tasks]
+
+    outputs = asyncio.run(all_of_them())
+    assert outputs.count([{"text": "hello Ann"}]) == 1
+    assert [o["text"] for o in outputs if isinstance(o, dict)] == [STALE] * (MAX_WAITING + 19)
 
 
 def test_a_message_for_an_earlier_question_does_not_answer_the_next(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,38 @@ def test_what_a_process_holds_is_told_until_it_lets_go(tmp_path: Path) -> None:
     assert in_use(place, FakeClock()) == {"c"} and len(list(place.iterdir())) == 2
     two.close()
     assert not place.exists()
+
+
+@pytest.mark.parametrize("restored", [True, False])
+def test_what_a_process_holds_is_told_again_where_a_store_was_replaced_below_it(tmp_path: Path, restored: bool) -> None:
+    """A copy of its lock is held by nobody, so whoever cleans up would take away what it tells."""
+    place, aside = tmp_path / "in-use", tmp_path / "aside"
+    held = InUse(place, CountingRandom(), ["a"])
+    place.rename(aside)
+    if restored:
+        shutil.copytree(aside, place)
+    held.say(["a"])
+    assert in_use(place, FakeClock()) == {"a"}
+    held.also(["b"])
+    assert in_use(place, FakeClock()) == {"a", "b"} and len(list(place.iterdir())) == 2
+    held.close()
+    assert not place.exists()
+
+
+def test_what_could_not_be_told_is_told_at_the_next_occasion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = InUse(tmp_path / "in-use", CountingRandom(), ["a"])
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("greentic.store.in_use.replace_file", no_space)
+        with pytest.raises(OSError, match="No space"):
+            held.say(["b"])
+    assert in_use(tmp_path / "in-use", FakeClock()) == {"a"}
+    held.say(["b"])
+    assert in_use(tmp_path / "in-use", FakeClock()) == {"b"}
+    held.close()
 
 
 @pytest.mark.parametrize("spoiled", [b"{", b"7", None])

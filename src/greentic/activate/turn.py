@@ -3,7 +3,8 @@
 Rules:
 1. A run that waits for this session goes on; else the flow that the message selects starts.
 2. A message is applied to the state that it was sent for. Messages of one session that may wait for each other are taken one
-   after the other; one that finds another question than stood when it came changes nothing, and is told so.
+   after the other; one that finds another question than stood when it came changes nothing, and is told so. Callers who name
+   nothing are taken for many: what they begin goes side by side, and only who answers a question of theirs waits for another.
 3. A message with an id is answered once: the same id gets the same answer.
 4. A failed run is answered like any other, with the error in its metadata. Only a message for which no flow can be selected
    is an error of the host.
@@ -38,7 +39,7 @@ from greentic.ground.errors import FlowFailure
 from greentic.pack.load import LoadedFlow, LoadedPack
 from greentic.sessions.conversation import MAX_FAILURES, Conversations, Identity, Waiting, read_waiting, session_hint
 from greentic.sessions.hold import held
-from greentic.sessions.value_store import ConversationBusy, StoreUnavailable
+from greentic.sessions.value_store import MAX_WAITING, NAMELESS_WAITING, ConversationBusy, StoreUnavailable
 from greentic.telemetry import tracing
 
 ATTEMPTS = 3
@@ -216,7 +217,10 @@ async def _converse(place: _Place, payload: object, services: TurnServices, mess
     key = place.key(conversations, place.revision.revision_id)
     came_for = await _question(place, key, conversations)
     name = None if message_id is None else _name(message_id)
-    async with held(conversations.values, session):
+    nameless = place.identity.nameless
+    if nameless and name is None and came_for == (None, None):
+        return await _advance(place, key, None, payload, services)
+    async with held(values, session, NAMELESS_WAITING if nameless else MAX_WAITING):
         kept_answer = None if name is None else await kept(values, conversations.answered, session, name)
         if kept_answer is not None:
             return Turn(kept_answer.output if kept_answer.whole else _stale(place.run), kept_answer.parked)

@@ -2,7 +2,7 @@
 
 Rules:
 1. A session is what a trusted caller names; else it is `tenant:provider:channel:conversation:user`, with the flow as channel
-   and conversation. Callers of this machine that name nothing are one user; strangers get a private session each.
+   and conversation. Callers of this machine that name nothing share one; strangers get a private session each.
 2. A run waits under its revision, tenant, session, pack and conversation. The next message of the same session resumes it; a
    completed run leaves nothing; a failed step leaves the run where it was, until `MAX_FAILURES` in a row.
 3. While a run waits, its session is pinned to the revision that it waits on, whatever the weights say.
@@ -43,6 +43,11 @@ class Identity(msgspec.Struct, frozen=True):
     user: str | None = None
     """A user that a trusted caller vouches for."""
     endpoint: str | None = None
+
+    @property
+    def nameless(self) -> bool:
+        """Whether nobody said whose session it is, so that it may be that of many."""
+        return self.session is None and self.user is None
 
 
 class Waiting(NamedTuple):

@@ -24,8 +24,8 @@ _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queues] = WeakKeyDictiona
 
 
 @asynccontextmanager
-async def held(values: ValueStore, key: str) -> AsyncIterator[None]:
-    """Hold a key of a store. Raises `ConversationBusy` if too many wait for it, or for too long."""
+async def held(values: ValueStore, key: str, most: int = MAX_WAITING) -> AsyncIterator[None]:
+    """Hold a key of a store, for which so many may wait. Raises `ConversationBusy` if too many wait for it, or for too long."""
     loop = asyncio._get_running_loop()
     if loop is None:
         with values.hold(key):
@@ -33,7 +33,7 @@ async def held(values: ValueStore, key: str) -> AsyncIterator[None]:
         return
     queues = _queues.setdefault(loop, {})
     place = (id(values), key)
-    await _my_turn(loop, queues, place)
+    await _my_turn(loop, queues, place, most)
     try:
         if values.local:
             with await _taken(values, key):
@@ -49,12 +49,12 @@ async def held(values: ValueStore, key: str) -> AsyncIterator[None]:
         _pass_on(queues, place)
 
 
-async def _my_turn(loop: asyncio.AbstractEventLoop, queues: _Queues, place: tuple[int, str]) -> None:
+async def _my_turn(loop: asyncio.AbstractEventLoop, queues: _Queues, place: tuple[int, str], most: int) -> None:
     waiting = queues.get(place)
     if waiting is None:
         queues[place] = deque()
         return
-    if len(waiting) >= MAX_WAITING:
+    if len(waiting) >= most:
         raise waiting_already(len(waiting))
     future: asyncio.Future[None] = loop.create_future()
     waiting.append(future)

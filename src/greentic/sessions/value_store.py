@@ -23,6 +23,8 @@ MAX_VALUE = 4 << 20
 """Bytes of one conversation or one value of state."""
 MAX_WAITING = 4
 """Messages that may wait for one held conversation."""
+NAMELESS_WAITING = 256
+"""The same where callers name nothing, so that the conversation is one of many people; a quarter of what a deployment may run."""
 HOLD_SECONDS = 30.0
 """How long one waits."""
 DROPPED = "greentic_stored_values_dropped"

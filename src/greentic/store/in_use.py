@@ -2,7 +2,8 @@
 
 Rules:
 1. A process has a file of its own below `in-use/`, a list of revisions, and holds a lock beside it for as long as it lives. It says what it
-   holds before it needs it, and takes back what it no longer needs afterwards.
+   holds before it needs it, and takes back what it no longer needs afterwards. What could not be told is told at the next occasion, and
+   where a store was restored or moved aside below a process, that has its file again.
 2. Who cleans up asks all of them. The files of who is gone are taken away; a file that cannot be read means that everything is held.
 3. Where the file system has no locks nobody can be told dead: then a file counts for a day after it was last written.
 """
@@ -13,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -29,24 +31,46 @@ class InUse:
     """What this process holds. Raises `OSError` if that cannot be told."""
 
     def __init__(self, directory: Path, random: Random, revisions: Iterable[str]) -> None:
-        directory.mkdir(mode=0o700, exist_ok=True)
         stem = f"{os.getpid()}-{random.octets(6).hex()}"
         self._list, self._lock = directory / f"{stem}{_LIST}", directory / f"{stem}{_LOCK}"
-        # Told and locked before it has its name: who finds the name finds both.
-        unnamed = self._lock.with_suffix(".new")
-        fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(fd, "r+b")
-        try_exclusive(fd)
         self._said = frozenset(revisions)
-        self._write()
-        place(unnamed, self._lock)
+        self._file = self._locked()
+
+    def _locked(self) -> BinaryIO:
+        """The lock, taken; told and locked before it has its name: who finds the name finds both."""
+        self._lock.parent.mkdir(mode=0o700, exist_ok=True)
+        unnamed = self._lock.with_suffix(".new")
+        unnamed.unlink(missing_ok=True)
+        fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        file = os.fdopen(fd, "r+b")
+        try:
+            try_exclusive(fd)
+            self._write()
+            place(unnamed, self._lock)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def say(self, revisions: Iterable[str]) -> None:
         """These are held from now on, and no others. Raises `OSError`."""
-        held = frozenset(revisions)
-        if held != self._said:
-            self._said = held
-            self._write()
+        told, self._said = self._said, frozenset(revisions)
+        try:
+            if not self._is_there():
+                left, self._file = self._file, self._locked()
+                left.close()
+            elif self._said != told:
+                self._write()
+        except OSError:
+            self._said = told
+            raise
+
+    def _is_there(self) -> bool:
+        """Whether others find what this process told: its own lock, not a copy of it, and the list."""
+        try:
+            return self._list.is_file() and os.path.samestat(self._lock.lstat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
 
     def also(self, revisions: Iterable[str]) -> None:
         """These are held, too. Raises `OSError`."""
