@@ -288,7 +288,7 @@ def repeated_key(data: bytes | str) -> str | None:
         if (twice := repeated(key for key, _ in pairs)) is not None:
             found.append(twice)
 
-    json.loads(data, object_pairs_hook=members)
+    json.loads(data, object_pairs_hook=members, parse_int=str)
     return min(found, default=None)
 
 
