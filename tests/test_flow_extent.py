@@ -215,7 +215,11 @@ def test_what_is_compared_is_weighed_by_the_smaller_of_the_two():
 
 def test_turns_without_a_tag_and_members_that_are_printed_are_counted():
     names = NodeNames(
-        RunState({"l": [1] * 100_001, "deep": [[1] * 200] * 101, "some": [[1] * 200] * 99}), MISSING, FakeClock()
+        RunState(
+            {"l": [1] * 100_001, "deep": [[1] * 200] * 101, "some": [[1] * 200] * 99, "none": [[None] * 200] * 99}
+        ),
+        MISSING,
+        FakeClock(),
     )
     with pytest.raises(FlowFailure, match="more than 100000 steps"):
         compile_value("{{#each entry.l}}{{/each}}a{{#each entry.l}}a{{/each}}").render(names)
@@ -223,4 +227,8 @@ def test_turns_without_a_tag_and_members_that_are_printed_are_counted():
         with pytest.raises(FlowFailure, match="a list of more than 20000 members is no text"):
             compile_value(text).render(names)
     assert len(str(compile_value("x {{entry.some}}").render(names))) == 2 + 99 * 600 + 2 * 99
+    with pytest.raises(FlowFailure, match="a list of more than 20000 members is no text"):  # together they take as long
+        compile_value("x {{entry.some}} {{entry.some}}").render(names)
+    with pytest.raises(FlowFailure, match="more than 100000 steps"):
+        compile_value("x {{#each entry.none}}{{@root.entry.none}}{{/each}}").render(names)
     assert compile_value("{{entry.l}}").render(names) == [1] * 100_001  # as itself, which no text is made of

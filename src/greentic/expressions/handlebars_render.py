@@ -26,7 +26,8 @@ without a tag."""
 PIECE = 2_000
 """Steps after which the loop may do something else: two milliseconds and a half."""
 MAX_PRINTED = 20_000
-"""Members of a list that one tag may print: five milliseconds, and more than anybody reads."""
+"""Members of lists that a tag of a template with blocks may print, or all tags of one without: five milliseconds, and more than anybody
+reads."""
 
 
 class _Scope(msgspec.Struct, frozen=True):
@@ -91,9 +92,14 @@ class _Renderer:
                 value = self._value(part.expression)
                 if value is MISSING and self._tell:
                     raise MissingValue
-                self._write(printed(value))
+                self._print(value)
             else:
                 await self._block(part)
+
+    def _print(self, value: object) -> None:
+        left = [MAX_PRINTED]
+        self._write(printed(value, left))
+        self._step(MAX_PRINTED - left[0] >> 2)
 
     async def _block(self, block: Block) -> None:
         value = self._value(block.argument)
@@ -212,11 +218,9 @@ def walk(value: object, path: Lookup, begin: int) -> object:
     return value
 
 
-def printed(value: object) -> str:
-    """A value as text (rule 2). Raises `TemplateError` for a list of more members than anybody reads."""
-    if isinstance(value, list):
-        return _list_printed(value, [MAX_PRINTED])
-    return _scalar_printed(value)
+def printed(value: object, left: list[int]) -> str:
+    """A value as text (rule 2). `left` is how many members of lists may still be printed. Raises `TemplateError` for more."""
+    return _list_printed(value, left) if isinstance(value, list) else _scalar_printed(value)
 
 
 def _list_printed(value: list[object], left: list[int]) -> str:
