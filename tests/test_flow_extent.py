@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from conftest import make_pack
-from greentic.expressions import handlebars, handlebars_render
+from greentic.expressions import handlebars, handlebars_render, pieces
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow import engine, node_names
@@ -188,6 +188,49 @@ def test_a_worker_does_something_else_while_a_long_template_is_rendered(kind, ma
     assert isinstance(outcome, engine.Completed)
     assert turns > 60_000 / handlebars_render.PIECE - 2  # a clock that stands still gives way between no nodes
     assert start(world.run(), {"l": [1] * 30_000}).output == outcome.output  # and the same where there is no loop
+
+
+def test_many_long_renderings_take_turns_and_hold_up_nobody_else(monkeypatch):
+    """A hundred that each gave way once in a turn of the loop would hold up a short request for a quarter of a second."""
+    happened: list[str] = []
+    done: list[str] = []
+    pause = pieces.piece_done
+
+    async def paused() -> None:
+        happened.append("piece")
+        await pause()
+
+    async def ticking() -> None:
+        while True:
+            happened.append("tick")
+            await asyncio.sleep(0)
+
+    async def one(lane: str) -> None:
+        pieces.of_lane(lane)
+        await engine.start(world.run(), {"l": [1] * 10_000})
+        done.append(lane)
+
+    async def all_of_them() -> None:
+        runs = [asyncio.create_task(one("flooded")) for _ in range(30)]
+        for _ in range(60):
+            await asyncio.sleep(0)
+        others = asyncio.create_task(ticking())
+        calm = asyncio.create_task(one("calm"))
+        await calm
+        first = len(done)
+        for run in runs[::2]:
+            run.cancel()  # who leaves is passed over
+        await asyncio.gather(*runs, return_exceptions=True)
+        others.cancel()
+        assert first < 10, "a lane with one run waited for all of another lane"
+
+    world = World(flow(node("a", "emit.response", {"text": LONG})))
+    monkeypatch.setattr(handlebars_render, "piece_done", paused)
+    asyncio.run(all_of_them())
+    assert sum(lane == "flooded" for lane in done) >= 15
+    at = happened.index("tick")
+    between = "".join("p" if what == "piece" else "t" for what in happened[at:])
+    assert "ppp" not in between and between.count("p") > 100
 
 
 def test_what_is_compared_is_weighed_by_the_smaller_of_the_two():

@@ -28,6 +28,7 @@ import msgspec
 from msgspec.structs import replace
 
 from greentic.activate.flow_spans import FlowSpans
+from greentic.expressions.pieces import of_lane
 from greentic.flow.activity import Activity, failure_payload
 from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, attempt_of, resume, start
 from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
@@ -157,6 +158,7 @@ async def turn(
     activity, tenant, identity = message.activity, message.tenant, message.identity
     entry = revision.entry(activity.flow_type, tenant)
     flow, pack = entry.flow, entry.pack
+    of_lane(revision.deployment_id)
     if flow.failure is not None:
         return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)

@@ -16,7 +16,8 @@ import msgspec
 from greentic.expressions.handlebars import Block, Expression, Literal, Lookup, Print, Template
 from greentic.expressions.handlebars_helpers import COMPARING, HELPERS, TemplateError, truthy
 from greentic.expressions.paths import MISSING, follow
-from greentic.ground.going import breath, in_place
+from greentic.expressions.pieces import piece_done
+from greentic.ground.going import in_place
 
 MAX_OUTPUT = 1 << 20
 """Characters that one template may make."""
@@ -87,7 +88,7 @@ class _Renderer:
             self._step(1)
             if self._steps >= self._next:
                 self._next = self._steps + self._piece
-                await breath()
+                await piece_done()
             if isinstance(part, Print):
                 value = self._value(part.expression)
                 if value is MISSING and self._tell:
