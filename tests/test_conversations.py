@@ -557,3 +557,17 @@ def test_more_values_than_are_read_are_refused_when_they_are_kept(tmp_path):
     assert not refused.parked and refused.failed == "a value of the flow cannot be kept: more than 1000000 values"
     assert stage.turn({"d": [1] * 100_000}, Identity(session="ann")).parked
     assert stage.turn({"text": "hi"}, Identity(session="ann")).output == [{"text": "went on"}]
+
+
+def test_a_session_whose_run_is_gone_is_pinned_no_longer_once_nothing_waits(tmp_path):
+    """A full store lets go of a run; its pin kept the session on an old revision for days, whatever the weights said."""
+    nodes = [node("ask", "emit.response", {"text": "x"}, when({"condition": "entry.text == wait", "to": "w"}, {"to": "end"})),
+             node("w", "session.wait", {"reason": "more"}, to("end")), node("end", "emit.response", {"text": "end"})]  # fmt: skip
+    stage, ann = Stage(tmp_path, make_pack("p", {"main": {"nodes": nodes}})), Identity(session="ann")
+    conversations = stage.services.conversations
+    assert stage.turn({"text": "wait"}, ann).parked and conversations.pinned("D", "acme", ann) == "R1"
+    (key,) = [k for k in stage.values._values if k.startswith("s:R1:")]
+    conversations.clear(key)
+    assert not stage.turn({"text": "hi"}, ann, pinned="R1").parked
+    assert conversations.pinned("D", "acme", ann) is None
+    assert stage.turn({"text": "wait"}, ann).parked and conversations.pinned("D", "acme", ann) == "R1"
