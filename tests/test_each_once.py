@@ -189,8 +189,9 @@ def test_threat_edited_document_a_member_that_stands_twice_is_refused(author, he
     for key in ("bundle_digest", "environment_id", "weight_bps"):
         path.write_bytes(twice(honest, key, '"sha256:0"'))
         for read in (lambda: store.load("local"), lambda: environment_of(path.read_bytes(), path, "local", elements)):
-            with pytest.raises(StoreError, match=f"the key `{key}` stands twice"):
+            with pytest.raises(StoreError, match=f"the key `{key}` stands twice") as refused:
                 read()
+            assert refused.value.hint is not None and "env doctor local` examines it" in refused.value.hint
     path.write_bytes(json.dumps(json.loads(honest), indent=None).encode())  # as somebody else writes it
     assert store.load("local") == environment_of(honest, path, "local")
 

@@ -245,9 +245,14 @@ def environment_of(data: bytes, path: Path, env_id: str, elements: Elements | No
     if len(data) > MAX_DOCUMENT:
         raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
     elements = elements or Elements()
-    env = _of(_read(elements.environment, data, path), env_id)
+    try:
+        env = _of(_read(elements.environment, data, path), env_id)
+        if elements.valid is not env:
+            _read(lambda text: check_each_once(text, pretty(env)), data, path)
+    except StoreError as error:
+        error.hint = error.hint or _next_step(env_id, path)
+        raise
     if elements.valid is not env:
-        _read(lambda text: check_each_once(text, pretty(env)), data, path)
         elements.valid = _valid(env, path, elements.valid)
     return env
 
