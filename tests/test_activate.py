@@ -16,6 +16,7 @@ import time
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from cryptography import x509
@@ -43,6 +44,7 @@ from greentic.ground.errors import (
     MalformedArtifact,
 )
 from greentic.ground.going import in_place
+from greentic.ground.variables import TABLE
 from greentic.ingress.identity import (
     NOTHING,
     SESSION_BYTES,
@@ -55,7 +57,16 @@ from greentic.materialize.placed import file_digest
 from greentic.pack.archive import PackArchive
 from greentic.pack.load import load_pack, load_packs
 from greentic.pack.located import LocatedPack
-from greentic.pack.signature import CHAIN, SIGNATURE, PackSignaturePolicy, UntrustedPack, read_signature_policy
+from greentic.pack.signature import (
+    CHAIN,
+    POLICY,
+    SIGNATURE,
+    SIGNERS,
+    Mode,
+    PackSignaturePolicy,
+    UntrustedPack,
+    read_signature_policy,
+)
 from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
@@ -63,6 +74,8 @@ from greentic.sessions.shares import Shares
 from greentic.sessions.stored_state import StoredState
 from greentic.sessions.value_store import DROPPED, MAX_VALUE, MAX_WAITING, ConversationBusy, StoreUnavailable
 from greentic.sessions.waiting_counts import WaitingCounts
+from greentic.shape.pod_settings import Signatures
+from greentic.telemetry.component_output import line_of
 from greentic.telemetry.tallies import TALLIES
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
@@ -317,13 +330,14 @@ def test_signing_refuses_what_it_cannot_vouch_for(tmp_path, key_file):
 
 def test_signature_policies_are_read():
     assert (
-        read_signature_policy(None, None) == PackSignaturePolicy()
-        and read_signature_policy("require", "A" * 64).keys == {"a" * 64}
-        and read_signature_policy("ignore", "").mode == "ignore"
+        read_signature_policy({}) == PackSignaturePolicy()
+        and read_signature_policy({POLICY: "Require", SIGNERS: "A" * 64 + ", "}).keys == {"a" * 64}
+        and read_signature_policy({POLICY: "ignore", SIGNERS: ""}).mode == "ignore"
     )
-    for mode, keys in (("maybe", None), ("require", "xyz")):
+    for mode, keys in (("maybe", ""), ("require", "xyz"), ("require", " ")):
         with pytest.raises(InvalidArgument):
-            read_signature_policy(mode, keys)
+            read_signature_policy({POLICY: mode, SIGNERS: keys})
+    assert get_args(Mode) == get_args(Signatures) == TABLE[POLICY].words  # types cannot be made of a table
 
 
 # -- turns ----------------------------------------------------------------------------------------------------------
@@ -337,7 +351,9 @@ class Stage:
         self.values = values or MemoryStore()
         state = StoredState(self.values)
         pack = load_pack(placed(tmp_path, data))
-        self.runtime = ComponentRuntime(None, state, lambda source, text: self.log.append(f"{source}: {text}"))
+        self.runtime = ComponentRuntime(
+            None, state, lambda name, stream, text: self.log.append(line_of(name, stream, text))
+        )
         self.revision = ActiveRevision(
             revision_id,
             "D",
@@ -620,7 +636,8 @@ def test_a_directory_is_bounded_too(tmp_path, monkeypatch):
     store = DirectoryStore(tmp_path / "v")
     for number in range(1000):
         store.set(str(number), b"x")
-    assert sum(not p.name.startswith(".") for p in (tmp_path / "v").iterdir()) == 10 and store.get("999") == b"x"
+    until(lambda: sum(not p.name.startswith(".") for p in (tmp_path / "v").iterdir()) == 10)
+    assert store.get("999") == b"x"
     shutil.rmtree(tmp_path / "v")
     for act in (lambda: store.set("k", b"x"),):
         with pytest.raises(FlowFailure, match="unavailable"):
@@ -645,6 +662,7 @@ def test_a_flood_pushes_out_its_own_deployments_conversations_alone(tmp_path, mo
     dropped = sum(row[2][0] for row in TALLIES.rows() if row[0] == DROPPED)
     for number in range(1000 - 20):
         values.set(kept.key(ONE, "acme", f"stranger {number}", "p", "main"), b"waits")
+    until(lambda: values.count(f"greentic:session:prod:{ONE}:") <= 80)
     assert [values.get(key) for key in few] == [b"waits"] * 10
     assert all(kept.pinned(OTHER, "acme", Identity(session=f"user {number}")) == OTHER for number in range(10))
     assert values.count(f"greentic:session:prod:{ONE}:") in range(
@@ -653,6 +671,26 @@ def test_a_flood_pushes_out_its_own_deployments_conversations_alone(tmp_path, mo
     assert values.get(kept.key(ONE, "acme", "stranger 979", "p", "main")) == b"waits"  # the newest
     now_dropped = sum(row[2][0] for row in TALLIES.rows() if row[0] == DROPPED)
     assert now_dropped - dropped == 1000 - 20 - values.count(f"greentic:session:prod:{ONE}:")
+
+
+def test_a_conversation_that_is_used_while_a_full_directory_is_looked_through_stays(tmp_path, monkeypatch):
+    from greentic.sessions import directory_store
+
+    monkeypatch.setattr(directory_store, "MAX_ENTRIES", 1)
+    store = DirectoryStore(tmp_path / "v")
+    store.set("old", b"x")
+    os.utime(store._path("old"), (1, 1))
+    store.set("new", b"x")
+
+    class Used(directory_store.Shares):
+        def leaving(self, *most: int):
+            for name in super().leaving(*most):
+                store.set("old", b"again")
+                yield name
+
+    monkeypatch.setattr(directory_store, "Shares", Used)
+    store._prune()
+    assert store.get("old") == b"again" and store.get("new") == b"x"
 
 
 def test_kept_answers_push_out_no_run_that_waits(monkeypatch):

@@ -228,7 +228,7 @@ class Asked(dict[str, ActiveRevision]):
 
 def test_a_revision_whose_content_is_known_is_not_loaded_again(tmp_path: Path) -> None:
     whole, parts = document(), Asked()
-    runtime = ComponentRuntime(None, cast("Any", None), lambda source, text: None)
+    runtime = ComponentRuntime(None, cast("Any", None), lambda *_: None)
     loader = Loader(EnvPaths(tmp_path), runtime, PackSignaturePolicy())
     packs: dict[str, tuple[LocatedPack, ...]] = {REV: (), REV2: (), REV3: ()}
     first = load_revisions(whole, whole.revisions, packs, loader, parts)
@@ -251,7 +251,7 @@ def test_one_revision_that_does_not_load_takes_its_deployment_along_and_no_other
     lost = revision(REV2, DEP2, pack_config_refs=[f"revisions/{REV2}/pack-configs/p.json"])
     whole, parts = document(revisions=[revision(REV), lost, revision(REV3, DEP2)]), Asked()
     loader = Loader(
-        EnvPaths(tmp_path), ComponentRuntime(None, cast("Any", None), lambda source, text: None), PackSignaturePolicy()
+        EnvPaths(tmp_path), ComponentRuntime(None, cast("Any", None), lambda *_: None), PackSignaturePolicy()
     )
     packs: dict[str, tuple[LocatedPack, ...]] = {REV: (), REV2: (), REV3: ()}
     for wanted in (whole.revisions, whole.revisions[::-1]):

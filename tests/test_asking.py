@@ -296,6 +296,76 @@ def test_any_docker_configuration_gives_credentials_or_a_typed_error(tmp_path_fa
         credentials_for("r.io", docker(tmp_path_factory.getbasetemp(), document))
 
 
+PLACES = [
+    ("DOCKER_CONFIG", "told", "told/config.json"),
+    ("REGISTRY_AUTH_FILE", "podman.json", "podman.json"),
+    ("HOME", "home", "home/.docker/config.json"),
+    ("XDG_RUNTIME_DIR", "run", "run/containers/auth.json"),
+    ("XDG_CONFIG_HOME", "conf", "conf/containers/auth.json"),
+    ("HOME", "home", "home/.config/containers/auth.json"),
+]
+
+
+@pytest.mark.parametrize("known", range(6))
+def test_logins_are_found_where_docker_and_podman_keep_them(tmp_path: Path, known: int) -> None:
+    """What a variable names goes first, and Docker's before podman's; a file that does not know a registry leaves it to the next."""
+    environ = {variable: str(tmp_path / place) for variable, place, _ in PLACES[1:]}
+    for number, (_, _, path) in enumerate(PLACES):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        hosts = ["all.io"] if number < known else ["all.io", "r.io"]
+        auths = {host: {"username": f"{host} {number}", "password": "p"} for host in hosts}
+        (tmp_path / path).write_text(json.dumps({"auths": auths}))
+    if known == 0:
+        environ["DOCKER_CONFIG"] = str(tmp_path / "told")
+    found = credentials_for("r.io", environ)
+    assert found == Credentials(f"r.io {max(known, 1) if known else 0}", "p")
+    first = credentials_for("all.io", environ)
+    assert first == Credentials(f"all.io {0 if known == 0 else 1}", "p")
+    assert credentials_for("none.io", environ) is None
+
+
+def test_a_docker_configuration_that_was_told_takes_the_place_of_the_usual_one(tmp_path: Path) -> None:
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text('{"auths": {"r.io": {"auth": "YTpi"}}}')
+    environ = {"HOME": str(tmp_path)}
+    assert credentials_for("r.io", environ) == Credentials("a", "b")
+    assert credentials_for("r.io", environ | {"DOCKER_CONFIG": str(tmp_path / "empty")}) is None
+
+
+def test_threat_optional_fatal_a_file_of_logins_that_cannot_be_read_leaves_the_word_to_the_next(tmp_path: Path) -> None:
+    optional.forget()
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "containers" / "auth.json").write_text('{"auths": {"r.io": {"auth": "YTpi"}}}')
+    environ = {"REGISTRY_AUTH_FILE": str(tmp_path / "broken.json"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    assert credentials_for("r.io", environ) == Credentials("a", "b")
+    assert any("podman's file of logins" in text and "broken.json" in text for text in optional.lacking())
+
+
+@pytest.mark.parametrize(
+    ("key", "host", "fits"),
+    [
+        ("*.example.com", "r.example.com", True), ("*.example.com", "example.com", False), ("*.example.com", "a.b.example.com", False),
+        ("r.*.com", "r.example.com", True), ("*.*.com", "r.example.com", True), ("*", "localhost", True), ("*", "r.io", False),
+        ("*.example.com:5000", "r.example.com:5000", True), ("*.example.com", "r.example.com:5000", False), ("r-?.io", "r-1.io", True),
+        ("https://*.example.com/v1/", "r.example.com", True), ("*.example.com/team", "r.example.com", True),
+    ],
+)  # fmt: skip
+def test_a_key_may_be_a_pattern_for_the_parts_of_a_host(tmp_path: Path, key: str, host: str, fits: bool) -> None:
+    environ = docker(tmp_path, {"auths": {key: {"auth": "YTpi"}}})
+    assert credentials_for(host, environ, repository="team/x") == (Credentials("a", "b") if fits else None)
+
+
+def test_threat_credential_origin_the_very_name_of_a_host_goes_before_a_pattern(tmp_path: Path) -> None:
+    named, pattern = {"username": "named", "password": "p"}, {"username": "pattern", "password": "p"}
+    for auths in ({"*.io": pattern, "https://r.io": named}, {"r.io": named, "*.io": pattern}):
+        assert credentials_for("r.io", docker(tmp_path, {"auths": auths})) == Credentials("named", "p")
+    longer = {"r.io": named, "*.io/team": pattern}
+    assert credentials_for("r.io", docker(tmp_path, {"auths": longer}), repository="team/x") == Credentials(
+        "pattern", "p"
+    )
+
+
 def test_somebody_elses_home_is_not_read(tmp_path, monkeypatch):
     optional.forget()
     (tmp_path / ".docker").mkdir()

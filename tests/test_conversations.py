@@ -510,3 +510,64 @@ def test_a_directory_store_whose_directory_is_gone_says_so(tmp_path):
         with pytest.raises(FlowFailure, match="the session store is unavailable: No such file"):
             ask()
     assert values.get("k") is None
+
+
+# -- what is kept can be read again -----------------------------------------------------------------------------------
+
+
+def deep(levels: int) -> object:
+    value: object = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, 122, 123, 124, 125])
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+def test_what_flows_may_make_is_kept_and_read_again(tmp_path, levels, kind):
+    """A run that held a value near the limit waited, and its next message found a conversation that could not be read."""
+    values = MemoryStore() if kind == "memory" else DirectoryStore(tmp_path / "v")
+    deeper = {"a": {"b": "{{entry.d}}"}}
+    nodes = [
+        node("keep", "var.set", {"name": "v", "value": deeper}, to("set")),
+        node("set", "state.set", {"key": "k", "value": deeper}, to("get")),
+        node("get", "state.get", {"key": "k"}, to("wait")),
+        node("wait", "session.wait", {"reason": "more"}, to("say")),
+        node("say", "emit.response", {"kept": "{{vars.v}}", "state": "{{node.get.value}}"}),
+    ]
+    stage = Stage(tmp_path, make_pack("p", {"main": {"nodes": nodes}}), values)
+    ann, body = Identity(session="ann"), {"d": deep(levels)}
+    first = stage.turn(body, ann, "m1")
+    assert first.parked and first.failed is None
+    assert stage.turn({"text": "again"}, ann, "m1") == first  # answered once
+    kept = {"a": {"b": body["d"]}}
+    second = stage.turn({"text": "go on"}, ann, "m2")
+    assert second.output == [{"kept": kept, "state": kept}] and stage.log == []
+    assert stage.turn({"text": "again"}, ann, "m2") == second, "a deep answer was not found, and its message done again"
+
+
+def test_more_values_than_are_read_are_refused_when_they_are_kept(tmp_path):
+    nodes = [
+        node("keep", "var.set", {"name": "v", "value": "{{entry.d}}"}, to("wait")),
+        node("wait", "session.wait", {"reason": "more"}, to("say")),
+        node("say", "emit.response", {"text": "went on"}),
+    ]
+    stage = Stage(tmp_path, make_pack("p", {"main": {"nodes": nodes}}))
+    refused = stage.turn({"d": [1] * 400_000}, Identity(session="ann"))
+    assert not refused.parked and refused.failed == "a value of the flow cannot be kept: more than 1000000 values"
+    assert stage.turn({"d": [1] * 100_000}, Identity(session="ann")).parked
+    assert stage.turn({"text": "hi"}, Identity(session="ann")).output == [{"text": "went on"}]
+
+
+def test_a_session_whose_run_is_gone_is_pinned_no_longer_once_nothing_waits(tmp_path):
+    """A full store lets go of a run; its pin kept the session on an old revision for days, whatever the weights said."""
+    nodes = [node("ask", "emit.response", {"text": "x"}, when({"condition": "entry.text == wait", "to": "w"}, {"to": "end"})),
+             node("w", "session.wait", {"reason": "more"}, to("end")), node("end", "emit.response", {"text": "end"})]  # fmt: skip
+    stage, ann = Stage(tmp_path, make_pack("p", {"main": {"nodes": nodes}})), Identity(session="ann")
+    conversations = stage.services.conversations
+    assert stage.turn({"text": "wait"}, ann).parked and conversations.pinned("D", "acme", ann) == "R1"
+    (key,) = [k for k in stage.values._values if k.startswith("s:R1:")]
+    conversations.clear(key)
+    assert not stage.turn({"text": "hi"}, ann, pinned="R1").parked
+    assert conversations.pinned("D", "acme", ann) is None
+    assert stage.turn({"text": "wait"}, ann).parked and conversations.pinned("D", "acme", ann) == "R1"

@@ -11,8 +11,9 @@ import pytest
 
 from conftest import make_pack
 from greentic.author.pack_build import build_pack
+from greentic.ground import documents
 from greentic.ground.documents import replace
-from greentic.ground.errors import MalformedArtifact, SpecViolation, StoreError
+from greentic.ground.errors import MalformedArtifact, SpecViolation, StoreError, TrustRootError
 from greentic.materialize.placed import RevisionFault, verified_packs
 from greentic.model.elements import Elements
 from greentic.model.environment import PackListEntry
@@ -24,7 +25,7 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.assets import PackAssets
 from greentic.pack.load import load_pack
 from greentic.store.environments import environment_of
-from greentic.trust import root
+from greentic.trust import dsse, root
 from greentic.trust.keys import SigningKey, public_pem
 from test_activate import ECHO, placed
 from test_artifact import MANIFEST, raw_manifest, zipped
@@ -165,3 +166,61 @@ def test_assets_that_a_file_system_takes_for_one_are_refused(tmp_path: Path, mon
     with pytest.raises(MalformedArtifact, match="stands where another one stands") as refused:
         assets.extract(tmp_path / "twice")
     assert refused.value.hint is not None and "upper and lower case" in refused.value.hint
+
+
+# -- members --------------------------------------------------------------------------------------------------------
+
+
+def twice(data: bytes, key: str, value: str) -> bytes:
+    """A text with a member a second time, before the one that our readers would take."""
+    return data.replace(f'"{key}":'.encode(), f'"{key}": {value}, "{key}":'.encode(), 1)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_threat_edited_document_a_member_that_stands_twice_is_refused(author, hello, known: bool) -> None:
+    """Of two digests each reader may take another one: ours took the last, others take the first, or refuse it."""
+    author.create()
+    author.deployed(hello, f"file://{hello}")
+    store = author.context.store
+    path = store.paths("local").environment
+    honest, elements = path.read_bytes(), Elements()
+    if known:
+        assert environment_of(honest, path, "local", elements)
+    for key in ("bundle_digest", "environment_id", "weight_bps"):
+        path.write_bytes(twice(honest, key, '"sha256:0"'))
+        for read in (lambda: store.load("local"), lambda: environment_of(path.read_bytes(), path, "local", elements)):
+            with pytest.raises(StoreError, match=f"the key `{key}` stands twice") as refused:
+                read()
+            assert refused.value.hint is not None and "env doctor local` examines it" in refused.value.hint
+    path.write_bytes(json.dumps(json.loads(honest), indent=None).encode())  # as somebody else writes it
+    assert store.load("local") == environment_of(honest, path, "local")
+
+
+def test_a_document_as_it_is_written_here_is_not_read_a_second_time(
+    author, hello, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    author.create()
+    author.deployed(hello, f"file://{hello}")
+    monkeypatch.setattr(documents, "repeated_key", lambda data: pytest.fail("it was looked through for nothing"))
+    assert author.context.store.load("local").bundles and author.context.store.trust_root("local").keys
+
+
+def test_other_documents_with_a_member_twice_are_refused(author, hello) -> None:
+    author.create()
+    _, revision_id = author.deployed(hello, f"file://{hello}")
+    store = author.context.store
+    paths = store.paths("local")
+    lock = paths.revision(revision_id) / "pack-list.lock"
+    lock.chmod(0o600)
+    recorded = store.load("local").revision(revision_id)
+    assert recorded is not None and verified_packs(paths, recorded)
+    lock.write_bytes(twice(lock.read_bytes(), "digest", '"sha256:0"'))
+    with pytest.raises(RevisionFault, match="the key `digest` stands twice"):
+        verified_packs(paths, recorded)
+    paths.trust_root.write_bytes(twice(paths.trust_root.read_bytes(), "keys", "[]"))
+    with pytest.raises(TrustRootError, match="the key `keys` stands twice"):
+        root.read_trust_root(paths.trust_root.read_bytes())
+    key = SigningKey(bytes(32))
+    payload = twice(dsse.statement("a", "0" * 64, "t", {}), "subject", "[]")
+    with pytest.raises(dsse.MalformedEnvelope, match="the key `subject` stands twice"):
+        dsse.claimed_statement(dsse.sign(payload, key))

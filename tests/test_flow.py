@@ -706,6 +706,34 @@ def findings(nodes: list[dict[str, object]], *more: FlowPlan) -> list[str]:
     return [text.removeprefix("flow main: node a: ") for text in told]
 
 
+def test_a_call_of_a_flow_that_waits_and_a_jump_to_a_node_that_is_not_there_are_told():
+    """Both compile, and fail at the first message that comes there."""
+    waits = flow(
+        node("say", "emit.response", {"t": 1}, to("w")), node("w", "session.wait", {}, to("say")), flow_id="waits"
+    )
+    asks = flow(node("say", "emit.response", {"t": 1}, when(("response.text == x", "say"))), flow_id="asks")
+    round_about = flow(node("x", "emit.log", {}, to("y")), node("y", "emit.log", {}, to("x")), flow_id="round")
+    more = (waits, asks, round_about)
+
+    def of(kind: str, **mapping: object) -> list[str]:
+        plan = flow(node("a", kind, mapping))
+        known = Known(lambda *a: True, frozenset({"main", *(m.id for m in more)}), names=names_of([plan, *more]))
+        return [text.removeprefix("flow main: node a: ") for text in lint_flow(plan, known)]
+
+    assert of("flow.call", flow_id="waits") == [
+        "flow.call of `waits` fails: a flow that is called cannot wait, as it does at node `w`"
+    ]
+    assert (
+        of("flow.call", flow="asks") == of("flow.call", flow="round") == []
+    )  # it may get along without, and it is told elsewhere
+    assert of("flow.goto", flow="waits", node="sya") == [
+        "flow.goto goes to node `sya` of `waits`, which has none; did you mean `say`?"
+    ]
+    for target in ("w", "", None, "{{entry.to}}", 7):
+        assert of("flow.goto", flow="waits", node=target) == []
+    assert of("flow.goto", flow="waits") == []
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

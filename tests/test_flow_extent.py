@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from conftest import make_pack
-from greentic.expressions import handlebars, handlebars_render
+from greentic.expressions import handlebars, handlebars_render, pieces
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow import engine, node_names
@@ -190,6 +190,49 @@ def test_a_worker_does_something_else_while_a_long_template_is_rendered(kind, ma
     assert start(world.run(), {"l": [1] * 30_000}).output == outcome.output  # and the same where there is no loop
 
 
+def test_many_long_renderings_take_turns_and_hold_up_nobody_else(monkeypatch):
+    """A hundred that each gave way once in a turn of the loop would hold up a short request for a quarter of a second."""
+    happened: list[str] = []
+    done: list[str] = []
+    pause = pieces.piece_done
+
+    async def paused() -> None:
+        happened.append("piece")
+        await pause()
+
+    async def ticking() -> None:
+        while True:
+            happened.append("tick")
+            await asyncio.sleep(0)
+
+    async def one(lane: str) -> None:
+        pieces.of_lane(lane)
+        await engine.start(world.run(), {"l": [1] * 10_000})
+        done.append(lane)
+
+    async def all_of_them() -> None:
+        runs = [asyncio.create_task(one("flooded")) for _ in range(30)]
+        for _ in range(60):
+            await asyncio.sleep(0)
+        others = asyncio.create_task(ticking())
+        calm = asyncio.create_task(one("calm"))
+        await calm
+        first = len(done)
+        for run in runs[::2]:
+            run.cancel()  # who leaves is passed over
+        await asyncio.gather(*runs, return_exceptions=True)
+        others.cancel()
+        assert first < 10, "a lane with one run waited for all of another lane"
+
+    world = World(flow(node("a", "emit.response", {"text": LONG})))
+    monkeypatch.setattr(handlebars_render, "piece_done", paused)
+    asyncio.run(all_of_them())
+    assert sum(lane == "flooded" for lane in done) >= 15
+    at = happened.index("tick")
+    between = "".join("p" if what == "piece" else "t" for what in happened[at:])
+    assert "ppp" not in between and between.count("p") > 100
+
+
 def test_what_is_compared_is_weighed_by_the_smaller_of_the_two():
     """Each comparison of a small value with a large one walked through the large one: three seconds within the limit."""
     looked_at = 0
@@ -215,7 +258,11 @@ def test_what_is_compared_is_weighed_by_the_smaller_of_the_two():
 
 def test_turns_without_a_tag_and_members_that_are_printed_are_counted():
     names = NodeNames(
-        RunState({"l": [1] * 100_001, "deep": [[1] * 200] * 101, "some": [[1] * 200] * 99}), MISSING, FakeClock()
+        RunState(
+            {"l": [1] * 100_001, "deep": [[1] * 200] * 101, "some": [[1] * 200] * 99, "none": [[None] * 200] * 99}
+        ),
+        MISSING,
+        FakeClock(),
     )
     with pytest.raises(FlowFailure, match="more than 100000 steps"):
         compile_value("{{#each entry.l}}{{/each}}a{{#each entry.l}}a{{/each}}").render(names)
@@ -223,4 +270,8 @@ def test_turns_without_a_tag_and_members_that_are_printed_are_counted():
         with pytest.raises(FlowFailure, match="a list of more than 20000 members is no text"):
             compile_value(text).render(names)
     assert len(str(compile_value("x {{entry.some}}").render(names))) == 2 + 99 * 600 + 2 * 99
+    with pytest.raises(FlowFailure, match="a list of more than 20000 members is no text"):  # together they take as long
+        compile_value("x {{entry.some}} {{entry.some}}").render(names)
+    with pytest.raises(FlowFailure, match="more than 100000 steps"):
+        compile_value("x {{#each entry.none}}{{@root.entry.none}}{{/each}}").render(names)
     assert compile_value("{{entry.l}}").render(names) == [1] * 100_001  # as itself, which no text is made of

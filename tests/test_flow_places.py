@@ -133,6 +133,18 @@ def test_a_way_is_followed_as_far_as_it_leads(way: tuple[str | int, ...], about:
     assert YamlPlaces(text).place(way, about) == (place if about != "deep" else "3:11")
 
 
+def test_what_aliases_and_merge_keys_bring_in_has_a_place(tmp_path: Path) -> None:
+    flow = HEAD + "nodes:\n  a: &a\n" + SAYS + "    retry: 3\n  «b: *a\n"
+    source = tmp_path / "main.ygtc"
+    source.write_text(unmarked(flow))
+    told = [text for text in _texts(lint([source])) if "retry" in text]
+    assert [text.split(": ")[0] for text in told] == [f"{source}:6:5"] * 2  # of both, it stands in one place
+    merged = HEAD + "nodes:\n  a: &a\n" + SAYS + "    retry: 3\n  «b:\n    <<: *a\n"
+    source.write_text(unmarked(merged))
+    told = [text for text in _texts(lint([source])) if "node b" in text]
+    assert len(told) == 1 and told[0].startswith(f"{source}:{place_of_mark(merged)}: ")
+
+
 def _texts(value: object) -> list[str]:
     if isinstance(value, str):
         return [value]

@@ -253,7 +253,7 @@ def test_configuration_is_what_is_published_then_a_declared_secret(tmp_path, mon
     pack = load_pack(
         placed(tmp_path, make_pack("p", ECHO, {"echo": wat.node_06()}, secret_requirements=[{"key": "API_KEY"}]))
     )
-    runtime = ComponentRuntime(None, StoredState(MemoryStore()), lambda source, text: None)
+    runtime = ComponentRuntime(None, StoredState(MemoryStore()), lambda *_: None)
     calls = RevisionComponents((pack,), runtime, {"pack": {"base": "https://x", "n": 3}}).of_pack("p")
     ready = calls._own["echo"]
     one = calls._host("echo", ready, type("C", (), {"caller": CALLER, "trace": None})(), calls._config)

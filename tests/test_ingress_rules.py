@@ -365,7 +365,7 @@ class Moments(FakeClock):
 def test_steps_are_told_up_to_their_bounds_and_what_is_beyond_is_counted() -> None:
     told = Steps(Moments(1.23456789))
     for number in range(MAX_LINES):
-        told.said("c", str(number))
+        told.said("c", "stdout", str(number))
     told.step("f", "n", "k", "a" * (MAX_VALUE - 2), "a" * (MAX_VALUE - 1), "next")
     for _ in range(MAX_STEPS - 1):
         told.step("f", "n", "k", None, None, "next")
@@ -375,7 +375,7 @@ def test_steps_are_told_up_to_their_bounds_and_what_is_beyond_is_counted() -> No
     assert len(rows) == MAX_STEPS == 200 and len(rows[0]["log"]) == MAX_LINES == 200 and rows[1]["log"] == []
     assert rows[0]["seconds"] == 1.234568 and bytes(rows[0]["input"]) == b'"' + b"a" * (MAX_VALUE - 2) + b'"'
     assert rows[0]["output"] == {"cut": '"' + "a" * (SHOWN - 1), "bytes": MAX_VALUE + 1}
-    told.said("c", "more")
+    told.said("c", "stdout", "more")
     told.step("f", "n", "k", None, None, "next")
     found = told.told()
     assert (found["left_out"], found["lines_left_out"], found["log"]) == (1, 1, [])

@@ -87,17 +87,17 @@ def test_threat_log_flood_a_component_that_says_too_much_is_cut_and_counted(tmp_
     output = ComponentOutput(OperatorLog(tmp_path, clock, stderr=stderr, shape="json"), clock)
     TALLIES.forget()
     request_id.go_on(None)
-    told = threading.Thread(target=lambda: [output("component loud (stdout)", f"{n}") for n in range(1_000)])
+    told = threading.Thread(target=lambda: [output("loud", "stdout", f"{n}") for n in range(1_000)])
     told.start()
     told.join()
-    output("component calm (stderr)", "one")
+    output("calm", "stderr", "one")
     lines = [json.loads(line) for line in stderr.getvalue().splitlines()]
     assert len(lines) == AT_ONCE + 1 and TALLIES.of("greentic_log_lines_dropped", ("component",)) == 1_000 - AT_ONCE
     assert lines[-1] | {"time": ""} == {
         "time": "", "level": "info", "source": "greentic.component", "message": "component calm (stderr): one", "component": "calm", "stream": "stderr",
     }  # fmt: skip
     clock.sleep(1.0)
-    output("component loud (stdout)", "again")
+    output("loud", "stdout", "again")
     later = [json.loads(line) for line in stderr.getvalue().splitlines()][len(lines) :]
     assert [line["message"] for line in later] == [
         f"component loud: {1_000 - int(AT_ONCE)} lines were left out",
@@ -105,7 +105,7 @@ def test_threat_log_flood_a_component_that_says_too_much_is_cut_and_counted(tmp_
     ]
     assert EACH_SECOND >= 1
     for n in range(MANY + 50):
-        output(f"component c{n} (stdout)", "x")
+        output(f"c{n}", "stdout", "x")
     assert len(output._measures) == MANY + 1  # and one for all others
 
 

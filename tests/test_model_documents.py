@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from greentic.ground import half_pairs
 from greentic.ground.clock import compact_stamp, timestamp
 from greentic.ground.documents import MAX_DEPTH, MAX_VALUES, TooDeep, _form, compact, from_json, parse, pretty, to_json
 from greentic.ground.errors import SpecViolation
@@ -261,3 +262,20 @@ def test_what_ends_too_soon_is_told_as_that(text: str) -> None:
 def test_a_text_that_came_from_bytes_that_are_none_is_told_as_that() -> None:
     with pytest.raises(ValueError, match="^not UTF-8: what stands at character 2 is no text$"):
         parse('["\udcff"]')  # as an argument of a command is, whose bytes are no UTF-8
+
+
+def test_a_damaged_text_of_a_million_escapes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+    escapes = half_pairs._ESCAPE
+
+    class Counted:
+        def finditer(self, text: bytes):
+            nonlocal looked_at
+            for found in escapes.finditer(text):
+                looked_at += 1
+                yield found
+
+    monkeypatch.setattr(half_pairs, "_ESCAPE", Counted())
+    with pytest.raises(ValueError, match="truncated"):
+        parse('["' + "\\n" * 500_000)
+    assert looked_at <= 10_001

@@ -145,8 +145,9 @@ def test_the_doctor_tells_of_a_member_that_stands_twice(context, author, store):
     author.create()
     path = store.paths(E).environment
     path.write_bytes(path.read_bytes().replace(b'"name":', b'"name": "seen by others",\n  "name":', 1))
-    (found,) = env_doctor.doctor(context, E).findings
-    assert found.kind == "repeated-member" and "`name` stands twice" in found.message
+    told = env_doctor.doctor(context, E)
+    assert isinstance(told, env_doctor.Unloadable) and told.validate.status == "error"
+    assert "the key `name` stands twice in one object" in str(told.validate.message) and told.backups is not None
 
 
 @pytest.mark.parametrize("uri", ["hello.gtbundle", "./hello.gtbundle", "file://hello.gtbundle", "FILE://a/b", " a/b"])
@@ -201,6 +202,24 @@ def test_warm_really_loads_and_a_failed_revision_may_be_retried(context, author,
     revisions.retry(context, author.transition(rev))
     assert author.warm(rev) and store.load(E).revision(rev).lifecycle == "ready"
     assert store.load(E).revision(rev).pack_list[0].version == "0.1.0"
+
+
+def test_a_warm_loads_a_pack_once_unless_it_became_another(context, author, store, hello, monkeypatch):
+    from greentic.activate import warm
+
+    author.create()
+    rev = author.stage(author.add(), hello)
+    looked_at: list[str] = []
+    load, cards = warm.load_packs, warm.with_cards
+    monkeypatch.setattr(warm, "load_packs", lambda located, policy: looked_at.append("load") or load(located, policy))
+    monkeypatch.setattr(warm, "with_cards", lambda pack: looked_at.append("cards") or cards(pack))
+    author.warm(rev)
+    assert looked_at == ["load", "cards"]
+    rev = author.stage(author.add("again", ("/again",)), hello)
+    pack = next(store.paths(E).revision(rev).rglob("*.gtpack"))
+    monkeypatch.setattr(warm, "with_cards", lambda found: pack.write_bytes(b"altered") and cards(found))
+    with pytest.raises(Conflict, match="does not match pinned digest"):  # under the lock its digest is asked again
+        author.warm(rev)
 
 
 def test_staging_by_source_alone_pulls_and_pins(context, author, store, hello):

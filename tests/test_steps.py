@@ -72,17 +72,18 @@ def test_a_line_of_a_component_goes_to_the_log_and_to_who_asks():
     for request in (asked, replace(asked, trace=None)):
         calls._host("c", Grants(), request, {}).log("stdout", "working")
     steps.step("main", "n", "exec", None, None, "end")
-    line = ("component c (stdout)", "working")
+    line = ("c", "stdout", "working")
     assert logged == [line, line]
-    assert steps.told()["steps"][0]["log"] == [{"source": line[0], "text": line[1]}], "only of the call that is traced"
+    told = [{"source": "component c (stdout)", "text": "working"}]
+    assert steps.told()["steps"][0]["log"] == told, "only of the call that is traced"
 
 
 def test_steps_are_bounded():
     steps = Steps(FakeClock())
     for number in range(MAX_STEPS + 5):
-        steps.said("c", f"line {number}")
+        steps.said("c", "stdout", f"line {number}")
         steps.step("main", f"n{number}", "emit", "é" * MAX_VALUE, [1], "next")
-    steps.said("c", "the last words of a node that failed")
+    steps.said("c", "stdout", "the last words of a node that failed")
     told = msgspec.json.decode(msgspec.json.encode(steps.told()))
     assert len(told["steps"]) == MAX_STEPS and told["left_out"] == 5
     assert sum(len(s["log"]) for s in told["steps"]) == MAX_LINES and told["lines_left_out"] == 6

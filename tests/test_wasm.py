@@ -40,6 +40,7 @@ from greentic.ground.disk import exclusive
 from greentic.ground.errors import BootError, FlowFailure, InvalidArgument, MalformedArtifact
 from greentic.ground.going import in_place
 from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
+from greentic.telemetry.component_output import line_of
 from greentic.wasm import native
 from greentic.wasm.compile_cache import COMPILING_SECONDS, CompileCache
 from greentic.wasm.compiled_files import default_directory
@@ -65,7 +66,7 @@ def loaded(wasm: bytes, host: object = None) -> LoadedComponent:
 
 def context(log: list[str] | None = None, grants: Grants = Grants(), caller: Caller = CALLER) -> HostCall:  # noqa: B008
     told = [] if log is None else log
-    return HostCall("c", caller, grants, 60.0, lambda source, text: told.append(f"{source}: {text}"))
+    return HostCall("c", caller, grants, 60.0, lambda name, stream, text: told.append(line_of(name, stream, text)))
 
 
 def call(

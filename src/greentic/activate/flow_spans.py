@@ -33,7 +33,7 @@ class FlowSpans:
                 return
             tracing.end(span, FAILED)
 
-    def said(self, source: str, text: str) -> None:
+    def said(self, component: str, stream: str, text: str) -> None:
         """What a component writes is logged, not traced."""
 
     def over(self) -> None:

@@ -28,6 +28,7 @@ import msgspec
 from msgspec.structs import replace
 
 from greentic.activate.flow_spans import FlowSpans
+from greentic.expressions.pieces import of_lane
 from greentic.flow.activity import Activity, failure_payload
 from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, attempt_of, resume, start
 from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
@@ -157,6 +158,7 @@ async def turn(
     activity, tenant, identity = message.activity, message.tenant, message.identity
     entry = revision.entry(activity.flow_type, tenant)
     flow, pack = entry.flow, entry.pack
+    of_lane(revision.deployment_id)
     if flow.failure is not None:
         return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)
@@ -227,8 +229,10 @@ async def _converse(place: _Place, payload: object, services: TurnServices, mess
         waiting = await kept(values, conversations.waiting, key)
         if await _question(place, key, conversations) != came_for:
             return Turn(_stale(place.run), waiting is not None)
-        await _forget_abandoned(place, conversations)
+        pinned = await _forget_abandoned(place, conversations)
         answer = await _advance(place, key, waiting, payload, services)
+        if pinned and waiting is None and not answer.parked:  # a full store let go of what waited, or its time was over
+            await kept(values, place.unpin, conversations)
         if name is not None:
             try:
                 await kept(values, conversations.keep_answer, session, name, answer.output, parked=answer.parked)
@@ -245,13 +249,16 @@ async def _question(place: _Place, key: str, conversations: Conversations) -> tu
     return elsewhere, None if waiting is None else waiting.mark
 
 
-async def _forget_abandoned(place: _Place, conversations: Conversations) -> None:
-    """Forget a question of a revision that serves no more; should it come back, a new message is not an answer to it."""
+async def _forget_abandoned(place: _Place, conversations: Conversations) -> bool:
+    """Forget a question of a revision that serves no more; should it come back, a new message is not an answer to it. Whether the session
+    is pinned to this revision.
+    """
     values = conversations.values
     pinned = await kept(values, place.pinned, conversations)
     if pinned is not None and pinned != place.revision.revision_id:
         await kept(values, conversations.clear, place.key(conversations, pinned))
         await kept(values, place.unpin, conversations)
+    return pinned == place.revision.revision_id
 
 
 async def _advance(place: _Place, key: str, waiting: Waiting | None, payload: object, services: TurnServices) -> Turn:

@@ -29,10 +29,7 @@ def check_loadable(located: list[LocatedPack]) -> Loadable:
 
     Raises the typed error of the first that does not load.
     """
-    policy = read_signature_policy(
-        variables.text("GREENTIC_PACK_SIGNATURES") or None, variables.text("GREENTIC_PACK_SIGNERS") or None
-    )
-    packs = tuple(map(with_cards, load_packs(located, policy)))
+    packs = tuple(map(with_cards, load_packs(located, read_signature_policy(variables.environment()))))
     components = _components(packs)
     return Loadable(components.report, warnings_of(components.told(packs)))
 
@@ -57,4 +54,4 @@ def warnings_of(packs: tuple[LoadedPack, ...]) -> list[str]:
 
 
 def _components(packs: tuple[LoadedPack, ...]) -> RevisionComponents:
-    return RevisionComponents(packs, ComponentRuntime(None, StoredState(MemoryStore()), lambda source, text: None))
+    return RevisionComponents(packs, ComponentRuntime(None, StoredState(MemoryStore()), lambda *_: None))

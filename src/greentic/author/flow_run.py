@@ -33,6 +33,7 @@ from greentic.pack.located import LocatedPack
 from greentic.sessions.conversation import Conversations, Identity
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
+from greentic.telemetry.component_output import line_of
 
 TENANT = "default"
 
@@ -58,7 +59,7 @@ class _Tracer:
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None:
         self._told(Step(flow_id, node_id, kind, payload, output, then))
 
-    def said(self, source: str, text: str) -> None:
+    def said(self, component: str, stream: str, text: str) -> None:
         """Nothing: the log of the runtime has it."""
 
 
@@ -96,7 +97,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
         values = MemoryStore()
         state = StoredState(values)
         logged: list[str] = []
-        runtime = ComponentRuntime(None, state, lambda source, text: logged.append(f"{source}: {text}"))
+        runtime = ComponentRuntime(None, state, lambda name, stream, text: logged.append(line_of(name, stream, text)))
         components = RevisionComponents((pack,), runtime)
         only = tuple((h._replace(entry=True), flow) for h, flow in flow_index((pack,)) if h.flow_id == flow_id)
         revision = ActiveRevision("local", "local", "local", pack.digest, None, (pack,), only, components)

@@ -21,6 +21,8 @@ class YamlPlaces:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._keys: dict[int, dict[str, tuple[Node, Node]]] = {}
+        """Key and value by name, of each mapping that was asked for."""
 
     @cached_property
     def _root(self) -> Node | None:
@@ -30,7 +32,7 @@ class YamlPlaces:
         """`LINE:COLUMN` of what a way leads to; of the first text there that is `about`, if one is."""
         node = found = self._root
         for step in way:
-            entry = _entry(node, step)
+            entry = self._entry(node, step)
             if entry is None:
                 break
             found, node = entry
@@ -39,13 +41,15 @@ class YamlPlaces:
         mark = None if found is None else found.start_mark
         return "1:1" if mark is None else f"{mark.line + 1}:{mark.column + 1}"
 
-
-def _entry(node: Node | None, step: str | int) -> tuple[Node, Node] | None:
-    """What is pointed to for a step of a way, and the value there."""
-    if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step], node.value[step]
-    pairs = node.value if isinstance(node, MappingNode) else []
-    return next(((key, value) for key, value in pairs if key.value == str(step)), None)
+    def _entry(self, node: Node | None, step: str | int) -> tuple[Node, Node] | None:
+        """What is pointed to for a step of a way, and the value there."""
+        if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+            return node.value[step], node.value[step]
+        if not isinstance(node, MappingNode):
+            return None
+        if id(node) not in self._keys:
+            self._keys[id(node)] = {str(key.value): (key, value) for key, value in node.value}
+        return self._keys[id(node)].get(str(step))
 
 
 def _texts(node: Node) -> Iterator[ScalarNode]:

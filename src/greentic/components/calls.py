@@ -8,14 +8,14 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import NamedTuple
 
 import msgspec
 
 from greentic.components.host import Grants, HostCall
 from greentic.components.interfaces import invoke_node, invoke_provider
-from greentic.flow.ports import ComponentCall, ProviderCall
+from greentic.flow.ports import ComponentCall, Log, ProviderCall
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import FlowFailure
 from greentic.pack.components import PackComponent, Provider
@@ -45,7 +45,7 @@ class ReadyPack(NamedTuple):
 class PackCalls:
     """What the flows of one pack can call; `packs` has their own pack first, `lane` is whose share of computing they take."""
 
-    def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Callable[[str, str], None], lane: str) -> None:
+    def __init__(self, packs: list[ReadyPack], limits: CallLimits, log: Log, lane: str) -> None:
         self._packs, self._limits, self._log, self._lane = packs, limits, log, lane
         self._own, self._config = packs[0].components, packs[0].config
         self._resolver = Resolver(packs[0].pack.components)
@@ -88,12 +88,12 @@ class PackCalls:
         raise no_provider(call)
 
 
-def _both(first: Callable[[str, str], None], second: Callable[[str, str], None]) -> Callable[[str, str], None]:
+def _both(first: Log, second: Log) -> Log:
     """Two listeners as one."""
 
-    def told(source: str, text: str) -> None:
-        first(source, text)
-        second(source, text)
+    def told(component: str, stream: str, text: str) -> None:
+        first(component, stream, text)
+        second(component, stream, text)
 
     return told
 

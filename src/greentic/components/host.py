@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, cast
 import msgspec
 
 from greentic.expressions.paths import MISSING
-from greentic.flow.ports import Caller, StateStore, scope
+from greentic.flow.ports import Caller, Log, StateStore, scope
 from greentic.ground.beside import beside
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
@@ -83,7 +83,7 @@ class HostCall(msgspec.Struct):
     grants: Grants
     seconds: float
     """How long the call may wait."""
-    logger: Callable[[str, str], None]
+    logger: Log
     config: Map = {}
     """The published configuration of the pack."""
     lane: str = ""
@@ -103,7 +103,7 @@ class HostCall(msgspec.Struct):
         self.logged += 1
         if self.logged <= MAX_LOGS:
             request_id.go_on(self.request)  # the library tells what was printed in threads of its own
-            self.logger(f"component {self.component} ({stream})", text[:MAX_LOG])
+            self.logger(self.component, stream, text[:MAX_LOG])
 
 
 def canonical_name(key: str) -> str:

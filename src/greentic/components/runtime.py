@@ -7,13 +7,12 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from greentic.flow.ports import ComponentCall, Components, ProviderCall, StateStore
+from greentic.flow.ports import ComponentCall, Components, Log, ProviderCall, StateStore
 from greentic.ground import variables
 from greentic.ground.errors import BootError, FlowFailure
 from greentic.ground.extras import need
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from greentic.components.host import Grants
 
 Map = dict[str, object]
-Log = Callable[[str, str], None]
 EGRESS_VARIABLE = "GREENTIC_HTTP_EGRESS"
 
 

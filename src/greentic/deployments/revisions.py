@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.activate.warm import check_loadable
+from greentic.activate.warm import Loadable, check_loadable
 from greentic.deployments.worker_status import HttpWorkers, Workers, checked_addresses
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
@@ -25,6 +25,7 @@ from greentic.model.ids import check_env_id, check_ulid
 from greentic.model.lifecycle import Verb, check_not_routed, put_revision, walk
 from greentic.operate.change import Context, Done, Idempotency, checked_key, run, whole
 from greentic.operate.payload import Key, Payload, Ulid
+from greentic.pack.located import LocatedPack
 from greentic.store.audit import Change
 from greentic.store.environments import Transaction
 
@@ -148,9 +149,10 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
     change = Change(
         env_id, "revisions", verb, {"revision_id": revision_id, "lifecycle_to": goal}, key or context.mint()
     )
+    ahead: LookedAt | None = None
     if verb == "warm":
         # A missing revision is told before anything is logged, as other programs do.
-        _compile_ahead(context, find_revision(context.store.load(env_id), revision_id))
+        ahead = _look_ahead(context, find_revision(context.store.load(env_id), revision_id))
 
     def action(transaction: Transaction) -> Done[RevisionSummary]:
         env = transaction.load()
@@ -161,7 +163,7 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
             check_not_routed(env, revision)
         if verb == "warm":
             if moved:
-                warnings = loaded_or_failed(transaction, env, revision)
+                warnings = loaded_or_failed(transaction, env, revision, ahead)
             revision = replace(revision, warmed_at=timestamp(context.clock.now_ns()))
         env = put_revision(env, replace(revision, lifecycle=state))
         transaction.save(env)
@@ -174,20 +176,32 @@ def _transition(context: Context, payload: RevisionTransitionPayload, verb: Verb
     return run(context, change, action, idempotency=Idempotency(key, revision_id, whole(payload), RevisionSummary))
 
 
-def _compile_ahead(context: Context, revision: Revision) -> None:
-    """Compile the components before the lock is taken, so that nobody waits for it; faults are for `loaded_or_failed` to tell."""
-    if revision.lifecycle == "staged":
-        with suppress(GreenticError):
-            check_loadable(verified_packs(context.store.paths(revision.env_id), revision))
+class LookedAt(NamedTuple):
+    """What loading some packs found, before the lock was taken."""
+
+    located: list[LocatedPack]
+    found: Loadable
 
 
-def loaded_or_failed(transaction: Transaction, env: Environment, revision: Revision) -> list[str]:
-    """Load what is warmed, and tell what a worker would warn about.
+def _look_ahead(context: Context, revision: Revision) -> LookedAt | None:
+    """Load the packs and compile their components before the lock is taken, so that nobody waits for it; faults are told under it."""
+    with suppress(GreenticError):
+        if revision.lifecycle == "staged":
+            located = verified_packs(context.store.paths(revision.env_id), revision)
+            return LookedAt(located, check_loadable(located))
+    return None
+
+
+def loaded_or_failed(
+    transaction: Transaction, env: Environment, revision: Revision, ahead: LookedAt | None = None
+) -> list[str]:
+    """Load what is warmed, unless the very packs were loaded `ahead`, and tell what a worker would warn about.
 
     A failure is saved as the revision's state and told as a `Conflict`.
     """
     try:
-        return check_loadable(verified_packs(transaction.paths, revision)).warnings
+        located = verified_packs(transaction.paths, revision)
+        return (ahead.found if ahead is not None and ahead.located == located else check_loadable(located)).warnings
     except GreenticError as error:
         transaction.save(put_revision(env, replace(revision, lifecycle="failed")))
         raise Conflict(

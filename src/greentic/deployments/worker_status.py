@@ -18,13 +18,15 @@ from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.documents import decode
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.addresses import WEB, check_authored, lower_scheme, shown
-from greentic.net.document import READING, read_small
+from greentic.net.document import read_small
 from greentic.net.terms import Terms, terms_of
 
 S = TypeVar("S")
 
 MAX_STATUS = 8 << 20
 ASK_SECONDS = 5.0
+ASKING = "asking"
+"""What errors call it: a status is no bundle."""
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -171,12 +173,7 @@ def url_of(address: str, path: str) -> str:
 
 def fetched(address: str, path: str, limit: int, terms: Terms) -> bytes | None:
     """What a worker answers at one of its paths, if there is such a place. Raises `FetchError` that names the worker."""
-    url = url_of(address, path)
-    try:
-        return read_small(url, limit, terms)
-    except FetchError as error:
-        why = error.message.removeprefix(f"{READING} {shown(url)}: ")
-        raise FetchError(f"{shown(address)} could not be asked: {why}", hint=error.hint) from None
+    return read_small(url_of(address, path), limit, terms, doing=ASKING)
 
 
 def asking(clock: Clock, seconds: float = ASK_SECONDS) -> Terms:

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from greentic.controller.left_behind import left_namespaces, take_away
 from greentic.distribute.sources import is_relative
 from greentic.ground.clock import timestamp
-from greentic.ground.documents import read_file, repeated_key, replace
+from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
 from greentic.history.line_chain import breaks, end_missing
@@ -183,7 +183,7 @@ def doctor(context: Context, env_id: str) -> EnvExamined | Unloadable:
             checked_at=checked_at,
         )
     findings = [
-        *_document_findings(paths), *_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths),
+        *_route_findings(env), *_revision_findings(env, paths), *_load_findings(env, paths),
         *_audit_findings(paths),
     ]  # fmt: skip
     stale = [
@@ -215,15 +215,6 @@ def doctor(context: Context, env_id: str) -> EnvExamined | Unloadable:
         checked_at=checked_at,
         findings=findings or UNSET,
     )
-
-
-def _document_findings(paths: EnvPaths) -> list[Finding]:
-    """What is odd about the text itself. All our readers take the last of two members; others the first, or refuse."""
-    twice = repeated_key(read_file(paths.environment))
-    if twice is None:
-        return []
-    told = f"`{twice}` stands twice in one object of {paths.environment.name}; the last one counts, for other readers maybe the first"
-    return [Finding(kind="repeated-member", message=told, fix="take the one away that is not meant")]
 
 
 def _load_findings(env: Environment, paths: EnvPaths) -> list[Finding]:

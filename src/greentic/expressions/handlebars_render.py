@@ -16,7 +16,8 @@ import msgspec
 from greentic.expressions.handlebars import Block, Expression, Literal, Lookup, Print, Template
 from greentic.expressions.handlebars_helpers import COMPARING, HELPERS, TemplateError, truthy
 from greentic.expressions.paths import MISSING, follow
-from greentic.ground.going import breath, in_place
+from greentic.expressions.pieces import piece_done
+from greentic.ground.going import in_place
 
 MAX_OUTPUT = 1 << 20
 """Characters that one template may make."""
@@ -26,7 +27,8 @@ without a tag."""
 PIECE = 2_000
 """Steps after which the loop may do something else: two milliseconds and a half."""
 MAX_PRINTED = 20_000
-"""Members of a list that one tag may print: five milliseconds, and more than anybody reads."""
+"""Members of lists that a tag of a template with blocks may print, or all tags of one without: five milliseconds, and more than anybody
+reads."""
 
 
 class _Scope(msgspec.Struct, frozen=True):
@@ -86,14 +88,19 @@ class _Renderer:
             self._step(1)
             if self._steps >= self._next:
                 self._next = self._steps + self._piece
-                await breath()
+                await piece_done()
             if isinstance(part, Print):
                 value = self._value(part.expression)
                 if value is MISSING and self._tell:
                     raise MissingValue
-                self._write(printed(value))
+                self._print(value)
             else:
                 await self._block(part)
+
+    def _print(self, value: object) -> None:
+        left = [MAX_PRINTED]
+        self._write(printed(value, left))
+        self._step(MAX_PRINTED - left[0] >> 2)
 
     async def _block(self, block: Block) -> None:
         value = self._value(block.argument)
@@ -212,11 +219,9 @@ def walk(value: object, path: Lookup, begin: int) -> object:
     return value
 
 
-def printed(value: object) -> str:
-    """A value as text (rule 2). Raises `TemplateError` for a list of more members than anybody reads."""
-    if isinstance(value, list):
-        return _list_printed(value, [MAX_PRINTED])
-    return _scalar_printed(value)
+def printed(value: object, left: list[int]) -> str:
+    """A value as text (rule 2). `left` is how many members of lists may still be printed. Raises `TemplateError` for more."""
+    return _list_printed(value, left) if isinstance(value, list) else _scalar_printed(value)
 
 
 def _list_printed(value: list[object], left: list[int]) -> str:

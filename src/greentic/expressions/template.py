@@ -17,7 +17,15 @@ import msgspec
 
 from greentic.expressions import handlebars
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
-from greentic.expressions.handlebars_render import MAX_OUTPUT, MissingValue, printed, render, render_gently, walk
+from greentic.expressions.handlebars_render import (
+    MAX_OUTPUT,
+    MAX_PRINTED,
+    MissingValue,
+    printed,
+    render,
+    render_gently,
+    walk,
+)
 from greentic.expressions.paths import MISSING, Step, follow, parse_path, pointer_steps
 from greentic.ground.errors import FlowFailure
 
@@ -183,8 +191,11 @@ def _joined(parts: handlebars.Simple) -> Renderer:
     """Texts and plain paths, which is what most templates are, without the machinery of blocks."""
 
     def render(names: Names) -> object:
+        left = [MAX_PRINTED]
         try:
-            text = "".join([p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1)) for p in parts])
+            text = "".join(
+                [p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1), left) for p in parts]
+            )
         except (TemplateError, ValueError, RecursionError) as error:
             raise FlowFailure(f"template render failed: {error}") from None
         if len(text) > MAX_OUTPUT:

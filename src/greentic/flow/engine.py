@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from greentic.expressions.conditions import holds
 from greentic.expressions.paths import MISSING
+from greentic.expressions.pieces import piece_done
 from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import MAX_KEPT, Kept, bounded
 from greentic.flow.builtins import Wait, call_builtin
@@ -31,7 +32,6 @@ from greentic.flow.ports import Caller, Ports
 from greentic.flow.results import Jump, Respond, Result
 from greentic.flow.state import NodeOutput, RunState, Snapshot
 from greentic.ground.errors import FlowFailure
-from greentic.ground.going import breath
 
 MAX_STEPS = 10_000
 """Nodes that one run may execute."""
@@ -160,7 +160,7 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         if now > budget.until:
             raise Exhausted(f"flow {run.flow_id} took longer than {MAX_SECONDS:g} s")
         if now - began > PIECE_SECONDS:
-            await breath()
+            await piece_done()
             began = clock.monotonic()
         node = plan.nodes.get(node_id)
         if node is None:

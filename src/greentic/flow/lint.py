@@ -15,7 +15,7 @@ from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
 from greentic.flow.lint_names import LintFinding, NamesOfPack, absent_facts, absent_names, names_of, unset_variables
 from greentic.flow.nodes import OUT, FlowPlan, NodePlan
-from greentic.ground.nearest import nearest
+from greentic.ground.nearest import did_you_mean, nearest
 
 _ROUTE_KEYS = frozenset({"condition", "to", "event"})
 _EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input", "config"})
@@ -68,14 +68,14 @@ def _found(plan: FlowPlan, known: Known) -> Iterator[tuple[str | None, LintFindi
         yield None, LintFinding(f"starts at `{plan.graph.start}`, which is no node")
     for node_id, node in plan.nodes.items():
         stored = plan.graph.nodes[node_id]
-        yield from ((node_id, LintFinding(text)) for text in _node(stored, node, plan, known))
+        yield from ((node_id, LintFinding(text)) for text in _node(stored, node, known, names))
         yield from ((node_id, found) for found in _several_expressions(stored.mapping))
         yield from ((node_id, found) for found in absent_names(node, names))
         yield from ((node_id, found) for found in _routing(stored, node, plan, names))
     yield from ((None, LintFinding(text)) for text in (*_endless(plan), *unset_variables(plan)))
 
 
-def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[str]:
+def _node(stored: Node, node: NodePlan, known: Known, names: NamesOfPack) -> list[str]:
     found = [*node.payload.faults]
     found += [fault for _, template in node.variables for fault in template.faults]
     if node.assigned is not None:
@@ -118,12 +118,32 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
         flow = _flow_of(node)
         if flow is None or ("{{" not in flow and flow not in known.flows):
             found.append(f"{node.kind} of `{flow}`, which is no flow of the pack")
+        elif flow in names.flows:
+            found += _led_to(node, names.flows[flow])
     needed = _NEEDED.get(node.kind)
     if needed is not None and not any(mapping.get(word) for word in needed):
         found.append(f"{node.kind} without `{needed[0]}` fails")
     if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
         found.append("session.wait without a node behind it")
     return found
+
+
+def _led_to(node: NodePlan, flow: FlowPlan) -> list[str]:
+    """What never works of a call of a flow, or a jump to it."""
+    if node.kind == "flow.call":
+        at: str | None = flow.graph.first() if flow.nodes else None
+        passed: set[str] = set()
+        while at in flow.nodes and at not in passed:
+            if flow.nodes[at].kind == "session.wait":
+                return [f"flow.call of `{flow.id}` fails: a flow that is called cannot wait, as it does at node `{at}`"]
+            passed.add(at)
+            at = _goes_on_to(flow.nodes[at])
+        return []
+    mapping = node.mapping if isinstance(node.mapping, dict) else {}
+    to = mapping.get("node")
+    if not isinstance(to, str) or not to or "{{" in to or to in flow.nodes:
+        return []
+    return [f"flow.goto goes to node `{to}` of `{flow.id}`, which has none{did_you_mean(to, flow.nodes)}"]
 
 
 def _endless(plan: FlowPlan) -> list[str]:

@@ -38,19 +38,22 @@ class NamesOfPack(msgspec.Struct, frozen=True):
 
     nodes: frozenset[str]
     variables: frozenset[str]
+    flows: dict[str, FlowPlan]
 
 
 def names_of(plans: Iterable[FlowPlan]) -> NamesOfPack:
     nodes: set[str] = set()
     variables: set[str] = set()
+    flows: dict[str, FlowPlan] = {}
     for plan in plans:
+        flows[plan.id] = plan
         nodes.update(plan.nodes)
         variables.update(name for name, how in _declared(plan) if isinstance(how, dict) and "default" in how)
         for node in plan.nodes.values():
             variables.update(name for name, _ in node.variables)
             if node.assigned is not None:
                 variables.add(str(node.assigned[0]))
-    return NamesOfPack(frozenset(nodes), frozenset(variables))
+    return NamesOfPack(frozenset(nodes), frozenset(variables), flows)
 
 
 def _declared(plan: FlowPlan) -> list[tuple[str, object]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from greentic.flow.nodes import FlowPlan
+
+Log = Callable[[str, str, str], None]
+"""Takes component, stream and text of a line that a component writes."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -110,7 +114,7 @@ class Trace(Protocol):
 
     def step(self, flow_id: str, node_id: str, kind: str, payload: object, output: object, then: str) -> None: ...
 
-    def said(self, source: str, text: str) -> None: ...
+    def said(self, component: str, stream: str, text: str) -> None: ...
 
 
 class Ports(msgspec.Struct, frozen=True):

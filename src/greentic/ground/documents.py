@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -27,6 +26,7 @@ from msgspec.structs import FieldInfo, fields, force_setattr, replace
 
 from greentic.ground.errors import SpecViolation
 from greentic.ground.pipe import PIPE_SECONDS, written_within
+from greentic.ground.repeated import repeated
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 JsonObject: TypeAlias = "dict[str, Json]"
@@ -282,14 +282,20 @@ def repeated_key(data: bytes | str) -> str | None:
     """A key that stands twice in one object of a JSON text that was parsed already: of two readers each might take another value."""
     import json
 
-    repeated: list[str] = []
+    found: list[str] = []
 
-    def members(found: list[tuple[str, object]]) -> None:
-        if len(dict(found)) < len(found):
-            repeated.extend(key for key, count in Counter(key for key, _ in found).items() if count > 1)
+    def members(pairs: list[tuple[str, object]]) -> None:
+        if (twice := repeated(key for key, _ in pairs)) is not None:
+            found.append(twice)
 
-    json.loads(data, object_pairs_hook=members)
-    return min(repeated, default=None)
+    json.loads(data, object_pairs_hook=members, parse_int=str)
+    return min(found, default=None)
+
+
+def check_each_once(data: bytes, written: bytes) -> None:
+    """Raise `ValueError` for a text in which a key stands twice. Where it is `written` as we write what was read, none does."""
+    if data != written and (twice := repeated_key(data)) is not None:
+        raise ValueError(f"the key `{twice}` stands twice in one object, and only one of them can be meant")
 
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))

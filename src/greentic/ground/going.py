@@ -59,9 +59,3 @@ async def in_task() -> None:
     """Come back in a task of one's own, if there is none yet."""
     if asyncio.current_task() is None:
         await asyncio.sleep(0)
-
-
-async def breath() -> None:
-    """Let the loop do what else there is, if there is a loop."""
-    if asyncio._get_running_loop() is not None:
-        await asyncio.sleep(0)

@@ -1,8 +1,4 @@
-"""What stands twice where each may stand once. Pure.
-
-What is found by its id, and is there twice, is refused where it is read: of two readers each might take another one, and what was checked
-of the one would be believed of the other.
-"""
+"""What stands twice where each may stand once: of two readers each might take another one, and believe what was checked of the other."""
 
 from __future__ import annotations
 

@@ -100,6 +100,7 @@ _ROWS = (
     Variable("OCI_PASSWORD", "secret", "", "both", "the password that goes with it"),
     Variable("OCI_REGISTRY", "text", "", "both", "the registry that OCI_USERNAME and OCI_PASSWORD are for"),
     Variable("DOCKER_CONFIG", "directory", "~/.docker", "both", "where Docker's configuration with credentials lies"),
+    Variable("REGISTRY_AUTH_FILE", "file", "${XDG_RUNTIME_DIR}/containers/auth.json", "both", "podman's file of logins, asked where Docker's knows nothing"),
     # -- components
     Variable("GREENTIC_HTTP_EGRESS", "text", "public", "worker", "where components may send requests: public, none, unrestricted, or hosts"),
     Variable("GREENTIC_COMPONENT_SECONDS", "seconds", "10", "worker", "how long one call of a component may take"),
@@ -140,6 +141,8 @@ _ROWS = (
     Variable("HOME", "directory", "", "both", "where the store, keys and caches lie by default"),
     Variable("USERPROFILE", "directory", "", "both", "the same, where HOME is unset"),
     Variable("XDG_CACHE_HOME", "directory", "~/.cache", "both", "where caches lie"),
+    Variable("XDG_CONFIG_HOME", "directory", "~/.config", "both", "where podman's file of logins may lie, too"),
+    Variable("XDG_RUNTIME_DIR", "directory", "", "both", "where podman's file of logins lies by default"),
     Variable("XDG_STATE_HOME", "directory", "~/.local/state", "both", "where workers keep a second copy of the newest generation and revocation list that they saw"),
     Variable("PATH", "list", "", "both", "where credential helpers and tools are looked for"),
     Variable("USER", "text", "", "gtc", "who is named in the audit log"),

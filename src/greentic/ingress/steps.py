@@ -47,11 +47,11 @@ class Steps:
              "output": _bounded(output), "then": then, "log": log}
         )  # fmt: skip
 
-    def said(self, source: str, text: str) -> None:
+    def said(self, component: str, stream: str, text: str) -> None:
         """A component wrote a line while a node ran."""
         self._lines += 1
         if self._lines <= MAX_LINES:
-            self._said.append({"source": source, "text": text})
+            self._said.append({"source": f"component {component} ({stream})", "text": text})
 
     def told(self) -> JsonObject:
         """All of it. Lines that belong to no step were written by the node that failed."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from greentic.bundle.contents import open_bundle, pack_config_inputs
 from greentic.bundle.limits import DEFAULT_LIMITS
-from greentic.ground.documents import from_json, open_file, parse, read_file
+from greentic.ground.documents import check_each_once, from_json, open_file, parse, pretty, read_file
 from greentic.ground.errors import GreenticError, SpecViolation, StoreError
 from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
 from greentic.model.ids import is_contained_ref
@@ -57,7 +57,9 @@ def read_lock(paths: EnvPaths, ref: str, revision_id: str) -> PackListLock:
     if path.stat().st_size > MAX_LOCK:
         raise RevisionFault(f"`{ref}` is larger than {MAX_LOCK} bytes")
     try:
-        lock = from_json(PackListLock, parse(read_file(path, MAX_LOCK)))
+        data = read_file(path, MAX_LOCK)
+        lock = from_json(PackListLock, parse(data))
+        check_each_once(data, pretty(lock))
         check_lock(lock, revision_id)
     except (ValueError, SpecViolation) as error:
         raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None

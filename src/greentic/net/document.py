@@ -16,7 +16,9 @@ READING = "read"
 """What errors call it: a list or a signature is no bundle."""
 
 
-def read_small(reference: str, limit: int, terms: Terms, *, absent: frozenset[int] = NOT_THERE) -> bytes | None:
+def read_small(
+    reference: str, limit: int, terms: Terms, *, absent: frozenset[int] = NOT_THERE, doing: str = READING
+) -> bytes | None:
     """A small document over http, https or from a file; nothing if it is not there, which `absent` says. Raises `FetchError`."""
     reference = lower_scheme(reference)
     if not reference.startswith(WEB):
@@ -26,11 +28,11 @@ def read_small(reference: str, limit: int, terms: Terms, *, absent: frozenset[in
     from greentic.net.request import check_status, read_body, send  # HTTP is loaded by who asks
 
     def asked(begun: Terms) -> bytes | None:
-        answer = send(reference, reference, begun, doing=READING)
+        answer = send(reference, reference, begun, doing=doing)
         if answer.status in absent:
             answer.close()
             return None
-        check_status(answer, reference, 200, doing=READING)
+        check_status(answer, reference, 200, doing=doing)
         return read_body(answer, f"`{shown(reference)}`", limit)
 
     return patiently(asked, terms.soon())

@@ -13,10 +13,12 @@ Rules:
 from __future__ import annotations
 
 import base64
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 
+from greentic.ground import variables
 from greentic.ground.clock import CLOCK, unix_seconds
 from greentic.ground.documents import decode, shown
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
@@ -25,7 +27,9 @@ from greentic.trust.keys import key_id
 
 SIGNATURE, CHAIN = "signatures/pack.sig", "signatures/chain.pem"
 DEV_SUBJECT = "greentic-dev-local"
+POLICY, SIGNERS = "GREENTIC_PACK_SIGNATURES", "GREENTIC_PACK_SIGNERS"
 Mode = Literal["ignore", "warn", "require"]
+"""The words of `POLICY`."""
 
 
 class PackSignaturePolicy(NamedTuple):
@@ -51,27 +55,21 @@ class UntrustedPack(Conflict):
     """A pack whose signature the policy does not accept."""
 
 
-def read_signature_policy(mode: str | None, keys: str | None) -> PackSignaturePolicy:
-    """The policy of `GREENTIC_PACK_SIGNATURES` and `GREENTIC_PACK_SIGNERS`. Raises `InvalidArgument`."""
-    told = (mode or "").strip().lower() or "warn"
-    fingerprints = frozenset(k.strip().lower() for k in (keys or "").split(",") if k.strip())
+def read_signature_policy(environ: Mapping[str, str]) -> PackSignaturePolicy:
+    """The policy that variables tell. Raises `InvalidArgument`."""
+    mode = cast("Mode", variables.word(POLICY, environ) or PackSignaturePolicy().mode)
+    fingerprints = frozenset(key.lower() for key in variables.listed(SIGNERS, environ))
     for fingerprint in fingerprints:
         if len(fingerprint) != 64 or any(c not in "0123456789abcdef" for c in fingerprint):
             raise InvalidArgument(
-                f"`{fingerprint}` is no fingerprint of a key; expected 64 hex digits, as `gtc pack sign` prints"
+                f"{SIGNERS}: `{fingerprint}` is no fingerprint of a key; expected 64 hex digits, as `gtc pack sign` prints"
             )
-    if told == "ignore":
-        return PackSignaturePolicy("ignore", fingerprints)
-    if told == "warn":
-        return PackSignaturePolicy("warn", fingerprints)
-    if told == "require" and not fingerprints:
+    if mode == "require" and not fingerprints:
         raise InvalidArgument(
-            "signatures of packs are required, and GREENTIC_PACK_SIGNERS names nobody whose signature counts",
-            hint="GREENTIC_PACK_SIGNERS=<key_fingerprint that `gtc pack sign` prints>",
+            f"signatures of packs are required ({POLICY}), and {SIGNERS} names nobody whose signature counts",
+            hint=f"{SIGNERS}=<key_fingerprint that `gtc pack sign` prints>",
         )
-    if told == "require":
-        return PackSignaturePolicy("require", fingerprints)
-    raise InvalidArgument(f"the signature policy is `{told}`, expected ignore, warn or require")
+    return PackSignaturePolicy(mode, fingerprints)
 
 
 def signed_digest(archive: PackArchive) -> bytes:

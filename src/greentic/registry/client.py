@@ -121,7 +121,7 @@ class Registry:
             who = "without credentials" if self._credentials is None else f"as `{self._credentials.user}`"
             raise FetchError(
                 f"{self._failed}: the registry refuses us {who} (http status: {answer.status})",
-                hint="log in with docker (podman keeps logins elsewhere), or set OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY",
+                hint="log in with docker or podman, or set OCI_USERNAME, OCI_PASSWORD and OCI_REGISTRY",
             )
         return answer
 

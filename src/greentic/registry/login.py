@@ -2,15 +2,17 @@
 
 Rules:
 1. `OCI_USERNAME` and `OCI_PASSWORD`, both set, are for the registries that `OCI_REGISTRY` lists. Without it they are for the registry
-   that a revision's own address names, and for no mirror. First that fits; then the Docker configuration; then nobody.
-2. The Docker configuration (`DOCKER_CONFIG/config.json`, else `~/.docker/config.json`) is read as Docker reads it: the helper of the
-   registry, the general store, then `auths`, whose keys are hosts with or without scheme and path. A store that is not installed or
-   knows nothing leaves the word to `auths`. Of several keys of a host the one counts whose path the repository lies furthest below, as
-   Kubernetes and podman have it, then one without a path, then any.
-3. The configuration is optional: one that is missing, empty, unreadable, or in the home of somebody else is done without, and said.
-4. A password goes to its registry, and to a token server over https of the same host or domain, or of a host that `OCI_REGISTRY`
+   that a revision's own address names, and for no mirror. First that fits; then the files of logins; then nobody.
+2. A file of logins is the configuration of Docker or podman's `auth.json`. One that a variable names goes before one that lies where
+   it lies by default, and Docker's before podman's (`_PLACES`); the first that knows the registry counts.
+3. Each is read as Docker reads it: the helper of the registry, the general store, then `auths`, whose keys are hosts with or without
+   scheme and path. A store that is not installed or knows nothing leaves the word to `auths`. Of several keys the one counts whose path
+   the repository lies furthest below, as Kubernetes and podman have it, then one without a path, then any; then the one that names the
+   host rather than a pattern for its parts (`*.example.com`), which Kubernetes takes, too.
+4. The files are optional: one that is missing, empty, unreadable, or in a place of somebody else is done without, and said.
+5. A password goes to its registry, and to a token server over https of the same host or domain, or of a host that `OCI_REGISTRY`
    lists too. What another server answers to a redirect gets nothing.
-5. Secrets are never part of an error.
+6. Secrets are never part of an error.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import ipaddress
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -69,7 +73,17 @@ def credentials_for(
         meant = variables.listed("OCI_REGISTRY", environ)
         if registry in meant or (not meant and not mirror):
             return Credentials(user, password)
-    config = _docker_config(environ)
+    for file in _login_files(environ):
+        found = _of_config(_config(file), registry, environ, repository)
+        if found is not None:
+            return found
+    return None
+
+
+def _of_config(
+    config: Mapping[str, object], registry: str, environ: Mapping[str, str], repository: str
+) -> Credentials | None:
+    """What one file of logins knows (rule 3). Raises `FetchError`."""
     names = (registry, *_ALIASES.get(registry, ()))
     helpers = config.get("credHelpers")
     for name in names:
@@ -81,7 +95,7 @@ def credentials_for(
         try:
             found = _ask_helper(store, _asked_as(registry), environ)
         except FetchError as error:
-            done_without("the credential store of the Docker configuration", error.message)
+            done_without("the credential store of a file of logins", error.message)
         else:
             if found is not None:
                 return found
@@ -90,7 +104,7 @@ def credentials_for(
 
 
 def may_have_password(realm_host: str, registry_host: str, environ: Mapping[str, str]) -> bool:
-    """Whether a token server may be told the password of a registry that names it (rule 4). Hosts are without ports."""
+    """Whether a token server may be told the password of a registry that names it (rule 5). Hosts are without ports."""
     if realm_host == registry_host:
         return True
     if realm_host in {_host(name) for name in variables.listed("OCI_REGISTRY", environ)}:
@@ -124,15 +138,32 @@ def _asked_as(registry: str) -> str:
 def _of_auths(auths: Mapping[str, object], names: tuple[str, ...], repository: str) -> Credentials | None:
     """The entry of a repository, or of its registry: the key that fits best, and of those that fit alike the registry's very name."""
     fitting = [
-        (-_fit(key, repository), names.index(key) if key in names else len(names), key, entry)
+        (-_fit(key, repository), rank, key, entry)
         for key, entry in auths.items()
-        if isinstance(key, str) and isinstance(entry, dict) and _host_and_port(key) in names
+        if isinstance(key, str) and isinstance(entry, dict) and (rank := _rank(key, names)) is not None
     ]
     for _, _, key, entry in sorted(fitting, key=lambda found: found[:2]):
         found = _of_entry(key, entry)
         if found is not None:
             return found
     return None
+
+
+def _rank(key: str, names: tuple[str, ...]) -> int | None:
+    """How exactly a key names one of the hosts, 0 before all; nothing if it names none of them."""
+    if key in names:
+        return names.index(key)
+    host = _host_and_port(key)
+    if host in names:
+        return len(names)
+    return len(names) + 1 if any(_matches(host, name) for name in names) else None
+
+
+def _matches(pattern: str, host: str) -> bool:
+    """Whether a host is one of a pattern, part by part: `*.example.com` is none of `example.com`, nor of `a.b.example.com`."""
+    (names, colon, port), (others, *rest) = pattern.partition(":"), host.partition(":")
+    parts, of = names.split("."), others.split(".")
+    return [colon, port] == rest and len(parts) == len(of) and all(map(fnmatchcase, of, parts))
 
 
 def _fit(key: str, repository: str) -> int:
@@ -152,22 +183,50 @@ def _host(name: str) -> str:
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
-def _docker_config(environ: Mapping[str, str]) -> dict[str, object]:
-    """The configuration, empty where there is none that can be used (rule 3)."""
-    told, home = variables.path("DOCKER_CONFIG", environ), variables.path("HOME", environ)
-    if told is None and home is None:
-        return {}
-    path = told / "config.json" if told is not None else Path(home or "") / ".docker" / "config.json"
+class _LoginFile(NamedTuple):
+    """Where logins may lie."""
+
+    path: Path
+    what: str
+    told: bool
+    """Whether a variable names it, whoever it belongs to."""
+    variable: str
+
+
+_DOCKER, _PODMAN = "the Docker configuration", "podman's file of logins"
+_PLACES = (
+    ("DOCKER_CONFIG", "config.json", _DOCKER, True),
+    ("REGISTRY_AUTH_FILE", "", _PODMAN, True),
+    ("HOME", ".docker/config.json", _DOCKER, False),
+    ("XDG_RUNTIME_DIR", "containers/auth.json", _PODMAN, False),
+    ("XDG_CONFIG_HOME", "containers/auth.json", _PODMAN, False),
+    ("HOME", ".config/containers/auth.json", _PODMAN, False),
+)
+"""Variable, what is put behind it, what it is, and whether the variable is there to name it (rule 2)."""
+
+
+def _login_files(environ: Mapping[str, str]) -> Iterator[_LoginFile]:
+    told = variables.path("DOCKER_CONFIG", environ) is not None
+    for variable, behind, what, names_it in _PLACES:
+        top = variables.path(variable, environ)
+        if top is None or (told and what == _DOCKER and not names_it):
+            continue
+        variable = variable if names_it else "DOCKER_CONFIG" if what == _DOCKER else "REGISTRY_AUTH_FILE"
+        yield _LoginFile(top / behind if behind else top, what, names_it, variable)
+
+
+def _config(file: _LoginFile) -> dict[str, object]:
+    """What a file of logins holds; nothing where there is none that can be used (rule 4)."""
+    path, what = file.path, file.what
     try:
-        with open_file(path) as file:
-            owner = os.fstat(file.fileno()).st_uid
-            if told is None and owner not in (0, os.geteuid()):
+        with open_file(path) as opened:
+            owner = os.fstat(opened.fileno()).st_uid
+            if not file.told and owner not in (0, os.geteuid()):
                 done_without(
-                    "the Docker configuration",
-                    f"`{path}` belongs to another user ({owner}); set DOCKER_CONFIG to use it all the same",
+                    what, f"`{path}` belongs to another user ({owner}); set {file.variable} to use it all the same"
                 )
                 return {}
-            data = file.read(MAX_CONFIG + 1)
+            data = opened.read(MAX_CONFIG + 1)
         if not data.strip():
             return {}
         raw = parse(data)
@@ -175,7 +234,7 @@ def _docker_config(environ: Mapping[str, str]) -> dict[str, object]:
         return {}
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        done_without("the Docker configuration", f"`{path}` cannot be read: {why}")
+        done_without(what, f"`{path}` cannot be read: {why}")
         return {}
     return dict[str, object](raw) if isinstance(raw, dict) else {}
 
@@ -189,7 +248,7 @@ def _of_entry(name: str, entry: Mapping[str, object]) -> Credentials | None:
             # Docker skips line ends, which `base64` puts into long values.
             plain = base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True).decode()
         except (binascii.Error, ValueError):
-            raise FetchError(f"the Docker configuration has no usable `auth` for `{name}`") from None
+            raise FetchError(f"a file of logins has no usable `auth` for `{name}`") from None
         user, colon, password = plain.partition(":")
         return Credentials(user, password.rstrip("\0")) if colon else None
     user_name, password_text = entry.get("username"), entry.get("password")
@@ -204,7 +263,7 @@ def _ask_helper(helper: str, name: str, environ: Mapping[str, str]) -> Credentia
 
     program = f"docker-credential-{helper}"
     if not _HELPER.match(helper):
-        raise FetchError(f"the Docker configuration names the credential helper `{helper[:80]!r}`, which is no name")
+        raise FetchError(f"a file of logins names the credential helper `{helper[:80]!r}`, which is no name")
     found = shutil.which(program, path=variables.text("PATH", environ) or None)
     if found is None:
         raise FetchError(f"the credential helper `{program}` for `{name}` is not installed")

@@ -19,9 +19,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from greentic.flow.state import Snapshot, read_snapshot
-from greentic.ground.documents import parse
-from greentic.ground.errors import FlowFailure
-from greentic.sessions.value_store import ValueStore
+from greentic.sessions.value_store import ValueStore, kept_text, read_kept
 
 PIN_SECONDS = 7 * 86_400
 MAX_FAILURES = 3
@@ -86,7 +84,7 @@ class Conversations:
         if found is None:
             return None
         try:
-            document = parse(found)
+            document = read_kept(found)
         except ValueError:
             document = None
         if not isinstance(document, dict):
@@ -101,11 +99,7 @@ class Conversations:
 
     def park(self, key: str, snapshot: Snapshot, reason: str, mark: str) -> None:
         """Let a run wait at a new question. Raises `FlowFailure` for a state that cannot be kept."""
-        try:
-            stored = snapshot.to_json()
-            data = msgspec.json.encode({"snapshot": stored, "reason": reason, "mark": mark, "failures": 0})
-        except (RecursionError, OverflowError, ValueError, TypeError) as error:
-            raise FlowFailure(f"a value of the flow cannot be kept: {type(error).__name__}") from None
+        data = kept_text({"snapshot": snapshot.to_json(), "reason": reason, "mark": mark, "failures": 0})
         self.values.set(key, data, self._seconds)
 
     def failed(self, key: str, waiting: Waiting) -> bool:
@@ -151,10 +145,7 @@ class Conversations:
     def keep_answer(self, session: str, message_id: str, output: object, *, parked: bool) -> None:
         """Keep an answer for the same message coming again. Raises `FlowFailure`."""
         row: dict[str, object] = {"id": message_id, "parked": parked}
-        try:
-            size = len(msgspec.json.encode(output))
-        except (RecursionError, OverflowError, ValueError, TypeError) as error:
-            raise FlowFailure(f"a value of the flow cannot be kept: {type(error).__name__}") from None
+        size = len(kept_text(output))
         rows = [row | {"output": output} if size <= MAX_ANSWER_BYTES else row, *self._answers(session)][:MAX_ANSWERS]
         while len(rows) > 1 and sum(len(msgspec.json.encode(r)) for r in rows) > MAX_ANSWER_BYTES:
             rows.pop()
@@ -163,7 +154,7 @@ class Conversations:
     def _answers(self, session: str) -> list[dict[str, object]]:
         found = self.values.get(f"{session}:answers")
         try:
-            rows = [] if found is None else parse(found)
+            rows = [] if found is None else read_kept(found)
         except ValueError:
             return []
         return (

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from threading import Lock, Thread
 from typing import BinaryIO
 
 from greentic.ground.clock import CLOCK, Clock
@@ -46,7 +47,7 @@ class DirectoryStore:
     def __init__(self, directory: Path, clock: Clock = CLOCK) -> None:
         self._directory, self._queue, self._clock = directory, HoldQueue(), clock
         make_directory(directory, 0o700)
-        self._sets = 0
+        self._sets, self._pruning = 0, Lock()
 
     def _now(self) -> float:
         return self._clock.now_ns() / 1e9
@@ -98,8 +99,16 @@ class DirectoryStore:
         except OSError as error:
             raise _unavailable(error) from None
         self._sets += 1
-        if self._sets % 1000 == 0:
-            self._prune()
+        if self._sets % 1000 == 0 and self._pruning.acquire(blocking=False):
+            Thread(target=self._pruned, name="prune conversations", daemon=True).start()
+
+    def _pruned(self) -> None:
+        """Beside who sets: to look at all files takes as long as a hundred turns."""
+        try:
+            with suppress(OSError):  # a directory that is gone is told to whoever sets
+                self._prune()
+        finally:
+            self._pruning.release()
 
     def delete(self, key: str) -> bool:
         try:
@@ -135,20 +144,24 @@ class DirectoryStore:
             raise _unavailable(error) from None
 
     def _prune(self) -> None:
-        entries: list[tuple[float, str, int]] = []
+        entries: list[tuple[int, str, int]] = []
         for path in self._directory.iterdir():
             with suppress(OSError):
                 found = path.stat()
                 if path.name.endswith(_PARTIAL) and self._now() - found.st_mtime > 60:
                     path.unlink()  # of a process that died while it wrote
                 elif not path.name.startswith("."):
-                    entries.append((found.st_mtime, path.name, found.st_size))
+                    entries.append((found.st_mtime_ns, path.name, found.st_size))
         shares = Shares()
         for _, name, size in sorted(entries):
             shares.put(name.partition("-")[0], name, size)
+        used = {name: at for at, name, _ in entries}
         for name in shares.leaving(MAX_ENTRIES, MAX_BYTES):
-            (self._directory / name).unlink(missing_ok=True)
-            TALLIES.add(DROPPED)
+            path = self._directory / name
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns == used[name]:  # else it was used meanwhile
+                    path.unlink()
+                    TALLIES.add(DROPPED)
 
 
 def _digest(text: str) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heapreplace
 
 _SHARE = re.compile(r".*?:[0-9A-HJKMNP-TV-Z]{26}(?=:)", re.DOTALL)
 _SPARE = 100
@@ -58,16 +59,22 @@ class Shares:
         if self._count <= most_entries and self._total <= most_bytes:
             return
         entries, size = most_entries - most_entries // _SPARE, most_bytes - most_bytes // _SPARE
-        while self._count > entries or self._total > size:
-            if self._count > entries:
-                share, over = max(self._sizes, key=lambda s: len(self._sizes[s])), self._count - entries
-                for _ in range(min(max(over // 2, 1), len(self._sizes[share]))):
-                    yield self._first(share)
+        yield from self._from_largest(lambda share: len(self._sizes[share]), lambda: self._count > entries)
+        yield from self._from_largest(lambda share: self._bytes[share], lambda: self._total > size)
+
+    def _from_largest(self, measure: Callable[[str], int], over: Callable[[], bool]) -> Iterator[str]:
+        """Names of the share that measures most, one after the other, while there is too much."""
+        if not over():
+            return
+        largest = [(-measure(share), share) for share in self._sizes]
+        heapify(largest)
+        while over():
+            share = largest[0][1]
+            yield self._first(share)
+            if share in self._sizes:
+                heapreplace(largest, (-measure(share), share))
             else:
-                share, goal = max(self._bytes, key=self._bytes.__getitem__), (self._total + size) // 2
-                yield self._first(share)
-                while self._total > goal and share in self._sizes:
-                    yield self._first(share)
+                heappop(largest)
 
     def _first(self, share: str) -> str:
         name = next(iter(self._sizes[share]))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from greentic.expressions.paths import MISSING
 from greentic.expressions.value_range import in_range
-from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
-from greentic.sessions.value_store import ValueStore
+from greentic.sessions.value_store import ValueStore, kept_text, read_kept
 
 
 class StoredState:
@@ -28,12 +25,12 @@ class StoredState:
         if found is None:
             return MISSING
         try:
-            return in_range(parse(found))
+            return in_range(read_kept(found))
         except ValueError as error:
             raise FlowFailure(f"the stored state `{key}` is damaged: {error}") from None
 
     def set(self, scope: str, key: str, value: object) -> None:
-        self._values.set(f"{self._namespace}:{scope}:{key}", msgspec.json.encode(value))
+        self._values.set(f"{self._namespace}:{scope}:{key}", kept_text(value))
 
     def delete(self, scope: str, key: str) -> bool:
         return self._values.delete(f"{self._namespace}:{scope}:{key}")

@@ -5,7 +5,9 @@ Rules:
 2. A conversation is held while one of its turns runs, so that two messages at once never advance it twice.
 3. Few messages wait for a conversation that is held, and not for ever: the others fail at once, so that one conversation never
    takes the threads of all.
-4. Every store is bounded, and what leaves a full one is of whoever has most (`sessions/shares`). What is past its end is not there.
+4. What is kept can be read again: it may be as deep as values of flows are, and what stands around them, and holds no more values than are
+   read. Who would keep more is told so, not whoever comes back to it.
+5. Every store is bounded, and what leaves a full one is of whoever has most (`sessions/shares`). What is past its end is not there.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+import msgspec
+
+from greentic.ground.documents import Json, check_values, parse
 from greentic.ground.errors import FlowFailure
 
 MAX_ENTRIES = 100_000
@@ -27,6 +32,8 @@ NAMELESS_WAITING = 256
 """The same where callers name nothing, so that the conversation is one of many people; a quarter of what a deployment may run."""
 HOLD_SECONDS = 30.0
 """How long one waits."""
+_AROUND = 16
+"""Arrays and objects that may stand around a value of a flow where it is kept, and levels by which flows go deeper than documents."""
 DROPPED = "greentic_stored_values_dropped"
 """The family that counts what leaves a full store."""
 
@@ -110,6 +117,22 @@ class ValueStore(Protocol):
     def hold_at_once(self, key: str) -> AbstractContextManager[object] | None:
         """The same without waiting: nothing if somebody else holds it, or if this store may make its caller wait."""
         ...
+
+
+def kept_text(value: object) -> bytes:
+    """The text of a value that is to be kept (rule 4). Raises `FlowFailure` for one that could not be read again."""
+    try:
+        text = msgspec.json.encode(value)
+        check_values(text)
+    except (RecursionError, OverflowError, ValueError, TypeError) as error:
+        told = error if isinstance(error, ValueError) else type(error).__name__
+        raise FlowFailure(f"a value of the flow cannot be kept: {told}") from None
+    return text
+
+
+def read_kept(text: bytes) -> Json:
+    """What `kept_text` wrote. Raises `ValueError`."""
+    return parse(text, inside=-_AROUND)
 
 
 def check_size(value: bytes) -> None:

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -99,8 +99,8 @@ def room(shape: Shape) -> int | None:
 def read_settings(given: JsonObject, signers: tuple[str, ...], egress: str | None) -> PodSettings:
     """The settings of the answers, `signers` and `egress` as lists and texts already. Raises `Conflict`."""
     signatures = given.get("pack_signatures")
-    if signatures not in (None, "ignore", "warn", "require"):
-        raise invalid(f"pack_signatures `{signatures}` is not valid; expected ignore, warn or require")
+    if signatures is not None and signatures not in (words := get_args(Signatures)):
+        raise invalid(f"pack_signatures `{signatures}` is not valid; expected {', '.join(words[:-1])} or {words[-1]}")
     if signatures == "require" and not signers:
         raise invalid(
             "pack_signatures: require needs somebody to trust", "answer pack_signers with the ids of their keys"

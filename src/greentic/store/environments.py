@@ -23,7 +23,7 @@ import msgspec
 
 from greentic.ground.clock import Clock, Random, SystemClock, SystemRandom
 from greentic.ground.disk import LOCK_SECONDS, Disk, RealDisk, io_error
-from greentic.ground.documents import Document, decode, from_json, parse, pretty, read_file
+from greentic.ground.documents import Document, check_each_once, decode, from_json, parse, pretty, read_file
 from greentic.ground.errors import (
     Conflict,
     GreenticError,
@@ -50,6 +50,7 @@ from greentic.store.seal import sealed
 from greentic.trust.root import EMPTY, TrustRoot, read_trust_root
 
 _D = TypeVar("_D", bound=Document)
+_R = TypeVar("_R")
 
 MAX_DOCUMENT = 64 << 20
 """Most bytes of a store document that is read."""
@@ -246,7 +247,13 @@ def environment_of(data: bytes, path: Path, env_id: str, elements: Elements | No
     if len(data) > MAX_DOCUMENT:
         raise StoreError(f"{path} is larger than {MAX_DOCUMENT} bytes")
     elements = elements or Elements()
-    env = _of(_read(elements.environment, data, path), env_id)
+    try:
+        env = _of(_read(elements.environment, data, path), env_id)
+        if elements.valid is not env:
+            _read(lambda text: check_each_once(text, pretty(env)), data, path)
+    except StoreError as error:
+        error.hint = error.hint or _next_step(env_id, path)
+        raise
     if elements.valid is not env:
         elements.valid = _valid(env, path, elements.valid)
     return env
@@ -301,10 +308,16 @@ def document_bytes(path: Path) -> bytes:
 
 def document_of(data: bytes, path: Path, form: type[_D]) -> _D:
     """The document in some bytes. Raises `StoreError` that names the file and the place."""
-    return _read(lambda text: from_json(form, parse(text)), data, path)
+
+    def read(text: bytes) -> _D:
+        found = from_json(form, parse(text))
+        check_each_once(text, pretty(found))
+        return found
+
+    return _read(read, data, path)
 
 
-def _read(read: Callable[[bytes], _D], data: bytes, path: Path) -> _D:
+def _read(read: Callable[[bytes], _R], data: bytes, path: Path) -> _R:
     try:
         return read(data)
     except ValueError as error:

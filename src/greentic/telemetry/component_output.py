@@ -20,6 +20,11 @@ AT_ONCE = 200.0
 MANY = 1_000
 
 
+def line_of(name: str, stream: str, text: str) -> str:
+    """A line of a component, as people read it."""
+    return f"component {name} ({stream}): {text}"
+
+
 class _Measure:
     """How much one component may still say."""
 
@@ -37,9 +42,8 @@ class ComponentOutput:
         self._measures: dict[str, _Measure] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, source: str, text: str) -> None:
-        """`source` is `component NAME (STREAM)`; called from any thread."""
-        name, _, stream = source.removeprefix("component ").rpartition(" (")
+    def __call__(self, name: str, stream: str, text: str) -> None:
+        """Called from any thread."""
         with self._lock:
             left_out = self._let_through(name)
         if left_out is None:
@@ -47,7 +51,7 @@ class ComponentOutput:
             return
         if left_out:
             self._log.warn("component", f"component {name}: {left_out} lines were left out", component=name)
-        self._log.info("component", f"{source}: {text}", component=name, stream=stream.rstrip(")"))
+        self._log.info("component", line_of(name, stream, text), component=name, stream=stream)
 
     def _let_through(self, name: str) -> int | None:
         """How many lines were left out before this one; nothing if it is left out, too."""

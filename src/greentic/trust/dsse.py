@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from greentic.ground.documents import decode
+from greentic.ground.documents import check_each_once, compact, decode
 from greentic.trust.keys import SigningKey, verify
 
 MAX_ENVELOPE = 8 << 20
@@ -120,6 +120,7 @@ def _read(envelope: Envelope) -> tuple[bytes, Statement]:
     payload = claimed_payload(envelope, PAYLOAD_TYPE)
     try:
         found = decode(payload, Statement)
+        check_each_once(payload, compact(found))
     except ValueError as error:
         raise MalformedEnvelope(f"payload is not an in-toto statement: {error}") from None
     if found.type_ != STATEMENT_TYPE:

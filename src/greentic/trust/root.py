@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from greentic.ground.documents import Document, from_json, parse, replace
+from greentic.ground.documents import Document, check_each_once, from_json, parse, pretty, replace
 from greentic.ground.errors import SpecViolation, TrustRootError
 from greentic.trust.keys import KeyFormatError, key_id, read_public_pem
 
@@ -41,6 +41,7 @@ def read_trust_root(data: bytes) -> TrustRoot:
     """Parse `trust-root.json`. Raises `TrustRootError`."""
     try:
         root = from_json(TrustRoot, parse(data))
+        check_each_once(data, pretty(root))
     except (ValueError, SpecViolation) as error:
         raise TrustRootError(f"trust-root.json does not parse: {getattr(error, 'message', error)}") from None
     if root.schema != TRUST_ROOT_SCHEMA:

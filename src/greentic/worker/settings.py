@@ -369,10 +369,7 @@ def _sessions(environ: Mapping[str, str]) -> SessionSettings:
 
 def _pack_signatures(environ: Mapping[str, str]) -> PackSignaturePolicy:
     """What is asked of the signatures of packs."""
-    policy, signers = (
-        variables.text(n, environ) or None for n in ("GREENTIC_PACK_SIGNATURES", "GREENTIC_PACK_SIGNERS")
-    )
     try:
-        return read_signature_policy(policy, signers)
+        return read_signature_policy(environ)
     except InvalidArgument as error:
-        raise BootError(f"GREENTIC_PACK_SIGNATURES, GREENTIC_PACK_SIGNERS: {error.message}") from None
+        raise BootError(error.message, hint=error.hint) from None
