@@ -54,7 +54,12 @@ def object_without_secrets(value: JsonObject) -> JsonObject:
     return found if isinstance(found, dict) else {}
 
 
+def is_private_key(text: str) -> bool:
+    """Whether a private key in PEM stands in a text."""
+    return re.search(_PRIVATE_KEY, text) is not None
+
+
 def _kind(text: str) -> str | None:
-    if re.search(_PRIVATE_KEY, text):
+    if is_private_key(text):
         return "a private key"
     return "an address with a password" if re.search(_CREDENTIALS, text) else None
