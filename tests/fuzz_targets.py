@@ -19,6 +19,7 @@ from conftest import make_pack
 from foreign_cookie import make_cookie
 from fuzzing import CBOR, JSON, TAR, WORDS, YAML, ZIP, Seed, Target, plain_image
 from greentic.activate.dispatch import AffinityCookie, read_cookie
+from greentic.author.flow_compile import FlowSourceError, compile_flow
 from greentic.author.source_files import read_yaml
 from greentic.bundle import contents
 from greentic.bundle.squashfs_reader import SquashImage
@@ -32,7 +33,6 @@ from greentic.expressions.conditions import parse_condition
 from greentic.expressions.template import compile_value
 from greentic.expressions.value_range import fault, in_range
 from greentic.flow.cards import before_dispatch, card_invocation, inlined_call
-from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.nodes import plan_flow

@@ -223,7 +223,6 @@ class _Handler(BaseHTTPRequestHandler):
             told: Any = body.get("status")
             return cluster.patch_status(ref._replace(kind=ref.kind.removesuffix("/status")), told)
         if "merge-patch" in self.headers.get("content-type", ""):
-            annotations: Any = metadata_of(body).get("annotations")
-            cluster.annotate(ref, annotations)
+            cluster.merge(ref, body)
             return cluster.get(ref)
         return cluster.apply(body, force=asked_for.get("force") == "true", dry_run="dryRun" in asked_for)

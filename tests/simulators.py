@@ -353,8 +353,19 @@ class SimulatedCluster:
     def ask_pod(self, *_: object) -> JsonObject:
         raise ApiRefused("pods are not simulated", status=404)
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
-        raise ApiRefused(f"{ref}: not simulated", status=404)
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
+        """What is set is not kept book of, but for the book itself."""
+        self.requests += 1
+        told = {key: value for key, value in metadata_of(patch).items() if key in ("uid", "resourceVersion")}
+        _on_condition(
+            {"kind": ref.kind, "metadata": {"name": ref.name, "namespace": ref.namespace, **told}},
+            self.objects.get(ref),
+        )
+        made = copy.deepcopy(self.objects[ref])
+        self.version += 1
+        _merge(made, patch)
+        made["metadata"] = {**metadata_of(made), "resourceVersion": str(self.version)}
+        self.objects[ref] = made
 
     def update(self, thing: JsonObject) -> JsonObject:
         raise ApiRefused("not simulated", status=404)
@@ -449,12 +460,13 @@ class LivingCluster(SimulatedCluster):
             kept = {"observedGeneration": status.get("observedGeneration")} if self.prunes_status else status
             return self.put({**old, "status": copy.deepcopy(kept)}, "status")
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
         self.fault("patch", ref.kind)
         with self.news:
-            thing = copy.deepcopy(self.objects[ref])
-            metadata_of(thing)["annotations"] = dict[str, Json](annotations)
-            self.put(thing, "annotate")
+            super().merge(ref, patch)
+            self.writes += 1
+            self.written.append(("merge", ref))
+            self._tell("MODIFIED", ref)
 
     def delete(self, ref: Ref, *, uid: str, resource_version: str | None, foreground: bool = False) -> bool:
         self.fault("delete", ref.kind)
@@ -564,6 +576,19 @@ def applied_by(thing: JsonObject, manager: str, operation: str) -> JsonObject:
     body["metadata"] = {k: v for k, v in metadata_of(thing).items() if k not in ("name", "namespace")}
     managed: list[Json] = [{"manager": manager, "operation": operation, "fieldsV1": _fields(body)}]
     return {**thing, "metadata": {**metadata_of(thing), "managedFields": managed}}
+
+
+def _merge(value: JsonObject, patch: JsonObject) -> None:
+    for key, told in patch.items():
+        inner = value.get(key)
+        if told is None:
+            value.pop(key, None)
+        elif isinstance(told, dict):
+            inner = inner if isinstance(inner, dict) else {}
+            value[key] = inner
+            _merge(inner, told)
+        else:
+            value[key] = told
 
 
 def _without_version(thing: JsonObject) -> JsonObject:

@@ -22,6 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 import wat
 from conftest import make_bundle, make_pack, need
@@ -57,9 +59,11 @@ from greentic.pack.signature import CHAIN, SIGNATURE, PackSignaturePolicy, Untru
 from greentic.sessions.conversation import Conversations, Identity, session_hint
 from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
+from greentic.sessions.shares import Shares
 from greentic.sessions.stored_state import StoredState
-from greentic.sessions.value_store import MAX_VALUE, MAX_WAITING, ConversationBusy, StoreUnavailable
+from greentic.sessions.value_store import DROPPED, MAX_VALUE, MAX_WAITING, ConversationBusy, StoreUnavailable
 from greentic.sessions.waiting_counts import WaitingCounts
+from greentic.telemetry.tallies import TALLIES
 from simulators import CountingRandom, FakeClock
 from test_flow import node, to, when
 from waiting import until
@@ -621,6 +625,70 @@ def test_a_directory_is_bounded_too(tmp_path, monkeypatch):
     for act in (lambda: store.set("k", b"x"),):
         with pytest.raises(FlowFailure, match="unavailable"):
             act()
+
+
+ONE, OTHER = "01JTKW5B4W4Q5Y1CQW93F7S5VG", "01JTKW5B4W4Q5Y1CQW93F7S5VH"
+
+
+@pytest.mark.parametrize("kind", ["memory", "directory"])
+def test_a_flood_pushes_out_its_own_deployments_conversations_alone(tmp_path, monkeypatch, kind):
+    from greentic.sessions import directory_store, memory_store
+
+    for module in (memory_store, directory_store):
+        monkeypatch.setattr(module, "MAX_ENTRIES", 100)
+    values = MemoryStore() if kind == "memory" else DirectoryStore(tmp_path / "v")
+    kept = Conversations(values, "greentic:session:prod")
+    few = [kept.key(OTHER, "acme", f"user {number}", "p", "main") for number in range(10)]
+    for number, key in enumerate(few):
+        values.set(key, b"waits")
+        kept.pin(OTHER, "acme", Identity(session=f"user {number}"), OTHER)
+    dropped = sum(row[2][0] for row in TALLIES.rows() if row[0] == DROPPED)
+    for number in range(1000 - 20):
+        values.set(kept.key(ONE, "acme", f"stranger {number}", "p", "main"), b"waits")
+    assert [values.get(key) for key in few] == [b"waits"] * 10
+    assert all(kept.pinned(OTHER, "acme", Identity(session=f"user {number}")) == OTHER for number in range(10))
+    assert values.count(f"greentic:session:prod:{ONE}:") in range(
+        79, 81
+    )  # up to the limit, less what is made free beyond it
+    assert values.get(kept.key(ONE, "acme", "stranger 979", "p", "main")) == b"waits"  # the newest
+    now_dropped = sum(row[2][0] for row in TALLIES.rows() if row[0] == DROPPED)
+    assert now_dropped - dropped == 1000 - 20 - values.count(f"greentic:session:prod:{ONE}:")
+
+
+def test_kept_answers_push_out_no_run_that_waits(monkeypatch):
+    from greentic.sessions import memory_store
+
+    monkeypatch.setattr(memory_store, "MAX_BYTES", 100_000)
+    values = MemoryStore()
+    kept = Conversations(values, "greentic:session:prod")
+    waits = kept.key(ONE, "acme", "ann", "p", "main")
+    values.set(waits, b"x" * 1000)
+    for number in range(200):
+        kept.keep_answer(kept.session(ONE, "acme", f"stranger {number}"), "m", {"text": "y" * 1000}, parked=False)
+    assert values.get(waits) is not None
+    assert kept.answered(kept.session(ONE, "acme", "stranger 199"), "m") is not None
+    assert kept.answered(kept.session(ONE, "acme", "stranger 0"), "m") is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(1, 40)), max_size=80))
+def test_a_store_is_never_fuller_than_it_may_be_and_who_has_less_than_a_part_loses_nothing(puts):
+    shares, there = Shares(), dict[tuple[str, str], int]()
+    for share, name, size in puts:
+        shares.put(share, f"{share}{name}", size)
+        there.pop((share, f"{share}{name}"), None)
+        there[share, f"{share}{name}"] = size
+        before = [*there]
+        for left in shares.leaving(20, 300):
+            share_left = left[0]
+            assert left == next(
+                n for s, n in there if s == share_left
+            )  # the one of its share that was not used for longest
+            mine = [size for (s, _), size in there.items() if s == share_left]
+            assert len(mine) > 20 // 3 or sum(mine) > 297 // 3 - 40, "it had less than its part"
+            del there[share_left, left]
+        assert len(there) <= 20 and sum(there.values()) <= 300
+        assert [*there] == [key for key in before if key in there]
+        assert (share, f"{share}{name}") in there  # what was just put stays
 
 
 def test_a_waiting_conversation_survives_a_restart_in_redis(tmp_path):

@@ -950,10 +950,10 @@ def test_what_of_a_flow_does_nothing_is_told_by_build_and_lint(tmp_path):
     ):
         flow.write_text(head + more + node + beside)
         wanted = [] if told is None else [told]
-        assert [text.removeprefix(f"{flow}: ") for text in build_pack(directory).warnings] == wanted
+        assert [text.partition(": ")[2] for text in build_pack(directory).warnings] == wanted
         for path in (directory, flow):
             row = lint([path])["checked"][0]
-            assert [text.removeprefix(f"{flow}: ") for text in row["findings"]] == wanted, path
+            assert [text.partition(": ")[2] for text in row["findings"]] == wanted, path
 
 
 @pytest.mark.parametrize(

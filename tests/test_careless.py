@@ -24,7 +24,6 @@ from greentic.cli import bundle as bundle_command
 from greentic.cli import op as op_command
 from greentic.cli import start as start_command
 from greentic.cli.gtc import main
-from greentic.cli.next_step import copyable, with_next_step
 from greentic.cli.op_payload import read_answers
 from greentic.cli.op_table import VERBS
 from greentic.cli.start import report
@@ -39,6 +38,7 @@ from greentic.model import routes
 from greentic.operate.payload import read
 from greentic.operate.trust_root import TrustRootRemovePayload, remove
 from greentic.release.env_manifest import EnvManifest
+from greentic.terminal.next_step import copyable, with_next_step
 from greentic.terminal.output import show_table
 from greentic.worker.boot import boot
 from greentic.worker.settings import StartOptions
@@ -502,14 +502,14 @@ def sources(tmp_path: Path, pack: str = PACK, flow: str = FLOW) -> Path:
 def test_a_node_that_calls_nothing_is_told_with_what_was_meant(tmp_path, node, told):
     with pytest.raises(InvalidArgument, match=re.escape(told)) as caught:
         build_pack(sources(tmp_path, flow=FLOW.replace("emit.response: {text: hi}", node)))
-    assert "main.ygtc: node `a`" in str(caught.value)
+    assert "main.ygtc:3:9: node `a`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("pack", "flow", "told"),
     [
         (PACK.replace("pack_id: p", "pack_id: a b"), FLOW, "pack.yaml: `pack_id`: invalid identifier: 'a b'"),
-        (PACK, FLOW.replace("id: main", "id: a b"), "main.ygtc: `id`: invalid identifier: 'a b'"),
+        (PACK, FLOW.replace("id: main", "id: a b"), "main.ygtc:1:1: `id`: invalid identifier: 'a b'"),
         (PACK + "components: [{id: ../x}]\n", FLOW, "pack.yaml: component: invalid identifier: '../x'"),
     ],
 )

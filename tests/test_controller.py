@@ -244,7 +244,7 @@ def test_of_two_that_take_a_lease_at_once_one_is_refused_and_writes_nothing():
         lambda: held.update(lease("x", "1")),
         lambda: held.apply(asked(GOOD), force=True),
         lambda: held.delete(SOURCE, uid="u", resource_version=None),
-        lambda: held.annotate(SOURCE, {}),
+        lambda: held.merge(SOURCE, {}),
         lambda: held.patch_status(SOURCE, {}),
     ):
         with pytest.raises(Conflict, match="the Lease was lost"):
@@ -418,7 +418,7 @@ def test_what_is_published_becomes_objects_and_in_sync_nothing_is_written(scene,
     assert running.operator.metrics["leads"] == 1 and running.operator.metrics["generation"] == told.generation
 
 
-@pytest.mark.parametrize("how", ["deleted", "changed", "stolen"])
+@pytest.mark.parametrize("how", ["deleted", "changed", "stolen", "added"])
 def test_drift_is_healed_when_the_watch_tells(how, scene):
     scene.wish()
     running = scene.start()
@@ -431,7 +431,14 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
         scene.cluster.remove(ref)
     else:
         thing = json.loads(json.dumps(scene.cluster.objects[ref]))
-        thing["spec"]["type"] = "NodePort"
+        if how == "added":
+            thing["spec"]["selector"]["tier"] = "web"
+            fields = {"f:spec": {"f:selector": {"f:tier": {}}}}
+            thing["metadata"]["managedFields"].append(
+                {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields}
+            )
+        else:
+            thing["spec"]["type"] = "NodePort"
         if how == "stolen":
             fields = {"f:spec": {"f:type": {}}}
             thing["metadata"]["managedFields"].append(

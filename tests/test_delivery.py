@@ -997,6 +997,17 @@ def test_threat_rollback_an_older_document_is_refused_unless_it_is_meant(hello, 
     assert len(boot(author).revisions) == 1
 
 
+def test_a_document_counts_on_from_a_generation_that_is_told_and_never_back(author):
+    author.create()
+    told = delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", generation=8))
+    assert (told.generation, told.sealed) == (8, True)
+    assert delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local")).generation == 9
+    for no in (9, 3):
+        with pytest.raises(InvalidArgument, match=f"generation: {no} is not above 9"):
+            delivery.set_delivery(author.context, delivery.DeliverySetPayload(environment_id="local", generation=no))
+    assert delivery.show(author.context, "local").generation == 9
+
+
 # -- revocation -----------------------------------------------------------------------------------------------------
 
 

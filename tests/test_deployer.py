@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, PLANTED, Author
+from greentic.controller.left_behind import left_behind
 from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import env_status, revisions
-from greentic.ground.documents import JsonObject, replace
+from greentic.examine.env_doctor import doctor
+from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
 from greentic.k8s import names
-from greentic.k8s.objects import ApiRefused, Ref, metadata_of
-from greentic.k8s.plan import MARKED
+from greentic.k8s.objects import ApiRefused, Listed, Ref, member, metadata_of, objects_in
+from greentic.k8s.plan import MARKED, Owner
 from greentic.model.environment import Environment
 from greentic.operate import env
 from greentic.store.environments import EnvironmentStore
@@ -163,6 +165,81 @@ def test_what_is_being_deleted_is_not_in_sync_and_says_what_holds_it(bound, clus
             f"`{names.ROUTER}`" in warned
             and "since 2026-01-02T03:04:05Z, held by example.com/lb. Next: once it is gone" in warned
         )
+
+
+def put_beside(cluster: SimulatedCluster, ref: Ref, path: tuple[str, ...], value: Json) -> None:
+    """Add a field to an object, as `kubectl edit` does."""
+    thing = cluster.objects[ref]
+    fields: JsonObject = {}
+    member(thing, *path[:-1])[path[-1]] = value
+    for step in reversed(path):
+        fields = {f"f:{step}": fields}
+    metadata = metadata_of(thing)
+    metadata["managedFields"] = [
+        *objects_in(metadata["managedFields"]),
+        {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields},
+    ]
+    metadata["resourceVersion"] = f"{metadata['resourceVersion']}0"
+
+
+def test_threat_false_convergence_what_is_added_by_hand_is_seen_named_and_taken_back(bound, cluster):
+    reconciled(bound)
+    selector, budget = Ref("Service", names.ROUTER, "gtc-local"), Ref("PodDisruptionBudget", names.ROUTER, "gtc-local")
+    put_beside(cluster, selector, ("spec", "selector", "tier"), "web")
+    put_beside(cluster, budget, ("spec", "maxUnavailable"), 1)
+    told = reconciled(bound, dry_run=True)
+    fields = {(c.name, f.field, f.after) for c in told.changes for f in c.fields}
+    assert fields == {("gtc-router", ".spec.selector.tier", None), ("gtc-router", ".spec.maxUnavailable", None)}
+    assert not told.in_sync and {c.manager for c in told.conflicts} == {"kubectl-edit"}
+    with pytest.raises(Conflict, match=r"\.spec\.selector\.tier of Service .* is managed by `kubectl-edit`"):
+        reconciled(bound)
+    report = reconciled(bound, force=True)
+    assert {(c.kind, c.name) for c in report.changed} == {(ref.kind, ref.name) for ref in (selector, budget)}
+    assert "tier" not in cluster.objects[selector]["spec"]["selector"]
+    assert (
+        cluster.objects[budget]["spec"]["minAvailable"] == 1 and "maxUnavailable" not in cluster.objects[budget]["spec"]
+    )
+    assert reconciled(bound, dry_run=True).in_sync
+
+
+def test_what_is_added_and_stays_is_told_by_who_looks_and_by_who_writes(bound, cluster):
+    reconciled(bound)
+    put_beside(cluster, Ref("Deployment", names.ROUTER, "gtc-local"), ("spec", "paused"), True)
+    for report in (reconciled(bound, dry_run=True), reconciled(bound)):
+        (told,) = [w for w in report.warnings if "kubectl-edit" in w]
+        assert ".spec.paused" in told and "kubectl -n gtc-local edit deployment gtc-router" in told
+    assert reconciled(bound, dry_run=True).in_sync
+
+
+def test_a_namespace_that_was_answered_before_is_told_until_nothing_of_it_is_left(bound, cluster):
+    answers = bound.context.store.paths(E).ref("answers.json")
+    known = json.loads(answers.read_text())
+    reconciled(bound)
+    asked = env_status.EnvStatusPayload(environment_id=E)
+    assert "warnings" not in reply_object(cluster_status.status(bound.context, asked))
+    assert not [f for f in doctor(bound.context, E).findings or [] if f.kind == "left-behind"]
+    answers.write_text(json.dumps({**known, "namespace": "elsewhere"}))
+    command = "kubectl -n gtc-local delete "
+    for said in (reconciled(bound).warnings, cluster_status.status(bound.context, asked).warnings):
+        (told,) = [w for w in said if "was answered before" in w]
+        assert "still runs there" in told and command in told and "-l app.kubernetes.io/managed-by=greentic" in told
+    (found,) = [f for f in doctor(bound.context, E).findings if f.kind == "left-behind"]
+    assert "`gtc-local`" in found.message and str(found.fix).startswith(command)
+    for ref in [ref for ref in cluster.objects if ref.namespace == "gtc-local"]:
+        del cluster.objects[ref]
+    assert "warnings" not in reply_object(cluster_status.status(bound.context, asked))
+
+
+def test_a_namespace_that_this_identity_may_not_see_may_hold_what_was_left(bound, cluster, monkeypatch):
+    def refused(kind: str, namespace: str | None, selector: str | None = None) -> Listed:
+        raise ApiRefused("deployments is forbidden", status=403)
+
+    paths, owner = bound.context.store.paths(E), Owner(E, "s")
+    reconciled(bound)
+    assert left_behind(cluster, paths, "gtc-local", owner) == []
+    monkeypatch.setattr(cluster, "list", refused)
+    (told,) = left_behind(cluster, paths, "elsewhere", owner)
+    assert "may still be there, which this identity may not see" in told
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -42,3 +42,9 @@ def test_what_we_stand_on_is_what_is_declared() -> None:
     rows = re.findall(r"^\| ([^|(]+)(?:\([^|]*\) )?\|", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE)
     told = {name.strip() for row in rows for name in row.split(",")} - {"package", "---"}
     assert told == declared
+
+
+def test_the_changelog_tells_each_thing_once() -> None:
+    """Two branches that each tell it leave both lines where they meet."""
+    told = [" ".join(entry.split()[:12]) for entry in re.split(r"^- ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)]
+    assert len(told) > 300 and {text for text in told if told.count(text) > 1} == set()

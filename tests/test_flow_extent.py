@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from conftest import make_pack
-from greentic.expressions import handlebars
+from greentic.expressions import handlebars, handlebars_render
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow import engine, node_names
@@ -17,7 +19,7 @@ from greentic.flow.node_names import NodeNames, node_view
 from greentic.flow.state import NodeOutput, RunState
 from greentic.ground.errors import FlowFailure, LimitExceeded, MalformedArtifact
 from greentic.pack.assets import PackAssets
-from simulators import FakeClock, SimulatedAssets
+from simulators import FakeClock, SimulatedAssets, start
 from test_flow import World, flow, node, rendered, to
 
 
@@ -121,7 +123,7 @@ def test_an_asset_is_not_read_beyond_its_limit_and_two_assets_stand_in_no_way(tm
         with pytest.raises(LimitExceeded, match="has 100 bytes, more than 99"):
             assets.read("a.json", limit)
     assert assets.read("none", 1) is None
-    with pytest.raises(MalformedArtifact, match="stands where another one needs a directory"):
+    with pytest.raises(MalformedArtifact, match="stands where another one stands or needs a directory"):
         assets.extract(tmp_path / "out")
 
 
@@ -146,3 +148,79 @@ def test_an_output_is_made_ready_for_templates_once_however_many_nodes_ask(monke
     assert [sorted(item["all"]) for item in said] == [[f"n{k}" for k in range(i)] for i in range(5)]
     done = world.resume(parked, {})
     assert len(made) == 6 + 6 + 1 and done.output == [{"t": "", "data": ""}]
+
+
+LONG = "{{#each entry.l}}{{#if this}}{{this}}{{/if}}{{/each}}"
+"""Of thirty thousand elements: some 60,000 steps."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mapping"),
+    [
+        ("emit.response", {"text": LONG}),
+        ("emit.response", [{"deep": ["x", LONG]}]),
+        ("emit.response", {"text": "hi", "vars_out": {"v": LONG}}),
+        ("var.set", {"name": "v", "value": LONG}),
+        ("provider.invoke", {"op": "x", "in_map": {"t": LONG}}),
+        ("provider.invoke", {"op": "x", "out_map": {"t": LONG}}),
+    ],
+)  # fmt: skip
+def test_a_worker_does_something_else_while_a_long_template_is_rendered(kind, mapping):
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def both():
+        beside = asyncio.create_task(others())
+        try:
+            await asyncio.sleep(0)
+            return await engine.start(world.run(), {"l": [1] * 30_000})
+        finally:
+            beside.cancel()
+
+    world = World(flow(node("a", kind, mapping)))
+    world.components.providers[""] = lambda call: {}
+    outcome = asyncio.run(both())
+    assert isinstance(outcome, engine.Completed)
+    assert turns > 60_000 / handlebars_render.PIECE - 2  # a clock that stands still gives way between no nodes
+    assert start(world.run(), {"l": [1] * 30_000}).output == outcome.output  # and the same where there is no loop
+
+
+def test_what_is_compared_is_weighed_by_the_smaller_of_the_two():
+    """Each comparison of a small value with a large one walked through the large one: three seconds within the limit."""
+    looked_at = 0
+
+    class Counted(list):
+        def __iter__(self):
+            nonlocal looked_at
+            for item in super().__iter__():
+                looked_at += 1
+                yield item
+
+    large = Counted(Counted([1] * 300) for _ in range(300))
+    looked_at = 0
+    names = NodeNames(RunState({"large": large, "small": [[1] * 10] * 300}), MISSING, FakeClock())
+    text = "x{{#each @root.entry.small}}{{#if (eq @root.entry.large this)}}y{{/if}}{{/each}}"
+    assert compile_value(text).render(names) == "x"
+    assert looked_at < 300 * 1000
+    with pytest.raises(FlowFailure, match="more than 100000 steps"):
+        compile_value(
+            "x{{#each @root.entry.large}}{{#if (eq @root.entry.large @root.entry.large)}}y{{/if}}{{/each}}"
+        ).render(names)
+
+
+def test_turns_without_a_tag_and_members_that_are_printed_are_counted():
+    names = NodeNames(
+        RunState({"l": [1] * 100_001, "deep": [[1] * 200] * 101, "some": [[1] * 200] * 99}), MISSING, FakeClock()
+    )
+    with pytest.raises(FlowFailure, match="more than 100000 steps"):
+        compile_value("{{#each entry.l}}{{/each}}a{{#each entry.l}}a{{/each}}").render(names)
+    for text in ("x {{entry.deep}}", "x {{#if true}}{{entry.deep}}{{/if}}", "x {{entry.l}}"):
+        with pytest.raises(FlowFailure, match="a list of more than 20000 members is no text"):
+            compile_value(text).render(names)
+    assert len(str(compile_value("x {{entry.some}}").render(names))) == 2 + 99 * 600 + 2 * 99
+    assert compile_value("{{entry.l}}").render(names) == [1] * 100_001  # as itself, which no text is made of

@@ -356,7 +356,7 @@ WRITES = {
     "create": lambda api: api.create(CONFIG_MAP),
     "update": lambda api: api.update(CONFIG_MAP),
     "status": lambda api: api.patch_status(Ref("ConfigMap", "a", "n"), {}),
-    "annotate": lambda api: api.annotate(Ref("ConfigMap", "a", "n"), {"a": "b"}),
+    "merge": lambda api: api.merge(Ref("ConfigMap", "a", "n"), {"metadata": {"annotations": {"a": "b"}}}),
     "delete": lambda api: api.delete(Ref("ConfigMap", "a", "n"), uid="u", resource_version=None),
 }
 
@@ -879,6 +879,23 @@ def test_an_older_generation_that_was_done_does_not_count():
     old["metadata"]["generation"] = 1
     with pytest.raises(Conflict, match="did not become ready within 1s"):
         wait_healthy(Watched({"Deployment": [old], "Pod": []}, {}), "n", "x", WANTED, 1, View())
+
+
+@pytest.mark.parametrize("how", ["written over", "deleted"])
+def test_what_somebody_undoes_meanwhile_is_not_waited_for(how):
+    other = deployment()
+    other["metadata"]["generation"] = 3
+    other["spec"]["template"]["metadata"]["annotations"] = {names.CHECKSUM: "another"}
+
+    class Undone(Watched):
+        def watch(self, kind: str, *_: object) -> Iterator[Event]:
+            if kind == "Deployment":
+                yield Event("DELETED", deployment()) if how == "deleted" else Event("MODIFIED", other)
+            self._told.wait(0.05)
+
+    with pytest.raises(Conflict, match="since this run wrote it.*such as an operator") as told:
+        wait_healthy(Undone({"Deployment": [deployment()], "Pod": []}, {}), "n", "x", WANTED, 30, View())
+    assert "kubectl -n n get leases" in str(told.value.hint)
 
 
 def test_a_pod_that_runs_and_never_is_ready_is_told_with_what_it_says():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from greentic.cluster.apply import ApplyRules, refuse, scoped
+from greentic.cluster.handed_over import handed_over
+from greentic.cluster.verdicts import added
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.health import GROWING_SECONDS, PASSING_SECONDS, PAUSED, next_step, rollout, runs_template, trouble
@@ -27,7 +30,9 @@ def tree(value: object, keys: dict[str, str] | None = None, path: str = "") -> d
         return {f"f:{k}": tree(v, keys, f"{path}.{k}") for k, v in value.items()}
     if isinstance(value, list) and path in keys:
         field = keys[path]
-        return {f'k:{{"{field}":"{item[field]}"}}': {".": {}, **tree(item, keys, f"{path}[]")} for item in value}
+        return {
+            f'k:{{"{field}":{json.dumps(item[field])}}}': {".": {}, **tree(item, keys, f"{path}[]")} for item in value
+        }
     return {}
 
 
@@ -307,7 +312,6 @@ def test_a_changed_label_of_ours_is_named_and_no_store_is_told_to_differ_from_it
 
 
 def test_rules_that_somebody_adds_where_none_are_stated_are_taken_back():
-    """A server drops an empty list, and keeps book of whose it is."""
     bare = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -317,16 +321,144 @@ def test_rules_that_somebody_adds_where_none_are_stated_are_taken_back():
     live = live_of(bare)
     (item,) = plan([bare], [live]).items
     assert (item.action, item.stated) == ("unchanged", bare)
-    opened = copy.deepcopy(live)
-    opened["spec"]["egress"] = [{}]
-    (item,) = plan([bare], [opened]).items
-    assert [(c.path, c.before, c.after) for c in item.changes] == [(".spec.egress", [{}], [])]
-    healed = copy.deepcopy(live)
-    healed["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:egress"] = {}
-    (item,) = plan([bare], [healed]).items
-    assert item.action == "unchanged"
-    opened["spec"]["ingress"] = [{}]  # of no effect, for the policy says nothing of that direction
-    assert "ingress" not in plan([bare], [opened]).items[0].stated["spec"]
+    for owned in ([], [("kubectl-edit", {"f:spec": {"f:egress": {}}})]):
+        opened = live_of(bare, *owned)
+        opened["spec"]["egress"] = [{}]
+        (item,) = plan([bare], [opened]).items
+        assert [(c.path, c.before, c.after) for c in item.changes] == [(".spec.egress", [{}], None)]
+        assert item.conflicts == [FieldConflict(name, ".spec.egress") for name, _ in owned]
+        patch: dict = handed_over(opened, item.taken)
+        after = patch["metadata"]["managedFields"]
+        assert [e["manager"] for e in after] == [names.FIELD_MANAGER] and "f:egress" in after[0]["fieldsV1"]["f:spec"]
+
+
+MERGED = {
+    ".spec.ports": "port",
+    ".spec.template.spec.containers": "name",
+    ".spec.template.spec.containers[].env": "name",
+}
+
+
+def service() -> dict:
+    spec = {"selector": {"app": "a"}, "ports": [{"port": 8080, "targetPort": 8080}]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s", "namespace": "n", "labels": LABELS},
+        "spec": spec,
+    }
+
+
+def deployment_with(**container: object) -> dict:
+    own = {"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}], **container}
+    pod = {"containers": [own], "securityContext": {"runAsNonRoot": True}}
+    spec = {"template": {"spec": pod}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "d", "namespace": "n", "labels": LABELS},
+        "spec": spec,
+    }
+
+
+_IN_POD = ("f:spec", "f:template", "f:spec")
+_IN_CONTAINER = (*_IN_POD, "f:containers", 'k:{"name":"c"}')
+CLOSED = [
+    (service(), ("f:spec", "f:selector", "f:x"), "y"),
+    (service(), ("f:spec", "f:ports", 'k:{"port":9}'), {"port": 9}),
+    (deployment_with(), (*_IN_POD, "f:hostNetwork"), True),
+    (deployment_with(), (*_IN_POD, "f:securityContext", "f:fsGroup"), 0),
+    (deployment_with(), (*_IN_CONTAINER, "f:command"), ["sh"]),
+    (deployment_with(), (*_IN_CONTAINER, "f:env", 'k:{"name":"GREENTIC_HTTP_EGRESS"}'), {"name": "GREENTIC_HTTP_EGRESS", "value": "unrestricted"}),
+    (deployment_with(readinessProbe={"httpGet": {}}), (*_IN_CONTAINER, "f:readinessProbe", "f:exec"), {"command": ["true"]}),
+    (config_map(a="1"), ("f:data", "f:b"), "2"),
+    ({**config_map(), "kind": "PodDisruptionBudget", "spec": {"minAvailable": 1}}, ("f:spec", "f:maxUnavailable"), 1),
+    ({**config_map(), "kind": "NetworkPolicy", "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}, ("f:spec", "f:podSelector", "f:matchLabels"), {"a": "b"}),
+]  # fmt: skip
+LEFT = [
+    (service(), ("f:spec", "f:externalTrafficPolicy"), "Local", False),
+    (service(), ("f:spec", "f:ports", 'k:{"port":8080}', "f:nodePort"), 30000, False),
+    (service(), ("f:metadata", "f:annotations"), {"cloud": "x"}, False),
+    (service(), ("f:spec", "f:externalIPs"), ["1.2.3.4"], True),
+    (deployment_with(), ("f:spec", "f:replicas"), 3, False),
+    (deployment_with(), ("f:spec", "f:paused"), True, True),
+    (deployment_with(), ("f:spec", "f:template", "f:metadata"), {"annotations": {"mesh": "x"}}, False),
+    (deployment_with(), (*_IN_POD, "f:containers", 'k:{"name":"mesh"}'), {"name": "mesh"}, True),
+    (deployment_with(), (*_IN_POD, "f:dnsPolicy"), "ClusterFirst", False),
+    (deployment_with(), (*_IN_CONTAINER, "f:env", 'k:{"name":"OTHER"}'), {"name": "OTHER"}, True),
+]  # fmt: skip
+
+
+def added_by_hand(stated: dict, steps: tuple[str, ...], value: object, *, owned: bool = True) -> dict:
+    """What was applied, with a further value in it, of somebody's or of nobody's."""
+    fields: dict = {}
+    for step in reversed(steps):
+        fields = {step: fields}
+    live = live_of(stated, *([("kubectl-edit", fields)] if owned else []), keys=MERGED)
+    own = live["metadata"]["managedFields"][0]["fieldsV1"]
+    own.get("f:spec", {}).pop("f:podSelector", None)  # a server keeps no book of what is empty
+    place = live
+    for step in steps[:-1]:
+        if step.startswith("f:"):
+            place = place[step[2:]]
+        else:
+            place = next(i for i in place if json.loads(step[2:]).items() <= i.items())
+    if steps[-1].startswith("k:"):
+        place.append(value)
+    else:
+        place[steps[-1][2:]] = value
+    return live
+
+
+@pytest.mark.parametrize(("stated", "steps", "value"), CLOSED, ids=lambda v: v[-1] if isinstance(v, tuple) else "")
+def test_what_others_add_where_an_object_is_ours_alone_is_taken_back(stated, steps, value):
+    live = added_by_hand(stated, steps, value)
+    (item,) = plan([stated], [live]).items
+    assert [(c.before, c.after) for c in item.changes] == [(value, None)] and item.told == []
+    assert item.conflicts == [FieldConflict("kubectl-edit", item.changes[0].path)]
+    patch: dict = handed_over(live, item.taken)
+    book = patch["metadata"].pop("managedFields")
+    assert patch == {"metadata": {"uid": live["metadata"]["uid"], "resourceVersion": "7"}}
+    assert [entry["manager"] for entry in book] == [names.FIELD_MANAGER]  # the other's was of this alone
+    live["metadata"]["managedFields"] = book
+    (change,) = compare(stated, live).changes  # so applying takes it away
+    assert item.changes[0].path.startswith(change.path)
+    by_admission = added_by_hand(stated, steps, value, owned=False)
+    closed_anyway = stated["kind"] == "NetworkPolicy"
+    assert (plan([stated], [by_admission]).items[0].action == "update") is closed_anyway
+
+
+@pytest.mark.parametrize(
+    ("stated", "steps", "value", "told"), LEFT, ids=lambda v: v[-1] if isinstance(v, tuple) else ""
+)
+def test_what_platforms_add_stays_and_is_told_where_it_runs_or_opens_something(stated, steps, value, told):
+    live = added_by_hand(stated, steps, value)
+    (item,) = plan([stated], [live]).items
+    assert (item.action, item.taken, item.conflicts) == ("unchanged", [], [])
+    said = added([item])
+    assert len(said) == told
+    if told:
+        assert "`kubectl-edit`" in said[0] and "kubectl -n n edit" in said[0] and item.told[0].change.path in said[0]
+
+
+def test_what_another_manager_has_beside_an_addition_stays_its_own():
+    theirs = {"f:spec": {"f:selector": {"f:x": {}}, "f:type": {}}, "f:metadata": {"f:labels": {"f:team": {}}}}
+    live = live_of(service(), ("kubectl-edit", theirs), keys=MERGED)
+    live["spec"]["selector"]["x"] = "y"
+    patch: dict = handed_over(live, plan([service()], [live]).items[0].taken)
+    own, left = patch["metadata"]["managedFields"]
+    assert left["fieldsV1"] == {"f:spec": {"f:type": {}}, "f:metadata": {"f:labels": {"f:team": {}}}}
+    assert set(own["fieldsV1"]["f:spec"]["f:selector"]) == {"f:app", "f:x"}
+    assert live["metadata"]["managedFields"][1]["fieldsV1"] == theirs, "what was read is not written into"
+
+
+def test_what_a_newer_server_merges_as_a_whole_is_handed_over_as_a_whole():
+    live = live_of(service(), ("kubectl-edit", {"f:spec": {"f:selector": {}}}), keys=MERGED)
+    del live["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:selector"]
+    live["spec"]["selector"]["x"] = "y"
+    patch: dict = handed_over(live, plan([service()], [live]).items[0].taken)
+    (own,) = patch["metadata"]["managedFields"]
+    assert own["fieldsV1"]["f:spec"]["f:selector"] == {}
 
 
 def test_a_namespace_that_nobody_claims_is_used_and_one_of_another_environment_is_not():

@@ -228,3 +228,36 @@ def test_what_did_not_change_is_not_read_again():
     after = elements.environment(LARGE.replace(b'"greentic:new": "B"', b'"greentic:new": "D"'))
     assert [a is b for a, b in zip(before.revisions, after.revisions, strict=True)] == [True, False, True]
     assert after.revisions[1].extra == {"greentic:new": "D"}
+
+
+@given(
+    st.lists(st.sampled_from(["\\ud83d", "\\uDE00", "\\u0041", "\\\\", "\\n", "x", "\\ud83d\\ude00"]), max_size=6),
+    st.booleans(),
+)
+def test_half_a_surrogate_pair_is_told_as_that_where_it_stands(parts: list[str], as_bytes: bool) -> None:
+    text = '["' + "".join(parts) + '"]'
+    try:
+        value = json.loads(text)[0]
+    except ValueError:
+        raise AssertionError("only whole escapes are made here") from None
+    halves = [c for c in value if "\ud800" <= c <= "\udfff"]
+    if not halves:
+        assert parse(text.encode() if as_bytes else text) == [value]
+        return
+    with pytest.raises(ValueError, match="^half a surrogate pair at byte [0-9]+, which is no text$") as refused:
+        parse(text.encode() if as_bytes else text)
+    at = int(str(refused.value).split()[6].rstrip(","))
+    assert text[at : at + 3].lower() == "\\ud" and not any(
+        "\ud800" <= c <= "\udfff" for c in json.loads(text[:at] + '"]')[0]
+    )
+
+
+@pytest.mark.parametrize("text", ['["x', '["\\ud83d\\ude00', '["\\ud8', "[", ""])
+def test_what_ends_too_soon_is_told_as_that(text: str) -> None:
+    with pytest.raises(ValueError, match="truncated"):
+        parse(text)
+
+
+def test_a_text_that_came_from_bytes_that_are_none_is_told_as_that() -> None:
+    with pytest.raises(ValueError, match="^not UTF-8: what stands at character 2 is no text$"):
+        parse('["\udcff"]')  # as an argument of a command is, whose bytes are no UTF-8

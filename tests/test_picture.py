@@ -392,3 +392,22 @@ def test_nothing_is_printed_that_was_not_made_inert():
         if re.search(r"\binert\(", path.read_text())
     }
     assert found <= allowed
+
+
+def test_no_cell_is_json_and_objects_of_a_cluster_are_yaml(capsys):
+    show_table(
+        {
+            "answers": {"deployer": {"keys": ["a", "b"], "present": True}},
+            "checks": [{"capability": {"id": "reach", "description": "it is reached"}, "status": "pass"}],
+            "manifests": [
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"n{RIGHT}"}},
+                {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}},
+            ],
+        }
+    )
+    out = capsys.readouterr().out
+    assert "{" not in out and "answers.deployer.keys" in out and "a, b" in out
+    assert "capability.id" in out and "it is reached" in out
+    first, second = out.partition("---\n")[2].split("---\n")
+    assert parse_yaml(second.encode()) == {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+    assert "kind: Namespace\nmetadata:\n" in first

@@ -19,9 +19,9 @@ from greentic.ingress.auth import load_tokens
 from greentic.materialize.seed import read_seed
 from greentic.materialize.serving_plan import Scope, as_seen, serving_plan
 from greentic.model.traffic import wanted_revisions
+from greentic.store.cookie_key import cookie_key
 from greentic.store.environments import EnvironmentStore
 from greentic.store.layout import EnvPaths
-from greentic.store.session_key import signing_key
 from greentic.worker.boot import boot
 from greentic.worker.settings import StartOptions
 from test_k8s_render import DEPLOYMENT, ONE, THREE, TWO, environment, revision
@@ -55,15 +55,15 @@ def test_workers_share_a_key_where_they_are_given_one(tmp_path):
     shared = tmp_path / "key"
     for name in ("a", "b"):
         (tmp_path / "store" / name).mkdir(parents=True)
-    own = [signing_key(store.paths(name).signing_key, shared, store.random) for name in ("a", "b")]
+    own = [cookie_key(store.paths(name).signing_key, shared, store.random) for name in ("a", "b")]
     assert own[0] != own[1]
     shared.write_bytes(bytes(range(32)))
-    assert {signing_key(store.paths(name).signing_key, shared, store.random) for name in ("a", "b")} == {
+    assert {cookie_key(store.paths(name).signing_key, shared, store.random) for name in ("a", "b")} == {
         bytes(range(32))
     }
     shared.write_bytes(b"short")
     with pytest.raises(BootError, match="5 bytes"):
-        signing_key(store.paths("a").signing_key, shared, store.random)
+        cookie_key(store.paths("a").signing_key, shared, store.random)
 
 
 def test_a_key_or_a_document_behind_a_closed_way_is_told(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_key_or_a_document_behind_a_closed_way_is_told(tmp_path, monkeypatch):
         monkeypatch.setattr(Path, asked, closed)
     monkeypatch.setattr("greentic.ground.documents._at_once", closed)
     with pytest.raises(BootError, match="Permission denied"):
-        signing_key(store.paths("a").signing_key, tmp_path / "key", store.random)
+        cookie_key(store.paths("a").signing_key, tmp_path / "key", store.random)
     for look in (store.exists, store.existing, store.trust_root):
         with pytest.raises(IoError, match="Permission denied"):
             look("local")

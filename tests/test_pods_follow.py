@@ -14,9 +14,9 @@ from greentic.cluster.wait_served import HURRY_SECONDS, UNHEARD_SECONDS, Awaited
 from greentic.deployer.rollout_view import served_rows
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.health import PASSING_SECONDS
-from greentic.k8s.names import CHECKSUM, HURRIED
+from greentic.k8s.names import CHECKSUM, ENV_STORE, HURRIED
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref
-from greentic.model.environment import document_digest
+from greentic.model.environment import DOCUMENT, document_digest
 from simulators import FakeClock
 from test_k8s_client import ok, server
 
@@ -65,12 +65,18 @@ class Pods:
 
     def __init__(self, says: Mapping[str, Sequence[JsonObject | Exception]], *, patch: bool = True) -> None:
         self.says, self.patch = says, patch
+        self.holds: bytes | None = b'{"a":1}'
+        """The document that pods are given."""
         self.asked: list[str] = []
         self.touched: list[tuple[str, str]] = []
 
     def list(self, kind: str, namespace: str | None, selector: str | None = None) -> Listed:
         assert (kind, namespace, selector) == ("Pod", "n", "x")
         return Listed([pod(name) for name in self.says], "1")
+
+    def get(self, ref: Ref) -> JsonObject | None:
+        assert ref == Ref("ConfigMap", ENV_STORE, "n")
+        return None if self.holds is None else {"data": {DOCUMENT: self.holds.decode()}}
 
     def ask_pod(self, namespace: str, name: str, port: int, path: str) -> JsonObject:
         assert (namespace, port, path) == ("n", 8080, "/status")
@@ -81,7 +87,8 @@ class Pods:
             raise told
         return told
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
+        annotations = patch["metadata"]["annotations"]
         if not self.patch:
             raise ApiRefused("pods is forbidden", status=403)
         assert ref.kind == "Pod" and list(annotations) == [HURRIED]
@@ -184,9 +191,26 @@ def test_what_passes_by_itself_is_waited_for_and_what_does_not_is_told_at_once()
     assert pods.asked == ["a"]
 
 
+def test_a_document_that_pods_refuse_as_older_is_told_with_what_to_author():
+    older = "trust in environment `local`: the environment has generation 0, and this worker has seen 7"
+    with pytest.raises(RolloutFailed, match="has seen 7") as failed:
+        wait(Pods({"a": [status(OLD, NEW, older)]}))
+    assert "gtc op delivery set ENV --generation" in str(failed.value.hint)
+
+
 def test_pods_that_stay_behind_are_named_when_the_time_is_over():
     with pytest.raises(RolloutFailed, match=r"1 pod\(s\) do not say within 20s that they serve sha256:.*`a`"):
         wait(Pods({"a": [status(OLD)], "b": [status(NEW)]}), 20)
+
+
+@pytest.mark.parametrize("holds", [b"{}", None])
+def test_a_document_that_somebody_replaced_is_not_waited_for(holds):
+    pods, clock = Pods({"a": [status(OLD)]}), FakeClock()
+    pods.holds = holds
+    began = clock.monotonic()
+    with pytest.raises(RolloutFailed, match="was replaced since this run wrote it.*such as an operator") as failed:
+        wait(pods, clock=clock)
+    assert clock.monotonic() - began < 5 and "gtc op env publish" in str(failed.value.hint)
 
 
 def test_a_pod_is_asked_through_the_api_server_once_and_its_answer_bounded():
@@ -206,7 +230,7 @@ def test_a_pod_is_asked_through_the_api_server_once_and_its_answer_bounded():
 
 def test_touching_a_pod_changes_its_annotations_alone():
     api, script = server(ok({"kind": "Pod"}))
-    api.annotate(Ref("Pod", "a", "n"), {HURRIED: "x"})
+    api.merge(Ref("Pod", "a", "n"), {"metadata": {"annotations": {HURRIED: "x"}}})
     asked = script.asked[0]
     assert asked.headers["content-type"] == "application/merge-patch+json"
     assert json.loads(asked.content) == {"metadata": {"annotations": {HURRIED: "x"}}} and api.writes == 0

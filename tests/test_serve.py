@@ -14,9 +14,9 @@ import pytest
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
 from greentic.activate.turn import ActiveRevision, Turn
+from greentic.bundle.cores import quota_of, usable_cores
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
-from greentic.ground.cores import quota_of, usable_cores
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.httpd.front import Answer
@@ -32,8 +32,8 @@ from greentic.model.routes import Routes
 from greentic.model.traffic import wanted_revisions
 from greentic.pack.located import LocatedPack
 from greentic.sessions.value_store import StoreUnavailable, waiting_already
+from greentic.store.cookie_key import cookie_key
 from greentic.store.environments import EnvironmentStore
-from greentic.store.session_key import signing_key
 from greentic.telemetry import tracing
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.tallies import TALLIES
@@ -191,13 +191,13 @@ def test_whose_failure_ends_a_boot():
 def test_the_signing_key_is_made_once_and_checked(store, author):
     author.create()
     paths = store.paths("local")
-    key = signing_key(paths.signing_key, None, store.random)
+    key = cookie_key(paths.signing_key, None, store.random)
     assert (
-        signing_key(paths.signing_key, None, store.random) == key and paths.signing_key.stat().st_mode & 0o777 == 0o600
+        cookie_key(paths.signing_key, None, store.random) == key and paths.signing_key.stat().st_mode & 0o777 == 0o600
     )
     paths.signing_key.write_bytes(b"short")
     with pytest.raises(BootError, match="expected 32"):
-        signing_key(paths.signing_key, None, store.random)
+        cookie_key(paths.signing_key, None, store.random)
 
 
 # -- activities -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from conftest import make_pack
 from greentic.author.component_build import build_failure
+from greentic.author.flow_compile import FlowSourceError, compile_flow
 from greentic.author.flow_run import run_flow
 from greentic.author.inspect import inspect_pack
 from greentic.cli import flow as flow_command
@@ -29,7 +30,6 @@ from greentic.expressions.template import compile_value
 from greentic.expressions.value_range import GREATEST, LEAST, compared, fault, in_range
 from greentic.flow.activity import activity_of, invoke_activity
 from greentic.flow.cards import card_invocation
-from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.engine import Run
 from greentic.flow.graph import read_graph
 from greentic.flow.lint import Known, lint_flow

@@ -128,6 +128,75 @@ DRIFT = [
 ]
 
 
+ADDED = [
+    ("service", "gtc-router", {"spec": {"selector": {"tier": "web"}}}, ".spec.selector.tier"),
+    ("service", "gtc-router", {"spec": {"ports": [{"name": "more", "port": 9000}]}}, ".spec.ports[port=9000,protocol=TCP]"),
+    ("networkpolicy", "gtc-default-deny", {"spec": {"podSelector": {"matchLabels": {"a": "b"}}}}, ".spec.podSelector.matchLabels"),
+    ("networkpolicy", "gtc-default-deny", {"spec": {"egress": [{}]}}, ".spec.egress"),
+    ("configmap", "gtc-env-store", {"data": {"more.json": "{}"}}, ".data[more.json]"),
+    ("poddisruptionbudget", "gtc-router", {"spec": {"minAvailable": None, "maxUnavailable": 1}}, ".spec.maxUnavailable"),
+    ("deployment", "gtc-router", {"spec": {"template": {"spec": {"hostNetwork": True}}}}, ".spec.template.spec.hostNetwork"),
+    (
+        "deployment",
+        "gtc-router",
+        {"spec": {"template": {"spec": {"containers": [{"name": "router", "env": [{"name": "GREENTIC_HTTP_EGRESS", "value": "unrestricted"}]}]}}}},
+        ".spec.template.spec.containers[name=router].env[name=GREENTIC_HTTP_EGRESS]",
+    ),
+    (
+        "deployment",
+        "gtc-router",
+        {"spec": {"template": {"spec": {"containers": [{"name": "router", "command": ["sh"], "readinessProbe": {"exec": {"command": ["true"]}, "httpGet": None}}]}}}},
+        ".spec.template.spec.containers[name=router].command",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "name", "patch", "field"), ADDED, ids=lambda v: str(v)[-24:])
+def test_threat_false_convergence_what_is_added_is_seen_named_and_taken_back(world: World, kind, name, patch, field):
+    world.author(runtime_image=PAUSE)
+    world.ready()
+    world.reconcile("--no-wait").result
+    before = world.get(kind, name)
+    how = "merge" if kind in ("configmap", "networkpolicy", "poddisruptionbudget") else "strategic"
+    world.kubectl.run(
+        "-n", world.namespace, "patch", kind, name, "--type", how, "--field-manager=stranger", "-p", json.dumps(patch)
+    )
+    told = world.op("env", "diff", world.env_id)
+    (change,) = told.result["changes"]
+    assert told.code == 2 and {"field": field, "after": None} in [
+        {key: f[key] for key in ("field", "after")} for f in change["fields"]
+    ]
+    refused = world.reconcile("--no-wait")
+    assert (
+        refused.code == 1
+        and field.rpartition("[")[0] in refused.error["message"]
+        and "`stranger`" in refused.error["message"]
+    )
+    assert [(c["kind"].lower(), c["name"]) for c in world.reconcile("--no-wait", "--force").result["changed"]] == [
+        (kind, name)
+    ]
+    after = world.get(kind, name)
+    assert {k: v for k, v in after.items() if k not in ("metadata", "status")} == {
+        k: v for k, v in before.items() if k not in ("metadata", "status")
+    }
+    assert world.op("env", "diff", world.env_id).code == 0
+
+
+def test_what_is_added_and_stays_is_told_and_in_sync(world: World):
+    world.author(runtime_image=PAUSE)
+    world.ready()
+    world.reconcile("--no-wait").result
+    side = {"spec": {"template": {"spec": {"containers": [{"name": "mesh", "image": PAUSE}]}}}}
+    world.kubectl.run(
+        "-n", world.namespace, "patch", "deployment", "gtc-router", "--field-manager=mesh", "-p", json.dumps(side)
+    )
+    told = world.op("env", "diff", world.env_id)
+    assert told.code == 0 and ".spec.template.spec.containers[name=mesh] (`mesh`)" in told.result["warnings"][-1]
+    again = world.reconcile("--no-wait").result
+    assert again["changed"] == [] and "`mesh`" in again["warnings"][-1]
+    assert len(world.get("deployment", "gtc-router")["spec"]["template"]["spec"]["containers"]) == 2
+
+
 @pytest.mark.parametrize(("kind", "name", "patch"), DRIFT, ids=lambda v: str(v)[:24])
 def test_threat_false_convergence_drift_is_seen_named_and_taken_back(world: World, kind, name, patch):
     world.author(runtime_image=PAUSE)

@@ -104,7 +104,7 @@ class Dispatcher:
 
     def of_session(self, session: str) -> str:
         """The revision of a named session."""
-        return self._choose(session_key(session), self._open)
+        return self._choose(client_of_session(session), self._open)
 
     def of_cookie(self, cookie: str | None, tenant: str, now: int, random: Random) -> tuple[str, Client]:
         """The revision of a caller with or without a cookie (rules 1 to 4)."""
@@ -150,7 +150,7 @@ class Dispatcher:
         return found.r if found.x > now and self.weights.get(found.r, 0) > 0 else None
 
 
-def session_key(session: str) -> bytes:
+def client_of_session(session: str) -> bytes:
     """The key of a client that a trusted caller names by its session."""
     return session.encode("utf-8", "surrogatepass")
 

@@ -137,13 +137,12 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 def flow_index(packs: tuple[LoadedPack, ...]) -> tuple[tuple[FlowHeader, LoadedFlow], ...]:
-    """Every flow of every pack; of two with the same pack and id the later wins."""
-    found: dict[tuple[str, str], tuple[FlowHeader, LoadedFlow]] = {}
-    for pack in packs:
-        for flow in pack.flows:
-            header = FlowHeader(flow.pack_id, flow.flow_id, flow.kind, flow.entry, pack.provides_messaging)
-            found[flow.pack_id, flow.flow_id] = (header, flow)
-    return tuple(found.values())
+    """Every flow of every pack; no pack and no flow of a pack is there twice (`pack.load`)."""
+    return tuple(
+        (FlowHeader(flow.pack_id, flow.flow_id, flow.kind, flow.entry, pack.provides_messaging), flow)
+        for pack in packs
+        for flow in pack.flows
+    )
 
 
 async def turn(

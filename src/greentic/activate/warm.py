@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.components.runtime import CompileReport, ComponentRuntime, RevisionComponents
+from greentic.flow.lint import Where, nowhere
 from greentic.ground import variables
 from greentic.ground.extras import MissingPackage
 from greentic.pack.load import LoadedPack, load_packs
@@ -36,12 +37,13 @@ def check_loadable(located: list[LocatedPack]) -> Loadable:
     return Loadable(components.report, warnings_of(components.told(packs)))
 
 
-def looked_into(packs: tuple[LoadedPack, ...]) -> tuple[LoadedPack, ...]:
+def looked_into(packs: tuple[LoadedPack, ...], where: Where = nowhere) -> tuple[LoadedPack, ...]:
     """Packs of one revision, with what can never work of their components and cards among their warnings. Raises `MalformedArtifact`.
 
+    `where` tells in which source their flows stand.
     Where the engine is not installed, as with an author who runs nothing, that is the warning.
     """
-    packs = tuple(map(with_cards, packs))
+    packs = tuple(with_cards(pack, where) for pack in packs)
     try:
         return _components(packs).told(packs)
     except MissingPackage as error:

@@ -26,8 +26,9 @@ from greentic.author.source_files import (
     read_authored,
     typed,
 )
-from greentic.bundle.contents import LOCK, MANIFEST, counts_not, is_pack
+from greentic.bundle.contents import LOCK, MANIFEST, BundleManifest, counts_not, is_pack
 from greentic.bundle.squashfs_writer import write_image
+from greentic.flow.lint import Where
 from greentic.ground.disk import io_error, place, sync_file
 from greentic.ground.documents import MAX_BYTES, JsonObject, pretty
 from greentic.ground.errors import InvalidArgument, MalformedArtifact
@@ -62,6 +63,8 @@ class Built(NamedTuple):
     size: int
     packs: list[str]
     warnings: list[str]
+    where: dict[str, Where]
+    """By path of a pack that was built on the way, where in its source findings about its flows stand."""
 
 
 def build_bundle(directory: Path, out: Path) -> Built:
@@ -78,16 +81,18 @@ def build_bundle(directory: Path, out: Path) -> Built:
         with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:
             tree = Path(scratch)
             found = found_in(directory, _TOP, is_source)
-            packs, warnings = _collect(directory, found.files, tree)
+            packs, built = _collect(directory, found.files, tree)
             (tree / BUNDLE_FILE).write_bytes(data)
             _documents(directory, tree, source, packs)
             told = [*ignored(path, BundleSource, raw), *_newer(path, source), *_named_elsewhere(path, source, packs)]
-            told += [*found.told(directory), *warnings]
+            told += [*found.told(directory), *(text for pack in built.values() for text in pack.warnings)]
             try:
-                return _write(tree, out, packs, told)
+                size, faults = _write(tree, out)
             except InvalidArgument as error:
                 error.message = error.message.replace(scratch, str(directory))  # where its author has it
                 raise
+        stand = {name: pack.where for name, pack in built.items()}
+        return Built(out, file_digest(out), size, packs, [*told, *faults], stand)
     except OSError as error:
         raise io_error(error.filename or out, error) from error
 
@@ -112,7 +117,8 @@ def _named_elsewhere(path: Path, source: BundleSource, packs: list[str]) -> list
     ]
 
 
-def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Built:
+def _write(tree: Path, out: Path) -> tuple[int, list[str]]:
+    """Write the bundle; returns its size, and what strict readers would refuse of it, as warnings."""
     if out.is_dir():
         raise InvalidArgument(
             f"`{out}` is a directory; expected the name of a file", hint="gtc bundle build DIR --out FILE"
@@ -128,13 +134,13 @@ def _write(tree: Path, out: Path, packs: list[str], warnings: list[str]) -> Buil
         place(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
-    return Built(out, file_digest(out), size, packs, [*warnings, *faults])
+    return size, faults
 
 
-def _collect(directory: Path, files: list[Path], tree: Path) -> tuple[list[str], list[str]]:
-    """Copy what belongs into a bundle, building packs from source; returns the packs' paths, and what is to be told of them."""
+def _collect(directory: Path, files: list[Path], tree: Path) -> tuple[list[str], dict[str, BuiltPack]]:
+    """Copy what belongs into a bundle; returns the paths of all packs, and by path those that were built on the way from their source."""
     packs: list[str] = []
-    warnings: list[str] = []
+    built: dict[str, BuiltPack] = {}
     for path in files:
         target = tree / path.relative_to(directory)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,8 +148,7 @@ def _collect(directory: Path, files: list[Path], tree: Path) -> tuple[list[str],
             target = target.with_name(f"{path.name}.gtpack")
             if (directory / target.relative_to(tree)).exists():
                 raise InvalidArgument(f"`{path}` and `{path.name}.gtpack` beside it would be the same pack; keep one")
-            pack = _built(path)
-            warnings += pack.warnings
+            pack = built[target.relative_to(tree).as_posix()] = _built(path)
             target.write_bytes(pack.data)
         elif path.is_symlink():
             target.symlink_to(path.readlink())
@@ -160,7 +165,7 @@ def _collect(directory: Path, files: list[Path], tree: Path) -> tuple[list[str],
             f"`{directory}` has no packs",
             hint="put a .gtpack, or a directory with pack.yaml, below packs/ or providers/<domain>/",
         )
-    return packs, warnings
+    return packs, built
 
 
 def is_source(path: Path) -> bool:
@@ -181,24 +186,21 @@ def _documents(directory: Path, tree: Path, source: BundleSource, packs: list[st
         (tree / name).write_bytes(read_authored(own, MAX_BYTES) if own.exists() else pretty(document))
 
 
-def _manifest(source: BundleSource, packs: list[str]) -> JsonObject:
-    return {
-        "format_version": "gtbundle-v1",
-        "bundle_id": source.bundle_id,
-        "bundle_name": source.bundle_name or source.bundle_id,
-        "requested_mode": source.mode,
-        "locale": source.locale,
-        "artifact_extension": ".gtbundle",
-        "generated_resolved_files": [],
-        "generated_setup_files": [],
-        "app_packs": list(source.app_packs) or [f"./{p}" for p in packs if p.startswith("packs/")],
-        "extension_providers": list(source.extension_providers),
-        "catalogs": list(source.catalogs),
-        "hooks": list(source.hooks),
-        "subscriptions": list(source.subscriptions),
-        "capabilities": list(source.capabilities),
-        "resolved_targets": [],
-    }
+def _manifest(source: BundleSource, packs: list[str]) -> BundleManifest:
+    return BundleManifest(
+        format_version="gtbundle-v1",
+        bundle_id=source.bundle_id,
+        bundle_name=source.bundle_name or source.bundle_id,
+        requested_mode=source.mode,
+        locale=source.locale,
+        artifact_extension=".gtbundle",
+        app_packs=source.app_packs or [f"./{p}" for p in packs if p.startswith("packs/")],
+        extension_providers=source.extension_providers,
+        catalogs=source.catalogs,
+        hooks=source.hooks,
+        subscriptions=source.subscriptions,
+        capabilities=source.capabilities,
+    )
 
 
 def _lock(source: BundleSource, packs: list[str]) -> JsonObject:

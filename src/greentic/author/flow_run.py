@@ -12,15 +12,14 @@ import msgspec
 
 from greentic.activate.turn import ActiveRevision, Message, TurnServices, flow_index, turn
 from greentic.activate.warm import looked_into
-from greentic.author.flow_source import unheard
+from greentic.author.flow_source import read_flow, where
 from greentic.author.inspect import named
 from greentic.author.pack_build import SOURCE_FILE, build_pack
-from greentic.author.source_files import ends_with, read_authored, read_yaml
+from greentic.author.source_files import ends_with, read_authored
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.flow.activity import Activity, activity_of
-from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
-from greentic.flow.lint import Known, lint_flow
+from greentic.flow.lint import Known, Where, lint_flow, nowhere
 from greentic.flow.nodes import plan_flow
 from greentic.flow.select import unanswerable
 from greentic.ground.clock import SystemClock, SystemRandom
@@ -64,14 +63,14 @@ class _Tracer:
 
 
 @contextmanager
-def opened_pack(path: Path) -> Iterator[LoadedPack]:
-    """A loaded pack of a `.gtpack` file, or of a source directory that is built for the occasion."""
+def opened_pack(path: Path) -> Iterator[tuple[LoadedPack, Where]]:
+    """A loaded pack of a `.gtpack` file, or of a source directory that is built for the occasion, and where its flows stand."""
     if not path.is_dir():
         if not path.is_file():
             raise NotFound(f"`{path}` is no pack file and no directory")
         with named(path, ".gtpack"):
             pack = load_pack(LocatedPack(path.stem, path, file_digest(path)))
-        yield pack
+        yield pack, nowhere
         return
     if not (path / SOURCE_FILE).is_file():
         raise NotFound(f"`{path}` has no {SOURCE_FILE}", hint="gtc pack new DIR makes a pack to start from")
@@ -79,8 +78,8 @@ def opened_pack(path: Path) -> Iterator[LoadedPack]:
         built = Path(scratch) / f"{real_path(path).name}.gtpack"
         made = build_pack(path)
         built.write_bytes(made.data)
-        pack = load_pack(LocatedPack(built.stem, built, file_digest(built)))
-        yield pack._replace(warnings=(*made.unheard, *pack.warnings))
+        pack = load_pack(LocatedPack(built.stem, built, file_digest(built)), where=made.where)
+        yield pack._replace(warnings=(*made.unheard, *pack.warnings)), made.where
 
 
 def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step], None]) -> JsonObject:
@@ -89,7 +88,7 @@ def run_flow(path: Path, flow_id: str, inputs: list[str], told: Callable[[Step],
     `told` is given each step as it is done.
     """
     bodies = [_body(text) for text in inputs]
-    with opened_pack(path) as pack:
+    with opened_pack(path) as (pack, _):
         flows = {flow.flow_id: flow for flow in pack.flows}
         if flow_id not in flows:
             known = ", ".join(sorted(flows)) or "none"
@@ -126,9 +125,9 @@ def lint(paths: list[Path]) -> JsonObject:
         if ends_with(path, ".ygtc"):
             rows.append({"path": str(path), "findings": [*_lint_source(path)]})
         else:
-            with opened_pack(path) as pack:
+            with opened_pack(path) as (pack, stand):
                 told = unanswerable(headers([pack]), pack.manifest_id)
-                rows.append({"path": str(path), "findings": [*looked_into((pack,))[0].warnings, *told]})
+                rows.append({"path": str(path), "findings": [*looked_into((pack,), stand)[0].warnings, *told]})
     return {
         "checked": rows,
         "findings": sum(len(r["findings"]) for r in rows if isinstance(r, dict) and isinstance(r["findings"], list)),
@@ -136,20 +135,16 @@ def lint(paths: list[Path]) -> JsonObject:
 
 
 def _lint_source(path: Path) -> list[str]:
-    source = read_yaml(path)
-    try:
-        compiled = compile_flow({} if source is None else source)
-    except FlowSourceError as error:
-        raise InvalidArgument(f"{path}: {error}") from None
-    plan = plan_flow(read_graph(str(compiled["id"]), compiled))
+    source = read_flow(path)
+    plan = plan_flow(read_graph(source.flow_id, source.compiled))
     # A single file does not know its pack: components and other flows are taken to be there.
     named = [
         str(n.mapping.get("flow_id") or n.mapping.get("flow"))
         for n in plan.nodes.values()
         if isinstance(n.mapping, dict)
     ]
-    told = unheard(source) if isinstance(source, dict) else []
-    return [*told, *lint_flow(plan, Known(lambda name, operation: True, frozenset(named)))]
+    known = Known(lambda name, operation: True, frozenset(named), where=where([source]))
+    return [*source.unheard, *lint_flow(plan, known)]
 
 
 def _body(text: str) -> object:

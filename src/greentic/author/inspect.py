@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from greentic.activate.warm import looked_into, warnings_of
 from greentic.author.source_files import ends_with
 from greentic.bundle.compression import NAMES
 from greentic.bundle.contents import Contents, counts_not, open_bundle, pack_config_inputs, pack_paths, strict_faults
+from greentic.flow.lint import Where, nowhere
 from greentic.flow.select import unanswerable
 from greentic.ground.disk import io_error, replace_file
 from greentic.ground.documents import Json, JsonObject, open_file
@@ -39,10 +41,10 @@ def _open(path: Path) -> BinaryIO:
         raise io_error(path, error) from None
 
 
-def inspect_bundle(path: Path) -> JsonObject:
-    """Digest, entries, packs, and what a strict reader or a worker would not like."""
+def inspect_bundle(path: Path, where: Mapping[str, Where] = MappingProxyType({})) -> JsonObject:
+    """Digest, entries, packs, and what a strict reader or a worker would not like; `where` is by path of a pack where its flows stand."""
     with _open(path) as file, named(path, ".gtbundle"):
-        return _bundle(pin(file))
+        return _bundle(pin(file), where)
 
 
 _MEANT = {
@@ -65,7 +67,11 @@ def named(path: Path, expected: str) -> Iterator[None]:
         raise
 
 
-def _bundle(bundle: VerifiedBundle) -> JsonObject:
+def _looked_at(path: Path, where: Where) -> LoadedPack:
+    return looked_into((load_pack(LocatedPack(path.stem, path, file_digest(path)), where=where),), where)[0]
+
+
+def _bundle(bundle: VerifiedBundle, where: Mapping[str, Where] = MappingProxyType({})) -> JsonObject:
     contents = open_bundle(bundle)
     found = pack_paths(contents.entries)
     packs: list[Json] = []
@@ -83,9 +89,9 @@ def _bundle(bundle: VerifiedBundle) -> JsonObject:
             row = _pack_row(place)
             if row["loads"]:
                 try:
-                    pack = load_pack(LocatedPack(place.stem, place, file_digest(place)))
+                    pack = _looked_at(place, where.get(pack_path, nowhere))
                     check_together(pack, seen)
-                    loaded.append(looked_into((pack,))[0])
+                    loaded.append(pack)
                 except GreenticError as error:
                     row = {"loads": False, "error": error.message}
             packs.append({"path": pack_path, **row})
@@ -177,10 +183,10 @@ def verify_bundle(path: Path, digest: str | None) -> JsonObject:
     }
 
 
-def inspect_pack(path: Path) -> JsonObject:
-    """Manifest, flows, and the load report of one pack."""
+def inspect_pack(path: Path, where: Where = nowhere) -> JsonObject:
+    """Manifest, flows, and the load report of one pack; `where` tells in which source its flows stand."""
     with _open(path), named(path, ".gtpack"):
-        pack = looked_into((load_pack(LocatedPack(path.stem, path, file_digest(path))),))[0]
+        pack = _looked_at(path, where)
     with _open(path) as file:
         archive = PackArchive(file)
         entries: list[Json] = [{"path": name, "size": info.file_size} for name, info in archive.entries.items()]
@@ -210,7 +216,7 @@ def inspect_pack(path: Path) -> JsonObject:
     }
 
 
-def write_checked(out: Path, pack: bytes) -> JsonObject:
+def write_checked(out: Path, pack: bytes, where: Where = nowhere) -> JsonObject:
     """Write a pack that a worker would load, and tell what it holds; one that it would refuse is not written. Raises why."""
     if out.is_dir() or not out.name:
         raise InvalidArgument(
@@ -219,7 +225,7 @@ def write_checked(out: Path, pack: bytes) -> JsonObject:
     with tempfile.TemporaryDirectory(prefix="greentic-build-") as scratch:
         place = Path(scratch) / "built.gtpack"
         place.write_bytes(pack)
-        found = inspect_pack(place)
+        found = inspect_pack(place, where)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, pack, durable=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from greentic.author.flow_source import unheard
+from greentic.author.flow_source import FlowSource, read_flow, where
 from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
 from greentic.author.source_files import (
     Found,
@@ -25,12 +25,13 @@ from greentic.author.source_files import (
     read_yaml,
     typed,
 )
-from greentic.flow.compile import FlowSourceError, compile_flow
 from greentic.flow.graph import read_graph
+from greentic.flow.lint import Where
 from greentic.flow.nodes import BUILTINS, EXEC, NodePlan, plan_flow
 from greentic.ground.disk import real_path
 from greentic.ground.errors import InvalidArgument
 from greentic.ground.nearest import did_you_mean
+from greentic.ground.repeated import repeated
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
 from greentic.pack.components import PackComponent
@@ -43,7 +44,9 @@ _COPIED = ("assets", "fixtures", "schemas", "tools")
 _MAX_ASSET = DEFAULT_PACK_LIMITS.entry_bytes
 
 
-class FlowSource(msgspec.Struct, frozen=True):
+class ListedFlow(msgspec.Struct, frozen=True):
+    """A flow as `pack.yaml` lists it."""
+
     file: str
     id: str | None = None
     tags: list[str] = []
@@ -58,7 +61,7 @@ class PackSource(msgspec.Struct, frozen=True):
     kind: str
     publisher: str
     name: str | None = None
-    flows: list[FlowSource] | None = None
+    flows: list[ListedFlow] | None = None
     components: list[ComponentSource] | None = None
     secret_requirements: list[dict[str, object]] | None = None
     dependencies: list[object] | None = None
@@ -72,6 +75,8 @@ class BuiltPack(NamedTuple):
     """What of its source is not in it."""
     unheard: list[str]
     """What of its flows does nothing; among the warnings."""
+    where: Where
+    """Where in its source findings about its flows stand."""
 
 
 def check_out(out: Path, directory: Path) -> None:
@@ -100,11 +105,13 @@ def build_pack(directory: Path) -> BuiltPack:
     _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
-    does_nothing: list[str] = []
-    flows = [_flow(directory, entry, resolver, component_ids, does_nothing) for entry in source.flows or []]
-    ids = [str(flow["id"]) for flow in flows]
+    sources = [read_flow(inside(directory, directory / entry.file)) for entry in source.flows or []]
+    for flow in sources:
+        _check_flow(flow, resolver, component_ids)
+    ids = [flow.flow_id for flow in sources]
     told = _other_ids(path, source.flows or [], ids)
     _each_once(path, "flows", ids)
+    flows = [_flow(flow, entry) for flow, entry in zip(sources, source.flows or [], strict=True)]
     raw: dict[str, object] = {"schema_version": SCHEMA_VERSION, "pack_id": source.pack_id}
     if source.name is not None:
         raw["name"] = source.name
@@ -128,24 +135,25 @@ def build_pack(directory: Path) -> BuiltPack:
     for component in components:
         files[component.wasm_path] = component.wasm
         files[component.manifest_path] = component.manifest
-    sources = {real_path(directory / c.source) for c in components}
     found = found_in(directory, _COPIED, loose=True)
-    files |= _assets(directory, found, sources)
+    files |= _assets(directory, found, {real_path(directory / c.source) for c in components})
     data = write_pack(manifest, files, lock(components))
+    does_nothing = [text for flow in sources for text in flow.unheard]
     told = [
         *ignored(path, PackSource, written),
         *told,
         *does_nothing,
         *_not_packed(path, source.assets or [], files),
         *found.told(directory),
+        *_covered(directory, found),
     ]
-    return BuiltPack(data, manifest, told, does_nothing)
+    return BuiltPack(data, manifest, told, does_nothing, where(sources))
 
 
 def _each_once(path: Path, what: str, ids: list[str]) -> None:
-    for one in ids:
-        if ids.count(one) > 1:
-            raise InvalidArgument(f"{path}: two {what} have the id `{one}`")
+    twice = repeated(ids)
+    if twice is not None:
+        raise InvalidArgument(f"{path}: two {what} have the id `{twice}`")
 
 
 def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> list[str]:
@@ -160,7 +168,16 @@ def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> l
     ]
 
 
-def _other_ids(path: Path, written: list[FlowSource], ids: list[str]) -> list[str]:
+def _covered(directory: Path, found: Found) -> list[str]:
+    """Files of the directory itself that have the name of one in `assets/`, where they would go, as warnings."""
+    return [
+        f"{path}: left out, for `assets/{path.name}` stands in its place"
+        for path in found.loose
+        if directory / "assets" / path.name in found.files
+    ]
+
+
+def _other_ids(path: Path, written: list[ListedFlow], ids: list[str]) -> list[str]:
     """Ids of flows that the flows themselves do not have, as warnings: what a flow says counts."""
     return [
         f"{path}: `flows[{number}].id` is `{entry.id}`, and the id in `{entry.file}`, which counts, is `{flow_id}`"
@@ -169,31 +186,21 @@ def _other_ids(path: Path, written: list[FlowSource], ids: list[str]) -> list[st
     ]
 
 
-def _flow(
-    directory: Path, entry: FlowSource, resolver: Resolver, component_ids: list[str], told: list[str]
-) -> dict[str, object]:
-    """The entry of a flow in the manifest; what of its source does nothing is put into `told`."""
-    path = inside(directory, directory / entry.file)
-    source = read_yaml(path)
-    try:
-        flow = compile_flow({} if source is None else source)
-    except FlowSourceError as error:
-        raise InvalidArgument(f"failed to compile flow {path}: {error}") from None
-    _check_components(path, flow, resolver, component_ids)
-    told += [f"{path}: {text}" for text in unheard(source)] if isinstance(source, dict) else []
-    flow_id = identifier(flow["id"], f"{path}: `id`")
+def _flow(source: FlowSource, entry: ListedFlow) -> dict[str, object]:
+    """The entry of a flow in the manifest."""
     return {
-        "id": flow_id,
-        "kind": flow["kind"],
-        "flow": flow,
+        "id": source.flow_id,
+        "kind": source.compiled["kind"],
+        "flow": source.compiled,
         "tags": entry.tags,
         "entrypoints": entry.entrypoints or ["default"],
     }
 
 
-def _check_components(path: Path, flow: dict[str, object], resolver: Resolver, component_ids: list[str]) -> None:
-    """A node that names a component which the pack does not have would fail at its first request."""
-    plan = plan_flow(read_graph(str(flow["id"]), flow))
+def _check_flow(source: FlowSource, resolver: Resolver, component_ids: list[str]) -> None:
+    """Raise `InvalidArgument` for what would fail at its first request: a node that names a component which the pack does not have."""
+    identifier(source.compiled["id"], f"{source.at('id')}: `id`")
+    plan = plan_flow(read_graph(source.flow_id, source.compiled))
     for node in plan.nodes.values():
         mapping = node.mapping if isinstance(node.mapping, dict) else {}
         operation = node.operation or next(
@@ -204,20 +211,20 @@ def _check_components(path: Path, flow: dict[str, object], resolver: Resolver, c
             and "{{" not in node.component
             and not resolver.has(node.component, operation)
         ):
-            raise _unknown(path, node, operation, component_ids)
+            raise _unknown(source.at("nodes", node.id), node, operation, component_ids)
 
 
-def _unknown(path: Path, node: NodePlan, operation: str | None, component_ids: list[str]) -> InvalidArgument:
+def _unknown(place: str, node: NodePlan, operation: str | None, component_ids: list[str]) -> InvalidArgument:
     """What is said of a node that calls what the pack does not have."""
     native = (EXEC, "emit.response", *BUILTINS)
     if node.component == EXEC:
         return InvalidArgument(
-            f"{path}: node `{node.id}` names no component, and `{operation}` is no node that is built in"
+            f"{place}: node `{node.id}` names no component, and `{operation}` is no node that is built in"
             f"{did_you_mean(operation or '', native)}",
             hint=f"write `{EXEC}` with `component` and `operation`, or `COMPONENT.OPERATION`",
         )
     return InvalidArgument(
-        f"{path}: node `{node.id}` calls component `{node.component}`, which this pack does not have"
+        f"{place}: node `{node.id}` calls component `{node.component}`, which this pack does not have"
         f"{did_you_mean(node.component, (*native, *component_ids))}",
         hint="list it under `components` in pack.yaml",
     )

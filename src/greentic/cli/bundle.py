@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import cast
 
@@ -84,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
             "digest": built.digest,
             "size": built.size,
             "packs": list[Json](built.packs),
-            "warnings": [*built.warnings, *cast("list[Json]", inspect_bundle(built.path)["warnings"])],
+            "warnings": [*built.warnings, *cast("list[Json]", inspect_bundle(built.path, built.where)["warnings"])],
         }
     if arguments.verb in ("inspect", "verify"):
         from greentic.author.inspect import inspect_bundle, verify_bundle
@@ -125,10 +126,11 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
 
 
 def _hint(arguments: argparse.Namespace) -> str:
+    file, out, env = (shlex.quote(str(getattr(arguments, name, ""))) for name in ("file", "out", "environment"))
     hints = {
-        "build": "gtc op deploy --bundle FILE, or gtc op revisions stage",
-        "sign": "publish it: gtc bundle publish FILE TARGET",
-        "publish": "gtc op revisions stage ENV --deployment ULID --source-uri URI",
-        "export": "greentic-start start --env ENV --from FILE",
+        "build": "gtc op deploy --bundle {path} --path-prefix /",
+        "sign": f"publish it: gtc bundle publish {file} TARGET",
+        "publish": f"gtc op revisions stage ENV --deployment NAME --bundle {file} --source-uri {{bundle_source_uri}}",
+        "export": f"greentic-start start --env {env} --from {out}",
     }
     return hints.get(arguments.verb, "")

@@ -13,12 +13,12 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from greentic.cli.next_step import copyable, with_next_step
-from greentic.cli.parser import Parser
+from greentic.cli.parser import Help, Parser
 from greentic.ground.digits import whole_number
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import GreenticError
+from greentic.terminal.next_step import copyable, filled, with_next_step
 from greentic.terminal.output import FOR_PROGRAMS, Form, chosen_form, print_failure, print_success, tell_lacks
 from greentic.terminal.streams import answering
 
@@ -65,9 +65,9 @@ def command(noun: str, description: str, examples: str, verbs: str) -> Command:
         prog=f"gtc {noun}",
         description=description,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
-    return Command(noun, parser, parser.add_subparsers(dest="verb", required=True, metavar=verbs))
+    return Command(noun, parser, parser.add_subparsers(title="verbs", dest="verb", required=True, metavar=verbs))
 
 
 def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonObject], hint: str = "") -> int:
@@ -76,7 +76,8 @@ def answered(noun: str, arguments: argparse.Namespace, work: Callable[[], JsonOb
     def shown(form: Form) -> int:
         result = work()
         with answering():
-            print_success(form, noun, arguments.verb, result, copyable(hint, getattr(arguments, "store_root", None)))
+            told_hint = copyable(filled(hint, result), getattr(arguments, "store_root", None))
+            print_success(form, noun, arguments.verb, result, told_hint)
         return 0
 
     return told(noun, arguments, shown)

@@ -63,6 +63,18 @@ complete -c gtc -f -a '(__gtc_words)'
 }
 
 _USAGE = f"usage: gtc completion {'|'.join(SCRIPTS)}"
+_HELP = f"""{_USAGE}
+
+Print a script by which a shell completes commands, flags, and the names of environments, bundles and revisions. Put it where the \
+shell looks for one, and open a new shell:
+
+  gtc completion bash > ~/.local/share/bash-completion/completions/gtc
+  gtc completion zsh > "${{fpath[1]}}/_gtc"
+  gtc completion fish > ~/.config/fish/completions/gtc.fish
+
+or for this shell alone:
+
+  source <(gtc completion bash)"""
 
 
 def main(argv: list[str]) -> int:
@@ -77,7 +89,9 @@ def main(argv: list[str]) -> int:
         return 2
     if len(argv) != 1 or argv[0] not in SCRIPTS:
         if argv in (["-h"], ["--help"]):
-            say(_USAGE)
+            from greentic.terminal.fitted import fitted_here
+
+            say(fitted_here(_HELP))
             return 0
         print(_USAGE, file=sys.stderr)
         return 2

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
-from greentic.cli.parser import Parser
+from greentic.cli.parser import Help, Parser
 
 _EXAMPLES = """examples:
   gtc console prod --at http://127.0.0.1:8080
@@ -22,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         description="Serve a page on 127.0.0.1: deployments and revisions with live rates, why each may run, what changed, "
         "ramps, and a chat. It only shows, unless changes are allowed.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("env", metavar="ENV", help="the environment to show first")
     parser.add_argument("--at", action="append", default=[], metavar="URL", help="the address of a worker to watch")
@@ -40,12 +39,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     arguments = parser().parse_args(argv)
-    from greentic.cli.next_step import with_next_step
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
     from greentic.store.layout import default_store_root
-    from greentic.terminal.output import printed
+    from greentic.terminal.next_step import with_next_step
+    from greentic.terminal.output import tell_error
 
     def ready(address: str) -> None:
         print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)
@@ -58,8 +57,6 @@ def main(argv: list[str]) -> int:
         serve_console(store, options, ready)
     except GreenticError as error:
         with_next_step(error, arguments.store_root, for_people=True)
-        print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
-        if error.hint:
-            print(f"next: {printed(error.hint)}", file=sys.stderr)
+        tell_error(error)
         return 1
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
-from greentic.cli.parser import Parser
+from greentic.cli.parser import Help, Parser
 from greentic.ground.digits import whole_number
-from greentic.terminal.output import printed
+from greentic.ground.errors import Conflict, InvalidArgument
+from greentic.terminal.output import printed, tell_error
 
 
 def _rate(text: str) -> int:
@@ -27,9 +27,9 @@ def parser() -> argparse.ArgumentParser:
         prog="gtc distributor",
         description="Serve a directory of bundles to workers: GET, HEAD, Range, ETag, and a page for people.",
         epilog="example:\n  gtc distributor serve ./bundles --port 8090",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="serve")
+    verbs = parser.add_subparsers(title="verbs", dest="verb", required=True, metavar="serve")
     serve = verbs.add_parser("serve", help="serve a directory until Ctrl+C")
     serve.add_argument("directory", type=Path, metavar="DIR")
     serve.add_argument("--port", type=PORT, default=8090, help="default: 8090; 0 takes a free one")
@@ -52,14 +52,17 @@ def main(argv: list[str]) -> int:
     arguments = parser().parse_args([*argv[1:], "--help"] if argv[:1] == ["help"] else argv)
     directory = printed(str(arguments.directory))
     if not arguments.directory.is_dir():
-        print(f"error: `{directory}` is not a directory", file=sys.stderr)
+        tell_error(InvalidArgument(f"`{directory}` is not a directory", hint="gtc distributor serve DIR"))
         return 1
     from greentic.distribute.serve_directory import DirectoryServer
 
     try:
         server = DirectoryServer(arguments.directory, arguments.host, arguments.port, arguments.rate, _tell)
     except OSError as error:
-        print(f"error: cannot listen on {printed(arguments.host)}:{arguments.port}: {error.strerror}", file=sys.stderr)
+        where = f"{arguments.host}:{arguments.port}"
+        tell_error(
+            Conflict(f"cannot listen on {where}: {error.strerror}", hint="choose another --port, or 0 for a free one")
+        )
         return 1
     host, port = server.server_address[:2]
     print(f"distributor: serving {directory} on http://{host!s}:{port}/ — press Ctrl+C to stop", flush=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import cast
 
 from greentic.cli.command import Command, command, told
 from greentic.ground.documents import Json, JsonObject, compact
-from greentic.terminal.output import Form, print_success, printed
+from greentic.terminal.output import Form, print_success, printed, tell_people
 
 _EXAMPLES = """examples:
   gtc flow run ./my-pack main --input '{"text": "Ada"}'
@@ -81,9 +80,9 @@ def _run(form: Form, arguments: argparse.Namespace) -> int:
     for kind in ("log", "warnings") if form == "table" or failed else ():
         lines = result[kind]
         for line in lines if isinstance(lines, list) else []:
-            print(printed(f"{kind.removesuffix('s')}: {line}"), file=sys.stderr)
+            tell_people(f"{kind.removesuffix('s')}: {line}")
     for text in failed:
-        print(printed(f"error: the flow failed: {text}"), file=sys.stderr)
+        tell_people(f"error: the flow failed: {text}")
     return 1 if failed else 0
 
 

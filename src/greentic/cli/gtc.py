@@ -79,7 +79,9 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
-        say(usage())
+        from greentic.terminal.fitted import fitted_here
+
+        say(fitted_here(usage()))
         return 0 if argv else 2
     if argv[0] == "complete":  # asked by the scripts of `gtc completion`
         from greentic.cli.completion import complete
@@ -87,12 +89,11 @@ def _dispatch(argv: list[str]) -> int:
         return complete(argv[1:], COMMANDS)
     if argv[0] not in COMMANDS:
         from greentic.ground.nearest import did_you_mean
+        from greentic.terminal.fitted import fitted_here
         from greentic.terminal.output import printed
 
-        print(
-            f"error: unrecognized subcommand '{printed(argv[0])}'{did_you_mean(argv[0], COMMANDS)}\n\n{usage()}",
-            file=sys.stderr,
-        )
+        meant = did_you_mean(argv[0], COMMANDS)
+        print(f"error: unrecognized subcommand '{printed(argv[0])}'{meant}\n\n{fitted_here(usage())}", file=sys.stderr)
         return 2
     import importlib
 

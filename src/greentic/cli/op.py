@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import msgspec
 
 from greentic.cli import op_table
-from greentic.cli.next_step import all_copyable, copyable, with_next_step
 from greentic.cli.op_parser import GLOBAL_SWITCHES, GLOBAL_VALUES, attribute, noun_help, overview, parser_of
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
@@ -25,6 +24,7 @@ from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Verb
+from greentic.terminal.next_step import all_copyable, copyable, filled, with_next_step
 from greentic.terminal.output import (
     FOR_PROGRAMS,
     FORMS,
@@ -34,8 +34,8 @@ from greentic.terminal.output import (
     print_hint,
     print_success,
     print_warning,
-    printed,
     tell_lacks,
+    tell_people,
 )
 from greentic.terminal.streams import answering, say
 
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     options, words = _globals(argv)
     words = _asked_for_help(words)
     if not words or words[0] in _HELP:
-        say(overview())
+        _help(overview())
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     if noun == op_table.DEPLOY.noun:
         return _run(op_table.DEPLOY, rest, options)
     if not rest or rest[0] in _HELP:
-        say(noun_help(noun))
+        _help(noun_help(noun))
         return 0 if rest else 2
     verb = op_table.named(noun, rest[0], rest[1:])
     if verb is None:
@@ -75,6 +75,12 @@ def main(argv: list[str]) -> int:
         meant = did_you_mean(rest[0], known)
         return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}")
     return _run(verb, rest[1:], options)
+
+
+def _help(text: str) -> None:
+    from greentic.terminal.fitted import fitted_here
+
+    say(fitted_here(text))
 
 
 def _asked_for_help(words: list[str]) -> list[str]:
@@ -86,7 +92,8 @@ def _asked_for_help(words: list[str]) -> list[str]:
 
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
-    arguments = vars(parser_of(verb).parse_intermixed_args(words))
+    told = _schema(verb, _load(verb.payload)) if verb.payload and set(_HELP) & set(words) else None
+    arguments = vars(parser_of(verb, told).parse_intermixed_args(words))
     from greentic.cli.op_payload import read_for
     from greentic.telemetry.tracing import whole
 
@@ -103,7 +110,7 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
             reply = call.make()
         result = call.told(reply)
         with answering():
-            _print(form, verb, reply, result, options)
+            _print(form, verb, reply, result, options, call.env)
             _warn(form, verb, call.unknown)
         if verb.changes_member and result.get(verb.changes_member) is True:
             return 2
@@ -128,13 +135,13 @@ class _Usage(Exception):
     pass
 
 
-def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: Globals) -> None:
+def _print(form: Form, verb: Verb, reply: object, result: JsonObject, options: Globals, env: str) -> None:
     if form == "table" and verb.changes_member and verb.changes_member in result:
         from greentic.terminal.changes_view import show_changes
 
         show_changes(result)
         return
-    hint = "" if options.schema else copyable(_hint(verb, result), options.store_root)
+    hint = "" if options.schema else copyable(_hint(verb, result, env), options.store_root)
     if form in FOR_PROGRAMS or options.schema:
         print_success("json" if form == "name" else form, verb.noun, verb.verb, result, hint)
         return
@@ -187,6 +194,8 @@ class _Call(NamedTuple):
     """The reply, as the verb answers it: what draws it knows its type."""
     unknown: list[str]
     """Members of the payload that nobody took."""
+    env: str = ""
+    """The environment that it is about; empty where it is about none."""
 
     def told(self, reply: object) -> JsonObject:
         """A reply as programs read it, with a warning of the members that nobody took, if there are any."""
@@ -229,15 +238,15 @@ def _call(verb: Verb, arguments: dict[str, object], options: Globals) -> _Call:
     else:
         payload = read_payload(form, raw, InvalidArgument, f"{verb.noun} {verb.verb}: ")
     payload = with_ulids(context, payload)
-    unknown = unknown_told(form, raw)
+    unknown, env = unknown_told(form, raw), str(getattr(payload, ENV, None) or "")
     if not verb.payload:
         ids = [getattr(payload, name) for name in verb.positionals]
-        return _Call(lambda: function(context, *ids), unknown)
+        return _Call(lambda: function(context, *ids), unknown, env)
     if options_form is None:
-        return _Call(lambda: function(context, payload), unknown)
+        return _Call(lambda: function(context, payload), unknown, env)
     if "base" in options_form._fields and options.answers is not None and not _is_handed_on(options.answers):
         settings["base"] = options.answers.parent
-    return _Call(lambda: function(context, payload, options_form(**settings)), unknown)
+    return _Call(lambda: function(context, payload, options_form(**settings)), unknown, env)
 
 
 def _schema(verb: Verb, form: type[Payload]) -> JsonObject:
@@ -321,18 +330,15 @@ def _is_directory_option(argv: list[str], word: str) -> bool:
     return (value if equals else "".join(following)) not in FORMS
 
 
-def _hint(verb: Verb, result: JsonObject) -> str:
-    words = verb.hint
-    for key, value in result.items():
-        if isinstance(value, str | int):
-            words = words.replace("{" + key + "}", shlex.quote(str(value)))
-    env = result.get(ENV)
-    return words.replace("ENV", str(env)) if isinstance(env, str) else words
+def _hint(verb: Verb, result: JsonObject, env: str) -> str:
+    """The next step, about the environment that the verb was about."""
+    words = filled(verb.hint, result)
+    return words.replace("ENV", shlex.quote(env)) if env else words
 
 
 def _usage(message: str, verb: Verb | None = None) -> int:
     name = "" if verb is None else f" {verb.name}"
-    print(f"error: {printed(message)}\n\nFor more information, try 'gtc op{name} --help'.", file=sys.stderr)
+    tell_people(f"error: {message}\n\nFor more information, try 'gtc op{name} --help'.")
     return 2
 
 

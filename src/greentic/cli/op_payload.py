@@ -130,7 +130,7 @@ def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, J
         elif open_positions:
             positional[open_positions.pop(0)] = word
         else:
-            raise UsageError(f"unexpected argument `{word}`")
+            raise UsageError(f"unexpected argument `{word}`; as in `{verb.example}`")
     if "revision_id" in given and "entries" in fields:
         entries.append(_single(given))
     if entries:

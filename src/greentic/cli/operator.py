@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from greentic.cli.command import PORT
-from greentic.cli.parser import Parser
+from greentic.cli.parser import Help, Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
@@ -17,9 +17,10 @@ from greentic.telemetry.log import tell
 from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams, drop_output, say
 
-_DESCRIPTION = """Watch an Environment of this cluster, and keep its namespace as what is published says: the same plan and apply as
-gtc op env reconcile, without a shell or a kubeconfig. Several of them take turns by a Lease.
-"""
+_DESCRIPTION = (
+    "Watch an Environment of this cluster, and keep its namespace as what is published says: the same plan and apply as `gtc op env "
+    "reconcile`, without a shell or a kubeconfig. Several of them take turns by a Lease."
+)
 RECONNECT_SECONDS = 600.0
 """A pod's token is exchanged while it runs; a new connection reads the new one."""
 
@@ -49,7 +50,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         prog="greentic-operator",
         description=_DESCRIPTION,
         epilog="gtc op operator render makes the objects that it needs in a cluster.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--name", metavar="NAME", help="the Environment, or the ConfigMap, that says what is wanted")
     parser.add_argument("--namespace", metavar="NS", help="its namespace, which is kept (default: that of the pod)")

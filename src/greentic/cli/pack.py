@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
     out: Path = arguments.out or arguments.directory / "dist" / f"{name}.gtpack"
     check_out(out, arguments.directory)
     built = build_pack(arguments.directory)
-    found = write_checked(out, built.data)
+    found = write_checked(out, built.data, built.where)
     return {
         "path": str(out),
         "digest": found["digest"],

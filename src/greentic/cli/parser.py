@@ -25,6 +25,20 @@ _UNKNOWN = "unrecognized arguments: "
 _KEY = "-----BEGIN "
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """argparse's help, fitted; the verbs of a noun stand in a list of their own, without a line that names all of them."""
+
+    def format_help(self) -> str:
+        from greentic.terminal.fitted import fitted
+
+        return fitted(super().format_help(), self._width)
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse._SubParsersAction):
+            return "".join(self._format_action(verb) for verb in action._get_subactions())
+        return super()._format_action(action)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser and, by way of it, those of its verbs."""
 

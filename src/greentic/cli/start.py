@@ -11,21 +11,22 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from greentic.cli.parser import Parser
+from greentic.cli.parser import Help, Parser
 from greentic.cli.traces import traced
 from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError
 from greentic.ground.variables import table
-from greentic.terminal.output import printed
+from greentic.terminal.output import printed, tell_people
 from greentic.terminal.streams import claim_standard_streams, drop_output, say
 
 if TYPE_CHECKING:
     from greentic.worker.settings import StartOptions
 
 COMMANDS = ("start", "up")
-_DESCRIPTION = """Boot a worker that starts empty: all it needs is environment.json. It pulls the bundles that traffic is
-routed to, refuses any whose sha256 is not the pinned one, and serves them over HTTP.
-"""
+_DESCRIPTION = (
+    "Boot a worker that starts empty: all it needs is environment.json. It pulls the bundles that traffic is routed to, refuses any "
+    "whose sha256 is not the pinned one, and serves them over HTTP."
+)
 _IGNORED = (
     "--tenant", "--team", "--cloudflared", "--cloudflared-binary", "--ngrok", "--ngrok-binary", "--gtunnel",
     "--gtunnel-worker-url", "--gtunnel-tunnel-id", "--nats", "--nats-url", "--runner-binary", "--restart", "--log-dir",
@@ -55,8 +56,7 @@ def main() -> None:
 
 def _told(error: GreenticError) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # who cannot be told still gets the exit code
-        sys.stderr.write(printed(report(error)) + "\n")
-        sys.stderr.flush()
+        tell_people(report(error))
 
 
 def run(argv: list[str]) -> None:
@@ -88,7 +88,7 @@ def run(argv: list[str]) -> None:
         try:
             _live(options)
         except GreenticError as error:
-            from greentic.cli.next_step import with_next_step
+            from greentic.terminal.next_step import with_next_step
 
             with_next_step(error, options.store_root, for_people=True)
             raise
@@ -160,7 +160,7 @@ def _parser() -> _Parser:
         " [--log-format json|text] [--access-log] [--verbose | --quiet]",
         description=_DESCRIPTION,
         epilog=f"environment variables:\n{table(('worker', 'both'))}\n\nexample:\n  greentic-start start --env prod",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("--env", metavar="ID", help="the environment to serve")
     parser.add_argument("--store-root", type=Path, metavar="DIR", help="default: ~/.greentic/environments")

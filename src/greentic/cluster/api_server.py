@@ -239,11 +239,10 @@ class ApiServer:
         metadata = {key: value for key, value in metadata_of(told).items() if key != "managedFields"}
         return {**thing, "metadata": metadata}  # who manages what is as large as the object, and was looked at before
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
-        body: JsonObject = {"metadata": {"annotations": dict[str, Json](annotations)}}
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
         parameters: dict[str, str | int] = {"fieldManager": FIELD_MANAGER}
         self._json(
-            "PATCH", self._path(ref), parameters=parameters, body=compact(body), media=_MERGE, accept=_METADATA, about=str(ref)
+            "PATCH", self._path(ref), parameters=parameters, body=compact(patch), media=_MERGE, accept=_METADATA, about=str(ref)
         )  # fmt: skip
 
     def create(self, thing: JsonObject) -> JsonObject:

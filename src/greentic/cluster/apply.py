@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from greentic.cluster.handed_over import handed_over
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import explained
 from greentic.ground.backoff import UNCOUNTED, Backoff, Patience
@@ -222,7 +223,9 @@ class _Run:
             self._changed.append(item.ref)
 
     def _put(self, item: Item) -> JsonObject:
-        """Write an object on condition that it is the one that was seen (rule 3)."""
+        """Write an object on condition that it is the one that was seen (rule 3); it takes away what others added."""
+        if item.taken and item.live is not None:
+            self._cluster.merge(item.ref, handed_over(item.live, item.taken))
         return self._cluster.apply(conditioned(item.stated, item.live), force=self._rules.force)
 
     def _put_or_look(self, item: Item) -> tuple[JsonObject, JsonObject | None]:

@@ -7,6 +7,7 @@ Rules:
    name any more, is not judged.
 3. An autoscaler that would make more than it may is in nobody's way; who looks is told.
 4. So is what is being deleted and still as it should be: it is as stated until it is gone.
+5. So is what others added to an object, and what stays (`k8s.added`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterable, Iterator
 
 from greentic.ground.documents import JsonObject
 from greentic.k8s.objects import Ref, member, metadata_of, objects_in, ref_of
+from greentic.k8s.ownership import Addition
+from greentic.k8s.plan import Item
 
 JUDGED = frozenset({"HorizontalPodAutoscaler", "HTTPRoute"})
 """Kinds that controllers say something about, beside Deployments (`k8s.health`)."""
@@ -48,6 +51,17 @@ def remarks(things: list[JsonObject]) -> list[str]:
 def leaving(things: Iterable[JsonObject]) -> list[JsonObject]:
     """Those that somebody deletes, and that are still there."""
     return [thing for thing in things if metadata_of(thing).get("deletionTimestamp")]
+
+
+def added(items: Iterable[Item]) -> list[str]:
+    """What others put into objects beside what is stated, and what stays there (rule 5)."""
+    return _first(_added(item.ref, item.told) for item in items if item.told)
+
+
+def _added(ref: Ref, told: list[Addition]) -> str:
+    named = ", ".join(f"{a.change.path} (`{', '.join(a.managers)}`)" for a in told[:MAX_TOLD])
+    edit = f"kubectl -n {ref.namespace} edit {ref.kind.lower()} {ref.name}"
+    return f"{ref} has what others added, and it stays: {named}. Next: if it is not meant, {edit} takes it away"
 
 
 def _going(thing: JsonObject) -> str:

@@ -5,6 +5,7 @@ Rules:
 2. It ends when everything is complete, when something is hopeless, or when the time is over; the error names what is missing, with
    the last lines of a crashed pod's log.
 3. A failing request is not the end: watches are taken up again until the time is over.
+4. What somebody wrote over or deleted since, such as an operator, is not waited for: it is told at once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import NamedTuple, Protocol
 from greentic.cluster.served import is_ready
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM
-from greentic.ground.documents import JsonObject
+from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict
 from greentic.k8s.health import PASSING_SECONDS, Rollout, Trouble, next_step, rollout, runs_template, selects, trouble
+from greentic.k8s.names import CHECKSUM
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref, member, metadata_of, objects_in
 
 DEFAULT_SECONDS = 300
@@ -32,6 +34,15 @@ _AGAIN = Backoff(first=0.5, longest=8.0)
 
 class RolloutFailed(Conflict):
     """What was applied did not become healthy; everything else that may go wrong says nothing about it."""
+
+
+def undone(what: str, namespace: str) -> RolloutFailed:
+    """The error where somebody else undid what was applied (rule 4)."""
+    return RolloutFailed(
+        f"{what} since this run wrote it: somebody else keeps namespace `{namespace}`, such as an operator, Flux or another reconcile",
+        hint=f"kubectl -n {namespace} get leases names an operator: publish to it (gtc op env publish), or pause it (spec.paused), and "
+        "reconcile again; or end the other writer",
+    )
 
 
 class WaitView(Protocol):
@@ -68,6 +79,11 @@ def _generation(thing: JsonObject) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _template(thing: JsonObject) -> Json:
+    """What tells the templates that we state apart."""
+    return member(thing, "spec", "template", "metadata", "annotations").get(CHECKSUM)
+
+
 class _Wait:
     def __init__(
         self,
@@ -80,6 +96,7 @@ class _Wait:
         self._cluster, self._namespace, self._selector, self._view = cluster, namespace, selector, view
         self._deployments = deployments
         self._wanted = {name: _generation(thing) for name, thing in deployments.items()}
+        self._templates = {name: _template(thing) for name, thing in deployments.items()}
         self._pods: dict[str, JsonObject] = {}
         self._events: queue.Queue[_Noticed] = queue.Queue()
         self._stopped = threading.Event()
@@ -120,9 +137,13 @@ class _Wait:
         if seen.kind == "Deployment" and name not in self._wanted:
             return
         if seen.type == "DELETED":
-            if seen.kind == "Pod":
-                known.pop(name, None)
+            if seen.kind == "Deployment":
+                raise undone(f"Deployment `{name}` was deleted", self._namespace)
+            known.pop(name, None)
             return
+        newer = seen.kind == "Deployment" and _generation(seen.thing) > self._wanted[name]
+        if newer and _template(seen.thing) != self._templates[name]:
+            raise undone(f"Deployment `{name}` got another template", self._namespace)
         known[name] = seen.thing
 
     def _rollout(self, name: str) -> Rollout:

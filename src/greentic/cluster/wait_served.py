@@ -6,22 +6,25 @@ Rules:
 2. A pod that has said that it serves the document is not asked again. What passes by itself is waited for `PASSING_SECONDS`.
 3. Where pods may not be asked, or cannot be reached through the API server for `UNHEARD_SECONDS`, their readiness has to do, and
    that is told: it is no proof, and no failure either.
+4. A document that somebody replaced since is not waited for (rule 4 of `wait`).
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from greentic.cluster.served import WAITING, Served, asked, served
-from greentic.cluster.wait import RolloutFailed
+from greentic.cluster.wait import RolloutFailed, undone
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK, RANDOM, Clock
 from greentic.ground.documents import JsonObject
-from greentic.k8s.health import PASSING_SECONDS
-from greentic.k8s.names import HURRIED
+from greentic.k8s.health import PASSING_SECONDS, next_step
+from greentic.k8s.names import ENV_STORE, HURRIED
 from greentic.k8s.objects import ApiRefused, Cluster, ClusterUnreachable, Ref
 from greentic.k8s.pods import PORT
+from greentic.k8s.render import digest_for_pods
 from greentic.telemetry.tracing import carried
 
 PARALLEL = 16
@@ -93,6 +96,8 @@ class _Round:
             if waiting == unheard:
                 done = [name for name in names if self._said[name].done]
                 return Heard(done, self._not_heard(unheard) if unheard else None)
+            if rounds > 1:
+                self._check_there()
             if self._clock.monotonic() > ends:
                 raise self._late(seconds, waiting)
             self._touch(waiting, again=rounds > 1)
@@ -136,9 +141,17 @@ class _Round:
         if said.for_good or (said.ails and waited >= PASSING_SECONDS):
             raise RolloutFailed(
                 f"pod `{name}` does not serve what was applied: {said.ails}",
-                hint="what it served before, it goes on serving; it tries again by itself, and so does another reconcile",
+                hint=next_step(said.ails)
+                or "what it served before, it goes on serving; it tries again by itself, and so does another reconcile",
             )
         return False
+
+    def _check_there(self) -> None:
+        """Raise `RolloutFailed` if pods are given another document by now (rule 4)."""
+        with suppress(ApiRefused, ClusterUnreachable):
+            found = self._cluster.get(Ref("ConfigMap", ENV_STORE, self._document.namespace))
+            if found is None or digest_for_pods(found) != self._document.digest:
+                raise undone(f"the document in ConfigMap `{ENV_STORE}` was replaced", self._document.namespace)
 
     def _touch(self, names: list[str], *, again: bool) -> None:
         """Make kubelets look (rule 1)."""
@@ -148,8 +161,8 @@ class _Round:
         self._hurried = now
         for name in names:
             try:
-                told = {HURRIED: f"{self._document.digest[-12:]}-{self._clock.now_ns()}"}
-                self._cluster.annotate(Ref("Pod", name, self._document.namespace), told)
+                told: JsonObject = {HURRIED: f"{self._document.digest[-12:]}-{self._clock.now_ns()}"}
+                self._cluster.merge(Ref("Pod", name, self._document.namespace), {"metadata": {"annotations": told}})
             except ApiRefused as error:
                 self._hurry = self._hurry and not error.forbidden  # a pod that is gone is no reason to stop
             if not self._hurry:

@@ -69,7 +69,7 @@ class Difference(NamedTuple):
 
     def _plan(self, refs: list[Ref], live: list[JsonObject]) -> Plan:
         wanted = [object_of(self.wanted, ref) for ref in refs]
-        return make_plan(wanted, live, self.owner, adopt=self.adopt, beside=self.live)
+        return make_plan(wanted, live, self.owner, adopt=self.adopt, also=self.live)
 
 
 def stated(wish: Wish, desired: DesiredDocument) -> Stated:

@@ -207,9 +207,9 @@ class Held:
         self._check()
         return self._cluster.delete(ref, uid=uid, resource_version=resource_version, foreground=foreground)
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
         self._check()
-        self._cluster.annotate(ref, annotations)
+        self._cluster.merge(ref, patch)
 
     def _check(self, *, writes: bool = True) -> None:
         if not self._election.leads():

@@ -14,8 +14,8 @@ from greentic.controller.election import LEASE as NAME
 from greentic.controller.wish import KEYS
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.pods import HOME, REGISTRY_DIR, literal
-from greentic.k8s.restricted import restricted_container, restricted_pod
 from greentic.shape.pod_settings import USER
+from greentic.shape.restricted import restricted_container, restricted_pod
 
 PORT = 8081
 GROUP, VERSION = "greentic.ai", "v1alpha1"

@@ -63,7 +63,7 @@ class Teller:
                         f"operator. Next: {_OLDER}"
                     )
             else:
-                held.annotate(self._source, {STATUS_ANNOTATION: compact(status).decode()})
+                held.merge(self._source, {"metadata": {"annotations": {STATUS_ANNOTATION: compact(status).decode()}}})
             self._refused, self._tried = "", 0
         except ApiRefused as error:
             self._put_off(error)

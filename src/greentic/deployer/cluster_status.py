@@ -1,7 +1,7 @@
 """`op env status` where a cluster is bound: what workers say, and what the cluster's controllers say of what has to be acted on.
 
 Rules:
-1. The cluster is asked only where answers ask for something that controllers judge (`cluster.verdicts`), and only about that.
+1. The cluster is asked only about what controllers judge (`cluster.verdicts`) and namespaces that were left, where there is any of it.
 2. That it cannot be asked is told and fails nothing: who looks at workers may have no way to the cluster.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from greentic.cluster.live import list_if_there
 from greentic.cluster.verdicts import remarks
+from greentic.controller.left_behind import left_behind, left_in
 from greentic.deployer.binding import is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployments import env_status
@@ -41,14 +42,16 @@ def status(context: Context, payload: EnvStatusPayload) -> EnvStatus:
 
 def _said(context: Context, env: Environment) -> list[str]:
     """What controllers say of this environment's objects. Raises `GreenticError` where they cannot be asked."""
+    paths = context.store.paths(env.environment_id)
     deployer = resolve(context, env.environment_id, None, live=False, loaded=env)
     kinds = _judged(deployer.answers)
-    if not kinds:
+    if not kinds and not left_in(paths, deployer.answers.namespace):
         return []
     cluster = reach(context, deployer, patience=SECONDS).cluster
+    left = left_behind(cluster, paths, deployer.answers.namespace, deployer.owner)
     namespace, selector = deployer.answers.namespace, names.owner_selector(env.environment_id)
     listed = [thing for kind in kinds for thing in list_if_there(cluster, kind, namespace, selector, needed=True)]
-    return remarks([thing for thing in listed if is_ours(thing, deployer.owner)])
+    return [*left, *remarks([thing for thing in listed if is_ours(thing, deployer.owner)])]
 
 
 def _judged(answers: Answers) -> list[str]:

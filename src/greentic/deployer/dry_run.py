@@ -16,7 +16,7 @@ from msgspec import UNSET, UnsetType
 from greentic.cluster.apply import PARALLEL, ApplyRules, server_changes
 from greentic.cluster.live import read_live
 from greentic.cluster.refusals import SECRET_KINDS, without_secrets
-from greentic.cluster.verdicts import leaving, remarks
+from greentic.cluster.verdicts import added, leaving, remarks
 from greentic.controller.keeping import put_back
 from greentic.deployer.binding import Deployer
 from greentic.deployer.told import (
@@ -94,7 +94,7 @@ def dry_run(cluster: Cluster, identity: str, wanted: list[JsonObject], deployer:
         overridden_by_admission=all_told(sorted(verdict.overridden)),
         left_alone=all_told(sorted(verdict.left_alone)),
         unattributed=all_told(plan.unattributed),
-        warnings=[*kept, *remarks(there)] or UNSET,
+        warnings=[*kept, *remarks(there), *added(plan.items)] or UNSET,
     )
 
 
@@ -115,8 +115,8 @@ def _server_side(cluster: Cluster, plan: Plan, rules: ApplyRules) -> ServerVerdi
     left_alone: set[Ref] = set()
 
     def ask(item: Item) -> None:
-        if item.refused is not None or (item.conflicts and not rules.force):
-            return
+        if item.refused is not None or item.taken or (item.conflicts and not rules.force):
+            return  # what is taken away first, no server can try
         try:
             after = server_changes(cluster, item, force=rules.force)
         except ApiRefused as error:

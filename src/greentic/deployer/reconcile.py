@@ -22,11 +22,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from greentic.cluster.apply import ApplyRules, Outcome, converge
-from greentic.cluster.verdicts import remarks
+from greentic.cluster.verdicts import added, remarks
 from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import AwaitedDocument, Heard, wait_served
 from greentic.cluster.way_in import WayIn, way_in
 from greentic.controller.keeping import put_back
+from greentic.controller.left_behind import left_behind
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.dry_run import DryRun, dry_run
@@ -132,7 +133,8 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         objects = applicable(deployer)
         reached = reach(context, deployer)
         urls = public_url_warnings(deployer.env, deployer.answers)
-        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls] or UNSET
+        left = left_behind(reached.cluster, context.store.paths(env_id), deployer.answers.namespace, deployer.owner)
+        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls, *left] or UNSET
         if payload.dry_run:
             wanted = for_identity(objects, reached)
             told = dry_run(reached.cluster, reached.identity, wanted, deployer, rules)
@@ -174,16 +176,8 @@ def unpullable(env: Environment) -> list[str]:
 
 def diff(context: Context, payload: EnvDiffPayload) -> ReconcileReport | DryRun:
     """What a reconcile would change."""
-    return reconcile_environment(
-        context,
-        EnvReconcilePayload(
-            environment_id=payload.environment_id,
-            kind=payload.kind,
-            adopt=payload.adopt,
-            force=payload.force,
-            dry_run=True,
-        ),
-    )
+    same = msgspec.structs.asdict(payload)
+    return reconcile_environment(context, EnvReconcilePayload(**same, dry_run=True))
 
 
 def apply_objects(
@@ -265,7 +259,7 @@ def for_identity(objects: list[JsonObject], reached: Reached) -> list[JsonObject
 
 
 def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> ReconcileReport:
-    failures = [failed(f.ref, f.error.message) for f in outcome.failures]
+    failures, items = [failed(f.ref, f.error.message) for f in outcome.failures], outcome.plan.items
     return ReconcileReport(
         environment_id=deployer.env.environment_id,
         kind=deployer.kind,
@@ -276,7 +270,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         applied_count=len(outcome.applied),
         created=all_told(outcome.created),
         changed=all_told(outcome.changed),
-        unchanged_count=sum(i.action == "unchanged" for i in outcome.plan.items),
+        unchanged_count=sum(i.action == "unchanged" for i in items),
         pruned=all_told(outcome.pruned),
         pruned_count=len(outcome.pruned),
         left_alone=all_told(outcome.left_alone) or UNSET,
@@ -285,7 +279,7 @@ def _report(deployer: Deployer, reached: Reached, outcome: Outcome) -> Reconcile
         not_attempted=all_told(outcome.left) if failures else UNSET,
         requests=reached.api.requests,
         writes=reached.api.writes,
-        warnings=remarks([i.live for i in outcome.plan.items if i.live is not None]) or UNSET,
+        warnings=[*remarks([i.live for i in items if i.live is not None]), *added(items)] or UNSET,
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import select
 import socket
 import stat
@@ -28,7 +29,7 @@ from urllib.parse import quote, unquote, urlsplit
 from greentic import __version__
 from greentic.distribute.preconditions import judged, part
 from greentic.ground.clock import CLOCK
-from greentic.model.secret_text import is_private_key
+from greentic.model.secret_text import PRIVATE_KEY
 
 IDLE_SECONDS = 60.0
 """How long nothing may move on a connection."""
@@ -111,7 +112,7 @@ class DirectoryHandler(BaseHTTPRequestHandler):
                 self._text(HTTPStatus.FORBIDDEN, "not a regular file", body=body)
                 return
             small = os.pread(file.fileno(), _MOST_OF_A_KEY, 0) if status.st_size <= _MOST_OF_A_KEY else b""
-            if is_private_key(small.decode("latin-1")):
+            if re.search(PRIVATE_KEY, small.decode("latin-1")):
                 self._text(HTTPStatus.FORBIDDEN, "a private key is given to nobody", body=body)
                 return
             tag = etag(status)

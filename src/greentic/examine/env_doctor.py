@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
+from greentic.controller.left_behind import left_namespaces, take_away
 from greentic.distribute.sources import is_relative
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import read_file, repeated_key, replace
@@ -147,7 +148,22 @@ def _audit_findings(paths: EnvPaths) -> list[Finding]:
     backups = sorted(path.name for path in paths.backups.glob("environment.json.*.bak"))
     replaced = backups[-1].removeprefix("environment.json.").partition("Z")[0] + "Z" if backups else None
     missing = end_missing(lines, replaced)
-    return [*found, Finding(kind="audit-end", message=f"{paths.audit.name}: {missing}", fix=fix)] if missing else found
+    if missing:
+        found.append(Finding(kind="audit-end", message=f"{paths.audit.name}: {missing}", fix=fix))
+    return [*found, *_left_findings(lines, paths.root.name)]
+
+
+def _left_findings(lines: list[bytes], env_id: str) -> list[Finding]:
+    """Namespaces that were answered before; whether something is in them only a cluster knows."""
+    return [
+        Finding(
+            kind="left-behind",
+            message=f"namespace `{namespace}` was reconciled last at {at[:19]}Z, and another one since: what was applied stays until "
+            "somebody takes it away; gtc op env status tells whether it is there",
+            fix=take_away(env_id, namespace),
+        )
+        for namespace, at in left_namespaces(lines).items()
+    ]
 
 
 def doctor(context: Context, env_id: str) -> EnvExamined | Unloadable:

@@ -3,7 +3,8 @@
 Rules:
 1. Nothing is escaped. A missing value prints nothing; a name as the index of a list is an error.
 2. A text prints as it is, a number or boolean as JSON, null as nothing, a list as `[a, b]`, an object as `[object]`.
-3. Rendering is bounded in steps and in the size of what it makes.
+3. Rendering is bounded in steps and in the size of what it makes; what costs anything costs steps.
+4. One that may be long is made in pieces (`render_gently`): a worker does something else in between. What is done in one piece is small.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ import msgspec
 from greentic.expressions.handlebars import Block, Expression, Literal, Lookup, Print, Template
 from greentic.expressions.handlebars_helpers import COMPARING, HELPERS, TemplateError, truthy
 from greentic.expressions.paths import MISSING, follow
+from greentic.ground.going import breath, in_place
 
 MAX_OUTPUT = 1 << 20
 """Characters that one template may make."""
 MAX_STEPS = 100_000
-"""Tags and arguments of helpers that one rendering may execute. What a comparison goes through counts as well."""
+"""Tags and arguments of helpers that one rendering may execute. What a comparison goes through counts as well, and turns of an `each`
+without a tag."""
+PIECE = 2_000
+"""Steps after which the loop may do something else: two milliseconds and a half."""
+MAX_PRINTED = 20_000
+"""Members of a list that one tag may print: five milliseconds, and more than anybody reads."""
 
 
 class _Scope(msgspec.Struct, frozen=True):
@@ -40,72 +47,86 @@ class MissingValue(Exception):
 
 def render(template: Template, root: Root, *, tell_missing: bool = False) -> str:
     """The text of a template. Raises `TemplateError`; `MissingValue` if asked to and a printed path leads nowhere."""
-    return _Renderer(root, tell_missing).render(template)
+    return in_place(_Renderer(root, tell_missing, MAX_STEPS).render(template))
+
+
+async def render_gently(template: Template, root: Root, *, tell_missing: bool = False) -> str:
+    """The same in pieces (rule 4)."""
+    return await _Renderer(root, tell_missing, PIECE).render(template)
 
 
 class _Renderer:
-    def __init__(self, root: Root, tell_missing: bool) -> None:
-        self._root, self._tell = root, tell_missing
+    def __init__(self, root: Root, tell_missing: bool, piece: int) -> None:
+        self._root, self._tell, self._piece = root, tell_missing, piece
+        self._next = piece
         self._scopes: list[_Scope] = []
         self._out: list[str] = []
         self._size = self._steps = 0
 
-    def render(self, template: Template) -> str:
-        self._parts(template)
+    async def render(self, template: Template) -> str:
+        await self._parts(template)
         return "".join(self._out)
 
-    def _write(self, text: str) -> None:
-        self._size += len(text)
+    def _write(self, text: str, times: int = 1) -> None:
+        self._size += len(text) * times
         if self._size > MAX_OUTPUT:
             raise TemplateError(f"the text is longer than {MAX_OUTPUT} characters")
-        self._out.append(text)
+        self._out.append(text * times)
 
     def _step(self, count: int) -> None:
         self._steps += count
         if self._steps > MAX_STEPS:
             raise TemplateError(f"more than {MAX_STEPS} steps")
 
-    def _parts(self, parts: Template) -> None:
+    async def _parts(self, parts: Template) -> None:
         for part in parts:
             if isinstance(part, str):
                 self._write(part)
                 continue
             self._step(1)
+            if self._steps >= self._next:
+                self._next = self._steps + self._piece
+                await breath()
             if isinstance(part, Print):
                 value = self._value(part.expression)
                 if value is MISSING and self._tell:
                     raise MissingValue
                 self._write(printed(value))
             else:
-                self._block(part)
+                await self._block(part)
 
-    def _block(self, block: Block) -> None:
+    async def _block(self, block: Block) -> None:
         value = self._value(block.argument)
         if block.name in ("if", "unless"):
             zero = any(k == "includeZero" and truthy(self._value(v)) for k, v in block.options)
             holds = truthy(value) or (zero and value == 0 and not isinstance(value, bool))
-            self._parts(block.body if holds == (block.name == "if") else block.otherwise)
+            await self._parts(block.body if holds == (block.name == "if") else block.otherwise)
         elif not truthy(value) and not (block.name == "with" and isinstance(value, int | float)):
-            self._parts(block.otherwise)
+            await self._parts(block.otherwise)
         elif not block.body:
-            return  # its turns would count for nothing, and print nothing
+            return  # its turns would print nothing
+        elif block.name == "each" and isinstance(value, list | dict) and all(isinstance(p, str) for p in block.body):
+            self._step(len(value))
+            self._write("".join(map(str, block.body)), len(value))
         elif block.name == "with":
-            self._inside(block, value, {}, (value,))
+            await self._inside(block, value, {}, (value,))
         elif isinstance(value, list):
             last = len(value) - 1
             for index, item in enumerate(value):
-                self._inside(block, item, {"index": index, "first": index == 0, "last": index == last}, (item, index))
+                await self._inside(
+                    block, item, {"index": index, "first": index == 0, "last": index == last}, (item, index)
+                )
         elif isinstance(value, dict):
             last = len(value) - 1
             for index, (key, item) in enumerate(value.items()):
                 data = {"key": key, "index": index, "first": index == 0, "last": index == last}
-                self._inside(block, item, data, (item, key))
+                await self._inside(block, item, data, (item, key))
         else:
-            self._parts(block.otherwise)
+            await self._parts(block.otherwise)
 
-    def _inside(self, block: Block, value: object, data: dict[str, object], named: tuple[object, ...]) -> None:
+    async def _inside(self, block: Block, value: object, data: dict[str, object], named: tuple[object, ...]) -> None:
         self._scopes.append(_Scope(value, data, dict(zip(block.parameters, named, strict=False))))
-        self._parts(block.body)
+        await self._parts(block.body)
         self._scopes.pop()
 
     def _value(self, expression: Expression) -> object:
@@ -119,7 +140,7 @@ class _Renderer:
         arguments = [self._value(argument) for argument in expression.arguments]
         self._step(len(arguments))
         if expression.name in COMPARING:
-            self._step(min((_weight(argument) for argument in arguments), default=0))
+            self._step(_weight_of_comparing(arguments))
         return helper(arguments)
 
     def _lookup(self, path: Lookup) -> object:
@@ -147,15 +168,33 @@ class _Renderer:
         return MISSING
 
 
-def _weight(value: object) -> int:
-    """The steps that comparing a value may cost, which goes through all of it: 16 members or 4096 characters for one."""
+def _weight_of_comparing(arguments: list[object]) -> int:
+    """The steps that a comparison may cost, which goes through the smaller of two values; to know which, little more is gone through."""
+    most = _WEIGHED
+    while True:
+        least = min((_weight(argument, most) for argument in arguments), default=0)
+        if least < most:
+            return least
+        most *= 4
+
+
+_WEIGHED = 8
+"""Steps up to which values are weighed at first."""
+
+
+def _weight(value: object, most: int) -> int:
+    """The steps that comparing a value may cost, which goes through all of it: 16 members or 4096 characters for one; `most` or more as
+    soon as they are seen to be that many.
+    """
     if not isinstance(value, list | dict):
         return len(value) >> 12 if isinstance(value, str) else 0
-    members = 0
+    members, enough = 0, most << 4
     waiting: list[list[object] | dict[str, object]] = [value]
-    while waiting:
+    while waiting and members < enough:
         held = waiting.pop()
         members += len(held)
+        if members >= enough:
+            break
         for item in held.values() if isinstance(held, dict) else held:
             if isinstance(item, list | dict):
                 waiting.append(item)
@@ -174,13 +213,22 @@ def walk(value: object, path: Lookup, begin: int) -> object:
 
 
 def printed(value: object) -> str:
-    """A value as text (rule 4)."""
+    """A value as text (rule 2). Raises `TemplateError` for a list of more members than anybody reads."""
+    if isinstance(value, list):
+        return _list_printed(value, [MAX_PRINTED])
+    return _scalar_printed(value)
+
+
+def _list_printed(value: list[object], left: list[int]) -> str:
+    left[0] -= len(value)
+    if left[0] < 0:
+        raise TemplateError(f"a list of more than {MAX_PRINTED} members is no text")
+    return f"[{', '.join([_list_printed(i, left) if isinstance(i, list) else _scalar_printed(i) for i in value])}]"
+
+
+def _scalar_printed(value: object) -> str:
     if isinstance(value, str):
         return value
     if value is None or value is MISSING:
         return ""
-    if isinstance(value, list):
-        return f"[{', '.join(printed(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "[object]"
-    return msgspec.json.encode(value).decode()
+    return "[object]" if isinstance(value, dict) else msgspec.json.encode(value).decode()

@@ -10,14 +10,14 @@ Rules, for each text inside a value; keys and other scalars stay as they are:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from greentic.expressions import handlebars
 from greentic.expressions.handlebars_helpers import HELPERS, TemplateError
-from greentic.expressions.handlebars_render import MAX_OUTPUT, MissingValue, printed, render, walk
+from greentic.expressions.handlebars_render import MAX_OUTPUT, MissingValue, printed, render, render_gently, walk
 from greentic.expressions.paths import MISSING, Step, follow, parse_path, pointer_steps
 from greentic.ground.errors import FlowFailure
 
@@ -33,6 +33,7 @@ class Names(Protocol):
 
 
 Renderer = Callable[[Names], object]
+Gently = Callable[[Names], Coroutine[object, object, object]]
 
 
 class Asked(NamedTuple):
@@ -51,6 +52,12 @@ class Compiled(msgspec.Struct, frozen=True):
     """Texts that cannot be rendered, for a load report."""
     asked: tuple[Asked, ...] = ()
     """What the templates ask for, for a load report."""
+    gently: Gently | None = None
+    """The same as `render` in pieces, where there is a template that may take long: one with blocks."""
+
+    async def rendered(self, names: Names) -> object:
+        """What the value becomes; a worker does something else now and then."""
+        return self.render(names) if self.gently is None else await self.gently(names)
 
 
 def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> Compiled:
@@ -66,7 +73,12 @@ def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> C
             return Compiled(lambda _: value, True, faults)
         pairs = [(key, item.render) for key, item in items]
         asked = tuple(a for _, item in items for a in item.asked)
-        return Compiled(lambda names: {key: render(names) for key, render in pairs}, False, faults, asked)
+
+        async def object_gently(names: Names) -> object:
+            return {key: await item.rendered(names) for key, item in items}
+
+        gently = object_gently if any(item.gently for _, item in items) else None
+        return Compiled(lambda names: {key: render(names) for key, render in pairs}, False, faults, asked, gently)
     if isinstance(value, list):
         parts = [compile_value(item, pointers=pointers, depth=depth + 1) for item in value]
         faults = tuple(f for part in parts for f in part.faults)
@@ -74,7 +86,12 @@ def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> C
             return Compiled(lambda _: value, True, faults)
         renders = [part.render for part in parts]
         asked = tuple(a for part in parts for a in part.asked)
-        return Compiled(lambda names: [render(names) for render in renders], False, faults, asked)
+
+        async def list_gently(names: Names) -> object:
+            return [await part.rendered(names) for part in parts]
+
+        gently = list_gently if any(part.gently for part in parts) else None
+        return Compiled(lambda names: [render(names) for render in renders], False, faults, asked, gently)
     return Compiled(lambda _: value, True, ())
 
 
@@ -98,7 +115,9 @@ def _text(text: str, pointers: bool) -> Compiled:
     simple = handlebars.simple_parts(template)
     if simple is not None and not enclosed:
         return Compiled(_joined(simple), False, (), asked)
-    return Compiled(_rendered(template, tell_missing=enclosed), False, (), asked)
+    blocks = any(isinstance(part, handlebars.Block) for part in template)
+    gently = _rendered_gently(template, tell_missing=enclosed) if blocks else None
+    return Compiled(_rendered(template, tell_missing=enclosed), False, (), asked, gently)
 
 
 def is_call(inner: str) -> bool:
@@ -140,6 +159,18 @@ def _rendered(template: handlebars.Template, *, tell_missing: bool) -> Renderer:
     def rendered(names: Names) -> object:
         try:
             return render(template, names.named, tell_missing=tell_missing)
+        except MissingValue:
+            return ""
+        except (TemplateError, ValueError, RecursionError) as error:
+            raise FlowFailure(f"template render failed: {error}") from None
+
+    return rendered
+
+
+def _rendered_gently(template: handlebars.Template, *, tell_missing: bool) -> Gently:
+    async def rendered(names: Names) -> object:
+        try:
+            return await render_gently(template, names.named, tell_missing=tell_missing)
         except MissingValue:
             return ""
         except (TemplateError, ValueError, RecursionError) as error:

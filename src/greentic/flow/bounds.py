@@ -37,27 +37,22 @@ def bounded(value: T) -> T:
 class Kept:
     """How large the things are that a run keeps (rule 3). A flow that is called has its own, and takes from the same room."""
 
-    __slots__ = ("_room", "_sizes")
+    __slots__ = ("_sizes", "room")
 
     def __init__(self, room: int = MAX_KEPT) -> None:
-        self._room = room
+        self.room = room
+        """What may still be kept; below nothing where there was no room for what was put."""
         self._sizes: dict[tuple[str, str], int] = {}
 
-    @property
-    def room(self) -> int:
-        """What may still be kept."""
-        return self._room
-
-    def put(self, place: tuple[str, str], value: object) -> bool:
-        """Count a value in place of what was there. Whether there was room."""
+    def put(self, place: tuple[str, str], value: object) -> None:
+        """Count a value in place of what was there."""
         size = NODE
         if isinstance(value, str):
             size += len(value)
         elif isinstance(value, dict | list):  # most are cards: writing one takes a twentieth of walking through it
             size += len(msgspec.json.encode(value))
-        self._room -= size - self._sizes.get(place, 0)
+        self.room -= size - self._sizes.get(place, 0)
         self._sizes[place] = size
-        return self._room >= 0
 
 
 def too_deep(value: object) -> bool:

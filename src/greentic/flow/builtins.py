@@ -53,7 +53,7 @@ async def call_builtin(
     if node.kind == "session.wait":
         return _wait(payload)
     if node.kind == "var.set":
-        return _set_variable(node, names)
+        return await _set_variable(node, names)
     if node.kind in ("state.get", "state.set"):
         return await _state(node.kind, payload, ports, caller)
     if node.kind == "provider.invoke":
@@ -109,15 +109,14 @@ async def _provider(node: NodePlan, payload: object, names: NodeNames, ports: Po
     given = source.get("input")
     raw = node.mapping if isinstance(node.mapping, dict) else {}
     if raw.get("in_map") is not None:
-        given = bounded(
-            compile_value(raw["in_map"], pointers=True).render(_Mapped(names, {"input": given, "result": given}))
-        )
+        mapped = _Mapped(names, {"input": given, "result": given})
+        given = bounded(await compile_value(raw["in_map"], pointers=True).rendered(mapped))
     kind = _text(source.get("provider_type"))
     call = ProviderCall(_text(source.get("provider_id")), kind, operation, given, caller, ports.trace)
     value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         mapped = _Mapped(names, {"input": given, "result": value})
-        value = bounded(compile_value(raw["out_map"], pointers=True).render(mapped))
+        value = bounded(await compile_value(raw["out_map"], pointers=True).rendered(mapped))
     return Result(NodeOutput(True, value))
 
 
@@ -152,11 +151,11 @@ def _wait(payload: object) -> Wait:
     return Wait(NodeOutput(True, payload), reason if isinstance(reason, str) else "waiting for the next message")
 
 
-def _set_variable(node: NodePlan, names: NodeNames) -> Result:
+async def _set_variable(node: NodePlan, names: NodeNames) -> Result:
     if node.assigned is None or not isinstance(node.assigned[0], str) or not node.assigned[0]:
         raise FlowFailure("var.set requires a non-empty name")
     name, value = node.assigned
-    names.variables[str(name)] = bounded(value.render(names))
+    names.variables[str(name)] = bounded(await value.rendered(names))
     return Result(NodeOutput(True, {"ok": True}))
 
 

@@ -169,17 +169,21 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         if run.ports.trace is not None:
             run.ports.trace.enter(plan.id, node.id, node.kind)
         result, payload = await _execute(run, plan, node, state, names)
-        output = _answered(node, result.output, state)
-        _remember(run, budget, state, node, output)
-        control = result.control if isinstance(result, Result) else None
-        if isinstance(control, Jump):
+        output = result.output if state.answering is None else _answered(node, result.output, state)
+        _remember(budget, state, node, output)
+        if node.variables:
+            await _set_variables(run, budget, state, node, output)
+        if budget.kept.room < 0:
+            raise Exhausted(f"flow {run.flow_id} keeps more than {MAX_KEPT} bytes: outputs, variables and what it said")
+        if isinstance(result, Result) and result.control is not None:
+            control = result.control
+            if isinstance(control, Respond):
+                state.egress.append(control.message)
+                _traced(run, plan, node, payload, output, "respond")
+                return Completed(_output(state, MISSING))
             _traced(run, plan, node, payload, output, f"jump to {control.flow}")
             plan, node_id = _jump(run, control, state)
             continue
-        if isinstance(control, Respond):
-            state.egress.append(control.message)
-            _traced(run, plan, node, payload, output, "respond")
-            return Completed(_output(state, MISSING))
         following, asked = _following(node, output, names)
         if state.answering == node_id:
             state.answering = None
@@ -205,25 +209,26 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
     raise Exhausted(f"flow {run.flow_id} took more than {run.max_steps} steps")
 
 
-def _remember(run: Run, budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
-    """Keep what a node left behind: its output and its variables."""
+def _remember(budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
+    """Keep what a node left behind: its output, and the variable that it is there for."""
     # What is said stays, each time it is said; another output takes the place of the one before.
-    place = ("said", str(len(state.egress))) if node.kind == "emit" else ("node", node.id)
-    _keep(run, budget, place, output.payload)
+    kept = budget.kept
+    kept.put(("said", str(len(state.egress))) if node.kind == "emit" else ("node", node.id), output.payload)
     state.nodes[node.id], state.views[node.id] = output, node_view(output)
     state.last_output = output.payload
     if node.assigned is not None:
-        _keep(run, budget, ("variable", str(node.assigned[0])), state.vars.get(str(node.assigned[0])))
-    if node.variables:
-        after = NodeNames(state, output.payload, run.ports.clock)
-        for name, template in node.variables:
-            state.vars[name] = bounded(template.render(after))
-            _keep(run, budget, ("variable", name), state.vars[name])
+        name = str(node.assigned[0])
+        kept.put(("variable", name), state.vars.get(name))
 
 
-def _keep(run: Run, budget: Budget, place: tuple[str, str], value: object) -> None:
-    if not budget.kept.put(place, value):
-        raise Exhausted(f"flow {run.flow_id} keeps more than {MAX_KEPT} bytes: outputs, variables and what it said")
+async def _set_variables(run: Run, budget: Budget, state: RunState, node: NodePlan, output: NodeOutput) -> None:
+    """Keep what a node puts into variables; of many the rest is not made once there is no room."""
+    after = NodeNames(state, output.payload, run.ports.clock)
+    for name, template in node.variables:
+        if budget.kept.room < 0:
+            break
+        state.vars[name] = bounded(await template.rendered(after))
+        budget.kept.put(("variable", name), state.vars[name])
 
 
 async def _execute(
@@ -231,7 +236,7 @@ async def _execute(
 ) -> tuple[Result | Wait, object]:
     """Run one node: its output, control or wish to wait, and the payload that it was given."""
     try:
-        payload = node.payload.render(names)
+        payload = node.payload.render(names) if node.payload.gently is None else await node.payload.gently(names)
         if not node.payload.constant:
             bounded(payload)
     except FlowFailure as failure:

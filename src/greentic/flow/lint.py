@@ -13,7 +13,7 @@ from greentic.expressions.doubts import doubted_condition
 from greentic.expressions.template import is_call
 from greentic.flow.envelope import dropped_keys
 from greentic.flow.graph import Node
-from greentic.flow.lint_names import NamesOfPack, absent_facts, absent_names, names_of, unset_variables
+from greentic.flow.lint_names import LintFinding, NamesOfPack, absent_facts, absent_names, names_of, unset_variables
 from greentic.flow.nodes import OUT, FlowPlan, NodePlan
 from greentic.ground.nearest import nearest
 
@@ -27,6 +27,13 @@ _NEEDED = {"state.get": ("key",), "state.set": ("key",), "var.set": ("name",), "
 _STOPS = frozenset({"session.wait", "agent", "remote", "flow.goto"})
 """Kinds of nodes behind which a run does not simply go on."""
 HasComponent = Callable[[str, str | None], bool]
+Where = Callable[[str, str | None, str], str]
+"""What stands before a finding about a flow, a node of it, and a text there: where that is in a source, as `FILE:LINE:COLUMN: `."""
+
+
+def nowhere(flow_id: str, node_id: str | None, about: str) -> str:
+    """Of a flow whose source is not there."""
+    return ""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -38,6 +45,7 @@ class Known(msgspec.Struct, frozen=True):
     """What a component says that it offers; nothing if it does not say."""
     names: NamesOfPack | None = None
     """The nodes and variables of all its flows; nothing if they are those of the one flow."""
+    where: Where = nowhere
 
 
 def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
@@ -47,22 +55,24 @@ def lint_flow(plan: FlowPlan, known: Known) -> list[str]:
 
 def findings(plan: FlowPlan, known: Known) -> Iterator[str]:
     """The same, made as they are taken: to find what may have been meant takes its time."""
-    for text in _found(plan, known):
-        yield f"flow {plan.id}{text}"
-
-
-def _found(plan: FlowPlan, known: Known) -> Iterator[str]:
     if not plan.nodes:
-        yield " has no nodes"
-        return
+        yield f"{known.where(plan.id, None, '')}flow {plan.id} has no nodes"
+    for node_id, found in _found(plan, known) if plan.nodes else ():
+        at = "" if node_id is None else f"node {node_id}: "
+        yield f"{known.where(plan.id, node_id, found.about)}flow {plan.id}: {at}{found.text}"
+
+
+def _found(plan: FlowPlan, known: Known) -> Iterator[tuple[str | None, LintFinding]]:
     names = known.names or names_of([plan])
     if plan.graph.start is not None and plan.graph.start not in plan.nodes:
-        yield f": starts at `{plan.graph.start}`, which is no node"
+        yield None, LintFinding(f"starts at `{plan.graph.start}`, which is no node")
     for node_id, node in plan.nodes.items():
         stored = plan.graph.nodes[node_id]
-        for told in (_node(stored, node, plan, known), absent_names(node, names), _routing(stored, node, plan, names)):
-            yield from (f": node {node_id}: {text}" for text in told)
-    yield from (f": {text}" for text in (*_endless(plan), *unset_variables(plan)))
+        yield from ((node_id, LintFinding(text)) for text in _node(stored, node, plan, known))
+        yield from ((node_id, found) for found in _several_expressions(stored.mapping))
+        yield from ((node_id, found) for found in absent_names(node, names))
+        yield from ((node_id, found) for found in _routing(stored, node, plan, names))
+    yield from ((None, LintFinding(text)) for text in (*_endless(plan), *unset_variables(plan)))
 
 
 def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[str]:
@@ -70,7 +80,6 @@ def _node(stored: Node, node: NodePlan, plan: FlowPlan, known: Known) -> list[st
     found += [fault for _, template in node.variables for fault in template.faults]
     if node.assigned is not None:
         found += node.assigned[1].faults
-    found += _several_expressions(stored.mapping)
     mapping = stored.mapping if isinstance(stored.mapping, dict) else {}
     if node.kind == "exec":
         dropped = sorted(mapping.keys() - _EXEC_KEYS - _SETTINGS)
@@ -151,8 +160,8 @@ def _flow_of(node: NodePlan) -> str | None:
     return _text(mapping.get("flow_id")) or _text(mapping.get("flow"))
 
 
-def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[str]:
-    found: list[str] = []
+def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -> list[LintFinding]:
+    found: list[LintFinding] = []
     routing = stored.routing if isinstance(stored.routing, dict) else {}
     if stored.routing not in (None, "End", "Reply") and not routing.keys() & {
         "Next",
@@ -161,21 +170,20 @@ def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -
         "End",
         "Reply",
     }:
-        return [f"its routing {str(stored.routing)[:60]!r} is none that is known; the flow ends here"]
+        return [LintFinding(f"its routing {str(stored.routing)[:60]!r} is none that is known; the flow ends here")]
     if "Custom" in routing:
         entries = routing["Custom"]
         if not isinstance(entries, list):
-            return ["its routing is no list; the flow ends here"]
+            return [LintFinding("its routing is no list; the flow ends here")]
         always = None
         for entry in entries:
             if not isinstance(entry, dict):
-                found.append("a route is no mapping")
+                found.append(LintFinding("a route is no mapping"))
                 continue
             found += _route(entry, node, names)
             if always is not None:
-                found.append(
-                    f"the route to `{entry.get('to')}` is never taken: the one to `{always}` before it always is"
-                )
+                told = f"the route to `{entry.get('to')}` is never taken: the one to `{always}` before it always is"
+                found.append(LintFinding(told, str(entry.get("condition") or entry.get("to"))))
             elif _text(entry.get("to")) and not isinstance(entry.get("condition"), str) and "event" not in entry:
                 always = entry["to"]
     if isinstance(branch := routing.get("Branch"), dict):
@@ -185,34 +193,41 @@ def _routing(stored: Node, node: NodePlan, plan: FlowPlan, names: NamesOfPack) -
             if isinstance(statuses, dict) and statuses
             else "the others are"
         )
-        found.append(f"{asked} not asked: it {'ends here' if default is None else f'goes on to `{default}` alone'}")
+        on = "ends here" if default is None else f"goes on to `{default}` alone"
+        found.append(LintFinding(f"{asked} not asked: it {on}"))
     targets = [node.routing.next, *(route.to for route in node.routing.routes)]
     found += [
-        f"goes on to `{to}`, which is no node" for to in targets if to not in (None, OUT) and to not in plan.nodes
+        LintFinding(f"goes on to `{to}`, which is no node", to)
+        for to in targets
+        if to is not None and to != OUT and to not in plan.nodes
     ]
     return found
 
 
-def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> list[str]:
+def _route(entry: dict[str, object], node: NodePlan, names: NamesOfPack) -> Iterator[LintFinding]:
     unknown = sorted(entry.keys() - _ROUTE_KEYS - {"out", "reply", "status"})
-    found = [f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count"] if unknown else []
+    if unknown:
+        yield LintFinding(
+            f"unknown routing key {_listed(unknown)}; only `condition`, `to` and `event` count", unknown[0]
+        )
     condition = entry.get("condition")
+    about = condition if isinstance(condition, str) else ""
     if isinstance(condition, str):
-        found += [*doubted_condition(condition), *absent_facts(condition, node, names)]
+        for told in (*doubted_condition(condition), *absent_facts(condition, node, names)):
+            yield LintFinding(told, about)
     elif condition is not None:
-        found.append(f"the condition {condition!r} is no text and not asked; the route is always taken")
+        yield LintFinding(f"the condition {condition!r} is no text and not asked; the route is always taken")
     if node.routing.parks and not unknown and _text(entry.get("to")) is None:
-        found.append("a route without `to` is passed over, and the flow waits here; `to: out` ends it")
-    return found
+        yield LintFinding("a route without `to` is passed over, and the flow waits here; `to: out` ends it", about)
 
 
-def _several_expressions(value: object) -> list[str]:
+def _several_expressions(value: object) -> list[LintFinding]:
     """Texts that other workers read as a single path, and print nothing for; and names that nobody renders."""
     if isinstance(value, dict):
-        names = [f"the name `{name[:60]}` is no template and stays as it is" for name in value if "{{" in name]
-        return names + [text for item in value.values() for text in _several_expressions(item)]
+        odd = [LintFinding(f"the name `{n[:60]}` is no template and stays as it is", n) for n in value if "{{" in n]
+        return odd + [found for item in value.values() for found in _several_expressions(item)]
     if isinstance(value, list):
-        return [text for item in value for text in _several_expressions(item)]
+        return [found for item in value for found in _several_expressions(item)]
     if not isinstance(value, str):
         return []
     text = value.strip()
@@ -220,9 +235,10 @@ def _several_expressions(value: object) -> list[str]:
         return []
     inner = text.lstrip("{").rstrip("}").strip()
     if "{{" in inner or "}}" in inner:
-        return [f"`{text[:60]}` is several expressions; other workers read it as one path and print nothing"]
+        told = f"`{text[:60]}` is several expressions; other workers read it as one path and print nothing"
+        return [LintFinding(told, value)]
     if is_call(inner):
-        return [f"`{text[:60]}` calls a helper; other workers read it as a path and print nothing"]
+        return [LintFinding(f"`{text[:60]}` calls a helper; other workers read it as a path and print nothing", value)]
     return []
 
 

@@ -8,6 +8,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,13 @@ _NOW = ("date", "epoch_ms", "iso")
 _STATE = ("entry", "input", "nodes", "park_turns", "redirect_count")
 _MAPPED = ("input", "result")
 """What the maps of `provider.invoke` see besides."""
+
+
+class LintFinding(NamedTuple):
+    """What is told of a node, and the text of its source that it is about, if it is about one."""
+
+    text: str
+    about: str = ""
 
 
 class NamesOfPack(msgspec.Struct, frozen=True):
@@ -61,14 +69,17 @@ def unset_variables(plan: FlowPlan) -> list[str]:
     ]
 
 
-def absent_names(node: NodePlan, names: NamesOfPack) -> list[str]:
+def absent_names(node: NodePlan, names: NamesOfPack) -> list[LintFinding]:
     """What the templates of a node ask for that is never there."""
     templates = [node.payload, *(template for _, template in node.variables)]
     if node.assigned is not None:
         templates.append(node.assigned[1])
     more = _MAPPED if node.kind == "provider.invoke" else ()
     found = {
-        f"`{asked.text[:60]}` {'prints nothing' if '{{' in asked.text else 'is a pointer that fails'}: {why}": None
+        LintFinding(
+            f"`{asked.text[:60]}` {'prints nothing' if '{{' in asked.text else 'is a pointer that fails'}: {why}",
+            asked.text,
+        ): None
         for template in templates
         for asked in template.asked
         if (why := _absent(asked.path, names, (*TEMPLATES_SEE, *more)))

@@ -167,6 +167,8 @@ def node_view(output: NodeOutput) -> object:
 
 
 def _errors(payload: Map) -> object:
+    if "error" not in payload and "errors" not in payload:
+        return []  # most
     if (told := failed(payload)) is not None:
         code, message = told
         return [{"code": code, "message": message, "kind": "internal", "retryable": False}]

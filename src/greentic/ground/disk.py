@@ -128,17 +128,12 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     """Create a directory and its missing parents; an existing one is fine (rule 5). Raises `OSError`."""
     if path.parent != path and not path.parent.is_dir():
         make_directory(path.parent)
-    try:
-        path.mkdir(mode)
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-    else:
-        with contextlib.suppress(OSError):  # it may be gone again
-            if owner_of(path.parent) is not None:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                leave_to_owner(fd, path.parent)
-                os.close(fd)
+    path.mkdir(mode, exist_ok=True)
+    with contextlib.suppress(OSError):  # it may be gone again
+        if owner_of(path.parent) is not None:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            leave_to_owner(fd, path.parent)
+            os.close(fd)
 
 
 def owner_of(directory: Path) -> tuple[int, int] | None:

@@ -239,9 +239,13 @@ def _decoded(data: bytes | str | msgspec.Raw, form: type[T]) -> T:
             return cast(T, msgspec.json.decode(data))
         return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
+        from greentic.ground.half_pairs import half_a_pair  # for damaged texts alone, which no boot needs
+
+        raise ValueError(half_a_pair(data) or str(error)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not UTF-8: what stands at character {error.start} is no text") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

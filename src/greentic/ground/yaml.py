@@ -34,7 +34,7 @@ else:
     """The library's safe loader, the quick one where it is built in."""
     SafeDumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-__all__ = ["MAX_BYTES", "parse_yaml", "parse_yaml_1_1", "text_in_yaml", "yaml_of"]
+__all__ = ["MAX_BYTES", "SafeLoader", "parse_yaml", "parse_yaml_1_1", "text_in_yaml", "yaml_of"]
 
 _TRUTH = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
 _NOTHING = re.compile(r"(?:~|null|Null|NULL|)\Z")

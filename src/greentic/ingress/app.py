@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from greentic.activate.activation import Activation
-from greentic.activate.dispatch import Dispatcher, cookie_named, session_key
+from greentic.activate.dispatch import Dispatcher, client_of_session, cookie_named
 from greentic.activate.lease import Serving
 from greentic.activate.turn import Message, TurnServices
 from greentic.flow.activity import activity_of, invoke_activity, replies
@@ -274,7 +274,7 @@ class WorkerApp:
             return Picked(activation.revisions[named.upper()])
         if seen.identity.session is not None and not seen.private:
             found = dispatcher.of_session(seen.identity.session)
-            control = dispatcher.in_control(session_key(seen.identity.session), found)
+            control = dispatcher.in_control(client_of_session(seen.identity.session), found)
             return Picked(activation.revisions[found], None, control)
         cookies = asked.header(b"cookie")
         cookie = None if cookies is None else cookie_named(cookies, dispatcher.cookie_name)

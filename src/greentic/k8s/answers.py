@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple, cast
 from greentic import __version__
 from greentic.ground.digits import whole_number
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.excepted import is_excepted
 from greentic.k8s.names import namespace_of
+from greentic.shape.excepted import is_excepted
 from greentic.shape.exposure import Exposure, read_exposure
 from greentic.shape.pod_settings import PodSettings, check_fit, read_settings
 from greentic.shape.pod_shape import Shape, read_shape

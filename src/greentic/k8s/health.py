@@ -55,6 +55,7 @@ _STEPS = {
     PAUSED: "kubectl rollout resume goes on with it, and so does the same reconcile then",
     "exceeded quota": OVER_QUOTA,
     "cannot be had": "see that the registry has it and that nodes may pull it; the answers are runtime_image and image_pull_secrets",
+    "and this worker has seen": "pods go to no older document: gtc op delivery set ENV --generation N, above what they have seen",
     "unschedulable": "give the cluster room, or answer smaller resources or another placement (node_selector, tolerations, affinity)",
 }
 

@@ -26,12 +26,12 @@ from urllib.parse import urlsplit
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
-from greentic.k8s.excepted import LINK_LOCAL_4, within
 from greentic.k8s.pods import METRICS_PORT, PORT
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import present_revisions, routed_ids
 from greentic.net.addresses import REGISTRIES, never_reached
+from greentic.shape.excepted import LINK_LOCAL_4, within
 from greentic.shape.syntax import is_dns_label
 
 HTTPS, REDIS = 443, 6379

@@ -233,8 +233,8 @@ class Cluster(Protocol):
         """Changes since a version, for at most so many seconds. Ends silently; a version that is too old is refused with 410."""
         ...
 
-    def annotate(self, ref: Ref, annotations: dict[str, str]) -> None:
-        """Set annotations of an object, whoever made it."""
+    def merge(self, ref: Ref, patch: JsonObject) -> None:
+        """A merge patch of an object, whoever made it; with a `uid` or `resourceVersion` in it, as for `apply`."""
         ...
 
     def ask_pod(self, namespace: str, pod: str, port: int, path: str) -> JsonObject:

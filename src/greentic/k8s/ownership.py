@@ -10,12 +10,13 @@ Rules:
 3. Lists are compared as the server merges them: by key, as a set, or whole, as its bookkeeping shows, of what we own or, of an item that is
    not ours yet, of what others do. What defaults fill in inside keyed items is not ours and does not count.
 4. A changed field that somebody else manages is a conflict, with that manager's name.
+5. What others put beside what we state is an addition, if a manager owns it. What none owns came from defaults or from admission.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 from greentic.ground.documents import Json, JsonObject
@@ -36,6 +37,15 @@ class Difference(NamedTuple):
     conflicts: list[FieldConflict]
 
 
+class Addition(NamedTuple):
+    """What is there beside what we state: as a change that takes it away, the steps that lead to it, and who manages it."""
+
+    change: FieldChange
+    steps: tuple[str, ...]
+    """As `managedFields` writes them."""
+    managers: list[str]
+
+
 _Tree = dict[str, "_Tree"]
 _IDENTITY = ("name", "namespace")
 
@@ -48,6 +58,33 @@ def compare(stated: JsonObject, live: JsonObject) -> Difference:
     body["metadata"] = {key: value for key, value in metadata_of(stated).items() if key not in _IDENTITY}
     found.objects(body, live, own or {}, "", [tree for _, tree in others])
     return Difference(found.changes, found.conflicts)
+
+
+def additions(stated: JsonObject, live: JsonObject, *, unowned: bool = False) -> Iterator[Addition]:
+    """What others put beside what is stated (rule 5), metadata and status apart; `unowned`: whether somebody owns it or not."""
+    body = {key: value for key, value in live.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    yield from _added(stated, body, _managers(live)[1], "", (), unowned=unowned)
+
+
+def _added(
+    stated: Json, live: Json, others: list[tuple[str, _Tree]], path: str, steps: tuple[str, ...], *, unowned: bool
+) -> Iterator[Addition]:
+    """The additions in a value of which these managers own something."""
+    if not others and not unowned:
+        return
+    pairs: list[tuple[str, str, Json, Json]] = []
+    if isinstance(stated, dict) and isinstance(live, dict):
+        pairs = [(f"f:{key}", _field(path, key), stated.get(key), value) for key, value in live.items()]
+    elif isinstance(stated, list) and isinstance(live, list):
+        for step in dict.fromkeys(_steps([tree for _, tree in others])):
+            first = [next((i for i in items if _is_item(step, i)), None) for items in (stated, live)]
+            pairs.append((step, f"{path}[{_shown(step)}]", first[0], first[1]))
+    for step, inner, said, there in pairs:
+        below = [(name, tree) for name, tree in ((n, _down(t, step)) for n, t in others) if tree is not None]
+        if said is not None:
+            yield from _added(said, there, below, inner, (*steps, step), unowned=unowned)
+        elif (below or unowned) and there not in (None, {}, []):
+            yield Addition(FieldChange(inner, there, None), (*steps, step), [name for name, _ in below])
 
 
 def applied_fields(live: JsonObject) -> JsonObject | None:
@@ -109,8 +146,6 @@ class _Comparison:
             self._keyed(stated, live, own or {}, path, others)
         elif own is None and stated == {} and isinstance(live, dict):
             return  # the server keeps no book about an empty object
-        elif own is not None and stated == [] and live is None:
-            return  # nor does it keep an empty list, though it keeps book that it is ours
         elif own is None or stated != live:
             if stated != live:
                 self._contested(path, others)

@@ -15,8 +15,7 @@ Rules:
    server-side apply would else merge into whatever has the name by then.
 8. An account of pods that is answered no more gives way to that of the namespace, by name: left out, a server keeps it under the older name
    of the member (`serviceAccount`), and pods of an account that is pruned cannot start.
-9. A network policy that closes a direction without any rule has none: rules that somebody adds there would open every pod, and nobody would
-   take them back. It is stated as empty then alone, for a server keeps no empty list, and others who compare would see a difference.
+9. What others put beside what we state is taken back where an object is ours alone (`added`): nobody else would.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ from typing import Literal, NamedTuple
 
 from greentic.ground.documents import JsonObject
 from greentic.k8s import names
+from greentic.k8s.added import beside
 from greentic.k8s.objects import KINDS, FieldConflict, Ref, labels_of, member, metadata_of, ref_of
-from greentic.k8s.ownership import FieldChange, applied_fields, compare, owners_of
+from greentic.k8s.ownership import Addition, FieldChange, applied_fields, compare, owners_of
 from greentic.k8s.scaling import ACCOUNT
 
 Action = Literal["create", "update", "unchanged"]
@@ -65,6 +65,10 @@ class Item(NamedTuple):
     conflicts: list[FieldConflict]
     refused: str | None = None
     """Why the object that is there may not be taken over."""
+    taken: list[Addition] = []
+    """What is to be taken away of what others added (rule 9)."""
+    told: list[Addition] = []
+    """What of it stays, and is told."""
 
 
 class Deletion(NamedTuple):
@@ -104,17 +108,15 @@ def make_plan(
     owner: Owner,
     *,
     adopt: bool = False,
-    beside: list[JsonObject] | None = None,
+    also: list[JsonObject] | None = None,
 ) -> Plan:
     """Compare what should be with what is. `live` are the objects of the namespace, of the kinds that are rendered.
 
-    `beside` are further ones that are there, and that another part of the same plan is about.
+    `also` are further ones that are there, and that another part of the same plan is about.
     """
     there = {ref_of(thing): thing for thing in live}
     found = {
-        str(t["kind"])
-        for t in [*live, *(beside or [])]
-        if t["kind"] in MARKED and is_ours(t, owner) and not _is_kept(t)
+        str(t["kind"]) for t in [*live, *(also or [])] if t["kind"] in MARKED and is_ours(t, owner) and not _is_kept(t)
     }
     desired = [_marked(fitted(thing, there.get(ref_of(thing))), there.get(ref_of(thing)), found) for thing in desired]
     items = [_item(thing, there.get(ref_of(thing)), owner, adopt) for thing in desired]
@@ -174,8 +176,6 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
             if not key.startswith(SECURITY) or f"f:{key}" in _inside(own, "metadata", "labels")
         }
         return {**stated, "metadata": {**metadata_of(stated), "labels": dict(kept)}}
-    if stated["kind"] == "NetworkPolicy":
-        return _closed(stated, member(live, "spec"), _inside(own, "spec"))
     if stated["kind"] != "Deployment":
         return stated
     spec = dict(member(stated, "spec"))
@@ -187,15 +187,6 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
         template = member(spec, "template")
         spec["template"] = {**template, "spec": {**member(template, "spec"), "serviceAccountName": NO_ACCOUNT}}
     return {**stated, "spec": spec}
-
-
-def _closed(stated: JsonObject, live: JsonObject, own: JsonObject) -> JsonObject:
-    """A policy; a direction that it closes without rules is stated as empty where somebody opened it (rule 9)."""
-    spec = member(stated, "spec")
-    types = spec.get("policyTypes")
-    closes = [d for d in ("ingress", "egress") if d not in spec and isinstance(types, list) and d.capitalize() in types]
-    opened: JsonObject = {d: [] for d in closes if d in live or f"f:{d}" in own}
-    return {**stated, "spec": {**spec, **opened}} if opened else stated
 
 
 def _keeps_account(stated: JsonObject, live: JsonObject) -> bool:
@@ -258,9 +249,11 @@ def _item(stated: JsonObject, live: JsonObject | None, owner: Owner, adopt: bool
     if live is None:
         return Item(ref, "create", stated, None, [], [])
     found = compare(stated, live)
-    refused = _refusal(ref, live, owner, adopt)
-    action: Action = "update" if found.changes else "unchanged"
-    return Item(ref, action, stated, live, found.changes, found.conflicts, refused)
+    taken, told = beside(stated, live)
+    changes = [*found.changes, *(a.change for a in taken if a.change not in found.changes)]
+    conflicts = [*found.conflicts, *(FieldConflict(name, a.change.path) for a in taken for name in a.managers)]
+    action: Action = "update" if changes else "unchanged"
+    return Item(ref, action, stated, live, changes, conflicts, _refusal(ref, live, owner, adopt), taken, told)
 
 
 def _refusal(ref: Ref, live: JsonObject, owner: Owner, adopt: bool) -> str | None:

@@ -23,12 +23,12 @@ from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.objects import objects_in
-from greentic.k8s.restricted import restricted_container, restricted_pod
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import is_left
 from greentic.shape.placement import LabelSelector, Spread
 from greentic.shape.pod_settings import CA_KEY
 from greentic.shape.pod_shape import Shape
+from greentic.shape.restricted import restricted_container, restricted_pod
 
 PORT = 8080
 METRICS_PORT = 9464

@@ -102,7 +102,9 @@ def examine(
         if delivery.generation < recalled.seen.generation and not allow_rollback:
             raise UntrustedBundle(
                 f"the environment has generation {delivery.generation}, and this worker has seen {recalled.seen.generation}",
-                hint=f"an older document was put in place; if that is meant, start with {ALLOW_ROLLBACK}=1",
+                hint="an older document was put in place, or one that was not counted with those that were published: author a "
+                f"later one (gtc op delivery set ENV --generation {recalled.seen.generation + 1}), or, if the older is meant, "
+                f"start with {ALLOW_ROLLBACK}=1",
             )
         if allow_rollback:
             recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import PurePosixPath
 
 import msgspec
 
 from greentic.ground.documents import Document
 from greentic.ground.errors import InvalidArgument, SpecViolation
+from greentic.ground.repeated import repeated
 from greentic.model.environment import PackListEntry
 from greentic.model.ids import Ulid
 
@@ -87,9 +89,9 @@ def pack_list(lock: PackListLock, versions: dict[str, str]) -> list[PackListEntr
 
 def diverging_packs(recorded: list[PackListEntry], lock: PackListLock) -> list[str]:
     """Ids of packs that are recorded and locked differently, or stand on one side alone (threats: pinned-subset)."""
-    pinned = {e.pack_id: e.digest for e in recorded}
-    locked = {p.pack_id: p.digest for p in lock.packs}
-    return sorted(i for i in pinned.keys() | locked.keys() if pinned.get(i) != locked.get(i))
+    pinned = Counter((e.pack_id, e.digest) for e in recorded)
+    locked = Counter((p.pack_id, p.digest) for p in lock.packs)
+    return sorted({pack_id for pack_id, _ in (pinned - locked) | (locked - pinned)})
 
 
 def pack_config(
@@ -134,10 +136,13 @@ def pack_config(
 
 
 def check_lock(lock: PackListLock, revision_id: str) -> None:
-    """Raise `SpecViolation` unless the lock is this revision's and pins at least one pack."""
+    """Raise `SpecViolation` unless the lock is this revision's and pins at least one pack, and each once."""
     if lock.schema != LOCK_SCHEMA:
         raise SpecViolation(f"schema discriminator mismatch: expected `{LOCK_SCHEMA}`, got `{lock.schema}`")
     if lock.revision_id.upper() != revision_id:
         raise SpecViolation(f"pack-list.lock is for revision `{lock.revision_id}`, expected `{revision_id}`")
     if not lock.packs:
         raise SpecViolation(f"revision `{revision_id}` resolved to no pinned packs")
+    twice = repeated(pack.pack_id for pack in lock.packs)
+    if twice is not None:
+        raise SpecViolation(f"pack-list.lock of revision `{revision_id}` names pack `{twice}` twice")

@@ -2,8 +2,8 @@
 
 The rules in order, each a function below: (1) schema, (2) host environment id, (3) public URL, (4) one binding a slot,
 (5) credentials scope, (6) revisions, (7) deployments with shares and overrides, (8 to 11) current revisions and known
-packs, (12 to 15) splits, (16) messaging endpoints, (17) extensions. Beyond the existing program, a revision may stand
-only once in a split: workers refuse such an environment, so it must not be written.
+packs, (12 to 15) splits, (16) messaging endpoints, (17) extensions. Beyond the existing program, what is found by its id stands once:
+revisions, deployments, the splits of a deployment, and revisions in a split. Of two records each reader might take another one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from greentic.ground.documents import replace
 from greentic.ground.errors import SpecViolation
+from greentic.ground.repeated import repeated
 from greentic.model.descriptors import is_instance_id, ref_env, split_descriptor
 from greentic.model.environment import (
     DEPLOYMENT_SCHEMA,
@@ -56,6 +57,7 @@ def validate(env: Environment) -> None:
         check_schema(deployment.schema, DEPLOYMENT_SCHEMA)
         check_revenue_share(deployment.revenue_share)
         check_overrides(deployment.config_overrides)
+    _each_once(env)
     _current_revisions(env, revisions)
     _override_packs(env)
     _splits(env, revisions)
@@ -125,6 +127,17 @@ def _scoped(env: Environment, field: str, ref: str) -> None:
         raise SpecViolation(f"{field} ref `{ref}` is scoped to env `{scope}`, expected `{env.environment_id}`")
 
 
+def _each_once(env: Environment) -> None:
+    for what, ids in (
+        ("revisions have the id", (r.revision_id for r in env.revisions)),
+        ("bundle deployments have the id", (d.deployment_id for d in env.bundles)),
+        ("traffic splits are for deployment", (s.deployment_id for s in env.traffic_splits)),
+    ):
+        twice = repeated(ids)
+        if twice is not None:
+            raise SpecViolation(f"two {what} `{twice}`")
+
+
 def _slots(env: Environment) -> None:
     seen: set[str] = set()
     for binding in env.packs:
@@ -187,7 +200,6 @@ def _splits(env: Environment, revisions: dict[str, Revision]) -> None:
 
 
 def _split_entries(split: TrafficSplit, revisions: dict[str, Revision]) -> None:
-    seen: set[str] = set()
     for entry in split.entries:
         revision = revisions.get(entry.revision_id)
         if revision is None:
@@ -202,11 +214,9 @@ def _split_entries(split: TrafficSplit, revisions: dict[str, Revision]) -> None:
                 f"split entry revision `{entry.revision_id}` belongs to bundle `{revision.bundle_id}`, "
                 f"not split's `{split.bundle_id}`"
             )
-        if entry.revision_id in seen:
-            raise SpecViolation(
-                f"traffic split for deployment `{split.deployment_id}` names revision `{entry.revision_id}` twice"
-            )
-        seen.add(entry.revision_id)
+    twice = repeated(entry.revision_id for entry in split.entries)
+    if twice is not None:
+        raise SpecViolation(f"traffic split for deployment `{split.deployment_id}` names revision `{twice}` twice")
 
 
 def _endpoints(env: Environment) -> None:

@@ -22,6 +22,9 @@ from greentic.store.environments import Transaction
 from greentic.trust.keys import is_key_id
 from greentic.trust.policy import unsatisfiable
 
+MAX_GENERATION = 2**52
+"""Any larger number is a mistake, and what all readers of JSON keep."""
+
 
 class DeliverySetPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
@@ -37,6 +40,13 @@ class DeliverySetPayload(Payload, frozen=True, kw_only=True):
     ) = None
     revocations: Annotated[str | None, msgspec.Meta(description="where the signed list of revoked bundles is")] = None
     revocations_required: Annotated[bool | None, msgspec.Meta(description="refuse to boot without a good list")] = None
+    generation: (
+        Annotated[
+            int,
+            msgspec.Meta(ge=1, le=MAX_GENERATION, description="the document's next one, above what workers have seen"),
+        ]
+        | None
+    ) = None
 
 
 class DeliveryShown(Reply, frozen=True, kw_only=True):
@@ -114,6 +124,12 @@ def set_delivery(context: Context, payload: DeliverySetPayload) -> DeliveryShown
                 hint=f"trust a key first: gtc op trust-root add {env_id}, or gtc op trust-root bootstrap {env_id}",
             )
         delivery = replace(before, mirrors=before.mirrors if mirrors is None else mirrors, signatures=policy)
+        if payload.generation is not None:
+            if payload.generation <= before.generation:
+                raise InvalidArgument(
+                    f"generation: {payload.generation} is not above {before.generation}, which the document has; generations only grow"
+                )
+            delivery = replace(delivery, generation=payload.generation - 1)  # saving counts one on
         env = with_delivery(env, delivery)
         if payload.revocations is not None or payload.revocations_required is not None:
             now: Revocation = env.revocation

@@ -160,6 +160,8 @@ class PackArchive:
                 or not isinstance(item.get("hash_blake3"), str)
             ):
                 raise MalformedArtifact("an entry of the SBOM has no path or no hash")
+            if item["path"] in out:
+                raise MalformedArtifact(f"the SBOM lists {shown(item['path'])} twice")
             out[item["path"]] = item["hash_blake3"]
         told = raw.get("format")
         return Sbom(told[:60] if isinstance(told, str) else shown(told), out)

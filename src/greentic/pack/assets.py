@@ -66,9 +66,13 @@ class PackAssets:
                 data = self._open().read(name)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
+                with target.open("xb") as file:
+                    file.write(data)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
-                raise MalformedArtifact(f"the asset `{name}` stands where another one needs a directory") from None
+                raise MalformedArtifact(
+                    f"the asset `{name}` stands where another one stands or needs a directory",
+                    hint="rename one of them; on some file systems upper and lower case are the same",
+                ) from None
 
     def _find(self, rest: str, limit: int) -> bytes | None:
         try:

@@ -17,6 +17,7 @@ import msgspec
 from greentic.ground.errors import MalformedArtifact
 from greentic.pack import cbor
 from greentic.pack.archive import LOCK, PackArchive
+from greentic.pack.manifest import check_each_once
 from greentic.wasm.format import check_component
 
 SOURCES = "greentic.pack.component_sources@v1"
@@ -55,6 +56,7 @@ class _Source(msgspec.Struct, frozen=True):
 def components_of(archive: PackArchive) -> tuple[list[PackComponent], list[str]]:
     """The components, wasm digests compared, and warnings. Raises `MalformedArtifact` for a missing or wrong one."""
     sources = _sources(archive)
+    check_each_once(f"components of {SOURCES}", (source.id for source in sources))
     by_id = {source.id: source for source in sources}
     manifests = {record.id: record.raw for record in archive.manifest.components}
     found: list[PackComponent] = []

@@ -18,7 +18,7 @@ import msgspec
 
 from greentic.flow.engine import fate
 from greentic.flow.graph import read_graph
-from greentic.flow.lint import Known, findings
+from greentic.flow.lint import Known, Where, findings, nowhere
 from greentic.flow.lint_names import names_of
 from greentic.flow.nodes import FlowPlan, plan_flow
 from greentic.flow.select import FlowHeader, unanswerable
@@ -105,8 +105,15 @@ def first_told(told: Iterator[str]) -> list[str]:
     return first if next(told, None) is None else [*first, f"more than {MAX_TOLD} warnings like these"]
 
 
-def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePolicy()) -> LoadedPack:  # noqa: B008
-    """Open and decode one pack. Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it."""
+def load_pack(
+    place: LocatedPack,
+    policy: PackSignaturePolicy = PackSignaturePolicy(),  # noqa: B008
+    where: Where = nowhere,
+) -> LoadedPack:
+    """Open and decode one pack; `where` tells in which source its flows stand.
+
+    Raises `MalformedArtifact`, `UntrustedPack` or `IoError` that names it.
+    """
     try:
         with open_file(place.path) as file:
             archive = PackArchive(file)
@@ -124,7 +131,7 @@ def load_pack(place: LocatedPack, policy: PackSignaturePolicy = PackSignaturePol
     flows = tuple(_flow(manifest, record) for record in records)
     resolver = Resolver(components)
     known = Known(
-        resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows)
+        resolver.has, frozenset(f.flow_id for f in flows), resolver.operations, names_of(f.plan for f in flows), where
     )
     warnings = [*sbom, *signature, *warnings]
     warnings += first_told(text for flow in flows for text in findings(flow.plan, known))

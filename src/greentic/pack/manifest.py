@@ -4,7 +4,7 @@ Rules:
 1. Identifiers stand in four tables, and everywhere else as indexes into them. `decode` puts the texts in their places,
    `encode` the indexes; one list of places (`_places`) serves both ways, so that they cannot disagree.
 2. What we do not know is kept, in its order: a manifest that is read and written again has the same bytes.
-3. An index outside its table and an id outside the grammar are errors that name the table or the id.
+3. An index outside its table, an id outside the grammar and an id that stands twice among things of its kind are errors that name them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 
 from greentic.ground.documents import shown
 from greentic.ground.errors import MalformedArtifact
+from greentic.ground.repeated import repeated
 from greentic.pack import cbor
 from greentic.pack.limits import DEFAULT_PACK_LIMITS
 
@@ -66,6 +67,15 @@ def check_id(text: object) -> str:
     if not isinstance(text, str) or not _ID.match(text):
         raise MalformedArtifact(f"invalid identifier: {shown(text)}; expected ASCII letters, digits, `.`, `-`, `_`")
     return text
+
+
+def check_each_once(what: str, ids: Iterable[str]) -> None:
+    """Raise `MalformedArtifact` if two things of a pack have one id: of two readers each might take another one."""
+    twice = repeated(ids)
+    if twice is not None:
+        raise MalformedArtifact(
+            f"two {what} have the id `{twice}`", hint="rename one of them, and build the pack again"
+        )
 
 
 def decode(data: bytes) -> PackManifest:
@@ -143,6 +153,10 @@ def _view(raw: Map, symbols: dict[str, list[str]]) -> PackManifest:
             ComponentRecord(check_id(component.get("id")), _text(component.get("version", ""), "component version"),
                             _text(component.get("world", ""), "component world"), component)
         )  # fmt: skip
+    check_each_once("flows of the pack", (flow.id for flow in flows))
+    check_each_once("components of the pack", (component.id for component in components))
+    for record in flows:
+        check_each_once(f"nodes of flow `{record.id}`", _node_ids(record.graph))
     extensions = {
         key: _map(value, "extension") for key, value in _map(raw.get("extensions") or {}, "extensions").items()
     }
@@ -157,6 +171,12 @@ def _view(raw: Map, symbols: dict[str, list[str]]) -> PackManifest:
         raw=raw,
         symbols=symbols,
     )
+
+
+def _node_ids(graph: Map) -> list[str]:
+    """The ids of the nodes of a graph, in stored order."""
+    nodes = graph.get("nodes")
+    return [str(node.get("id")) for node in nodes if isinstance(node, dict)] if isinstance(nodes, list) else []
 
 
 # -- the places of indexes ------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from greentic.flow.cards import is_card
+from greentic.flow.lint import Where, nowhere
 from greentic.flow.nodes import FlowPlan, NodePlan
 from greentic.ground.disk import io_error
 from greentic.ground.documents import Json, open_file, parse, unmarked
@@ -26,19 +27,22 @@ _MAX_CARD = 4 << 20
 _PLACES = ((), ("input",), ("payload",), ("call", "payload"), ("input", "call", "payload"))
 
 
-def with_cards(pack: LoadedPack) -> LoadedPack:
-    """A pack with what is wrong with its cards among its warnings. Raises `IoError` and `MalformedArtifact`, as whoever loaded it."""
+def with_cards(pack: LoadedPack, where: Where = nowhere) -> LoadedPack:
+    """A pack with what is wrong with its cards among its warnings; `where` as it was loaded with.
+
+    Raises `IoError` and `MalformedArtifact`, as whoever loaded it.
+    """
     if not pack.flows:
         return pack
     try:
         with open_file(pack.place.path) as file:
-            told = first_told(_told([flow.plan for flow in pack.flows], PackArchive(file)))
+            told = first_told(_told([flow.plan for flow in pack.flows], PackArchive(file), where))
     except OSError as error:
         raise io_error(pack.place.path, error) from None
     return pack._replace(warnings=(*pack.warnings, *told))
 
 
-def _told(plans: list[FlowPlan], archive: PackArchive) -> Iterator[str]:
+def _told(plans: list[FlowPlan], archive: PackArchive, where: Where) -> Iterator[str]:
     faults: dict[str, str | None] = {}
     shown = False
     for plan in plans:
@@ -51,7 +55,7 @@ def _told(plans: list[FlowPlan], archive: PackArchive) -> Iterator[str]:
                 if path not in faults:
                     faults[path] = _fault(path, archive)
                 if faults[path] is not None:
-                    yield f"flow {plan.id}: node {node.id}: {faults[path]}"
+                    yield f"{where(plan.id, node.id, path)}flow {plan.id}: node {node.id}: {faults[path]}"
     if shown and _LANGUAGES in archive.entries:
         yield from _untranslated(archive)
 

@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 from greentic.ground.errors import MalformedArtifact
-from greentic.pack.manifest import FlowRecord, Map, PackManifest, check_id
+from greentic.pack.manifest import FlowRecord, Map, PackManifest, check_each_once, check_id
 
 EXTENSIONS = ("greentic.pack.runtime_flow", "greentic.pack.flow_runtime", "greentic.pack.runtime_flows")
 
@@ -22,7 +22,9 @@ def flows_of(manifest: PackManifest) -> list[FlowRecord]:
             flows = inline.get("flows") if isinstance(inline, dict) else None
             if not isinstance(flows, list):
                 raise MalformedArtifact(f"the extension `{name}` has no list `flows`")
-            return [_flow(name, flow) for flow in flows]
+            found = [_flow(name, flow) for flow in flows]
+            check_each_once(f"flows of the extension `{name}`", (flow.id for flow in found))
+            return found
     return manifest.flows
 
 
@@ -32,7 +34,9 @@ def _flow(extension: str, raw: object) -> FlowRecord:
     flow_id = check_id(raw.get("id"))
     nodes = raw.get("nodes")
     if isinstance(nodes, list):
-        listed = {str(node.get("id", node.get("node_id"))): node for node in nodes if isinstance(node, dict)}
+        named = [(str(node.get("id", node.get("node_id"))), node) for node in nodes if isinstance(node, dict)]
+        check_each_once(f"nodes of flow `{flow_id}`", (name for name, _ in named))
+        listed = dict(named)
     else:
         listed = dict(nodes) if isinstance(nodes, dict) else {}
     points = raw.get("entrypoints")

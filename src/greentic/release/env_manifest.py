@@ -13,6 +13,7 @@ import msgspec
 from greentic.deployments.bundles import RouteBindingPayload
 from greentic.distribute.sources import check_source
 from greentic.ground.errors import InvalidArgument
+from greentic.ground.repeated import repeated
 from greentic.model.environment import Status
 from greentic.model.traffic import WHOLE, equal_weights
 from greentic.operate.payload import ClosedPayload
@@ -245,8 +246,6 @@ def route_payload(route: ManifestRoute | None) -> RouteBindingPayload:
 
 
 def _unique(values: list[str], what: str) -> None:
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            raise InvalidArgument(f"duplicate {what} `{value}` in the manifest")
-        seen.add(value)
+    twice = repeated(values)
+    if twice is not None:
+        raise InvalidArgument(f"duplicate {what} `{twice}` in the manifest")

@@ -1,7 +1,8 @@
 """Conversations and state in a private directory, which the processes of one worker share (rules: `value_store`).
 
 Rules:
-1. A value is a file that is replaced whole, its end of life and its key in front. It is not synced: the directory dies with its worker.
+1. A value is a file that is replaced whole, its end of life and its key in front; its name says whose share it is. It is not
+   synced: the directory dies with its worker.
 2. A hold is a lock of the file system on one of `_STRIPES` files, so that it ends with the process that has it.
 3. What a killed process left half written is removed after a minute.
 """
@@ -17,7 +18,9 @@ from typing import BinaryIO
 
 from greentic.ground.clock import CLOCK, Clock
 from greentic.ground.disk import exclusive_for, make_directory, replace_file, try_exclusive
+from greentic.sessions.shares import Shares, share_of
 from greentic.sessions.value_store import (
+    DROPPED,
     HOLD_SECONDS,
     MAX_BYTES,
     MAX_ENTRIES,
@@ -26,6 +29,7 @@ from greentic.sessions.value_store import (
     check_size,
     still_held,
 )
+from greentic.telemetry.tallies import TALLIES
 
 _STRIPES = 1024
 _PARTIAL = ".tmp"
@@ -48,7 +52,7 @@ class DirectoryStore:
         return self._clock.now_ns() / 1e9
 
     def _path(self, key: str) -> Path:
-        return self._directory / hashlib.sha256(key.encode()).hexdigest()
+        return self._directory / f"{_digest(share_of(key))[:16]}-{_digest(key)}"
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -131,20 +135,24 @@ class DirectoryStore:
             raise _unavailable(error) from None
 
     def _prune(self) -> None:
-        entries: list[tuple[float, int, Path]] = []
+        entries: list[tuple[float, str, int]] = []
         for path in self._directory.iterdir():
             with suppress(OSError):
                 found = path.stat()
                 if path.name.endswith(_PARTIAL) and self._now() - found.st_mtime > 60:
                     path.unlink()  # of a process that died while it wrote
                 elif not path.name.startswith("."):
-                    entries.append((found.st_mtime, found.st_size, path))
-        total, count = sum(size for _, size, _ in entries), len(entries)
-        for _, size, path in sorted(entries):
-            if total <= MAX_BYTES and count <= MAX_ENTRIES:
-                break
-            path.unlink(missing_ok=True)
-            total, count = total - size, count - 1
+                    entries.append((found.st_mtime, path.name, found.st_size))
+        shares = Shares()
+        for _, name, size in sorted(entries):
+            shares.put(name.partition("-")[0], name, size)
+        for name in shares.leaving(MAX_ENTRIES, MAX_BYTES):
+            (self._directory / name).unlink(missing_ok=True)
+            TALLIES.add(DROPPED)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unavailable(error: OSError) -> StoreUnavailable:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
 import msgspec
 
 from greentic.ground.clock import CLOCK, Clock
-from greentic.sessions.value_store import HOLD_SECONDS, MAX_BYTES, MAX_ENTRIES, HoldQueue, check_size, still_held
+from greentic.sessions.shares import Shares, share_of
+from greentic.sessions.value_store import (
+    DROPPED,
+    HOLD_SECONDS,
+    MAX_BYTES,
+    MAX_ENTRIES,
+    HoldQueue,
+    check_size,
+    still_held,
+)
+from greentic.telemetry.tallies import TALLIES
 
 
 class MemoryStore:
@@ -20,8 +29,8 @@ class MemoryStore:
 
     def __init__(self, clock: Clock = CLOCK) -> None:
         self._clock = clock
-        self._values: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
-        self._bytes = 0
+        self._values: dict[str, tuple[bytes, float | None]] = {}
+        self._shares = Shares()
         self._lock = threading.Lock()
         self._held: set[str] = set()
         self._released = threading.Condition(threading.Lock())
@@ -36,7 +45,7 @@ class MemoryStore:
             if end is not None and self._clock.monotonic() >= end:
                 self._drop(key)
                 return None
-            self._values.move_to_end(key)
+            self._shares.used(share_of(key), key)
             return value
 
     def count(self, prefix: str) -> int:
@@ -47,11 +56,11 @@ class MemoryStore:
     def set(self, key: str, value: bytes, seconds: int | None = None) -> None:
         check_size(value)
         with self._lock:
-            self._drop(key)
             self._values[key] = (value, None if seconds is None else self._clock.monotonic() + seconds)
-            self._bytes += len(value)
-            while len(self._values) > MAX_ENTRIES or self._bytes > MAX_BYTES:
-                self._drop(next(iter(self._values)))
+            self._shares.put(share_of(key), key, len(value))
+            for name in self._shares.leaving(MAX_ENTRIES, MAX_BYTES):
+                del self._values[name]
+                TALLIES.add(DROPPED)
 
     def delete(self, key: str) -> bool:
         with self._lock:
@@ -81,11 +90,8 @@ class MemoryStore:
             self._released.notify_all()
 
     def _drop(self, key: str) -> bool:
-        found = self._values.pop(key, None)
-        if found is None:
-            return False
-        self._bytes -= len(found[0])
-        return True
+        self._shares.drop(share_of(key), key)
+        return self._values.pop(key, None) is not None
 
 
 class _Held(msgspec.Struct, frozen=True):

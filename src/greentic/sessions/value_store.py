@@ -5,7 +5,7 @@ Rules:
 2. A conversation is held while one of its turns runs, so that two messages at once never advance it twice.
 3. Few messages wait for a conversation that is held, and not for ever: the others fail at once, so that one conversation never
    takes the threads of all.
-4. Every store is bounded: the entries that were not used for longest go first. An entry past its end of life is not there.
+4. Every store is bounded, and what leaves a full one is of whoever has most (`sessions/shares`). What is past its end is not there.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ NAMELESS_WAITING = 256
 """The same where callers name nothing, so that the conversation is one of many people; a quarter of what a deployment may run."""
 HOLD_SECONDS = 30.0
 """How long one waits."""
+DROPPED = "greentic_stored_values_dropped"
+"""The family that counts what leaves a full store."""
 
 
 class ConversationBusy(FlowFailure):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from greentic.ground.documents import JsonObject
+from greentic.ground.repeated import repeated
 from greentic.shape.syntax import host_name, invalid, namespace_name, object_name
 
 Way = Literal["ingress", "gateway"]
@@ -66,7 +67,7 @@ def read_exposure(given: JsonObject, listed: Callable[[str], tuple[str, ...]]) -
     if way not in ("ingress", "gateway"):
         return None
     hosts = tuple(host_name(text, f"hosts[{index}]") for index, text in enumerate(listed("hosts")))
-    twice = next((host for host in hosts if hosts.count(host) > 1), None)
+    twice = repeated(hosts)
     if twice is not None:
         raise invalid(f"hosts: `{twice}` is there twice")
     return _ingress(given, hosts) if way == "ingress" else _gateway(given, hosts)

@@ -39,6 +39,7 @@ _ROWS = (
     Family("greentic_turns_in_flight", "gauge", "Turns that run now.", REVISION),
     Family("greentic_conversations_parked", "counter", "Conversations that began to wait for a message.", REVISION),
     Family("greentic_conversations_resumed", "counter", "Conversations that waited and no longer do.", REVISION),
+    Family("greentic_stored_values_dropped", "counter", "Conversations and state that a full store let go of."),
     Family("greentic_revision_weight_ratio", "gauge", "Share of new traffic, from 0 to 1.", REVISION, "most"),
     # -- requests
     Family("greentic_http_answers", "counter", "Answers to requests, by status code.", ("code",)),

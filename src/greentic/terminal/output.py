@@ -6,7 +6,8 @@ Rules:
 2. What holds a word that does not fit is shown one field a line, which the terminal breaks itself: nothing is cut, and no id is broken.
 3. What others wrote (names, messages of servers, words of a pod) cannot steer a terminal: control characters and letters that cannot
    be seen are shown, not sent (`inert`), and words that are read from the right move nothing beside them (`isolated`).
-4. What a verb did without (`ground.optional`), such as file locks, is told once: to people as a warning, to programs in `warnings`.
+4. What people are told beside an answer is broken between words where a terminal ends. Of an error they are told the kind once.
+5. What a verb did without (`ground.optional`), such as file locks, is told once: to people as a warning, to programs in `warnings`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
 _GAP = 2
 LEAST_WIDTH = 40
 """Characters of a line; what is longer than the terminal is wide, the terminal breaks."""
+_ITEM = "- "
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and marks that leave no trace: two names that differ look the same."""
 _FROM_THE_RIGHT = frozenset(("R", "AL", "AN"))
@@ -87,18 +89,28 @@ def chosen_form(asked: str | None) -> Form:
 
 
 def tell_lacks(form: Form) -> None:
-    """Tell people of what is done without, as it is noticed (rule 4)."""
+    """Tell people of what is done without, as it is noticed (rule 5)."""
     if form not in FOR_PROGRAMS:
         on_lack(print_warning)
 
 
+def tell_people(text: str) -> None:
+    """Say something beside what is answered (rules 3 and 4)."""
+    safe = printed(text)
+    if sys.stderr.isatty():
+        from greentic.terminal.fitted import fitted_here
+
+        safe = fitted_here(safe)
+    print(safe, file=sys.stderr, flush=True)
+
+
 def print_warning(text: str) -> None:
     """A warning for people, beside what is answered."""
-    print(f"warning: {printed(text)}", file=sys.stderr, flush=True)
+    tell_people(f"warning: {text}")
 
 
 def _with_lacks(result: JsonObject) -> JsonObject:
-    """A result for programs, with what was done without among its warnings (rule 4)."""
+    """A result for programs, with what was done without among its warnings (rule 5)."""
     lacks, before = lacking(), result.get("warnings")
     return result | {"warnings": [*(before if isinstance(before, list) else []), *lacks]} if lacks else result
 
@@ -161,9 +173,7 @@ def print_failure(form: Form, noun: str, verb: str, error: GreenticError) -> Non
             told["report"] = error.report
         print(_line({"error": told, "noun": noun, "op": verb}, sys.stderr), file=sys.stderr)
         return
-    print(f"error ({error.kind}): {printed(str(error))}", file=sys.stderr)
-    if error.hint:
-        print(f"next: {printed(error.hint)}", file=sys.stderr)
+    tell_error(error)
     if error.report:
         print("\nso far:", file=sys.stderr)
         show_table(error.report)
@@ -179,13 +189,22 @@ def console_for_people(*, stderr: bool = False) -> Console:
     return console
 
 
+def tell_error(error: GreenticError) -> None:
+    """An error and the next step, for people (rule 4)."""
+    says_the_kind = error.prefix.rstrip(": ").replace(" ", "-") == error.kind
+    tell_people(f"error ({error.kind}): {error.message if says_the_kind else error}")
+    if error.hint:
+        print(f"next: {printed(error.hint)}", file=sys.stderr)
+
+
 def show_table(result: JsonObject) -> None:
-    """Plain fields as two columns, lists of objects as tables of their own."""
+    """Plain fields as two columns, lists of objects as tables of their own, objects of a cluster as YAML."""
     from rich.table import Table
     from rich.text import Text
 
     console = console_for_people()
-    plain = [(printed(key), printed(_cell(value))) for key, value in _fields(result) if not _is_rows(value)]
+    fields = list(_fields(result))
+    plain = [(printed(key), printed(_cell(value))) for key, value in fields if not _is_rows(value)]
     if plain:
         keys, values = (max(_longest_word(pair[i]) for pair in plain) for i in (0, 1))
         if keys + _GAP + values <= console.width:
@@ -197,10 +216,16 @@ def show_table(result: JsonObject) -> None:
             console.print(table)
         else:
             for name, told in plain:
+                below = told.replace("\n", "\n  ")
+                told = f"\n  {below}" if told.startswith(_ITEM) else told
                 console.print(Text.assemble((f"{name}: ", "bold"), told), soft_wrap=True)
-    for key, value in result.items():
-        rows = rows_in(result, key)
-        if rows and _is_rows(value):
+    for key, value in fields:
+        if _is_rows(value):
+            found = rows_in({key: value}, key)
+            if all("apiVersion" in row for row in found):
+                _print_manifests(console, found)
+                continue
+            rows = [dict(_fields(row)) for row in found]
             columns = list(dict.fromkeys(k for row in rows for k in row))
             cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
             needed = [
@@ -232,19 +257,23 @@ def rows_in(result: JsonObject, key: str) -> list[JsonObject]:
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def _fields(result: JsonObject) -> Iterator[tuple[str, Json]]:
-    """The fields of a result; those of an object that holds plain ones alone stand by themselves."""
-    for key, value in result.items():
-        if isinstance(value, dict) and value and not any(_is_nested(inner) for inner in value.values()):
-            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+def _fields(value: JsonObject, above: str = "") -> Iterator[tuple[str, Json]]:
+    """The fields of an object; those of objects in it stand by themselves."""
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _fields(inner, f"{above}{key}.")
         else:
-            yield key, value
+            yield f"{above}{key}", inner
 
 
-def _is_nested(value: Json) -> bool:
-    return bool(value) and (
-        isinstance(value, dict) or (isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value))
-    )
+def _print_manifests(console: Console, things: list[JsonObject]) -> None:
+    """Objects of a cluster, as people write them and kubectl reads them."""
+    from rich.text import Text
+
+    from greentic.ground.yaml import yaml_of
+
+    for thing in things:
+        console.print(Text(f"---\n{printed(yaml_of(thing))}"), soft_wrap=True, end="")
 
 
 def _longest_word(text: str) -> int:
@@ -275,6 +304,8 @@ def _cell(value: Json) -> str:
         return str(value)
     if value == {}:
         return "-"
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) and " " in v for v in value):
+        return "\n".join(f"{_ITEM}{v}" for v in value)  # sentences, which have commas of their own
     if isinstance(value, list) and all(isinstance(v, str | int) for v in value):
         return ", ".join(str(v) for v in value) or "-"
     return compact(value).decode()

@@ -71,6 +71,6 @@ def add_key(root: TrustRoot, claimed: str, pem: str) -> TrustRoot:
 
 
 def remove_key(root: TrustRoot, wanted: str) -> tuple[TrustRoot, TrustedKey | None]:
-    """The root without the key, and the key that went, if it was there."""
+    """The root without the key, however often it is listed, and the key that went, if it was there."""
     gone = next((k for k in root.keys if k.key_id.lower() == wanted.lower()), None)
-    return replace(root, keys=[k for k in root.keys if k is not gone]), gone
+    return replace(root, keys=[k for k in root.keys if k.key_id.lower() != wanted.lower()]), gone

@@ -26,11 +26,11 @@ from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.model.projection import Projected
+from greentic.store.cookie_key import cookie_key
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths, looked_into
 from greentic.store.proof_key import proof_key
-from greentic.store.session_key import signing_key
 from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.log_lines import Level
@@ -124,7 +124,7 @@ def from_nothing(
     try:
         services = turn_services(settings.env_id, settings.sessions, log, store.clock, store.random)
         runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
-        key = signing_key(paths.signing_key, settings.signing_key_file, store.random)
+        key = cookie_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(
             store=store,
             settings=settings,

@@ -10,13 +10,21 @@ import re
 import shlex
 from pathlib import Path
 
-from greentic.ground.documents import Json
+from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import GreenticError
 
 _TAKING = re.compile(
     r"gtc op(?= [a-z])|gtc cache (?:list|verify|prune)\b|gtc console(?= [^-\s])|gtc bundle export\b|greentic-start(?: start)?(?= --)"
 )
 """Beginnings of commands that take `--store-root`, up to where it can stand; the name of a program alone is none."""
+
+
+def filled(text: str, result: JsonObject) -> str:
+    """A next step with what stands in braces taken from the result of a verb."""
+    for key, value in result.items():
+        if isinstance(value, str | int):
+            text = text.replace("{" + key + "}", shlex.quote(str(value)))
+    return text
 
 
 def copyable(text: str, store_root: Path | None) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import cast
 
+from greentic.author.yaml_places import Way
 from greentic.expressions.value_range import fault
 from greentic.ground.nearest import did_you_mean
 
@@ -38,7 +39,11 @@ _PLAIN_ROUTE_KEYS = frozenset({"to", "out", "status", "reply"})
 
 
 class FlowSourceError(ValueError):
-    """A flow source that cannot be compiled; the text says where and why."""
+    """A flow source that cannot be compiled; the text says why, and `way` leads to what is at fault."""
+
+    def __init__(self, told: str, *way: str | int) -> None:
+        super().__init__(told)
+        self.way: Way = way
 
 
 def compile_flow(source: object) -> Map:
@@ -50,19 +55,21 @@ def compile_flow(source: object) -> Map:
         raise FlowSourceError(told)
     unknown = sorted(str(k) for k in source if k not in _TOP)
     if unknown:
-        raise FlowSourceError(f"unknown key(s) {', '.join(unknown)}{did_you_mean(unknown[0], _TOP)}")
+        raise FlowSourceError(f"unknown key(s) {', '.join(unknown)}{did_you_mean(unknown[0], _TOP)}", unknown[0])
     for required in ("id", "type"):
         if source.get(required) in (None, ""):
             raise FlowSourceError(f"missing required property `{required}`")
     flow_id = source["id"]
     if not isinstance(flow_id, str):
-        raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}")
+        raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}", "id")
     kind = KINDS.get(str(source["type"]))
     if kind is None:
-        raise FlowSourceError(f"Unknown flow type '{source['type']}'; expected one of {', '.join(sorted(set(KINDS)))}")
+        raise FlowSourceError(
+            f"Unknown flow type '{source['type']}'; expected one of {', '.join(sorted(set(KINDS)))}", "type"
+        )
     nodes = source.get("nodes") or {}
     if not isinstance(nodes, dict):
-        raise FlowSourceError("`nodes` is a mapping of node ids")
+        raise FlowSourceError("`nodes` is a mapping of node ids", "nodes")
     version = source.get("schema_version", 2)
     compiled = [_node(name, node, nodes, version if isinstance(version, int) else 2) for name, node in nodes.items()]
     return {
@@ -78,9 +85,9 @@ def compile_flow(source: object) -> Map:
 def _entrypoints(source: Map, nodes: Map) -> Map:
     declared = source.get("entrypoints") or {}
     if not isinstance(declared, dict):
-        raise FlowSourceError("`entrypoints` is a mapping")
+        raise FlowSourceError("`entrypoints` is a mapping", "entrypoints")
     if not all(isinstance(name, str) for name in declared):
-        raise FlowSourceError("the names of `entrypoints` are texts")
+        raise FlowSourceError("the names of `entrypoints` are texts", "entrypoints")
     entrypoints: Map = dict(declared)
     start = source.get("start")
     if start is not None:
@@ -89,7 +96,8 @@ def _entrypoints(source: Map, nodes: Map) -> Map:
         entrypoints["default"] = "in" if "in" in nodes else next(iter(nodes))
     default = entrypoints.get("default")
     if default is not None and not (isinstance(default, str) and default in nodes):
-        raise FlowSourceError(f"start '{default}' names no node")
+        way = ("entrypoints", "default") if start is None else ("start",)
+        raise FlowSourceError(f"start '{default}' names no node", *way)
     return dict(sorted(entrypoints.items()))
 
 
@@ -98,7 +106,7 @@ def _metadata(source: Map) -> Map:
     parameters = source.get("parameters")
     if parameters is not None:
         if not isinstance(parameters, dict):
-            raise FlowSourceError("`parameters` is a mapping")
+            raise FlowSourceError("`parameters` is a mapping", "parameters")
         extra.update(parameters)
     if source.get("slot_schema") is not None:
         extra["greentic.slot_schema"] = source["slot_schema"]
@@ -114,14 +122,17 @@ def _metadata(source: Map) -> Map:
 
 def _node(name: object, node: object, nodes: Map, version: int) -> Map:
     if not isinstance(name, str) or not _NODE_ID.match(name):
-        raise FlowSourceError(f"`{name}` is no node id; expected letters, digits, `_`, `-`")
+        raise FlowSourceError(f"`{name}` is no node id; expected letters, digits, `_`, `-`", "nodes", str(name))
     if not isinstance(node, dict):
-        raise FlowSourceError(f"Node '{name}' is a mapping")
+        raise FlowSourceError(f"Node '{name}' is a mapping", "nodes", name)
     keys = [k for k in node if k not in _SIBLINGS]
     if len(keys) != 1:
         raise FlowSourceError(
             f"Node '{name}' must contain exactly one component key such as `emit.response` beside `routing`, found "
-            f"{', '.join(map(str, keys)) or 'none'}{did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ''}"
+            f"{', '.join(map(str, keys)) or 'none'}{did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ''}",
+            "nodes",
+            name,
+            *map(str, keys[-1:]),
         )
     component, operation = _component(str(keys[0]), node.get("operation"), version)
     telemetry = node.get("telemetry")
@@ -157,12 +168,14 @@ def _routing(name: str, routing: object, nodes: Map) -> object:
     if routing == "reply":
         return "Reply"
     if not isinstance(routing, list) or not all(isinstance(r, dict) for r in routing):
-        raise FlowSourceError(f"routing of '{name}' is `out`, `reply` or a list of mappings")
+        raise FlowSourceError(f"routing of '{name}' is `out`, `reply` or a list of mappings", "nodes", name, "routing")
     routes = cast(list[Map], routing)
-    for route in routes:
+    for number, route in enumerate(routes):
         target = route.get("to")
         if target is not None and target != "out" and not (isinstance(target, str) and target in nodes):
-            raise FlowSourceError(f"Missing node '{target}' referenced in routing from '{name}'")
+            raise FlowSourceError(
+                f"Missing node '{target}' referenced in routing from '{name}'", "nodes", name, "routing", number, "to"
+            )
     if any("condition" in r or not r.keys() <= _PLAIN_ROUTE_KEYS for r in routes):
         return {"Custom": routes}
     if len(routes) == 1:

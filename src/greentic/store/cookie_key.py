@@ -14,19 +14,19 @@ from greentic.ground.disk import replace_file
 from greentic.ground.documents import read_file
 from greentic.ground.errors import BootError
 
-SIGNING_KEY_BYTES = 32
+COOKIE_KEY_BYTES = 32
 _MOST = 1 << 16
 
 
-def signing_key(own: Path, shared: Path | None, random: Random) -> bytes:
+def cookie_key(own: Path, shared: Path | None, random: Random) -> bytes:
     """The key. Raises `BootError` for a file of another length, or one that can be neither read nor made."""
     path = own if shared is None else shared
     try:
         key = read_file(path, _MOST)
     except FileNotFoundError:
         if shared is not None:
-            return signing_key(own, None, random)
-        key = random.octets(SIGNING_KEY_BYTES)
+            return cookie_key(own, None, random)
+        key = random.octets(COOKIE_KEY_BYTES)
         try:
             replace_file(path, key, 0o600)
         except OSError as error:
@@ -34,7 +34,7 @@ def signing_key(own: Path, shared: Path | None, random: Random) -> bytes:
     except OSError as error:
         raise BootError(f"cannot read `{path}`: {error.strerror}") from error
     except ValueError as error:
-        raise BootError(f"`{path}` is no key: {error}, expected {SIGNING_KEY_BYTES}") from None
-    if len(key) != SIGNING_KEY_BYTES:
-        raise BootError(f"`{path}` has {len(key)} bytes, expected {SIGNING_KEY_BYTES}; delete it to regenerate it")
+        raise BootError(f"`{path}` is no key: {error}, expected {COOKIE_KEY_BYTES}") from None
+    if len(key) != COOKIE_KEY_BYTES:
+        raise BootError(f"`{path}` has {len(key)} bytes, expected {COOKIE_KEY_BYTES}; delete it to regenerate it")
     return key

@@ -1,0 +1,142 @@
+"""What people read at a terminal of any width: help, errors, warnings, the next step."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Author
+from greentic.cli import operator, start
+from greentic.cli.gtc import COMMANDS, _dispatch
+from greentic.cli.op_table import VERBS
+from greentic.ground.errors import Conflict, IoError
+from greentic.terminal.fitted import fitted
+from greentic.terminal.next_step import filled
+from greentic.terminal.output import print_failure, print_warning, show_table
+
+PROGRAMS = ("gtc ", "greentic-start ", "greentic-operator ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def all_help(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """The help of every program, noun and verb."""
+    verbs = [["op", v.noun] if v.noun == "deploy" else ["op", v.noun, v.verb] for v in VERBS]
+    asked = [[], *([name] for name in COMMANDS), *(["op", v.noun] for v in VERBS), *verbs]
+    asked += [["bundle", "sign"], ["pack", "new"], ["flow", "run"], ["cache", "prune"], ["distributor", "serve"]]
+    told: dict[str, str] = {}
+    for words in asked:
+        try:
+            _dispatch([*words, "--help"])
+        except SystemExit as end:
+            assert end.code == 0
+        told["gtc " + " ".join(words)] = capsys.readouterr().out
+    told["greentic-start"] = start._parser().format_help()
+    with pytest.raises(SystemExit):
+        operator._parse(["--help"])
+    return told | {"greentic-operator": capsys.readouterr().out}
+
+
+def too_wide(text: str, width: int) -> list[str]:
+    """Lines that a terminal would break inside a word, commands and single words aside."""
+    return [
+        line
+        for line in text.splitlines()
+        if len(line) > width and not line.strip().startswith(PROGRAMS) and " " in line.strip() and "`" not in line
+    ]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_help_is_as_wide_as_the_terminal(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for asked, told in all_help(capsys).items():
+        found = too_wide(told, width)
+        assert not [line for line in found if not re.fullmatch(r"\s*(\S+  +)?(\S*|\[\S+ \S+\])", line)], (asked, found)
+        assert " \n" not in told and not re.search(r"\S  +\S", told.splitlines()[0]), asked
+
+
+def test_help_tells_each_member_that_no_flag_fills_and_no_other(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = all_help(capsys)
+    shown = told["gtc op bundles add"]
+    assert "bundle_id*" in shown and "route_binding.path_prefixes" in shown and "environment_id*" not in shown
+    assert "entries*" in told["gtc op traffic set"] and "deployment_id*" not in told["gtc op traffic set"]
+    assert "(* has to be there)" not in told["gtc op env reconcile"]
+    assert told["gtc bundle"].count("revoke  ") == 1 and "positional arguments" not in told["gtc bundle"]
+    assert "source <(gtc completion bash)" in told["gtc completion"]
+
+
+def test_the_schema_is_had_by_the_command_that_help_tells(capsys):
+    for asked, told in all_help(capsys).items():
+        found = re.search(r"^  gtc (op .* --schema)$", told, re.MULTILINE)
+        if found:
+            assert _dispatch(found[1].split()) == 0, asked
+    assert "_schema" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "broken"),
+    [
+        ("one two three", 8, "one two\nthree"),
+        ("  --flag F  says what it is for it", 33, "  --flag F  says what it is for\n            it"),
+        ("  --a-long-flag WITH_A_VALUE  what for", 36, "  --a-long-flag WITH_A_VALUE\n      what for"),
+        ("  gtc op env create prod --name Production", 20, "  gtc op env create prod --name Production"),
+        ("do `gtc op env list` and then see", 19, "do\n`gtc op env list`\nand then see"),
+        ("usage: gtc x [--one ONE] [--two TWO]", 26, "usage: gtc x [--one ONE]\n       [--two TWO]"),
+        ("01M8G88FDMMRM1DWNZVK943F8F is none", 10, "01M8G88FDMMRM1DWNZVK943F8F\nis none"),
+        ("", 10, ""),
+    ],
+)  # fmt: skip
+def test_prose_is_broken_between_words_and_a_command_is_not(text, width, broken):
+    assert fitted(text, width) == broken and fitted(text, 100) == text
+
+
+def test_an_error_is_broken_at_a_terminal_alone(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    error = Conflict("a ramp begins where one other revision has all of it", hint="gtc op traffic set prod bot@1=100")
+    for stream, lines in ((Terminal(), 3), (io.StringIO(), 1)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        print_failure("table", "traffic", "ramp", error)
+        told = stream.getvalue().splitlines()
+        assert told[-1] == "next: gtc op traffic set prod bot@1=100" and len(told) == lines + 1
+        assert " ".join(told[:-1]) == f"error (conflict): {error.message}"
+    monkeypatch.setattr(sys, "stderr", stream := Terminal())
+    print_warning("nobody vouches for the key of this worker")
+    assert stream.getvalue() == "warning: nobody vouches for\nthe key of this worker\n"
+
+
+def test_what_a_kind_does_not_say_is_told(capsys):
+    print_failure("table", "env", "show", IoError("env.yaml: No such file or directory"))
+    assert capsys.readouterr().err == "error (io): io error on env.yaml: No such file or directory\n"
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_each_of_several_sentences_stands_in_a_line_of_its_own(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    first, second = "flow main, node a: no such card", "a message cannot be answered"
+    show_table(
+        {"path": "/a/very/long/path/that/fits/no/narrow/terminal", "warnings": [first, second], "packs": ["a", "b"]}
+    )
+    told = [line.strip().removeprefix("warnings").lstrip(": ") for line in capsys.readouterr().out.splitlines()]
+    assert f"- {first}" in told and f"- {second}" in told and any("a, b" in line for line in told)
+
+
+def test_the_next_step_names_what_the_verb_was_about(author: Author, hello: Path, capsys):
+    assert (
+        filled("gtc op deploy --bundle {path}, {none}", {"path": "a b.gtbundle"})
+        == "gtc op deploy --bundle 'a b.gtbundle', {none}"
+    )
+    deployment = author.create().add()
+    root = ["--store-root", str(author.context.store.root), "--output", "table"]
+    assert (
+        _dispatch(["op", *root, "revisions", "stage", "local", "--deployment", deployment, "--bundle", str(hello)]) == 0
+    )
+    told = capsys.readouterr().out
+    assert f"next: gtc op --store-root {author.context.store.root} revisions warm local demo@1\n" in told
