@@ -18,7 +18,7 @@ from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import request_id
 from greentic.telemetry.component_output import AT_ONCE, EACH_SECOND, MANY, ComponentOutput
-from greentic.telemetry.log import OperatorLog
+from greentic.telemetry.log import LOOK_SECONDS, OperatorLog
 from greentic.telemetry.log_lines import Record, json_line, text_line
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker import settings
@@ -67,6 +67,37 @@ def test_stderr_has_what_people_must_see_or_everything_as_json(tmp_path, monkeyp
     stderr = io.StringIO()
     OperatorLog(tmp_path / "file", FakeClock(), stderr=stderr, shape="json")
     assert "unable to write operator.log" in json.loads(stderr.getvalue().splitlines()[0])["message"]
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_a_log_that_was_rotated_goes_on_in_a_file_of_its_name(tmp_path, how):
+    """`logrotate` moves the file aside: the worker wrote on in that one, also when it had been deleted, until its end."""
+    clock, logs, name = FakeClock(), tmp_path / "env" / "logs", "operator.log"
+    log = OperatorLog(logs, clock, stderr=io.StringIO())
+    log.info("m", "before")
+    if how == "moved":
+        (logs / name).rename(logs / "operator.log.1")
+    else:
+        (logs / name).unlink()
+    clock.sleep(LOOK_SECONDS)
+    log.info("m", "behind")
+    log.info("m", "later")
+    told = (logs / name).read_text()
+    assert "before" not in told and told.index("behind") < told.index("later") and log.dropped == 0
+    assert how == "deleted" or "behind" not in (logs / "operator.log.1").read_text()
+
+
+def test_no_directory_is_made_where_a_store_was_moved_away(tmp_path):
+    clock = FakeClock()
+    log = OperatorLog(tmp_path / "env" / "logs", clock, stderr=io.StringIO())
+    (tmp_path / "env").rename(tmp_path / "away")
+    clock.sleep(LOOK_SECONDS)
+    log.info("m", "meanwhile")
+    assert not (tmp_path / "env").exists() and "meanwhile" in (tmp_path / "away/logs/operator.log").read_text()
+    (tmp_path / "away").rename(tmp_path / "env")
+    clock.sleep(LOOK_SECONDS)
+    log.info("m", "back")
+    assert len((tmp_path / "env/logs/operator.log").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

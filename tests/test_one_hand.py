@@ -25,7 +25,7 @@ OFFENDERS: dict[str, frozenset[str]] = {}
 
 OWN_FILES = frozenset(
     {
-        "ground/disk.py", "ground/cores.py", "author/pack_new.py", "author/component_build.py", "bundle/squashfs_writer.py",
+        "ground/disk.py", "bundle/cores.py", "author/pack_new.py", "author/component_build.py", "bundle/squashfs_writer.py",
         "components/runtime.py", "console/page_files.py", "distribute/bundle_cache.py", "distribute/file_source.py",
         "examine/env_doctor.py", "examine/env_log.py", "ingress/metrics.py", "materialize/export_archive.py",
         "materialize/placed.py", "materialize/remembered.py", "materialize/staging.py", "pack/assets.py", "sessions/directory_store.py",

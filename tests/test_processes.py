@@ -46,7 +46,9 @@ class Scripted:
 
         settings = read_settings(StartOptions("local", workers=str(workers)), {})
         with socket.socket() as bound:
-            supervise(Sockets(bound), settings, [], {}, serving, lambda text: None, self.warned.append)
+            supervise(
+                Sockets(bound), settings, [], {}, serving, lambda text: None, lambda text: None, self.warned.append
+            )
 
 
 @pytest.fixture

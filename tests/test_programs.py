@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +24,7 @@ from greentic.cli import op_table
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
-from waiting import until
+from waiting import children, lives, until
 
 
 def own_network() -> list[str]:
@@ -252,6 +254,68 @@ def distributor(tmp_path):
 @pytest.fixture
 def real(tmp_path) -> Author:
     return Author(Context(EnvironmentStore(tmp_path / "store"))).create()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("kind", ["file", "abstract"])
+def test_a_service_manager_is_told_once_that_a_worker_serves_and_that_it_stops(tmp_path, real, processes, kind):
+    """systemd's `Type=notify`: what is started behind the worker finds it serving."""
+    name = str(tmp_path / "notify") if kind == "file" else f"\0greentic-{os.getpid()}-{processes}"
+    told = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name)
+        manager.settimeout(60)
+        worker = Worker(tmp_path / "store", tmp_path, "--workers", processes, NOTIFY_SOCKET=name.replace("\0", "@"))
+        told.append(manager.recv(100))
+        assert ask(worker.port(), "GET", "/readyz")[0] == 200
+        assert worker.stop() == 0
+        manager.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                told.append(manager.recv(100))
+    assert told == [b"READY=1", b"STOPPING=1"]
+
+
+def pending(pid: int) -> bool:
+    """Whether a process that lives has not been given a signal yet."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # nobody was connected to it
+        return False
+    return any(int(found, 16) for found in re.findall(r"(?:Sig|Shd)Pnd:\s*([0-9a-f]+)", status))
+
+
+@pytest.mark.e2e
+def test_threat_drain_race_each_process_may_be_told_to_stop(tmp_path, real, hello):
+    """systemd signals all processes of a service, and the first one theirs again: that is no second wish, which would cut who is answered."""
+    real.deployed(hello)
+    worker = Worker(tmp_path / "store", tmp_path, "--workers", "2")
+    with contextlib.ExitStack() as open_ones:
+        wires = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", worker.port()), timeout=60))
+            for _ in range(6)
+        ]
+        for wire in wires:
+            wire.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n")
+            assert wire.recv(100).startswith(b"HTTP/1.1 100")
+            wire.sendall(b'{"text')
+        both = children(worker.process.pid)
+        assert len(both) == 2
+        for _ in ("by the manager", "by the first process"):
+            for pid in filter(lives, both):
+                os.kill(pid, signal.SIGTERM)
+            until(lambda: worker.out.read_text().count("shutdown requested") == 2 and not any(map(pending, both)))
+        for wire in wires:
+            wire.sendall(b'":"x"}')
+            assert wire.recv(100).startswith(b"HTTP/1.1 200")
+    assert worker.stop() == 0
+
+
+@pytest.mark.e2e
+def test_a_service_manager_that_is_gone_is_done_without(tmp_path, real):
+    worker = Worker(tmp_path / "store", tmp_path, NOTIFY_SOCKET=str(tmp_path / "gone"))
+    assert ask(worker.port(), "GET", "/readyz")[0] == 200 and worker.stop() == 0
 
 
 @pytest.mark.e2e

@@ -14,9 +14,9 @@ import pytest
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
 from greentic.activate.turn import ActiveRevision, Turn
+from greentic.bundle.cores import quota_of, usable_cores
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
-from greentic.ground.cores import quota_of, usable_cores
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.httpd.front import Answer

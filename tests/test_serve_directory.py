@@ -271,6 +271,19 @@ def test_what_is_hidden_or_elsewhere_is_not_there(served: Served, root: Path, pa
     assert found.headers["content-type"].startswith("text/plain")
 
 
+@pytest.mark.parametrize("before", ["", "Bag Attributes\n" * 100])
+def test_threat_secret_leak_a_private_key_beside_the_bundles_is_given_to_nobody(
+    served: Served, root: Path, before: str
+) -> None:
+    """`gtc distributor serve .` where packs are signed with `--key key.pem`."""
+    (root / "key.pem").write_text(f"{before}-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n")
+    (root / "key.pem.pub").write_text("-----BEGIN PUBLIC KEY-----\nMC4CAQAw\n-----END PUBLIC KEY-----\n")
+    found = served.ask("/key.pem")
+    assert (found.code, found.body) == (403, b"a private key is given to nobody")
+    assert served.ask("/key.pem", Range="bytes=200-").code == 403
+    assert served.ask("/key.pem.pub").code == 200
+
+
 def test_a_link_within_the_directory_is_followed(served: Served, root: Path) -> None:
     (root / "link").symlink_to("b")
     assert served.ask("/link").body == DATA

@@ -40,6 +40,7 @@ from greentic.store import operator_key, seal, signed_policy
 from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
+from greentic.store.in_use import InUse
 from greentic.store.layout import EnvPaths, default_store_root
 from greentic.store.recovery import recover_revisions
 from greentic.telemetry.log import OperatorLog
@@ -468,9 +469,30 @@ def test_what_root_does_in_the_store_of_another_user_is_theirs(store, author, he
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     author.create()
     author.deployed(hello)
+    held = InUse(store.paths("local").in_use, store.random, ["a"])
     found = everything(store.root)
-    assert {path.lstat().st_uid for path in found} == {owner} and len(found) > 20
+    owners = {path.lstat().st_uid for path in found}
+    held.close()
+    assert owners == {owner} and len(found) > 20
     assert any(path.name == "bundle.gtbundle" for path in found) and any(path.name == ".lock" for path in found)
+
+
+def test_root_fills_no_directory_that_somebody_wrote_in_meanwhile(store, author, monkeypatch):
+    """A link of theirs in what is unpacked would lead root out of their store."""
+    author.create()
+    paths, disk = store.paths("local"), RealDisk()
+    paths.revisions.mkdir()
+    if os.geteuid() == 0:
+        os.chown(paths.revisions, 4321, -1)
+    area = StagingArea(paths, disk, "01JTKW5B4W4Q5Y1CQW93F7S5VH", "t")
+    with area:
+        assert area.directory.stat().st_uid == os.geteuid()
+    area.directory.mkdir()
+    (area.directory / "bundle").symlink_to("/etc")
+    monkeypatch.setattr("greentic.materialize.staging.owner_of", lambda directory: (os.geteuid(), -1))
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    with pytest.raises(OSError, match="somebody wrote in it"), area:
+        pass
 
 
 def test_what_is_a_second_name_of_something_else_is_not_given_away(tmp_path, monkeypatch):
@@ -480,8 +502,7 @@ def test_what_is_a_second_name_of_something_else_is_not_given_away(tmp_path, mon
     (tmp_path / "ours").write_bytes(b"x\n")
     os.link(tmp_path / "ours", tmp_path / "theirs" / "log")
     RealDisk().append(tmp_path / "theirs" / "log", b"y\n")
-    RealDisk().make_directory(tmp_path / "theirs" / "private", 0o700)
-    assert (tmp_path / "ours").stat().st_uid == os.geteuid() == (tmp_path / "theirs" / "private").stat().st_uid
+    assert (tmp_path / "ours").stat().st_uid == os.geteuid()
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o077])

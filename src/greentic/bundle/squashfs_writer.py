@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from greentic.bundle.cores import usable_cores
 from greentic.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from greentic.bundle.squashfs_layout import (
     ABSENT,
@@ -48,7 +49,6 @@ from greentic.bundle.squashfs_layout import (
     Superblock,
 )
 from greentic.bundle.squashfs_reader import stays_inside
-from greentic.ground.cores import usable_cores
 from greentic.ground.errors import InvalidArgument
 
 BLOCK_SIZE = 131_072

@@ -102,19 +102,7 @@ class Parser(argparse.ArgumentParser):
         found, left = super().parse_known_args(args, namespace)
         if left and not self._mixed:
             self.error(_UNKNOWN + " ".join(left))
-        self._refuse_keys(found)
         return found, left
-
-    def _refuse_keys(self, found: argparse.Namespace) -> None:
-        """End for a file whose name is a private key (rule 6)."""
-        for action in self._actions:
-            told = str(getattr(found, action.dest, ""))
-            if _KEY not in told or action.type is not Path:
-                continue
-            name = action.option_strings[-1] if action.option_strings else action.metavar
-            self.error(
-                f"{name} is a key itself, which others can read in the list of processes; name the file that holds it"
-            )
 
     def parse_known_intermixed_args(  # type: ignore[override]
         self,
@@ -141,3 +129,10 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(
             action, f"invalid choice: '{value}'; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
         )
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401  as argparse has it
+        """Raises `ArgumentError` for a key (rule 6)."""
+        if action.type is Path and _KEY in arg_string:
+            text = "this is a key itself, which others can read in the list of processes; name the file that holds it"
+            raise argparse.ArgumentError(action, text)
+        return super()._get_value(action, arg_string)

@@ -5,13 +5,15 @@ that a laptop needs nothing else.
 
 Rules:
 1. A connection on which nothing moves for a minute is closed.
-2. Where there is no room, the connection that waited longest for its next request makes room; if each is at work, a new one gets 503.
+2. What lies in the directory is for everybody who asks, but for names that begin with a dot and private keys.
+3. Where there is no room, the connection that waited longest for its next request makes room; if each is at work, a new one gets 503.
 """
 
 from __future__ import annotations
 
 import html
 import os
+import re
 import select
 import socket
 import stat
@@ -27,11 +29,14 @@ from urllib.parse import quote, unquote, urlsplit
 from greentic import __version__
 from greentic.distribute.preconditions import judged, part
 from greentic.ground.clock import CLOCK
+from greentic.model.secret_text import PRIVATE_KEY
 
 IDLE_SECONDS = 60.0
 """How long nothing may move on a connection."""
 CONNECTIONS = 256
 """How many are served at once, each by a thread."""
+_MOST_OF_A_KEY = 64 << 10
+"""Bytes of a file that may be a private key."""
 
 
 def etag(status: os.stat_result) -> str:
@@ -105,6 +110,10 @@ class DirectoryHandler(BaseHTTPRequestHandler):
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 self._text(HTTPStatus.FORBIDDEN, "not a regular file", body=body)
+                return
+            small = os.pread(file.fileno(), _MOST_OF_A_KEY, 0) if status.st_size <= _MOST_OF_A_KEY else b""
+            if re.search(PRIVATE_KEY, small.decode("latin-1")):
+                self._text(HTTPStatus.FORBIDDEN, "a private key is given to nobody", body=body)
                 return
             tag = etag(status)
             match judged(self._asked, tag, status.st_mtime):
@@ -225,7 +234,7 @@ class DirectoryServer(ThreadingHTTPServer):
         super().__init__((host, port), handler)
 
     def process_request(self, request: _Connection, client_address: object) -> None:
-        """Give a connection to a thread of its own, if there is room (rule 2)."""
+        """Give a connection to a thread of its own, if there is room (rule 3)."""
         assert isinstance(request, socket.socket)
         with self._places:
             if full := len(self._idle) + len(self._busy) >= CONNECTIONS:

@@ -7,7 +7,7 @@ Rules:
 3. A file system that cannot sync a directory or has no hard links is done without them, and told.
 4. Reading goes to the file system directly: it changes nothing.
 5. What is made is for its owner to change, whatever the mask says; and what root makes in a directory of somebody else's is theirs, or
-   the worker of a store could not read what `sudo gtc op` wrote there. A directory of mode 0700 stays whose it is.
+   the worker of a store could not read what `sudo gtc op` wrote there.
 
 Tests replace the `Disk` by one that dies before the n-th operation, so every crash point can be tried.
 """
@@ -128,13 +128,9 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     """Create a directory and its missing parents; an existing one is fine (rule 5). Raises `OSError`."""
     if path.parent != path and not path.parent.is_dir():
         make_directory(path.parent)
-    try:
-        path.mkdir(mode)
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-    else:
-        if mode & 0o077:
+    path.mkdir(mode, exist_ok=True)
+    with contextlib.suppress(OSError):  # it may be gone again
+        if owner_of(path.parent) is not None:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             leave_to_owner(fd, path.parent)
             os.close(fd)

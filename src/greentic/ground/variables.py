@@ -138,6 +138,7 @@ _ROWS = (
     Variable("OTEL_SERVICE_NAME", "text", "the program's name", "both", "`service.name` of what is traced"),
     Variable("OTEL_RESOURCE_ATTRIBUTES", "list", "", "both", "NAME=VALUE of what is traced, separated by commas"),
     # -- the machine
+    Variable("NOTIFY_SOCKET", "file", "", "worker", "where a service manager (systemd) is told that the worker serves, and that it stops"),
     Variable("HOME", "directory", "", "both", "where the store, keys and caches lie by default"),
     Variable("USERPROFILE", "directory", "", "both", "the same, where HOME is unset"),
     Variable("XDG_CACHE_HOME", "directory", "~/.cache", "both", "where caches lie"),

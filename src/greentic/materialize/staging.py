@@ -69,6 +69,11 @@ class StagingArea:
             self._fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        if owner_of(self._paths.revisions) is not None:
+            os.fchown(self._fd, 0, -1)  # until it is placed: who may write in it could lead root elsewhere
+            if any(os.scandir(self._fd)):
+                os.close(self._fd)
+                raise OSError(errno.ENOTEMPTY, "somebody wrote in it", str(self.directory))
         exclusive(self._fd)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._fd), self.directory.lstat()):
@@ -180,7 +185,7 @@ def place(area: StagingArea, paths: EnvPaths, disk: Disk) -> None:
 
 
 def _leave_to_owner(directory: Path) -> None:
-    """Give a tree that root filled in somebody else's store to them; not before, for who may write there could lead root elsewhere."""
+    """Give a tree that root filled in somebody else's store to them, now that it is whole."""
     owner = owner_of(directory.parent)
     if owner is None:
         return

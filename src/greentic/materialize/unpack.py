@@ -17,8 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from greentic.bundle.contents import Contents, is_pack
+from greentic.bundle.cores import usable_cores
 from greentic.bundle.squashfs_reader import Block, Entry, SquashImage
-from greentic.ground.cores import usable_cores
 
 _MERGE_BYTES = 1 << 20
 _SMALL = 1 << 16

@@ -13,7 +13,7 @@ import re
 from greentic.ground.documents import Json, JsonObject
 
 WITHHELD = "(withheld: it holds a secret)"
-_PRIVATE_KEY = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY"
+PRIVATE_KEY = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY"
 _CREDENTIALS = r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/?#@:]*:[^\s/?#@]*@"
 """Each part ends where the next begins, so that a long text takes no longer than its length."""
 
@@ -55,6 +55,6 @@ def object_without_secrets(value: JsonObject) -> JsonObject:
 
 
 def _kind(text: str) -> str | None:
-    if re.search(_PRIVATE_KEY, text):
+    if re.search(PRIVATE_KEY, text):
         return "a private key"
     return "an address with a password" if re.search(_CREDENTIALS, text) else None

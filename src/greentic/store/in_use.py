@@ -19,7 +19,7 @@ from typing import BinaryIO
 import msgspec
 
 from greentic.ground.clock import Clock, Random
-from greentic.ground.disk import place, replace_file, try_exclusive
+from greentic.ground.disk import leave_to_owner, make_directory, place, replace_file, try_exclusive
 from greentic.ground.documents import decode, read_file
 from greentic.store.recovery import drop_abandoned
 
@@ -38,11 +38,13 @@ class InUse:
 
     def _locked(self) -> BinaryIO:
         """The lock, taken; told and locked before it has its name: who finds the name finds both."""
-        self._lock.parent.mkdir(mode=0o700, exist_ok=True)
+        if self._lock.parent.parent.is_dir():  # else a store was moved away, and is to find its place free
+            make_directory(self._lock.parent, 0o700)
         unnamed = self._lock.with_suffix(".new")
         unnamed.unlink(missing_ok=True)
         fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         file = os.fdopen(fd, "r+b")
+        leave_to_owner(fd, self._lock.parent)
         try:
             try_exclusive(fd)
             self._write()

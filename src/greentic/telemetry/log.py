@@ -7,6 +7,8 @@ Rules:
    may not be written, a reader that does not read) is dropped and counted, never an error, and waited for a moment at most. What is
    missing is told once, wherever it still can be.
 3. A record that is made for a request names it.
+4. A file that was moved aside or deleted, as who rotates logs does, is followed by a new one of its name, within a second. No directory
+   is made for it then: a store that was moved away as a whole is to find its place free.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from greentic.telemetry.log_lines import Field, Level, Record, Shape, json_line,
 from greentic.telemetry.signals import LOGS
 
 MAX_FRAMES = 5
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the file is still the one of its name."""
 _RANK: dict[Level, int] = {"Debug": 0, "Info": 1, "Warn": 2, "Error": 3}
 
 
@@ -54,24 +58,38 @@ class OperatorLog:
         self._stderr = stderr if stderr is not None else sys.stderr
         self.dropped = 0
         """Lines that the file did not take."""
+        self._path, self._looked = directory / "operator.log", clock.monotonic()
         self._file = self._open(directory)
 
     def _open(self, directory: Path) -> TextIO | None:
         for place in (directory, Path("logs")):
             try:
                 make_directory(place)
-                fd = os.open(place / "operator.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                leave_to_owner(fd, place)
-                file = os.fdopen(fd, "a", 1, encoding="utf-8", errors="replace")
+                file = os.fdopen(_appended(place / "operator.log"), "a", 1, encoding="utf-8", errors="replace")
             except OSError as error:
                 reason = error.strerror
                 continue
+            self._path = place / "operator.log"
             if place != directory:
                 self._complain(f"unable to write operator.log at {directory}; falling back to {place}")
             return file
         done_without("operator.log", f"{directory}: {reason}")
         self._complain(f"unable to write operator.log at {directory}: {reason}; going on without it")
         return None
+
+    def _follow(self, file: TextIO) -> None:
+        """Write on in the file of that name, where it is another one now (rule 4)."""
+        now = self._clock.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        with contextlib.suppress(OSError, ValueError):
+            fd = file.fileno()
+            if self._path.exists() and os.path.samestat(self._path.stat(), os.fstat(fd)):
+                return
+            new = _appended(self._path)
+            os.dup2(new, fd, inheritable=False)
+            os.close(new)
 
     def _complain(self, text: str) -> None:
         """Tell of the log itself, while there is none."""
@@ -92,9 +110,11 @@ class OperatorLog:
             return
         record = Record(timestamp(self._clock.now_ns()), level, module, message, request_id.current(), fields)
         line = text_line(record)
-        if self._file is not None and not tell(self._file, line):
-            self.dropped += 1
-            LOGS.failed("operator.log does not take lines")
+        if self._file is not None:
+            self._follow(self._file)
+            if not tell(self._file, line):
+                self.dropped += 1
+                LOGS.failed("operator.log does not take lines")
         if self._shape == "json":
             told = tell(self._stderr, json_line(record))
         else:
@@ -106,6 +126,13 @@ class OperatorLog:
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+def _appended(path: Path) -> int:
+    """A log, open for lines at its end; it is for its owner to write, whatever the mask says."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    leave_to_owner(fd, path.parent)
+    return fd
 
 
 _PATIENCE_MS = 100

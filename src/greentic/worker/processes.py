@@ -126,10 +126,11 @@ def supervise(
     arguments: list[str],
     environ: Mapping[str, str],
     serving: Callable[[], None],
+    ends: Callable[[str], None],
     told: Callable[[str], None],
     warned: Callable[[str], None],
 ) -> None:
-    """Run the processes until a signal. `serving` is called once all of them serve. Raises `BootError`."""
+    """Run the processes until a signal. `serving` is called once all of them serve, `ends` when they are to. Raises `BootError`."""
     from greentic.sessions.shared_directory import SharedDirectory  # one process shares with nobody
     from greentic.telemetry.siblings import leave_first
 
@@ -164,7 +165,7 @@ def supervise(
             for process in processes:
                 _tend(process, told, warned)
             CLOCK.sleep(0.1)
-        told(f"runtime shutdown requested via {stopping[0]}")
+        ends(stopping[0])
     finally:
         sockets.close()  # the last process that closes the door is to be the last that holds it: who knocks here waits in vain
         _stop(processes, stopping, settings.ingress)

@@ -3,8 +3,8 @@
 Rules:
 1. The socket is bound before anything serves, so that a busy port is known, and said, before the banner.
 2. On SIGTERM or SIGINT the worker is not ready any more, keeps serving for the drain delay, then lets in who already waits at the
-   door, closes it, finishes what runs and exits with 0. A second signal ends it at once. The death of the process that started this one
-   counts as a signal.
+   door, closes it, finishes what runs and exits with 0. A second signal ends it at once; that of several processes ends the first one of
+   them, which ends the others, for who stops a service signals each. The death of the process that started this one counts as a signal.
 3. SIGHUP asks the worker to look at its environment again; it never ends it.
 """
 
@@ -37,6 +37,7 @@ from greentic.model.environment import DOCUMENT
 from greentic.model.hosts import host_without_port, join_listen_addr
 from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog, tell
+from greentic.telemetry.service_manager import tell_manager
 from greentic.telemetry.tracing import whole
 from greentic.worker.boot import Booted
 from greentic.worker.candidate import Candidate, read_candidate
@@ -106,6 +107,12 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         log.info("start", f"revision ingress listening on http://{listen}")
         log.info("start", line)
         tell(sys.stdout, f"\n{line}. Press Ctrl+C to stop.\n")
+        tell_manager("READY=1", environ)
+
+    def ends(asked: str) -> None:
+        log.info("start", f"runtime shutdown requested via {asked}")
+        if given is None:
+            tell_manager("STOPPING=1", environ)
 
     def told(text: str) -> None:
         log.info("start", text, show=True)
@@ -114,13 +121,13 @@ def serve(booted: Booted, options: StartOptions, environ: Mapping[str, str]) -> 
         log.warn("start", text)
 
     if given is not None:
-        _run(booted, gate, sockets, listen, given.ready, given.ready_fd)
+        _run(booted, gate, sockets, listen, given.ready, ends, given.ready_fd)
         return
     if ingress.workers == 1:
-        _run(booted, gate, sockets, listen, serving)
+        _run(booted, gate, sockets, listen, serving, ends)
     else:
         _holds_nothing(booted)  # who serves tells for itself
-        supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, told, warned)
+        supervise(sockets, booted.bench.settings, options.arguments(), environ, serving, ends, told, warned)
 
 
 def _bound(booted: Booted, gate: BearerGate) -> Sockets:
@@ -159,6 +166,7 @@ def _run(
     sockets: Sockets,
     listen: str,
     ready: Callable[[], None],
+    ends: Callable[[str], None],
     starter: int | None = None,
 ) -> None:
     """Serve in this process. `starter` is a pipe that breaks when the process that started this one dies."""
@@ -176,7 +184,7 @@ def _run(
         lambda: compact(brief(app.own_status())),
     )  # fmt: skip
     try:
-        asyncio.run(_serve(booted, app, front, sockets.bound, scraping, ready, starter))
+        asyncio.run(_serve(booted, app, front, sockets.bound, scraping, ready, ends, starter))
     finally:
         _holds_nothing(booted)
 
@@ -200,6 +208,7 @@ async def _serve(
     bound: socket.socket,
     scraping: Scraping,
     ready: Callable[[], None],
+    ends: Callable[[str], None],
     starter: int | None,
 ) -> None:
     """Accept until a signal says to stop, then stop as rule 2 says."""
@@ -212,11 +221,12 @@ async def _serve(
 
     def asked(name: str) -> None:
         if app.draining:
-            stop.set()
-            at_once.set()
+            if starter is None:
+                stop.set()
+                at_once.set()
             return
         app.draining = front.draining = True
-        log.info("start", f"runtime shutdown requested via {name}")
+        ends(name)
         loop.call_later(ingress.drain_delay, stop.set)
 
     loop.add_signal_handler(signal.SIGTERM, asked, "sigterm")

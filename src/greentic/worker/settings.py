@@ -17,10 +17,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from greentic.bundle.cores import usable_cores
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory, max_bytes
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
-from greentic.ground.cores import usable_cores
 from greentic.ground.digits import whole_number
 from greentic.ground.errors import BootError, GreenticError, InvalidArgument
 from greentic.ground.user_cache import user_state
