@@ -15,6 +15,7 @@ from greentic.cli import op_table
 from greentic.deployments import traffic
 from greentic.examine import env_doctor
 from greentic.examine.env_log import EnvChangesPayload, EnvLogPayload, changes, log
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import NotFound
 from greentic.history.compare import differences
 from greentic.history.line_chain import breaks, end_missing
@@ -165,7 +166,7 @@ def test_names_stand_in_the_place_of_ids_wherever_there_is_one():
         "key": "D-",
         "revision_id": "gone",
     }
-    assert told(target, names) == 'deployment bot, entries [{"revision_id":"bot@3","weight_bps":1}], key D-, revision_id gone'  # fmt: skip
+    assert told(target, names) == 'deployment bot, entries bot@3 1, key D-, revision_id gone'  # fmt: skip
 
 
 def test_a_change_of_traffic_is_told_from_what_to_what(busy):
@@ -271,3 +272,14 @@ def test_a_reader_made_from_the_page_of_formats_reads_the_audit(author):
     intents = [json.loads(line) for line in (root / "audit" / "events.jsonl").read_bytes().splitlines()]
     assert intents[-2]["schema"] == "greentic.audit.intent.v1"
     assert intents[-2]["documents"] == hashlib.sha256(whole).hexdigest()
+
+
+def test_lists_and_objects_of_a_change_are_told_in_words():
+    target: JsonObject = {
+        "revenue_share": [{"party_id": "greentic", "basis_points": 10000}],
+        "fields": ["name", "region"],
+        "none": [],
+        "on": {"a": True},
+    }
+    assert told(target, {}) == "revenue_share greentic 10000, fields name, region, on true"
+    assert told({"large": [{"a": "x" * 70}], "deep": ["y" * 200]}, {}) == ""

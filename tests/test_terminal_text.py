@@ -253,3 +253,10 @@ def test_who_cannot_publish_is_told_what_to_look_at(hello: Path, capsys):
     assert _dispatch(["bundle", "publish", str(hello), "oci://127.0.0.1:1/bots/hello:1", "--output", "table"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("error (fetch): ") and "next: check the address" in told
+
+
+def test_a_next_step_is_broken_unless_it_is_a_command():
+    for fix, broken in (("compare it with a copy of the log", True), ("gtc op env repair prod --check", False)):
+        finding: JsonObject = {"kind": "x", "message": "y", "fix": fix}
+        result: JsonObject = {"environment_id": "prod", "validate": {"status": "ok"}, "findings": [finding]}
+        assert (f"next: {fix}" not in lines(doctor(result), 20)) is broken

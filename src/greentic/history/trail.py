@@ -134,8 +134,17 @@ def _short(value: Json) -> str:
         return value if len(value) <= 64 else f"{value[:61]}…"
     if value is None or isinstance(value, bool | int | float):
         return str(value).lower()
-    text = compact(value).decode()
-    return text if 2 < len(text) <= 64 else ""
+    words = _words(value) if len(compact(value)) <= MOST_SHOWN else ""
+    return words if len(words) <= 64 else ""
+
+
+def _words(value: Json) -> str:
+    """A short list or object without its signs: `greentic 10000`."""
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    if isinstance(value, dict):
+        return " ".join(map(_words, value.values()))
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def _entry(line: JsonObject) -> Entry:

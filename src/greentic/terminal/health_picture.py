@@ -60,7 +60,7 @@ def _wrong(result: JsonObject) -> Iterator[list[Block]]:
 
 def _told(kind: Json, message: Json, fix: Json) -> list[Block]:
     told: list[Block] = [Prose((cell(f"{kind}:", "red"), cell(str(message))))]
-    return [*told, Prose((cell("next:", "dim"), cell(str(fix))), whole=True)] if fix else told
+    return [*told, Prose((cell("next:", "dim"), cell(str(fix))), whole="gtc " in str(fix))] if fix else told
 
 
 def _texts(value: Json) -> list[str]:

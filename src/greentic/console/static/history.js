@@ -51,10 +51,16 @@ function blank(v) {
   return v === null || v === "" || (typeof v === "object" && !Object.keys(v).length);
 }
 
+/** A short list or object without its signs: `greentic 10000`. */
+function words(value) {
+  if (Array.isArray(value)) return value.map(words).join(", ");
+  return value && typeof value === "object" ? Object.values(value).map(words).join(" ") : String(value);
+}
+
 function shown(value, names) {
   if (typeof value === "string" && names.has(value)) return h("span", { title: value }, short(names.get(value)));
   if (Array.isArray(value) && value.length && value.every((v) => Array.isArray(v) && v.length === 2 && typeof v[1] === "number"))
     return value.map(([id, bps]) => h("span", { class: "part", title: String(id) }, `${short(names.get(id) ?? "…" + String(id).slice(-6))} ${percent(bps)}`));
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  return h("span", { title: short(text, 2000) }, short(text ?? "", 80));
+  const whole = typeof value === "string" ? value : JSON.stringify(value) ?? "";
+  return h("span", { title: short(whole, 2000) }, short(whole.length > 2000 ? whole : words(value), 80));
 }
