@@ -48,7 +48,7 @@ host_pull() {
   step distributor
   step worker
   bold "4. Ask it"
-  step ask /healthz /status
+  step ask /healthz
   bold "The worker keeps running. ./demo.sh console opens a page on it; ./demo.sh host-stop stops it"
 }
 

@@ -171,9 +171,12 @@ def get(method: str, url: str, body: str | None = None) -> None:
 
 
 def ask(*paths: str) -> None:
-    """Ask the worker: each path, and then a message."""
+    """Ask the worker: each path, what it serves as `/status` says, and then a message."""
+    at = f"http://127.0.0.1:{WORKER_PORT}"
     for path in paths:
-        show(f"curl http://127.0.0.1:{WORKER_PORT}{path}")
-        get("GET", f"http://127.0.0.1:{WORKER_PORT}{path}")
-    show(f'curl -X POST http://127.0.0.1:{WORKER_PORT}/ -d \'{{"text":"hi"}}\'')
-    get("POST", f"http://127.0.0.1:{WORKER_PORT}/", '{"text":"hi"}')
+        show(f"curl {at}{path}")
+        get("GET", f"{at}{path}")
+    show(f"gtc op env status local --at {at}")
+    gtc("op", "--store-root", STORE, "--output", "table", "env", "status", "local", "--at", at)
+    show(f'curl -X POST {at}/ -d \'{{"text":"hi"}}\'')
+    get("POST", f"{at}/", '{"text":"hi"}')

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from greentic.author.bundle_build import build_bundle
-from greentic.author.component_build import component_bytes
+from greentic.author.component_build import component_bytes, offered
 from greentic.author.flow_run import lint
 from greentic.author.inspect import inspect_bundle, write_checked
 from greentic.author.pack_build import build_pack
@@ -1025,3 +1025,54 @@ def test_a_pack_that_a_bundle_lists_and_does_not_have_is_told(tmp_path):
         "`app_packs[2]` names `packs/gone.gtpack`, which is not in th",
         "`extension_providers[1]` names `./no`, which is not in the b",
     ]
+
+
+# -- mistakes of the first hour -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told", "hint"),
+    [
+        ("flows/main.ygtc", "    component.exec:", "   component.exec:", "YAML parse error", "look at line 11, `'routing:'`"),
+        ("pack.yaml", "version: 0.1.0\nkind", "\tversion: 0.1.0\nkind", "YAML parse error", "never by tabs"),
+        ("flows/main.ygtc", "to: ask", "to: aks", "'aks' referenced in routing from 'greet'; did you mean `ask`?", ""),
+        ("flows/main.ygtc", "type: messaging", "type: message", "did you mean `messaging`?", ""),
+        ("pack.yaml", "pack_id:", "packid:", "missing field `pack_id`; found `packid`, which is none", ""),
+        ("pack.yaml", "  - id: greeter", "  - ID: greeter", "at `components[0]`; found `ID`, which is none", ""),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_what_was_meant(tmp_path, monkeypatch, file, old, new, told, hint):
+    monkeypatch.setattr("greentic.author.pack_components.component_bytes", lambda *_: b"")
+    new_pack(tmp_path / "greeter", None, "example")
+    path = tmp_path / "greeter" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InvalidArgument) as failed:
+        build_pack(tmp_path / "greeter")
+    assert told in str(failed.value) and hint in (failed.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("source", "offers"),
+    [
+        ('@operation("greet")\ndef f(p, c): ...\n', {"greet"}),
+        ('operation("a")(f)\n@operation("b")\ndef f(p, c): ...\n', {"a", "b"}),
+        ("for name in NAMES:\n    operation(name)(f)\n", None),
+        ("from somewhere import offer as operation\n@operation()\ndef f(p, c): ...\n", None),
+        ("offer(greet)  # an operation of another name\n", None),
+        ("operation(\n", None),
+    ],
+)
+def test_which_operations_python_offers_is_read_where_it_says_so(tmp_path, source, offers):
+    (tmp_path / "app.py").write_text(source)
+    assert offered(tmp_path) == offers
+
+
+def test_an_operation_that_no_function_has_is_told_before_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.setattr("greentic.author.pack_components.component_bytes", lambda *_: b"")
+    new_pack(tmp_path / "greeter", None, "example")
+    assert not build_pack(tmp_path / "greeter").unheard
+    app = tmp_path / "greeter" / "components" / "greeter" / "app.py"
+    app.write_text(app.read_text().replace('@operation("greet")', '@operation("great")'))
+    (told,) = build_pack(tmp_path / "greeter").unheard
+    assert told.endswith("component greeter: no function is offered as `greet`; there are: great")

@@ -28,6 +28,7 @@ from greentic.cli.op_payload import read_answers
 from greentic.cli.op_table import VERBS
 from greentic.cli.start import report
 from greentic.deployments.bundles import BundleAddPayload, BundleUpdatePayload
+from greentic.ground import variables
 from greentic.ground.disk import replace_file
 from greentic.ground.documents import Json, JsonObject, repeated_key, replace
 from greentic.ground.errors import AnswersParse, BootError, GreenticError, InvalidArgument, NotFound, SpecViolation
@@ -118,7 +119,7 @@ def test_a_number_out_of_bounds_is_told_with_its_bounds(words, capsys, monkeypat
     assert "is no whole number from" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", [0, 1, 40, 80, 200])
 def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     row: JsonObject = {"deployment_id": ULID, "revision_id": ULID[::-1], "what": "three words here", "from": PLACE}
@@ -337,7 +338,7 @@ def test_every_command_that_takes_a_store_is_known_to_take_it():
     for path in sorted((ROOT / "src" / "greentic" / "cli").glob("*.py")):
         if '"--store-root"' in path.read_text():
             found.add(path.stem)
-    assert found == {"op", "op_parser", "bundle", "cache", "console", "start", "completion", "next_step"}
+    assert found == {"op", "op_parser", "bundle", "cache", "console", "start", "completion"}
 
 
 @pytest.mark.parametrize(
@@ -355,6 +356,36 @@ def test_words_that_were_pasted_steer_no_terminal(words, monkeypatch, capsys):
         {"gtc": main, "greentic-start": start.main, "greentic-operator": operator.main}[words[0]]()
     told = capsys.readouterr()
     assert "\u202e" not in told.out + told.err and ("\\u202e" in told.err or words[1] == "complete")
+
+
+KEY_ITSELF = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["gtc", "bundle", "sign", "x", "--key"], ["gtc", "pack", "sign", "x", "--key"], ["gtc", "bundle", "verify", "x", "--trust-anchor"], ["gtc", "op", "env", "create", "x", "--key"],
+     ["greentic-start", "--proof-key"], ["greentic-start", "--trust-anchor"], ["greentic-start", "--key"]],
+    ids=lambda words: "-".join(w.strip("-") for w in words),
+)  # fmt: skip
+def test_threat_secret_leak_a_key_in_the_place_of_its_file_is_not_repeated(words, monkeypatch, capsys):
+    """`--key "$(cat key.pem)"`: it stood in the error, and where a file was to be made, in its name."""
+    from greentic.cli import start
+
+    monkeypatch.setattr(sys, "argv", [*words, KEY_ITSELF])
+    with pytest.raises(SystemExit) as ended:
+        {"gtc": main, "greentic-start": start.main}[words[0]]()
+    told = "".join(capsys.readouterr())
+    assert ended.value.code and words[-1] in told and "MC4CA" not in told and "key" in told
+
+
+def test_threat_secret_leak_a_key_in_a_variable_that_names_a_file_is_not_repeated():
+    for name, row in variables.TABLE.items():
+        if row.kind == "secret":  # the password of some registries holds one
+            assert variables.text(name, {name: KEY_ITSELF}) == KEY_ITSELF.strip()
+            continue
+        with pytest.raises(InvalidArgument, match=f"{name} holds a key") as refused:
+            variables.text(name, {name: KEY_ITSELF})
+        assert "MC4CA" not in str(refused.value)
 
 
 def test_every_parser_of_words_is_the_one_that_makes_them_harmless():

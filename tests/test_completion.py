@@ -12,7 +12,7 @@ import pytest
 
 from conftest import PROGRAMS, gtc, need
 from greentic.cli import op_table
-from greentic.cli.completion import SCRIPTS, candidates
+from greentic.cli.completion import candidates
 from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.cli.gtc import main as gtc_main
 from greentic.cli.operator import main as operator_main
@@ -20,6 +20,7 @@ from greentic.cli.start import main as start_main
 from greentic.ground.errors import NotFound
 from greentic.ground.nearest import did_you_mean
 from greentic.store.environments import EnvironmentStore
+from greentic.terminal.completion_scripts import SCRIPTS
 
 ASKED = """
 source /dev/stdin <<< "$(gtc completion bash)"

@@ -418,7 +418,7 @@ def test_what_is_published_becomes_objects_and_in_sync_nothing_is_written(scene,
     assert running.operator.metrics["leads"] == 1 and running.operator.metrics["generation"] == told.generation
 
 
-@pytest.mark.parametrize("how", ["deleted", "changed", "stolen", "added"])
+@pytest.mark.parametrize("how", ["deleted", "changed", "stolen", "added", "relabelled"])
 def test_drift_is_healed_when_the_watch_tells(how, scene):
     scene.wish()
     running = scene.start()
@@ -431,7 +431,14 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
         scene.cluster.remove(ref)
     else:
         thing = json.loads(json.dumps(scene.cluster.objects[ref]))
-        if how == "added":
+        if how == "relabelled":
+            thing["metadata"]["labels"][names.STORE] = "s-other"
+            fields = {"f:metadata": {"f:labels": {f"f:{names.STORE}": {}}}}
+            thing["metadata"]["managedFields"].append(
+                {"manager": "kubectl-label", "operation": "Update", "fieldsV1": fields}
+            )
+            del thing["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:labels"][f"f:{names.STORE}"]
+        elif how == "added":
             thing["spec"]["selector"]["tier"] = "web"
             fields = {"f:spec": {"f:selector": {"f:tier": {}}}}
             thing["metadata"]["managedFields"].append(

@@ -48,3 +48,21 @@ def test_the_changelog_tells_each_thing_once() -> None:
     """Two branches that each tell it leave both lines where they meet."""
     told = [" ".join(entry.split()[:12]) for entry in re.split(r"^- ", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)]
     assert len(told) > 300 and {text for text in told if told.count(text) > 1} == set()
+
+
+def test_the_versions_of_python_that_are_declared_are_those_that_are_tried() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r"Python :: 3\.\d+$", c)]
+    tried = re.search(r"matrix: \{python: \[([^]]*)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())
+    assert tried and declared == re.findall(r"[\d.]+", tried[1]) and project["requires-python"] == f">={declared[0]}"
+
+
+def test_the_list_of_decisions_is_printed_from_their_titles() -> None:
+    page = runpy.run_path(str(ROOT / "scripts" / "decisions_page.py"))["page"]()
+    assert (ROOT / "docs" / "decisions" / "README.md").read_text() == page, "run `make docs`"
+
+
+def test_make_tells_all_that_there_is_to_make() -> None:
+    told = subprocess.run(["make", "-s", "-C", ROOT], capture_output=True, text=True, check=True).stdout
+    named = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert named and {line.split()[0] for line in told.splitlines()} == set(named[1].split())

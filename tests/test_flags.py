@@ -157,3 +157,17 @@ def test_what_several_verbs_may_say_names_the_verb_that_takes_the_flag() -> None
         if found[0] not in others and not re.search(r"(gtc|kubectl) [^;,]*$", node.value[: found.start()])
     ]
     assert told == []
+
+
+def test_a_next_step_is_a_command_or_a_sentence_and_no_flag_alone():
+    """Whoever copies a flag alone has to find out whose it is."""
+    bare = re.compile(r"--[a-z-]+ [A-Z{][^ ]*\Z|gtc op [a-z-]+ [a-z-]+ first\Z")
+    told = [
+        (path.name, keyword.value.value)
+        for path in sorted(SOURCE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "hint" and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str)
+    ]
+    assert len(told) > 100 and [where for where in told if bare.fullmatch(where[1])] == []

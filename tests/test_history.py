@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -251,3 +252,22 @@ def test_a_change_reads_the_log_once_and_again_only_if_it_was_rewritten(author, 
         transaction.audit.record(event, Change(author.env_id, "env", "prune", {}), outcome_of(None))
     intent, last = path.read_bytes().splitlines()
     assert len(reads) == 3 and json.loads(last)[PREVIOUS] == line_digest(intent)
+
+
+def test_a_reader_made_from_the_page_of_formats_reads_the_audit(author):
+    """As `formats/store.md` 5 and 6 say it, without a line of ours."""
+    author.create().add()
+    root = author.context.store.paths("local").root
+    lines = (root / "audit" / "events.jsonl").read_bytes().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert told[0]["documents"] == hashlib.sha256(bytes(96)).hexdigest() and "previous_line" not in told[0]
+    for before, line in zip(lines, told[1:], strict=False):
+        assert (
+            line["previous_line"] == f"sha256:{hashlib.sha256(before).hexdigest()}" and [*line][-1] == "previous_line"
+        )
+    files = [root / name for name in ("environment.json", "trust-root.json", "runtime.json")]
+    whole = b"".join(hashlib.sha256(f.read_bytes()).digest() if f.exists() else bytes(32) for f in files)
+    author.add("other", ("/other",))
+    intents = [json.loads(line) for line in (root / "audit" / "events.jsonl").read_bytes().splitlines()]
+    assert intents[-2]["schema"] == "greentic.audit.intent.v1"
+    assert intents[-2]["documents"] == hashlib.sha256(whole).hexdigest()

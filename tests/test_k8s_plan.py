@@ -304,11 +304,41 @@ def test_an_object_of_others_under_our_name(labels, refused, adopted):
     assert bool(plan([config_map(a="1")], live, adopt=True).refused) is adopted
 
 
-@pytest.mark.parametrize("changed", [{names.MANAGED_BY: "Helm"}, {names.ENV: None}])
-def test_a_changed_label_of_ours_is_named_and_no_store_is_told_to_differ_from_itself(changed):
-    labels = {key: value for key, value in (LABELS | changed).items() if value is not None}
+def test_a_changed_label_of_ours_is_named_and_no_store_is_told_to_differ_from_itself():
+    labels = LABELS | {names.MANAGED_BY: "Helm"}
     (refused,) = plan([config_map(a="1")], [live_of(config_map("gtc-env-store", labels, a="1"))]).refused
-    assert str(refused.refused).startswith(f"somebody changed its label `{next(iter(changed))}`")
+    assert str(refused.refused).startswith(f"somebody changed its label `{names.MANAGED_BY}`")
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [(names.STORE, "s-ffff"), (names.ENV, "dev"), (names.MANAGED_BY, "Helm"), (names.ENV, None)],
+)
+def test_a_label_that_somebody_writes_over_makes_an_object_nobody_elses(label, value):
+    live = live_of(config_map(a="1"))
+    own = live["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"]["f:labels"]
+    del own[f"f:{label}"]
+    live["metadata"]["labels"] = {k: v for k, v in LABELS.items() if k != label}
+    if value is not None:
+        live["metadata"]["labels"][label] = value
+        theirs = {"f:metadata": {"f:labels": {f"f:{label}": {}}}}
+        live["metadata"]["managedFields"].append(
+            {"manager": "kubectl-label", "operation": "Update", "fieldsV1": theirs}
+        )
+    (item,) = plan([config_map(a="1")], [live]).items
+    assert (item.action, item.refused) == ("update", None)
+    assert [(c.before, c.after) for c in item.changes] == [(value, LABELS[label])]
+    assert [c.manager for c in item.conflicts] == ([] if value is None else ["kubectl-label"])
+    if value is not None:
+        own[f"f:{label}"] = {}  # another of our deployers applied it so
+        assert plan([config_map(a="1")], [live]).refused
+    live["metadata"]["managedFields"].pop(0)
+    assert plan([config_map(a="1")], [live]).refused, "we never applied it"
+
+
+def test_an_object_without_a_store_is_nobodys():
+    live = live_of(config_map(labels={k: v for k, v in LABELS.items() if k != names.STORE}, a="1"))
+    assert plan([config_map(a="1")], [live]).refused
 
 
 def test_rules_that_somebody_adds_where_none_are_stated_are_taken_back():

@@ -22,6 +22,7 @@ from greentic.cli import op_table
 from greentic.distribute.serve_directory import DirectoryServer
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
+from waiting import until
 
 
 def own_network() -> list[str]:
@@ -43,6 +44,23 @@ def conformance(script: str, *words: str, by: Sequence[str] = ()) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_asked_to_end_leaves_nothing_behind(tmp_path, number):
+    """A build that is cancelled left its half of a bundle in the author's directory, for good."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(ROOT / "examples" / "hello-bundle", source)
+    out.mkdir()
+    with (source / "packs" / "hello" / "assets" / "fill.bin").open("wb") as fill:
+        for _ in range(64):
+            fill.write(os.urandom(1 << 20))
+    words = [str(PROGRAMS / "gtc"), "bundle", "build", str(source), "--out", str(out / "hello.gtbundle")]
+    building = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: building.poll() is not None or list(out.iterdir()))
+    building.send_signal(number)
+    told = building.communicate(timeout=60)
+    assert building.returncode == -number and told == ("", "") and not list(out.iterdir())
 
 
 SCENARIOS = ["01", "02", "03", "04", "06", "07", "08", "09", "10", "11"]
@@ -440,6 +458,7 @@ def test_the_demo(tmp_path):
         assert pulled.returncode == 0, told
         assert "0. Build the example bundle" in told and "\0" not in told, "what is sent to a file is whole"
         assert "./demo.sh console" in told
+        assert "serves what is wanted" in told and "greentic.status.v1" not in told, "a table, and no wall of JSON"
         assert "serving 1 revision(s) for env `local`" in told and '"text":"HI!"' in told
         shown = run("console")
         assert shown.returncode == 0, shown.stdout + shown.stderr

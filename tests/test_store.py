@@ -42,6 +42,7 @@ from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
 from greentic.store.layout import EnvPaths, default_store_root
 from greentic.store.recovery import recover_revisions
+from greentic.telemetry.log import OperatorLog
 from greentic.trust.gate import pin
 from greentic.trust.keys import SigningKey, private_pem, public_pem
 from greentic.trust.policy import unsealed
@@ -453,6 +454,49 @@ def test_what_a_killed_writer_left_goes_with_the_next_change_and_nothing_else(st
     author.add()
     assert not old.exists() and young.exists(), "somebody may be at the young one"
     assert all((root / name).exists() for name in (".mine.tmp", "1-2.tmp", ".x.1-2.tmp.bak"))
+
+
+def everything(root: Path) -> list[Path]:
+    return [root, *sorted(root.rglob("*"))]
+
+
+def test_what_root_does_in_the_store_of_another_user_is_theirs(store, author, hello, monkeypatch):
+    """`sudo gtc op …` left documents behind that the worker of the store could not read."""
+    owner = 4321 if os.geteuid() == 0 else os.geteuid()
+    store.root.mkdir(exist_ok=True)
+    os.chown(store.root, owner, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    author.create()
+    author.deployed(hello)
+    found = everything(store.root)
+    assert {path.lstat().st_uid for path in found} == {owner} and len(found) > 20
+    assert any(path.name == "bundle.gtbundle" for path in found) and any(path.name == ".lock" for path in found)
+
+
+def test_what_is_a_second_name_of_something_else_is_not_given_away(tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    owner = 4321 if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path / "theirs", owner, -1)
+    (tmp_path / "ours").write_bytes(b"x\n")
+    os.link(tmp_path / "ours", tmp_path / "theirs" / "log")
+    RealDisk().append(tmp_path / "theirs" / "log", b"y\n")
+    RealDisk().make_directory(tmp_path / "theirs" / "private", 0o700)
+    assert (tmp_path / "ours").stat().st_uid == os.geteuid() == (tmp_path / "theirs" / "private").stat().st_uid
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o077])
+def test_no_mask_lets_others_write_in_a_store(store, author, hello, mask):
+    """A stranger who may rename directories of the store's root puts an environment of his own in place."""
+    before = os.umask(mask)
+    try:
+        author.create()
+        revision = author.warm(author.stage(author.add(), hello))
+        OperatorLog(store.paths("local").root / "logs", store.clock).info("here", "a line")
+    finally:
+        os.umask(before)
+    found = everything(store.root)
+    assert not [path for path in found if path.lstat().st_mode & 0o022 and not path.is_symlink()]
+    assert any(revision in str(path) for path in found) and any(path.name == "operator.log" for path in found)
 
 
 def test_many_revisions_of_one_boot_do_not_sweep_each_other(store, author, hello):

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import ROOT, Author
 from greentic.cli import operator, start
 from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.cli.op_table import VERBS
+from greentic.examine.env_doctor import doctor as examine
+from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict, IoError
+from greentic.ground.reply import reply_object
 from greentic.terminal.fitted import fitted
-from greentic.terminal.next_step import filled
+from greentic.terminal.health_picture import doctor, history
+from greentic.terminal.next_step import copyable, filled
 from greentic.terminal.output import print_failure, print_warning, show_table
+from greentic.terminal.table_layout import Block, Prose, cell, laid_out
 
 PROGRAMS = ("gtc ", "greentic-start ", "greentic-operator ")
 
@@ -140,3 +147,109 @@ def test_the_next_step_names_what_the_verb_was_about(author: Author, hello: Path
     )
     told = capsys.readouterr().out
     assert f"next: gtc op --store-root {author.context.store.root} revisions warm local demo@1\n" in told
+
+
+def test_what_installs_a_part_does_so_for_this_python_and_from_the_clone():
+    told = copyable("pip install 'greentic[cluster]', and then gtc op env list", None)
+    assert told == f"{sys.executable} -m pip install -e '{ROOT}[cluster]', and then gtc op env list"
+
+
+def lines(blocks: list[Block], width: int | None) -> list[str]:
+    return ["".join(c.text for c in line) for line in laid_out(blocks, width)]
+
+
+def test_a_sentence_is_broken_between_words_and_what_is_quoted_is_not():
+    told = Prose((cell("warning:", "yellow"), cell("pin it with `gtc op env verify prod --at URL` or do not")))
+    assert lines([told], 24) == ["warning: pin it with", "`gtc op env verify prod --at URL`", "or do not"]
+    assert lines([told], None) == ["warning: pin it with `gtc op env verify prod --at URL` or do not"]
+    assert lines([Prose((cell("a" * 30), cell("b")))], 10) == ["a" * 30, "b"]
+    assert lines([Prose((cell(""), cell("x")))], 10) == ["x"]
+    assert lines([Prose((cell("next:"), cell("gtc op env list")), whole=True)], 10) == ["next: gtc op env list"]
+
+
+def test_the_doctor_tells_what_is_wrong_and_one_line_where_nothing_is(author: Author):
+    author.create()
+    ask = lambda: lines(doctor(reply_object(examine(author.context, "local"))), 200)
+    assert ask()[:2] == ["local loads", "nothing is wrong"]
+    path = author.context.store.paths("local").audit
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True)[1:]))
+    path.write_text("".join(line for i, line in enumerate(path.read_text().splitlines(keepends=True)) if i != 1))
+    told = ask()
+    assert any(line.startswith("audit-chain: ") for line in told) and "nothing is wrong" not in told
+    assert told[told.index(next(line for line in told if line.startswith("audit-chain"))) + 1].startswith("next: ")
+    document = author.context.store.paths("local").root / "environment.json"
+    document.write_text(document.read_text().replace('"schema"', '"schma"', 1))
+    told = ask()
+    assert told[0] == "local does not load" and "missing required field `schema`" in told[2]
+    assert "nothing is wrong" not in told
+
+
+def test_what_was_published_is_a_line_a_generation():
+    digest = "sha256:" + "ab" * 32
+    row: JsonObject = {
+        "generation": 3,
+        "manifest": digest,
+        "document": digest,
+        "created_at": "2026-03-01T09:30:00.123Z",
+    }
+    result: JsonObject = {"editions": [{**row, "rollback_of": 1}, {**row, "generation": 2, "rollback_of": None}]}
+    assert lines(history(result, wide=False), 80)[1:] == [
+        "         3  2026-03-01 09:30:00  abababababab  abababababab  1",
+        "         2  2026-03-01 09:30:00  abababababab  abababababab  ",
+    ]
+    assert digest in lines(history(result, wide=True), None)[1]
+
+
+@pytest.mark.parametrize(("words", "about"), [(["env", "shw"], " env"), (["evn"], ""), (["env", "show"], " env show")])
+def test_a_wrong_command_line_names_the_help_that_is_nearest(words, about, capsys):
+    assert _dispatch(["op", *words]) == 2
+    assert f"try 'gtc op{about} --help'." in capsys.readouterr().err
+
+
+def test_each_finding_about_a_flow_is_a_line_that_begins_with_its_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    flow = "id: main\ntype: messaging\nstart: a\nnodes:\n  a:\n    emit.response: {text: hi}\n    routing:\n      - condtion: x\n        to: out\n"
+    path = tmp_path / "main.ygtc"
+    path.write_text(flow)
+    assert _dispatch(["flow", "lint", str(path), "--strict", "--output", "table"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f"{len(told) - 1} finding{'s' if len(told) > 2 else ''} in 1 source" and len(told) > 1
+    assert all(re.match(rf"{re.escape(str(path))}:\d+:\d+: ", line) for line in told[:-1])
+    path.write_text(flow.replace("condtion: x\n        to: out", "to: out"))
+    assert _dispatch(["flow", "lint", str(path), "--output", "table"]) == 0
+    assert capsys.readouterr().out == "nothing found in 1 source\n"
+
+
+def test_a_column_that_is_empty_in_all_rows_is_left_out(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    show_table({"steps": [{"kind": "a", "key": None, "n": 0}, {"kind": "b", "key": "", "n": 0}]})
+    told = capsys.readouterr().out
+    assert "kind" in told and " n" in told and "key" not in told
+    show_table({"steps": [{"key": None}]})
+    assert "key" in capsys.readouterr().out
+
+
+def test_the_example_of_an_environment_in_one_file_is_one(tmp_path, hello: Path, monkeypatch, capsys):
+    monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(tmp_path / "key.pem"))
+    (tmp_path / "examples").mkdir()
+    shutil.copy(ROOT / "examples" / "env.yaml", tmp_path / "examples")
+    shutil.copy(hello, tmp_path / "hello.gtbundle")
+    words = [
+        "op",
+        "--store-root",
+        str(tmp_path / "s"),
+        "env",
+        "apply",
+        "--answers",
+        str(tmp_path / "examples" / "env.yaml"),
+    ]
+    assert _dispatch([*words, "--dry-run"]) == 0 and _dispatch(words) == 0
+    capsys.readouterr()
+    assert _dispatch([*words, "--check"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["changed"] == 0
+
+
+def test_who_cannot_publish_is_told_what_to_look_at(hello: Path, capsys):
+    assert _dispatch(["bundle", "publish", str(hello), "oci://127.0.0.1:1/bots/hello:1", "--output", "table"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error (fetch): ") and "next: check the address" in told

@@ -8,9 +8,14 @@ from greentic.distribute.publish import Bundle, PublishedBundle, publish
 from greentic.distribute.signatures import signatures_at
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, open_file
-from greentic.ground.errors import InvalidArgument
+from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.net.terms import own_terms
 from greentic.trust.gate import pin
+
+_ASK_AGAIN = (
+    "check the address, whether it answers from here, and as whom it is asked (`docker login`, OCI_USERNAME); "
+    "publishing again is safe"
+)
 
 
 def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
@@ -29,6 +34,9 @@ def publish_file(path: Path, target: str, name: str | None) -> JsonObject:
                 "org.opencontainers.image.title": called,
             }
             found = publish(Bundle(called, file, bundle.digest, bundle.size, signature, annotations), target)
+    except FetchError as error:
+        error.hint = error.hint or _ASK_AGAIN
+        raise
     except OSError as error:
         raise io_error(Path(error.filename or path), error) from None
     told: JsonObject = {} if found.replaced is None else {"warnings": [_replaced(found, called)]}

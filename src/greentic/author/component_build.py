@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import shutil
@@ -102,6 +103,25 @@ def _from_python(directory: Path, component_id: str) -> bytes:
         data = out.read_bytes()
     _keep(kept, data)
     return data
+
+
+def offered(directory: Path) -> set[str] | None:
+    """The operations that a component's Python offers, as far as its source says; `None` where it does not say."""
+    found: set[str] = set()
+    for path in sorted(directory.rglob("*.py")):
+        if b"operation" not in (text := path.read_bytes()):
+            continue
+        try:
+            tree = ast.parse(text)
+        except (SyntaxError, ValueError):  # what the Python of components reads, and ours does not
+            return None
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "operation":
+                name = node.args[0] if node.args else None
+                if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
+                    return None
+                found.add(name.value)
+    return found or None
 
 
 _EXCEPTION = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)\b")

@@ -64,9 +64,9 @@ def compile_flow(source: object) -> Map:
         raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}", "id")
     kind = KINDS.get(str(source["type"]))
     if kind is None:
-        raise FlowSourceError(
-            f"Unknown flow type '{source['type']}'; expected one of {', '.join(sorted(set(KINDS)))}", "type"
-        )
+        meant = did_you_mean(str(source["type"]), KINDS)
+        expected = ", ".join(sorted(set(KINDS)))
+        raise FlowSourceError(f"Unknown flow type '{source['type']}'; expected one of {expected}{meant}", "type")
     nodes = source.get("nodes") or {}
     if not isinstance(nodes, dict):
         raise FlowSourceError("`nodes` is a mapping of node ids", "nodes")
@@ -173,9 +173,8 @@ def _routing(name: str, routing: object, nodes: Map) -> object:
     for number, route in enumerate(routes):
         target = route.get("to")
         if target is not None and target != "out" and not (isinstance(target, str) and target in nodes):
-            raise FlowSourceError(
-                f"Missing node '{target}' referenced in routing from '{name}'", "nodes", name, "routing", number, "to"
-            )
+            meant, way = did_you_mean(str(target), nodes), ("nodes", name, "routing", number, "to")
+            raise FlowSourceError(f"Missing node '{target}' referenced in routing from '{name}'{meant}", *way)
     if any("condition" in r or not r.keys() <= _PLAIN_ROUTE_KEYS for r in routes):
         return {"Custom": routes}
     if len(routes) == 1:

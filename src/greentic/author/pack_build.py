@@ -12,7 +12,14 @@ from typing import NamedTuple
 import msgspec
 
 from greentic.author.flow_source import FlowSource, read_flow, where
-from greentic.author.pack_components import ComponentSource, build_component, capabilities, extensions, lock
+from greentic.author.pack_components import (
+    ComponentSource,
+    build_component,
+    capabilities,
+    extensions,
+    lock,
+    not_offered,
+)
 from greentic.author.source_files import (
     Found,
     check_outside,
@@ -138,7 +145,7 @@ def build_pack(directory: Path) -> BuiltPack:
     found = found_in(directory, _COPIED, loose=True)
     files |= _assets(directory, found, {real_path(directory / c.source) for c in components})
     data = write_pack(manifest, files, lock(components))
-    does_nothing = [text for flow in sources for text in flow.unheard]
+    does_nothing = [*not_offered(directory, path, components), *(text for flow in sources for text in flow.unheard)]
     told = [
         *ignored(path, PackSource, written),
         *told,

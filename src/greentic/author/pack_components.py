@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from greentic.author.component_build import component_bytes
+from greentic.author.component_build import component_bytes, offered
 from greentic.author.source_files import identifier
 from greentic.ground.documents import shown
 from greentic.ground.errors import InvalidArgument
@@ -118,6 +119,16 @@ class BuiltComponent(NamedTuple):
     @property
     def manifest(self) -> bytes:
         return cbor.encode(self.entry, canonical=True)
+
+
+def not_offered(directory: Path, path: Path, components: Iterable[BuiltComponent]) -> Iterator[str]:
+    """Operations that are listed and that a component's Python does not have, as warnings: a call of one fails."""
+    for component in components:
+        source = directory / component.source
+        has = offered(source) if source.is_dir() else None
+        for name in [o["name"] for o in component.operations if has is not None and o["name"] not in has]:
+            there = ", ".join(sorted(has or ()))
+            yield f"{path}: component {component.id}: no function is offered as `{name}`; there are: {there}"
 
 
 def build_component(directory: Path, path: Path, source: ComponentSource) -> BuiltComponent:

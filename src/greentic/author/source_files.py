@@ -26,13 +26,15 @@ import msgspec
 from greentic.ground.disk import io_error, real_path
 from greentic.ground.documents import Json, read_given, shown
 from greentic.ground.errors import InvalidArgument, MalformedArtifact, NotFound
-from greentic.ground.field_types import unknown_told
+from greentic.ground.field_types import members, unknown_told
+from greentic.ground.nearest import nearest
 from greentic.ground.yaml import parse_yaml
 from greentic.pack.manifest import check_id
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_SOURCE = 4 << 20
+_WHY = "members of one mapping begin in one column, and a text with `: ` or ` #` in it stands in quotes"
 _LEFT_OUT = (
     ".git", ".gitignore", ".gitattributes", ".gitmodules", ".gitkeep", ".hg", ".hgignore", ".svn", ".bzr", "CVS",
     ".DS_Store", "._*", "__MACOSX", "Thumbs.db", "desktop.ini", ".directory", ".nfs*",
@@ -65,7 +67,19 @@ def parsed(path: Path, data: bytes) -> object:
     try:
         return parse_yaml(data, limit=MAX_SOURCE)
     except ValueError as error:
-        raise InvalidArgument(f"{path}: YAML parse error: {error}") from None
+        raise InvalidArgument(f"{path}: YAML parse error: {error}", hint=_at_fault(data, str(error))) from None
+
+
+def _at_fault(data: bytes, told: str) -> str | None:
+    """The line of a source where reading it ended, with what most people have overlooked there."""
+    places = re.findall(r"in line (\d+), column \d+", told)
+    lines = data.decode(errors="replace").splitlines()
+    number = int(places[-1]) if places else 0
+    if not 0 < number <= len(lines):
+        return None
+    line = lines[number - 1]
+    why = "YAML is indented by blanks, never by tabs" if "\t" in line[: len(line) - len(line.lstrip())] else _WHY
+    return f"look at line {number}, `{shown(line.strip())}`, and the line before it: {why}"
 
 
 def read_authored(path: Path, limit: int, what: str = "") -> bytes:
@@ -93,7 +107,7 @@ def typed(path: Path, form: type[S], raw: object) -> S:
     told = _MISTYPED.match(text)
     if told is None:
         missing = text.replace("Object missing required field", "missing field").replace("`$.", "`")
-        raise InvalidArgument(f"{path}: {missing}") from None
+        raise InvalidArgument(f"{path}: {missing}{_written_instead(form, raw, missing)}") from None
     place, expected = told["place"] or "", told["expected"]
     value = _at(raw, place)
     hint = None
@@ -102,6 +116,16 @@ def typed(path: Path, form: type[S], raw: object) -> S:
     where = f"`{place}`" if place else "the document"
     wanted = " or ".join(_EXPECTED.get(word, word) for word in expected.split(" | "))
     raise InvalidArgument(f"{path}: {where}: expected {wanted}, found {_found(value, told['found'])}", hint=hint)
+
+
+def _written_instead(form: object, raw: object, told: str) -> str:
+    """What nothing takes, and may have been meant for the member that is missing."""
+    wanted = re.match(r"missing field `([^`]+)`(?: - at `([^`]*)`)?", told)
+    beside = _at(raw, wanted[2] or "") if wanted else None
+    if wanted is None or not isinstance(beside, dict):
+        return ""
+    found = nearest(wanted[1], {str(key) for key in beside} - set(members(form, f".{wanted[2] or ''}".rstrip("."))))
+    return f"; found `{found}`, which is none" if found else ""
 
 
 def identifier(text: object, place: str) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from greentic.ground.errors import GreenticError
 from greentic.operate.verb import ENV
+from greentic.terminal.completion_scripts import HELP, SCRIPTS, USAGE
 from greentic.terminal.streams import say
 
 if TYPE_CHECKING:
@@ -31,50 +32,6 @@ _FIELDS = {"--output": _FORM, "--answers": "", "--store-root": ""}
 _NAMED = frozenset({"deployment_id", "revision_id", "survivor", "to", "bundle", _ENTRY})
 """Members of payloads that a bundle or a revision is named by."""
 _WITH_PARSERS = ("bundle", "pack", "flow", "cache", "console", "distributor")
-SCRIPTS = {
-    "bash": """# gtc completion bash > ~/.local/share/bash-completion/completions/gtc
-COMP_WORDBREAKS=${COMP_WORDBREAKS//@}
-_gtc() {
-  local IFS=$'\\n'
-  COMPREPLY=($(gtc complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-}
-complete -o default -F _gtc gtc
-""",
-    "zsh": """#compdef gtc
-# gtc completion zsh > "${fpath[1]}/_gtc"
-_gtc() {
-  local -a found
-  found=(${(f)"$(gtc complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-  if (( $#found )); then compadd -- $found; else _files; fi
-}
-if [ "$funcstack[1]" = _gtc ]; then _gtc; else compdef _gtc gtc; fi
-""",
-    "fish": """# gtc completion fish > ~/.config/fish/completions/gtc.fish
-function __gtc_words
-  set -l found (gtc complete -- (commandline -opc)[2..] (commandline -ct) 2>/dev/null)
-  if test (count $found) -gt 0
-    printf '%s\\n' $found
-  else
-    __fish_complete_path (commandline -ct)
-  end
-end
-complete -c gtc -f -a '(__gtc_words)'
-""",
-}
-
-_USAGE = f"usage: gtc completion {'|'.join(SCRIPTS)}"
-_HELP = f"""{_USAGE}
-
-Print a script by which a shell completes commands, flags, and the names of environments, bundles and revisions. Put it where the \
-shell looks for one, and open a new shell:
-
-  gtc completion bash > ~/.local/share/bash-completion/completions/gtc
-  gtc completion zsh > "${{fpath[1]}}/_gtc"
-  gtc completion fish > ~/.config/fish/completions/gtc.fish
-
-or for this shell alone:
-
-  source <(gtc completion bash)"""
 
 
 def main(argv: list[str]) -> int:
@@ -91,9 +48,9 @@ def main(argv: list[str]) -> int:
         if argv in (["-h"], ["--help"]):
             from greentic.terminal.fitted import fitted_here
 
-            say(fitted_here(_HELP))
+            say(fitted_here(HELP))
             return 0
-        print(_USAGE, file=sys.stderr)
+        print(USAGE, file=sys.stderr)
         return 2
     say(SCRIPTS[argv[0]].removesuffix("\n"))
     return 0

@@ -47,7 +47,12 @@ def _lint(form: Form, arguments: argparse.Namespace) -> int:
     from greentic.author.flow_run import lint
 
     found = lint(arguments.paths)
-    print_success(form, "flow", "lint", found, "")
+    if form == "table":
+        from greentic.terminal.finding_lines import print_findings
+
+        print_findings(found)
+    else:
+        print_success(form, "flow", "lint", found, "")
     return 1 if arguments.strict and found["findings"] else 0
 
 

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     if verb is None:
         known = [v.verb for v in op_table.VERBS if v.noun == noun]
         meant = did_you_mean(rest[0], known)
-        return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}")
+        return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}", noun)
     return _run(verb, rest[1:], options)
 
 
@@ -127,7 +127,7 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
         print_failure(form, verb.noun, verb.verb, of_the_machine(error))
         return 1
     except _Usage as error:
-        return _usage(str(error), verb)
+        return _usage(str(error), verb.name)
     return 0
 
 
@@ -336,8 +336,9 @@ def _hint(verb: Verb, result: JsonObject, env: str) -> str:
     return words.replace("ENV", shlex.quote(env)) if env else words
 
 
-def _usage(message: str, verb: Verb | None = None) -> int:
-    name = "" if verb is None else f" {verb.name}"
+def _usage(message: str, about: str = "") -> int:
+    """Tell what is wrong with a command line, and whose help has more: that of a noun, a noun with its verb, or of `gtc op`."""
+    name = about and f" {about}"
     tell_people(f"error: {message}\n\nFor more information, try 'gtc op{name} --help'.")
     return 2
 

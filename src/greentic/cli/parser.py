@@ -7,6 +7,7 @@ Rules:
 4. Help is an answer: where it cannot be printed the program fails and says so, which argparse keeps to itself.
 5. A flag that nobody knows is told by the parser of the verb that it stands behind, and what may have been meant is one that this verb
    takes. A choice that was written as a flag of its own (`json` of `--output json`) is one, too.
+6. A private key that stands where its file is to be named is refused, and not repeated.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 _UNKNOWN = "unrecognized arguments: "
+_KEY = "-----BEGIN "
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -70,7 +73,8 @@ class Parser(argparse.ArgumentParser):
         """An error, harmless (rule 2), with the flag that was meant, if it is about a flag that nobody knows."""
         from greentic.terminal.output import printed
 
-        told = printed(message)
+        plain, key, _ = message.partition(_KEY)
+        told = printed(f"{plain}(withheld: it is a key)" if key else message)
         word = message.removeprefix(_UNKNOWN).split(" ")[0].partition("=")[0]
         if not message.startswith(_UNKNOWN) or not word.startswith("-"):
             return told
@@ -98,7 +102,19 @@ class Parser(argparse.ArgumentParser):
         found, left = super().parse_known_args(args, namespace)
         if left and not self._mixed:
             self.error(_UNKNOWN + " ".join(left))
+        self._refuse_keys(found)
         return found, left
+
+    def _refuse_keys(self, found: argparse.Namespace) -> None:
+        """End for a file whose name is a private key (rule 6)."""
+        for action in self._actions:
+            told = str(getattr(found, action.dest, ""))
+            if _KEY not in told or action.type is not Path:
+                continue
+            name = action.option_strings[-1] if action.option_strings else action.metavar
+            self.error(
+                f"{name} is a key itself, which others can read in the list of processes; name the file that holds it"
+            )
 
     def parse_known_intermixed_args(  # type: ignore[override]
         self,

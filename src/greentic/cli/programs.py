@@ -5,14 +5,17 @@
 2. Nothing is done yet, so who is stopped just ends, without a traceback: workers and operators with the exit code 0 of a
    clean stop, `gtc` with 130.
 3. What whoever started the program wants ignored stays ignored (`nohup`, a job in the background).
+4. A command of `gtc` that is asked to end (a build that is cancelled, a terminal that is closed) leaves as little behind as one that is
+   interrupted, and then ends as the signal would have ended it. The second signal does so at once.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def start() -> None:
@@ -33,7 +36,30 @@ def gtc() -> None:
     """`gtc`"""
     with _stopped_by(signal.SIGINT, code=130):
         from greentic.cli.gtc import main
-    main()
+    with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+        main()
+
+
+@contextmanager
+def _interrupted_by(*numbers: int) -> Iterator[None]:
+    """These signals interrupt what runs, and end the process once it has tidied up (rule 4)."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        if asked:
+            with suppress(OSError, ValueError, AttributeError):  # a stream that is closed or gone
+                sys.stderr.flush()
+            os.kill(os.getpid(), asked[0])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from greentic.controller.wish import Wish
 from greentic.ground.clock import Clock
-from greentic.ground.disk import replace_file
+from greentic.ground.disk import make_directory, replace_file
 from greentic.ground.documents import parse
 from greentic.ground.errors import FetchError, GreenticError, StoreError
 from greentic.k8s.names import ENV_STORE
@@ -106,7 +106,7 @@ class Publication:
         anchor = None
         if wish.anchor:
             anchor = self._home / "trust-anchor"
-            self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(self._home, 0o700)
             replace_file(anchor, wish.anchor.encode(), 0o600)
         elif not is_directory(wish.place):
             raise StoreError(

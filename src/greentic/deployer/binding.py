@@ -89,7 +89,7 @@ def resolve(
     env = context.store.load(env_id) if loaded is None else loaded
     paths = context.store.paths(env_id)
     binding = env.binding("deployer")
-    descriptor = _descriptor(binding, kind)
+    descriptor = _descriptor(binding, kind, env_id)
     path = _checked(descriptor)
     if live and binding is None:
         raise Conflict("env has no deployer binding", hint=_bind(env_id))
@@ -148,12 +148,11 @@ def _bind(env_id: str) -> str:
     return f"gtc op env-packs add {env_id} slot=deployer kind={KUBERNETES}@1.0.0 pack_ref=builtin"
 
 
-def _descriptor(binding: EnvPackBinding | None, kind: str | None) -> str:
+def _descriptor(binding: EnvPackBinding | None, kind: str | None, env_id: str) -> str:
     if kind is None:
         if binding is None:
-            raise Conflict(
-                "env has no deployer binding; pass --kind <path>@<version>", hint=f"--kind {KUBERNETES}@1.0.0"
-            )
+            once = f"{_bind(env_id)}; or for this once: --kind {KUBERNETES}@1.0.0"
+            raise Conflict("env has no deployer binding; pass --kind <path>@<version>", hint=once)
         return binding.kind
     if "@" in kind:
         return kind

@@ -19,7 +19,7 @@ from greentic.cluster.api_server import PATIENCE_SECONDS, ApiServer
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
 from greentic.ground import variables
-from greentic.ground.disk import replace_file
+from greentic.ground.disk import make_directory, replace_file
 from greentic.ground.documents import decode, read_file
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
@@ -101,7 +101,7 @@ def lifetime(token: str) -> tuple[int, int] | None:
 def keep_token(paths: EnvPaths, token: str) -> None:
     """Keep the bound token on this machine, readable by its owner only."""
     path = paths.root / TOKEN_FILE
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(path.parent, 0o700)
     replace_file(path, token.encode(), 0o600, durable=True)
 
 

@@ -30,7 +30,15 @@ from greentic.distribute.fetch import Fetched
 from greentic.distribute.journal import Journal
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, Clock, unix_seconds
-from greentic.ground.disk import LOCK_SECONDS, exclusive_for, place, sync_directory, sync_file, try_exclusive
+from greentic.ground.disk import (
+    LOCK_SECONDS,
+    exclusive_for,
+    make_directory,
+    place,
+    sync_directory,
+    sync_file,
+    try_exclusive,
+)
 from greentic.ground.documents import open_file
 from greentic.ground.errors import DigestMismatch, InvalidArgument
 from greentic.ground.least_used import Item, beyond
@@ -106,7 +114,7 @@ class BundleCache:
     """A directory of bundles. Raises `OSError` if it cannot be made, or is not private."""
 
     def __init__(self, directory: Path, clock: Clock = CLOCK) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory, 0o700)
         status = directory.lstat()
         if directory.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise PermissionError(f"`{directory}` must belong to this user alone")
@@ -199,7 +207,7 @@ class BundleCache:
             raise DigestMismatch(f"the bytes are `{fetched.digest}`, expected `{digest}`", actual=fetched.digest)
         partial.chmod(0o400)
         target = self.path(digest)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(target.parent, 0o700)
         opened = partial.open("rb", buffering=0)  # by its name it may go at once: who prunes takes no lock
         place(partial, target)
         sync_directory(target.parent.parent)

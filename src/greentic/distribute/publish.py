@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
 from greentic.ground import variables
-from greentic.ground.disk import place, replace_file, sync_file
+from greentic.ground.disk import make_directory, place, replace_file, sync_file
 from greentic.ground.documents import open_file
 from greentic.ground.errors import InvalidArgument
 from greentic.net.addresses import REGISTRIES, check_authored, lower_scheme
@@ -82,7 +82,7 @@ def publish(bundle: Bundle, target: str, terms: Terms | None = None) -> Publishe
 
 
 def _to_directory(bundle: Bundle, directory: Path) -> PublishedBundle:
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     target = directory / bundle.name
     beside = directory / f"{bundle.name}{SIGNATURE_SUFFIX}"
     before: str | None = None

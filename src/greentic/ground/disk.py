@@ -6,6 +6,8 @@ Rules:
    on stable storage. `replace_file` leaves both syncs out where losing the newest write after a power cut is fine.
 3. A file system that cannot sync a directory or has no hard links is done without them, and told.
 4. Reading goes to the file system directly: it changes nothing.
+5. What is made is for its owner to change, whatever the mask says; and what root makes in a directory of somebody else's is theirs, or
+   the worker of a store could not read what `sudo gtc op` wrote there. A directory of mode 0700 stays whose it is.
 
 Tests replace the `Disk` by one that dies before the n-th operation, so every crash point can be tried.
 """
@@ -69,11 +71,12 @@ class RealDisk:
     """The file system."""
 
     def make_directory(self, path: Path, mode: int = 0o755) -> None:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        make_directory(path, mode)
 
     def write_new(self, path: Path, data: bytes, mode: int = 0o600) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as file:
+            leave_to_owner(fd, path.parent)
             file.write(data)
             file.flush()
             sync_file(fd)
@@ -81,6 +84,7 @@ class RealDisk:
     def append(self, path: Path, data: bytes) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
+            leave_to_owner(fd, path.parent)
             exclusive_for(fd, LOCK_SECONDS)
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
@@ -118,6 +122,36 @@ class RealDisk:
 
     def sync_directory(self, path: Path) -> None:
         sync_directory(path)
+
+
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Create a directory and its missing parents; an existing one is fine (rule 5). Raises `OSError`."""
+    if path.parent != path and not path.parent.is_dir():
+        make_directory(path.parent)
+    try:
+        path.mkdir(mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        if mode & 0o077:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            leave_to_owner(fd, path.parent)
+            os.close(fd)
+
+
+def owner_of(directory: Path) -> tuple[int, int] | None:
+    """Whom a directory of somebody else's belongs to, and which group, where we are root and so may give away what is made there."""
+    found = directory.stat() if os.geteuid() == 0 else None
+    return None if found is None or found.st_uid == 0 else (found.st_uid, found.st_gid)
+
+
+def leave_to_owner(fd: int, directory: Path) -> None:
+    """Give an open file or directory of root's to the owner of the directory that it is in (rule 5)."""
+    with contextlib.suppress(OSError):  # not every root may
+        owner, found = owner_of(directory), os.fstat(fd)
+        if owner is not None and found.st_uid == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode)):
+            os.fchown(fd, *owner)
 
 
 def sync_file(fd: int) -> None:
@@ -193,6 +227,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = 
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as file:
+            leave_to_owner(fd, path.parent)
             file.write(data)
             if durable:
                 file.flush()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from greentic.ground.clock import Clock
-from greentic.ground.disk import LOCK_SECONDS, Disk, exclusive_for, io_error
+from greentic.ground.disk import LOCK_SECONDS, Disk, exclusive_for, io_error, leave_to_owner
 from greentic.ground.errors import Conflict
 
 
@@ -24,6 +24,7 @@ def held(path: Path, disk: Disk, clock: Clock, *, wait_seconds: float = LOCK_SEC
     try:
         disk.make_directory(path.parent)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        leave_to_owner(fd, path.parent)
     except OSError as error:
         raise io_error(path, error) from error
     try:

@@ -6,6 +6,7 @@ Rules:
 3. A value that makes no sense is refused with the variable's name, what was expected and what was found; nothing falls back silently.
 4. What loosens a protection says so in the table, and whoever acts on it tells it aloud.
 5. Nobody writes a variable to tell another part of the same process something.
+6. A key that was put where its file is to be named is refused and not repeated: it would stand in errors, logs and names of files.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from greentic.ground.errors import InvalidArgument
 YES = frozenset({"1", "true", "yes", "on"})
 NO = frozenset({"0", "false", "no", "off", "disabled"})
 
-Kind = Literal["text", "switch", "count", "seconds", "file", "directory", "list", "address"]
+Kind = Literal["text", "switch", "count", "seconds", "file", "directory", "list", "address", "secret"]
 Reader = Literal["worker", "gtc", "both", "inside"]
 """`inside`: between the processes of one worker, or from a rendered pod to its worker; not for people."""
 
@@ -96,7 +97,7 @@ _ROWS = (
     Variable("GREENTIC_REPO_REGISTRY_BASE", "text", "", "both", "what `repo://` stands for"),
     Variable("GREENTIC_STORE_REGISTRY_BASE", "text", "", "both", "what `store://` stands for"),
     Variable("OCI_USERNAME", "text", "", "both", "the user at the registry of OCI_REGISTRY, or of the only one that is asked"),
-    Variable("OCI_PASSWORD", "text", "", "both", "the password that goes with it"),
+    Variable("OCI_PASSWORD", "secret", "", "both", "the password that goes with it"),
     Variable("OCI_REGISTRY", "text", "", "both", "the registry that OCI_USERNAME and OCI_PASSWORD are for"),
     Variable("DOCKER_CONFIG", "directory", "~/.docker", "both", "where Docker's configuration with credentials lies"),
     Variable("REGISTRY_AUTH_FILE", "file", "${XDG_RUNTIME_DIR}/containers/auth.json", "both", "podman's file of logins, asked where Docker's knows nothing"),
@@ -160,9 +161,12 @@ SECRET_PREFIX = "GREENTIC_SECRET_"  # noqa: S105
 
 
 def text(name: str, environ: Mapping[str, str] | None = None) -> str:
-    """The value without surrounding blanks, empty if unset. Raises `KeyError` for a name that is not in the table."""
+    """The value without surrounding blanks, empty if unset. Raises `KeyError` for a name that is not in the table, `InvalidArgument` by rule 6."""
     row = TABLE[name]
-    return (os.environ if environ is None else environ).get(row.name, "").strip()
+    found = (os.environ if environ is None else environ).get(row.name, "").strip()
+    if "-----BEGIN " in found and row.kind != "secret":
+        raise InvalidArgument(f"{name} holds a key or certificate itself; expected the name of a file that holds it")
+    return found
 
 
 def either(name: str, environ: Mapping[str, str] | None = None) -> str:

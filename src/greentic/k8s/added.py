@@ -3,7 +3,7 @@
 Rules:
 1. `CLOSED` is whom an object reaches, what runs in our containers, with which rights, and what excludes what we state. It is ours alone:
    what another manager adds there is a change, and a conflict with that manager.
-2. `TOLD` is what runs or opens something beside that. It stays, for platforms put it there, too; who looks is told. The rest stays untold.
+2. `TOLD` is what runs or opens something beside that. It stays, for platforms put it there, too; who looks is told. The rest is not told.
 3. What no manager owns came from defaults or admission, which would put it back each time: left, but for rules of a network policy.
 """
 
@@ -15,8 +15,7 @@ from greentic.ground.documents import JsonObject
 from greentic.k8s.ownership import Addition, additions
 
 _ITEM = r"\[[^]]*\]"
-_POD = r"\.spec\.template\.spec\."
-_CONTAINER = rf"containers{_ITEM}"
+_POD, _CONTAINER = r"\.spec\.template\.spec\.", rf"containers{_ITEM}"
 _RUNS = r"command|lifecycle|envFrom|securityContext\..+|env\[name=(GREENTIC_[^]]*\]|[^]]*\]\.valueFrom)"
 _MOUNTS = r"(startup|readiness|liveness)Probe\.(exec|tcpSocket|grpc)|volumeMounts\[[^]]*\]\.subPath(Expr)?|ports\[[^]]*\]\.hostPort"
 _HOST = r"hostNetwork|hostPID|hostIPC|shareProcessNamespace|securityContext\..+|volumes\[[^]]*\]\.[^.]+"

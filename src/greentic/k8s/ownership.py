@@ -38,11 +38,10 @@ class Difference(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """What is there beside what we state: as a change that takes it away, the steps that lead to it, and who manages it."""
+    """What is there beside what we state: a change that takes it away, the steps there as `managedFields` writes them, who manages it."""
 
     change: FieldChange
     steps: tuple[str, ...]
-    """As `managedFields` writes them."""
     managers: list[str]
 
 

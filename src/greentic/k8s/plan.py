@@ -1,8 +1,8 @@
 """What reconciling would do: desired objects and live objects in, creates, changes, deletes and refusals out. Pure.
 
 Rules:
-1. An object is ours if its labels name this environment and this store. What carries another environment's name is never
-   touched; what belongs to another store, to another tool, or to nobody is refused unless adopting is asked for.
+1. An object is ours if its labels name this environment and this store, or did before somebody else wrote over what we applied. What
+   carries another environment's name is never touched; what is another store's, tool's or nobody's is refused unless it is to be adopted.
 2. A namespace that nobody's label claims is used: platform teams create namespaces ahead. It is the only exception to rule 1.
 3. A namespace that was there before keeps its own pod security labels; replicas that an autoscaler sets are its own. Where ours give way to
    an autoscaler they are stated as they are until it has set its own: leaving them out would reset them to one.
@@ -103,13 +103,8 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    desired: list[JsonObject],
-    live: list[JsonObject],
-    owner: Owner,
-    *,
-    adopt: bool = False,
-    also: list[JsonObject] | None = None,
-) -> Plan:
+    desired: list[JsonObject], live: list[JsonObject], owner: Owner, *, adopt: bool = False, also: list[JsonObject] | None = None
+) -> Plan:  # fmt: skip
     """Compare what should be with what is. `live` are the objects of the namespace, of the kinds that are rendered.
 
     `also` are further ones that are there, and that another part of the same plan is about.
@@ -124,9 +119,8 @@ def make_plan(
     extra = [(ref, thing) for ref, thing in there.items() if ref not in wanted and ref.kind in PRUNED_KINDS]
     deletions = [deletion_of(thing) for _, thing in extra if may_delete(thing, owner) and not _is_kept(thing)]
     unattributed = [ref for ref, thing in extra if _is_unattributed(thing, owner) and not _is_kept(thing)]
-    order = list(KINDS)
     # workloads first, so that nothing runs without its policies while it still runs
-    deletions.sort(key=lambda d: -order.index(d.ref.kind))
+    deletions.sort(key=lambda d: -list(KINDS).index(d.ref.kind))
     return Plan(items, deletions, unattributed)
 
 
@@ -256,9 +250,19 @@ def _item(stated: JsonObject, live: JsonObject | None, owner: Owner, adopt: bool
     return Item(ref, action, stated, live, changes, conflicts, _refusal(ref, live, owner, adopt), taken, told)
 
 
+def _is_relabelled(live: JsonObject, owner: Owner) -> bool:
+    """Whether somebody wrote over labels that we applied, or took one away beside our store's: a changed field like any other."""
+    found, wanted = labels_of(live), names.owner_labels(owner.env_id, owner.store)
+    lost = [key for key, value in wanted.items() if found.get(key) != value]
+    own = _inside(applied_fields(live) or {}, "metadata", "labels")
+    over = [k for k in lost if f"f:{k}" not in own and owners_of(live, "metadata", "labels", k)]
+    gone = [k for k in lost if k not in found and found.get(names.STORE) == wanted[names.STORE]]
+    return applied_fields(live) is not None and set(lost) == {*over, *gone}
+
+
 def _refusal(ref: Ref, live: JsonObject, owner: Owner, adopt: bool) -> str | None:
     """Why a live object may not be taken over, if so (rules 1 and 2)."""
-    if is_ours(live, owner):
+    if is_ours(live, owner) or _is_relabelled(live, owner):
         return None
     found = labels_of(live)
     env = found.get(names.ENV)

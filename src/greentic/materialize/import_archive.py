@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from greentic.distribute.bundle_cache import BundleCache
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
-from greentic.ground.disk import io_error, replace_file
+from greentic.ground.disk import io_error, make_directory, replace_file
 from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError, DigestMismatch, GreenticError, MalformedArtifact
 from greentic.materialize.remembered import Memory
@@ -57,7 +57,7 @@ def import_archive(path: Path, paths: EnvPaths, cache: BundleCache, memory: Memo
             raise MalformedArtifact(f"bundle `{min(unpinned)}` is pinned by no revision of the environment")
         examined = examine(env, found.revocations)
         new = sum(cache.add(digest, content) for digest, content in _bundles(path) if digest in found.bundles)
-        paths.root.mkdir(parents=True, exist_ok=True)
+        make_directory(paths.root)
         replace_file(paths.environment, found.environment, 0o600, durable=True)
         memory.remember(examined.seen, examined.listed)
     except (OSError, tarfile.TarError, GreenticError) as error:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from greentic.ground.disk import replace_file
+from greentic.ground.disk import make_directory, replace_file
 from greentic.ground.documents import decode
 from greentic.ground.errors import UntrustedBundle
 from greentic.store.layout import EnvPaths
@@ -96,7 +96,7 @@ class Memory(NamedTuple):
         warnings: list[str] = []
         for place in self.places:
             try:
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory(place, 0o700)
                 if listed is not None:
                     _keep(place / KEPT_LIST, listed)
                 _keep(place / SEEN, msgspec.json.encode(seen))

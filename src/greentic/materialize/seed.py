@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from greentic.ground.disk import real_path, replace_file
+from greentic.ground.disk import make_directory, real_path, replace_file
 from greentic.ground.documents import open_file
 from greentic.ground.errors import BootError
 from greentic.materialize.remembered import KEPT_LIST, SEEN
@@ -61,7 +61,7 @@ def place_seed(seed: Seed, env_dir: Path) -> int:
         if target.is_symlink():
             raise BootError(f"`{target}` is a link; a seed is not written through links")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(target.parent)
             replace_file(target, data, stat.S_IRUSR | stat.S_IWUSR, durable=True)
         except OSError as error:
             raise BootError(f"`{target}` cannot be written: {error.strerror}") from error

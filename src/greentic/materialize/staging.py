@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +20,7 @@ import msgspec
 
 from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS
-from greentic.ground.disk import Disk, exclusive, sync_file
+from greentic.ground.disk import Disk, exclusive, owner_of, sync_file
 from greentic.ground.documents import open_file, pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
 from greentic.materialize.placed import BUNDLE_NAME
@@ -89,6 +90,8 @@ class StagingArea:
         """Have an open bundle as the bundle's file: a second name of it where that can be, else a copy."""
         target = self.directory / BUNDLE_NAME
         try:
+            if owner_of(self._paths.revisions) is not None:
+                raise OSError(errno.EXDEV, "the file would be given away, the cache's with it")
             os.link(path, target, follow_symlinks=False)
             if target.lstat().st_ino == os.fstat(file.fileno()).st_ino:
                 return
@@ -159,6 +162,7 @@ class StagingArea:
 
 def place(area: StagingArea, paths: EnvPaths, disk: Disk) -> None:
     """Bring a filled staging directory to its place (rule 2). Only under the environment lock."""
+    _leave_to_owner(area.directory)
     target = paths.revision(area.revision_id)
     aside = target.with_name(target.name + ASIDE_SUFFIX)
     moved = target.exists()
@@ -173,6 +177,18 @@ def place(area: StagingArea, paths: EnvPaths, disk: Disk) -> None:
         raise
     if moved:
         disk.remove_tree(aside)
+
+
+def _leave_to_owner(directory: Path) -> None:
+    """Give a tree that root filled in somebody else's store to them; not before, for who may write there could lead root elsewhere."""
+    owner = owner_of(directory.parent)
+    if owner is None:
+        return
+    with contextlib.suppress(OSError):  # not every root may
+        for _, directories, files, at in os.fwalk(directory):
+            for name in (*directories, *files):
+                os.chown(name, *owner, dir_fd=at, follow_symlinks=False)
+        os.chown(directory, *owner, follow_symlinks=False)
 
 
 def copy_private(source: Path, target: BinaryIO) -> None:

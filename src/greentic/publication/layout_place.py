@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from greentic.ground.disk import io_error, replace_file
+from greentic.ground.disk import io_error, make_directory, replace_file
 from greentic.ground.documents import Json, JsonObject, compact, parse, read_file
 from greentic.ground.errors import FetchError
 from greentic.model.ids import digest_of_bytes
@@ -91,7 +91,7 @@ class Layout:
         try:
             if path.exists() and read_file(path, MAX_LAYER) == data:
                 return False
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             replace_file(path, data, 0o644, durable=True)
         except (OSError, ValueError) as error:
             raise _unwritten(path, error) from error

@@ -145,7 +145,7 @@ def _wanted(context: Context, env: Environment, deployment_id: str, payload: Tra
     if split is None or len(served) != 1 or served[0].weight_bps != WHOLE:
         raise Conflict(
             f"a ramp begins where one other revision has all the traffic of deployment `{deployment_id}`",
-            hint="gtc op traffic set first",
+            hint=f"give it to one: gtc op traffic set {env.environment_id} REVISION=100 --deployment {deployment_id} --idempotency-key KEY",
         )
     found = Ramp(
         deployment_id=deployment_id, to=to.revision_id, old=served[0].revision_id, steps=read_steps(payload.steps),

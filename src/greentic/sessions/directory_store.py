@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from typing import BinaryIO
 
 from greentic.ground.clock import CLOCK, Clock
-from greentic.ground.disk import exclusive_for, replace_file, try_exclusive
+from greentic.ground.disk import exclusive_for, make_directory, replace_file, try_exclusive
 from greentic.sessions.shares import Shares, share_of
 from greentic.sessions.value_store import (
     DROPPED,
@@ -46,7 +46,7 @@ class DirectoryStore:
 
     def __init__(self, directory: Path, clock: Clock = CLOCK) -> None:
         self._directory, self._queue, self._clock = directory, HoldQueue(), clock
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory, 0o700)
         self._sets, self._pruning = 0, Lock()
 
     def _now(self) -> float:

@@ -128,7 +128,9 @@ class EnvironmentStore:
         good: list[Environment] = []
         broken: list[Broken] = []
         if os.path.lexists(self.root) and not self.root.is_dir():
-            raise InvalidArgument(f"`{self.root}` is no directory of environments", hint="--store-root DIR")
+            raise InvalidArgument(
+                f"`{self.root}` is no directory of environments", hint="name one with --store-root DIR"
+            )
         if self.root.is_dir():
             for directory in sorted(self.root.iterdir(), key=lambda p: os.fsencode(p.name)):
                 name = directory.name

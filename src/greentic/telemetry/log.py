@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 from greentic.ground.clock import Clock, timestamp
+from greentic.ground.disk import leave_to_owner, make_directory
 from greentic.ground.optional import done_without
 from greentic.telemetry import request_id
 from greentic.telemetry.log_lines import Field, Level, Record, Shape, json_line, text_line
@@ -58,8 +59,10 @@ class OperatorLog:
     def _open(self, directory: Path) -> TextIO | None:
         for place in (directory, Path("logs")):
             try:
-                place.mkdir(parents=True, exist_ok=True)
-                file = (place / "operator.log").open("a", encoding="utf-8", errors="replace", buffering=1)
+                make_directory(place)
+                fd = os.open(place / "operator.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                leave_to_owner(fd, place)
+                file = os.fdopen(fd, "a", 1, encoding="utf-8", errors="replace")
             except OSError as error:
                 reason = error.strerror
                 continue

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import cast
 
 from greentic.ground.documents import Json, JsonObject, compact
-from greentic.terminal.output import printed, rows_in
+from greentic.terminal.output import console_for_people, printed, rows_in
 
 
 def show_changes(result: JsonObject) -> None:
     """Print a dry run: created, altered and deleted objects, and what stands in the way."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = console_for_people()
 
     def line(mark: str, style: str, text: str) -> None:
         console.print(Text(f"{mark} ", style) + Text(printed(text)), soft_wrap=True)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from greentic.operate.view import QuietView, Row, View
-from greentic.terminal.output import print_warning, printed
+from greentic.terminal.output import console_for_people, print_warning, printed
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -21,9 +21,7 @@ class TerminalView:
     """Lines; who waits for more sees how many there are."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console_for_people(stderr=True)
         self._live: Live | None = None
 
     def say(self, text: str) -> None:

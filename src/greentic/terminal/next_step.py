@@ -1,13 +1,17 @@
 """Commands that a program names in what it says, as they can be copied. Pure.
 
-Rule: a command that was told another store than the usual one tells it on to the commands that it names. Copied without it they would
-act on another environment of the same name.
+Rules:
+1. A command that was told another store than the usual one tells it on to the commands that it names. Copied without it they would
+   act on another environment of the same name.
+2. What installs a part of this project does so for the Python that runs, and in a clone from there: another `pip` may stand first among
+   the programs, and another package have our name in an index.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from greentic.ground.documents import Json, JsonObject
@@ -19,6 +23,16 @@ _TAKING = re.compile(
 """Beginnings of commands that take `--store-root`, up to where it can stand; the name of a program alone is none."""
 
 
+_INSTALLING = re.compile(r"pip install 'greentic\[([a-z-]+)\]'")
+
+
+def _install(extra: str) -> str:
+    """What brings an extra (rule 2)."""
+    clone = Path(__file__).parents[3]
+    package = ["-e", f"{clone}[{extra}]"] if (clone / "pyproject.toml").is_file() else [f"greentic[{extra}]"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *package])
+
+
 def filled(text: str, result: JsonObject) -> str:
     """A next step with what stands in braces taken from the result of a verb."""
     for key, value in result.items():
@@ -28,7 +42,8 @@ def filled(text: str, result: JsonObject) -> str:
 
 
 def copyable(text: str, store_root: Path | None) -> str:
-    """A text with its commands for this store."""
+    """A text with its commands for this store and this Python."""
+    text = _INSTALLING.sub(lambda found: _install(found[1]), text)
     if store_root is None or "--store-root" in text:
         return text
     told = f" --store-root {shlex.quote(str(store_root))}"

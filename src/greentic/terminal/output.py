@@ -29,6 +29,8 @@ Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
 _GAP = 2
 _ITEM = "- "
+LEAST_WIDTH = 40
+"""Characters of a line; what is longer than the terminal is wide, the terminal breaks."""
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and marks that leave no trace: two names that differ look the same."""
 _FROM_THE_RIGHT = frozenset(("R", "AL", "AN"))
@@ -185,13 +187,22 @@ def tell_error(error: GreenticError) -> None:
         print(f"next: {printed(error.hint)}", file=sys.stderr)
 
 
+def console_for_people(*, stderr: bool = False) -> Console:
+    """What tables and pictures are drawn on. A terminal that is hardly wide at all (`COLUMNS=0`) does not know how wide it is."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if console.width < LEAST_WIDTH:
+        console.width = LEAST_WIDTH
+    return console
+
+
 def show_table(result: JsonObject) -> None:
     """Plain fields as two columns, lists of objects as tables of their own, objects of a cluster as YAML."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = console_for_people()
     fields = list(_fields(result))
     plain = [(printed(key), printed(_cell(value))) for key, value in fields if not _is_rows(value)]
     if plain:
@@ -215,7 +226,9 @@ def show_table(result: JsonObject) -> None:
                 _print_manifests(console, found)
                 continue
             rows = [dict(_fields(row)) for row in found]
-            columns = list(dict.fromkeys(k for row in rows for k in row))
+            empty: tuple[Json, ...] = (None, "", [], {})
+            filled = {k for row in rows for k, v in row.items() if v not in empty}
+            columns = [k for k in dict.fromkeys(k for row in rows for k in row) if k in filled or not filled]
             cells = [[printed(_cell(row.get(column))) for column in columns] for row in rows]
             needed = [
                 max(_longest_word(printed(c)), *(_longest_word(row[i]) for row in cells)) for i, c in enumerate(columns)

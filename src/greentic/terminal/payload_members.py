@@ -39,7 +39,7 @@ def _kind(member: JsonObject) -> str:
     """What a member holds, in words."""
     words, kind, items = member.get("enum"), member.get("type"), member.get("items")
     if isinstance(words, list):
-        return " or ".join(str(word) for word in words)
+        return " or ".join(str(word) for word in words if word is not None)
     if "const" in member:
         return f"`{member['const']}`"
     if isinstance(items, dict):

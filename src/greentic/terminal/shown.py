@@ -17,8 +17,8 @@ from greentic.ground.documents import Json, JsonObject
 from greentic.history.trail import MOST_SHOWN
 from greentic.model.naming import revision_name
 from greentic.operate.change import Context
-from greentic.terminal import env_picture
-from greentic.terminal.output import Form, inert, printed, rows_in
+from greentic.terminal import env_picture, health_picture
+from greentic.terminal.output import Form, console_for_people, inert, printed, rows_in
 from greentic.terminal.table_layout import Block, Cell, Column, Line, Table, cell, laid_out
 
 if TYPE_CHECKING:  # what one verb answers no other verb needs
@@ -40,12 +40,11 @@ def show(form: Form, context: Context, noun: str, verb: str, reply: object, resu
 
 def watch(context: Context, look: Callable[[], EnvStatus]) -> None:
     """The live view of `env status`, until it is interrupted."""
-    from rich.console import Console
     from rich.live import Live
 
     from greentic.terminal.status_picture import Before, env_status
 
-    console = Console(highlight=False)
+    console = console_for_people()
     before: EnvStatus | None = None
     began = context.clock.monotonic()
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
@@ -184,6 +183,14 @@ def _changes(context: Context, reply: object, result: JsonObject, wide: bool) ->
     return generations(context.store.load(reply.environment_id), reply)
 
 
+def _doctor(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    return health_picture.doctor(result)
+
+
+def _history(context: Context, reply: object, result: JsonObject, wide: bool) -> list[Block]:
+    return health_picture.history(result, wide=wide)
+
+
 def _text_of(row: JsonObject, key: str) -> str:
     value: Json = row.get(key)
     return "" if value is None else str(value)
@@ -194,6 +201,8 @@ _PICTURES: dict[tuple[str, str], Callable[[Context, object, JsonObject, bool], l
     ("env", "list"): _environments,
     ("env", "changes"): _changes,
     ("env", "log"): _log,
+    ("env", "doctor"): _doctor,
+    ("env", "history"): _history,
     ("env", "status"): _status,
     ("env", "verify"): _verified,
     ("bundles", "list"): _deployments,
@@ -206,9 +215,7 @@ _PICTURES: dict[tuple[str, str], Callable[[Context, object, JsonObject, bool], l
 
 
 def _terminal() -> tuple[int, Callable[[Iterable[list[Cell]]], None]]:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = console_for_people()
 
     def print_lines(lines: Iterable[list[Cell]]) -> None:
         console.print(_text(lines), soft_wrap=True)

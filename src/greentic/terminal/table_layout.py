@@ -11,7 +11,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from greentic.terminal.output import inert, isolated
@@ -20,6 +21,7 @@ MOST = 48
 NAME = 14
 _LEAST = 4
 _GAP = 2
+_WORD = re.compile(r"(?:`[^`]*`|[^\s`]|`)+")
 
 
 class Cell(NamedTuple):
@@ -62,9 +64,11 @@ class Line(NamedTuple):
 
 
 class Prose(NamedTuple):
-    """A sentence; a terminal breaks it by itself, and it is copied in one piece."""
+    """A sentence, broken between words where the terminal ends; what stands in backquotes stays in one piece, to be copied. All of one
+    that is `whole` does, such as a command."""
 
     cells: Sequence[Cell]
+    whole: bool = False
 
 
 Block = Table | Line | Prose
@@ -81,8 +85,33 @@ def laid_out(blocks: Iterable[Block], width: int | None) -> list[list[Cell]]:
             case Line():
                 out.append(_line(block, width))
             case Prose():
-                out.append(_spaced(list(block.cells)))
+                out += _prose(block.cells, None if block.whole else width)
     return [[Cell(isolated(part.text), part.style) for part in line] for line in out]
+
+
+def _prose(cells: Sequence[Cell], width: int | None) -> list[list[Cell]]:
+    """The lines of a sentence; each cell keeps its style across them."""
+    lines: list[list[Cell]] = [[]]
+    for part in cells:
+        room = width and width - sum(_cells(c.text) + 1 for c in lines[-1])
+        for number, text in enumerate(_broken(part.text, room, width)):
+            if number:
+                lines.append([])
+            lines[-1] += [Cell(text, part.style)] if text else []
+    return [_spaced(line) for line in lines]
+
+
+def _broken(text: str, room: int | None, width: int | None) -> Iterator[str]:
+    """A text in lines of at most `width`, of which the first has `room` alone; a word that is longer stands in one piece."""
+    line = ""
+    for word in _WORD.findall(text) if width is not None else [text]:
+        longer = f"{line} {word}" if line else word
+        if room is not None and _cells(longer) > room and (line or room != width):
+            yield line
+            line, room = word, width
+        else:
+            line = longer
+    yield line
 
 
 def _line(line: Line, width: int | None) -> list[Cell]:

@@ -24,7 +24,7 @@ from wasmtime import WasmtimeError
 from wasmtime import component as c
 
 from greentic.ground.clock import CLOCK, Clock
-from greentic.ground.disk import exclusive_for, replace_file
+from greentic.ground.disk import exclusive_for, make_directory, replace_file
 from greentic.ground.errors import BootError, MalformedArtifact
 from greentic.ground.least_used import beyond
 from greentic.ground.optional import done_without
@@ -60,7 +60,7 @@ class CompileCache:
         if directory is None:
             return Path(scratch_directory("greentic-components-"))
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(directory, 0o700)
             found = directory.lstat()
             if not os.access(directory, os.W_OK):
                 raise PermissionError

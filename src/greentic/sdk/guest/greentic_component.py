@@ -105,7 +105,7 @@ class Node(exports.Node):
         except BadValue as error:
             raise _error(Failure("internal", f"the answer of `{op}` has {error}")) from None
         except BaseException as error:
-            raise _error(Failure("exception", f"{type(error).__name__}: {_text(error)}")) from None
+            raise _error(Failure("exception", f"{type(error).__name__}: {_text(error)}{_place(error)}")) from None
         return node.InvocationResult(True, answer, None)
 
 
@@ -119,6 +119,17 @@ def _text(value: object) -> str:
         return str(value)
     except BaseException:
         return "(what cannot be told as a text)"
+
+
+def _place(error: BaseException) -> str:
+    """Where in the author's own files an exception came from, the innermost of them."""
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "python3" not in file and file != _place.__code__.co_filename:
+            found = f" (line {trace.tb_lineno} of {file.rpartition('/')[2]})"
+        trace = trace.tb_next
+    return found
 
 
 def _milliseconds(value: object) -> int | None:
