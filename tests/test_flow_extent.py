@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from conftest import make_pack
-from greentic.expressions import handlebars, handlebars_render, pieces
+from greentic.activate import pieces
+from greentic.expressions import handlebars, handlebars_render
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow import engine, node_names
@@ -178,7 +181,9 @@ def test_a_worker_does_something_else_while_a_long_template_is_rendered(kind, ma
         beside = asyncio.create_task(others())
         try:
             await asyncio.sleep(0)
-            return await engine.start(world.run(), {"l": [1] * 30_000})
+            run = world.run()
+            ports = replace(run.ports, pause=partial(pieces.piece_done, "D"))
+            return await engine.start(replace(run, ports=ports), {"l": [1] * 30_000})
         finally:
             beside.cancel()
 
@@ -190,15 +195,14 @@ def test_a_worker_does_something_else_while_a_long_template_is_rendered(kind, ma
     assert start(world.run(), {"l": [1] * 30_000}).output == outcome.output  # and the same where there is no loop
 
 
-def test_many_long_renderings_take_turns_and_hold_up_nobody_else(monkeypatch):
+def test_many_long_renderings_take_turns_and_hold_up_nobody_else():
     """A hundred that each gave way once in a turn of the loop would hold up a short request for a quarter of a second."""
     happened: list[str] = []
     done: list[str] = []
-    pause = pieces.piece_done
 
-    async def paused() -> None:
+    async def paused(lane: str) -> None:
         happened.append("piece")
-        await pause()
+        await pieces.piece_done(lane)
 
     async def ticking() -> None:
         while True:
@@ -206,8 +210,8 @@ def test_many_long_renderings_take_turns_and_hold_up_nobody_else(monkeypatch):
             await asyncio.sleep(0)
 
     async def one(lane: str) -> None:
-        pieces.of_lane(lane)
-        await engine.start(world.run(), {"l": [1] * 10_000})
+        run = world.run()
+        await engine.start(replace(run, ports=replace(run.ports, pause=partial(paused, lane))), {"l": [1] * 10_000})
         done.append(lane)
 
     async def all_of_them() -> None:
@@ -225,7 +229,6 @@ def test_many_long_renderings_take_turns_and_hold_up_nobody_else(monkeypatch):
         assert first < 10, "a lane with one run waited for all of another lane"
 
     world = World(flow(node("a", "emit.response", {"text": LONG})))
-    monkeypatch.setattr(handlebars_render, "piece_done", paused)
     asyncio.run(all_of_them())
     assert sum(lane == "flooded" for lane in done) >= 15
     at = happened.index("tick")

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from greentic.activate.flow_spans import FlowSpans
-from greentic.expressions.pieces import of_lane
+from greentic.activate.pieces import piece_done
 from greentic.flow.activity import Activity, failure_payload
 from greentic.flow.engine import MAX_SECONDS, Completed, Outcome, Parked, Run, attempt_of, resume, start
 from greentic.flow.ports import Caller, Components, Ports, StateStore, Trace
@@ -158,7 +158,6 @@ async def turn(
     activity, tenant, identity = message.activity, message.tenant, message.identity
     entry = revision.entry(activity.flow_type, tenant)
     flow, pack = entry.flow, entry.pack
-    of_lane(revision.deployment_id)
     if flow.failure is not None:
         return Turn(failure_payload(flow.flow_id, flow.failure), False, flow.failure)
     hint = session_hint(identity, tenant, flow.flow_id)
@@ -171,6 +170,7 @@ async def turn(
         services.state,
         services.clock,
         spans if spans is not None else services.trace,
+        partial(piece_done, revision.deployment_id),
     )
     run = Run(pack.manifest_id, flow.flow_id, caller, ports)
     place = _Place(revision, tenant, identity, hint, run)

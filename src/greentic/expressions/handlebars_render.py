@@ -9,14 +9,13 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from greentic.expressions.handlebars import Block, Expression, Literal, Lookup, Print, Template
 from greentic.expressions.handlebars_helpers import COMPARING, HELPERS, TemplateError, truthy
 from greentic.expressions.paths import MISSING, follow
-from greentic.expressions.pieces import piece_done
 from greentic.ground.going import in_place
 
 MAX_OUTPUT = 1 << 20
@@ -39,6 +38,8 @@ class _Scope(msgspec.Struct, frozen=True):
     """Block parameters."""
 
 
+Pause = Callable[[], Awaitable[None]]
+"""Lets others go on."""
 Root = Callable[[str], object]
 """A value of the outermost scope by name, or `MISSING`."""
 
@@ -49,18 +50,18 @@ class MissingValue(Exception):
 
 def render(template: Template, root: Root, *, tell_missing: bool = False) -> str:
     """The text of a template. Raises `TemplateError`; `MissingValue` if asked to and a printed path leads nowhere."""
-    return in_place(_Renderer(root, tell_missing, MAX_STEPS).render(template))
+    return in_place(_Renderer(root, tell_missing, None).render(template))
 
 
-async def render_gently(template: Template, root: Root, *, tell_missing: bool = False) -> str:
-    """The same in pieces (rule 4)."""
-    return await _Renderer(root, tell_missing, PIECE).render(template)
+async def render_gently(template: Template, root: Root, pause: Pause, *, tell_missing: bool = False) -> str:
+    """The same with a pause after each piece (rule 4)."""
+    return await _Renderer(root, tell_missing, pause).render(template)
 
 
 class _Renderer:
-    def __init__(self, root: Root, tell_missing: bool, piece: int) -> None:
-        self._root, self._tell, self._piece = root, tell_missing, piece
-        self._next = piece
+    def __init__(self, root: Root, tell_missing: bool, pause: Pause | None) -> None:
+        self._root, self._tell, self._pause = root, tell_missing, pause
+        self._next = PIECE
         self._scopes: list[_Scope] = []
         self._out: list[str] = []
         self._size = self._steps = 0
@@ -86,9 +87,9 @@ class _Renderer:
                 self._write(part)
                 continue
             self._step(1)
-            if self._steps >= self._next:
-                self._next = self._steps + self._piece
-                await piece_done()
+            if self._steps >= self._next and self._pause is not None:
+                self._next = self._steps + PIECE
+                await self._pause()
             if isinstance(part, Print):
                 value = self._value(part.expression)
                 if value is MISSING and self._tell:

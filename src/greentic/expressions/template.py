@@ -21,6 +21,7 @@ from greentic.expressions.handlebars_render import (
     MAX_OUTPUT,
     MAX_PRINTED,
     MissingValue,
+    Pause,
     printed,
     render,
     render_gently,
@@ -41,7 +42,7 @@ class Names(Protocol):
 
 
 Renderer = Callable[[Names], object]
-Gently = Callable[[Names], Coroutine[object, object, object]]
+Gently = Callable[[Names, Pause], Coroutine[object, object, object]]
 
 
 class Asked(NamedTuple):
@@ -63,9 +64,9 @@ class Compiled(msgspec.Struct, frozen=True):
     gently: Gently | None = None
     """The same as `render` in pieces, where there is a template that may take long: one with blocks."""
 
-    async def rendered(self, names: Names) -> object:
-        """What the value becomes; a worker does something else now and then."""
-        return self.render(names) if self.gently is None else await self.gently(names)
+    async def rendered(self, names: Names, pause: Pause) -> object:
+        """What the value becomes, with a pause now and then if that takes long."""
+        return self.render(names) if self.gently is None else await self.gently(names, pause)
 
 
 def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> Compiled:
@@ -82,8 +83,8 @@ def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> C
         pairs = [(key, item.render) for key, item in items]
         asked = tuple(a for _, item in items for a in item.asked)
 
-        async def object_gently(names: Names) -> object:
-            return {key: await item.rendered(names) for key, item in items}
+        async def object_gently(names: Names, pause: Pause) -> object:
+            return {key: await item.rendered(names, pause) for key, item in items}
 
         gently = object_gently if any(item.gently for _, item in items) else None
         return Compiled(lambda names: {key: render(names) for key, render in pairs}, False, faults, asked, gently)
@@ -95,8 +96,8 @@ def compile_value(value: object, *, pointers: bool = False, depth: int = 0) -> C
         renders = [part.render for part in parts]
         asked = tuple(a for part in parts for a in part.asked)
 
-        async def list_gently(names: Names) -> object:
-            return [await part.rendered(names) for part in parts]
+        async def list_gently(names: Names, pause: Pause) -> object:
+            return [await part.rendered(names, pause) for part in parts]
 
         gently = list_gently if any(part.gently for part in parts) else None
         return Compiled(lambda names: [render(names) for render in renders], False, faults, asked, gently)
@@ -176,9 +177,9 @@ def _rendered(template: handlebars.Template, *, tell_missing: bool) -> Renderer:
 
 
 def _rendered_gently(template: handlebars.Template, *, tell_missing: bool) -> Gently:
-    async def rendered(names: Names) -> object:
+    async def rendered(names: Names, pause: Pause) -> object:
         try:
-            return await render_gently(template, names.named, tell_missing=tell_missing)
+            return await render_gently(template, names.named, pause, tell_missing=tell_missing)
         except MissingValue:
             return ""
         except (TemplateError, ValueError, RecursionError) as error:

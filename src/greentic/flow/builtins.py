@@ -53,7 +53,7 @@ async def call_builtin(
     if node.kind == "session.wait":
         return _wait(payload)
     if node.kind == "var.set":
-        return await _set_variable(node, names)
+        return await _set_variable(node, names, ports)
     if node.kind in ("state.get", "state.set"):
         return await _state(node.kind, payload, ports, caller)
     if node.kind == "provider.invoke":
@@ -110,13 +110,13 @@ async def _provider(node: NodePlan, payload: object, names: NodeNames, ports: Po
     raw = node.mapping if isinstance(node.mapping, dict) else {}
     if raw.get("in_map") is not None:
         mapped = _Mapped(names, {"input": given, "result": given})
-        given = bounded(await compile_value(raw["in_map"], pointers=True).rendered(mapped))
+        given = bounded(await compile_value(raw["in_map"], pointers=True).rendered(mapped, ports.pause))
     kind = _text(source.get("provider_type"))
     call = ProviderCall(_text(source.get("provider_id")), kind, operation, given, caller, ports.trace)
     value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         mapped = _Mapped(names, {"input": given, "result": value})
-        value = bounded(await compile_value(raw["out_map"], pointers=True).rendered(mapped))
+        value = bounded(await compile_value(raw["out_map"], pointers=True).rendered(mapped, ports.pause))
     return Result(NodeOutput(True, value))
 
 
@@ -151,11 +151,11 @@ def _wait(payload: object) -> Wait:
     return Wait(NodeOutput(True, payload), reason if isinstance(reason, str) else "waiting for the next message")
 
 
-async def _set_variable(node: NodePlan, names: NodeNames) -> Result:
+async def _set_variable(node: NodePlan, names: NodeNames, ports: Ports) -> Result:
     if node.assigned is None or not isinstance(node.assigned[0], str) or not node.assigned[0]:
         raise FlowFailure("var.set requires a non-empty name")
     name, value = node.assigned
-    names.variables[str(name)] = bounded(await value.rendered(names))
+    names.variables[str(name)] = bounded(await value.rendered(names, ports.pause))
     return Result(NodeOutput(True, {"ok": True}))
 
 

@@ -22,7 +22,6 @@ from msgspec.structs import replace
 
 from greentic.expressions.conditions import holds
 from greentic.expressions.paths import MISSING
-from greentic.expressions.pieces import piece_done
 from greentic.flow.activity import failure_payload
 from greentic.flow.bounds import MAX_KEPT, Kept, bounded
 from greentic.flow.builtins import Wait, call_builtin
@@ -160,7 +159,7 @@ async def _loop(run: Run, plan: FlowPlan, node_id: str, state: RunState) -> Outc
         if now > budget.until:
             raise Exhausted(f"flow {run.flow_id} took longer than {MAX_SECONDS:g} s")
         if now - began > PIECE_SECONDS:
-            await piece_done()
+            await run.ports.pause()
             began = clock.monotonic()
         node = plan.nodes.get(node_id)
         if node is None:
@@ -227,7 +226,7 @@ async def _set_variables(run: Run, budget: Budget, state: RunState, node: NodePl
     for name, template in node.variables:
         if budget.kept.room < 0:
             break
-        state.vars[name] = bounded(await template.rendered(after))
+        state.vars[name] = bounded(await template.rendered(after, run.ports.pause))
         budget.kept.put(("variable", name), state.vars[name])
 
 
@@ -236,7 +235,8 @@ async def _execute(
 ) -> tuple[Result | Wait, object]:
     """Run one node: its output, control or wish to wait, and the payload that it was given."""
     try:
-        payload = node.payload.render(names) if node.payload.gently is None else await node.payload.gently(names)
+        plain = node.payload.gently is None
+        payload = node.payload.render(names) if plain else await node.payload.rendered(names, run.ports.pause)
         if not node.payload.constant:
             bounded(payload)
     except FlowFailure as failure:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from greentic.expressions.handlebars_render import Pause
 from greentic.flow.nodes import FlowPlan
 
 Log = Callable[[str, str, str], None]
@@ -117,6 +118,10 @@ class Trace(Protocol):
     def said(self, component: str, stream: str, text: str) -> None: ...
 
 
+async def no_pause() -> None:
+    """Where there is nobody else."""
+
+
 class Ports(msgspec.Struct, frozen=True):
     """Everything that a run may reach."""
 
@@ -127,3 +132,5 @@ class Ports(msgspec.Struct, frozen=True):
     state: StateStore | None
     clock: Now
     trace: Trace | None = None
+    pause: Pause = no_pause
+    """Lets others go on, between two pieces of what takes long."""

@@ -1,4 +1,4 @@
-"""Long work on a loop in pieces: who computes long gives way, and takes turns with the others that do.
+"""Long work on a loop in pieces: who computes long gives way, and takes turns with the others that do (`Ports.pause`).
 
 Rules:
 1. In one turn of the loop one piece is computed, however many runs are long: whoever comes with something short waits for one piece.
@@ -10,21 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 _Lines = OrderedDict[str, "deque[asyncio.Future[None]]"]
-_lane: ContextVar[str] = ContextVar("lane", default="")
 _lines: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lines] = WeakKeyDictionary()
 
 
-def of_lane(name: str) -> None:
-    """Whose long work this is from now on, in this context."""
-    _lane.set(name)
-
-
-async def piece_done() -> None:
-    """Come back for the next piece when it is this one's turn."""
+async def piece_done(lane: str) -> None:
+    """Come back for the next piece of a lane when it is its turn."""
     loop = asyncio._get_running_loop()
     if loop is None:
         return
@@ -32,7 +25,7 @@ async def piece_done() -> None:
     if not lines:
         loop.call_soon(_next, loop, lines)
     turn: asyncio.Future[None] = loop.create_future()
-    lines.setdefault(_lane.get(), deque()).append(turn)
+    lines.setdefault(lane, deque()).append(turn)
     await turn
 
 
