@@ -31,6 +31,7 @@ from greentic.controller.election import (
     lease_name,
     next_move,
 )
+from greentic.controller.looking import Looked
 from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
@@ -41,7 +42,7 @@ from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, 
 from greentic.deployer import operator_render
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
@@ -457,6 +458,53 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
     assert time.monotonic() - began < 5
     until(lambda: running.operator.metrics["drift_healed_total"] == 1)
     until(lambda: "DriftHealed" in {e["reason"] for e in scene.cluster.events})
+
+
+@pytest.fixture
+def silent(monkeypatch) -> Iterator[threading.Event]:
+    """Places that say nothing from when it is set on, until the test ends."""
+    falls, ends, newest = threading.Event(), threading.Event(), desired.newest
+
+    def look(*words: object) -> object:
+        if falls.is_set():
+            ends.wait(60)
+            raise FetchError("no answer within 30 s")
+        return newest(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desired, "newest", look)
+    yield falls
+    ends.set()
+
+
+def test_a_place_that_does_not_answer_holds_up_nothing_that_heals(scene, silent):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.quiet()
+    silent.set()
+    until(lambda: running.operator._looking.busy)
+    ref = Ref("Service", names.ROUTER, NS)
+    for _ in range(2):
+        scene.cluster.remove(ref)
+        until(lambda: ref in scene.cluster.objects)
+    scene.wish(2, answers={"runtime_image": IMAGE, "router_replicas": 3})
+    router = Ref("Deployment", names.ROUTER, NS)
+    until(lambda: member(scene.cluster.objects[router], "spec").get("replicas") == 3)
+    assert running.operator._looking.busy, "it was not waited for"
+    assert running.operator.metrics["look_failures_total"] == 0
+
+
+def test_what_a_look_for_another_wish_finds_is_asked_for_anew(scene, silent):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    silent.set()
+    until(lambda: running.operator._looking.busy)
+    scene.wish(2, trustAnchor="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    until(lambda: scene.observed() == 2)
+    silent.clear()
+    running.operator._looking._came.append(Looked(None))  # as if the place had answered that nothing is new
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused", str(running.logged))
 
 
 def stated_in_sync(scene):
