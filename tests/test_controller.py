@@ -31,7 +31,6 @@ from greentic.controller.election import (
     lease_name,
     next_move,
 )
-from greentic.controller.looking import Looked
 from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
@@ -42,7 +41,7 @@ from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, 
 from greentic.deployer import operator_render
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
-from greentic.ground.errors import Conflict, FetchError, GreenticError, InvalidArgument
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
@@ -462,13 +461,12 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
 
 @pytest.fixture
 def silent(monkeypatch) -> Iterator[threading.Event]:
-    """Places that say nothing from when it is set on, until the test ends."""
+    """Places that say nothing while it is set."""
     falls, ends, newest = threading.Event(), threading.Event(), desired.newest
 
     def look(*words: object) -> object:
-        if falls.is_set():
-            ends.wait(60)
-            raise FetchError("no answer within 30 s")
+        while falls.is_set() and not ends.wait(0.02):
+            pass
         return newest(*words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(desired, "newest", look)
@@ -502,9 +500,30 @@ def test_what_a_look_for_another_wish_finds_is_asked_for_anew(scene, silent):
     until(lambda: running.operator._looking.busy)
     scene.wish(2, trustAnchor="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
     until(lambda: scene.observed() == 2)
-    silent.clear()
-    running.operator._looking._came.append(Looked(None))  # as if the place had answered that nothing is new
+    silent.clear()  # it answers that nothing is new
     until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused", str(running.logged))
+
+
+def test_a_status_stays_while_an_operator_that_starts_looks_for_the_first_time(scene, silent):
+    scene.wish()
+    scene.start()
+    scene.synced()
+    until(lambda: scene.condition("Ready").get("status") == "True")
+    scene.running.pop().stop()
+    told, before = len(scene.cluster.told), member(scene.cluster.objects[SOURCE], "status")
+    silent.set()
+    running = scene.start("two")
+    until(lambda: running.operator._looking.busy)
+    for _ in range(3):
+        turned = running.operator._turned
+        running.operator.wake()
+        until(lambda turned=turned: running.operator._turned != turned)
+    assert member(scene.cluster.objects[SOURCE], "status") == before
+    silent.clear()
+    until(lambda: running.operator.metrics["reconciles_total"] >= 1)
+    assert not [
+        e for _, e in scene.cluster.told[told:] if e.thing["kind"] == SOURCE.kind and "Starting" in json.dumps(e.thing)
+    ]
 
 
 def stated_in_sync(scene):

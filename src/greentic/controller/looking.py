@@ -36,7 +36,12 @@ class Looking:
         self._publication, self._wake, self._log = publication, wake, log
         self._thread: threading.Thread | None = None
         self._came: list[Looked | BaseException] = []
-        self._outdated = False
+        self._outdated = self._first = False
+
+    @property
+    def starts(self) -> bool:
+        """Whether the loop is still to find out what should be: what was told before it started stays until it has."""
+        return self.busy and self._first
 
     @property
     def busy(self) -> bool:
@@ -54,7 +59,7 @@ class Looking:
                 self._came.append(error)
             self._wake()
 
-        self._outdated = False
+        self._outdated, self._first = False, cluster is not None
         self._thread = threading.Thread(target=look, daemon=True, name="look")
         self._thread.start()
 

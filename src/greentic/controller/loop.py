@@ -155,7 +155,7 @@ class Operator:
                 now=self._clock.monotonic(),
                 leads=leads,
                 wish=None if wish is None else (wish.generation, wish.paused or stands_back, wish.dry_run),
-                told=self._thing() is None or self._teller.is_told(status),
+                told=self._thing() is None or self._teller.is_told(status) or self._looking.starts,
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
                 changed=bool(self._changed),
