@@ -459,6 +459,73 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
     until(lambda: "DriftHealed" in {e["reason"] for e in scene.cluster.events})
 
 
+@pytest.fixture
+def silent(monkeypatch) -> Iterator[threading.Event]:
+    """Places that say nothing while it is set."""
+    falls, ends, newest = threading.Event(), threading.Event(), desired.newest
+
+    def look(*words: object) -> object:
+        while falls.is_set() and not ends.wait(0.02):
+            pass
+        return newest(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(desired, "newest", look)
+    yield falls
+    ends.set()
+
+
+def test_a_place_that_does_not_answer_holds_up_nothing_that_heals(scene, silent):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.quiet()
+    silent.set()
+    until(lambda: running.operator._looking.busy)
+    ref = Ref("Service", names.ROUTER, NS)
+    for _ in range(2):
+        scene.cluster.remove(ref)
+        until(lambda: ref in scene.cluster.objects)
+    scene.wish(2, answers={"runtime_image": IMAGE, "router_replicas": 3})
+    router = Ref("Deployment", names.ROUTER, NS)
+    until(lambda: member(scene.cluster.objects[router], "spec").get("replicas") == 3)
+    assert running.operator._looking.busy, "it was not waited for"
+    assert running.operator.metrics["look_failures_total"] == 0
+
+
+def test_what_a_look_for_another_wish_finds_is_asked_for_anew(scene, silent):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    silent.set()
+    until(lambda: running.operator._looking.busy)
+    scene.wish(2, trustAnchor="-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    until(lambda: scene.observed() == 2)
+    silent.clear()  # it answers that nothing is new
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused", str(running.logged))
+
+
+def test_a_status_stays_while_an_operator_that_starts_looks_for_the_first_time(scene, silent):
+    scene.wish()
+    scene.start()
+    scene.synced()
+    until(lambda: scene.condition("Ready").get("status") == "True")
+    scene.running.pop().stop()
+    told, before = len(scene.cluster.told), member(scene.cluster.objects[SOURCE], "status")
+    silent.set()
+    running = scene.start("two")
+    until(lambda: running.operator._looking.busy)
+    for _ in range(3):
+        turned = running.operator._turned
+        running.operator.wake()
+        until(lambda turned=turned: running.operator._turned != turned)
+    assert member(scene.cluster.objects[SOURCE], "status") == before
+    silent.clear()
+    until(lambda: running.operator.metrics["reconciles_total"] >= 1)
+    assert not [
+        e for _, e in scene.cluster.told[told:] if e.thing["kind"] == SOURCE.kind and "Starting" in json.dumps(e.thing)
+    ]
+
+
 def stated_in_sync(scene):
     """A wish that is in sync, and what it states."""
     scene.wish()

@@ -31,7 +31,16 @@ PROGRAMS = [
     *(ROOT / "scripts").glob("*.py"),
 ]
 FOREIGN = {
-    "kubectl": {"--force-conflicts", "--server-side", "--duration", "--for", "--minify", "--previous", "--raw"},
+    "kubectl": {
+        "--force-conflicts",
+        "--server-side",
+        "--delete-emptydir-data",
+        "--duration",
+        "--for",
+        "--minify",
+        "--previous",
+        "--raw",
+    },
     "aws, az, gcloud": {"--name", "--attach-acr", "--enable-network-policy", "--network-policy"},
     "cargo, tinygo, npx": {"--release", "--target", "--wit-package", "--wit-world"},
     "git, make, pip, docker, podman, pytest": set(),

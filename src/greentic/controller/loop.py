@@ -23,6 +23,7 @@ from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import DesiredDocument, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import RENEW, Election, Held, lease_name
+from greentic.controller.looking import Looking
 from greentic.controller.metrics import Metrics
 from greentic.controller.report import MAX_NAMED, Known, generation_of, report, would_write
 from greentic.controller.teller import Log, Teller
@@ -41,7 +42,7 @@ from greentic.net.terms import Terms
 from greentic.telemetry.tracing import whole
 
 HEAR_SECONDS = 120.0
-JUDGE_EVERY, JUDGED_SECONDS = 60.0, 120.0
+JUDGE_EVERY, JUDGED_SECONDS, AGAIN_SECONDS = 60.0, 120.0, 0.5
 
 
 class Operator:
@@ -66,7 +67,7 @@ class Operator:
         self.watches = Watches(cluster, source.namespace, clock, random, self.wake)
         self.election = Election(cluster, Ref("Lease", lease_name(source.name), source.namespace), me, clock)
         self._teller = Teller(cluster, self.election, source, clock, random, log)
-        self._publication = Publication(home, clock, terms)
+        self._looking = Looking(Publication(home, clock, terms), self.wake, log)
         self._wish: Wish | None = None
         self._wish_version = ""
         self._selector: str | None = None
@@ -138,11 +139,12 @@ class Operator:
         self._turned = self._clock.monotonic()
         leads = self.election.leads()
         if self._led and not leads:
-            self._applied, self._desired = None, None  # another may have gone on
-            self._publication.forget()
+            self._applied, self._desired, self._look_at = None, None, 0.0  # another may have gone on
+            self._looking.forget()
         self._led = leads
         self.metrics.set("leads", int(leads))
         self._read_wish()
+        self._hear_of_look()
         self._hear_of_watches()
         stands_back = self._hear_of_versions()
         self._changed |= self.watches.changed()
@@ -153,7 +155,7 @@ class Operator:
                 now=self._clock.monotonic(),
                 leads=leads,
                 wish=None if wish is None else (wish.generation, wish.paused or stands_back, wish.dry_run),
-                told=self._thing() is None or self._teller.is_told(status),
+                told=self._thing() is None or self._teller.is_told(status) or self._looking.starts,
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
                 changed=bool(self._changed),
@@ -165,8 +167,7 @@ class Operator:
         if step.act is Act.TELL:
             return 0.0 if self._teller.tell(self._thing(), status) else 2.0
         if wish is not None and step.act is Act.LOOK:
-            with whole("look"):
-                self._look(wish)
+            self._look(wish)
         elif wish is not None and step.act in (Act.CONVERGE, Act.COMPARE):
             with whole("reconcile"):
                 self._compare(wish, dry_run=step.act is Act.COMPARE)
@@ -198,7 +199,7 @@ class Operator:
         except GreenticError as error:
             self._troubles.met("wish", Trouble("WishInvalid", told_as(error)))
             return
-        self._publication.forget()
+        self._looking.forget()
         self._look_at = self._compare_at = self._clock.monotonic()
 
     def _hear_of_watches(self) -> None:
@@ -225,23 +226,30 @@ class Operator:
         return bool(why)
 
     def _look(self, wish: Wish) -> None:
+        """Look beside the loop; what comes of it is taken by `_hear_of_look`."""
+        if self._looking.busy:  # one of before the wish changed
+            self._look_at = self._clock.monotonic() + AGAIN_SECONDS
+            return
         self.metrics.add("looks_total")
         seen = max(generation_of(self._teller.status), self._desired.generation if self._desired is not None else 0)
-        of_pods = self._that_of_pods(wish, seen) if self._desired is None else None
-        try:
-            found = self._publication.look(wish, seen)
-        except GreenticError as error:
-            self.metrics.add("look_failures_total")
-            self._troubles.met("look", of_look(error))
-            self._look_at = self._clock.monotonic() + self._troubles.pause("look")
-            if of_pods is not None:
-                self._take(of_pods)
+        self._looking.begin(wish, seen, self._reach if self._desired is None else None)
+        self._look_at = self._clock.monotonic() + RESYNC
+
+    def _hear_of_look(self) -> None:
+        wish, looked = self._wish, self._looking.ended()
+        if wish is None or looked is None:
             return
-        self._troubles.well("look")
-        if found is not None:
-            self._take(found)
+        if looked.error is not None:
+            self.metrics.add("look_failures_total")
+            self._troubles.met("look", of_look(looked.error))
+            rest = self._troubles.pause("look")
+        else:
+            self._troubles.well("look")
+            rest = wish.every * (0.75 + self._random.fraction() / 2)
+        if looked.found is not None:
+            self._take(looked.found)
         self._judge(wish)
-        self._look_at = self._clock.monotonic() + wish.every * (0.75 + self._random.fraction() / 2)
+        self._look_at = self._clock.monotonic() + rest
 
     def _judge(self, wish: Wish) -> None:
         """Ask what controllers say about what they have to act on, where there is any of it (rule 5)."""
@@ -258,14 +266,6 @@ class Operator:
         if not self._judged:
             self._judged_since = now
         self._judged = said
-
-    def _that_of_pods(self, wish: Wish, seen: int) -> DesiredDocument | None:
-        """The document that pods have: what to go on with; believing it notes its generation, below which nothing is taken."""
-        try:
-            return self._publication.of_pods(self._reach(), wish, seen)
-        except GreenticError as error:
-            self._log(f"the pods' own document is not used: {told_as(error)}")
-            return None
 
     def _take(self, found: DesiredDocument) -> None:
         self._desired, self._compare_at = found, self._clock.monotonic()

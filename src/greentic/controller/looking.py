@@ -1,0 +1,97 @@
+"""Looks at what is published, beside the loop: a place that does not answer holds up nothing that heals (formats: operator 1).
+
+Rules:
+1. One look at a time. What came of it is taken by the loop, which is woken.
+2. What was asked for a wish that is another by now, or before the Lease was lost, is dropped and asked anew.
+3. Where nothing can be had, the document that the cluster's pods have is what came of it, if the loop has none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from greentic.controller.desired import DesiredDocument, Publication
+from greentic.controller.troubles import told_as
+from greentic.controller.wish import Wish
+from greentic.ground.errors import GreenticError
+from greentic.k8s.objects import Cluster
+from greentic.telemetry.tracing import whole
+
+
+class Looked(NamedTuple):
+    """What came of a look."""
+
+    found: DesiredDocument | None
+    """Nothing if it is the known one, or cannot be had."""
+    error: GreenticError | None = None
+    """Why it cannot be had."""
+
+
+class Looking:
+    """The looks of one operator; all but the look itself is called by the loop alone."""
+
+    def __init__(self, publication: Publication, wake: Callable[[], None], log: Callable[[str], None]) -> None:
+        self._publication, self._wake, self._log = publication, wake, log
+        self._thread: threading.Thread | None = None
+        self._came: list[Looked | BaseException] = []
+        self._outdated = self._first = False
+
+    @property
+    def starts(self) -> bool:
+        """Whether the loop is still to find out what should be: what was told before it started stays until it has."""
+        return self.busy and self._first
+
+    @property
+    def busy(self) -> bool:
+        """Whether a look runs, or what came of one was not taken yet."""
+        return self._thread is not None
+
+    def begin(self, wish: Wish, seen: int, cluster: Callable[[], Cluster] | None) -> None:
+        """Look; `cluster` is where the document of pods is, if that will do."""
+
+        def look() -> None:
+            try:
+                with whole("look"):
+                    self._came.append(self._look(wish, seen, cluster))
+            except BaseException as error:  # noqa: BLE001  the loop ends by it, as by any of its own
+                self._came.append(error)
+            self._wake()
+
+        self._outdated, self._first = False, cluster is not None
+        self._thread = threading.Thread(target=look, daemon=True, name="look")
+        self._thread.start()
+
+    def ended(self) -> Looked | None:
+        """What came of a look, once; nothing while it runs. An outdated one is as if nothing had come, and `busy` no more (rule 2)."""
+        if not self._came:
+            return None
+        came, self._thread = self._came.pop(), None
+        if isinstance(came, BaseException):
+            raise came
+        if not self._outdated:
+            return came
+        self._publication.forget()
+        return None
+
+    def forget(self) -> None:
+        """Read the document anew with the next look, whatever one that runs finds."""
+        self._outdated = True
+        if not self.busy:
+            self._publication.forget()
+
+    def _look(self, wish: Wish, seen: int, cluster: Callable[[], Cluster] | None) -> Looked:
+        # believing the document of pods notes its generation, below which nothing is taken
+        of_pods = None if cluster is None else self._that_of_pods(wish, seen, cluster)
+        try:
+            return Looked(self._publication.look(wish, seen))
+        except GreenticError as error:
+            return Looked(of_pods, error)
+
+    def _that_of_pods(self, wish: Wish, seen: int, cluster: Callable[[], Cluster]) -> DesiredDocument | None:
+        try:
+            return self._publication.of_pods(cluster(), wish, seen)
+        except GreenticError as error:
+            self._log(f"the pods' own document is not used: {told_as(error)}")
+            return None
