@@ -427,14 +427,16 @@ def _end_containers() -> None:
         for p in Path("/proc").iterdir()
         if p.name.isdigit() and str(RUN / "containerd.sock") in _command(int(p.name))
     ]
-    pods = {int(n) for tasks in Path("/sys/fs/cgroup").glob("*/kubepods/**/cgroup.procs") for n in _lines(tasks)}
-    for pid in [*pods, *[s for s in shims if "containerd-shim" in _command(s)]]:
+    for pid in [*_in_pods(), *[s for s in shims if "containerd-shim" in _command(s)]]:
         _kill(pid, signal.SIGKILL)
-    _await(
-        "containers to end",
-        lambda: not any(_lines(t) for t in Path("/sys/fs/cgroup").glob("*/kubepods/**/cgroup.procs")),
-        20,
-    )
+    _await("containers to end", lambda: not _in_pods(), 20)
+
+
+def _in_pods() -> set[int]:
+    """What runs in the cgroups of pods. They go while they are looked through, which a glob ends by and a walk does not."""
+    roots = Path("/sys/fs/cgroup").glob("*/kubepods")
+    folders = [Path(folder) for root in roots for folder, _, _ in os.walk(root)]
+    return {int(number) for folder in folders for number in _lines(folder / "cgroup.procs")}
 
 
 def _remove_cgroups() -> None:
