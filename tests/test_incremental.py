@@ -39,6 +39,7 @@ class Grown:
         self._ids = (rows[1]["deployment_id"], rows[1]["revision_id"])
         self.rows: dict[int, list] = {}
         self._next = 1
+        self.splits = 0
 
     def add(self) -> None:
         """One more deployment, with a prefix of its own."""
@@ -108,7 +109,8 @@ class Grown:
         elif kind == "bundle":
             deployment["bundle_id"] = revision["bundle_id"] = split["bundle_id"] = f"b{at}"
         elif kind == "split":
-            other = {**revision, "revision_id": ulid_from_int(10**6 + at)}
+            self.splits += 1
+            other = {**revision, "revision_id": ulid_from_int(10**6 + self.splits)}
             self.rows[key].append(other)
             split["entries"] = [{"revision_id": revision["revision_id"], "weight_bps": 10_000}]
         return None

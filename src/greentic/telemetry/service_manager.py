@@ -22,7 +22,7 @@ def tell_manager(state: State, environ: Mapping[str, str]) -> None:
         return
     address = f"\0{name[1:]}" if name[0] == "@" else name  # one without a file
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.sendto(state.encode(), socket.MSG_DONTWAIT, address)
     except OSError as error:
         done_without("telling the service manager", f"{name}: {error.strerror}")
