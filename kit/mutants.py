@@ -77,11 +77,12 @@ OWN = {
     "httpd/http1.py": ["test_httpd_rules.py"], "net/addresses.py": ["test_addresses.py"],
     "net/egress.py": ["test_proxies.py"], "net/proxies.py": ["test_proxies.py"], "net/dial.py": ["test_request_rules.py"],
     "net/document.py": ["test_request_rules.py"], "net/request.py": ["test_request_rules.py"],
-    "net/terms.py": ["test_request_rules.py"],
+    "net/terms.py": ["test_request_rules.py"], "store/proof_key.py": ["test_proof.py"], "trust/proof.py": ["test_proof.py"],
+    "trust/proof_verdict.py": ["test_proof.py"],
 }  # fmt: skip
 """The quick tests of the rules of single modules, which their mutants meet before all others."""
 MORE = {
-    "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
+    "store/cookie_key.py": ["test_serve.py", "test_pod_worker.py"], "store/in_use.py": ["test_retention.py"], "store/seal.py": ["test_delivery.py"], "store/signed_policy.py": ["test_delivery.py"],
     "materialize/seed.py": ["test_serve.py"], "materialize/serving_plan.py": ["test_serve.py"],
     "materialize/prune.py": ["test_retention.py"], "materialize/retention.py": ["test_retention.py"],
     "activate/activation.py": ["test_serve.py"], "activate/lease.py": ["test_serve.py"], "activate/turn.py": ["test_conversations.py"],
