@@ -58,7 +58,9 @@ def test_a_command_that_is_asked_to_end_leaves_nothing_behind(tmp_path, number):
         for _ in range(64):
             fill.write(os.urandom(1 << 20))
     # A shell that began in the background may have had the signal ignored, which stays so across `exec`.
-    code = "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_DFL); os.execv(sys.argv[2], sys.argv[2:])"
+    code = (
+        "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_DFL); os.execv(sys.argv[2], sys.argv[2:])"
+    )
     words = [sys.executable, "-c", code, str(int(number)), str(PROGRAMS / "gtc"), "bundle", "build", str(source)]
     words += ["--out", str(out / "hello.gtbundle")]
     building = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
