@@ -304,6 +304,15 @@ def test_an_object_of_others_under_our_name(labels, refused, adopted):
     assert bool(plan([config_map(a="1")], live, adopt=True).refused) is adopted
 
 
+def test_who_takes_an_object_over_takes_all_that_is_ours_alone_in_it():
+    """What stood in a stranger's ConfigMap would be mounted by pods; the file is named before, and goes with the taking over."""
+    live = live_of(config_map("gtc-env-store", {}, a="1", mine="1"), manager="kubectl-create")
+    (refused,), (adopted,) = (plan([config_map("gtc-env-store", a="1")], [live], adopt=a).items for a in (False, True))
+    assert refused.refused and ".data.mine" in [c.field for c in refused.conflicts]
+    assert adopted.refused is None and ".data.mine" not in [c.field for c in adopted.conflicts]
+    assert ".data.mine" in [a.change.path for a in adopted.taken]
+
+
 def test_a_changed_label_of_ours_is_named_and_no_store_is_told_to_differ_from_itself():
     labels = LABELS | {names.MANAGED_BY: "Helm"}
     (refused,) = plan([config_map(a="1")], [live_of(config_map("gtc-env-store", labels, a="1"))]).refused

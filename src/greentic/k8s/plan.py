@@ -186,9 +186,8 @@ def fitted(stated: JsonObject, live: JsonObject | None) -> JsonObject:
 def _keeps_account(stated: JsonObject, live: JsonObject) -> bool:
     """Whether pods would go on as an account that nobody states any more (rule 8)."""
     place = ("spec", "template", "spec")
-    is_told = "serviceAccountName" in member(stated, *place)
     return (
-        not is_told
+        "serviceAccountName" not in member(stated, *place)
         and "serviceAccountName" in member(live, *place)
         and not owners_of(live, *place, "serviceAccountName")
     )
@@ -245,7 +244,8 @@ def _item(stated: JsonObject, live: JsonObject | None, owner: Owner, adopt: bool
     found = compare(stated, live)
     taken, told = beside(stated, live)
     changes = [*found.changes, *(a.change for a in taken if a.change not in found.changes)]
-    conflicts = [*found.conflicts, *(FieldConflict(name, a.change.path) for a in taken for name in a.managers)]
+    against = () if adopt and not is_ours(live, owner) else taken  # who takes over an object means all of it
+    conflicts = [*found.conflicts, *(FieldConflict(name, a.change.path) for a in against for name in a.managers)]
     action: Action = "update" if changes else "unchanged"
     return Item(ref, action, stated, live, changes, conflicts, _refusal(ref, live, owner, adopt), taken, told)
 
