@@ -38,7 +38,7 @@ from greentic.flow.lint import Where
 from greentic.flow.nodes import BUILTINS, EXEC, NodePlan, plan_flow
 from greentic.ground.disk import real_path
 from greentic.ground.errors import InvalidArgument
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 from greentic.ground.repeated import repeated
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
@@ -106,7 +106,7 @@ def build_pack(directory: Path) -> BuiltPack:
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: invalid pack version `{source.version}` (expected semver, such as 1.0.0)")
     if source.kind not in KINDS:
-        raise InvalidArgument(f"{path}: unknown pack kind {source.kind}; expected one of {', '.join(KINDS)}")
+        raise InvalidArgument(f"{path}: unknown pack kind {source.kind}{one_of(source.kind, KINDS)}")
     if source.dependencies:
         raise InvalidArgument(f"{path}: dependencies cannot be packed yet; build this pack with its own builder")
     components = [build_component(directory, path, entry) for entry in source.components or []]
