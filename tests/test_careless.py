@@ -611,7 +611,6 @@ def test_a_name_in_a_locale_that_reads_no_utf8_is_told_with_the_way_to_say_so(tm
         done = subprocess.run(words, env=plain | said, capture_output=True)
         assert done.returncode == 0 and json.loads(done.stdout)["result"]["name"] == "Zürich"
         shutil.rmtree(tmp_path / "prod")
-    assert told["hint"] == "rename the file, or copy it"
 
 
 @pytest.mark.parametrize(
