@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer
-from greentic.cluster.apply import PHASES
+from greentic.cluster.apply import PHASES, NotOurs
 from greentic.controller import desired, differing, grants, loop, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
@@ -35,7 +35,7 @@ from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
-from greentic.controller.troubles import Trouble, of_look
+from greentic.controller.troubles import Trouble, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
 from greentic.deployer import operator_render
@@ -711,6 +711,12 @@ def test_what_is_wrong_with_a_place_is_told_by_what_it_is(scene):
 )
 def test_a_look_that_fails_has_the_reason_of_its_error(error, reason):
     assert of_look(error).reason == reason
+
+
+def test_what_fails_while_objects_are_written_has_the_reason_of_its_error_whatever_it_says():
+    """A message that quoted the words of another failure was told as that one."""
+    said = "a webhook says: 2 object(s) are not its own"
+    assert of_apply(NotOurs(said)).reason == "NotOurs" and of_apply(Conflict(said)).reason == "ApplyFailed"
 
 
 def test_threat_rollback_an_older_generation_is_refused_by_an_operator_that_starts_anew(scene, author, hello):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from greentic.cluster.apply import NotOurs
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Random
 from greentic.ground.errors import FetchError, GreenticError
@@ -83,6 +84,6 @@ def of_apply(error: GreenticError) -> Trouble:
         reason = "ClusterUnreachable"
     elif isinstance(error, ApiRefused):
         reason = error.cause
-    elif "are not its own" in error.message:
+    elif isinstance(error, NotOurs):
         reason = "NotOurs"
     return Trouble(reason, told_as(error))
