@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAMS, gtc, need
+from conftest import PROGRAMS, ROOT, gtc, need
 from greentic.cli import op_table
 from greentic.cli.completion import candidates
 from greentic.cli.gtc import COMMANDS, _dispatch
@@ -18,10 +18,11 @@ from greentic.cli.gtc import main as gtc_main
 from greentic.cli.operator import main as operator_main
 from greentic.cli.start import main as start_main
 from greentic.ground.errors import NotFound
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 from greentic.store.environments import EnvironmentStore
 from greentic.terminal.completion_scripts import SCRIPTS
 
+SOURCE = ROOT / "src" / "greentic"
 ASKED = """
 source /dev/stdin <<< "$(gtc completion bash)"
 COMP_WORDS=(gtc "$@"); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
@@ -255,6 +256,19 @@ def test_a_mistyped_word_is_told_with_the_nearest():
     assert "unknown key `bundel_id`" in told and "did you mean `bundle_id`?" in told
     assert did_you_mean("Trafic", ["TRAFFIC"]) == did_you_mean("TRAFIC", ["TRAFFIC"]) == "; did you mean `TRAFFIC`?"
     assert did_you_mean("qqqqq", ["traffic"]) == "" and did_you_mean("", ["traffic"]) == ""
+
+
+def test_what_was_meant_stands_before_all_that_there_is():
+    """Of 34 verbs the one that was meant stood last."""
+    told = one_of("Trafic", ["env", "traffic"])
+    assert told == "; did you mean `traffic`? Expected one of env, traffic"
+    assert one_of("--hlp", ["env"], ["--help"]) == "; did you mean `--help`? Expected one of env"
+    assert one_of("qqqqq", (name for name in ("env", "traffic"))) == "; expected one of env, traffic"
+    texts = {p.relative_to(SOURCE).as_posix(): p.read_text() for p in SOURCE.rglob("*.py")}
+    spelled = {name for name, text in texts.items() if "xpected one of {', '.join(" in text}
+    assert spelled == {"ground/nearest.py", "wasm/values.py"}, (
+        "what a person typed is told by one_of; components type nothing"
+    )
 
 
 def test_a_mistyped_environment_is_told_with_the_nearest_one(tmp_path):

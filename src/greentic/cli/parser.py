@@ -123,12 +123,10 @@ class Parser(argparse.ArgumentParser):
         """Raises `ArgumentError` for what is none of the choices."""
         if action.choices is None or value in action.choices:
             return
-        from greentic.ground.nearest import did_you_mean
+        from greentic.ground.nearest import one_of
 
         known = [str(choice) for choice in action.choices]
-        raise argparse.ArgumentError(
-            action, f"invalid choice: '{value}'; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
-        )
+        raise argparse.ArgumentError(action, f"invalid choice: '{value}'{one_of(str(value), known)}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401  as argparse has it
         """Raises `ArgumentError` for a key (rule 6)."""
