@@ -415,7 +415,8 @@ def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
 
 def test_threat_unauthenticated_invoke_strangers(app):
     stranger = "10.1.2.3"
-    assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401
+    code, fields, _ = call(app, "POST", "/", b"1", peer=stranger)
+    assert code == 401 and fields[b"www-authenticate"] == b"Bearer"  # clients in Java fail where it does not say how
     assert call(app, "POST", "/", b"1", peer=stranger, x_forwarded_for="127.0.0.1", forwarded="for=127.0.0.1")[0] == 401
     assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret")[0] == 200
     assert (
