@@ -31,6 +31,7 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import PackSignaturePolicy, read_signature_policy
+from greentic.sessions.redis_url import redis_url
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -363,27 +364,11 @@ def _published(options: StartOptions, environ: Mapping[str, str]) -> PublishedSe
 def _sessions(environ: Mapping[str, str]) -> SessionSettings:
     wait = variables.count("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", environ)
     return SessionSettings(
-        _redis_url(environ),
+        redis_url(environ),
         variables.text("GREENTIC_RUNNER_SESSION_NAMESPACE", environ),
         86_400 if wait is None else wait or None,
         variables.path("GREENTIC_SHARED_SESSIONS", environ),
     )
-
-
-def _redis_url(environ: Mapping[str, str]) -> str:
-    """Where conversations and state are kept, both in one place; empty for memory. Raises `InvalidArgument`."""
-    url = variables.text("GREENTIC_RUNNER_REDIS_URL", environ)
-    kinds = {
-        n: variables.word(n, environ) for n in ("GREENTIC_RUNNER_SESSION_BACKEND", "GREENTIC_RUNNER_STATE_BACKEND")
-    }
-    if "redis" not in kinds.values():
-        return "" if "memory" in kinds.values() else url
-    told = ", ".join(f"{name}=`{kind}`" for name, kind in kinds.items() if kind)
-    if "memory" in kinds.values():
-        raise InvalidArgument(f"{told}: conversations and state are kept in one place, expected one word for both")
-    if not url:
-        raise InvalidArgument(f"{told}: expected GREENTIC_RUNNER_REDIS_URL with the address, found none")
-    return url
 
 
 def _pack_signatures(environ: Mapping[str, str]) -> PackSignaturePolicy:
