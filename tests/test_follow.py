@@ -25,7 +25,6 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, Conflict, FetchError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
 from greentic.materialize import pull, trusted
-from greentic.materialize.remembered import memory_of
 from greentic.materialize.trusted import SPARE_SECONDS
 from greentic.model.environment import Environment, Revision
 from greentic.net.document import read_small
@@ -302,8 +301,7 @@ def test_a_bundle_that_is_revoked_stops_being_served_without_a_change_of_the_doc
     clock = SystemClock()
     bundle_revoke.revoke(listed, [], [], "none yet", None, 30, clock)
     living = Living(booted(EnvironmentStore(author.context.store.root)))
-    settings, paths = living.worker.bench.settings, living.worker.store.paths("local")
-    files = TrustFiles(None, memory_of(paths, settings.state_directory), settings.terms, living.clock)
+    files = TrustFiles(living.worker.bench.examiner._replace(clock=living.clock))
     steps = living.follower._steps
     living.follower._steps = steps._replace(
         read=lambda: (found := steps.read())._replace(trust=files.digest(found.env))

@@ -47,7 +47,7 @@ from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, need
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
 from greentic.materialize.staging import StagingArea, copy_private
-from greentic.materialize.trusted import BelievedList, believed_list, examine
+from greentic.materialize.trusted import BelievedList, Examiner, believed_list
 from greentic.materialize.unpack import unpack
 from greentic.model.delivery import Delivery, SignaturePolicy, with_delivery
 from greentic.model.environment import HostConfig, Retention, Revision, Revocation, new_environment
@@ -848,22 +848,17 @@ def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
         told = Delivery(generation=3, keys=carried, signatures=SignaturePolicy(mode=mode))
         document = with_delivery(new_environment("local", "x", HostConfig(env_id="local")), told)
         if good:
-            found = examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
+            found = Examiner(memory, None, Terms(), clock).examine(document)
             assert found.seen == Seen(3, 0) and (found.trusted.anchored, found.listed) == (False, None)
         else:
             with pytest.raises(BootError, match="trust in environment `local`") as error:
-                examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
+                Examiner(memory, None, Terms(), clock).examine(document)
             assert isinstance(error.value.__cause__, UntrustedBundle)
     swapped = {KEY.key_id: public_pem(OTHER.public)}
     for carried in (swapped, {KEY.key_id: "no key"}):
         with pytest.raises(BootError):
-            examine(
-                with_delivery(document, Delivery(generation=3, keys=carried)),
-                memory,
-                None,
-                allow_rollback=False,
-                terms=Terms(),
-                clock=clock,
+            Examiner(memory, None, Terms(), clock).examine(
+                with_delivery(document, Delivery(generation=3, keys=carried))
             )
     assert not (tmp_path / "a").exists()
 

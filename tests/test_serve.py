@@ -375,7 +375,7 @@ def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
 @pytest.mark.parametrize(
     ("arguments", "headers", "code", "text"),
     [
-        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"request body must be JSON"),
+        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"nested deeper than 127 levels"),
         (("GET", "/"), {}, 405, b"only POST"), (("POST", "/", b"x" * 10, b"y" * MAX_BODY), {}, 413, b"exceeds"),
         (("POST", "/", b"x"), {"content-length": str(MAX_BODY + 1)}, 413, b"exceeds"), (("OPTIONS", "/workers/invoke"), {}, 405, b"cross-origin"),
         (("POST", "/", b"{}"), {"content_encoding": "gzip"}, 415, b"without a content coding"),
@@ -403,12 +403,17 @@ def test_a_method_that_is_not_taken_is_told_with_those_that_are(app, method, pat
         assert call(app, other, path, b"{}")[0] != 405 or other == "OPTIONS"
 
 
-def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
-    deep = b'{"k":' + b"[" * 500 + b"]" * 500 + b"}"
+@pytest.mark.parametrize("levels", [127, 500, 50_000])
+def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch, levels):
+    deep = b'{"k":' + b"[" * levels + b"]" * levels + b"}"
     code, _, text = call(app, "POST", "/x", deep)
-    assert code == 400 and b"nested deeper" in text
+    assert (code, text) == (400, b"request body is nested deeper than 127 levels")
     invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":' + deep + b"}"
-    assert call(app, "POST", "/workers/invoke", invoke)[0] == 400
+    code, _, text = call(app, "POST", "/workers/invoke", invoke)
+    assert (code, text) == (400, b"invalid HostWorkerRequest body: nested deeper than 127 levels")
+    assert call(app, "POST", "/x", deep.replace(b"[", b"", 2).replace(b"]", b"", 2))[0] == (
+        200 if levels == 127 else 400
+    )
     monkeypatch.setattr("greentic.ingress.app.activity_of", lambda value: {}["planted"])
     assert call(app, "POST", "/x", b"{}")[::2] == (500, b"internal error")
 

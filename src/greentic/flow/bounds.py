@@ -55,15 +55,6 @@ class Kept:
         self._sizes[place] = size
 
 
-def too_deep(value: object) -> bool:
-    """Whether a decoded document is deeper than `MAX_DEPTH`."""
-    try:
-        _left(value, 1 << 60, MAX_DEPTH)
-    except FlowFailure:
-        return True
-    return False
-
-
 def _left(value: object, left: int, depth: int) -> int:
     if isinstance(value, str):
         return left - len(value)

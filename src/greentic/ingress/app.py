@@ -16,9 +16,8 @@ from greentic.activate.dispatch import Dispatcher, client_of_session, cookie_nam
 from greentic.activate.lease import Serving
 from greentic.activate.turn import Message, TurnServices
 from greentic.flow.activity import activity_of, invoke_activity, replies
-from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.ground.clock import Clock, timestamp, unix_seconds
-from greentic.ground.documents import JsonObject, TooDeep, parse
+from greentic.ground.documents import MAX_DEPTH, JsonObject, TooDeep, parse
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import TEXT, Headers, Incoming, allow
 from greentic.ingress import request_span
@@ -294,9 +293,6 @@ class WorkerApp:
             wanted = read_request(body)
         except InvalidRequest as error:
             raise Refused(400, f"invalid HostWorkerRequest body: {error}", cors=False) from None
-        if _is_deep(body, wanted.payload):
-            text = f"invalid HostWorkerRequest body: nested deeper than {MAX_DEPTH} levels"
-            raise Refused(400, text, cors=False)
         activation = self.serving.activation
         route = activation.routes.of_tenant(tenant_of(wanted))
         if route is None:
@@ -321,11 +317,6 @@ def message_id(asked: Request, body: object) -> str | None:
     if told is None and isinstance(body, dict) and "text" in body and isinstance(body.get("id"), str):
         told = body["id"]
     return told or None
-
-
-def _is_deep(body: bytes, value: object) -> bool:
-    """Whether a decoded body is nested too deeply; one with few brackets cannot be."""
-    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value)
 
 
 def _admit_endpoint(activation: Activation, route: Route, named: str | None) -> None:
