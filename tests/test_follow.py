@@ -688,6 +688,31 @@ def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
     watch.close()
 
 
+def test_a_directory_that_is_replaced_or_comes_later_is_watched_from_then_on(tmp_path, monkeypatch):
+    """A store that is restored from a copy is another directory: what changed in it was seen a quarter of a minute later, for good."""
+    monkeypatch.setattr("greentic.worker.watch.MISSING_SECONDS", 0.01)
+    monkeypatch.setattr("greentic.worker.watch.POLL_SECONDS", 3600.0)
+    place, later = tmp_path / "env", tmp_path / "later"
+    place.mkdir()
+    optional.forget()
+    watch = DirectoryWatch([place, later], frozenset({"environment.json"}))
+    optional.forget()
+    assert not watch.wait(0)
+    place.rename(tmp_path / "old")
+    assert watch.wait(10), "that it went is worth a look"
+    copied = threading.Timer(0.05, place.mkdir)
+    copied.start()
+    assert watch.wait(10), "so is that it came"
+    assert not watch.wait(0.05)
+    (place / "environment.json").write_text("{}")
+    assert watch.wait(10) and not watch.wait(0)
+    later.mkdir()
+    assert watch.wait(10) and not watch.wait(0)
+    (later / "environment.json").write_text("{}")
+    assert watch.wait(10)
+    watch.close()
+
+
 def test_processes_flip_together(tmp_path):
     clock = FakeClock()
     one = WithSiblings(tmp_path, clock, "old")

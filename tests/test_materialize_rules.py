@@ -266,6 +266,39 @@ def test_a_bundle_that_is_not_what_the_revision_records_leaves_nothing(
         assert not list(store.paths("local").revisions.iterdir())
 
 
+def test_threat_pinned_subset_a_revision_that_lists_no_pack_is_pinned_by_its_bundle(
+    author: Author, hello: Path
+) -> None:
+    """Another program's document may leave the list empty: the bundle's digest holds for its packs then, and a lock alone for nothing."""
+    author.create().deployed(hello, hello.as_uri())
+    store = author.context.store
+    document, paths = store.load("local"), store.paths("local")
+    one = replace(document.revisions[0], pack_list=[])
+    author.strip()
+    packs = pull.materialize(document, one, pull.Means(store, None, [], FetchLimits(), Heard()))
+    assert verified_packs(paths, one) == list(packs) == verified_packs(paths, document.revisions[0])
+    lock_path = paths.ref(one.pack_list_lock_ref)
+    honest = json.loads(lock_path.read_bytes())
+    (first,) = honest["packs"]
+    (paths.ref(first["path"]).parent / "more.gtpack").write_bytes(b"more")
+    more = {
+        "pack_id": "more",
+        "path": first["path"].replace("hello", "more"),
+        "digest": f"sha256:{hashlib.sha256(b'more').hexdigest()}",
+    }
+    lock_path.chmod(0o600)
+    for names in ([first, more], [more], [first | {"digest": f"sha256:{HEX}"}]):
+        lock_path.write_text(json.dumps(honest | {"packs": names}))
+        with pytest.raises(RevisionFault, match="diverges from its lock: "):
+            verified_packs(paths, one)
+    lock_path.write_text(json.dumps(honest))
+    with pytest.raises(RevisionFault, match="the packs of .* cannot be compared: .* does not match"):
+        verified_packs(paths, replace(one, bundle_digest=f"sha256:{HEX}"))
+    (paths.revision(one.revision_id) / "bundle.gtbundle").unlink()
+    with pytest.raises(RevisionFault, match="the packs of .* cannot be compared: "):
+        verified_packs(paths, one)
+
+
 def test_a_plan_without_pulls_asks_nobody_and_guards_nothing(tmp_path: Path) -> None:
     means = pull.Means(EnvironmentStore(tmp_path), None, [], FetchLimits(), cast("Any", None))
     found = pull.pull(ServingPlan(env(), {}, (), {}, Scope()), means)

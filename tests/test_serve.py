@@ -15,6 +15,7 @@ from conftest import booted
 from greentic.activate.lease import Draining, Serving
 from greentic.activate.turn import ActiveRevision, Turn
 from greentic.bundle.cores import quota_of, usable_cores
+from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.documents import replace
@@ -97,11 +98,39 @@ def test_other_settings():
         ("GREENTIC_DRAIN_DELAY_SECONDS", "-1"), ("GREENTIC_DRAIN_DELAY_SECONDS", "x"), ("GREENTIC_DRAIN_DELAY_SECONDS", "nan"), ("GREENTIC_FINISH_SECONDS", "9999"),
         ("GREENTIC_WORKERS", "0"), ("GREENTIC_TRUST_LOOPBACK", "maybe"), ("GREENTIC_ANONYMOUS_SESSIONS", "all"), ("GREENTIC_REVISION_SCOPE", "mine"),
         ("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "soon"), ("GREENTIC_ALLOW_ROLLBACK", "perhaps"), ("GREENTIC_PACK_SIGNATURES", "sometimes"),
+        ("GREENTIC_SECRETS_BACKEND", "vault"), ("GREENTIC_SECRETS_BACKEND", "x"), ("GREENTIC_TUNNEL_MODE", "cloudflared"),
+        ("GREENTIC_RUNNER_SESSION_BACKEND", "disk"), ("GREENTIC_RUNNER_STATE_BACKEND", "redis"),
     ],
 )  # fmt: skip
 def test_a_variable_that_makes_no_sense_ends_the_boot_by_its_name(variable, value):
     with pytest.raises(BootError, match=variable):
         told(**{variable: value})
+
+
+@pytest.mark.parametrize("variable", ["GREENTIC_RUNNER_SESSION_BACKEND", "GREENTIC_RUNNER_STATE_BACKEND"])
+def test_where_conversations_wait_is_told_by_a_word_and_an_address(variable):
+    url = "redis://h:6379/0"
+    for kind, found in (("", url), ("redis", url), ("Redis", url), ("memory", "")):
+        assert told(**{variable: kind}, GREENTIC_RUNNER_REDIS_URL=url).sessions.redis_url == found
+    assert told(**{variable: "memory"}).sessions.redis_url == ""
+    both = {"GREENTIC_RUNNER_SESSION_BACKEND": "memory", "GREENTIC_RUNNER_STATE_BACKEND": "memory"}
+    assert told(**both, GREENTIC_RUNNER_REDIS_URL=url).sessions.redis_url == ""
+    with pytest.raises(BootError, match="one word for both"):
+        told(**{**both, variable: "redis"}, GREENTIC_RUNNER_REDIS_URL=url)
+
+
+def test_what_the_existing_worker_takes_by_default_is_taken():
+    told(GREENTIC_SECRETS_BACKEND="dev-store", GREENTIC_TUNNEL_MODE="off")
+    told(GREENTIC_SECRETS_BACKEND=" ", GREENTIC_TUNNEL_MODE="none")
+
+
+@pytest.mark.parametrize(
+    "words", [["--locale", "de", "start", "-V"], ["demo", "--locale=de", "up", "--version"], ["--locale", "de", "-V"]]
+)
+def test_a_locale_may_stand_before_the_command(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        start._parse(words)
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("greentic-start ")
 
 
 def test_how_many_processes_serve(monkeypatch):
@@ -397,7 +426,8 @@ def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch, levels):
 
 def test_threat_unauthenticated_invoke_strangers(app):
     stranger = "10.1.2.3"
-    assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401
+    code, fields, _ = call(app, "POST", "/", b"1", peer=stranger)
+    assert code == 401 and fields[b"www-authenticate"] == b"Bearer"  # clients in Java fail where it does not say how
     assert call(app, "POST", "/", b"1", peer=stranger, x_forwarded_for="127.0.0.1", forwarded="for=127.0.0.1")[0] == 401
     assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret")[0] == 200
     assert (
