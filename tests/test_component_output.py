@@ -106,11 +106,11 @@ def test_lines_that_are_written_at_once_are_told_together_and_none_is_lost():
     assert told(("stdout", b"\n"), ("stdout", b"\r\n")) == []
 
 
-@pytest.mark.parametrize("size", [1000, MAX_OUTPUT - 1, MAX_OUTPUT + 1, MAX_OUTPUT * 3])
+@pytest.mark.parametrize("size", [1000, MAX_OUTPUT - 1, MAX_OUTPUT, MAX_OUTPUT + 1, MAX_OUTPUT * 3])
 def test_what_is_more_than_a_call_may_write_is_left_out_and_told_once(size):
     found = told(*[("stdout", b"x" * (size - 1) + b"\n"), ("stderr", b"y\n" * MAX_OUTPUT)])
     assert found[-1] == (
-        "stderr" if size < MAX_OUTPUT else "stdout",
+        "stderr" if size <= MAX_OUTPUT else "stdout",
         "it wrote more than 64 KiB; the rest of the call is left out",
     )
     assert sum("left out" in text for _, text in found) == 1

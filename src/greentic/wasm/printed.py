@@ -34,7 +34,7 @@ class Output:
         """A piece; its whole lines are told."""
         with self._lock:
             self.written = True
-            if self._left <= 0:
+            if self._left < 0:
                 return
             taken = data[: self._left]
             self._left -= len(data)
@@ -50,7 +50,7 @@ class Output:
     def over(self) -> None:
         """The call is over: what has no end of line is told, too."""
         with self._lock:
-            self._left = 0
+            self._left = -1
             self._rest()
 
     def _rest(self) -> None:
