@@ -71,7 +71,7 @@ OWN = {
     "distribute/mirrors.py": ["test_source_rules.py"], "distribute/parallel.py": ["test_source_rules.py"],
     "distribute/publish.py": ["test_publish_rules.py"], "distribute/serve_directory.py": ["test_serve_directory.py"],
     "distribute/file_source.py": ["test_source_rules.py"], "distribute/sources.py": ["test_source_rules.py"],
-    "distribute/http_source.py": ["test_source_rules.py"], "distribute/signatures.py": ["test_source_rules.py"],
+    "distribute/http_source.py": ["test_source_rules.py"],
     "httpd/front.py": ["test_httpd_rules.py", "test_front.py"], "httpd/room.py": ["test_httpd_rules.py", "test_front.py"],
     "httpd/http1.py": ["test_httpd_rules.py"], "net/addresses.py": ["test_addresses.py"],
     "net/egress.py": ["test_proxies.py"], "net/proxies.py": ["test_proxies.py"], "net/dial.py": ["test_request_rules.py"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from greentic.cli.completion import candidates
 from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.cli.gtc import main as gtc_main
 from greentic.cli.operator import main as operator_main
+from greentic.cli.parser import Help
 from greentic.cli.start import main as start_main
 from greentic.ground.errors import NotFound
 from greentic.ground.nearest import did_you_mean, one_of
@@ -232,6 +234,14 @@ def test_help_is_as_dash_dash_help(asked, same, capsys):
         assert found == told(same) and found[0] == 0 and found[1] and not found[2]
     else:
         assert found[0] == 2 and "unrecognized" in found[2]
+
+
+def test_help_is_not_painted_where_python_would_paint_it(monkeypatch):
+    """Python 3.14 asks each formatter for colours; a text is fitted by its characters, and those of colours are not seen."""
+    asked: list[object] = []
+    monkeypatch.setattr(argparse.HelpFormatter, "_set_color", lambda self, paint: asked.append(paint), raising=False)
+    Help("gtc")._set_color(True)
+    assert asked == [False]
 
 
 def test_a_mistyped_member_of_a_file_is_told_with_the_nearest(tmp_path, capsys, author):

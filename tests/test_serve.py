@@ -16,6 +16,7 @@ from conftest import booted
 from greentic.activate.lease import Draining, Serving
 from greentic.activate.turn import ActiveRevision, Turn
 from greentic.bundle.cores import quota_of, usable_cores
+from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.documents import replace
@@ -98,11 +99,39 @@ def test_other_settings():
         ("GREENTIC_DRAIN_DELAY_SECONDS", "-1"), ("GREENTIC_DRAIN_DELAY_SECONDS", "x"), ("GREENTIC_DRAIN_DELAY_SECONDS", "nan"), ("GREENTIC_FINISH_SECONDS", "9999"),
         ("GREENTIC_WORKERS", "0"), ("GREENTIC_TRUST_LOOPBACK", "maybe"), ("GREENTIC_ANONYMOUS_SESSIONS", "all"), ("GREENTIC_REVISION_SCOPE", "mine"),
         ("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "soon"), ("GREENTIC_ALLOW_ROLLBACK", "perhaps"), ("GREENTIC_PACK_SIGNATURES", "sometimes"),
+        ("GREENTIC_SECRETS_BACKEND", "vault"), ("GREENTIC_SECRETS_BACKEND", "x"), ("GREENTIC_TUNNEL_MODE", "cloudflared"),
+        ("GREENTIC_RUNNER_SESSION_BACKEND", "disk"), ("GREENTIC_RUNNER_STATE_BACKEND", "redis"),
     ],
 )  # fmt: skip
 def test_a_variable_that_makes_no_sense_ends_the_boot_by_its_name(variable, value):
     with pytest.raises(BootError, match=variable):
         told(**{variable: value})
+
+
+@pytest.mark.parametrize("variable", ["GREENTIC_RUNNER_SESSION_BACKEND", "GREENTIC_RUNNER_STATE_BACKEND"])
+def test_where_conversations_wait_is_told_by_a_word_and_an_address(variable):
+    url = "redis://h:6379/0"
+    for kind, found in (("", url), ("redis", url), ("Redis", url), ("memory", "")):
+        assert told(**{variable: kind}, GREENTIC_RUNNER_REDIS_URL=url).sessions.redis_url == found
+    assert told(**{variable: "memory"}).sessions.redis_url == ""
+    both = {"GREENTIC_RUNNER_SESSION_BACKEND": "memory", "GREENTIC_RUNNER_STATE_BACKEND": "memory"}
+    assert told(**both, GREENTIC_RUNNER_REDIS_URL=url).sessions.redis_url == ""
+    with pytest.raises(BootError, match="one word for both"):
+        told(**{**both, variable: "redis"}, GREENTIC_RUNNER_REDIS_URL=url)
+
+
+def test_what_the_existing_worker_takes_by_default_is_taken():
+    told(GREENTIC_SECRETS_BACKEND="dev-store", GREENTIC_TUNNEL_MODE="off")
+    told(GREENTIC_SECRETS_BACKEND=" ", GREENTIC_TUNNEL_MODE="none")
+
+
+@pytest.mark.parametrize(
+    "words", [["--locale", "de", "start", "-V"], ["demo", "--locale=de", "up", "--version"], ["--locale", "de", "-V"]]
+)
+def test_a_locale_may_stand_before_the_command(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        start._parse(words)
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("greentic-start ")
 
 
 def test_how_many_processes_serve(monkeypatch):
@@ -347,7 +376,7 @@ def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
 @pytest.mark.parametrize(
     ("arguments", "headers", "code", "text"),
     [
-        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"request body must be JSON"),
+        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"nested deeper than 127 levels"),
         (("GET", "/"), {}, 405, b"only POST"), (("POST", "/", b"x" * 10, b"y" * MAX_BODY), {}, 413, b"exceeds"),
         (("POST", "/", b"x"), {"content-length": str(MAX_BODY + 1)}, 413, b"exceeds"), (("OPTIONS", "/workers/invoke"), {}, 405, b"cross-origin"),
         (("POST", "/", b"{}"), {"content_encoding": "gzip"}, 415, b"without a content coding"),
@@ -375,10 +404,17 @@ def test_a_method_that_is_not_taken_is_told_with_those_that_are(app, method, pat
         assert call(app, other, path, b"{}")[0] != 405 or other == "OPTIONS"
 
 
-def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
-    deep = b'{"k":' + b"[" * 500 + b"]" * 500 + b"}"
+@pytest.mark.parametrize("levels", [127, 500, 50_000])
+def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch, levels):
+    deep = b'{"k":' + b"[" * levels + b"]" * levels + b"}"
     code, _, text = call(app, "POST", "/x", deep)
-    assert code == 400 and b"nested deeper" in text
+    assert (code, text) == (400, b"request body is nested deeper than 127 levels")
+    invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":' + deep + b"}"
+    code, _, text = call(app, "POST", "/workers/invoke", invoke)
+    assert (code, text) == (400, b"invalid HostWorkerRequest body: nested deeper than 127 levels")
+    assert call(app, "POST", "/x", deep.replace(b"[", b"", 2).replace(b"]", b"", 2))[0] == (
+        200 if levels == 127 else 400
+    )
     just = b"[" * 127 + b"]" * 127
     assert call(app, "POST", "/x", just)[0] != 400
     assert call(app, "POST", "/x", b"[%b]" % just)[::2] == (400, b"request body is nested deeper than 127 levels")
@@ -394,7 +430,8 @@ def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
 
 def test_threat_unauthenticated_invoke_strangers(app):
     stranger = "10.1.2.3"
-    assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401
+    code, fields, _ = call(app, "POST", "/", b"1", peer=stranger)
+    assert code == 401 and fields[b"www-authenticate"] == b"Bearer"  # clients in Java fail where it does not say how
     assert call(app, "POST", "/", b"1", peer=stranger, x_forwarded_for="127.0.0.1", forwarded="for=127.0.0.1")[0] == 401
     assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret")[0] == 200
     assert (

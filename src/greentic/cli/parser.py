@@ -29,6 +29,10 @@ _KEY = "-----BEGIN "
 class Help(argparse.RawDescriptionHelpFormatter):
     """argparse's help, fitted; the verbs of a noun stand in a list of their own, without a line that names all of them."""
 
+    def _set_color(self, *_: object, **__: object) -> None:
+        """Python 3.14 paints help, by characters that nobody sees and that would be counted here."""
+        getattr(super(), "_set_color", bool)(False)
+
     def format_help(self) -> str:
         from greentic.terminal.fitted import fitted
 

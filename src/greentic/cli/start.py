@@ -138,6 +138,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _words(argv: list[str]) -> list[str]:
     """The words behind the command, which may be left out. Ends the program for a command that is none."""
     words = argv[1:] if argv[:1] == ["demo"] else list(argv)
+    if words[:1] == ["--locale"] and len(words) > 1:  # may stand before the command; nothing is said in other languages
+        del words[:2]
+    if words and words[0].startswith("--locale="):
+        del words[0]
     if words and words[0] in COMMANDS:
         return words[1:]
     if words and not words[0].startswith("-"):
@@ -184,7 +188,7 @@ def _parser() -> _Parser:
         "--log-format", choices=("json", "text"), help="lines on stderr (default: text at a terminal, else json)"
     )
     parser.add_argument("--access-log", action="store_true", help="a line of the log for each request")
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     noise = parser.add_mutually_exclusive_group()
     noise.add_argument("--verbose", action="store_true", help="log more")
     noise.add_argument("--quiet", action="store_true", help="log warnings and errors only")

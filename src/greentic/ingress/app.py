@@ -207,7 +207,7 @@ class WorkerApp:
         if asked.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress", extra=allow("POST, OPTIONS"))
         if not asked.trusted and not self._may_drive(asked, route):
-            raise Refused(401, "a valid bearer token is required")
+            raise Refused(401, "a valid bearer token is required", extra=[(b"www-authenticate", b"Bearer")])
         try:
             value = parse(body) if body else None
         except TooDeep:

@@ -38,7 +38,8 @@ from greentic.net.terms import Terms
 
 PULLING = "download bundle reference"
 """What is done where nothing else is said: tools look for these words in the log of a worker."""
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 10
+"""As many as the existing worker follows."""
 MAX_RETRY_AFTER = 60.0
 MAX_TARGET = 16 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -35,10 +35,10 @@ class Candidate(NamedTuple):
     trust: str = ""
     """The state of what it is believed by and does not hold (`worker/trust_files.py`)."""
 
-    def adopt(self, store: EnvironmentStore) -> None:
+    def adopt(self, paths: EnvPaths) -> None:
         """Place what the seed brought (rule 2). Raises `BootError`."""
         if self.seed is not None:
-            place_seed(self.seed, store.paths(self.env.environment_id).root)
+            place_seed(self.seed, paths.root)
 
 
 def _pointed(pointer_data: bytes, paths: EnvPaths, terms: Terms) -> bytes:

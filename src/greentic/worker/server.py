@@ -33,7 +33,6 @@ from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.operator_paths import load_later
 from greentic.ingress.status import brief
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.materialize.remembered import memory_of
 from greentic.model.elements import Elements
 from greentic.model.environment import DOCUMENT
 from greentic.model.hosts import host_without_port, join_listen_addr
@@ -306,11 +305,9 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
         serving.following = state
 
     tokens_file = settings.ingress.tokens_file
-    published, paths = booted.published, store.paths(settings.env_id)
+    published, paths = booted.published, bench.paths
     elements = Elements() if published is None else published.elements
-    trust_files = TrustFiles(
-        settings.trust_anchor, memory_of(paths, settings.state_directory), settings.terms, store.clock
-    )
+    trust_files = TrustFiles(bench.examiner)
 
     def read() -> Candidate:
         reread_tokens(app.gate, paths, tokens_file, booted.log)
