@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, PLANTED, Author
-from greentic.controller.left_behind import left_behind
+from greentic.controller.left_behind import left_behind, left_in
 from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import env_status, revisions
@@ -236,9 +236,9 @@ def test_a_namespace_that_this_identity_may_not_see_may_hold_what_was_left(bound
 
     paths, owner = bound.context.store.paths(E), Owner(E, "s")
     reconciled(bound)
-    assert left_behind(cluster, paths, "gtc-local", owner) == []
+    assert left_behind(cluster, left_in(paths, "gtc-local"), owner) == []
     monkeypatch.setattr(cluster, "list", refused)
-    (told,) = left_behind(cluster, paths, "elsewhere", owner)
+    (told,) = left_behind(cluster, left_in(paths, "elsewhere"), owner)
     assert "may still be there, which this identity may not see" in told
 
 

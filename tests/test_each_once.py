@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import make_pack
+from greentic.author.bundle_build import build_bundle
 from greentic.author.pack_build import build_pack
 from greentic.ground import documents
 from greentic.ground.documents import replace
@@ -156,6 +157,38 @@ def test_a_file_whose_place_among_the_assets_is_taken_is_told(tmp_path: Path) ->
     built = build_pack(tmp_path)
     assert built.warnings == [f"{tmp_path / 'logo.svg'}: left out, for `assets/logo.svg` stands in its place"]
     assert zipfile.ZipFile(io.BytesIO(built.data)).read("assets/logo.svg") == b"in its place"
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("assets/a.json", "assets/assets/a.json"), "`assets/assets/a.json` is never read as a card or a translation: each of its paths means `assets/a.json`"),
+        (("assets/fixtures/a.json", "fixtures/a.json"), "`fixtures/a.json` is never read as a card or a translation: each of its paths means `assets/fixtures/a.json`"),
+        (("assets/Logo.svg", "assets/logo.svg"), "`assets/Logo.svg` and `assets/logo.svg` are one file to systems"),
+        (("assets/caf\u00e9.json", "assets/cafe\u0301.json"), "are one file to systems"),
+        (("assets/stra\u00dfe.json", "assets/STRASSE.json"), "are one file to systems"),
+        (("assets/a.json", "fixtures/b.json", "assets/assets/c.json"), None),
+    ],
+)  # fmt: skip
+def test_names_that_are_one_to_somebody_are_told_when_a_pack_is_built(names: tuple[str, ...], told: str | None, tmp_path: Path) -> None:  # fmt: skip
+    """The first of two assets that a card's path means was read, and nobody was told."""
+    (tmp_path / "pack.yaml").write_text("pack_id: p\nversion: 1.0.0\nkind: application\npublisher: me\n")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    built = build_pack(tmp_path).warnings
+    assert built == [] if told is None else len(built) == 1 and told in built[0]
+
+
+def test_names_that_are_one_to_somebody_are_told_when_a_bundle_is_built(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "packs" / "Bot").mkdir(parents=True)
+    (source / "bundle.yaml").write_text("schema_version: 1\nbundle_id: hello\nbundle_name: Hello\n")
+    (source / "packs" / "Bot" / "pack.yaml").write_text("pack_id: p\nversion: 1.0.0\nkind: application\npublisher: me\n")  # fmt: skip
+    assert build_bundle(source, tmp_path / "out.gtbundle").warnings == []
+    (source / "packs" / "bot.gtpack").write_bytes(make_pack("q", ECHO))
+    (told,) = build_bundle(source, tmp_path / "out.gtbundle").warnings
+    assert "`packs/Bot.gtpack` and `packs/bot.gtpack` are one file to systems" in told
 
 
 def test_assets_that_a_file_system_takes_for_one_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

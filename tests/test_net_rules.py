@@ -358,6 +358,15 @@ def test_answers_before_the_answer_are_skipped_but_not_for_ever() -> None:
         receive()
 
 
+def test_an_answer_that_is_let_go_of_after_its_connection_complains_of_nothing() -> None:
+    """Python 3.13 and newer print what goes wrong there, as a traceback on stderr."""
+    _, receive = received(head(200, body=b"unread"))
+    answer = receive()
+    answer.fp.raw.close()
+    answer.close()
+    assert answer.closed
+
+
 def test_a_head_that_does_not_end_is_none_and_a_long_body_is_one() -> None:
     _, receive = received(b"HTTP/1.1 103 x\r\n" + b"A: " + b"x" * 60_000 + b"\r\n" + b"B: y\r\n\r\n" + head(200))
     assert receive().status == 200

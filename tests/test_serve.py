@@ -414,6 +414,12 @@ def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch, levels):
     assert call(app, "POST", "/x", deep.replace(b"[", b"", 2).replace(b"]", b"", 2))[0] == (
         200 if levels == 127 else 400
     )
+    just = b"[" * 127 + b"]" * 127
+    assert call(app, "POST", "/x", just)[0] != 400
+    assert call(app, "POST", "/x", b"[%b]" % just)[::2] == (400, b"request body is nested deeper than 127 levels")
+    invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":%b}'
+    assert call(app, "POST", "/workers/invoke", invoke % just[1:-1])[0] != 400
+    assert call(app, "POST", "/workers/invoke", invoke % just)[0] == 400
     monkeypatch.setattr("greentic.ingress.app.activity_of", lambda value: {}["planted"])
     assert call(app, "POST", "/x", b"{}")[::2] == (500, b"internal error")
 

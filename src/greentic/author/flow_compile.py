@@ -14,7 +14,7 @@ from typing import cast
 
 from greentic.author.yaml_places import Way
 from greentic.expressions.value_range import fault
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 
 Map = dict[str, object]
 
@@ -64,9 +64,9 @@ def compile_flow(source: object) -> Map:
         raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}", "id")
     kind = KINDS.get(str(source["type"]))
     if kind is None:
-        meant = did_you_mean(str(source["type"]), KINDS)
-        expected = ", ".join(sorted(set(KINDS)))
-        raise FlowSourceError(f"Unknown flow type '{source['type']}'; expected one of {expected}{meant}", "type")
+        raise FlowSourceError(
+            f"Unknown flow type '{source['type']}'{one_of(str(source['type']), sorted(KINDS))}", "type"
+        )
     nodes = source.get("nodes") or {}
     if not isinstance(nodes, dict):
         raise FlowSourceError("`nodes` is a mapping of node ids", "nodes")

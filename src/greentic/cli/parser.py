@@ -28,6 +28,10 @@ _KEY = "-----BEGIN "
 class Help(argparse.RawDescriptionHelpFormatter):
     """argparse's help, fitted; the verbs of a noun stand in a list of their own, without a line that names all of them."""
 
+    def _set_color(self, *_: object, **__: object) -> None:
+        """Python 3.14 paints help, by characters that nobody sees and that would be counted here."""
+        getattr(super(), "_set_color", bool)(False)
+
     def format_help(self) -> str:
         from greentic.terminal.fitted import fitted
 
@@ -123,12 +127,10 @@ class Parser(argparse.ArgumentParser):
         """Raises `ArgumentError` for what is none of the choices."""
         if action.choices is None or value in action.choices:
             return
-        from greentic.ground.nearest import did_you_mean
+        from greentic.ground.nearest import one_of
 
         known = [str(choice) for choice in action.choices]
-        raise argparse.ArgumentError(
-            action, f"invalid choice: '{value}'; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
-        )
+        raise argparse.ArgumentError(action, f"invalid choice: '{value}'{one_of(str(value), known)}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401  as argparse has it
         """Raises `ArgumentError` for a key (rule 6)."""

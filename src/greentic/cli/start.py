@@ -145,13 +145,9 @@ def _words(argv: list[str]) -> list[str]:
     if words and words[0] in COMMANDS:
         return words[1:]
     if words and not words[0].startswith("-"):
-        from greentic.ground.nearest import did_you_mean
+        from greentic.ground.nearest import one_of
 
-        meant = did_you_mean(words[0], COMMANDS)
-        print(
-            f"Error: unrecognized subcommand '{printed(words[0])}'; expected one of {', '.join(COMMANDS)}{meant}",
-            file=sys.stderr,
-        )
+        print(f"Error: unrecognized subcommand '{printed(words[0])}'{one_of(words[0], COMMANDS)}", file=sys.stderr)
         raise SystemExit(1)
     return words
 

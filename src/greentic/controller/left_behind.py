@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from greentic.ground.documents import read_file
 from greentic.ground.errors import GreenticError
@@ -47,10 +47,10 @@ def take_away(env_id: str, namespace: str) -> str:
     return f"kubectl -n {namespace} delete {kinds} -l {names.owner_selector(env_id)}"
 
 
-def left_behind(cluster: Cluster, paths: EnvPaths, namespace: str, owner: Owner) -> list[str]:
-    """What is to be said of namespaces that were left, in which something is (rule 2)."""
+def left_behind(cluster: Cluster, namespaces: Mapping[str, str], owner: Owner) -> list[str]:
+    """What is to be said of those namespaces that were left in which something is (rule 2)."""
     found: list[str] = []
-    for left, at in left_in(paths, namespace).items():
+    for left, at in namespaces.items():
         try:
             listed = cluster.list("Deployment", left, names.owner_selector(owner.env_id)).items
             told = "still runs there" if any(is_ours(thing, owner) for thing in listed) else ""

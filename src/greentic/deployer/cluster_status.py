@@ -45,10 +45,11 @@ def _said(context: Context, env: Environment) -> list[str]:
     paths = context.store.paths(env.environment_id)
     deployer = resolve(context, env.environment_id, None, live=False, loaded=env)
     kinds = _judged(deployer.answers)
-    if not kinds and not left_in(paths, deployer.answers.namespace):
+    namespaces = left_in(paths, deployer.answers.namespace)
+    if not kinds and not namespaces:
         return []
     cluster = reach(context, deployer, patience=SECONDS).cluster
-    left = left_behind(cluster, paths, deployer.answers.namespace, deployer.owner)
+    left = left_behind(cluster, namespaces, deployer.owner)
     namespace, selector = deployer.answers.namespace, names.owner_selector(env.environment_id)
     listed = [thing for kind in kinds for thing in list_if_there(cluster, kind, namespace, selector, needed=True)]
     return [*left, *remarks([thing for thing in listed if is_ours(thing, deployer.owner)])]

@@ -27,7 +27,7 @@ from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import AwaitedDocument, Heard, wait_served
 from greentic.cluster.way_in import WayIn, way_in
 from greentic.controller.keeping import put_back
-from greentic.controller.left_behind import left_behind
+from greentic.controller.left_behind import left_behind, left_in
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.dry_run import DryRun, dry_run
@@ -133,7 +133,8 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         objects = applicable(deployer)
         reached = reach(context, deployer)
         urls = public_url_warnings(deployer.env, deployer.answers)
-        left = left_behind(reached.cluster, context.store.paths(env_id), deployer.answers.namespace, deployer.owner)
+        namespaces = left_in(context.store.paths(env_id), deployer.answers.namespace)
+        left = left_behind(reached.cluster, namespaces, deployer.owner)
         warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls, *left] or UNSET
         if payload.dry_run:
             wanted = for_identity(objects, reached)

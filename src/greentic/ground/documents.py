@@ -18,7 +18,7 @@ import re
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin
 
@@ -316,18 +316,15 @@ def check_each_once(data: bytes, written: bytes) -> None:
 
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
-_AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
+_AS_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""In and out, as signed bytes."""
 
 
 def _too_deep(text: bytes, deepest: int) -> bool:
     """Whether whole JSON text is deeper than that. Strings are cut out, once no quote is inside one."""
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
-    left = b"".join(plain.translate(_AS_ARRAYS, _NO_BRACKETS).split(b'"')[::2])
-    for _ in range(deepest):
-        left = left.replace(b"[]", b"")  # each time the innermost ones
-        if not left:
-            return False
-    return True
+    left = b"".join(plain.translate(_AS_STEPS, _NO_BRACKETS).split(b'"')[::2])
+    return max(accumulate(memoryview(left).cast("b")), default=0) > deepest
 
 
 def read_file(path: Path, limit: int = MAX_BYTES, *, patience: float | None = PIPE_SECONDS) -> bytes:

@@ -152,6 +152,9 @@ class _Kept(io.BufferedReader):
     def close(self) -> None:
         pass
 
+    def flush(self) -> None:
+        """Nothing is written here. The library asks for it when an answer is let go of, whatever became of the connection before."""
+
 
 class _Readable:
     """What the library asks a socket for."""

@@ -124,6 +124,15 @@ class EnvironmentStore:
             error.hint = error.hint or _next_step(env_id, path)
             raise
 
+    def names(self, env_id: str) -> dict[str, str]:
+        """What people call what an environment has today, by ULID; nothing where its document cannot be read, which others tell."""
+        from greentic.model.naming import names_of  # for who reads a log or an error; no boot needs it
+
+        try:
+            return names_of(self.load(env_id))
+        except GreenticError:
+            return {}
+
     def survey(self) -> tuple[list[Environment], list[Broken]]:
         """Every environment that loads, and every directory with a document that does not, both sorted by id."""
         good: list[Environment] = []
