@@ -54,6 +54,7 @@ _ROWS = (
     Variable("GREENTIC_REVISION_ID", "text", "", "worker", "the revision that this worker is for: loaded even while nothing is routed to it"),
     Variable("GREENTIC_REVISION_SCOPE", "text", "", "worker", "`own`: serve the revision of GREENTIC_REVISION_ID and nothing else"),
     Variable("GREENTIC_STORE_ID", "text", "a hash of the store's directory", "gtc", "who this store is, in the labels of a cluster's objects"),
+    Variable("GREENTIC_STORE_URL", "text", "", "gtc", "a server that holds the environments: refused unless --store-root says which directory"),
     Variable("GTC_OPERATOR_KEY_PATH", "file", "~/.greentic/operator/key.pem", "gtc", "the operator's private key"),
     # -- listening and who may ask
     Variable("GREENTIC_GATEWAY_LISTEN_ADDR", "address", "127.0.0.1:8080", "worker", "ip:port or ip to listen on"),
