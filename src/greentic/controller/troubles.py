@@ -3,7 +3,9 @@
 Rules:
 1. One trouble for each thing that is done, the latest; it stays until that thing went well.
 2. A trouble is logged when it begins to be another one, not each time that it is met.
-3. What failed again waits longer; what went well begins from the first pause.
+3. What failed again waits longer; what went well begins from the first pause. A place may be down for days. What is asked of the
+   cluster's own server is tried again within `CLUSTER_AGAIN`, for somebody puts it right by hand (rights, a quota, an object that is in the
+   way) where no watch sees it; a try that takes long is as much rarer.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ from greentic.ground.clock import Random
 from greentic.ground.errors import FetchError, GreenticError
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable
 
-AGAIN = Backoff(first=1.0, longest=120.0)
+PLACE_AGAIN = Backoff(first=1.0, longest=120.0)
+CLUSTER_AGAIN = Backoff(first=0.5, longest=20.0)
+AS_MUCH_RARER = 10.0
+"""So many times as long as a failed try took is waited at least."""
 
-Work = Literal["wish", "watch", "look", "apply", "version"]
+Work = Literal["wish", "watch", "look", "apply", "version", "contest"]
 
 
 class Trouble(NamedTuple):
@@ -52,10 +57,18 @@ class Troubles:
         self._found.pop(work, None)
         self._tried.pop(work, None)
 
-    def pause(self, work: Work) -> float:
-        """Seconds until this is tried again."""
+    def are(self, work: Work, reason: str, why: str) -> None:
+        """Met for this reason, or well where there is nothing to say."""
+        if why:
+            self.met(work, Trouble(reason, why))
+        else:
+            self.well(work)
+
+    def pause(self, work: Work, took: float = 0.0) -> float:
+        """Seconds until this is tried again; `took` is how long the try that failed was at it."""
         self._tried[work] = self._tried.get(work, 0) + 1
-        return AGAIN.pause(self._tried[work], self._random)
+        again = PLACE_AGAIN if work == "look" else CLUSTER_AGAIN
+        return max(again.pause(self._tried[work], self._random), min(AS_MUCH_RARER * took, PLACE_AGAIN.longest))
 
 
 def told_as(error: GreenticError) -> str:
