@@ -517,6 +517,31 @@ def test_what_is_contested_is_left_longer_each_time_and_forgotten_once_it_was_le
     assert found.due({one, two}, now) == {one, two} and found.until({one}) == float("inf")
 
 
+def test_what_others_add_and_stays_is_told_in_the_words_of_env_diff_until_it_is_gone(scene):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.quiet()
+    router, service = Ref("Deployment", names.ROUTER, NS), Ref("Service", names.ROUTER, NS)
+    plain = scene.condition("Synced")["message"]
+    thing = json.loads(json.dumps(scene.cluster.objects[router]))
+    thing["spec"]["paused"] = True
+    fields = {"f:spec": {"f:paused": {}}}
+    thing["metadata"]["managedFields"].append({"manager": "mesh", "operation": "Update", "fieldsV1": fields})
+    scene.cluster.put(thing)
+    until(lambda: "mesh" in scene.condition("Synced")["message"], str(running.logged))
+    told = scene.condition("Synced")["message"]
+    assert f"{plain}; {router} has what others added, and it stays: .spec.paused (`mesh`)" in told
+    assert scene.condition("Synced")["reason"] == "InSync" and running.operator.metrics["drift_healed_total"] == 0
+    scene.cluster.remove(service)  # comparing another object alone forgets nothing
+    until(lambda: running.operator.metrics["drift_healed_total"] == 1)
+    assert scene.condition("Synced")["message"] == told
+    del thing["spec"]["paused"]
+    thing["metadata"]["managedFields"].pop()
+    scene.cluster.put(thing)
+    until(lambda: scene.condition("Synced")["message"] == plain, str(running.logged))
+
+
 @pytest.fixture
 def silent(monkeypatch) -> Iterator[threading.Event]:
     """Places that say nothing while it is set."""

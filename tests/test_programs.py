@@ -553,3 +553,25 @@ def test_the_demo(tmp_path):
         assert pulled.returncode == 0 and "The worker runs from oci://" in pulled.stdout, pulled.stdout + pulled.stderr
     finally:
         assert "stopped registry" in run("host-stop").stdout
+
+
+TALKS = """#!/bin/sh
+echo "Forwarding from 127.0.0.1:1 -> 1"
+head -c 300000 /dev/zero | tr '\\0' '\\n'
+: > "$TOLD"
+exec sleep 60
+"""
+"""A kubectl that says more than a pipe holds, as a port does that was asked thousands of times."""
+
+
+def test_a_forwarded_port_is_not_held_up_by_what_kubectl_prints(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "cluster")
+    from world import Kubectl
+
+    program, told = tmp_path / "kubectl", tmp_path / "told"
+    program.write_text(TALKS)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TOLD", str(told))
+    with Kubectl(tmp_path / "kubeconfig").forward("a", "pod/b"):
+        until(told.exists, "all of it was read")

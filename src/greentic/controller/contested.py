@@ -59,9 +59,8 @@ class Contested:
         if not found:
             return ""
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
-        who = "-o jsonpath='{.metadata.managedFields[*].manager}'"
         return (
             f"{first}{more} was put right {MANY} times in a row and changed anew each time: somebody else keeps it otherwise, so it is "
             "put right once a minute. Next: end who does (another wish for this namespace, Flux or Argo CD, an autoscaler, a webhook); "
-            f"kubectl -n {first.namespace} get {first.kind.lower()} {first.name} {who}"
+            f"kubectl -n {first.namespace} get {first.kind.lower()} {first.name} -o jsonpath='{{.metadata.managedFields[*].manager}}'"
         )

@@ -1,9 +1,8 @@
-"""What controllers of the cluster say of autoscalers and routes, which have nobody else to tell it (rule 5 of `loop`).
+"""What controllers of the cluster say of autoscalers and routes (rule 5 of `loop`).
 
 Rules:
-1. They are asked every `JUDGE_EVERY` seconds at most, and only for kinds that are stated.
+1. They are asked every `JUDGE_EVERY` seconds at most, for kinds that are stated. That they cannot be asked is told by comparing.
 2. What they say counts once they have been saying something for `JUDGED_SECONDS`: each of them is late at first.
-3. That they cannot be asked is told by comparing, which asks the same server.
 """
 
 from __future__ import annotations
@@ -36,9 +35,7 @@ class Judging:
             said = verdicts(thing for listed in pages for page in listed for thing in page.items)
         except GreenticError:
             return
-        if not self._said:
-            self._since = now
-        self._said = said
+        self._since, self._said = self._since if self._said else now, said
 
     def said(self) -> list[str]:
         """What they have been saying for long enough."""

@@ -77,6 +77,7 @@ class Operator:
         self._look_at = self._compare_at = 0.0
         self._changed = set[Ref]()
         self._contested = Contested(random)
+        self._added: dict[Ref, str] = {}
         self._unwatched: dict[str, str] = {}
         self._applied: tuple[int, str] | None = None
         self._stated: tuple[tuple[str, str], Stated] | None = None
@@ -284,6 +285,7 @@ class Operator:
                 self._would(found.whole())
             else:
                 self._deployments = {**(self._deployments if alone else {}), **found.rollouts}
+                self._added = {r: t for r, t in self._added.items() if alone and r not in due} | found.added
                 self._objects, keyed = len(wanted) - len(found.rest), is_keyed(found.live)
                 written: list[Ref] = []
                 for plan in found.plans():
@@ -328,7 +330,10 @@ class Operator:
             self._contested.put_right(written, self._clock.monotonic())
             told = f"put right: {', '.join(map(str, written[:MAX_NAMED]))}"
             self._teller.event(self._thing(), Condition("Synced", "True", "DriftHealed", told))
-        self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
+        told = "; ".join(
+            [f"{self._objects} object(s) are as stated", *map(self._added.__getitem__, sorted(self._added))]
+        )
+        self._synced = Condition("Synced", "True", "InSync", told)
         self._troubles.well("apply")
         if any(ref.name == names.ENV_STORE for ref in written) or self._heard is None:
             self._hear(cluster)
