@@ -37,14 +37,14 @@ from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
-from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work
+from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
 from greentic.deployer import operator_render
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, PermissionMissing
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
@@ -206,7 +206,8 @@ def test_an_operator_that_cannot_have_its_lease_says_so_once_and_tells_nothing_o
     until(lambda: running.operator.metrics["leads"] == 0)
     until(lambda: running.operator.metrics["ready"] == running.operator.metrics["generation"] == 0)
     assert asked_for[0] > 2 and running.operator.metrics["synced"] == 0
-    assert [line for line in running.logged if line.startswith("lease:")] == ["lease: no rights Next: give them"]
+    (told,) = [line for line in running.logged if line.startswith("lease:")]
+    assert told.startswith("lease: no rights Next: apply what gtc op operator render makes")
     assert "this operator could not renew the Lease and holds it no more" in running.logged
     scene.cluster.fault = lambda _verb, _kind: None
     until(lambda: running.operator.metrics["ready"] == 1)
@@ -816,7 +817,9 @@ def test_threat_rollback_an_older_generation_is_refused_by_an_operator_that_star
     (scene.place / "index.json").write_bytes(old)
     scene.start("two")
     until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused")
-    assert "has seen 2" in scene.condition("Degraded")["message"] and len(scene.document()["bundles"]) == 2
+    told = scene.condition("Degraded")["message"]
+    assert "gtc op delivery set ENV --generation 3" in told and "GREENTIC_ALLOW_ROLLBACK" not in told
+    assert "has seen 2" in told and len(scene.document()["bundles"]) == 2
 
 
 def test_threat_stripped_signature_what_nobody_trusted_sealed_is_not_applied(scene, author, tmp_path):
@@ -860,6 +863,24 @@ def test_what_the_server_refuses_is_told_and_tried_again(verbs, kind, error, rea
     scene.cluster.fault = lambda *_: None
     scene.synced()
     until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "step", "never"),
+    [
+        (ApiRefused("no", status=403, hint="gtc op credentials requirements"), "RightsMissing", "its Role names", "requirements"),
+        (PermissionMissing("no", hint="gtc op credentials bootstrap"), "RightsMissing", "gtc op operator render", "bootstrap"),
+        (ApiRefused("spec.selector: field is immutable", status=422, hint="--recreate"), "ApiRefused", "kubectl delete", "--recreate"),
+        (Conflict("1 object(s) are not its own", hint="gtc op env reconcile ENV --adopt"), "NotOurs", "spec.adopt: true", "--adopt"),
+        (Conflict("it was made meanwhile", hint="gtc op env reconcile ENV --adopt"), "ApplyFailed", "spec.adopt: true", "--adopt"),
+        (Conflict("full", hint="make room"), "ApplyFailed", "Next: make room", "render"),
+        (Conflict("full"), "ApplyFailed", "full", "Next"),
+    ],
+)  # fmt: skip
+def test_the_next_step_is_one_that_can_be_taken_where_an_operator_works(error, reason, step, never):
+    """Nobody has the flags of `env reconcile` there, nor its identity."""
+    found = of_apply(error)
+    assert found.reason == reason and step in found.message and never not in found.message
 
 
 def test_what_is_put_right_by_hand_is_seen_within_seconds_however_often_it_failed():

@@ -188,11 +188,8 @@ class Operator:
         thing = self._thing()
         if thing is not None:
             self._teller.meet(thing)
-        version = (
-            ""
-            if thing is None
-            else compact([metadata_of(thing).get("generation"), thing.get("spec"), thing.get("data")]).decode()
-        )
+        says = [] if thing is None else [metadata_of(thing).get("generation"), thing.get("spec"), thing.get("data")]
+        version = compact(says).decode() if says else ""
         if version == self._wish_version:
             return
         self._wish_version, self._wish = version, None

@@ -88,9 +88,8 @@ class Teller:
             return
         now = timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000)
         try:
-            Held(self._reach(), self._election).create(
-                event_of(thing, self._source, condition, self._random.octets(6).hex(), now)
-            )
+            made = event_of(thing, self._source, condition, self._random.octets(6).hex(), now)
+            Held(self._reach(), self._election).create(made)
         except GreenticError as error:
             self._log(f"no event: {error.message}")
 

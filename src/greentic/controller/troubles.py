@@ -6,6 +6,7 @@ Rules:
 3. What failed again waits longer; what went well begins from the first pause. A place may be down for days. What is asked of the
    cluster's own server is tried again within `CLUSTER_AGAIN`, for somebody puts it right by hand (rights, a quota, an object that is in the
    way) where no watch sees it; a try that takes long is as much rarer.
+4. The next step is one that can be taken where an operator works.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Literal, NamedTuple
 
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Random
-from greentic.ground.errors import FetchError, GreenticError
+from greentic.ground.errors import FetchError, GreenticError, PermissionMissing
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable
+from greentic.materialize.trusted import IF_MEANT
 
 PLACE_AGAIN = Backoff(first=1.0, longest=120.0)
 CLUSTER_AGAIN = Backoff(first=0.5, longest=20.0)
@@ -73,7 +75,19 @@ class Troubles:
 
 def told_as(error: GreenticError) -> str:
     """An error as a status says it."""
-    return f"{error.message}" + (f" Next: {error.hint}" if error.hint else "")
+    step = _next_step(error)
+    return f"{error.message}" + (f" Next: {step}" if step else "")
+
+
+def _next_step(error: GreenticError) -> str | None:
+    """What to do about it beside an operator, where nobody has the flags of `env reconcile` or another identity (rule 4)."""
+    if isinstance(error, PermissionMissing) or (isinstance(error, ApiRefused) and error.forbidden):
+        return "apply what gtc op operator render makes once more: its Role names what is needed"
+    if isinstance(error, ApiRefused) and error.immutable:
+        return "a field cannot be changed in place: kubectl delete that object, and it is made again as stated"
+    if "--adopt" in (error.hint or ""):
+        return "spec.adopt: true takes it over, if that is meant; what is another environment's is never taken"
+    return (error.hint or "").replace(IF_MEANT, "")
 
 
 def of_look(error: GreenticError) -> Trouble:
@@ -88,6 +102,8 @@ def of_apply(error: GreenticError) -> Trouble:
         reason = "ClusterUnreachable"
     elif isinstance(error, ApiRefused):
         reason = error.cause
+    elif isinstance(error, PermissionMissing):
+        reason = "RightsMissing"
     elif "are not its own" in error.message:
         reason = "NotOurs"
     return Trouble(reason, told_as(error))
