@@ -31,7 +31,7 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import PackSignaturePolicy, read_signature_policy
-from greentic.sessions.redis_url import redis_url
+from greentic.sessions.value_store import redis_url
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
