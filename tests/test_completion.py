@@ -115,6 +115,7 @@ def test_every_command_with_verbs_is_offered():
         ("gtc distributor serv .", "serve"), ("gtc flow lnt x", "lint"), ("gtc cache prune --max-byte 1", "--max-bytes"), ("gtc completion bsh", "bash"),
         ("gtc bundle build x --output jsn", "json"), ("gtc op env show prod --output wid", "wide"), ("gtc op --otput json env show prod", "--output"),
         ("greentic-start strt", "start"), ("greentic-start start --envv prod", "--env"), ("greentic-start --log-format jsn", "json"), ("greentic-start --require al", "all"),
+        ("gtc op bundles add prod --bundle-id b", "bundle_id=…"), ("gtc op bundles update prod --satus x", "status=…"), ("gtc op env create --lisen-addr x", "--listen-addr"),
         ("gtc bundle inspect x --json", "--output json"), ("gtc cache list --table", "--output table"), ("gtc op env show prod --yaml", "--output yaml"),
         ("gtc op env show prod --shema", "--schema"), ("gtc bundle revoke x --list l --reson r", "--reason"),
         ("greentic-operator --nam x", "--name"), ("greentic-operator --kind Environmnt", "Environment"), ("gtc op traffic ramp prod --max-eror 1", "--max-errors"),

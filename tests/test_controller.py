@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer
-from greentic.cluster.apply import PHASES
+from greentic.cluster.apply import PHASES, NotOurs
 from greentic.controller import desired, differing, grants, loop, wish
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.differing import ALONE, difference, stated
@@ -35,13 +35,13 @@ from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
-from greentic.controller.troubles import Trouble
+from greentic.controller.troubles import Trouble, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
 from greentic.deployer import operator_render
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
+from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, ServerBusy, UntrustedBundle
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
@@ -49,6 +49,7 @@ from greentic.k8s.plan import Owner
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.net.terms import Terms
+from greentic.publication.artifact import DamagedPublication, NothingPublished
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 from waiting import until
@@ -668,7 +669,7 @@ def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(s
     document = scene.document()
     away = scene.place.with_name("away")
     scene.place.rename(away)
-    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable")
+    until(lambda: scene.condition("Degraded").get("reason") == "NothingPublished")
     first.stop()
     scene.running.clear()
     scene.start("two")  # with an empty home: it takes the document of the pods
@@ -679,6 +680,43 @@ def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(s
     assert scene.document() == document
     away.rename(scene.place)
     until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+def test_what_is_wrong_with_a_place_is_told_by_what_it_is(scene):
+    """A damaged document was told as a place that cannot be reached."""
+    scene.wish()
+    scene.start()
+    scene.synced()
+    index = scene.place / "index.json"
+    honest = index.read_bytes()
+    for text, reason in ((b"{", "PublicationDamaged"), (b'{"manifests": []}', "NothingPublished")):
+        index.write_bytes(text)
+        until(lambda reason=reason: scene.condition("Degraded").get("reason") == reason)
+    (scene.place / "blobs" / "sha256" / ("0" * 64)).write_bytes(b"{}")
+    index.write_bytes(re.sub(rb"sha256:[0-9a-f]{64}", b"sha256:" + b"0" * 64, honest))
+    until(lambda: "asked for was sha256:0000" in scene.condition("Degraded").get("message", ""))
+    assert scene.condition("Degraded")["reason"] == "PublicationDamaged"
+    index.write_bytes(honest)
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DamagedPublication("x"), "PublicationDamaged"),
+        (NothingPublished("x"), "NothingPublished"),
+        (ServerBusy("x"), "PublicationUnreachable"),
+        (UntrustedBundle("x"), "PublicationRefused"),
+    ],
+)
+def test_a_look_that_fails_has_the_reason_of_its_error(error, reason):
+    assert of_look(error).reason == reason
+
+
+def test_what_fails_while_objects_are_written_has_the_reason_of_its_error_whatever_it_says():
+    """A message that quoted the words of another failure was told as that one."""
+    said = "a webhook says: 2 object(s) are not its own"
+    assert of_apply(NotOurs(said)).reason == "NotOurs" and of_apply(Conflict(said)).reason == "ApplyFailed"
 
 
 def test_threat_rollback_an_older_generation_is_refused_by_an_operator_that_starts_anew(scene, author, hello):

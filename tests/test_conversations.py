@@ -19,7 +19,7 @@ from greentic.flow.activity import activity_of
 from greentic.flow.engine import Completed, Parked, Run, new_budget
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
-from greentic.flow.ports import Caller, Ports
+from greentic.flow.ports import Caller, Ports, scope
 from greentic.flow.results import interpret
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import in_place
@@ -46,7 +46,7 @@ ANN = Identity(session="ann")
 
 # -- who is who -----------------------------------------------------------------------------------------------------
 
-_NAMES = st.text(alphabet="a|:%", max_size=4) | st.sampled_from(["%7C", "%3A", "ep=E::a", "t:provider:f:f:a", "ep=E::t:provider:f:f:a", "t%3Aprovider%3Af%3Af%3Aa"])  # fmt: skip
+_NAMES = st.text(alphabet="a|:%", max_size=4) | st.sampled_from(["%7C", "%3A", "%75ser", ANYONE, "ep=E::a", "t:provider:f:f:a", "ep=E::t:provider:f:f:a", "t%3Aprovider%3Af%3Af%3Aa"])  # fmt: skip
 _CALLERS = st.builds(Identity, st.none() | _NAMES, st.none() | _NAMES, st.none() | st.sampled_from(["E", "a"]))
 
 
@@ -54,6 +54,8 @@ _CALLERS = st.builds(Identity, st.none() | _NAMES, st.none() | _NAMES, st.none()
 @example(Identity("a|", "b"), Identity("a", "|b"))
 @example(Identity("t:provider:f:f:a"), Identity(user="a"))
 @example(Identity("ep=E::a"), Identity("a", endpoint="E"))
+@example(Identity(user=ANYONE), Identity())
+@example(Identity(user=ANYONE), Identity(user="%75ser"))
 @example(Identity("t%3Aprovider%3Af%3Af%3Aa"), Identity("t:provider:f:f:a"))
 def test_threat_replayed_message_no_two_callers_have_one_conversation(one, other):
     """What they are called was joined without a sign for what belongs to whom: two callers shared a pin, and one was the other's session."""
@@ -62,8 +64,20 @@ def test_threat_replayed_message_no_two_callers_have_one_conversation(one, other
     conversations.pin("D", "t", one, "R1")
     told = [(i.endpoint or "", i.session or "", i.user or "") for i in (one, other)]
     assert (conversations.pinned("D", "t", other) is not None) == (told[0] == told[1])
-    who = [(i.endpoint or "", i.session or "", "" if i.session else i.user or ANYONE) for i in (one, other)]
+    who = [(i.endpoint or "", i.session or "", "" if i.session else i.user or "") for i in (one, other)]
     assert (session_hint(one, "t", "f") == session_hint(other, "t", "f")) == (who[0] == who[1])
+
+
+_PARTS = st.lists(st.none() | st.text(alphabet="a_:%5F3", max_size=3), max_size=4)
+
+
+@given(_PARTS, _PARTS)
+@example(["_"], [None])
+@example(["%5F"], ["_"])
+def test_no_two_lists_of_parts_have_one_scope(one, other):
+    """A user who is called `_` read what is kept for nobody."""
+    assert (scope("component", *one) == scope("component", *other)) == (one == other)
+    assert scope("component", "e", "t", None, "ann@example.com") == "component:e:t:_:ann@example.com"
 
 
 def test_ordinary_names_stand_in_keys_as_they_are():

@@ -15,10 +15,11 @@ from greentic.author.pack_build import build_pack
 from greentic.ground import documents
 from greentic.ground.documents import replace
 from greentic.ground.errors import MalformedArtifact, SpecViolation, StoreError, TrustRootError
-from greentic.materialize.placed import RevisionFault, verified_packs
+from greentic.materialize.placed import RevisionFault, read_pack_config, verified_packs
 from greentic.model.elements import Elements
 from greentic.model.environment import PackListEntry
-from greentic.model.revision_files import LockedPack, PackListLock, diverging_packs
+from greentic.model.pointer import pointer_to, read_pointer
+from greentic.model.revision_files import LockedPack, PackConfig, PackListLock, diverging_packs
 from greentic.model.validate import validate
 from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
@@ -257,3 +258,19 @@ def test_other_documents_with_a_member_twice_are_refused(author, hello) -> None:
     payload = twice(dsse.statement("a", "0" * 64, "t", {}), "subject", "[]")
     with pytest.raises(dsse.MalformedEnvelope, match="the key `subject` stands twice"):
         dsse.claimed_statement(dsse.sign(payload, key))
+    for envelope in (dsse.envelope_bytes(dsse.sign(b"1", key)), documents.compact(dsse.sign(b"1", key))):
+        assert dsse.read_envelope(envelope).payload == "MQ=="
+        assert dsse.read_envelope(envelope[:-1] + b', "of_others": 1}').payload == "MQ=="
+        with pytest.raises(dsse.MalformedEnvelope, match="the key `payload` stands twice"):
+            dsse.read_envelope(twice(envelope, "payload", '"Mg=="'))
+    pointer = documents.compact(pointer_to("local", "oci://r/envs/local", f"sha256:{'0' * 64}"))
+    assert read_pointer(pointer)
+    with pytest.raises(SpecViolation, match="the key `document` stands twice"):
+        read_pointer(twice(pointer, "document", f'"sha256:{"1" * 64}"'))
+    config = PackConfig(schema="x", pack_id="p", revision_id=revision_id)
+    ref = f"revisions/{revision_id}/configured.json"
+    paths.ref(ref).write_bytes(documents.pretty(config))
+    assert read_pack_config(paths, ref, revision_id) == config
+    paths.ref(ref).write_bytes(twice(documents.pretty(config), "pack_id", '"q"'))
+    with pytest.raises(RevisionFault, match="the key `pack_id` stands twice"):
+        read_pack_config(paths, ref, revision_id)

@@ -553,3 +553,25 @@ def test_the_demo(tmp_path):
         assert pulled.returncode == 0 and "The worker runs from oci://" in pulled.stdout, pulled.stdout + pulled.stderr
     finally:
         assert "stopped registry" in run("host-stop").stdout
+
+
+def test_a_worker_whose_program_is_taken_away_tells_what_it_serves_still(tmp_path: Path, author, hello: Path) -> None:
+    """What few ask was loaded when it was asked for: 500, once the program had been replaced below the worker."""
+    author.create()
+    author.deployed(hello)
+    copy = tmp_path / "program"
+    shutil.copytree(ROOT / "src" / "greentic", copy / "greentic", ignore=shutil.ignore_patterns("__pycache__"))
+    worker = Worker(
+        author.context.store.root, tmp_path, PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=""
+    )
+    try:
+        port = worker.port()
+        for name in ("ingress/__pycache__/status_proof", "telemetry/__pycache__/exposition"):
+            until(lambda name=name: list((copy / "greentic").glob(f"{name}.*.pyc")), name)
+        shutil.rmtree(copy)
+        assert ask(port, "GET", "/metrics")[0] == 200
+        assert ask(port, "GET", "/status/proof?nonce=" + "a" * 32)[0] == 200
+        assert ask(port, "GET", "/status")[0] == 200
+        assert ask(port, "POST", "/", b'{"text": "Ada"}')[0] == 200
+    finally:
+        assert worker.stop() == 0, worker.out.read_text()

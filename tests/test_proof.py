@@ -200,6 +200,14 @@ def test_threat_lying_worker_wrong_key_replayed_nonce_other_payload():
         (envelope_bytes(sign(msgspec.json.encode(told), KEY)), NONCE, [], "payload type is"),
         (envelope_bytes(signed_statement(BUNDLE, "b", "0" * 64, {}, KEY)), NONCE, [], "payload type is"),
         (envelope_bytes(sign(b"[]", KEY, p.PAYLOAD_TYPE)), NONCE, [], "is no proof"),
+        (
+            envelope_bytes(
+                sign(msgspec.json.encode(told).replace(b'"nonce":', b'"nonce":"x","nonce":', 1), KEY, p.PAYLOAD_TYPE)
+            ),
+            NONCE,
+            [],
+            "stands twice",
+        ),
     ):
         with pytest.raises(p.ProofError, match=why):
             p.read_proof(data, nonce, pins)

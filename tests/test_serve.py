@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -431,6 +432,9 @@ def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch, levels):
     assert call(app, "POST", "/workers/invoke", invoke % just)[0] == 400
     monkeypatch.setattr("greentic.ingress.app.activity_of", lambda value: {}["planted"])
     assert call(app, "POST", "/x", b"{}")[::2] == (500, b"internal error")
+    monkeypatch.setitem(sys.modules, "greentic.telemetry.exposition", None)
+    code, _, told = call(app, "GET", "/metrics")
+    assert code == 503 and b"start the worker again" in told
 
 
 def test_threat_unauthenticated_invoke_strangers(app):

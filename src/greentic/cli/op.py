@@ -92,7 +92,9 @@ def _asked_for_help(words: list[str]) -> list[str]:
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
     told = _schema(verb, _load(verb.payload)) if verb.payload and set(_HELP) & set(words) else None
-    arguments = vars(parser_of(verb, told).parse_intermixed_args(words))
+    parser = parser_of(verb, told)
+    parser.members = lambda: _members(verb)
+    arguments = vars(parser.parse_intermixed_args(words))
     from greentic.cli.op_payload import read_for
     from greentic.telemetry.tracing import whole
 
@@ -131,6 +133,13 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     except _Usage as error:
         return _usage(str(error), verb.name)
     return 0
+
+
+def _members(verb: Verb) -> list[str]:
+    """What may stand in a verb's payload."""
+    from greentic.ground.field_types import members
+
+    return members(_load(verb.payload), "") if verb.payload else []
 
 
 class _Usage(Exception):

@@ -302,4 +302,4 @@ def _denied(what: str) -> object:
 def _scope(call: HostCall) -> str:
     """Whose values a component sees: those of its environment and tenant, and of the verified caller if there is one."""
     caller = call.caller
-    return scope("component", caller.env, caller.tenant, caller.team or "_", caller.user or "_")
+    return scope("component", caller.env, caller.tenant, caller.team or None, caller.user or None)

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from greentic.cluster.apply import NotOurs
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Random
 from greentic.ground.errors import FetchError, GreenticError
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable
+from greentic.publication.artifact import DamagedPublication, NothingPublished
 
 AGAIN = Backoff(first=1.0, longest=120.0)
 
@@ -65,7 +67,14 @@ def told_as(error: GreenticError) -> str:
 
 def of_look(error: GreenticError) -> Trouble:
     """What is in the way of reading what is published."""
-    return Trouble("PublicationUnreachable" if isinstance(error, FetchError) else "PublicationRefused", told_as(error))
+    reason = "PublicationRefused"
+    if isinstance(error, NothingPublished):
+        reason = "NothingPublished"
+    elif isinstance(error, DamagedPublication):
+        reason = "PublicationDamaged"
+    elif isinstance(error, FetchError):
+        reason = "PublicationUnreachable"
+    return Trouble(reason, told_as(error))
 
 
 def of_apply(error: GreenticError) -> Trouble:
@@ -75,6 +84,6 @@ def of_apply(error: GreenticError) -> Trouble:
         reason = "ClusterUnreachable"
     elif isinstance(error, ApiRefused):
         reason = error.cause
-    elif "are not its own" in error.message:
+    elif isinstance(error, NotOurs):
         reason = "NotOurs"
     return Trouble(reason, told_as(error))

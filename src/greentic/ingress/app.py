@@ -162,6 +162,8 @@ class WorkerApp:
         if isinstance(error, Refused):
             return HttpReply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
         self._log.error("serve", f"{asked.method} {asked.path}: {traceback_of(error)}")
+        if isinstance(error, ImportError):
+            return HttpReply(503, b"a file of this program is gone or was replaced; start the worker again", TEXT)
         return HttpReply(500, b"internal error", TEXT)
 
     def _dressed(self, reply: HttpReply, name: bytes) -> Answer:

@@ -173,7 +173,9 @@ def diverging_digests(revision: Revision, packs: tuple[LocatedPack, ...]) -> boo
 def read_pack_config(paths: EnvPaths, ref: str, revision_id: str) -> PackConfig:
     """A pack configuration of the revision. Raises `RevisionFault`."""
     try:
-        config = from_json(PackConfig, parse(read_file(regular_file(paths, ref), MAX_LOCK)))
+        data = read_file(regular_file(paths, ref), MAX_LOCK)
+        config = from_json(PackConfig, parse(data))
+        check_each_once(data, pretty(config))
     except (ValueError, SpecViolation) as error:
         raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None
     if config.revision_id.upper() != revision_id:

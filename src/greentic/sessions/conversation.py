@@ -187,7 +187,14 @@ def session_hint(identity: Identity, tenant: str, flow_id: str) -> str:
     """The session of a caller (rules 1 and 5)."""
     named = identity.session
     if not named:
-        hint = f"{tenant}:provider:{flow_id}:{flow_id}:{identity.user or ANYONE}"
+        hint = f"{tenant}:provider:{flow_id}:{flow_id}:{_user(identity.user)}"
     else:
         hint = scope(named) if _LIKE_ANOTHER.search(named) else named
     return f"ep={identity.endpoint}::{hint}" if identity.endpoint else hint
+
+
+def _user(named: str | None) -> str:
+    """The user of a session; who is called as nobody is, is written otherwise (rule 5)."""
+    if not named:
+        return ANYONE
+    return f"%{ord(ANYONE[0]):X}{ANYONE[1:]}" if named == ANYONE else named.replace("%", "%25")

@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING
 
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
+from greentic.ground.beside import beside
 from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import BootError
 from greentic.httpd.front import Front
 from greentic.httpd.room import TURNS, places, raise_file_limit
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
+from greentic.ingress.operator_paths import load_later
 from greentic.ingress.status import brief
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.elements import Elements
@@ -246,7 +248,9 @@ async def _serve(
     await scraping.start(app.serving.process, booted.bench.settings.sessions.shared_directory)
     ready()
     follower.start()
+    loading = asyncio.ensure_future(beside(load_later))
     await stop.wait()
+    await loading
     follower.stop()
     await _close_door(server, bound, front)
     closing = asyncio.ensure_future(front.close(ingress.finish_seconds))
