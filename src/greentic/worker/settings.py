@@ -31,7 +31,6 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import PackSignaturePolicy, read_signature_policy
-from greentic.sessions.redis_url import redis_url
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -371,11 +370,19 @@ def _published(options: StartOptions, environ: Mapping[str, str]) -> PublishedSe
 def _sessions(environ: Mapping[str, str]) -> SessionSettings:
     wait = variables.count("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", environ)
     return SessionSettings(
-        redis_url(environ),
+        _redis_url(environ),
         variables.text("GREENTIC_RUNNER_SESSION_NAMESPACE", environ),
         86_400 if wait is None else wait or None,
         variables.path("GREENTIC_SHARED_SESSIONS", environ),
     )
+
+
+def _redis_url(environ: Mapping[str, str]) -> str:
+    if not any(name.startswith("GREENTIC_RUNNER_") for name in environ):
+        return ""
+    from greentic.sessions.redis_url import redis_url  # most workers keep conversations in memory
+
+    return redis_url(environ)
 
 
 def _pack_signatures(environ: Mapping[str, str]) -> PackSignaturePolicy:
