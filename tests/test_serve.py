@@ -14,7 +14,7 @@ import pytest
 
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
-from greentic.activate.turn import ActiveRevision, Turn
+from greentic.activate.turn import Turn
 from greentic.bundle.cores import quota_of, usable_cores
 from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
@@ -551,7 +551,7 @@ def test_a_store_of_conversations_that_does_not_answer_is_told_with_a_time_to_co
     conversations = app.turns._services.conversations
     with monkeypatch.context() as patched:
         patched.setattr(type(conversations), "pinned", away)  # before its revision is known
-        patched.setattr(ActiveRevision, "never_waits", False)
+        patched.setattr(Serving, "may_wait", lambda *_: True)
         first = call(app, "POST", "/", b'{"text":"hi"}')
     with monkeypatch.context() as patched:
         patched.setattr("greentic.ingress.turns.turn", busy)  # and after
@@ -562,6 +562,8 @@ def test_a_store_of_conversations_that_does_not_answer_is_told_with_a_time_to_co
     counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
     assert sum(c.failures.get("store", 0) for c in counted) == 1 == sum(sum(c.failures.values()) for c in counted)
     assert app.turns.admission.running == 0
+    monkeypatch.setattr(type(conversations), "pinned", away)
+    assert call(app, "POST", "/", b'{"text":"hi"}')[0] == 200, "nobody can wait here, so the store is not asked"
 
 
 def test_answers_are_counted_by_their_code(app):
