@@ -15,8 +15,10 @@ import pytest
 
 from conftest import IMAGE, Author, bind_deployer
 from greentic.cluster.apply import PHASES, NotOurs
-from greentic.controller import desired, differing, grants, loop, wish
+from greentic.controller import contested, desired, differing, grants, looking, loop, wish
+from greentic.controller.contested import AT_ONCE, CALM_SECONDS, MANY, Contested, PutRight
 from greentic.controller.decide import RESYNC, Act, Situation, decide
+from greentic.controller.desired import DesiredDocument, Publication
 from greentic.controller.differing import ALONE, difference, stated
 from greentic.controller.election import (
     DEADLINE,
@@ -35,13 +37,21 @@ from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
-from greentic.controller.troubles import Trouble, of_apply, of_look
+from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
 from greentic.deployer import operator_render
+from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, ServerBusy, UntrustedBundle
+from greentic.ground.errors import (
+    Conflict,
+    GreenticError,
+    InvalidArgument,
+    PermissionMissing,
+    ServerBusy,
+    UntrustedBundle,
+)
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
@@ -204,7 +214,8 @@ def test_an_operator_that_cannot_have_its_lease_says_so_once_and_tells_nothing_o
     until(lambda: running.operator.metrics["leads"] == 0)
     until(lambda: running.operator.metrics["ready"] == running.operator.metrics["generation"] == 0)
     assert asked_for[0] > 2 and running.operator.metrics["synced"] == 0
-    assert [line for line in running.logged if line.startswith("lease:")] == ["lease: no rights Next: give them"]
+    (told,) = [line for line in running.logged if line.startswith("lease:")]
+    assert told.startswith("lease: no rights Next: apply what gtc op operator render makes")
     assert "this operator could not renew the Lease and holds it no more" in running.logged
     scene.cluster.fault = lambda _verb, _kind: None
     until(lambda: running.operator.metrics["ready"] == 1)
@@ -276,6 +287,8 @@ AT = Situation(100.0, True, (1, False, False), True, "doc", (1, "doc"), False, 1
         ({"compare_at": 100.0}, Act.CONVERGE),
         ({"changed": True, "failing": True}, Act.REST),
         ({"changed": True, "failing": True, "compare_at": 99.0}, Act.CONVERGE),
+        ({"contested_at": 110.0}, Act.REST),
+        ({"contested_at": 99.0, "changed": True, "failing": True}, Act.REST),
         ({"told": False}, Act.TELL),
     ],
 )
@@ -283,6 +296,7 @@ def test_what_is_next(change, act):
     found = decide(AT._replace(**change))
     assert found.act is act
     assert found.seconds > 0 if act in (Act.REST, Act.STAND_BY) else True
+    assert found.seconds == 10.0 or "contested_at" not in change or "failing" in change
 
 
 def test_a_status_keeps_its_times_and_tells_what_turned():
@@ -460,6 +474,83 @@ def test_drift_is_healed_when_the_watch_tells(how, scene):
     until(lambda: "DriftHealed" in {e["reason"] for e in scene.cluster.events})
 
 
+def test_what_is_changed_again_and_again_is_put_right_more_and_more_rarely_and_told(scene, monkeypatch):
+    """Two wishes that state one object otherwise: neither wins, both tell it, and what else is changed does not wait."""
+    monkeypatch.setattr(contested, "RARER", Backoff(first=0.5, longest=5.0))
+    scene.wish(store="s-same")
+    running = scene.start()
+    scene.synced()
+    router, service = Ref("Deployment", names.ROUTER, NS), Ref("Service", names.ROUTER, NS)
+    other = asked({**scene.spec, "answers": {"runtime_image": IMAGE, "router_replicas": 5}}, name="second")
+    scene.cluster.put(other)
+    source = Ref("Environment", "second", NS)
+    second = Running(scene.cluster, scene.tmp_path / "home-second", "second", source)
+    scene.running.append(second)
+    until(lambda: scene.condition("Degraded").get("reason") == "Contested", str(running.logged))
+    told = scene.condition("Degraded")["message"]
+    assert f"{router} was put right {MANY} times in a row" in told and "get deployment gtc-router -o jsonpath" in told
+    assert 4 <= running.operator.metrics["drift_healed_total"] <= 20
+    scene.cluster.remove(service)
+    began = time.monotonic()
+    until(lambda: service in scene.cluster.objects)
+    assert time.monotonic() - began < 5, "it waited for what others contest"
+    assert running.operator._contested.due({router, service}, running.operator._clock.monotonic()) == {service}
+    second.stop()
+    until(lambda: member(scene.cluster.objects[router], "spec").get("replicas") == 2)
+    now = running.operator._clock.monotonic()
+    running.operator._contested._known[router] = PutRight(MANY, now, now + 1)
+    thing = json.loads(json.dumps(scene.cluster.objects[router]))
+    thing["spec"]["replicas"] = 7
+    scene.cluster.put(thing)
+    scene.cluster.remove(service)
+    until(lambda: service in scene.cluster.objects)
+    until(lambda: member(scene.cluster.objects[router], "spec").get("replicas") == 2)
+
+
+def test_what_is_contested_is_left_longer_each_time_and_forgotten_once_it_was_left_alone():
+    found, one, two = Contested(CountingRandom()), Ref("Service", "a", NS), Ref("Service", "b", NS)
+    pauses = list[float]()
+    now = 1000.0
+    for times in range(1, 20):
+        assert bool(found.told(now)) is (times > MANY)
+        found.put_right([one], now)
+        assert found.due({one, two}, now) == ({one, two} if times <= AT_ONCE else {two})
+        pauses.append(found.until({one, two}) - now)
+        now = found.until({one, two})
+    assert pauses[:AT_ONCE] == [0.0] * AT_ONCE and 0 < pauses[AT_ONCE] <= 2 and 30 <= pauses[-1] <= 60
+    assert pauses[-1] < CALM_SECONDS, "it would be forgotten while it goes on"
+    assert f"{one} was put right" in found.told(now) and found.until({two}) == float("inf")
+    now += CALM_SECONDS
+    assert found.told(now) == ""
+    found.put_right([two], now)
+    assert found.due({one, two}, now) == {one, two} and found.until({one}) == float("inf")
+
+
+def test_what_others_add_and_stays_is_told_in_the_words_of_env_diff_until_it_is_gone(scene):
+    scene.wish()
+    running = scene.start()
+    scene.synced()
+    scene.quiet()
+    router, service = Ref("Deployment", names.ROUTER, NS), Ref("Service", names.ROUTER, NS)
+    plain = scene.condition("Synced")["message"]
+    thing = json.loads(json.dumps(scene.cluster.objects[router]))
+    thing["spec"]["paused"] = True
+    fields = {"f:spec": {"f:paused": {}}}
+    thing["metadata"]["managedFields"].append({"manager": "mesh", "operation": "Update", "fieldsV1": fields})
+    scene.cluster.put(thing)
+    until(lambda: "mesh" in scene.condition("Synced")["message"], str(running.logged))
+    told = scene.condition("Synced")["message"]
+    assert f"{plain}; {router} has what others added, and it stays: .spec.paused (`mesh`)" in told
+    assert scene.condition("Synced")["reason"] == "InSync" and running.operator.metrics["drift_healed_total"] == 0
+    scene.cluster.remove(service)  # comparing another object alone forgets nothing
+    until(lambda: running.operator.metrics["drift_healed_total"] == 1)
+    assert scene.condition("Synced")["message"] == told
+    del thing["spec"]["paused"]
+    thing["metadata"]["managedFields"].pop()
+    scene.cluster.put(thing)
+    until(lambda: scene.condition("Synced")["message"] == plain, str(running.logged))
+
+
 @pytest.fixture
 def silent(monkeypatch) -> Iterator[threading.Event]:
     """Places that say nothing while it is set."""
@@ -491,6 +582,46 @@ def test_a_place_that_does_not_answer_holds_up_nothing_that_heals(scene, silent)
     until(lambda: member(scene.cluster.objects[router], "spec").get("replicas") == 3)
     assert running.operator._looking.busy, "it was not waited for"
     assert running.operator.metrics["look_failures_total"] == 0
+
+
+def test_an_operator_that_starts_while_its_place_says_nothing_heals_by_the_document_of_pods(scene, silent, monkeypatch):
+    monkeypatch.setattr(looking, "SLOW_SECONDS", 0.2)
+    scene.wish()
+    scene.start()
+    scene.synced()
+    until(lambda: scene.condition("Ready").get("status") == "True")
+    scene.running.pop().stop()
+    silent.set()
+    ref = Ref("Service", names.ROUTER, NS)
+    scene.cluster.remove(ref)
+    scene.wish(2, answers={"runtime_image": IMAGE, "router_replicas": 3})
+    running = scene.start("two")
+    router = Ref("Deployment", names.ROUTER, NS)
+    until(lambda: ref in scene.cluster.objects, str(running.logged))
+    until(lambda: member(scene.cluster.objects[router], "spec").get("replicas") == 3)
+    until(lambda: scene.observed() == 2 and scene.condition("Synced").get("status") == "True")
+    assert running.operator._looking.busy, "it was not waited for"
+    silent.clear()
+    until(lambda: not running.operator._looking.starts and running.operator.metrics["looks_total"] >= 2)
+    manifest = member(member(scene.cluster.objects[SOURCE], "status"), "published").get("manifest")
+    assert manifest, "what is published is taken once it can be had"
+
+
+def test_what_is_offered_meanwhile_comes_once_and_not_after_what_was_asked_for(scene):
+    """Neither what another look offered, nor what was offered for a wish that is another by now."""
+    found = looking.Looking(Publication(scene.tmp_path / "home", CLOCK, Terms()), lambda: None, lambda _: None)
+    document = DesiredDocument(scene.author.context.store.load("local"), "d", "", 1)
+    ends, look = threading.Event(), threading.Thread(target=lambda: ends.wait())
+    found._thread, found._first = look, True
+    found._offer(look, document)
+    assert found.meanwhile() is document and not found.starts and found.meanwhile() is None
+    found._offer(look, document)
+    found.forget()
+    assert found.meanwhile() is None
+    found._outdated = False
+    found._offer(threading.Thread(), document)
+    found._offer(look, None)
+    assert found.meanwhile() is None
 
 
 def test_what_a_look_for_another_wish_finds_is_asked_for_anew(scene, silent):
@@ -731,7 +862,9 @@ def test_threat_rollback_an_older_generation_is_refused_by_an_operator_that_star
     (scene.place / "index.json").write_bytes(old)
     scene.start("two")
     until(lambda: scene.condition("Degraded").get("reason") == "PublicationRefused")
-    assert "has seen 2" in scene.condition("Degraded")["message"] and len(scene.document()["bundles"]) == 2
+    told = scene.condition("Degraded")["message"]
+    assert "gtc op delivery set ENV --generation 3" in told and "GREENTIC_ALLOW_ROLLBACK" not in told
+    assert "has seen 2" in told and len(scene.document()["bundles"]) == 2
 
 
 def test_threat_stripped_signature_what_nobody_trusted_sealed_is_not_applied(scene, author, tmp_path):
@@ -775,6 +908,34 @@ def test_what_the_server_refuses_is_told_and_tried_again(verbs, kind, error, rea
     scene.cluster.fault = lambda *_: None
     scene.synced()
     until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "step", "never"),
+    [
+        (ApiRefused("no", status=403, hint="gtc op credentials requirements"), "RightsMissing", "its Role names", "requirements"),
+        (PermissionMissing("no", hint="gtc op credentials bootstrap"), "RightsMissing", "gtc op operator render", "bootstrap"),
+        (ApiRefused("spec.selector: field is immutable", status=422, hint="--recreate"), "ApiRefused", "kubectl delete", "--recreate"),
+        (NotOurs("1 object(s) are not its own", hint="gtc op env reconcile ENV --adopt"), "NotOurs", "spec.adopt: true", "--adopt"),
+        (Conflict("it was made meanwhile", hint="gtc op env reconcile ENV --adopt"), "ApplyFailed", "spec.adopt: true", "--adopt"),
+        (Conflict("full", hint="make room"), "ApplyFailed", "Next: make room", "render"),
+        (Conflict("full"), "ApplyFailed", "full", "Next"),
+    ],
+)  # fmt: skip
+def test_the_next_step_is_one_that_can_be_taken_where_an_operator_works(error, reason, step, never):
+    """Nobody has the flags of `env reconcile` there, nor its identity."""
+    found = of_apply(error)
+    assert found.reason == reason and step in found.message and never not in found.message
+
+
+def test_what_is_put_right_by_hand_is_seen_within_seconds_however_often_it_failed():
+    """No watch tells of rights, quotas and objects of others; a place may be asked more rarely, and what takes long is asked more rarely, too."""
+    troubles = Troubles(CountingRandom(), lambda _: None)
+    works: tuple[Work, ...] = ("apply", "look")
+    longest = {work: max(troubles.pause(work) for _ in range(40)) for work in works}
+    assert longest["apply"] <= 20 < longest["look"] <= 120
+    assert troubles.pause("apply", took=5.0) == 50 and troubles.pause("apply", took=600.0) == 120
+    assert CLUSTER_AGAIN.longest <= 20
 
 
 def test_rights_to_watch_and_to_write_events_are_done_without(scene):

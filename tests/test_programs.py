@@ -575,3 +575,25 @@ def test_a_worker_whose_program_is_taken_away_tells_what_it_serves_still(tmp_pat
         assert ask(port, "POST", "/", b'{"text": "Ada"}')[0] == 200
     finally:
         assert worker.stop() == 0, worker.out.read_text()
+
+
+TALKS = """#!/bin/sh
+echo "Forwarding from 127.0.0.1:1 -> 1"
+head -c 300000 /dev/zero | tr '\\0' '\\n'
+: > "$TOLD"
+exec sleep 60
+"""
+"""A kubectl that says more than a pipe holds, as a port does that was asked thousands of times."""
+
+
+def test_a_forwarded_port_is_not_held_up_by_what_kubectl_prints(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "cluster")
+    from world import Kubectl
+
+    program, told = tmp_path / "kubectl", tmp_path / "told"
+    program.write_text(TALKS)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TOLD", str(told))
+    with Kubectl(tmp_path / "kubeconfig").forward("a", "pod/b"):
+        until(told.exists, "all of it was read")

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import IMAGE, Author
 from greentic.cluster.verdicts import MAX_TOLD, remarks, verdicts
-from greentic.controller import loop
+from greentic.controller import judging
 from greentic.deployer import cluster_status, reconcile
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments.env_status import EnvStatusPayload
@@ -151,8 +151,8 @@ def test_a_reconcile_without_metrics_applies_all_and_tells_it_from_the_next_on(b
 
 
 def test_an_operator_without_metrics_serves_and_says_so(scene: Scene, monkeypatch):
-    monkeypatch.setattr(loop, "JUDGE_EVERY", 0.0)
-    monkeypatch.setattr(loop, "JUDGED_SECONDS", 0.0)
+    monkeypatch.setattr(judging, "JUDGE_EVERY", 0.0)
+    monkeypatch.setattr(judging, "JUDGED_SECONDS", 0.0)
     scene.wish(answers=SCALED)
     scene.start()
     scene.synced()

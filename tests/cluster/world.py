@@ -10,7 +10,9 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +95,8 @@ class Kubectl:
             assert process.stdout is not None
             line = process.stdout.readline()
             assert "Forwarding" in line, line
+            # it prints a line for each connection, and waits once a pipe that nobody reads is full
+            threading.Thread(target=deque, args=(process.stdout, 0), daemon=True).start()
             yield f"http://127.0.0.1:{local}"
         finally:
             process.terminate()

@@ -127,9 +127,12 @@ def _node(name: object, node: object, nodes: Map, version: int) -> Map:
         raise FlowSourceError(f"Node '{name}' is a mapping", "nodes", name)
     keys = [k for k in node if k not in _SIBLINGS]
     if len(keys) != 1:
+        dotted = [str(k) for k in keys if "." in str(k)]
+        under = f"; what is meant for `{dotted[0]}` stands under it" if len(dotted) == 1 and len(keys) > 1 else ""
+        meant = did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ""
         raise FlowSourceError(
             f"Node '{name}' must contain exactly one component key such as `emit.response` beside `routing`, found "
-            f"{', '.join(map(str, keys)) or 'none'}{did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ''}",
+            f"{', '.join(map(str, keys)) or 'none'}{meant or under}",
             "nodes",
             name,
             *map(str, keys[-1:]),

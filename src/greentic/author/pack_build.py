@@ -7,7 +7,7 @@ time is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -58,7 +58,8 @@ class ListedFlow(msgspec.Struct, frozen=True):
 
     file: str
     id: str | None = None
-    tags: list[str] = []
+    tags: list[str] | None = None
+    """Those of the flow itself, if nothing is said here."""
     entrypoints: list[str] = []
 
 
@@ -204,11 +205,12 @@ def _other_ids(path: Path, written: list[ListedFlow], ids: list[str]) -> list[st
 
 def _flow(source: FlowSource, entry: ListedFlow) -> dict[str, object]:
     """The entry of a flow in the manifest."""
+    metadata = cast("dict[str, object]", source.compiled["metadata"])
     return {
         "id": source.flow_id,
         "kind": source.compiled["kind"],
         "flow": source.compiled,
-        "tags": entry.tags,
+        "tags": metadata["tags"] if entry.tags is None else entry.tags,
         "entrypoints": entry.entrypoints or ["default"],
     }
 

@@ -121,7 +121,8 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     except GreenticError as error:
         for_people = form not in FOR_PROGRAMS
         if for_people and called is not None and called.env:
-            error = with_names(error, _context(options).store.names(called.env))
+            with contextlib.suppress(GreenticError):  # what is told is why there is no store, if there is none
+                error = with_names(error, _context(options).store.names(called.env))
         print_failure(form, verb.noun, verb.verb, with_next_step(error, options.store_root, for_people=for_people))
         return 1
     except BrokenPipeError:
@@ -288,10 +289,10 @@ def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
 def _context(options: Globals) -> Context:
     from greentic.operate.change import Context
     from greentic.store.environments import EnvironmentStore
-    from greentic.store.layout import default_store_root
+    from greentic.store.layout import worked_on
     from greentic.terminal.live_view import fitting_view
 
-    return Context(EnvironmentStore(options.store_root or default_store_root()), fitting_view())
+    return Context(EnvironmentStore(worked_on(options.store_root)), fitting_view())
 
 
 def _load(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  the table names functions and payloads alike

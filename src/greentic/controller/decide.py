@@ -43,12 +43,14 @@ class Situation(NamedTuple):
     applied: tuple[int, str] | None
     """Generation of the wish and document that were compared last."""
     changed: bool
-    """Whether an object was told to have changed since."""
+    """Whether an object was told to have changed since, and does not wait for `contested_at`."""
     look_at: float
     compare_at: float
     """When to compare again whatever was told."""
     failing: bool = False
     """Whether comparing failed the last time; then it waits for `compare_at`."""
+    contested_at: float = float("inf")
+    """When an object that changed, and is changed again and again, may be put right."""
 
 
 class Next(NamedTuple):
@@ -73,7 +75,8 @@ def decide(at: Situation) -> Next:
         return Next(Act.TELL, 0.0)
     if paused:
         return Next(Act.REST, 30.0)
-    until = at.look_at if at.document is None else min(at.look_at, at.compare_at)
+    compare_at = at.compare_at if at.failing else min(at.compare_at, at.contested_at)
+    until = at.look_at if at.document is None else min(at.look_at, compare_at)
     return Next(Act.REST, max(until - at.now, 0.0))
 
 

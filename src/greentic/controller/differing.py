@@ -17,6 +17,7 @@ from typing import NamedTuple, cast
 
 from greentic.cluster.apply import PHASES, refuse
 from greentic.cluster.live import Keep, read_live
+from greentic.cluster.verdicts import added
 from greentic.controller.desired import DesiredDocument
 from greentic.controller.wish import Wish
 from greentic.ground.documents import JsonObject, compact, parse
@@ -50,6 +51,8 @@ class Difference(NamedTuple):
     """What was read and is not as stated, or not stated at all."""
     rollouts: dict[str, Rollout]
     """Of the Deployments that are as stated."""
+    added: dict[Ref, str]
+    """What others put into objects that are as stated, in a sentence each."""
 
     def whole(self) -> Plan:
         """All that is to be done, at once."""
@@ -111,7 +114,7 @@ def difference(
     asked = wanted if only is None else [ref for ref in wanted if ref in only]
     in_order = sieve.in_order
     rest = sorted((ref for ref in asked if ref not in in_order), key=lambda ref: _PHASE[ref.kind])
-    return Difference(wanted, owner, adopt, rest, live, sieve.rollouts)
+    return Difference(wanted, owner, adopt, rest, live, sieve.rollouts, sieve.added)
 
 
 def _outline(wanted: Stated, ref: Ref) -> JsonObject:
@@ -127,6 +130,7 @@ class _Sieve:
     def __init__(self, wanted: Stated, owner: Owner, adopt: bool) -> None:
         self._wanted, self._owner, self._adopt = wanted, owner, adopt
         self._seen: dict[str, dict[Ref, Rollout | None]] = {}
+        self.added: dict[Ref, str] = {}
 
     @property
     def in_order(self) -> set[Ref]:
@@ -140,6 +144,7 @@ class _Sieve:
     def begun(self, kind: str) -> Keep:
         seen: dict[Ref, Rollout | None] = {}
         self._seen[kind] = seen
+        self.added = {ref: text for ref, text in self.added.items() if ref.kind != kind}
 
         def is_kept(thing: JsonObject) -> bool:
             ref = ref_of(thing)
@@ -148,6 +153,8 @@ class _Sieve:
             plan = make_plan([object_of(self._wanted, ref)], [thing], self._owner, adopt=self._adopt)
             if plan.writes or plan.refused:
                 return True
+            for text in added(plan.items):
+                self.added[ref] = text
             seen[ref] = rollout(thing) if ref.kind == "Deployment" else None
             return False
 

@@ -61,10 +61,8 @@ def next_move(
     """What to do, and what was seen, by a program of this version. Pure."""
     if lease is None:
         return Move.CREATE, Sight()
-    holder, version = (
-        str(member(lease, "spec").get("holderIdentity") or ""),
-        str(metadata_of(lease).get("resourceVersion")),
-    )
+    holder = str(member(lease, "spec").get("holderIdentity") or "")
+    version = str(metadata_of(lease).get("resourceVersion"))
     seen = sight if (sight.holder, sight.version) == (holder, version) else Sight(holder, version, now)
     if holder == me:
         return Move.RENEW, seen

@@ -89,9 +89,7 @@ def definition() -> JsonObject:
         "subresources": {"status": {}},
         "additionalPrinterColumns": [
             column("Generation", ".status.published.generation", "integer"),
-            condition("Ready"),
-            condition("Synced"),
-            condition("Degraded"),
+            *map(condition, ("Ready", "Synced", "Degraded")),
         ],
     }
     return {
@@ -189,20 +187,12 @@ def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
             "failureThreshold": 6,
         }
 
+    args: list[Json] = ["--name", literal(asked.name), "--namespace", literal(asked.namespace)]
     container: JsonObject = {
         "name": "operator",
         "image": asked.image,
         "command": ["/usr/local/bin/greentic-operator"],
-        "args": [
-            "--name",
-            literal(asked.name),
-            "--namespace",
-            literal(asked.namespace),
-            "--kind",
-            asked.kind,
-            "--identity",
-            "$(POD_NAME)",
-        ],
+        "args": [*args, "--kind", asked.kind, "--identity", "$(POD_NAME)"],
         "env": [*_variables(told), own, ARENAS],
         "ports": [{"name": "metrics", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},

@@ -3,7 +3,8 @@
 Rules:
 1. One look at a time. What came of it is taken by the loop, which is woken.
 2. What was asked for a wish that is another by now, or before the Lease was lost, is dropped and asked anew.
-3. Where nothing can be had, the document that the cluster's pods have is what came of it, if the loop has none.
+3. Where nothing can be had, the document that the cluster's pods have is what came of it, if the loop has none. A place that has said
+   nothing for `SLOW_SECONDS` is not waited for: the loop heals by that document meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from greentic.controller.wish import Wish
 from greentic.ground.errors import GreenticError
 from greentic.k8s.objects import Cluster
 from greentic.telemetry.tracing import whole
+
+SLOW_SECONDS = 2.0
 
 
 class Looked(NamedTuple):
@@ -36,6 +39,7 @@ class Looking:
         self._publication, self._wake, self._log = publication, wake, log
         self._thread: threading.Thread | None = None
         self._came: list[Looked | BaseException] = []
+        self._offered: list[tuple[threading.Thread | None, DesiredDocument]] = []
         self._outdated = self._first = False
 
     @property
@@ -63,6 +67,14 @@ class Looking:
         self._thread = threading.Thread(target=look, daemon=True, name="look")
         self._thread.start()
 
+    def meanwhile(self) -> DesiredDocument | None:
+        """The document of pods, once, while the first look takes long (rule 3); what it finds then is newer, or nothing."""
+        look, document = self._offered.pop() if self._offered else (None, None)
+        if document is None or look is not self._thread or self._outdated:
+            return None
+        self._first = False
+        return document
+
     def ended(self) -> Looked | None:
         """What came of a look, once; nothing while it runs. An outdated one is as if nothing had come, and `busy` no more (rule 2)."""
         if not self._came:
@@ -84,10 +96,20 @@ class Looking:
     def _look(self, wish: Wish, seen: int, cluster: Callable[[], Cluster] | None) -> Looked:
         # believing the document of pods notes its generation, below which nothing is taken
         of_pods = None if cluster is None else self._that_of_pods(wish, seen, cluster)
+        slow = threading.Timer(SLOW_SECONDS, self._offer, (threading.current_thread(), of_pods))
+        slow.daemon = True
+        slow.start()
         try:
             return Looked(self._publication.look(wish, seen))
         except GreenticError as error:
             return Looked(of_pods, error)
+        finally:
+            slow.cancel()
+
+    def _offer(self, look: threading.Thread, of_pods: DesiredDocument | None) -> None:
+        if of_pods is not None:
+            self._offered.append((look, of_pods))
+            self._wake()
 
     def _that_of_pods(self, wish: Wish, seen: int, cluster: Callable[[], Cluster]) -> DesiredDocument | None:
         try:

@@ -6,7 +6,7 @@ Rules:
    that is what healing means. Objects of others are not touched, unless the wish says so.
 3. Whatever fails leaves the cluster as it is. The reason stands in Degraded, and it is tried again later each time.
 4. In sync nothing is written but the Lease.
-5. What controllers of the cluster say for `JUDGED_SECONDS` of autoscalers and routes is told; it stops nothing.
+5. What controllers of the cluster say of autoscalers and routes is told (`judging`); it stops nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 
 from greentic.cluster.apply import ApplyRules, Outcome, carry_out, is_keyed, scoped
 from greentic.cluster.served import Served
-from greentic.cluster.verdicts import JUDGED, verdicts
 from greentic.cluster.wait_served import AwaitedDocument, wait_served
+from greentic.controller.contested import Contested
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import DesiredDocument, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import RENEW, Election, Held, lease_name
+from greentic.controller.judging import Judging
 from greentic.controller.looking import Looking
 from greentic.controller.metrics import Metrics
 from greentic.controller.report import MAX_NAMED, Known, generation_of, report, would_write
@@ -42,7 +43,7 @@ from greentic.net.terms import Terms
 from greentic.telemetry.tracing import whole
 
 HEAR_SECONDS = 120.0
-JUDGE_EVERY, JUDGED_SECONDS, AGAIN_SECONDS = 60.0, 120.0, 0.5
+AGAIN_SECONDS = 0.5
 
 
 class Operator:
@@ -75,6 +76,8 @@ class Operator:
         self._troubles = Troubles(random, log)
         self._look_at = self._compare_at = 0.0
         self._changed = set[Ref]()
+        self._contested = Contested(random)
+        self._added: dict[Ref, str] = {}
         self._unwatched: dict[str, str] = {}
         self._applied: tuple[int, str] | None = None
         self._stated: tuple[tuple[str, str], Stated] | None = None
@@ -82,7 +85,7 @@ class Operator:
         self._synced = Condition("Synced", "Unknown", "Starting")
         self._objects = 0
         self._heard: Trouble | None = None
-        self._judge_at, self._judged_since, self._judged = 0.0, 0.0, list[str]()
+        self._judging = Judging(cluster, source.namespace, clock)
         self._led = False
         self._turned = clock.monotonic()
         self._voting = threading.Thread(target=self._vote, daemon=True, name="lease")
@@ -149,18 +152,21 @@ class Operator:
         stands_back = self._hear_of_versions()
         self._changed |= self.watches.changed()
         wish = self._wish
+        now = self._clock.monotonic()
+        self._troubles.are("contest", "Contested", self._contested.told(now))
         status = self._what_is_told()
         step = decide(
             Situation(
-                now=self._clock.monotonic(),
+                now=now,
                 leads=leads,
                 wish=None if wish is None else (wish.generation, wish.paused or stands_back, wish.dry_run),
                 told=self._thing() is None or self._teller.is_told(status) or self._looking.starts,
                 document=self._desired.digest if self._desired is not None else None,
                 applied=self._applied,
-                changed=bool(self._changed),
+                changed=bool(self._contested.due(self._changed, now)),
                 look_at=self._look_at,
                 compare_at=self._compare_at,
+                contested_at=self._contested.until(self._changed),
                 failing="apply" in self._troubles,
             )
         )
@@ -182,11 +188,8 @@ class Operator:
         thing = self._thing()
         if thing is not None:
             self._teller.meet(thing)
-        version = (
-            ""
-            if thing is None
-            else compact([metadata_of(thing).get("generation"), thing.get("spec"), thing.get("data")]).decode()
-        )
+        says = [] if thing is None else [metadata_of(thing).get("generation"), thing.get("spec"), thing.get("data")]
+        version = compact(says).decode() if says else ""
         if version == self._wish_version:
             return
         self._wish_version, self._wish = version, None
@@ -219,10 +222,7 @@ class Operator:
     def _hear_of_versions(self) -> bool:
         """Whether a newer operator was here, which this one must not undo (rule 6 of `election`)."""
         why = self.election.stands_back()
-        if why:
-            self._troubles.met("version", Trouble("NewerVersion", why))
-        else:
-            self._troubles.well("version")
+        self._troubles.are("version", "NewerVersion", why)
         return bool(why)
 
     def _look(self, wish: Wish) -> None:
@@ -236,7 +236,9 @@ class Operator:
         self._look_at = self._clock.monotonic() + RESYNC
 
     def _hear_of_look(self) -> None:
-        wish, looked = self._wish, self._looking.ended()
+        wish, meanwhile, looked = self._wish, self._looking.meanwhile(), self._looking.ended()
+        if wish is not None and meanwhile is not None:
+            self._take(meanwhile)
         if wish is None or looked is None:
             return
         if looked.error is not None:
@@ -246,26 +248,11 @@ class Operator:
         else:
             self._troubles.well("look")
             rest = wish.every * (0.75 + self._random.fraction() / 2)
-        if looked.found is not None:
+        if looked.found is not None and looked.found is not self._desired:
             self._take(looked.found)
-        self._judge(wish)
+        if self._stated is not None and self._selector is not None:
+            self._judging.ask({ref.kind for ref in self._stated[1]}, self._selector)
         self._look_at = self._clock.monotonic() + rest
-
-    def _judge(self, wish: Wish) -> None:
-        """Ask what controllers say about what they have to act on, where there is any of it (rule 5)."""
-        now = self._clock.monotonic()
-        if self._stated is None or self._selector is None or now < self._judge_at:
-            return
-        self._judge_at = now + JUDGE_EVERY
-        kinds = sorted({ref.kind for ref in self._stated[1]} & JUDGED)
-        try:
-            pages = [self._reach().pages(kind, wish.answers.namespace, self._selector) for kind in kinds]
-            said = verdicts(thing for listed in pages for page in listed for thing in page.items)
-        except GreenticError:
-            return  # comparing tells what is in the way of it
-        if not self._judged:
-            self._judged_since = now
-        self._judged = said
 
     def _take(self, found: DesiredDocument) -> None:
         self._desired, self._compare_at = found, self._clock.monotonic()
@@ -282,9 +269,11 @@ class Operator:
         desired, again = self._desired, self._applied == (wish.generation, self._desired.digest)
         owner, namespace = Owner(desired.env.environment_id, wish.store), wish.answers.namespace
         cluster = Held(self._reach(), self.election)
-        alone = again and not dry_run and len(self._changed) <= ALONE and self._clock.monotonic() < self._compare_at
-        only = frozenset(self._changed) if alone else None
-        self._changed = set()
+        now = self._clock.monotonic()
+        due = self._contested.due(self._changed, now)
+        alone = again and not dry_run and len(due) <= ALONE and now < self._compare_at
+        only = frozenset(due) if alone else None
+        self._changed = self._changed - due if alone else set()
         try:
             wanted = self._what_should_be(wish, desired)
             found = difference(cluster, wanted, namespace, owner, only, adopt=wish.adopt)
@@ -293,6 +282,7 @@ class Operator:
                 self._would(found.whole())
             else:
                 self._deployments = {**(self._deployments if alone else {}), **found.rollouts}
+                self._added = {r: t for r, t in self._added.items() if alone and r not in due} | found.added
                 self._objects, keyed = len(wanted) - len(found.rest), is_keyed(found.live)
                 written: list[Ref] = []
                 for plan in found.plans():
@@ -303,7 +293,7 @@ class Operator:
                     written += self._done(outcome)
                 self._in_sync(cluster, written, again)
         except GreenticError as error:
-            self._failed(error)
+            self._failed(error, self._clock.monotonic() - self._turned)
         else:
             self._applied = (wish.generation, desired.digest)
             if not alone:
@@ -334,20 +324,24 @@ class Operator:
     def _in_sync(self, cluster: Cluster, written: list[Ref], again: bool) -> None:
         if written and again:
             self.metrics.add("drift_healed_total", len(written))
+            self._contested.put_right(written, self._clock.monotonic())
             told = f"put right: {', '.join(map(str, written[:MAX_NAMED]))}"
             self._teller.event(self._thing(), Condition("Synced", "True", "DriftHealed", told))
-        self._synced = Condition("Synced", "True", "InSync", f"{self._objects} object(s) are as stated")
+        told = "; ".join(
+            [f"{self._objects} object(s) are as stated", *map(self._added.__getitem__, sorted(self._added))]
+        )
+        self._synced = Condition("Synced", "True", "InSync", told)
         self._troubles.well("apply")
         if any(ref.name == names.ENV_STORE for ref in written) or self._heard is None:
             self._hear(cluster)
 
-    def _failed(self, error: GreenticError) -> None:
+    def _failed(self, error: GreenticError, took: float) -> None:
         self.metrics.add("reconcile_failures_total")
         found = of_apply(error)
         self._troubles.met("apply", found)
         self._synced = Condition("Synced", "False", found.reason, found.message)
         self._applied = None
-        self._compare_at = self._clock.monotonic() + self._troubles.pause("apply")
+        self._compare_at = self._clock.monotonic() + self._troubles.pause("apply", took)
 
     def _hear(self, cluster: Cluster) -> None:
         """Wait, beside the loop, until routers say that they serve the document; kubelets are hurried on the way."""
@@ -375,7 +369,7 @@ class Operator:
 
     def _what_is_told(self) -> JsonObject:
         """The status as it should be now."""
-        now, back = self._clock.monotonic(), self.election.stands_back()
+        back = self.election.stands_back()
         known = Known(
             wish=self._wish,
             desired=self._desired,
@@ -385,7 +379,7 @@ class Operator:
             trouble=self._troubles.first(),
             rollouts={name: self.watches.rollouts.get(name) or told for name, told in self._deployments.items()},
             heard=self._heard,
-            judged=self._judged if now - self._judged_since >= JUDGED_SECONDS else [],
+            judged=self._judging.said(),
         )
         told = report(known, self._teller.status)
         conditions = {condition.type.lower(): int(condition.status == "True") for condition in told.conditions}

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from greentic.controller.election import Election, Held
+from greentic.controller.troubles import CLUSTER_AGAIN
 from greentic.controller.wish_status import Condition, is_kept, turned
-from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.documents import JsonObject, compact, parse
 from greentic.ground.errors import GreenticError
@@ -21,7 +21,6 @@ from greentic.k8s.objects import ApiRefused, Cluster, Ref, member, metadata_of
 
 STATUS_ANNOTATION = "greentic.ai/status"
 """Where a ConfigMap carries what an `Environment` has in its status."""
-_AGAIN = Backoff(first=2.0, longest=120.0)
 _OLDER = "apply the definition of Environment that gtc op operator render makes"
 
 Log = Callable[[str], None]
@@ -81,7 +80,7 @@ class Teller:
         if self._refused != error.message:
             self._log(f"the status cannot be told: {error.message}" + (f" Next: {hint}" if hint else ""))
         self._refused, self._tried = error.message, self._tried + 1
-        self._again_at = self._clock.monotonic() + _AGAIN.pause(self._tried, self._random)
+        self._again_at = self._clock.monotonic() + CLUSTER_AGAIN.pause(self._tried, self._random)
 
     def event(self, thing: JsonObject | None, condition: Condition) -> None:
         """An event on the object; one that cannot be written is no matter (rule 3)."""
@@ -89,9 +88,8 @@ class Teller:
             return
         now = timestamp(self._clock.now_ns() // 1_000_000_000 * 1_000_000_000)
         try:
-            Held(self._reach(), self._election).create(
-                event_of(thing, self._source, condition, self._random.octets(6).hex(), now)
-            )
+            made = event_of(thing, self._source, condition, self._random.octets(6).hex(), now)
+            Held(self._reach(), self._election).create(made)
         except GreenticError as error:
             self._log(f"no event: {error.message}")
 

@@ -13,7 +13,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable
 
-from greentic.ground.backoff import Backoff
+from greentic.controller.troubles import CLUSTER_AGAIN
 from greentic.ground.clock import Clock, Random
 from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import GreenticError
@@ -22,7 +22,6 @@ from greentic.k8s.objects import Cluster, Listed, Ref, metadata_of, ref_of
 from greentic.k8s.plan import LISTED
 
 WATCH_SECONDS = 240.0
-_AGAIN = Backoff(first=0.5, longest=60.0)
 _BOOKKEEPING = ("resourceVersion", "managedFields", "generation", "creationTimestamp", "selfLink", "uid")
 
 
@@ -85,7 +84,7 @@ class Watches:
                 failed += 1
                 self._wake()
             if failed:
-                self._stopped.wait(_AGAIN.pause(failed, self._random))
+                self._stopped.wait(CLUSTER_AGAIN.pause(failed, self._random))
 
     def _round(self, kind: str, selector: str | None, take: Callable[[JsonObject, bool], None]) -> None:
         cluster = self._cluster()

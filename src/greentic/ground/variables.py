@@ -54,6 +54,7 @@ _ROWS = (
     Variable("GREENTIC_REVISION_ID", "text", "", "worker", "the revision that this worker is for: loaded even while nothing is routed to it"),
     Variable("GREENTIC_REVISION_SCOPE", "text", "", "worker", "`own`: serve the revision of GREENTIC_REVISION_ID and nothing else"),
     Variable("GREENTIC_STORE_ID", "text", "a hash of the store's directory", "gtc", "who this store is, in the labels of a cluster's objects"),
+    Variable("GREENTIC_STORE_URL", "text", "", "gtc", "a server that holds the environments: refused unless --store-root says which directory"),
     Variable("GTC_OPERATOR_KEY_PATH", "file", "~/.greentic/operator/key.pem", "gtc", "the operator's private key"),
     # -- listening and who may ask
     Variable("GREENTIC_GATEWAY_LISTEN_ADDR", "address", "127.0.0.1:8080", "worker", "ip:port or ip to listen on"),
@@ -127,6 +128,7 @@ _ROWS = (
     Variable("GREENTIC_BUNDLE_DIGEST", "text", "", "inside", "set in pods, for people who look: the digest"),
     # -- traces
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "address", "", "both", "http://HOST:PORT of a collector; /v1/traces is put behind it. Nothing is traced without"),
+    Variable("OTLP_ENDPOINT", "address", "", "worker", "the existing worker's name for OTEL_EXPORTER_OTLP_ENDPOINT; told, and not read"),
     Variable("OTEL_EXPORTER_OTLP_HEADERS", "list", "", "both", "NAME=VALUE of requests to the collector, separated by commas"),
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "text", "http/protobuf", "both", "`http/protobuf` or `http/json`"),
     Variable("OTEL_EXPORTER_OTLP_TIMEOUT", "count", "10000", "both", "milliseconds that the collector may take"),

@@ -43,6 +43,8 @@ from greentic.trust.root import read_trust_root
 
 ALLOW_ROLLBACK = "GREENTIC_ALLOW_ROLLBACK"
 MAX_ANCHOR = 1 << 20
+IF_MEANT = f", or, if the older is meant, start with {ALLOW_ROLLBACK}=1"
+"""What a worker can do about an older document, and an operator cannot."""
 SPARE_SECONDS = 10.0
 
 
@@ -105,8 +107,7 @@ def _examined(by: Examiner, env: Environment, offered: bytes | None) -> Examined
         raise UntrustedBundle(
             f"the environment has generation {delivery.generation}, and this worker has seen {recalled.seen.generation}",
             hint="an older document was put in place, or one that was not counted with those that were published: author a "
-            f"later one (gtc op delivery set ENV --generation {recalled.seen.generation + 1}), or, if the older is meant, "
-            f"start with {ALLOW_ROLLBACK}=1",
+            f"later one (gtc op delivery set ENV --generation {recalled.seen.generation + 1}){IF_MEANT}",
         )
     if by.allow_rollback:
         recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)

@@ -32,7 +32,7 @@ from greentic.ground.errors import FetchError, ServerBusy, Truncated
 from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
 from greentic.net.addresses import WEB, Reach, check_address, check_host_name, lower_scheme, reach, shown
-from greentic.net.dial import dial, reason_within, receive, secured
+from greentic.net.dial import dial, next_step, reason_within, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
 
@@ -254,7 +254,7 @@ def _once(
         opened.close()
         why = reason_within(error, terms)
         way = "" if proxy is None or str(proxy) in why else f" (asked through the proxy {proxy})"
-        raise FetchError(f"{told}: {why}{way}") from error
+        raise FetchError(f"{told}: {why}{way}", hint=next_step(error)) from error
     except BaseException:
         opened.close()
         raise

@@ -294,7 +294,12 @@ def _valid(env: Environment, path: Path, before: Environment | None = None) -> E
 
 
 def _next_step(env_id: str, path: Path) -> str:
-    return f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{path.parent / 'backups'}`"
+    backups = path.parent / "backups"
+    if not backups.is_dir():  # a seed has none, nor what somebody wrote by hand
+        return (
+            f"`gtc op env doctor {env_id}` examines it; no backups lie beside `{path}`, so mend it where it is written"
+        )
+    return f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{backups}`"
 
 
 def read_document(path: Path, form: type[_D]) -> _D:

@@ -188,6 +188,13 @@ def _no_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
+def _not_traced(environ: Mapping[str, str]) -> tuple[str, ...]:
+    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    if not variables.text("OTLP_ENDPOINT", environ) or any(variables.text(name, environ) for name in names):
+        return ()
+    return (f"OTLP_ENDPOINT is not read, so nothing is traced; this worker reads {names[0]}",)
+
+
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     """All that a worker is told. Raises `BootError` for what makes no sense (rule 4)."""
     try:
@@ -198,7 +205,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
         return Settings(
             env_id=told.value,
             store_root=options.store_root or default_store_root(),
-            warnings=(*told.warnings, *_no_secrets(environ)),
+            warnings=(*told.warnings, *_no_secrets(environ), *_not_traced(environ)),
             level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
             log_shape=_log_shape(options.log_format or variables.word("GREENTIC_LOG_FORMAT", environ)),
             seed=variables.path("GREENTIC_SEED_DIR", environ),
