@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, PLANTED, Author
-from greentic.controller.left_behind import left_behind, left_in
+from greentic.controller.left_behind import left_behind
 from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import env_status, revisions
@@ -20,6 +20,7 @@ from greentic.examine.env_doctor import doctor
 from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
+from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Listed, Ref, member, metadata_of, objects_in
 from greentic.k8s.plan import MARKED, Owner

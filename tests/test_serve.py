@@ -125,15 +125,6 @@ def test_what_the_existing_worker_takes_by_default_is_taken():
     told(GREENTIC_SECRETS_BACKEND=" ", GREENTIC_TUNNEL_MODE="none")
 
 
-def test_a_collector_under_the_name_of_the_existing_worker_is_told():
-    (warning,) = told(OTLP_ENDPOINT="http://c:4318").warnings
-    assert "nothing is traced" in warning and "OTEL_EXPORTER_OTLP_ENDPOINT" in warning
-    assert (
-        told(OTLP_ENDPOINT="http://c:4318", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://c:4318/v1/traces").warnings == ()
-    )
-    assert told().warnings == ()
-
-
 @pytest.mark.parametrize(
     "words", [["--locale", "de", "start", "-V"], ["demo", "--locale=de", "up", "--version"], ["--locale", "de", "-V"]]
 )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from greentic.cluster.live import list_if_there
 from greentic.cluster.verdicts import remarks
-from greentic.controller.left_behind import left_behind, left_in
+from greentic.controller.left_behind import left_behind
 from greentic.deployer.binding import is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployments import env_status
 from greentic.deployments.env_status import EnvStatus, EnvStatusPayload
 from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError
+from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.plan import is_ours

@@ -27,7 +27,7 @@ from greentic.cluster.wait import DEFAULT_SECONDS, LOG_HEAD, wait_healthy
 from greentic.cluster.wait_served import AwaitedDocument, Heard, wait_served
 from greentic.cluster.way_in import WayIn, way_in
 from greentic.controller.keeping import put_back
-from greentic.controller.left_behind import left_behind, left_in
+from greentic.controller.left_behind import left_behind
 from greentic.deployer.binding import Deployer, public_url_warnings, resolve
 from greentic.deployer.cluster_identity import Reached, reach
 from greentic.deployer.dry_run import DryRun, dry_run
@@ -39,6 +39,7 @@ from greentic.ground.disk import try_exclusive
 from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
+from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ref_of
 from greentic.k8s.plan import Plan

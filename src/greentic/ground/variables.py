@@ -128,7 +128,7 @@ _ROWS = (
     Variable("GREENTIC_BUNDLE_DIGEST", "text", "", "inside", "set in pods, for people who look: the digest"),
     # -- traces
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "address", "", "both", "http://HOST:PORT of a collector; /v1/traces is put behind it. Nothing is traced without"),
-    Variable("OTLP_ENDPOINT", "address", "", "worker", "the existing worker's name for OTEL_EXPORTER_OTLP_ENDPOINT; told, and not read"),
+    Variable("OTLP_ENDPOINT", "address", "", "both", "the existing worker's name for OTEL_EXPORTER_OTLP_ENDPOINT; told, and not read"),
     Variable("OTEL_EXPORTER_OTLP_HEADERS", "list", "", "both", "NAME=VALUE of requests to the collector, separated by commas"),
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "text", "http/protobuf", "both", "`http/protobuf` or `http/json`"),
     Variable("OTEL_EXPORTER_OTLP_TIMEOUT", "count", "10000", "both", "milliseconds that the collector may take"),

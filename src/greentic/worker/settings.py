@@ -31,7 +31,7 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import PackSignaturePolicy, read_signature_policy
-from greentic.sessions.redis_url import redis_url
+from greentic.sessions.value_store import redis_url
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -188,13 +188,6 @@ def _no_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     )
 
 
-def _not_traced(environ: Mapping[str, str]) -> tuple[str, ...]:
-    names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    if not variables.text("OTLP_ENDPOINT", environ) or any(variables.text(name, environ) for name in names):
-        return ()
-    return (f"OTLP_ENDPOINT is not read, so nothing is traced; this worker reads {names[0]}",)
-
-
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     """All that a worker is told. Raises `BootError` for what makes no sense (rule 4)."""
     try:
@@ -205,7 +198,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
         return Settings(
             env_id=told.value,
             store_root=options.store_root or default_store_root(),
-            warnings=(*told.warnings, *_no_secrets(environ), *_not_traced(environ)),
+            warnings=(*told.warnings, *_no_secrets(environ)),
             level="debug" if options.level == "debug" else "warn" if options.level == "warn" else "info",
             log_shape=_log_shape(options.log_format or variables.word("GREENTIC_LOG_FORMAT", environ)),
             seed=variables.path("GREENTIC_SEED_DIR", environ),
