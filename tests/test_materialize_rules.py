@@ -566,6 +566,27 @@ def test_a_fragment_that_files_share_is_inflated_once(tmp_path: Path, monkeypatc
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == files
 
 
+@pytest.mark.parametrize("name", ["d", "file", "link"])
+def test_names_that_the_file_system_takes_for_one_are_told_as_that(tmp_path: Path, name: str) -> None:
+    """A file system that cannot tell `Bot` from `bot` said that a file exists, in a directory that was new."""
+    source = tmp_path / "in"
+    (source / "d").mkdir(parents=True)
+    (source / "file").write_bytes(b"1")
+    (source / "link").symlink_to("file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(b"what came first under that name")
+    opened = descriptors()
+    with (tmp_path / "image").open("w+b") as image:
+        write_image(source, image)
+        image.flush()
+        with (
+            pin(image) as verified,
+            pytest.raises(MalformedArtifact, match=f"`{name}` of the bundle stands") as refused,
+        ):
+            unpack(bundle.listed(verified), tmp_path / "out")
+    assert refused.value.hint is not None and "upper and lower case" in refused.value.hint and descriptors() == opened
+
+
 def area(tmp_path: Path) -> StagingArea:
     return StagingArea(EnvPaths(tmp_path / "env"), RealDisk(), REV, "00")
 

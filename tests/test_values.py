@@ -61,8 +61,11 @@ def test_an_integer_is_whole_or_the_nearest_float(number):
 
 
 def test_what_needs_no_change_is_the_same_object_and_what_no_float_holds_is_refused():
-    value = {"a": [1, {"b": GREATEST}], "c": "x"}
+    value = {"a": [1, {"b": GREATEST}], "c": "x", "d": [LEAST, 1.5, None, True, math.nan, [], {}]}
     assert in_range(value) is value
+    for odd in ({"a": {1}}, {"a": object()}, {"a": "\ud800"}, {"a": complex(1)}, [b"x"]):  # which others refuse
+        assert in_range(odd) is odd
+        assert in_range([odd, 1 << 64]) == [odd, float(1 << 64)]
     with pytest.raises(FlowFailure, match="too large"):
         in_range({"a": [10**400]})
 

@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from greentic.ground.errors import FlowFailure
 
 LEAST, GREATEST = -(1 << 63), (1 << 64) - 1
+_written = msgspec.msgpack.Encoder().encode
+"""MessagePack has a form for exactly the integers that are in range. Writing a value takes a twentieth of walking through it."""
 
 
 def number(value: int) -> int | float:
@@ -29,25 +33,11 @@ def number(value: int) -> int | float:
 
 def in_range(value: object) -> object:
     """The value with each integer in range (rule 2); the same object if there is nothing to change. Raises `FlowFailure`."""
-    return value if _has_all_in_range(value) else _brought_into_range(value)
-
-
-def _has_all_in_range(value: object) -> bool:
-    """Whether there is nothing to change, as nearly always; looked at without a call for each value."""
-    if type(value) is str:
-        return True
-    waiting: list[dict[str, object] | list[object]] = [value if type(value) is dict else [value]]
-    while waiting:
-        held = waiting.pop()
-        for item in held.values() if isinstance(held, dict) else held:
-            kind = type(item)
-            if kind is str:
-                continue
-            if kind is dict or kind is list:
-                waiting.append(item)  # type: ignore[arg-type]
-            elif isinstance(item, int) and not LEAST <= item <= GREATEST:
-                return False
-    return True
+    try:
+        _written(value)
+    except (OverflowError, TypeError, ValueError, RecursionError):
+        return _brought_into_range(value)
+    return value
 
 
 def _brought_into_range(value: object) -> object:

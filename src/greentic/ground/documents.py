@@ -324,7 +324,8 @@ def _too_deep(text: bytes, deepest: int) -> bool:
     """Whether whole JSON text is deeper than that. Strings are cut out, once no quote is inside one."""
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
     left = b"".join(plain.translate(_AS_STEPS, _NO_BRACKETS).split(b'"')[::2])
-    return max(accumulate(memoryview(left).cast("b")), default=0) > deepest
+    left = left.replace(b"\x01\xff", b"")  # the innermost ones, which are most
+    return max(accumulate(memoryview(left).cast("b")), default=-1) + 1 > deepest
 
 
 def read_file(path: Path, limit: int = MAX_BYTES, *, patience: float | None = PIPE_SECONDS) -> bytes:

@@ -19,6 +19,7 @@ from pathlib import Path
 from greentic.bundle.contents import Contents, is_pack
 from greentic.bundle.cores import usable_cores
 from greentic.bundle.squashfs_reader import Block, Entry, SquashImage
+from greentic.ground.errors import MalformedArtifact
 
 _MERGE_BYTES = 1 << 20
 _SMALL = 1 << 16
@@ -27,7 +28,10 @@ _WINDOW = 16
 
 
 def unpack(contents: Contents, target: Path) -> dict[str, str]:
-    """Write everything in the image below `target`, an empty directory. Returns `sha256:<hex>` by path of each pack."""
+    """Write everything in the image below `target`, an empty directory. Returns `sha256:<hex>` by path of each pack.
+
+    Raises `MalformedArtifact` for names that are one to the file system.
+    """
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     digests: dict[str, str] = {}
     try:
@@ -44,6 +48,11 @@ def unpack(contents: Contents, target: Path) -> dict[str, str]:
         for entry in contents.entries:
             if entry.kind == "link":
                 os.symlink(entry.target, entry.path, dir_fd=root)
+    except FileExistsError as error:
+        raise MalformedArtifact(
+            f"`{error.filename2 or error.filename}` of the bundle stands where another one stands already",
+            hint="this file system takes upper and lower case, or two forms of a letter, for the same; rename one of them in the bundle",
+        ) from None
     finally:
         os.close(root)
     return digests
