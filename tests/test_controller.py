@@ -10,10 +10,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conftest import IMAGE, Author, bind_deployer
+from conftest import IMAGE, Author, bind_deployer, deployer_answers
 from greentic.cluster.apply import PHASES, NotOurs
 from greentic.controller import contested, desired, differing, grants, looking, loop, wish
 from greentic.controller.contested import AT_ONCE, CALM_SECONDS, MANY, Contested, PutRight
@@ -40,7 +41,7 @@ from greentic.controller.teller import STATUS_ANNOTATION
 from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
-from greentic.deployer import operator_render
+from greentic.deployer import env_render, operator_render
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
@@ -1045,6 +1046,42 @@ def test_the_rendered_operator_has_rights_in_its_namespace_alone_and_a_wish_that
     assert "PRIVATE KEY" not in text and "laptop" not in text and read.anchor.startswith("-----BEGIN PUBLIC KEY-----")
     fence = next(o for o in objects if o["kind"] == "NetworkPolicy")["spec"]
     assert [p["port"] for p in fence["egress"][0]["ports"]] == [443, 5000, 6443]
+
+
+def test_what_answers_say_of_the_cluster_holds_for_the_operators_pod_too(place, author):
+    """How images are pulled, which user runs, whom to believe, what the registry takes: a cluster asks it of every pod."""
+
+    def pod(**answers: object) -> Any:
+        deployer_answers(author, json.dumps({"runtime_image": IMAGE, **answers}))
+        payload = operator_render.OperatorRenderPayload(environment_id="local", place="oci://r.example/envs/local:prod")
+        objects = operator_render.render_operator(author.context, payload).manifests
+        return next(o for o in objects if o["kind"] == "Deployment")["spec"]["template"]["spec"]
+
+    bind_deployer(author)
+    plain = pod()
+    assert plain["securityContext"]["runAsUser"] == 65532 and "imagePullSecrets" not in plain
+    told = {
+        "image_pull_secrets": ["pull"],
+        "uid": "none",
+        "extra_ca": "ca",
+        "registry_secret": "regcred",
+        "image_pull_policy": "Always",
+    }
+    found = pod(**told)
+    assert found["imagePullSecrets"] == [{"name": "pull"}] and "runAsUser" not in found["securityContext"]
+    (container,) = found["containers"]
+    variables = {v["name"]: v.get("value") for v in container["env"]}
+    assert variables["GREENTIC_CA_FILES"] == "/etc/greentic/ca/ca.crt" and variables["DOCKER_CONFIG"]
+    assert {"configMap": {"name": "ca"}, "name": "authorities"} in found["volumes"]
+    mounted = {m["name"]: m for m in container["volumeMounts"]}
+    assert mounted["authorities"]["mountPath"] == "/etc/greentic/ca" and mounted["authorities"]["readOnly"]
+    assert mounted["registry"]["readOnly"] and container["imagePullPolicy"] == "Always"
+    routers = next(
+        t for t in env_render.render_objects(author.context, env_render.EnvRenderPayload(environment_id="local")).manifests
+        if t["kind"] == "Deployment"
+    )["spec"]["template"]["spec"]  # fmt: skip
+    for key in ("imagePullSecrets", "securityContext"):
+        assert found[key] == routers[key], "what a cluster wants of every pod"
 
 
 def test_every_key_of_a_wish_is_in_the_definition():

@@ -330,6 +330,48 @@ def test_an_autoscaler_scales_its_deployment_and_replicas_are_not_ours():
     assert scalers[1]["spec"]["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
 
 
+@pytest.mark.parametrize(
+    ("worker", "kept"),
+    [
+        ({}, False),
+        ({"replicas": 1}, False),
+        ({"replicas": 2}, True),
+        ({"autoscale": {"min": 1, "max": 8, "cpu": 70}}, False),
+        ({"autoscale": {"min": 2, "max": 8, "cpu": 70}}, True),
+    ],
+)
+def test_of_several_pods_a_drain_of_nodes_leaves_one_and_a_single_one_can_be_drained(worker, kept):
+    """Behind a Gateway the workers answer themselves. Of one pod a budget would let nobody drain its node."""
+    objects = rendered(environment(), {"worker": worker})
+    budgets = {o["metadata"]["name"]: o for o in objects if o["kind"] == "PodDisruptionBudget"}
+    workers = {f"gtc-worker-{r.lower()}" for r in (ONE, TWO, THREE)}
+    assert set(budgets) == {"gtc-router", *(workers if kept else ())}
+    for name, budget in budgets.items():
+        deployment = named(objects, "Deployment", name)
+        assert budget["spec"] == {"minAvailable": 1, "selector": deployment["spec"]["selector"]}
+        assert budget["metadata"]["labels"] == deployment["metadata"]["labels"]
+
+
+def test_a_budget_goes_with_the_replicas_that_asked_for_it(bound, cluster):
+    answer(bound, worker={"replicas": 2})
+    reconciled(bound)
+    assert len(refs(cluster, "PodDisruptionBudget")) == 2
+    orphan, ref = (
+        "gtc-worker-orphan",
+        next(r for r in cluster.objects if r.kind == "PodDisruptionBudget" and "worker" in r.name),
+    )
+    thing = json.loads(json.dumps(cluster.objects[ref]))
+    thing["metadata"] |= {"name": orphan, "uid": orphan}
+    thing["metadata"]["labels"][names.REVISION] = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+    cluster.objects[ref._replace(name=orphan)] = thing
+    assert [o.name for o in sweep.sweep(bound.context, sweep.SweepPayload(environment_id=E, apply=True)).removed] == [
+        orphan
+    ]
+    answer(bound)
+    reconciled(bound)
+    assert refs(cluster, "PodDisruptionBudget") == {"gtc-router"}
+
+
 def test_an_account_with_annotations_is_made_once_and_a_named_one_was_there():
     made = {"name": "bots", "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/bots"}}
     objects = rendered(environment(), {"router": {"service_account": made}, "worker": {"service_account": made}})

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from greentic.controller.election import LEASE as NAME
 from greentic.controller.wish import KEYS
 from greentic.ground.documents import Json, JsonObject
-from greentic.k8s.pods import HOME, REGISTRY_DIR, literal
-from greentic.shape.pod_settings import USER
+from greentic.k8s.answers import Answers
+from greentic.k8s.pods import AUTHORITIES_DIR, HOME, REGISTRY_DIR, literal
+from greentic.shape.pod_settings import CA_KEY
 from greentic.shape.restricted import restricted_container, restricted_pod
 
 PORT = 8081
@@ -48,17 +49,15 @@ class Asked(NamedTuple):
     """What to render."""
 
     name: str
-    namespace: str
     image: str
+    answers: Answers
+    """What they say of the cluster (namespace, pulling, users, authorities) holds for the operator's pod, too."""
     spec: JsonObject
     """The wish."""
     kind: str = "Environment"
     replicas: int = 2
-    registry_secret: str | None = None
-    insecure_registries: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     """Where the published environment and the API server are, beside 443 and 6443."""
-    pull_policy: str | None = None
 
 
 def definition() -> JsonObject:
@@ -112,7 +111,7 @@ def definition() -> JsonObject:
 
 def wish_object(asked: Asked, spec_text: str) -> JsonObject:
     """The object that holds the wish."""
-    metadata: JsonObject = {"name": asked.name, "namespace": asked.namespace}
+    metadata: JsonObject = {"name": asked.name, "namespace": asked.answers.namespace}
     if asked.kind == "ConfigMap":
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"spec.yaml": spec_text}}
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Environment", "metadata": metadata, "spec": asked.spec}
@@ -127,13 +126,13 @@ def rendered(asked: Asked, spec_text: str) -> list[JsonObject]:
         return {
             "apiVersion": version,
             "kind": kind,
-            "metadata": {"name": name, "namespace": asked.namespace, "labels": dict(labels)},
+            "metadata": {"name": name, "namespace": asked.answers.namespace, "labels": dict(labels)},
         }
 
     table = [row for row in TABLE if asked.kind == "Environment" or row[0] != GROUP]
     rules: list[Json] = [{"apiGroups": [g], "resources": [r], "verbs": list(verbs)} for g, r, verbs in table]
-    subject: JsonObject = {"kind": "ServiceAccount", "name": NAME, "namespace": asked.namespace}
-    namespace: JsonObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": asked.namespace}}
+    subject: JsonObject = {"kind": "ServiceAccount", "name": NAME, "namespace": asked.answers.namespace}
+    namespace: JsonObject = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": asked.answers.namespace}}
     objects = [definition()] if asked.kind == "Environment" else []
     return [
         *objects,
@@ -153,47 +152,46 @@ def _fence(asked: Asked, labels: JsonObject) -> JsonObject:
     ports = sorted({443, 6443, *asked.ports})
     out: list[Json] = [{"protocol": "TCP", "port": port} for port in ports]
     dns: list[Json] = [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]
-    inward: list[Json] = [{"protocol": "TCP", "port": PORT}]
     return {
         "podSelector": {"matchLabels": dict(labels)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"ports": inward}],
+        "ingress": [{"ports": [{"protocol": "TCP", "port": PORT}]}],
         "egress": [{"ports": out}, {"ports": dns}],
     }
-
-
-def _variables(told: dict[str, str]) -> list[Json]:
-    return [{"name": name, "value": literal(value)} for name, value in told.items()]
 
 
 def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
     mounts: list[Json] = [{"name": "home", "mountPath": HOME}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  of the pod
     volumes: list[Json] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
-    told = {"HOME": HOME}
-    if asked.insecure_registries:
-        told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(asked.insecure_registries)
-    if asked.registry_secret is not None:
+    told, answers = {"HOME": HOME}, asked.answers
+
+    def add(name: str, path: str, source: JsonObject) -> None:
+        mounts.append({"name": name, "mountPath": path, "readOnly": True})
+        volumes.append({"name": name, **source})
+
+    if answers.oci_insecure_registries:
+        told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(answers.oci_insecure_registries)
+    if answers.registry_secret is not None:
         items: list[Json] = [{"key": ".dockerconfigjson", "path": "config.json"}]
-        mounts.append({"name": "registry", "mountPath": REGISTRY_DIR, "readOnly": True})
-        volumes.append({"name": "registry", "secret": {"secretName": asked.registry_secret, "items": items}})
+        add("registry", REGISTRY_DIR, {"secret": {"secretName": answers.registry_secret, "items": items}})
         told["DOCKER_CONFIG"] = REGISTRY_DIR
+    if answers.settings.extra_ca is not None:
+        add("authorities", AUTHORITIES_DIR, {"configMap": {"name": answers.settings.extra_ca}})
+        told["GREENTIC_CA_FILES"] = f"{AUTHORITIES_DIR}/{CA_KEY}"
     own: JsonObject = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
 
     def probe(path: str) -> JsonObject:
-        return {
-            "httpGet": {"path": path, "port": PORT, "scheme": "HTTP"},
-            "periodSeconds": 10,
-            "timeoutSeconds": 3,
-            "failureThreshold": 6,
-        }
+        get: JsonObject = {"path": path, "port": PORT, "scheme": "HTTP"}
+        return {"httpGet": get, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 6}
 
-    args: list[Json] = ["--name", literal(asked.name), "--namespace", literal(asked.namespace)]
+    env: list[Json] = [{"name": name, "value": literal(value)} for name, value in told.items()]
+    args: list[Json] = ["--name", literal(asked.name), "--namespace", literal(asked.answers.namespace)]
     container: JsonObject = {
         "name": "operator",
         "image": asked.image,
         "command": ["/usr/local/bin/greentic-operator"],
         "args": [*args, "--kind", asked.kind, "--identity", "$(POD_NAME)"],
-        "env": [*_variables(told), own, ARENAS],
+        "env": [*env, own, ARENAS],
         "ports": [{"name": "metrics", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
         "securityContext": restricted_container(),
@@ -202,16 +200,18 @@ def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
-    if asked.pull_policy is not None:
-        container["imagePullPolicy"] = asked.pull_policy
+    if answers.image_pull_policy is not None:
+        container["imagePullPolicy"] = answers.image_pull_policy
     pod: JsonObject = {
         "serviceAccountName": NAME,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 30,
-        "securityContext": restricted_pod(USER),
+        "securityContext": restricted_pod(answers.settings.user),
         "containers": [container],
         "volumes": volumes,
     }
+    if answers.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in answers.image_pull_secrets]
     return {
         "replicas": asked.replicas,
         "selector": {"matchLabels": dict(labels)},

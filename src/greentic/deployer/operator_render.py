@@ -85,15 +85,12 @@ def render_operator(context: Context, payload: OperatorRenderPayload) -> Operato
     name = ref_name(env_id)
     asked = Asked(
         name=name,
-        namespace=answers.namespace,
         image=payload.image or answers.runtime_image,
+        answers=answers,
         spec=spec,
         kind=payload.kind,
         replicas=payload.replicas,
-        registry_secret=answers.registry_secret,
-        insecure_registries=answers.oci_insecure_registries,
         ports=_ports(payload.place, answers.oci_insecure_registries),
-        pull_policy=answers.image_pull_policy,
     )
     objects = rendered(asked, yaml_of(spec))
     told_of = OperatorRendered(environment_id=env_id, namespace=answers.namespace, object_count=len(objects))

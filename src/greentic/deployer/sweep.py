@@ -1,7 +1,7 @@
 """What a store left in a cluster: `op env sweep` finds orphans, `op env destroy` takes everything away (formats: cluster 8).
 
 Rules:
-1. An orphan is a worker's Deployment or Service whose revision this store does not know, and which this store made. What no store
+1. An orphan is what a worker consists of whose revision this store does not know, and which this store made. What no store
    claims is told as unattributed, what another store made is skipped. Nothing is deleted without `--apply`.
 2. Destroying deletes, in this order and each one gone before the next: workloads, services and budgets, configuration, policies.
    The namespace stays, unless `--namespace` says otherwise: then it goes with all that is in it, if this store made it and no pod
@@ -38,7 +38,7 @@ from greentic.operate import env
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 
-_SWEPT = ("HorizontalPodAutoscaler", "Deployment", "Service")
+_SWEPT = ("HorizontalPodAutoscaler", "Deployment", "PodDisruptionBudget", "Service")
 _DESTROYED = (
     *("HTTPRoute", "Ingress", "HorizontalPodAutoscaler"),
     *("Deployment", "Service", "PodDisruptionBudget", "ConfigMap", "Secret", "ServiceAccount", "NetworkPolicy"),

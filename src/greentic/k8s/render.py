@@ -23,13 +23,12 @@ from greentic.k8s.exposed import exposing_objects
 from greentic.k8s.network_policies import network_policies
 from greentic.k8s.objects import member, metadata_of
 from greentic.k8s.plan import MARKED, SECURITY, kinds_text
-from greentic.k8s.scaling import autoscaler, service_accounts
+from greentic.k8s.scaling import accompanying, service_accounts
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import DOCUMENT, Environment, Revision, document_digest
 from greentic.model.pod_view import present_revisions, routed_ids
 from greentic.model.pointer import POINTER_FILE, Pointer, pointer_to, read_pointer
 from greentic.model.projection import RUNTIME_CONFIG_SCHEMA, RuntimeConfig, project
-from greentic.shape.pod_shape import Shape
 
 MAX_DATA = 1 << 20
 """Bytes that a ConfigMap or a Secret may hold."""
@@ -83,16 +82,11 @@ def digest_for_pods(env_store: JsonObject) -> str:
 
 
 def worker_objects(desired: DesiredObjects, revision: Revision) -> list[JsonObject]:
-    """The objects of one revision: its pair, and the autoscaler where there is one."""
+    """The objects of one revision: its pair, and what stands beside it."""
     env, answers, store = desired.env, desired.answers, desired.store
     deployment = pods.worker(env, revision, answers, answers.namespace, store, _secrets_hash(desired))
     pair = [deployment, pods.worker_service(env, revision, answers.namespace, store)]
-    return [*pair, *_scaled(deployment, pods.worker_shape(answers, revision))]
-
-
-def _scaled(deployment: JsonObject, shape: Shape) -> list[JsonObject]:
-    found = autoscaler(deployment, shape)
-    return [] if found is None else [found]
+    return [*pair, *accompanying(deployment, pods.worker_shape(answers, revision))]
 
 
 def _secrets_hash(desired: DesiredObjects) -> str | None:
@@ -108,25 +102,21 @@ def _environment_objects(desired: DesiredObjects) -> list[JsonObject]:
     router_selector = names.component_labels(env.environment_id, "router")
     env_store, *projected = _documents(env, answers, labels("env-store"), labels("router"))
     router = pods.router(env, answers, namespace, labels("router"), _secrets_hash(desired))
+    budget, *scaled = accompanying(router, answers.router)  # of routers there are always several
     objects: list[JsonObject] = [
         _namespace(namespace, labels("namespace")),
         env_store,
         *projected,
         router,
         _router_service(answers, namespace, labels("router"), router_selector),
-        {
-            "apiVersion": "policy/v1",
-            "kind": "PodDisruptionBudget",
-            "metadata": {"name": names.ROUTER, "namespace": namespace, "labels": labels("router")},
-            "spec": {"minAvailable": 1, "selector": {"matchLabels": router_selector}},
-        },
+        budget,
         *network_policies(env, answers, namespace, labels("network-policy")),
         *([_dev_secrets(desired, labels("dev-secrets"))] if desired.secrets_bound else []),
     ]
     shapes = [answers.router, *([answers.worker] if present_revisions(env) else [])]
     objects += [
         *service_accounts(shapes, env.environment_id, desired.store, namespace),
-        *_scaled(router, answers.router),
+        *scaled,
         *exposing_objects(env, answers.exposure, namespace, labels("router-ingress")),
     ]
     kinds = {str(thing["kind"]) for thing in objects} & MARKED

@@ -1,28 +1,38 @@
-"""The objects beside pods that their answered shape asks for: autoscalers and service accounts. Pure.
+"""The objects beside pods that their answered shape asks for: disruption budgets, autoscalers and service accounts. Pure.
 
 Rules:
 1. An autoscaler has the name of the Deployment that it scales, and is written as `autoscaling/v2`; older servers know the same body as
    `v2beta2`.
-2. A service account is made only where its annotations are told; one that is named alone was there before and is not ours.
+2. Of several pods of one Deployment a drain of nodes leaves one. A single pod has no budget: nobody could drain its node.
+3. A service account is made only where its annotations are told; one that is named alone was there before and is not ours.
 """
 
 from __future__ import annotations
 
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s import names
-from greentic.k8s.objects import metadata_of
-from greentic.shape.pod_shape import CPU, IN_FLIGHT, Account, Shape
+from greentic.k8s.objects import member, metadata_of
+from greentic.shape.pod_shape import CPU, IN_FLIGHT, Account, Autoscale, Shape
 
 ACCOUNT = "service-account"
 """The component of service accounts that pods have, as opposed to the deployer's own."""
 
 
-def autoscaler(deployment: JsonObject, shape: Shape) -> JsonObject | None:
-    """The autoscaler of a Deployment, if its shape has one."""
-    scale = shape.autoscale
-    if scale is None:
-        return None
-    metadata = metadata_of(deployment)
+def accompanying(deployment: JsonObject, shape: Shape) -> list[JsonObject]:
+    """What a Deployment has beside it: a disruption budget where there are several pods (rule 2), its autoscaler."""
+    metadata: JsonObject = {key: metadata_of(deployment)[key] for key in ("name", "namespace", "labels")}
+    least = shape.autoscale.min if shape.autoscale is not None else member(deployment, "spec").get("replicas")
+    budget: JsonObject = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata,
+        "spec": {"minAvailable": 1, "selector": member(deployment, "spec", "selector")},
+    }
+    several = [budget] if isinstance(least, int) and least > 1 else []
+    return several if shape.autoscale is None else [*several, _autoscaler(dict(metadata), shape.autoscale)]
+
+
+def _autoscaler(metadata: JsonObject, scale: Autoscale) -> JsonObject:
     metric: JsonObject
     if scale.cpu is not None:
         target: JsonObject = {"type": "Utilization", "averageUtilization": scale.cpu}
@@ -33,7 +43,7 @@ def autoscaler(deployment: JsonObject, shape: Shape) -> JsonObject | None:
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {key: metadata[key] for key in ("name", "namespace", "labels")},
+        "metadata": metadata,
         "spec": {
             "minReplicas": scale.min,
             "maxReplicas": scale.max,
