@@ -976,6 +976,14 @@ def test_what_of_a_flow_does_nothing_is_told_by_build_and_lint(tmp_path):
         ),
         ("schema_version: 99\n", "", "schema_version 99 is not known, and read as 2"),
         ("tags: x\n", "", "`tags` is no list, and left out"),
+        ("title: {a: b}\n", "", "`title` is no text, and left out"),
+        ("description: 5\n", "", "`description` is no text, and left out"),
+        ("parameters: {vars_init: [n]}\n", "", "`vars_init` is no mapping, and sets nothing"),
+        ("", "    operation: [run]\n", "node say: `operation` is no text, and left out"),
+        ("", "    telemetry: on\n", "node say: `telemetry` is no mapping, and left out"),
+        ("", "    telemetry: {span: a}\n", "node say: `span` of `telemetry` is not known, and left out"),
+        ("", "    telemetry: {span_name: 5}\n", "node say: `span_name` of `telemetry` is no text, and left out"),
+        ("", "    telemetry: {attributes: {a: 1}}\n", "node say: `attributes` of `telemetry` is no text, and left out"),
         ("schema_version: 2\ntags: [x]\n", "    output: {}\n    meta: {a: 1}\n", None),
     ):
         flow.write_text(head + more + node + beside)
