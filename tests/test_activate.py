@@ -31,7 +31,7 @@ from conftest import make_bundle, make_pack, need
 from greentic.activate.turn import ActiveRevision, Message, Turn, TurnServices, flow_index, turn
 from greentic.activate.warm import check_loadable
 from greentic.author.pack_sign import sign_pack
-from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of
+from greentic.components.runtime import ComponentRuntime, RevisionComponents, grants_of, reads_assets
 from greentic.expressions.paths import MISSING
 from greentic.flow.activity import activity_of
 from greentic.ground.errors import (
@@ -205,6 +205,16 @@ def test_grants_come_from_manifest_and_pack():
     assert grants_of({}, ("API-Key",)).secrets == {"api_key"} and grants_of({}, ()).state_read
     told = {"capabilities": {"host": {"http": {"client": False}, "state": {"read": True, "write": False}}}}
     assert grants_of(told, ())[:3] == (False, True, False)
+    for http in (False, "no", {"client": "false"}, {"client": 0}, [], {"client": []}):
+        assert not grants_of({"capabilities": {"host": {"http": http}}}, ()).http, http
+    for http in (None, True, {}, {"client": None}, {"client": True}, {"server": False}):
+        assert grants_of({"capabilities": {"host": {"http": http}}}, ()).http, http
+    for state in (False, "yes", {"read": "yes", "write": 1}, {}):
+        assert grants_of({"capabilities": {"host": {"state": state}}}, ())[1:3] == (False, False), state
+    for form, reads in (
+        (None, True), ({}, True), ({"mode": "sandbox"}, True), ({"mode": "none"}, False), ("none", False), ({"mode": "of"}, False), ([], False),
+    ):  # fmt: skip
+        assert reads_assets({"capabilities": {"wasi": {"filesystem": form}}}) == reads, form
 
 
 def test_secrets_that_flows_name_are_granted(tmp_path):

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import wat
 from conftest import ROOT
 from greentic.author.bundle_build import build_bundle
 from greentic.author.component_build import component_bytes, offered
@@ -657,10 +658,39 @@ def test_what_no_document_can_hold_is_refused_where_it_is_written(tmp_path, text
         build_pack(pack_source(tmp_path, name=text))
 
 
-@pytest.mark.parametrize("asked", ["{host: 5}", "{wasi: [a]}", "{host: x}"])
-def test_capabilities_that_are_no_mappings_are_refused(tmp_path, asked):
-    with pytest.raises(InvalidArgument, match="expected a mapping, found"):
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("{host: 5}", "host`: expected a mapping"), ("{wasi: [a]}", "wasi`: expected a mapping"), ("{host: x}", "host`: expected a mapping"),
+        ("{host: {http: false}}", "host.http`: expected a mapping"), ("{host: {http: {client: 'false'}}}", "host.http.client`: expected true or false"),
+        ("{host: {state: {read: 'yes'}}}", "host.state.read`: expected true or false"), ("{wasi: {filesystem: none}}", "wasi.filesystem`: expected a mapping"),
+        ("{wasi: {filesystem: {mode: off}}}", "'off'"), ("{wasi: {env: {allow: HOME}}}", "wasi.env.allow`: expected a list"),
+        ("{host: {secrets: {required: [5]}}}", "host.secrets.required[0]`: expected"), ("{host: {secrets: {required: ['']}}}", "host.secrets.required[0]"),
+    ],
+)  # fmt: skip
+def test_capabilities_of_another_form_are_refused_since_some_restrict(tmp_path, asked, told):
+    with pytest.raises(InvalidArgument) as error:
         build_pack(pack_source(tmp_path, components=f"[{{id: c, capabilities: {asked}}}]"))
+    assert told in error.value.message and "components[0].capabilities" in error.value.message
+
+
+@pytest.mark.parametrize("secret", ["{name: A}", "{key: ''}", "{key: 5}", "A"])
+def test_a_secret_without_a_name_is_refused(tmp_path, secret):
+    with pytest.raises(InvalidArgument, match=r"secret_requirements\[0\]"):
+        build_pack(pack_source(tmp_path, secret_requirements=f"[{secret}]"))
+
+
+def test_a_capability_that_nobody_knows_is_told_and_what_is_written_is_what_is_packed(tmp_path):
+    asked = "{wasi: {random: true, clocks: null}, host: {htp: {client: false}, secrets: {required: [A, {key: B}]}}}"
+    directory = pack_source(tmp_path, components=f"[{{id: c, wasm: c.wasm, capabilities: {asked}}}]")
+    (directory / "c.wasm").write_bytes(wat.node_06())
+    built = build_pack(directory)
+    assert any("host.htp (did you mean `http`?)" in text for text in built.warnings), built.warnings
+    (entry,) = built.manifest.components
+    assert entry.raw["capabilities"] == {
+        "wasi": {"random": True, "clocks": None},
+        "host": {"htp": {"client": False}, "secrets": {"required": ["A", {"key": "B"}]}},
+    }
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.yaml", "a"])
@@ -946,6 +976,14 @@ def test_what_of_a_flow_does_nothing_is_told_by_build_and_lint(tmp_path):
         ),
         ("schema_version: 99\n", "", "schema_version 99 is not known, and read as 2"),
         ("tags: x\n", "", "`tags` is no list, and left out"),
+        ("title: {a: b}\n", "", "`title` is no text, and left out"),
+        ("description: 5\n", "", "`description` is no text, and left out"),
+        ("parameters: {vars_init: [n]}\n", "", "`vars_init` is no mapping, and sets nothing"),
+        ("", "    operation: [run]\n", "node say: `operation` is no text, and left out"),
+        ("", "    telemetry: on\n", "node say: `telemetry` is no mapping, and left out"),
+        ("", "    telemetry: {span: a}\n", "node say: `span` of `telemetry` is not known, and left out"),
+        ("", "    telemetry: {span_name: 5}\n", "node say: `span_name` of `telemetry` is no text, and left out"),
+        ("", "    telemetry: {attributes: {a: 1}}\n", "node say: `attributes` of `telemetry` is no text, and left out"),
         ("schema_version: 2\ntags: [x]\n", "    output: {}\n    meta: {a: 1}\n", None),
     ):
         flow.write_text(head + more + node + beside)

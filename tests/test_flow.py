@@ -854,10 +854,17 @@ def test_a_route_to_out_ends_the_flow_unless_a_node_has_that_name():
 
 
 def test_what_a_node_cannot_do_without_and_variables_without_a_value_are_told():
-    kinds = (("state.get", "key"), ("state.set", "key"), ("var.set", "name"), ("provider.invoke", "op"))
+    kinds = (
+        ("state.get", "key"),
+        ("state.set", "key"),
+        ("var.set", "name"),
+        ("provider.invoke", "op"),
+        ("flow.call", "flow_id"),
+    )
     for kind, word in kinds:
-        assert findings([node("a", kind, {"value": 1})]) == [f"{kind} without `{word}` fails"]
-        assert findings([node("a", kind, {word: "x", "provider_type": "p"})]) == []
+        for without in ({"value": 1}, {word: ""}, {word: ["x"]}, {word: True}, "x"):
+            assert findings([node("a", kind, without)]) == [f"{kind} without `{word}` fails"]
+        assert not any("without" in text for text in findings([node("a", kind, {word: "x", "provider_type": "p"})]))
     declared = {"a": {"default": None}, "b": {"required": True}, "c": 1, "d": {}, "e": {"required": True, "default": 1}}
     plan = flow(node("s", "emit.response", {"t": "{{vars.a}}{{vars.e}} {{vars.c}}"}), extra={"vars_init": declared})
     told = "\n".join(lint_flow(plan, Known(lambda *a: True, frozenset())))

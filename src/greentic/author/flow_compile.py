@@ -33,6 +33,7 @@ _SIBLINGS = frozenset({
 _TOP = frozenset({
     "id", "title", "description", "type", "start", "parameters", "tags", "schema_version", "entrypoints", "meta", "slot_schema", "nodes",
 })  # fmt: skip
+TELEMETRY = ("span_name", "attributes", "sampling")
 _NODE_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 _KEYED_COMPONENTS = ("questions", "template", "mcp")
 _PLAIN_ROUTE_KEYS = frozenset({"to", "out", "status", "reply"})
@@ -112,7 +113,7 @@ def _metadata(source: Map) -> Map:
         extra["greentic.slot_schema"] = source["slot_schema"]
     metadata: Map = {}
     for key in ("title", "description"):
-        if source.get(key) is not None:
+        if isinstance(source.get(key), str):
             metadata[key] = source[key]
     tags = source.get("tags") or []
     metadata["tags"] = sorted(str(t) for t in tags) if isinstance(tags, list) else []
@@ -138,11 +139,6 @@ def _node(name: object, node: object, nodes: Map, version: int) -> Map:
             *map(str, keys[-1:]),
         )
     component, operation = _component(str(keys[0]), node.get("operation"), version)
-    telemetry = node.get("telemetry")
-    stored: Map = {"attributes": {}}
-    if isinstance(telemetry, dict):
-        stored = {k: telemetry[k] for k in ("span_name", "attributes", "sampling") if k in telemetry}
-        stored.setdefault("attributes", {})
     err_map = node.get("err_map")
     mapping = node.get("in_map") or ({} if node[keys[0]] is None else node[keys[0]])
     return {
@@ -152,8 +148,21 @@ def _node(name: object, node: object, nodes: Map, version: int) -> Map:
         "output": {"mapping": node.get("out_map") or node.get("output") or {}},
         "err_map": None if err_map is None else {"mapping": err_map},
         "routing": _routing(name, node.get("routing"), nodes),
-        "telemetry": stored,
+        "telemetry": _telemetry(node.get("telemetry")),
     }
+
+
+def _telemetry(told: object) -> Map:
+    """What other readers take of it: texts, and a mapping of texts."""
+    stored: Map = {}
+    for name in TELEMETRY if isinstance(told, dict) else ():
+        value = told.get(name) if isinstance(told, dict) else None
+        if name == "attributes" and isinstance(value, dict):
+            stored[name] = {key: text for key, text in value.items() if isinstance(text, str)}
+        elif name != "attributes" and isinstance(value, str):
+            stored[name] = value
+    stored.setdefault("attributes", {})
+    return stored
 
 
 def _component(key: str, operation: object, version: int) -> tuple[str, str | None]:

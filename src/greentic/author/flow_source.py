@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from greentic.author.flow_compile import FlowSourceError, Map, compile_flow
+from greentic.author.flow_compile import TELEMETRY, FlowSourceError, Map, compile_flow
 from greentic.author.source_files import MAX_SOURCE, parsed, read_authored
 from greentic.author.yaml_places import Way, YamlPlaces
 from greentic.flow.lint import Where
@@ -76,6 +76,12 @@ def _unheard(source: Map) -> Iterator[tuple[Way, str]]:
         yield ("schema_version",), f"schema_version {version!r} is not known, and read as 2"
     if not isinstance(source.get("tags") or [], list):
         yield ("tags",), "`tags` is no list, and left out"
+    for word in ("title", "description"):
+        if not isinstance(source.get(word) or "", str):
+            yield (word,), f"`{word}` is no text, and left out"
+    parameters = source.get("parameters")
+    if isinstance(parameters, dict) and not isinstance(parameters.get("vars_init") or {}, dict):
+        yield ("parameters", "vars_init"), "`vars_init` is no mapping, and sets nothing"
     nodes = source.get("nodes")
     for name, node in nodes.items() if isinstance(nodes, dict) else ():
         for word, told in _of_node(node) if isinstance(node, dict) else ():
@@ -87,6 +93,24 @@ def _of_node(node: Map) -> Iterator[tuple[str, str]]:
         for word in words:
             if node.get(word):
                 yield word, f"`{word}` is {why}"
+    if not isinstance(node.get("operation") or "", str):
+        yield "operation", "`operation` is no text, and left out"
+    yield from (("telemetry", told) for told in _of_telemetry(node.get("telemetry") or {}))
     given = [key for key in node if key not in _BESIDE and node[key]]
+    mapping = node[given[0]] if given else None
+    if isinstance(mapping, dict) and not isinstance(mapping.get("vars_out") or {}, dict):
+        yield given[0], "`vars_out` is no mapping, and sets nothing"
     if node.get("in_map") and given:
         yield given[0], f"what stands under `{given[0]}` is left out: `in_map` takes its place"
+
+
+def _of_telemetry(telemetry: object) -> Iterator[str]:
+    if not isinstance(telemetry, dict):
+        yield "`telemetry` is no mapping, and left out"
+        return
+    for word, value in telemetry.items():
+        texts = value.values() if word == "attributes" and isinstance(value, dict) else [value]
+        if word not in TELEMETRY:
+            yield f"`{word}` of `telemetry` is not known, and left out"
+        elif not all(text is None or isinstance(text, str) for text in texts):
+            yield f"`{word}` of `telemetry` is no text, and left out"

@@ -11,10 +11,11 @@ from typing import NamedTuple, cast
 
 import msgspec
 
+from greentic.author.capability_forms import SecretForm
 from greentic.author.flow_source import FlowSource, read_flow, where
 from greentic.author.pack_components import (
     ComponentSource,
-    build_component,
+    build_components,
     capabilities,
     extensions,
     lock,
@@ -73,7 +74,7 @@ class PackSource(msgspec.Struct, frozen=True):
     name: str | None = None
     flows: list[ListedFlow] | None = None
     components: list[ComponentSource] | None = None
-    secret_requirements: list[dict[str, object]] | None = None
+    secret_requirements: list[SecretForm] | None = None
     dependencies: list[object] | None = None
     assets: list[object] | None = None
 
@@ -110,7 +111,7 @@ def build_pack(directory: Path) -> BuiltPack:
         raise InvalidArgument(f"{path}: unknown pack kind {source.kind}{one_of(source.kind, KINDS)}")
     if source.dependencies:
         raise InvalidArgument(f"{path}: dependencies cannot be packed yet; build this pack with its own builder")
-    components = [build_component(directory, path, entry) for entry in source.components or []]
+    components = build_components(directory, path, source.components or [], written)
     component_ids = [c.id for c in components]
     _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
@@ -136,7 +137,7 @@ def build_pack(directory: Path) -> BuiltPack:
         "capabilities": [{"name": name, "description": None} for name in capabilities(components)],
     }
     if source.secret_requirements:
-        raw["secret_requirements"] = source.secret_requirements
+        raw["secret_requirements"] = cast("dict[str, object]", written)["secret_requirements"]
     raw["signatures"] = {"signatures": []}
     raw["extensions"] = extensions(components)
     flows.sort(key=lambda flow: str(flow["id"]))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
+from greentic.author.capability_forms import CapabilitiesForm
 from greentic.author.component_build import component_bytes, offered
 from greentic.author.source_files import identifier
-from greentic.ground.documents import shown
 from greentic.ground.errors import InvalidArgument
 from greentic.model.ids import digest_of_bytes, is_semver
 from greentic.pack import cbor
@@ -34,7 +34,7 @@ class ComponentSource(msgspec.Struct, frozen=True):
     world: str = "greentic:component/component@0.6.0"
     supports: list[str] = msgspec.field(default_factory=lambda: ["messaging"])
     profiles: dict[str, object] | None = None
-    capabilities: dict[str, object] | None = None
+    capabilities: CapabilitiesForm | None = None
     operations: list[OperationSource] = []
     config_schema: object = None
     resources: dict[str, object] | None = None
@@ -131,7 +131,16 @@ def not_offered(directory: Path, path: Path, components: Iterable[BuiltComponent
             yield f"{path}: component {component.id}: no function is offered as `{name}`; there are: {there}"
 
 
-def build_component(directory: Path, path: Path, source: ComponentSource) -> BuiltComponent:
+def build_components(
+    directory: Path, path: Path, sources: list[ComponentSource], written: object
+) -> list[BuiltComponent]:
+    """The components of a source, which is `written` like this."""
+    rows = cast("dict[str, list[dict[str, object]]]", written).get("components") or []
+    return [_built(directory, path, one, row.get("capabilities")) for one, row in zip(sources, rows, strict=True)]
+
+
+def _built(directory: Path, path: Path, source: ComponentSource, asked: object) -> BuiltComponent:
+    """`asked` are its capabilities as they are written."""
     identifier(source.id, f"{path}: component")
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: component {source.id}: version `{source.version}` is not semver")
@@ -139,12 +148,6 @@ def build_component(directory: Path, path: Path, source: ComponentSource) -> Bui
         (name for name in (f"components/{source.id}.wasm", f"components/{source.id}.wat", f"components/{source.id}")
          if (directory / name).exists()), f"components/{source.id}.wasm",
     )  # fmt: skip
-    for name in ("host", "wasi"):
-        asked = (source.capabilities or {}).get(name)
-        if asked is not None and not isinstance(asked, dict):
-            raise InvalidArgument(
-                f"{path}: component {source.id}: `capabilities.{name}`: expected a mapping, found {shown(asked)}"
-            )
     operations = [
         {"name": o.name, "input_schema": o.input_schema, "output_schema": o.output_schema} for o in source.operations
     ]
@@ -154,7 +157,7 @@ def build_component(directory: Path, path: Path, source: ComponentSource) -> Bui
         "supports": source.supports,
         "world": source.world,
         "profiles": source.profiles or {"supported": []},
-        "capabilities": source.capabilities or {"wasi": {"random": False, "clocks": False}, "host": {}},
+        "capabilities": asked or {"wasi": {"random": False, "clocks": False}, "host": {}},
         "configurators": None,
         "operations": operations,
         "config_schema": source.config_schema,

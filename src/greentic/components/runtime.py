@@ -172,10 +172,7 @@ class _Made:
 
     def _assets_of(self, pack: LoadedPack, described: PackComponent) -> str | None:
         """A directory with the pack's assets, for a component that may read files; made once a pack."""
-        filesystem = _capability(described.manifest, "wasi", "filesystem")
-        if isinstance(filesystem, dict) and filesystem.get("mode") == "none":
-            return None
-        if not pack.assets.names():
+        if not reads_assets(described.manifest) or not pack.assets.names():
             return None
         if pack.digest not in self._assets:
             from greentic.wasm.scratch import scratch_directory
@@ -195,25 +192,35 @@ def egress_policy() -> EgressPolicy:
 
 
 def grants_of(manifest: Map, secrets: tuple[str, ...]) -> Grants:
-    """What a component may ask for (rule 2). A capability that its manifest does not mention is not withheld."""
+    """What a component may ask for (rule 2). What its manifest does not mention is not withheld, and what it says in an unknown form is."""
     from greentic.components.host import Grants, canonical_name
 
     http, state = _capability(manifest, "host", "http"), _capability(manifest, "host", "state")
     read = write = True
-    if isinstance(state, dict):
-        read, write = state.get("read") is True, state.get("write") is True
+    if state is not None:
+        read, write = _member(state, "read") is True, _member(state, "write") is True
     return Grants(
-        not (isinstance(http, dict) and http.get("client") is False),
+        http is None or _member(http, "client") in (None, True),
         read,
         write,
         frozenset(canonical_name(key) for key in secrets),
     )
 
 
+def reads_assets(manifest: Map) -> bool:
+    """Whether a component may read the assets of its pack."""
+    return _member(_capability(manifest, "wasi", "filesystem"), "mode") in (None, "read_only", "sandbox")
+
+
 def _capability(manifest: Map, side: str, name: str) -> object:
     capabilities = manifest.get("capabilities")
     inner = capabilities.get(side) if isinstance(capabilities, dict) else None
     return inner.get(name) if isinstance(inner, dict) else None
+
+
+def _member(value: object, name: str) -> object:
+    """A member of a capability; what is no mapping stands for it, such as `false`."""
+    return value.get(name) if isinstance(value, dict) else value
 
 
 def _environment(manifest: Map) -> dict[str, str]:

@@ -22,7 +22,10 @@ _EXEC_KEYS = frozenset({"component", "component_ref", "operation", "op", "input"
 _SETTINGS = frozenset({"vars_out", "response_timeout_secs", "answer_fields"})
 _EMITS = ("response", "log")
 """What is written; any other word behind `emit.` does the same."""
-_NEEDED = {"state.get": ("key",), "state.set": ("key",), "var.set": ("name",), "provider.invoke": ("op", "operation")}
+_NEEDED = {
+    "state.get": ("key",), "state.set": ("key",), "var.set": ("name",), "provider.invoke": ("op", "operation"),
+    "flow.call": ("flow_id", "flow"), "flow.goto": ("flow_id", "flow"),
+}  # fmt: skip
 """What kinds of nodes cannot do without."""
 _STOPS = frozenset({"session.wait", "agent", "remote", "flow.goto"})
 """Kinds of nodes behind which a run does not simply go on."""
@@ -116,12 +119,12 @@ def _node(stored: Node, node: NodePlan, known: Known, names: NamesOfPack) -> lis
         found.append(f"{node.component} answers with an error: no such server is configured")
     if node.kind in ("flow.call", "flow.goto"):
         flow = _flow_of(node)
-        if flow is None or ("{{" not in flow and flow not in known.flows):
+        if flow is not None and "{{" not in flow and flow not in known.flows:
             found.append(f"{node.kind} of `{flow}`, which is no flow of the pack")
         elif flow in names.flows:
             found += _led_to(node, names.flows[flow])
     needed = _NEEDED.get(node.kind)
-    if needed is not None and not any(mapping.get(word) for word in needed):
+    if needed is not None and not any(isinstance(mapping.get(w), str) and mapping[w] for w in needed):
         found.append(f"{node.kind} without `{needed[0]}` fails")
     if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
         found.append("session.wait without a node behind it")
