@@ -43,10 +43,7 @@ mutants: setup ## whether the tests would notice a change (hours; MUTANTS=trust)
 
 # What is printed from tables.
 docs: setup ## the pages that are printed from tables
-	.venv/bin/python scripts/variables_page.py --write
-	.venv/bin/python scripts/threats_page.py --write
-	.venv/bin/python scripts/decisions_page.py --write
-	.venv/bin/python kit/mutants.py page --write
+	.venv/bin/python scripts/pages.py
 
 # Side by side in one run, medians and spread; renders docs/performance.md.
 bench: setup ## numbers, rendered to docs/performance.md

@@ -2,7 +2,6 @@
 """Whether the tests would notice: change one thing of a module at a time (mutations.py) and run the tests that execute it.
 
     kit/mutants.py run [ROOM | MODULE …] [--sample N] [--again] [--quick]   all rooms of LANES, or some; goes on where it stopped
-    kit/mutants.py page                                                     print docs/mutants.md from what was found
 
 Each file of tests runs once, with a record of which test executes which line; then each mutant meets the tests that execute its line,
 quickest first, in a process that is forked from one that has loaded what takes long to load. A mutant is killed by a failing test or by
@@ -72,7 +71,7 @@ OWN = {
     "distribute/mirrors.py": ["test_source_rules.py"], "distribute/parallel.py": ["test_source_rules.py"],
     "distribute/publish.py": ["test_publish_rules.py"], "distribute/serve_directory.py": ["test_serve_directory.py"],
     "distribute/file_source.py": ["test_source_rules.py"], "distribute/sources.py": ["test_source_rules.py"],
-    "distribute/http_source.py": ["test_source_rules.py"], "distribute/signatures.py": ["test_source_rules.py"],
+    "distribute/http_source.py": ["test_source_rules.py"],
     "httpd/front.py": ["test_httpd_rules.py", "test_front.py"], "httpd/room.py": ["test_httpd_rules.py", "test_front.py"],
     "httpd/http1.py": ["test_httpd_rules.py"], "net/addresses.py": ["test_addresses.py"],
     "net/egress.py": ["test_proxies.py"], "net/proxies.py": ["test_proxies.py"], "net/dial.py": ["test_request_rules.py"],
@@ -370,7 +369,7 @@ def page() -> str:
     lines = [
         "# Mutants", "",
         "Whether the tests would notice: `make mutants` changes one thing of a module at a time and runs the tests that execute it. Printed by",
-        "`kit/mutants.py page` from `kit/mutants.json` (what was found, by the digest of each module) and `kit/survivors.toml` (why a survivor may",
+        "`make docs` from `kit/mutants.json` (what was found, by the digest of each module) and `kit/survivors.toml` (why a survivor may",
         f"live, by hand). It is a sample, {SAMPLE} of a module as a rule, the same each time. Not part of the test command: it takes hours, and",
         f"`MUTANTS='trust store/audit.py'` chooses rooms or modules. Below {LEAST:.0%} killed in a room, of what was tried, it ends with 1.", "",
         "| room | modules tried | mutants of these | tried | killed | |", "|---|---|---|---|---|---|",
@@ -406,14 +405,7 @@ def main(words: list[str]) -> None:
     running.add_argument("--quick", action="store_true", help="meet the quick tests of rules only")
     running.add_argument("--minutes", type=float, default=600)
     running.add_argument("--nice", type=int, default=10)
-    commands.add_parser("page").add_argument("--write", action="store_true")
     told = parser.parse_args(words)
-    if told.command == "page":
-        if told.write:
-            PAGE.write_text(page())
-        else:
-            sys.stdout.write(page())
-        return
     os.nice(told.nice)
     _preload()
     run(modules(told.chosen), told.sample, told.again, time.monotonic() + told.minutes * 60, told.quick)

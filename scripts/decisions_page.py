@@ -1,13 +1,8 @@
-#!/usr/bin/env python3
-"""`make docs`: print docs/decisions/README.md from the titles of the decisions.
-
-scripts/decisions_page.py [--write]
-"""
+"""docs/decisions/README.md from the titles of the decisions."""
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
@@ -38,10 +33,3 @@ def row(path: Path) -> str:
 def page() -> str:
     """The whole page."""
     return BEFORE + "".join(row(path) for path in sorted(DECISIONS.glob("[0-9]*.md")))
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(page())
-    else:
-        sys.stdout.write(page())

@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
-"""`make docs`: print docs/threats.md: what may go wrong, the rule that answers it, where the rule lives, the tests that hold it.
-
-    scripts/threats_page.py [--write]
+"""docs/threats.md: what may go wrong, the rule that answers it, where the rule lives, the tests that hold it.
 
 The rules are written here; the tests are found by their names: `test_threat_<row>_…` holds a row, and a kind is held by its rows.
 """
@@ -9,7 +6,6 @@ The rules are written here; the tests are found by their names: `test_threat_<ro
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -187,10 +183,3 @@ def page() -> str:
 
 def _code(where: str) -> str:
     return ", ".join(f"`{name if name.endswith('.py') else name + '/'}`" for name in where.split())
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(page())
-    else:
-        sys.stdout.write(page())

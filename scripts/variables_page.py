@@ -1,12 +1,7 @@
-#!/usr/bin/env python3
-"""`make docs`: print docs/variables.md from the table that the programs read (greentic/ground/variables.py).
-
-scripts/variables_page.py [--write]
-"""
+"""docs/variables.md from the table that the programs read (greentic/ground/variables.py)."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from greentic.ground import variables
@@ -30,10 +25,3 @@ capitals.
 def page() -> str:
     """The whole page."""
     return BEFORE + variables.markdown() + AFTER
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(page())
-    else:
-        sys.stdout.write(page())

@@ -266,6 +266,7 @@ def test_a_signed_pack_is_accepted_where_it_must_be(signed):
         "garbage",
         "garbage-chain",
         "other-signature",
+        "twice",
     ],
 )
 def test_threat_stripped_signature_whatever_is_missing_or_changed_is_refused(signed, what):
@@ -276,6 +277,7 @@ def test_threat_stripped_signature_whatever_is_missing_or_changed_is_refused(sig
     change: dict[str, tuple[dict[str, bytes], tuple[str, ...]]] = {
         "signature": ({}, (SIGNATURE,)), "chain": ({}, (CHAIN,)), "both": ({}, (SIGNATURE, CHAIN)), "manifest": ({"manifest.cbor": manifest.replace(b"tests", b"Tests")}, ()),
         "component": ({"components/echo.wasm": wat.trapping()}, ()), "extra": ({"assets/more.txt": b"x"}, ()), "algorithm": ({SIGNATURE: json.dumps(signature | {"alg": "none"}).encode()}, ()),
+        "twice": ({SIGNATURE: archive.read(SIGNATURE).replace(b"{", b'{"alg": "none", ', 1)}, ()),
         "garbage": ({SIGNATURE: b"{"}, ()), "garbage-chain": ({CHAIN: b"x"}, ()), "other-signature": ({SIGNATURE: json.dumps(signature | {"sig": base64.urlsafe_b64encode(bytes(64)).decode()}).encode()}, ()),
     }  # fmt: skip
     more, without = change[what]

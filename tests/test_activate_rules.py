@@ -109,6 +109,21 @@ def test_threat_drain_race_a_window_begins_when_a_revision_is_swapped_out() -> N
     assert not strangers.draining, "one that no document knows has no window"
 
 
+def test_where_sessions_wait_is_asked_only_of_deployments_that_hold_a_flow_that_waits() -> None:
+    clock, other = FakeClock(), "01ARZ3NDEKTSV4RRFFQ69G5FAX"
+    asking = activation(REV, drain=5)
+    vars(asking.revisions[REV])["waits"] = True
+    serving = Serving(asking, clock)
+    assert serving.may_wait(DEP) and not serving.may_wait(other)
+    serving.of(REV).waits(1)
+    serving.swap(activation(REV2))
+    assert serving.may_wait(DEP), "one that drains is waited on, whatever serves now"
+    clock.sleep(6)
+    assert serving.sweep() == [REV] and not serving.may_wait(DEP)
+    serving.swap(asking)
+    assert serving.may_wait(DEP)
+
+
 def test_a_swap_says_since_when_each_revision_serves_as_it_is() -> None:
     clock = FakeClock()
     serving = Serving(first := activation(REV, REV2), clock)

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from conftest import ROOT
 from greentic.author.bundle_build import build_bundle
 from greentic.author.component_build import component_bytes, offered
-from greentic.author.flow_run import lint
-from greentic.author.inspect import inspect_bundle, write_checked
+from greentic.author.flow_run import lint, run_flow
+from greentic.author.inspect import inspect_bundle, inspect_pack, write_checked
 from greentic.author.pack_build import build_pack
 from greentic.author.pack_new import new_pack
 from greentic.author.source_files import is_left_out, read_authored, read_yaml
@@ -956,12 +956,41 @@ def test_what_of_a_flow_does_nothing_is_told_by_build_and_lint(tmp_path):
             assert [text.partition(": ")[2] for text in row["findings"]] == wanted, path
 
 
+@pytest.mark.parametrize(("listed", "entry"), [("", False), (", tags: [default]", True), (", tags: []", True)])
+def test_a_flow_has_its_own_tags_unless_its_line_of_the_pack_says_others(tmp_path, listed, entry):
+    directory = pack_source(tmp_path)
+    (directory / "flows/help.ygtc").write_text("id: help\ntype: messaging\ntags: [internal, faq]\nnodes: {}\n")
+    source = directory / "pack.yaml"
+    source.write_text(source.read_text().replace("main.ygtc}", f"main.ygtc}}, {{file: flows/help.ygtc{listed}}}"))
+    built = build_pack(directory)
+    (out := tmp_path / "p.gtpack").write_bytes(built.data)
+    told = inspect_pack(out)
+    assert [flow["entry"] for flow in told["flows"] if flow["id"] == "help"] == [entry]
+    assert any("is ambiguous" in text for text in told["warnings"]) == entry, told["warnings"]
+
+
+def test_the_wait_of_the_page_about_flows_answers_each_guess(tmp_path):
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/flows.md").read_text(), re.DOTALL)
+    directory = pack_source(tmp_path)
+    says = "".join(
+        f"  {name}: {{emit.response: {{text: {name}}}, routing: [{{to: {to}}}]}}\n"
+        for name, to in (("high", "wait"), ("low", "wait"), ("won", "out"))
+    )
+    (directory / "flows/main.ygtc").write_text(f"id: main\ntype: messaging\nstart: wait\nnodes:\n{shown}{says}")
+    assert lint([directory])["findings"] == 0
+    told = run_flow(
+        directory, "main", [json.dumps({"text": text}) for text in ("hi", "50", "9", "42")], lambda step: None
+    )
+    assert "".join(re.findall(r"high|low|won", json.dumps(told["turns"]))) == "highlowwon"
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [
         ("nodes: {a: {emit.response: {t: {{entry.text}}}}}", "line 3: a mapping or list stands where a key is expected; is a template meant? Then in quotes"),
         ("node: {a: {emit.response: {t: 1}}}", "unknown key(s) node; did you mean `nodes`?"),
         ("nodes: {a: {emit.response: {t: 1}, rooting: out}}", "found emit.response, rooting; did you mean `routing`?"),
+        ("nodes: {a: {component.exec: {}, vars_out: {b: c}}}", "component.exec, vars_out; what is meant for `component.exec` stands under it"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_flow_says_what_may_have_been_meant(tmp_path, source, told):

@@ -58,6 +58,10 @@ def test_json_up_to_its_limits_is_read():
     assert documents.parse(b"[" * 127 + b"]" * 127) is not None
     assert len(documents.parse("[" + "1," * 999_998 + "1]")) == 999_999
     assert documents.parse(b'["' + b"[{," * 10_000 + b'"]') == ["[{," * 10_000], "brackets in a text are no depth"
+    wide = ",".join(['{"a":[]}'] * 200 + ["[" * 126 + "]" * 126] * 2)
+    assert documents.parse(f"[{wide}]") is not None
+    with pytest.raises(documents.TooDeep):
+        documents.parse(f"[[{wide}]]")
 
 
 def test_what_errors_show_is_short():

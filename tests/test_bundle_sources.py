@@ -30,8 +30,7 @@ from greentic.distribute.oci_source import OciSource
 from greentic.distribute.parallel import Helpers
 from greentic.distribute.ranges import Ranges, read_ranges
 from greentic.distribute.serve_directory import DirectoryServer
-from greentic.distribute.signatures import signatures_at
-from greentic.distribute.sources import source_for
+from greentic.distribute.sources import signatures_at, source_for
 from greentic.ground.errors import FetchError, InvalidArgument, PartRefused, ServerBusy, TooLarge, Truncated
 from greentic.net import request
 from greentic.net.request import Answer as HttpAnswer

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import ROOT, gtc
+from conftest import PROGRAMS, ROOT, gtc
 from greentic.author.bundle_build import build_bundle
 from greentic.author.flow_run import lint, run_flow
 from greentic.author.inspect import inspect_bundle, inspect_pack
@@ -160,7 +161,7 @@ def test_no_id_is_broken_and_nothing_is_lost_however_narrow_the_terminal(columns
     ],
 )
 def test_a_wrong_word_is_told_with_the_right_ones(form, raw, words):
-    with pytest.raises(InvalidArgument, match=f"Invalid enum value .*; expected one of .*{words}"):
+    with pytest.raises(InvalidArgument, match=f"Invalid enum value .*[Ee]xpected one of .*{words}"):
         read(form, raw, InvalidArgument)
 
 
@@ -596,6 +597,20 @@ def test_a_name_that_is_no_text_is_told_where_it_would_be_recorded(tmp_path, cap
     told = json.loads(capsys.readouterr().err)["error"]
     assert "caf\\udce9.gtpack` is no text in UTF-8; what is recorded must be" in told["message"]
     assert told["hint"] == "rename the file, or copy it"
+
+
+def test_a_name_in_a_locale_that_reads_no_utf8_is_told_with_the_way_to_say_so(tmp_path):
+    """The name was right, and the next step said to rename a file."""
+    words = [str(PROGRAMS / "gtc"), "op", "--store-root", str(tmp_path), "env", "create", "prod", "--name", "Zürich"]
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONUTF8", "PYTHONCOERCE"))}
+    odd = subprocess.run(words, env=plain | {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, capture_output=True)
+    told = json.loads(odd.stderr)["error"]
+    assert "is no text in UTF-8" in told["message"]
+    assert told["hint"] == "say that words are UTF-8: LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+    for said in ({"LC_ALL": "C.UTF-8", "PYTHONUTF8": "0"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "1"}, {}):
+        done = subprocess.run(words, env=plain | said, capture_output=True)
+        assert done.returncode == 0 and json.loads(done.stdout)["result"]["name"] == "Zürich"
+        shutil.rmtree(tmp_path / "prod")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -10,18 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PROGRAMS, gtc, need
+from conftest import PROGRAMS, ROOT, gtc, need
 from greentic.cli import op_table
 from greentic.cli.completion import candidates
 from greentic.cli.gtc import COMMANDS, _dispatch
 from greentic.cli.gtc import main as gtc_main
 from greentic.cli.operator import main as operator_main
+from greentic.cli.parser import Help
 from greentic.cli.start import main as start_main
 from greentic.ground.errors import NotFound
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 from greentic.store.environments import EnvironmentStore
 from greentic.terminal.completion_scripts import SCRIPTS
 
+SOURCE = ROOT / "src" / "greentic"
 ASKED = """
 source /dev/stdin <<< "$(gtc completion bash)"
 COMP_WORDS=(gtc "$@"); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
@@ -112,6 +115,7 @@ def test_every_command_with_verbs_is_offered():
         ("gtc distributor serv .", "serve"), ("gtc flow lnt x", "lint"), ("gtc cache prune --max-byte 1", "--max-bytes"), ("gtc completion bsh", "bash"),
         ("gtc bundle build x --output jsn", "json"), ("gtc op env show prod --output wid", "wide"), ("gtc op --otput json env show prod", "--output"),
         ("greentic-start strt", "start"), ("greentic-start start --envv prod", "--env"), ("greentic-start --log-format jsn", "json"), ("greentic-start --require al", "all"),
+        ("gtc op bundles add prod --bundle-id b", "bundle_id=…"), ("gtc op bundles update prod --satus x", "status=…"), ("gtc op env create --lisen-addr x", "--listen-addr"),
         ("gtc bundle inspect x --json", "--output json"), ("gtc cache list --table", "--output table"), ("gtc op env show prod --yaml", "--output yaml"),
         ("gtc op env show prod --shema", "--schema"), ("gtc bundle revoke x --list l --reson r", "--reason"),
         ("greentic-operator --nam x", "--name"), ("greentic-operator --kind Environmnt", "Environment"), ("gtc op traffic ramp prod --max-eror 1", "--max-errors"),
@@ -232,6 +236,14 @@ def test_help_is_as_dash_dash_help(asked, same, capsys):
         assert found[0] == 2 and "unrecognized" in found[2]
 
 
+def test_help_is_not_painted_where_python_would_paint_it(monkeypatch):
+    """Python 3.14 asks each formatter for colours; a text is fitted by its characters, and those of colours are not seen."""
+    asked: list[object] = []
+    monkeypatch.setattr(argparse.HelpFormatter, "_set_color", lambda self, paint: asked.append(paint), raising=False)
+    Help("gtc")._set_color(True)
+    assert asked == [False]
+
+
 def test_a_mistyped_member_of_a_file_is_told_with_the_nearest(tmp_path, capsys, author):
     author.create()
     answers = tmp_path / "answers.json"
@@ -255,6 +267,19 @@ def test_a_mistyped_word_is_told_with_the_nearest():
     assert "unknown key `bundel_id`" in told and "did you mean `bundle_id`?" in told
     assert did_you_mean("Trafic", ["TRAFFIC"]) == did_you_mean("TRAFIC", ["TRAFFIC"]) == "; did you mean `TRAFFIC`?"
     assert did_you_mean("qqqqq", ["traffic"]) == "" and did_you_mean("", ["traffic"]) == ""
+
+
+def test_what_was_meant_stands_before_all_that_there_is():
+    """Of 34 verbs the one that was meant stood last."""
+    told = one_of("Trafic", ["env", "traffic"])
+    assert told == "; did you mean `traffic`? Expected one of env, traffic"
+    assert one_of("--hlp", ["env"], ["--help"]) == "; did you mean `--help`? Expected one of env"
+    assert one_of("qqqqq", (name for name in ("env", "traffic"))) == "; expected one of env, traffic"
+    texts = {p.relative_to(SOURCE).as_posix(): p.read_text() for p in SOURCE.rglob("*.py")}
+    spelled = {name for name, text in texts.items() if "xpected one of {', '.join(" in text}
+    assert spelled == {"ground/nearest.py", "wasm/values.py"}, (
+        "what a person typed is told by one_of; components type nothing"
+    )
 
 
 def test_a_mistyped_environment_is_told_with_the_nearest_one(tmp_path):

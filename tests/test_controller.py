@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer, deployer_answers
-from greentic.cluster.apply import PHASES
+from greentic.cluster.apply import PHASES, NotOurs
 from greentic.controller import contested, desired, differing, grants, looking, loop, wish
 from greentic.controller.contested import AT_ONCE, CALM_SECONDS, MANY, Contested, PutRight
 from greentic.controller.decide import RESYNC, Act, Situation, decide
@@ -38,14 +38,21 @@ from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
 from greentic.controller.teller import STATUS_ANNOTATION
-from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply
+from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
 from greentic.deployer import env_render, operator_render
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
-from greentic.ground.errors import Conflict, GreenticError, InvalidArgument, PermissionMissing
+from greentic.ground.errors import (
+    Conflict,
+    GreenticError,
+    InvalidArgument,
+    PermissionMissing,
+    ServerBusy,
+    UntrustedBundle,
+)
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
@@ -53,6 +60,7 @@ from greentic.k8s.plan import Owner
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.net.terms import Terms
+from greentic.publication.artifact import DamagedPublication, NothingPublished
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 from waiting import until
@@ -793,7 +801,7 @@ def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(s
     document = scene.document()
     away = scene.place.with_name("away")
     scene.place.rename(away)
-    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable")
+    until(lambda: scene.condition("Degraded").get("reason") == "NothingPublished")
     first.stop()
     scene.running.clear()
     scene.start("two")  # with an empty home: it takes the document of the pods
@@ -804,6 +812,43 @@ def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(s
     assert scene.document() == document
     away.rename(scene.place)
     until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+def test_what_is_wrong_with_a_place_is_told_by_what_it_is(scene):
+    """A damaged document was told as a place that cannot be reached."""
+    scene.wish()
+    scene.start()
+    scene.synced()
+    index = scene.place / "index.json"
+    honest = index.read_bytes()
+    for text, reason in ((b"{", "PublicationDamaged"), (b'{"manifests": []}', "NothingPublished")):
+        index.write_bytes(text)
+        until(lambda reason=reason: scene.condition("Degraded").get("reason") == reason)
+    (scene.place / "blobs" / "sha256" / ("0" * 64)).write_bytes(b"{}")
+    index.write_bytes(re.sub(rb"sha256:[0-9a-f]{64}", b"sha256:" + b"0" * 64, honest))
+    until(lambda: "asked for was sha256:0000" in scene.condition("Degraded").get("message", ""))
+    assert scene.condition("Degraded")["reason"] == "PublicationDamaged"
+    index.write_bytes(honest)
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DamagedPublication("x"), "PublicationDamaged"),
+        (NothingPublished("x"), "NothingPublished"),
+        (ServerBusy("x"), "PublicationUnreachable"),
+        (UntrustedBundle("x"), "PublicationRefused"),
+    ],
+)
+def test_a_look_that_fails_has_the_reason_of_its_error(error, reason):
+    assert of_look(error).reason == reason
+
+
+def test_what_fails_while_objects_are_written_has_the_reason_of_its_error_whatever_it_says():
+    """A message that quoted the words of another failure was told as that one."""
+    said = "a webhook says: 2 object(s) are not its own"
+    assert of_apply(NotOurs(said)).reason == "NotOurs" and of_apply(Conflict(said)).reason == "ApplyFailed"
 
 
 def test_threat_rollback_an_older_generation_is_refused_by_an_operator_that_starts_anew(scene, author, hello):
@@ -872,7 +917,7 @@ def test_what_the_server_refuses_is_told_and_tried_again(verbs, kind, error, rea
         (ApiRefused("no", status=403, hint="gtc op credentials requirements"), "RightsMissing", "its Role names", "requirements"),
         (PermissionMissing("no", hint="gtc op credentials bootstrap"), "RightsMissing", "gtc op operator render", "bootstrap"),
         (ApiRefused("spec.selector: field is immutable", status=422, hint="--recreate"), "ApiRefused", "kubectl delete", "--recreate"),
-        (Conflict("1 object(s) are not its own", hint="gtc op env reconcile ENV --adopt"), "NotOurs", "spec.adopt: true", "--adopt"),
+        (NotOurs("1 object(s) are not its own", hint="gtc op env reconcile ENV --adopt"), "NotOurs", "spec.adopt: true", "--adopt"),
         (Conflict("it was made meanwhile", hint="gtc op env reconcile ENV --adopt"), "ApplyFailed", "spec.adopt: true", "--adopt"),
         (Conflict("full", hint="make room"), "ApplyFailed", "Next: make room", "render"),
         (Conflict("full"), "ApplyFailed", "full", "Next"),

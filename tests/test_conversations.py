@@ -7,6 +7,8 @@ import shutil
 import threading
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import wat
@@ -17,12 +19,13 @@ from greentic.flow.activity import activity_of
 from greentic.flow.engine import Completed, Parked, Run, new_budget
 from greentic.flow.graph import read_graph
 from greentic.flow.nodes import plan_flow
-from greentic.flow.ports import Caller, Ports
+from greentic.flow.ports import Caller, Ports, scope
 from greentic.flow.results import interpret
 from greentic.ground.errors import FlowFailure
 from greentic.ground.going import in_place
 from greentic.sessions.conversation import (
     ANSWER_SECONDS,
+    ANYONE,
     MAX_ANSWER_BYTES,
     MAX_ANSWERS,
     MAX_FAILURES,
@@ -39,6 +42,51 @@ from test_activate import ASK, ECHO, Stage
 from test_flow import node, to, when
 
 ANN = Identity(session="ann")
+
+
+# -- who is who -----------------------------------------------------------------------------------------------------
+
+_NAMES = st.text(alphabet="a|:%", max_size=4) | st.sampled_from(["%7C", "%3A", "%75ser", ANYONE, "ep=E::a", "t:provider:f:f:a", "ep=E::t:provider:f:f:a", "t%3Aprovider%3Af%3Af%3Aa"])  # fmt: skip
+_CALLERS = st.builds(Identity, st.none() | _NAMES, st.none() | _NAMES, st.none() | st.sampled_from(["E", "a"]))
+
+
+@given(_CALLERS, _CALLERS)
+@example(Identity("a|", "b"), Identity("a", "|b"))
+@example(Identity("t:provider:f:f:a"), Identity(user="a"))
+@example(Identity("ep=E::a"), Identity("a", endpoint="E"))
+@example(Identity(user=ANYONE), Identity())
+@example(Identity(user=ANYONE), Identity(user="%75ser"))
+@example(Identity("t%3Aprovider%3Af%3Af%3Aa"), Identity("t:provider:f:f:a"))
+def test_threat_replayed_message_no_two_callers_have_one_conversation(one, other):
+    """What they are called was joined without a sign for what belongs to whom: two callers shared a pin, and one was the other's session."""
+    values = MemoryStore(FakeClock())
+    conversations = Conversations(values, "env")
+    conversations.pin("D", "t", one, "R1")
+    told = [(i.endpoint or "", i.session or "", i.user or "") for i in (one, other)]
+    assert (conversations.pinned("D", "t", other) is not None) == (told[0] == told[1])
+    who = [(i.endpoint or "", i.session or "", "" if i.session else i.user or "") for i in (one, other)]
+    assert (session_hint(one, "t", "f") == session_hint(other, "t", "f")) == (who[0] == who[1])
+
+
+_PARTS = st.lists(st.none() | st.text(alphabet="a_:%5F3", max_size=3), max_size=4)
+
+
+@given(_PARTS, _PARTS)
+@example(["_"], [None])
+@example(["%5F"], ["_"])
+def test_no_two_lists_of_parts_have_one_scope(one, other):
+    """A user who is called `_` read what is kept for nobody."""
+    assert (scope("component", *one) == scope("component", *other)) == (one == other)
+    assert scope("component", "e", "t", None, "ann@example.com") == "component:e:t:_:ann@example.com"
+
+
+def test_ordinary_names_stand_in_keys_as_they_are():
+    """A conversation that waits goes on with another version of the worker."""
+    values = MemoryStore(FakeClock())
+    Conversations(values, "env").pin("D", "t", Identity("private:abc-_", "ann@example.com", "E"), "R1")
+    assert values.get("env:pin:D:t:E|private:abc-_|ann@example.com") == b"R1"
+    assert session_hint(Identity("private:abc-_"), "t", "f") == "private:abc-_"
+    assert session_hint(Identity(user="ann:1"), "t", "f") == "t:provider:f:f:ann:1"
 
 
 # -- one message answers one question -------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from greentic.distribute.bundle_cache import BundleCache, cache_directory, max_b
 from greentic.distribute.fetch import FetchLimits, fetch_into
 from greentic.distribute.journal import Journal, Progress
 from greentic.distribute.mirrors import check_mirror, references
+from greentic.distribute.oci_source import OciSource
 from greentic.distribute.ranges import Ranges, read_ranges
 from greentic.ground.backoff import Backoff
 from greentic.ground.errors import (
@@ -56,8 +57,8 @@ from greentic.materialize import export_archive as bundle_export
 from greentic.materialize import shared_bundles as cache
 from greentic.model.delivery import delivery_of
 from greentic.net.document import read_small
-from greentic.net.request import retry_after
-from greentic.net.terms import own_terms
+from greentic.net.request import retry_after, send
+from greentic.net.terms import Terms, own_terms
 from greentic.operate import delivery, trust_root
 from greentic.registry.login import Credentials, credentials_for
 from greentic.registry.reference import mapped, parse
@@ -706,8 +707,9 @@ def test_an_authority_without_extensions_is_believed_on_every_python(tmp_path, m
         here = f"https://localhost:{port}"
         with pytest.raises(OSError, match="does not include key usage"):  # what this is about
             urllib.request.urlopen(here, context=ssl.create_default_context(cafile=str(authority)))
-        with pytest.raises(FetchError, match="certificate verify failed"):
+        with pytest.raises(FetchError, match="certificate verify failed") as unknown:
             read_small(f"{here}/x", 10, own_terms())  # nobody vouches for it
+        assert "GREENTIC_CA_FILES" in (unknown.value.hint or "")
         monkeypatch.setenv("GREENTIC_CA_FILES", str(authority))
         assert read_small(f"{here}/x", 10, own_terms()) == b"{}"
         config = tmp_path / "config"
@@ -722,6 +724,23 @@ def test_an_authority_without_extensions_is_believed_on_every_python(tmp_path, m
             whole = {"current-context": "c", "contexts": [context], "clusters": clusters, "users": users}
             config.write_text(json.dumps(whole))
             assert connect(None).client.get("/x").json() == {}
+
+
+def test_who_asks_for_tls_where_none_is_spoken_is_told_what_to_write():
+    """The registry of a machine or a cluster speaks plain http; OpenSSL calls that a wrong version number."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Empty) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"127.0.0.1:{server.server_port}"
+        try:
+            for asked in (
+                lambda: send(f"https://{here}/x", f"https://{here}/x", Terms(tries=1)),
+                lambda: OciSource(Terms(tries=1), {}).open(f"oci://{here}/a/b:1"),
+            ):
+                with pytest.raises(FetchError) as plain:
+                    asked()
+                assert "GREENTIC_OCI_INSECURE_REGISTRIES" in (plain.value.hint or "")
+        finally:
+            server.shutdown()
 
 
 def test_a_redis_over_tls_is_asked_for_no_more_than_others(strict, monkeypatch):

@@ -20,6 +20,7 @@ from greentic.examine.env_doctor import doctor
 from greentic.ground.documents import Json, JsonObject, replace
 from greentic.ground.errors import Conflict
 from greentic.ground.reply import reply_object
+from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Listed, Ref, member, metadata_of, objects_in
 from greentic.k8s.plan import MARKED, Owner
@@ -236,9 +237,9 @@ def test_a_namespace_that_this_identity_may_not_see_may_hold_what_was_left(bound
 
     paths, owner = bound.context.store.paths(E), Owner(E, "s")
     reconciled(bound)
-    assert left_behind(cluster, paths, "gtc-local", owner) == []
+    assert left_behind(cluster, left_in(paths, "gtc-local"), owner) == []
     monkeypatch.setattr(cluster, "list", refused)
-    (told,) = left_behind(cluster, paths, "elsewhere", owner)
+    (told,) = left_behind(cluster, left_in(paths, "elsewhere"), owner)
     assert "may still be there, which this identity may not see" in told
 
 

@@ -213,7 +213,7 @@ def test_an_address_is_asked_for_with_escapes_whoever_wrote_it(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (head("302 Found", "Location: ftp://x/y"), "redirect to unsupported"), (head("302 Found", "Location: /b"), "more than 5 redirects"),
+        (head("302 Found", "Location: ftp://x/y"), "redirect to unsupported"), (head("302 Found", "Location: /b"), "more than 10 redirects"),
         (head("302 Found", "Location: http://169.254.169.254/"), "metadata service"), (head("404 Not Found"), "http status: 404"),
         (head("206 Partial", "Content-Length: 2", body=b"bo"), "http status: 206"),
         (head("200 OK", "Content-Length: 1", "Content-Length: 2", body=b"x"), "announces the lengths 1, 2"), (head("200 OK", "Content-Length: +1", body=b"x"), "announces the lengths"),

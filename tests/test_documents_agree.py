@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
-import runpy
 import subprocess
+import sys
 import tomllib
+
+import pytest
 
 from conftest import PROGRAMS, ROOT
 from greentic.ground import variables
 
+sys.path.insert(0, str(ROOT / "scripts"))
+import pages
 
-def test_the_page_of_variables_is_printed_from_the_table() -> None:
-    page = runpy.run_path(str(ROOT / "scripts" / "variables_page.py"))["page"]()
-    assert (ROOT / "docs" / "variables.md").read_text() == page, "run `make docs`"
+
+@pytest.mark.parametrize("script", pages.PRINTED)
+def test_what_is_printed_from_tables_is_up_to_date(script: str) -> None:
+    path, text = pages.printed(script)
+    assert path.read_text() == text, "run `make docs`"
+
+
+def test_every_page_that_a_script_prints_is_written_by_make_docs() -> None:
+    scripts = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "kit").glob("*.py")]
+    printing = {p.relative_to(ROOT).as_posix() for p in scripts if re.search(r"^def page\(", p.read_text(), re.M)}
+    assert printing == set(pages.PRINTED)
 
 
 def test_the_help_of_the_worker_names_its_variables_and_no_others() -> None:
@@ -55,11 +67,6 @@ def test_the_versions_of_python_that_are_declared_are_those_that_are_tried() -> 
     declared = [c.rpartition(" ")[2] for c in project["classifiers"] if re.search(r"Python :: 3\.\d+$", c)]
     tried = re.search(r"matrix: \{python: \[([^]]*)\]", (ROOT / ".github" / "workflows" / "test.yml").read_text())
     assert tried and declared == re.findall(r"[\d.]+", tried[1]) and project["requires-python"] == f">={declared[0]}"
-
-
-def test_the_list_of_decisions_is_printed_from_their_titles() -> None:
-    page = runpy.run_path(str(ROOT / "scripts" / "decisions_page.py"))["page"]()
-    assert (ROOT / "docs" / "decisions" / "README.md").read_text() == page, "run `make docs`"
 
 
 def test_make_tells_all_that_there_is_to_make() -> None:

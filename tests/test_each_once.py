@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from conftest import make_pack
+from greentic.author.bundle_build import build_bundle
 from greentic.author.pack_build import build_pack
 from greentic.ground import documents
 from greentic.ground.documents import replace
 from greentic.ground.errors import MalformedArtifact, SpecViolation, StoreError, TrustRootError
-from greentic.materialize.placed import RevisionFault, verified_packs
+from greentic.materialize.placed import RevisionFault, read_pack_config, verified_packs
 from greentic.model.elements import Elements
 from greentic.model.environment import PackListEntry
-from greentic.model.revision_files import LockedPack, PackListLock, diverging_packs
+from greentic.model.pointer import pointer_to, read_pointer
+from greentic.model.revision_files import LockedPack, PackConfig, PackListLock, diverging_packs
 from greentic.model.validate import validate
 from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
@@ -158,6 +160,38 @@ def test_a_file_whose_place_among_the_assets_is_taken_is_told(tmp_path: Path) ->
     assert zipfile.ZipFile(io.BytesIO(built.data)).read("assets/logo.svg") == b"in its place"
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("assets/a.json", "assets/assets/a.json"), "`assets/assets/a.json` is never read as a card or a translation: each of its paths means `assets/a.json`"),
+        (("assets/fixtures/a.json", "fixtures/a.json"), "`fixtures/a.json` is never read as a card or a translation: each of its paths means `assets/fixtures/a.json`"),
+        (("assets/Logo.svg", "assets/logo.svg"), "`assets/Logo.svg` and `assets/logo.svg` are one file to systems"),
+        (("assets/caf\u00e9.json", "assets/cafe\u0301.json"), "are one file to systems"),
+        (("assets/stra\u00dfe.json", "assets/STRASSE.json"), "are one file to systems"),
+        (("assets/a.json", "fixtures/b.json", "assets/assets/c.json"), None),
+    ],
+)  # fmt: skip
+def test_names_that_are_one_to_somebody_are_told_when_a_pack_is_built(names: tuple[str, ...], told: str | None, tmp_path: Path) -> None:  # fmt: skip
+    """The first of two assets that a card's path means was read, and nobody was told."""
+    (tmp_path / "pack.yaml").write_text("pack_id: p\nversion: 1.0.0\nkind: application\npublisher: me\n")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    built = build_pack(tmp_path).warnings
+    assert built == [] if told is None else len(built) == 1 and told in built[0]
+
+
+def test_names_that_are_one_to_somebody_are_told_when_a_bundle_is_built(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "packs" / "Bot").mkdir(parents=True)
+    (source / "bundle.yaml").write_text("schema_version: 1\nbundle_id: hello\nbundle_name: Hello\n")
+    (source / "packs" / "Bot" / "pack.yaml").write_text("pack_id: p\nversion: 1.0.0\nkind: application\npublisher: me\n")  # fmt: skip
+    assert build_bundle(source, tmp_path / "out.gtbundle").warnings == []
+    (source / "packs" / "bot.gtpack").write_bytes(make_pack("q", ECHO))
+    (told,) = build_bundle(source, tmp_path / "out.gtbundle").warnings
+    assert "`packs/Bot.gtpack` and `packs/bot.gtpack` are one file to systems" in told
+
+
 def test_assets_that_a_file_system_takes_for_one_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = PackAssets(placed(tmp_path, make_pack("p", ECHO, assets={"assets/logo.svg": b"1"})).path)
     assets.extract(tmp_path / "once")
@@ -224,3 +258,19 @@ def test_other_documents_with_a_member_twice_are_refused(author, hello) -> None:
     payload = twice(dsse.statement("a", "0" * 64, "t", {}), "subject", "[]")
     with pytest.raises(dsse.MalformedEnvelope, match="the key `subject` stands twice"):
         dsse.claimed_statement(dsse.sign(payload, key))
+    for envelope in (dsse.envelope_bytes(dsse.sign(b"1", key)), documents.compact(dsse.sign(b"1", key))):
+        assert dsse.read_envelope(envelope).payload == "MQ=="
+        assert dsse.read_envelope(envelope[:-1] + b', "of_others": 1}').payload == "MQ=="
+        with pytest.raises(dsse.MalformedEnvelope, match="the key `payload` stands twice"):
+            dsse.read_envelope(twice(envelope, "payload", '"Mg=="'))
+    pointer = documents.compact(pointer_to("local", "oci://r/envs/local", f"sha256:{'0' * 64}"))
+    assert read_pointer(pointer)
+    with pytest.raises(SpecViolation, match="the key `document` stands twice"):
+        read_pointer(twice(pointer, "document", f'"sha256:{"1" * 64}"'))
+    config = PackConfig(schema="x", pack_id="p", revision_id=revision_id)
+    ref = f"revisions/{revision_id}/configured.json"
+    paths.ref(ref).write_bytes(documents.pretty(config))
+    assert read_pack_config(paths, ref, revision_id) == config
+    paths.ref(ref).write_bytes(twice(documents.pretty(config), "pack_id", '"q"'))
+    with pytest.raises(RevisionFault, match="the key `pack_id` stands twice"):
+        read_pack_config(paths, ref, revision_id)

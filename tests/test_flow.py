@@ -123,7 +123,7 @@ def test_templates(template, expected):
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        ("a {{entry.word", "not closed"), ("x{{upper entry.word}}", "helper not defined"), ("l={{entry.list.name}}", "no index"), ("x{{entry.list[0].k}}", "list.[0]"), ("x{{#if entry.yes}}y", "not closed"),
+        ("a {{entry.word", "not closed"), ("x{{upper entry.word}}", "helper not defined: `upper`; there are and, eq, gt"), ("l={{entry.list.name}}", "no index"), ("x{{entry.list[0].k}}", "list.[0]"), ("x{{#if entry.yes}}y", "not closed"),
         ("x{{/if}}", "closes nothing"), ("x{{#loop entry}}{{/loop}}", "helper not defined"), ("x{{#eq 1 1}}{{/eq}}", "no block helper"), ("x{{> partial}}", "partials"), ("x{{#if}}{{/if}}", "one argument"), ("x{{(eq 1 }}", "helper not defined"),
         ("x{{#if (eq entry.n}}y{{/if}}", "not closed"), ("x{{eq entry.n}}", "two arguments"), ("x{{a | b}}", "cannot be read|helper not defined|does not end"),
     ],
@@ -732,6 +732,24 @@ def test_a_call_of_a_flow_that_waits_and_a_jump_to_a_node_that_is_not_there_are_
     for target in ("w", "", None, "{{entry.to}}", 7):
         assert of("flow.goto", flow="waits", node=target) == []
     assert of("flow.goto", flow="waits") == []
+
+
+def test_a_wait_that_asks_what_the_next_message_says_is_told():
+    """Its routing is decided before that message comes, so it answers the one before."""
+    said = "its conditions are asked before it waits, of the message that led here; ask for the next one at the node behind it"
+
+    def of(kind: str, condition: str) -> list[str]:
+        return findings(
+            [
+                node("a", kind, {"reason": "x"}, when({"condition": condition, "to": "b"}, {"to": "b"})),
+                node("b", "emit.response", {"t": 1}),
+            ]
+        )
+
+    for condition in ("entry.text == 42", "response.action == book", "in.metadata.action != x"):
+        assert of("session.wait", condition) == [said], condition
+    assert said not in of("session.wait", "node.b.t == 1")  # what is known when it begins to wait
+    assert of("emit.response", "entry.text == 42") == []
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from greentic.expressions import handlebars, handlebars_render
 from greentic.expressions.paths import MISSING
 from greentic.expressions.template import compile_value
 from greentic.flow import engine, node_names
-from greentic.flow.bounds import MAX_SIZE
+from greentic.flow.bounds import MAX_DEPTH, MAX_SIZE, PIECE, bounded
 from greentic.flow.cards import card_invocation
 from greentic.flow.engine import Exhausted
 from greentic.flow.lint import Known, lint_flow
 from greentic.flow.node_names import NodeNames, node_view
 from greentic.flow.state import NodeOutput, RunState
 from greentic.ground.errors import FlowFailure, LimitExceeded, MalformedArtifact
+from greentic.ground.going import in_place
 from greentic.pack.assets import PackAssets
 from simulators import FakeClock, SimulatedAssets, start
 from test_flow import World, flow, node, rendered, to
@@ -74,6 +75,59 @@ def test_no_value_of_a_run_doubles_without_an_end(kind):
         world = World(flow(doubling, extra={"vars_init": {"a": {"default": "x" * 10**5}}}))
         world.components.providers["t"] = lambda call: {}
         world.start({"l": ["x" * 1000] * 20})
+
+
+def test_a_large_value_is_gone_through_in_pieces():
+    """One of four megabytes held a worker for a tenth of a second and more, while others waited."""
+    shared: list[object] = [
+        {"ab": "c" * 8}
+    ] * 1000  # 8 for the object in its list, 8 and 2 for its member, 8 for the text
+
+    def measured(value: object) -> int:
+        paused = 0
+
+        async def pause() -> None:
+            nonlocal paused
+            paused += 1
+
+        assert in_place(bounded(value, pause)) is value
+        return paused
+
+    assert [measured(value) for value in ("x" * MAX_SIZE, 1, {}, shared)] == [0, 0, 0, 0]
+    fitting = MAX_SIZE // (26 * 1000 + 8)
+    assert measured([shared] * fitting) == fitting * 2001 // PIECE
+    assert measured([1] * (PIECE * 3)) == 3
+    for large in ("x" * (MAX_SIZE + 1), [shared] * (fitting + 1), {"x" * MAX_SIZE: 1}, [1] * (MAX_SIZE // 8 + 1)):
+        with pytest.raises(FlowFailure, match="larger than 4194304 bytes"):
+            measured(large)
+    deep: list[object] = []
+    for _ in range(MAX_DEPTH - 1):
+        deep = [deep]
+    assert measured([*deep, 1]) == 0
+    with pytest.raises(FlowFailure, match="deeper than 128 levels"):
+        measured({"a": deep})
+
+
+@pytest.mark.parametrize("kind", ["payload", "var.set", "in_map", "out_map", "vars_out"])
+def test_a_run_that_goes_through_a_large_value_gives_way(kind):
+    nodes = {
+        "payload": {"input": ["{{entry.l}}"]},
+        "var.set": {"name": "a", "value": ["{{entry.l}}"]},
+        "vars_out": {"vars_out": {"a": "{{entry.l}}"}, "input": "x"},
+    }
+    mapping = nodes.get(kind, {"provider_type": "t", "op": "o", kind: ["/entry/l"]})
+    kinds = {"var.set": "var.set", "payload": "emit.response", "vars_out": "emit.response"}
+    world = World(flow(node("a", kinds.get(kind, "provider.invoke"), mapping)))
+    world.components.providers["t"] = lambda call: {}
+    paused = 0
+
+    async def pause() -> None:
+        nonlocal paused
+        paused += 1
+
+    run = world.run()
+    in_place(engine.start(replace(run, ports=replace(run.ports, pause=pause)), {"l": [1] * (PIECE * 3)}))
+    assert paused >= 3
 
 
 def test_what_a_run_keeps_is_bounded_together():

@@ -25,7 +25,6 @@ from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, Conflict, FetchError
 from greentic.ingress.auth import TOKENS_FILE, TOKENS_SCHEMA, BearerGate
 from greentic.materialize import pull, trusted
-from greentic.materialize.remembered import memory_of
 from greentic.materialize.trusted import SPARE_SECONDS
 from greentic.model.environment import Environment, Revision
 from greentic.net.document import read_small
@@ -302,8 +301,7 @@ def test_a_bundle_that_is_revoked_stops_being_served_without_a_change_of_the_doc
     clock = SystemClock()
     bundle_revoke.revoke(listed, [], [], "none yet", None, 30, clock)
     living = Living(booted(EnvironmentStore(author.context.store.root)))
-    settings, paths = living.worker.bench.settings, living.worker.store.paths("local")
-    files = TrustFiles(None, memory_of(paths, settings.state_directory), settings.terms, living.clock)
+    files = TrustFiles(living.worker.bench.examiner._replace(clock=living.clock))
     steps = living.follower._steps
     living.follower._steps = steps._replace(
         read=lambda: (found := steps.read())._replace(trust=files.digest(found.env))
@@ -686,6 +684,31 @@ def test_a_place_that_cannot_be_watched_is_looked_at_now_and_then(tmp_path):
     watch = DirectoryWatch([tmp_path / "absent"], frozenset())
     assert not watch.wait(0)
     watch.wake()
+    assert watch.wait(10)
+    watch.close()
+
+
+def test_a_directory_that_is_replaced_or_comes_later_is_watched_from_then_on(tmp_path, monkeypatch):
+    """A store that is restored from a copy is another directory: what changed in it was seen a quarter of a minute later, for good."""
+    monkeypatch.setattr("greentic.worker.watch.MISSING_SECONDS", 0.01)
+    monkeypatch.setattr("greentic.worker.watch.POLL_SECONDS", 3600.0)
+    place, later = tmp_path / "env", tmp_path / "later"
+    place.mkdir()
+    optional.forget()
+    watch = DirectoryWatch([place, later], frozenset({"environment.json"}))
+    optional.forget()
+    assert not watch.wait(0)
+    place.rename(tmp_path / "old")
+    assert watch.wait(10), "that it went is worth a look"
+    copied = threading.Timer(0.05, place.mkdir)
+    copied.start()
+    assert watch.wait(10), "so is that it came"
+    assert not watch.wait(0.05)
+    (place / "environment.json").write_text("{}")
+    assert watch.wait(10) and not watch.wait(0)
+    later.mkdir()
+    assert watch.wait(10) and not watch.wait(0)
+    (later / "environment.json").write_text("{}")
     assert watch.wait(10)
     watch.close()
 

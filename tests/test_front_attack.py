@@ -599,11 +599,36 @@ def test_every_connection_that_came_is_forgotten_when_it_goes():
     run(scenario)
 
 
-def test_an_http_1_0_connection_is_for_one_request():
+@pytest.mark.parametrize(
+    "said", [b"", b"Connection: close\r\n", b"Connection: x-keep-alive\r\n", b"Connection: keep-alive, close\r\n"]
+)
+def test_an_http_1_0_connection_is_for_one_request(said: bytes):
     async def scenario() -> None:
         async with site() as made:
-            text = await made.ask(b"GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + GET)
+            text = await made.ask(b"GET /x HTTP/1.0\r\n" + said + b"\r\n" + GET)
             assert text.count(b"HTTP/1.1 200") == 1 and b"connection: close" in text and made.asked == ["/x"]
+            assert b"keep-alive" not in text
+
+    run(scenario)
+
+
+def test_an_http_1_0_connection_is_kept_for_who_asks_and_is_told_so():
+    async def scenario() -> None:
+        async with site() as made:
+            asks = b"POST /x HTTP/1.0\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nab"
+            text = await made.ask(asks + asks + GET + b"GET /last HTTP/1.0\r\n\r\n" + GET)
+            assert text.count(b"HTTP/1.1 200") == 4 and text.count(b"connection: keep-alive\r\n") == 2
+            assert text.count(b"connection: close") == 1 and made.asked[-1] == "/last"
+
+    run(scenario)
+
+
+def test_who_is_kept_over_http_1_0_is_told_to_go_when_the_worker_ends():
+    async def scenario() -> None:
+        async with site() as made:
+            made.front.draining = True
+            text = await made.ask(b"GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+            assert b"connection: close" in text and b"keep-alive" not in text
 
     run(scenario)
 

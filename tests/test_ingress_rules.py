@@ -61,6 +61,8 @@ def test_threat_fail_open_gate_a_token_that_is_no_digest_is_no_token(tmp_path: P
     [
         ('{"sha256": "%s", "bundel_id": "bot"}', "bundel_id"), ('{"sha256": "%s", "expires-at": 5}', "expires-at"),
         ('{"sha256": "%s", "bundle_id": "bot", "bundle_id": null}', "`bundle_id` stands twice"),
+        ('{"sha256": "%s", "expires_at": 5}, {"sha256": "' + HEX + '"}', f"{HEX[:12]}… for every bundle stands twice"),
+        ('{"sha256": "%s", "bundle_id": "a", "expires_at": 5}, {"sha256": "' + HEX + '", "bundle_id": "a"}', "for bundle `a` stands twice"),
         ('{"sha256": "%s", "expires_at": 1800000000000}', "not milliseconds"), ('{"sha256": "%s"}], "tokns": [', "tokns"),
     ],
 )  # fmt: skip
@@ -70,6 +72,12 @@ def test_threat_fail_open_gate_a_restriction_that_would_restrict_nothing_refuses
     (tmp_path / "t").write_text('{"schema": "greentic.ingress-tokens.v1", "tokens": [' + text % HEX + "]}")
     with pytest.raises(BootError, match=told):
         load_tokens(EnvPaths(tmp_path), tmp_path / "t")
+
+
+def test_a_token_may_open_two_bundles(tmp_path: Path) -> None:
+    tokens = [{"sha256": HEX, "bundle_id": name} for name in ("a", "b", "every bundle")]
+    found = load_tokens(EnvPaths(tmp_path), written(tmp_path / "t", *tokens, {"sha256": HEX}, {"sha256": HEX[::-1]}))
+    assert found is not None and len(found) == 5
 
 
 def test_a_token_may_have_a_note(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import time
@@ -19,12 +21,19 @@ from greentic.k8s.answers import read_answers
 from greentic.k8s.objects import member, ref_of
 from greentic.k8s.render import MAX_DATA, DesiredObjects, digest_for_pods
 from greentic.model.environment import DOCUMENT, Environment, document_digest
-from greentic.model.ids import mint_ulid
+from greentic.model.ids import digest_of_bytes, mint_ulid
 from greentic.model.pod_view import for_pods
 from greentic.model.pointer import POINTER_FILE, pointer_to, read_pointer
 from greentic.model.validate import validate
 from greentic.net.terms import Terms
 from greentic.publication.pointed import push_document, read_pointed
+from greentic.publication.seed_pointer import LAYER_TYPES, read_seed_pointer, read_seeded
+from greentic.registry.client import Registry
+from greentic.registry.manifests import put_manifest
+from greentic.registry.media_types import EMPTY, EMPTY_TYPE, MANIFEST
+from greentic.registry.reference import parse as parse_reference
+from greentic.registry.upload import put_blob
+from greentic.store.environments import EnvironmentStore
 from greentic.worker.candidate import read_candidate
 from greentic.worker.settings import StartOptions, read_settings
 from simulators import CountingRandom, FakeClock
@@ -186,6 +195,70 @@ def test_a_worker_of_five_thousand_deployments_boots_from_a_pointer_and_follows_
         assert following()["serving"]["digest"] == document_digest(compact(changed))
     finally:
         assert worker.stop() == 0
+
+
+def pushed(name: str, *layers: tuple[str, bytes]) -> str:
+    """Put an artifact as the existing deployer does; its address by digest."""
+    registry = Registry(parse_reference(f"{name}/envs/prod:x"), Terms(), push=True)
+    described: list[dict[str, object]] = []
+    for kind, data in ((EMPTY_TYPE, EMPTY), *layers):
+        put_blob(registry, io.BytesIO(data), digest_of_bytes(data), len(data))
+        described.append({"mediaType": kind, "digest": digest_of_bytes(data), "size": len(data)})
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]}
+    return f"{name}/envs/prod@{put_manifest(registry, 'x', json.dumps(manifest).encode(), MANIFEST)}"
+
+
+def seed_pointer(uri: str | None, document: bytes, **change: object) -> bytes:
+    told = {
+        "$greentic_seed_pointer": 1,
+        "kind": "oci",
+        "uri": uri,
+        "sha256": hashlib.sha256(document).hexdigest(),
+        "size": len(document),
+    }
+    return json.dumps(told | change).encode()
+
+
+@pytest.mark.parametrize("kind", LAYER_TYPES)
+def test_a_worker_takes_the_pointer_that_the_existing_deployer_puts_into_a_seed(
+    kind, small, registry, author, tmp_path, monkeypatch
+):
+    document, seed = compact(for_pods(small)), tmp_path / "seed"
+    seed.mkdir()
+    (seed / DOCUMENT).write_bytes(seed_pointer(pushed(registry.name, (kind, document)), document))
+    (seed / "beside").write_text("x")
+    environ = {"GREENTIC_SEED_DIR": str(seed), "HOME": str(tmp_path)}
+    settings = read_settings(StartOptions("local", tmp_path / "empty"), environ)
+    store = EnvironmentStore(tmp_path / "empty")
+    found = read_candidate(store, settings)
+    assert (found.env.environment_id, found.digest) == ("local", document_digest(document))
+    found.adopt(store.paths("local"))
+    assert store.paths("local").environment.read_bytes() == document and (store.paths("local").root / "beside").exists()
+    registry.stop()  # what is in the store is not asked for again
+    assert read_candidate(store, settings).digest == found.digest
+
+
+def test_threat_verify_then_refetch_a_seed_pointer_that_leads_elsewhere_is_refused(small, registry, tmp_path):
+    document = compact(for_pods(small))
+    layer = (LAYER_TYPES[0], document)
+    uri = pushed(registry.name, layer)
+    for pointer, error, told in (
+        (seed_pointer(f"{registry.name}/envs/prod:x", document), SpecViolation, "by its digest"),
+        (seed_pointer(uri, document, kind="http"), SpecViolation, "kind"), (seed_pointer(uri, document, size=-1), SpecViolation, "size"),
+        (seed_pointer(uri, document, **{"$greentic_seed_pointer": 2}), SpecViolation, "version"), (seed_pointer(uri, document, sha256="x"), SpecViolation, "hex"),
+        (seed_pointer(None, document), SpecViolation, "does not parse"), (b'{"$greentic_seed_pointer":', SpecViolation, "does not parse"),
+        (seed_pointer(uri, document, size=len(document) + 1), FetchError, "bytes, and the pointer"), (seed_pointer(uri, document, size=len(document) - 1), FetchError, "larger than"),
+        (seed_pointer(uri, document, sha256="0" * 64), FetchError, "another document"), (seed_pointer(f"{uri[:-4]}0000", document), FetchError, "is not there"),
+        (seed_pointer(pushed(registry.name, layer, ("application/json", b"{}")), document), FetchError, "one layer"), (seed_pointer(pushed(registry.name), document), FetchError, "one layer"),
+        (seed_pointer(pushed(registry.name, ("text/plain", document)), document), FetchError, "the layer is `text/plain`"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=told):
+            read_seeded(read_seed_pointer(pointer) or pytest.fail("taken for an environment"), Terms(tries=1))
+    assert (
+        read_seed_pointer(b'{"name": "$greentic_seed_pointer"}')
+        is None
+        is read_seed_pointer(b'["$greentic_seed_pointer"]')
+    )
 
 
 def test_threat_lying_server_another_document_under_the_name_is_refused(small, registry, author, tmp_path, monkeypatch):

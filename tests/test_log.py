@@ -17,8 +17,9 @@ from greentic.ground.errors import BootError
 from greentic.operate.change import Context
 from greentic.store.environments import EnvironmentStore
 from greentic.telemetry import request_id
-from greentic.telemetry.component_output import AT_ONCE, EACH_SECOND, MANY, ComponentOutput
-from greentic.telemetry.log import LOOK_SECONDS, OperatorLog
+from greentic.telemetry.component_output import ComponentOutput
+from greentic.telemetry.line_measure import AT_ONCE, EACH_SECOND, MANY
+from greentic.telemetry.log import LOOK_SECONDS, OF_REQUESTS_EACH_SECOND, OperatorLog
 from greentic.telemetry.log_lines import Record, json_line, text_line
 from greentic.telemetry.tallies import TALLIES
 from greentic.worker import settings
@@ -137,7 +138,37 @@ def test_threat_log_flood_a_component_that_says_too_much_is_cut_and_counted(tmp_
     assert EACH_SECOND >= 1
     for n in range(MANY + 50):
         output(f"c{n}", "stdout", "x")
-    assert len(output._measures) == MANY + 1  # and one for all others
+    assert len(output._measure._measures) == MANY + 1  # and one for all others
+
+
+def test_threat_log_flood_requests_that_fail_alike_are_cut_and_counted(tmp_path):
+    """While Redis was away each message was a line: 2,400 a second."""
+    TALLIES.forget()
+    clock, stderr = FakeClock(), io.StringIO()
+    log = OperatorLog(tmp_path, clock, stderr=stderr, shape="json")
+    try:
+        request_id.begin(b"r-1")
+        for number in range(1_000):
+            log.warn("turn", f"flow main: failed {number}")
+            log.info("access", f"{number}")  # who asks for a line for each request gets it
+        log.error("serve", "deployment `D`: another thing")
+        clock.sleep(1 / OF_REQUESTS_EACH_SECOND)
+        log.warn("turn", "flow main: failed again")
+        request_id.go_on(None)
+        for number in range(1_000):
+            log.warn("follow", f"not of a request: {number}")
+    finally:
+        request_id.go_on(None)
+    told = [json.loads(line) for line in stderr.getvalue().splitlines()]
+    of = {
+        source: [t["message"] for t in told if t["source"] == f"greentic.{source}"]
+        for source in ("turn", "access", "serve", "follow")
+    }
+    left_out = 1_000 - int(AT_ONCE)
+    assert of["turn"][-1] == f"flow main: failed again ({left_out} lines like this were left out before it)"
+    assert [len(lines) for lines in of.values()] == [AT_ONCE + 1, 1_000, 1, 1_000]
+    assert TALLIES.of("greentic_log_lines_dropped", ("request",)) == left_out
+    assert len((tmp_path / "operator.log").read_text().splitlines()) == len(told)
 
 
 @pytest.mark.parametrize(

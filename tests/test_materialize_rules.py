@@ -47,7 +47,7 @@ from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, need
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan
 from greentic.materialize.staging import StagingArea, copy_private
-from greentic.materialize.trusted import BelievedList, believed_list, examine
+from greentic.materialize.trusted import BelievedList, Examiner, believed_list
 from greentic.materialize.unpack import unpack
 from greentic.model.delivery import Delivery, SignaturePolicy, with_delivery
 from greentic.model.environment import HostConfig, Retention, Revision, Revocation, new_environment
@@ -264,6 +264,39 @@ def test_a_bundle_that_is_not_what_the_revision_records_leaves_nothing(
             pull.materialize(document, wrong, own)
         assert isinstance(error.value.__cause__, cause) and str(error.value.message).startswith(step)
         assert not list(store.paths("local").revisions.iterdir())
+
+
+def test_threat_pinned_subset_a_revision_that_lists_no_pack_is_pinned_by_its_bundle(
+    author: Author, hello: Path
+) -> None:
+    """Another program's document may leave the list empty: the bundle's digest holds for its packs then, and a lock alone for nothing."""
+    author.create().deployed(hello, hello.as_uri())
+    store = author.context.store
+    document, paths = store.load("local"), store.paths("local")
+    one = replace(document.revisions[0], pack_list=[])
+    author.strip()
+    packs = pull.materialize(document, one, pull.Means(store, None, [], FetchLimits(), Heard()))
+    assert verified_packs(paths, one) == list(packs) == verified_packs(paths, document.revisions[0])
+    lock_path = paths.ref(one.pack_list_lock_ref)
+    honest = json.loads(lock_path.read_bytes())
+    (first,) = honest["packs"]
+    (paths.ref(first["path"]).parent / "more.gtpack").write_bytes(b"more")
+    more = {
+        "pack_id": "more",
+        "path": first["path"].replace("hello", "more"),
+        "digest": f"sha256:{hashlib.sha256(b'more').hexdigest()}",
+    }
+    lock_path.chmod(0o600)
+    for names in ([first, more], [more], [first | {"digest": f"sha256:{HEX}"}]):
+        lock_path.write_text(json.dumps(honest | {"packs": names}))
+        with pytest.raises(RevisionFault, match="diverges from its lock: "):
+            verified_packs(paths, one)
+    lock_path.write_text(json.dumps(honest))
+    with pytest.raises(RevisionFault, match="the packs of .* cannot be compared: .* does not match"):
+        verified_packs(paths, replace(one, bundle_digest=f"sha256:{HEX}"))
+    (paths.revision(one.revision_id) / "bundle.gtbundle").unlink()
+    with pytest.raises(RevisionFault, match="the packs of .* cannot be compared: "):
+        verified_packs(paths, one)
 
 
 def test_a_plan_without_pulls_asks_nobody_and_guards_nothing(tmp_path: Path) -> None:
@@ -815,22 +848,17 @@ def test_what_nobody_can_sign_is_not_begun_with(tmp_path: Path) -> None:
         told = Delivery(generation=3, keys=carried, signatures=SignaturePolicy(mode=mode))
         document = with_delivery(new_environment("local", "x", HostConfig(env_id="local")), told)
         if good:
-            found = examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
+            found = Examiner(memory, None, Terms(), clock).examine(document)
             assert found.seen == Seen(3, 0) and (found.trusted.anchored, found.listed) == (False, None)
         else:
             with pytest.raises(BootError, match="trust in environment `local`") as error:
-                examine(document, memory, None, allow_rollback=False, terms=Terms(), clock=clock)
+                Examiner(memory, None, Terms(), clock).examine(document)
             assert isinstance(error.value.__cause__, UntrustedBundle)
     swapped = {KEY.key_id: public_pem(OTHER.public)}
     for carried in (swapped, {KEY.key_id: "no key"}):
         with pytest.raises(BootError):
-            examine(
-                with_delivery(document, Delivery(generation=3, keys=carried)),
-                memory,
-                None,
-                allow_rollback=False,
-                terms=Terms(),
-                clock=clock,
+            Examiner(memory, None, Terms(), clock).examine(
+                with_delivery(document, Delivery(generation=3, keys=carried))
             )
     assert not (tmp_path / "a").exists()
 

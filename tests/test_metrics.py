@@ -402,6 +402,34 @@ def test_processes_are_asked_and_those_that_are_gone_count_on(tmp_path):
     asyncio.run(live())
 
 
+def test_what_a_process_counted_is_told_unasked_too_and_outlives_it(tmp_path, monkeypatch):
+    """Of a process that was killed before anybody had asked, nothing was known: half of all turns."""
+    monkeypatch.setattr("greentic.telemetry.siblings.TELL_SECONDS", 0.01)
+
+    async def live() -> None:
+        killed = SharedReadings(tmp_path, "1.1", counted(5))
+        await killed.start()
+        async with asyncio.timeout(30):
+            while not (tmp_path / "1.1.counts").exists():
+                await asyncio.sleep(0.01)
+        killed._telling.cancel()
+        killed._server.close()
+        await killed._server.wait_closed()
+        (tmp_path / "1.1.sock").unlink(missing_ok=True)
+        asking = SharedReadings(tmp_path, "2.1", counted(1))
+        await asking.start()
+        found = total_of(await asking.gathered())
+        assert (
+            found.families["greentic_turns"] == {("d", "b", "r"): [5]} and "greentic_connections" not in found.families
+        )
+        await asking.close()
+        before = (tmp_path / "2.1.counts").stat().st_mtime_ns
+        await asyncio.sleep(0.05)
+        assert (tmp_path / "2.1.counts").stat().st_mtime_ns == before, "who closed tells no more"
+
+    asyncio.run(live())
+
+
 def test_a_process_that_does_not_answer_is_taken_as_it_told_last(tmp_path, monkeypatch):
     async def live() -> None:
         stuck = asyncio.Event()

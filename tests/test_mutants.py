@@ -102,7 +102,3 @@ def test_a_survivor_that_is_tried_again_is_counted_once() -> None:
     for lives, killed in ((True, 0), (True, 0), (False, 1)):
         mutants._count(now, made, lives)
         assert (now["tried"], now["killed"], len(now["survivors"])) == (1, killed, 1 - killed)
-
-
-def test_the_page_of_mutants_is_printed_from_what_was_found() -> None:
-    assert mutants.PAGE.read_text() == mutants.page(), "run `make docs`"

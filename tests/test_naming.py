@@ -11,6 +11,7 @@ from greentic.deployments import revisions, traffic
 from greentic.deployments.ulids import DEPLOYMENT, REVISIONS, with_ulids
 from greentic.ground.errors import AmbiguousName, GreenticError, InvalidArgument, NotFound
 from greentic.model.naming import LEAST, deployment_named, revision_named
+from greentic.terminal.next_step import with_names
 
 
 @pytest.fixture
@@ -106,6 +107,21 @@ def test_a_failing_name_changes_nothing_and_leaves_no_line(env, author, store, c
     assert op.main(["--store-root", str(store.root), "revisions", "drain", "local", "bot"]) == 1
     assert json.loads(capsys.readouterr().err)["error"]["kind"] == "ambiguous-name"
     assert author.audit() == before
+
+
+def test_a_failure_names_what_people_named_and_programs_read_the_ulid_alone(env, store, capsys):
+    """Who typed `hello` was told that something was wrong with a ULID."""
+    bot = env.bundles[0].deployment_id
+    words = ["--store-root", str(store.root), "traffic", "rollback", "local", "--deployment", "bot"]
+    assert op.main([*words, "--output", "table"]) == 1
+    assert f"traffic split for `bot` ({bot}) has no prior version" in " ".join(capsys.readouterr().err.split())
+    assert op.main([*words, "--output", "json"]) == 1
+    assert f"traffic split for `{bot}` has no prior version" in json.loads(capsys.readouterr().err)["error"]["message"]
+    error = NotFound(f"`{bot}` of `{'0' * 26}`", hint=f"gtc op traffic set --deployment {bot} {bot}")
+    told = with_names(error, store.names("local"))
+    assert (told.message, told.hint) == (f"`bot` ({bot}) of `{'0' * 26}`", f"gtc op traffic set --deployment bot {bot}")
+    assert store.names("nowhere") == {}
+    assert op.main(["--store-root", str(store.root), "--output", "table", "env", "show", "nowhere"]) == 1
 
 
 def test_every_member_that_names_one_is_known():

@@ -32,6 +32,7 @@ from greentic.ground.errors import (
     NotFound,
     NotYetImplemented,
     SpecViolation,
+    StoreError,
 )
 from greentic.ground.reply import reply_json
 from greentic.materialize.seed import read_seed
@@ -101,6 +102,11 @@ def test_init_creates_heals_and_migrates(context, store):
         text.replace('"packs": [', '"credentials_ref": "secret://dev/x", "packs": [', 1)
     )
     check = env_init.MigrateDevPayload(target="local", check=True)
+    honest = (store.root / "dev" / "environment.json").read_text()
+    (store.root / "dev" / "environment.json").write_text(honest.replace('"packs":', '"packs": [], "packs":', 1))
+    with pytest.raises(StoreError, match="the key `packs` stands twice"):
+        env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True))
+    (store.root / "dev" / "environment.json").write_text(honest)
     assert env_init.migrate_dev(context, check).clean is False
     assert env_init.migrate_dev(context, env_init.MigrateDevPayload(target="local", apply=True)).applied is True
     assert (

@@ -167,3 +167,48 @@ def test_an_interrupt_that_whoever_starts_a_program_ignores_stays_ignored():
     begun = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from greentic.cli.programs import gtc\nimport sys; sys.argv[1:] = ['--version']\ntry: gtc()\nfinally: print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
     run = subprocess.run([sys.executable, "-c", begun], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", -signal.SIGTERM), ("SIGHUP", -signal.SIGHUP)])
+def test_what_takes_no_notice_of_an_interrupt_is_interrupted_right_behind(sent, code, tmp_path):
+    """`msgspec` swallowed it while it looked for dates, went on without, and ended the process with SIGSEGV at the first of them."""
+    loading = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Sends:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == 'datetime': sys.meta_path.remove(self); os.kill(os.getpid(), signal.{sent}); print('sent', flush=True)\n"
+        "assert 'datetime' not in sys.modules\n"
+        "sys.meta_path.insert(0, Sends())\n"
+        f"sys.argv[1:] = ['op', '--store-root', {str(tmp_path / 'store')!r}, 'env', 'create', 'prod', '--name', 'Production']\n"
+        "from greentic.cli.programs import gtc as begin; begin()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True)
+    assert (run.stdout, run.stderr, run.returncode) == ("sent\n", "", code)
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_interrupt_comes_once_nothing_is_loaded_any_more():
+    loading = (
+        "import os, signal, sys, time\nfrom importlib.machinery import ModuleSpec\n"
+        "from greentic.terminal.asked_to_end import interrupt\n"
+        "signal.signal(signal.SIGINT, interrupt)\n"
+        "class Deaf:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        return ModuleSpec(name, self) if name == 'deaf' else None\n"
+        "    def create_module(self, spec): return None\n"
+        "    def exec_module(self, module):\n"
+        "        try:\n"
+        "            for _ in range(3): os.kill(os.getpid(), signal.SIGINT)\n"
+        "        except KeyboardInterrupt: print('lost')\n"
+        "        print('loaded')\n"
+        "sys.meta_path.insert(0, Deaf())\n"
+        "try:\n"
+        "    import deaf\n"
+        "    time.sleep(60)\n"
+        "    print('nothing came')\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("loaded\ninterrupted\n", "")

@@ -110,6 +110,20 @@ def test_who_serves_what_is_wanted_serves(document):
     assert p.read_proof(p.signed_proof(alone, KEY), NONCE, [KEY.key_id]) == p.BelievedProof(alone, True)
 
 
+@given(environments())
+def test_a_revision_that_lists_no_pack_is_compared_by_its_bundle(document):
+    bare = msgspec.structs.replace(
+        document, revisions=[msgspec.structs.replace(r, pack_list=[]) for r in document.revisions]
+    )
+    assert judge(bare, honest(document), known(document)).state == "serves"
+    told = honest(document)
+    liar = told.revisions[0]
+    told.revisions[0] = msgspec.structs.replace(
+        liar, chain=[_change(step)[1] if isinstance(step, p.Bundle) else step for step in liar.chain]
+    )
+    assert [d.field for d in judge(bare, told, known(document)).differences] == ["bundle"]
+
+
 def _change(step: p.Step) -> tuple[str, p.Step]:
     """A lie about one step, and the field that it is about."""
     change = msgspec.structs.replace
@@ -186,6 +200,14 @@ def test_threat_lying_worker_wrong_key_replayed_nonce_other_payload():
         (envelope_bytes(sign(msgspec.json.encode(told), KEY)), NONCE, [], "payload type is"),
         (envelope_bytes(signed_statement(BUNDLE, "b", "0" * 64, {}, KEY)), NONCE, [], "payload type is"),
         (envelope_bytes(sign(b"[]", KEY, p.PAYLOAD_TYPE)), NONCE, [], "is no proof"),
+        (
+            envelope_bytes(
+                sign(msgspec.json.encode(told).replace(b'"nonce":', b'"nonce":"x","nonce":', 1), KEY, p.PAYLOAD_TYPE)
+            ),
+            NONCE,
+            [],
+            "stands twice",
+        ),
     ):
         with pytest.raises(p.ProofError, match=why):
             p.read_proof(data, nonce, pins)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from greentic.distribute import publish as publishing
-from greentic.distribute.publish import ARTIFACT, SIGNATURE, UPLOAD_SECONDS, Bundle, PublishedBundle, publish
+from greentic.distribute.publish import ARTIFACT, UPLOAD_SECONDS, Bundle, PublishedBundle, publish
 from greentic.distribute.sources import source_for
 from greentic.ground.errors import InvalidArgument
 from greentic.net.terms import Terms
@@ -184,7 +184,12 @@ def test_an_artifact_has_one_layer_that_every_worker_takes_and_says_what_it_is(
 def test_a_signature_refers_to_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(monkeypatch)
     assert publish(bundle(signature=b"signed"), "oci://r.test/a:1").signature == "sha256:signature"
-    assert kept.told[-1] == ("sha256:manifest", len(b"the manifest"), b"signed", SIGNATURE)
+    assert kept.told[-1] == (
+        "sha256:manifest",
+        len(b"the manifest"),
+        b"signed",
+        "application/vnd.dsse.envelope.v1+json",
+    )
 
 
 def test_a_digest_is_no_name_to_publish_under(monkeypatch: pytest.MonkeyPatch) -> None:

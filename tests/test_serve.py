@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,9 @@ import pytest
 
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
-from greentic.activate.turn import ActiveRevision, Turn
+from greentic.activate.turn import Turn
 from greentic.bundle.cores import quota_of, usable_cores
+from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
 from greentic.ground.documents import replace
@@ -97,11 +99,39 @@ def test_other_settings():
         ("GREENTIC_DRAIN_DELAY_SECONDS", "-1"), ("GREENTIC_DRAIN_DELAY_SECONDS", "x"), ("GREENTIC_DRAIN_DELAY_SECONDS", "nan"), ("GREENTIC_FINISH_SECONDS", "9999"),
         ("GREENTIC_WORKERS", "0"), ("GREENTIC_TRUST_LOOPBACK", "maybe"), ("GREENTIC_ANONYMOUS_SESSIONS", "all"), ("GREENTIC_REVISION_SCOPE", "mine"),
         ("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "soon"), ("GREENTIC_ALLOW_ROLLBACK", "perhaps"), ("GREENTIC_PACK_SIGNATURES", "sometimes"),
+        ("GREENTIC_SECRETS_BACKEND", "vault"), ("GREENTIC_SECRETS_BACKEND", "x"), ("GREENTIC_TUNNEL_MODE", "cloudflared"),
+        ("GREENTIC_RUNNER_SESSION_BACKEND", "disk"), ("GREENTIC_RUNNER_STATE_BACKEND", "redis"),
     ],
 )  # fmt: skip
 def test_a_variable_that_makes_no_sense_ends_the_boot_by_its_name(variable, value):
     with pytest.raises(BootError, match=variable):
         told(**{variable: value})
+
+
+@pytest.mark.parametrize("variable", ["GREENTIC_RUNNER_SESSION_BACKEND", "GREENTIC_RUNNER_STATE_BACKEND"])
+def test_where_conversations_wait_is_told_by_a_word_and_an_address(variable):
+    url = "redis://h:6379/0"
+    for kind, found in (("", url), ("redis", url), ("Redis", url), ("memory", "")):
+        assert told(**{variable: kind}, GREENTIC_RUNNER_REDIS_URL=url).sessions.redis_url == found
+    assert told(**{variable: "memory"}).sessions.redis_url == ""
+    both = {"GREENTIC_RUNNER_SESSION_BACKEND": "memory", "GREENTIC_RUNNER_STATE_BACKEND": "memory"}
+    assert told(**both, GREENTIC_RUNNER_REDIS_URL=url).sessions.redis_url == ""
+    with pytest.raises(BootError, match="one word for both"):
+        told(**{**both, variable: "redis"}, GREENTIC_RUNNER_REDIS_URL=url)
+
+
+def test_what_the_existing_worker_takes_by_default_is_taken():
+    told(GREENTIC_SECRETS_BACKEND="dev-store", GREENTIC_TUNNEL_MODE="off")
+    told(GREENTIC_SECRETS_BACKEND=" ", GREENTIC_TUNNEL_MODE="none")
+
+
+@pytest.mark.parametrize(
+    "words", [["--locale", "de", "start", "-V"], ["demo", "--locale=de", "up", "--version"], ["--locale", "de", "-V"]]
+)
+def test_a_locale_may_stand_before_the_command(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        start._parse(words)
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("greentic-start ")
 
 
 def test_how_many_processes_serve(monkeypatch):
@@ -346,7 +376,7 @@ def test_a_turn_answers_and_keeps_the_caller_by_cookie(app):
 @pytest.mark.parametrize(
     ("arguments", "headers", "code", "text"),
     [
-        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"request body must be JSON"),
+        (("POST", "/", b"{"), {}, 400, b"request body must be JSON"), (("POST", "/", b"[" * 100_000), {}, 400, b"nested deeper than 127 levels"),
         (("GET", "/"), {}, 405, b"only POST"), (("POST", "/", b"x" * 10, b"y" * MAX_BODY), {}, 413, b"exceeds"),
         (("POST", "/", b"x"), {"content-length": str(MAX_BODY + 1)}, 413, b"exceeds"), (("OPTIONS", "/workers/invoke"), {}, 405, b"cross-origin"),
         (("POST", "/", b"{}"), {"content_encoding": "gzip"}, 415, b"without a content coding"),
@@ -374,19 +404,34 @@ def test_a_method_that_is_not_taken_is_told_with_those_that_are(app, method, pat
         assert call(app, other, path, b"{}")[0] != 405 or other == "OPTIONS"
 
 
-def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch):
-    deep = b'{"k":' + b"[" * 500 + b"]" * 500 + b"}"
+@pytest.mark.parametrize("levels", [127, 500, 50_000])
+def test_threat_deep_body_is_refused_at_the_door(app, monkeypatch, levels):
+    deep = b'{"k":' + b"[" * levels + b"]" * levels + b"}"
     code, _, text = call(app, "POST", "/x", deep)
-    assert code == 400 and b"nested deeper" in text
+    assert (code, text) == (400, b"request body is nested deeper than 127 levels")
     invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":' + deep + b"}"
-    assert call(app, "POST", "/workers/invoke", invoke)[0] == 400
+    code, _, text = call(app, "POST", "/workers/invoke", invoke)
+    assert (code, text) == (400, b"invalid HostWorkerRequest body: nested deeper than 127 levels")
+    assert call(app, "POST", "/x", deep.replace(b"[", b"", 2).replace(b"]", b"", 2))[0] == (
+        200 if levels == 127 else 400
+    )
+    just = b"[" * 127 + b"]" * 127
+    assert call(app, "POST", "/x", just)[0] != 400
+    assert call(app, "POST", "/x", b"[%b]" % just)[::2] == (400, b"request body is nested deeper than 127 levels")
+    invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":%b}'
+    assert call(app, "POST", "/workers/invoke", invoke % just[1:-1])[0] != 400
+    assert call(app, "POST", "/workers/invoke", invoke % just)[0] == 400
     monkeypatch.setattr("greentic.ingress.app.activity_of", lambda value: {}["planted"])
     assert call(app, "POST", "/x", b"{}")[::2] == (500, b"internal error")
+    monkeypatch.setitem(sys.modules, "greentic.telemetry.exposition", None)
+    code, _, told = call(app, "GET", "/metrics")
+    assert code == 503 and b"start the worker again" in told
 
 
 def test_threat_unauthenticated_invoke_strangers(app):
     stranger = "10.1.2.3"
-    assert call(app, "POST", "/", b"1", peer=stranger)[0] == 401
+    code, fields, _ = call(app, "POST", "/", b"1", peer=stranger)
+    assert code == 401 and fields[b"www-authenticate"] == b"Bearer"  # clients in Java fail where it does not say how
     assert call(app, "POST", "/", b"1", peer=stranger, x_forwarded_for="127.0.0.1", forwarded="for=127.0.0.1")[0] == 401
     assert call(app, "POST", "/", b"1", peer=stranger, authorization="Bearer secret")[0] == 200
     assert (
@@ -506,7 +551,7 @@ def test_a_store_of_conversations_that_does_not_answer_is_told_with_a_time_to_co
     conversations = app.turns._services.conversations
     with monkeypatch.context() as patched:
         patched.setattr(type(conversations), "pinned", away)  # before its revision is known
-        patched.setattr(ActiveRevision, "never_waits", False)
+        patched.setattr(Serving, "may_wait", lambda *_: True)
         first = call(app, "POST", "/", b'{"text":"hi"}')
     with monkeypatch.context() as patched:
         patched.setattr("greentic.ingress.turns.turn", busy)  # and after
@@ -517,6 +562,8 @@ def test_a_store_of_conversations_that_does_not_answer_is_told_with_a_time_to_co
     counted = [app.serving.of(i).snapshot() for i in app.serving.activation.revisions]
     assert sum(c.failures.get("store", 0) for c in counted) == 1 == sum(sum(c.failures.values()) for c in counted)
     assert app.turns.admission.running == 0
+    monkeypatch.setattr(type(conversations), "pinned", away)
+    assert call(app, "POST", "/", b'{"text":"hi"}')[0] == 200, "nobody can wait here, so the store is not asked"
 
 
 def test_answers_are_counted_by_their_code(app):

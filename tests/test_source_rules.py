@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from greentic.distribute import http_source, parallel, signatures
+from greentic.distribute import http_source, oci_source, parallel, sources
 from greentic.distribute.file_source import FileSource
 from greentic.distribute.http_source import HttpBody, HttpSource
 from greentic.distribute.mirrors import check_mirror, first_of, hasty, references
@@ -23,6 +23,7 @@ from greentic.distribute.sources import check_source, is_relative, never_pulled,
 from greentic.ground.errors import DigestMismatch, FetchError, InvalidArgument, ServerBusy, Truncated
 from greentic.net.addresses import shown
 from greentic.net.terms import Terms, may_pass
+from greentic.registry import referrers
 from simulators import FakeClock
 from test_bundle_sources import answered, read_all
 from waiting import until
@@ -306,22 +307,23 @@ def test_a_registry_is_asked_for_what_refers_to_the_manifest(monkeypatch: pytest
     made: list[Terms] = []
 
     class Registry:
-        def __init__(self, reference: Any, terms: Terms, environ: object) -> None:
+        def __init__(self, reference: Any, terms: Terms, environ: object, *, mirror: bool) -> None:
+            assert not mirror
             self.reference = reference
             made.append(terms)
 
     def attached(registry: object, subject: str, kind: str, limit: int) -> list[bytes]:
-        assert (subject, kind, limit) == (DIGEST, signatures.SIGNATURE, signatures.MAX_SIGNATURE)
+        assert (subject, kind, limit) == (DIGEST, "application/vnd.dsse.envelope.v1+json", 1 << 20)
         return [b"one", b"other"]
 
-    monkeypatch.setattr(signatures, "Registry", Registry)
-    monkeypatch.setattr(signatures, "attached", attached)
+    monkeypatch.setattr(oci_source, "Registry", Registry)
+    monkeypatch.setattr(referrers, "attached", attached)
     monkeypatch.setattr(
-        signatures,
+        oci_source,
         "resolve_manifest",
         lambda registry, wanted: type("Manifest", (), {"digest": DIGEST if wanted == "1" else ""})(),
     )
-    assert signatures.signatures_at("OCI://r.test/a:1", Terms(idle=7)) == [b"one", b"other"]
+    assert sources.signatures_at("OCI://r.test/a:1", Terms(idle=7)) == [b"one", b"other"]
     assert [terms.idle for terms in made] == [7]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Author
+from conftest import Author, gtc
 from greentic.deployments import bundles, revisions, traffic
 from greentic.ground import disk
 from greentic.ground.disk import RealDisk, replace_file, try_exclusive
@@ -41,7 +41,7 @@ from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change
 from greentic.store.environments import EnvironmentStore
 from greentic.store.files import Files
 from greentic.store.in_use import InUse
-from greentic.store.layout import EnvPaths, default_store_root
+from greentic.store.layout import EnvPaths, default_store_root, worked_on
 from greentic.store.recovery import recover_revisions
 from greentic.telemetry.log import OperatorLog
 from greentic.trust.gate import pin
@@ -177,6 +177,24 @@ def test_saving_what_is_not_legal_writes_nothing(store, author):
         with pytest.raises(Conflict, match="already exists"):
             transaction.create(env)
     assert store.paths("local").environment.read_bytes() == before
+
+
+def test_environments_that_are_on_a_server_are_not_looked_for_here(monkeypatch, tmp_path):
+    """The existing program works on the server then; ours changed a directory that nobody meant, and said so to nobody."""
+    monkeypatch.setenv("GREENTIC_STORE_URL", "https://u:planted-7c@store.example")
+    for words in (
+        ["env", "list"],
+        ["env", "create", "prod", "--name", "P"],
+        ["env", "show", "prod", "--output", "table"],
+    ):
+        done = gtc("op", *words)
+        assert done.returncode == 1 and not done.stdout and "GREENTIC_STORE_URL names a server" in done.stderr
+        assert "planted-7c" not in done.stderr and "Traceback" not in done.stderr
+    assert not default_store_root().exists()
+    assert gtc("op", "--store-root", str(tmp_path / "here"), "env", "list").returncode == 0
+    assert gtc("op", "revisions", "warm", "--schema").returncode == 0
+    monkeypatch.setenv("GREENTIC_STORE_URL", " ")
+    assert worked_on(None) == default_store_root()
 
 
 def test_homes(monkeypatch, tmp_path):

@@ -361,7 +361,9 @@ def test_a_projection_for_readers_elsewhere_is_sealed_as_the_generation_that_it_
     disk = RealDisk()
     env, root = trusting(disk)
     clock = FakeClock()
-    assert seal.sealed(env, root, disk, clock) is env, "one that nobody asked to seal stays as it is"
+    with EnvironmentStore(tmp_path / "store", disk=disk).transaction("local", may_create=True) as transaction:
+        transaction.create(env)
+        assert transaction.load() == env, "one that nobody asked to seal stays as it is"
     shown = seal.sealed_as(env, 7, root, disk, clock)
     told = delivery_of(shown)
     assert told.generation == 7 and unsealed(shown, told, root.public_keys(), ()) is None

@@ -229,6 +229,14 @@ def test_a_column_that_is_empty_in_all_rows_is_left_out(capsys, monkeypatch):
     assert "key" in capsys.readouterr().out
 
 
+def test_a_table_in_a_file_has_no_blanks_at_the_ends_of_its_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    show_table({"a": "b", "longer": "value", "rows": [{"x": "1", "y": "long"}, {"x": "22", "y": "s"}]})
+    told = capsys.readouterr().out
+    assert re.search(r"^longer +value$", told, re.M) and re.search(r"^1 +long$", told, re.M)
+    assert [line for line in told.splitlines() if line != line.rstrip()] == []
+
+
 def test_the_example_of_an_environment_in_one_file_is_one(tmp_path, hello: Path, monkeypatch, capsys):
     monkeypatch.setenv("GTC_OPERATOR_KEY_PATH", str(tmp_path / "key.pem"))
     (tmp_path / "examples").mkdir()

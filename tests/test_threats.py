@@ -15,10 +15,6 @@ import threats_page as table
 OWED: frozenset[str] = frozenset()
 
 
-def test_the_page_of_threats_is_printed_from_its_table() -> None:
-    assert table.PAGE.read_text() == table.page(), "run `make docs`"
-
-
 def test_every_row_has_a_test() -> None:
     without = {row.name for row in table.ROWS if not table.tests_of(row.name)}
     assert not without - OWED, f"no test is named after {sorted(without - OWED)}"

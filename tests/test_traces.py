@@ -26,6 +26,7 @@ import wat
 from collector import attributes, collecting, read_json
 from conftest import PROGRAMS, Author, make_bundle, make_pack
 from greentic.activate.flow_spans import FlowSpans
+from greentic.cli import traces
 from greentic.cli.traces import sender
 from greentic.cluster.call_spans import MOST_TOLD, template
 from greentic.ground.backoff import Backoff
@@ -578,3 +579,15 @@ def test_a_verb_is_a_trace_and_nothing_of_it_is_imported_otherwise(tmp_path):
         assert subprocess.run(words, env=environ, capture_output=True, timeout=60).returncode == 0
         assert [s.name for s in collector.spans()] == ["gtc op env list"]
         assert attributes(collector.exports()[0].resource_spans[0].resource)["service.name"] == "gtc"
+
+
+def test_a_collector_under_the_name_of_the_existing_worker_is_told(monkeypatch):
+    """Who came from the existing worker was traced no more, and nobody was told."""
+    monkeypatch.setattr(tracing, "_refused", None)
+    monkeypatch.setenv("OTLP_ENDPOINT", " ")
+    with traces.traced("x"):
+        assert tracing.refused() is None
+    monkeypatch.setenv("OTLP_ENDPOINT", "http://u:planted@c:4318")
+    with traces.traced("x"):
+        told = tracing.refused()
+    assert told is not None and "OTEL_EXPORTER_OTLP_ENDPOINT" in told and "planted" not in told

@@ -29,7 +29,7 @@ from greentic.materialize import export_archive
 from greentic.materialize.placed import RevisionFault, verified_packs
 from greentic.materialize.remembered import KEPT_LIST, NOTHING_SEEN, SEEN, Memory, Seen, memory_of
 from greentic.materialize.seed import read_seed
-from greentic.materialize.trusted import believed_list, establish, examine
+from greentic.materialize.trusted import Examiner, believed_list
 from greentic.model.delivery import Delivery, SignaturePolicy, delivery_of, with_delivery
 from greentic.model.environment import Environment, HostConfig, Revocation, new_environment
 from greentic.model.secret_text import WITHHELD, secret_in, without_secrets
@@ -274,41 +274,37 @@ def _generation(number: int, reference: str | None = None) -> Environment:
 
 def test_threat_state_beside_an_older_generation_is_refused_whichever_copy_is_gone(tmp_path):
     kept, clock = memory(tmp_path), FakeClock(NOW * 10**9)
-    establish(_generation(5), kept, None, allow_rollback=False, terms=Terms(), clock=clock)
+    Examiner(kept, None, Terms(), clock).establish(_generation(5))
     for place in kept.places:
         (place / SEEN).unlink()
         with pytest.raises(BootError) as error:
-            examine(_generation(4), kept, None, allow_rollback=False, terms=Terms(), clock=clock)
+            Examiner(kept, None, Terms(), clock).examine(_generation(4))
         assert "has generation 4, and this worker has seen 5" in str(error.value.__cause__)
-        establish(_generation(5), kept, None, allow_rollback=False, terms=Terms(), clock=clock)
-    assert (
-        establish(_generation(4), kept, None, allow_rollback=True, terms=Terms(), clock=clock).delivery.generation == 4
-    )
+        Examiner(kept, None, Terms(), clock).establish(_generation(5))
+    assert Examiner(kept, None, Terms(), clock, allow_rollback=True).establish(_generation(4)).delivery.generation == 4
 
 
 def test_threat_state_beside_a_list_that_was_seen_and_is_gone_is_missed(tmp_path):
     kept, clock, place = memory(tmp_path), FakeClock(NOW * 10**9), tmp_path / "revocations.json"
     env = _generation(1, f"file://{place}")
-    assert (
-        establish(env, kept, None, allow_rollback=False, terms=Terms(), clock=clock).revoked is None
-    )  # never there, not required: told
+    assert Examiner(kept, None, Terms(), clock).establish(env).revoked is None  # never there, not required: told
     place.write_bytes(listed(4, digests=("sha256:" + HEX,)))
-    establish(env, kept, None, allow_rollback=False, terms=Terms(), clock=clock)
+    Examiner(kept, None, Terms(), clock).establish(env)
     place.unlink()
     for gone in kept.places:
         (gone / KEPT_LIST).unlink()
         if gone is not kept.places[-1]:
-            found = examine(env, kept, None, allow_rollback=False, terms=Terms(), clock=clock).trusted
+            found = Examiner(kept, None, Terms(), clock).examine(env).trusted
             assert found.revoked is not None and found.revoked.version == 4
     with pytest.raises(BootError) as error:
-        examine(env, kept, None, allow_rollback=False, terms=Terms(), clock=clock)
+        Examiner(kept, None, Terms(), clock).examine(env)
     assert "version 4 was seen, and is gone" in str(error.value.__cause__)
 
 
 def test_threat_refused_import_a_document_that_is_refused_leaves_no_trace(tmp_path):
     kept, clock, place = memory(tmp_path), FakeClock(NOW * 10**9), tmp_path / "revocations.json"
     place.write_bytes(listed(1))
-    establish(_generation(3, f"file://{place}"), kept, None, allow_rollback=False, terms=Terms(), clock=clock)
+    Examiner(kept, None, Terms(), clock).establish(_generation(3, f"file://{place}"))
     before = _tree(tmp_path)
     anchor = tmp_path / "anchor.pem"
     anchor.write_text(public_pem(KEY.public))
@@ -317,7 +313,7 @@ def test_threat_refused_import_a_document_that_is_refused_leaves_no_trace(tmp_pa
     before[place] = data
     for env, given in ((_generation(2, f"file://{place}"), None), (_generation(9, f"file://{place}"), anchor)):
         with pytest.raises(BootError):
-            establish(env, kept, given, allow_rollback=False, terms=Terms(), clock=clock)
+            Examiner(kept, given, Terms(), clock).establish(env)
         assert _tree(tmp_path) == before
 
 

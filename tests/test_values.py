@@ -310,7 +310,7 @@ def test_a_pack_that_no_message_selects_is_told_by_inspect_and_lint(tmp_path, ca
     path = tmp_path / "p.gtpack"
     path.write_bytes(make_pack("p", flows))
     (told,) = [w for w in inspect_pack(path)["warnings"] if "cannot be answered" in w]
-    assert "`one`, `two`" in told
+    assert "`one`, `two`" in told and "all but one are to have the tag `internal`" in told
     assert flow_command.main(["lint", "--strict", "--output", "json", str(path)]) == 1
     assert told in json.loads(capsys.readouterr().out)["result"]["checked"][0]["findings"]
 

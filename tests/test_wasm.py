@@ -255,6 +255,12 @@ def test_an_answer_that_cannot_be_read_says_what_of_it():
         _from_cbor(cbor2.dumps(cbor2.CBORTag(35, "a")), "it")
     with pytest.raises(FlowFailure, match="can't decode byte 0xc3"):
         _from_cbor(b"\x62\xc3\x28", "it")
+    for written in ({"text": "hello"}, [1], "hello", 12, None, True):
+        with pytest.raises(FlowFailure, match="takes: it is the text of JSON"):
+            _from_cbor(json.dumps(written).encode(), "it")
+    assert [_from_cbor(cbor2.dumps(n), "it") for n in (-25, -24, 23, 24)] == [-25, -24, 23, 24]
+    with pytest.raises(FlowFailure, match="component c: `output-cbor` is no CBOR"):
+        call(wat.node_06(wat.ok_06("(i32.const 16)", "(i32.const 1)"), data='(data (i32.const 16) "\\ff")'), {})
 
 
 def test_an_answer_that_is_too_large_to_cross_says_how_large_one_may_be():

@@ -75,6 +75,8 @@ class Serving:
         self.since: dict[str, int] = dict.fromkeys(activation.revisions, self.started)
         """Since when each revision serves, as it is loaded now."""
         self.swaps = 0
+        self._may_wait: tuple[Activation, int, frozenset[str]] | None = None
+        """By deployment, for what is served and so many that drain."""
         self.following: JsonObject | None = None
         """How following the environment goes, for `/status`."""
 
@@ -104,6 +106,14 @@ class Serving:
             held = self.draining.get(revision_id)
             found = None if held is None else held.revision
         return found
+
+    def may_wait(self, deployment_id: str) -> bool:
+        """Whether a session of a deployment may wait on a revision that is held here. Of others nobody need ask where it waits."""
+        now, draining, known = self.activation, list(self.draining.values()), self._may_wait
+        if known is None or known[0] is not now or known[1] != len(draining):
+            held = (*now.revisions.values(), *(one.revision for one in draining))
+            known = self._may_wait = (now, len(draining), frozenset(r.deployment_id for r in held if r.waits))
+        return deployment_id in known[2]
 
     def lease(self, revision: ActiveRevision, *, control: bool = False) -> Lease:
         """Hold a revision while a turn runs on it, and count how the turn ended; in its control slice, too, if it is of that."""

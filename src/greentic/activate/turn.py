@@ -84,9 +84,9 @@ class ActiveRevision(msgspec.Struct, frozen=True, eq=False, dict=True):
     """What it was loaded from; two with the same are interchangeable."""
 
     @cached_property
-    def never_waits(self) -> bool:
-        """Whether no flow of the revision has anything to run, so that nobody ever waits on it."""
-        return not any(flow.plan.nodes for _, flow in self.flows)
+    def waits(self) -> bool:
+        """Whether a flow of the revision may wait for the next message."""
+        return any(plan.waits for pack in self.packs for plan in pack.plans.values())
 
     @cached_property
     def _entries(self) -> dict[str | None, Entry]:

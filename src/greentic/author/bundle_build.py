@@ -22,6 +22,7 @@ from greentic.author.source_files import (
     found_in,
     ignored,
     inside,
+    one_somewhere,
     parsed,
     read_authored,
     typed,
@@ -86,6 +87,7 @@ def build_bundle(directory: Path, out: Path) -> Built:
             _documents(directory, tree, source, packs)
             told = [*ignored(path, BundleSource, raw), *_newer(path, source), *_named_elsewhere(path, source, packs)]
             told += [*found.told(directory), *(text for pack in built.values() for text in pack.warnings)]
+            told += one_somewhere(directory, (p.relative_to(tree).as_posix() for p in sorted(tree.rglob("*"))))
             try:
                 size, faults = _write(tree, out)
             except InvalidArgument as error:

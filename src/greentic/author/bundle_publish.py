@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from greentic.distribute.publish import Bundle, PublishedBundle, publish
-from greentic.distribute.signatures import signatures_at
+from greentic.distribute.sources import signatures_at
 from greentic.ground.disk import io_error
 from greentic.ground.documents import JsonObject, open_file
 from greentic.ground.errors import FetchError, InvalidArgument

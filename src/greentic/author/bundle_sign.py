@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from greentic import __version__
-from greentic.distribute.publish import SIGNATURE_SUFFIX
-from greentic.distribute.signatures import signatures_at
+from greentic.distribute.source import SIGNATURE_SUFFIX
+from greentic.distribute.sources import signatures_at
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import RealDisk, io_error, replace_file
 from greentic.ground.documents import Json, JsonObject, open_file, read_file, read_given

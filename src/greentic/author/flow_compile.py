@@ -14,7 +14,7 @@ from typing import cast
 
 from greentic.author.yaml_places import Way
 from greentic.expressions.value_range import fault
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 
 Map = dict[str, object]
 
@@ -64,9 +64,9 @@ def compile_flow(source: object) -> Map:
         raise FlowSourceError(f"`id` is a text, found {flow_id!r:.80}", "id")
     kind = KINDS.get(str(source["type"]))
     if kind is None:
-        meant = did_you_mean(str(source["type"]), KINDS)
-        expected = ", ".join(sorted(set(KINDS)))
-        raise FlowSourceError(f"Unknown flow type '{source['type']}'; expected one of {expected}{meant}", "type")
+        raise FlowSourceError(
+            f"Unknown flow type '{source['type']}'{one_of(str(source['type']), sorted(KINDS))}", "type"
+        )
     nodes = source.get("nodes") or {}
     if not isinstance(nodes, dict):
         raise FlowSourceError("`nodes` is a mapping of node ids", "nodes")
@@ -127,9 +127,12 @@ def _node(name: object, node: object, nodes: Map, version: int) -> Map:
         raise FlowSourceError(f"Node '{name}' is a mapping", "nodes", name)
     keys = [k for k in node if k not in _SIBLINGS]
     if len(keys) != 1:
+        dotted = [str(k) for k in keys if "." in str(k)]
+        under = f"; what is meant for `{dotted[0]}` stands under it" if len(dotted) == 1 and len(keys) > 1 else ""
+        meant = did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ""
         raise FlowSourceError(
             f"Node '{name}' must contain exactly one component key such as `emit.response` beside `routing`, found "
-            f"{', '.join(map(str, keys)) or 'none'}{did_you_mean(str(keys[-1]), _SIBLINGS) if keys else ''}",
+            f"{', '.join(map(str, keys)) or 'none'}{meant or under}",
             "nodes",
             name,
             *map(str, keys[-1:]),

@@ -7,7 +7,7 @@ time is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from greentic.author.source_files import (
     ignored,
     inside,
     is_built,
+    one_somewhere,
     read_authored,
     read_yaml,
     typed,
@@ -37,10 +38,11 @@ from greentic.flow.lint import Where
 from greentic.flow.nodes import BUILTINS, EXEC, NodePlan, plan_flow
 from greentic.ground.disk import real_path
 from greentic.ground.errors import InvalidArgument
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 from greentic.ground.repeated import repeated
 from greentic.model.ids import is_semver
 from greentic.pack.archive import write_pack
+from greentic.pack.assets import unread
 from greentic.pack.components import PackComponent
 from greentic.pack.limits import DEFAULT_PACK_LIMITS
 from greentic.pack.load import Resolver
@@ -56,7 +58,8 @@ class ListedFlow(msgspec.Struct, frozen=True):
 
     file: str
     id: str | None = None
-    tags: list[str] = []
+    tags: list[str] | None = None
+    """Those of the flow itself, if nothing is said here."""
     entrypoints: list[str] = []
 
 
@@ -104,7 +107,7 @@ def build_pack(directory: Path) -> BuiltPack:
     if not is_semver(source.version):
         raise InvalidArgument(f"{path}: invalid pack version `{source.version}` (expected semver, such as 1.0.0)")
     if source.kind not in KINDS:
-        raise InvalidArgument(f"{path}: unknown pack kind {source.kind}; expected one of {', '.join(KINDS)}")
+        raise InvalidArgument(f"{path}: unknown pack kind {source.kind}{one_of(source.kind, KINDS)}")
     if source.dependencies:
         raise InvalidArgument(f"{path}: dependencies cannot be packed yet; build this pack with its own builder")
     components = [build_component(directory, path, entry) for entry in source.components or []]
@@ -152,7 +155,7 @@ def build_pack(directory: Path) -> BuiltPack:
         *does_nothing,
         *_not_packed(path, source.assets or [], files),
         *found.told(directory),
-        *_covered(directory, found),
+        *_covered(directory, found, files),
     ]
     return BuiltPack(data, manifest, told, does_nothing, where(sources))
 
@@ -175,13 +178,20 @@ def _not_packed(path: Path, written: list[object], files: dict[str, bytes]) -> l
     ]
 
 
-def _covered(directory: Path, found: Found) -> list[str]:
-    """Files of the directory itself that have the name of one in `assets/`, where they would go, as warnings."""
-    return [
+def _covered(directory: Path, found: Found, files: dict[str, bytes]) -> list[str]:
+    """Files that another one stands before, as warnings: those of the directory itself with the name of one in `assets/`, where they would
+    go, those that each of their paths leads past, and those that a file system takes for another one.
+    """
+    left_out = [
         f"{path}: left out, for `assets/{path.name}` stands in its place"
         for path in found.loose
         if directory / "assets" / path.name in found.files
     ]
+    passed = [
+        f"{directory}: `{name}` is never read as a card or a translation: each of its paths means `{read}`; rename one of them"
+        for name, read in unread(files)
+    ]
+    return [*left_out, *passed, *one_somewhere(directory, files)]
 
 
 def _other_ids(path: Path, written: list[ListedFlow], ids: list[str]) -> list[str]:
@@ -195,11 +205,12 @@ def _other_ids(path: Path, written: list[ListedFlow], ids: list[str]) -> list[st
 
 def _flow(source: FlowSource, entry: ListedFlow) -> dict[str, object]:
     """The entry of a flow in the manifest."""
+    metadata = cast("dict[str, object]", source.compiled["metadata"])
     return {
         "id": source.flow_id,
         "kind": source.compiled["kind"],
         "flow": source.compiled,
-        "tags": entry.tags,
+        "tags": metadata["tags"] if entry.tags is None else entry.tags,
         "entrypoints": entry.entrypoints or ["default"],
     }
 

@@ -10,16 +10,18 @@ Rules:
 6. What cannot be read is told in the same words whatever it is: not there is `NotFound`, not given by the system `IoError`, too large or
    no name of a file `InvalidArgument`.
 7. An id that is none is told with the file and the member that it stands in.
-8. What a person names is told by its ending in any case, as systems do that make `BOT.GTPACK` of it (`ends_with`).
+8. Names that are one to somebody are told: to a file system that takes upper and lower case, or two forms of a letter, for the same.
+9. What a person names is told by its ending in any case, as systems do that make `BOT.GTPACK` of it (`ends_with`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
+from unicodedata import normalize
 
 import msgspec
 
@@ -182,6 +184,20 @@ class Found(NamedTuple):
             return []
         more = f" and {len(self.left) - _TOLD} more" if len(self.left) > _TOLD else ""
         return [f"{directory}: left out, as no part of a source: {', '.join(self.left[:_TOLD])}{more}"]
+
+
+def one_somewhere(directory: Path, names: Iterable[str]) -> list[str]:
+    """Names that some file systems take for one (rule 8), as warnings: there what holds them cannot be unpacked."""
+    first: dict[str, str] = {}
+    told: list[str] = []
+    for name in names:
+        alike = first.setdefault(normalize("NFC", normalize("NFC", name).casefold()), name)
+        if alike != name:
+            told.append(
+                f"{directory}: `{alike}` and `{name}` are one file to systems that take upper and lower case, or two forms of a letter, "
+                "for the same; rename one of them"
+            )
+    return told
 
 
 def found_in(

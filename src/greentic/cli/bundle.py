@@ -101,9 +101,9 @@ def _run(arguments: argparse.Namespace) -> JsonObject:
     if arguments.verb == "export":
         from greentic.materialize.export_archive import export
         from greentic.store.environments import EnvironmentStore
-        from greentic.store.layout import default_store_root
+        from greentic.store.layout import worked_on
 
-        store = EnvironmentStore(arguments.store_root or default_store_root())
+        store = EnvironmentStore(worked_on(arguments.store_root))
         return export(store, arguments.environment, arguments.out)
     from greentic.author.bundle_publish import publish_file
     from greentic.author.bundle_revoke import revoke

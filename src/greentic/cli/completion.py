@@ -37,12 +37,9 @@ _WITH_PARSERS = ("bundle", "pack", "flow", "cache", "console", "distributor")
 def main(argv: list[str]) -> int:
     """Run `gtc completion <argv>`; returns the exit code."""
     if len(argv) == 1 and argv[0] not in SCRIPTS and not argv[0].startswith("-"):
-        from greentic.ground.nearest import did_you_mean
+        from greentic.ground.nearest import one_of
 
-        print(
-            f"error: no script for '{argv[0]}'; expected one of {', '.join(SCRIPTS)}{did_you_mean(argv[0], SCRIPTS)}",
-            file=sys.stderr,
-        )
+        print(f"error: no script for '{argv[0]}'{one_of(argv[0], SCRIPTS)}", file=sys.stderr)
         return 2
     if len(argv) != 1 or argv[0] not in SCRIPTS:
         if argv in (["-h"], ["--help"]):

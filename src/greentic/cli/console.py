@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     from greentic.console.serve_console import ConsoleOptions, serve_console
     from greentic.ground.errors import GreenticError
     from greentic.store.environments import EnvironmentStore
-    from greentic.store.layout import default_store_root
+    from greentic.store.layout import worked_on
     from greentic.terminal.next_step import with_next_step
     from greentic.terminal.output import tell_error
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         print(f"console: {address}\nWhoever has this address may look. Press Ctrl+C to stop.", flush=True)
 
     try:
-        store = EnvironmentStore(arguments.store_root or default_store_root())
+        store = EnvironmentStore(worked_on(arguments.store_root))
         options = ConsoleOptions(
             arguments.env, arguments.at, arguments.port, arguments.allow_changes, tuple(arguments.proof_key)
         )

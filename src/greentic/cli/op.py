@@ -21,10 +21,10 @@ from greentic.cli.op_parser import GLOBAL_SWITCHES, GLOBAL_VALUES, attribute, no
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import AnswersParse, GreenticError, InvalidArgument
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import one_of
 from greentic.ground.reply import reply_object
 from greentic.operate.verb import ENV, Verb
-from greentic.terminal.next_step import all_copyable, copyable, filled, with_next_step
+from greentic.terminal.next_step import all_copyable, copyable, filled, with_names, with_next_step
 from greentic.terminal.output import (
     FOR_PROGRAMS,
     FORMS,
@@ -62,8 +62,8 @@ def main(argv: list[str]) -> int:
         return 0 if words else _usage("a noun is missing")
     noun, rest = words[0], words[1:]
     if noun not in op_table.nouns():
-        meant = did_you_mean(noun, (*op_table.nouns(), *GLOBAL_VALUES, *GLOBAL_SWITCHES))
-        return _usage(f"unrecognized subcommand '{noun}'; expected one of {', '.join(op_table.nouns())}{meant}")
+        listed = one_of(noun, op_table.nouns(), (*GLOBAL_VALUES, *GLOBAL_SWITCHES))
+        return _usage(f"unrecognized subcommand '{noun}'{listed}")
     if noun == op_table.DEPLOY.noun:
         return _run(op_table.DEPLOY, rest, options)
     if not rest or rest[0] in _HELP:
@@ -72,8 +72,7 @@ def main(argv: list[str]) -> int:
     verb = op_table.named(noun, rest[0], rest[1:])
     if verb is None:
         known = [v.verb for v in op_table.VERBS if v.noun == noun]
-        meant = did_you_mean(rest[0], known)
-        return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}; expected one of {', '.join(known)}{meant}", noun)
+        return _usage(f"unrecognized subcommand '{rest[0]}' of {noun}{one_of(rest[0], known)}", noun)
     return _run(verb, rest[1:], options)
 
 
@@ -93,17 +92,20 @@ def _asked_for_help(words: list[str]) -> list[str]:
 
 def _run(verb: Verb, words: list[str], options: Globals) -> int:
     told = _schema(verb, _load(verb.payload)) if verb.payload and set(_HELP) & set(words) else None
-    arguments = vars(parser_of(verb, told).parse_intermixed_args(words))
+    parser = parser_of(verb, told)
+    parser.members = lambda: _members(verb)
+    arguments = vars(parser.parse_intermixed_args(words))
     from greentic.cli.op_payload import read_for
     from greentic.telemetry.tracing import whole
 
     form = chosen_form(options.output)
     tell_lacks(form)
     watched = bool(arguments.pop("watch", False)) and not options.schema
+    called: _Call | None = None
     try:
         with whole(f"gtc op {verb.noun} {verb.verb}"):
             with read_for(verb):
-                call = _call(verb, arguments, options)
+                call = called = _call(verb, arguments, options)
             if watched:
                 _watch(form, verb, call, options)
                 return 0
@@ -117,9 +119,11 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
         if verb.codes and not options.schema:
             return int(dict(_load(verb.codes)).get(result.get("state"), 0))
     except GreenticError as error:
-        print_failure(
-            form, verb.noun, verb.verb, with_next_step(error, options.store_root, for_people=form not in FOR_PROGRAMS)
-        )
+        for_people = form not in FOR_PROGRAMS
+        if for_people and called is not None and called.env:
+            with contextlib.suppress(GreenticError):  # what is told is why there is no store, if there is none
+                error = with_names(error, _context(options).store.names(called.env))
+        print_failure(form, verb.noun, verb.verb, with_next_step(error, options.store_root, for_people=for_people))
         return 1
     except BrokenPipeError:
         raise  # who read us has gone
@@ -129,6 +133,13 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     except _Usage as error:
         return _usage(str(error), verb.name)
     return 0
+
+
+def _members(verb: Verb) -> list[str]:
+    """What may stand in a verb's payload."""
+    from greentic.ground.field_types import members
+
+    return members(_load(verb.payload), "") if verb.payload else []
 
 
 class _Usage(Exception):
@@ -278,10 +289,10 @@ def _named(verb: Verb, flags: dict[str, object]) -> dict[str, object]:
 def _context(options: Globals) -> Context:
     from greentic.operate.change import Context
     from greentic.store.environments import EnvironmentStore
-    from greentic.store.layout import default_store_root
+    from greentic.store.layout import worked_on
     from greentic.terminal.live_view import fitting_view
 
-    return Context(EnvironmentStore(options.store_root or default_store_root()), fitting_view())
+    return Context(EnvironmentStore(worked_on(options.store_root)), fitting_view())
 
 
 def _load(place: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  the table names functions and payloads alike
@@ -310,8 +321,7 @@ def _globals(argv: list[str]) -> tuple[Globals, list[str]]:
             rest.append(word)
     output = values.get("--output")
     if output not in (None, *FORMS):
-        meant = did_you_mean(str(output), FORMS)
-        _exit_usage(f"invalid value '{output}' for '--output'; expected one of {', '.join(FORMS)}{meant}")
+        _exit_usage(f"invalid value '{output}' for '--output'{one_of(str(output), FORMS)}")
     root, answers = values.get("--store-root"), values.get("--answers")
     return Globals(
         Path(root) if root else None, Path(answers) if answers else None, "--schema" in switches, output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-
 from greentic.cli import op_table
 from greentic.cli.parser import Help, Parser
 from greentic.ground.documents import JsonObject
@@ -28,7 +26,7 @@ def attribute(flag: Flag) -> str:
     return flag.name.lstrip("-").replace("-", "_")
 
 
-def parser_of(verb: Verb, members: JsonObject | None = None) -> argparse.ArgumentParser:
+def parser_of(verb: Verb, members: JsonObject | None = None) -> Parser:
     """The parser of one verb: words, its flags, and what is meant by those that stand elsewhere. Its help tells the members of the payload
     that a schema has."""
     name = verb.name

@@ -25,7 +25,7 @@ from greentic.ground.digits import whole_number
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject, parse, read_given, repeated_key, unmarked
 from greentic.ground.errors import AnswersParse, InvalidArgument
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import one_of
 from greentic.operate.payload import Payload
 from greentic.operate.verb import Verb
 
@@ -123,10 +123,7 @@ def inline(verb: Verb, form: type[Payload], words: list[str], flags: dict[str, J
             if entry is not None:
                 entries.append(entry)
         elif equals and fields and not open_positions:
-            meant = did_you_mean(key.split(".")[0], fields)
-            raise InvalidArgument(
-                f"unknown key `{key}` in `{word}`; expected one of {', '.join(sorted(fields))}{meant}"
-            )
+            raise InvalidArgument(f"unknown key `{key}` in `{word}`{one_of(key.split('.')[0], sorted(fields))}")
         elif open_positions:
             positional[open_positions.pop(0)] = word
         else:

@@ -62,7 +62,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--metrics-port", type=PORT, default=8081, metavar="PORT", help="for /metrics, /livez, /readyz; 0: none"
     )
     parser.add_argument("--context", metavar="CONTEXT", help="a kubeconfig's context, outside of a cluster")
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     return parser.parse_args(argv)
 
 

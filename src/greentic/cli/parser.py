@@ -6,7 +6,8 @@ Rules:
 3. No flag is taken by its beginning: what is short today may mean two things tomorrow, and a typing mistake is none of them.
 4. Help is an answer: where it cannot be printed the program fails and says so, which argparse keeps to itself.
 5. A flag that nobody knows is told by the parser of the verb that it stands behind, and what may have been meant is one that this verb
-   takes. A choice that was written as a flag of its own (`json` of `--output json`) is one, too.
+   takes. A choice that was written as a flag of its own (`json` of `--output json`) is one, too, and so is a member of the payload, which
+   this verb takes as a word.
 6. A private key that stands where its file is to be named is refused, and not repeated.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +28,10 @@ _KEY = "-----BEGIN "
 
 class Help(argparse.RawDescriptionHelpFormatter):
     """argparse's help, fitted; the verbs of a noun stand in a list of their own, without a line that names all of them."""
+
+    def _set_color(self, *_: object, **__: object) -> None:
+        """Python 3.14 paints help, by characters that nobody sees and that would be counted here."""
+        getattr(super(), "_set_color", bool)(False)
 
     def format_help(self) -> str:
         from greentic.terminal.fitted import fitted
@@ -83,15 +88,16 @@ class Parser(argparse.ArgumentParser):
         shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
         known = [name for action in shown for name in action.option_strings if name.startswith("--")]
         as_flags = {f"--{c}": f"{a.option_strings[-1]} {c}" for a in shown if a.option_strings for c in a.choices or ()}
-        chosen = as_flags.get(word) or self.beside.get(word)
-        return (
-            f"{told}; did you mean `{chosen}`?"
-            if chosen
-            else told + did_you_mean(word, [*known, *self.beside.values()])
-        )
+        members = {f"--{name.replace('_', '-')}": f"{name}=…" for name in self.members()}
+        chosen = as_flags.get(word) or self.beside.get(word) or members.get(word.replace("_", "-"))
+        if chosen:
+            return f"{told}; did you mean `{chosen}`?"
+        return told + did_you_mean(word, [*known, *self.beside.values(), *members.values()])
 
     beside: Mapping[str, str] = {}
     """What is taken before this parser sees it, by how it may be written."""
+    members: Callable[[], Iterable[str]] = tuple
+    """What is taken as `name=value`, asked for by who wrote it as a flag."""
 
     def parse_known_args(  # type: ignore[override]  # argparse types the namespace by overloads
         self,
@@ -123,12 +129,10 @@ class Parser(argparse.ArgumentParser):
         """Raises `ArgumentError` for what is none of the choices."""
         if action.choices is None or value in action.choices:
             return
-        from greentic.ground.nearest import did_you_mean
+        from greentic.ground.nearest import one_of
 
         known = [str(choice) for choice in action.choices]
-        raise argparse.ArgumentError(
-            action, f"invalid choice: '{value}'; expected one of {', '.join(known)}{did_you_mean(str(value), known)}"
-        )
+        raise argparse.ArgumentError(action, f"invalid choice: '{value}'{one_of(str(value), known)}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401  as argparse has it
         """Raises `ArgumentError` for a key (rule 6)."""

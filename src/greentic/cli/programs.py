@@ -45,5 +45,7 @@ def _stopped_by(*numbers: int, code: int) -> Iterator[None]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: os._exit(code))
     yield
+    from greentic.terminal.asked_to_end import interrupt
+
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)

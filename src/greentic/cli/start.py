@@ -138,16 +138,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _words(argv: list[str]) -> list[str]:
     """The words behind the command, which may be left out. Ends the program for a command that is none."""
     words = argv[1:] if argv[:1] == ["demo"] else list(argv)
+    if words[:1] == ["--locale"] and len(words) > 1:  # may stand before the command; nothing is said in other languages
+        del words[:2]
+    if words and words[0].startswith("--locale="):
+        del words[0]
     if words and words[0] in COMMANDS:
         return words[1:]
     if words and not words[0].startswith("-"):
-        from greentic.ground.nearest import did_you_mean
+        from greentic.ground.nearest import one_of
 
-        meant = did_you_mean(words[0], COMMANDS)
-        print(
-            f"Error: unrecognized subcommand '{printed(words[0])}'; expected one of {', '.join(COMMANDS)}{meant}",
-            file=sys.stderr,
-        )
+        print(f"Error: unrecognized subcommand '{printed(words[0])}'{one_of(words[0], COMMANDS)}", file=sys.stderr)
         raise SystemExit(1)
     return words
 
@@ -188,7 +188,7 @@ def _parser() -> _Parser:
         "--log-format", choices=("json", "text"), help="lines on stderr (default: text at a terminal, else json)"
     )
     parser.add_argument("--access-log", action="store_true", help="a line of the log for each request")
-    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version")
     noise = parser.add_mutually_exclusive_group()
     noise.add_argument("--verbose", action="store_true", help="log more")
     noise.add_argument("--quiet", action="store_true", help="log warnings and errors only")

@@ -22,6 +22,10 @@ _ANSWER_BYTES = 64 << 10
 def traced(program: str) -> Iterator[None]:
     """Trace what the program does inside, if a collector is told; at the end what is left is sent."""
     if not any(variables.text(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+        if variables.text("OTLP_ENDPOINT"):  # as the existing worker has it
+            from greentic.telemetry.tracing import refuse
+
+            refuse("OTLP_ENDPOINT is not read; the variable is OTEL_EXPORTER_OTLP_ENDPOINT")
         yield
         return
     from greentic.ground.errors import InvalidArgument

@@ -28,14 +28,7 @@ from greentic.ground.clock import CLOCK, RANDOM, Random
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import Conflict, GreenticError
 from greentic.k8s import names
-from greentic.k8s.objects import (
-    ApiRefused,
-    Cluster,
-    Ref,
-    labels_of,
-    metadata_of,
-    ref_of,
-)
+from greentic.k8s.objects import ApiRefused, Cluster, Ref, labels_of, metadata_of, ref_of
 from greentic.k8s.ownership import applied_fields
 from greentic.k8s.plan import Deletion, Item, Owner, Plan, conditioned, make_plan, may_delete
 from greentic.telemetry.tracing import carried
@@ -132,11 +125,15 @@ def scoped(plan: Plan, rules: ApplyRules) -> Plan:
     return plan if scope is None else plan._replace(deletions=[d for d in plan.deletions if d.ref in scope])
 
 
+class NotOurs(Conflict):
+    """Objects have the names of this environment, and are somebody else's."""
+
+
 def refuse(plan: Plan, *, force: bool) -> None:
-    """Raise `Conflict` if the plan may not be carried out (rule 1)."""
+    """Raise `NotOurs` or another `Conflict` if the plan may not be carried out (rule 1)."""
     if plan.refused:
         listed = "; ".join(f"{i.ref}: {i.refused}" for i in plan.refused[:10])
-        raise Conflict(
+        raise NotOurs(
             f"{len(plan.refused)} object(s) with the names of this environment are not its own, nothing was applied: {listed}",
             hint="gtc op env reconcile ENV --adopt takes them over, if that is meant; objects of another environment are never taken",
         )

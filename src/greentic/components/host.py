@@ -23,14 +23,14 @@ from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
 from greentic.telemetry import request_id
 from greentic.wasm.call import CallContext, HostFunction
+from greentic.wasm.printed import MAX_TEXT
 from greentic.wasm.traps import HostFailure
 
 Map = dict[str, object]
 
 SECRET_BYTES = 1 << 20
-MAX_LOG = 4096
-"""Characters of one log message of a component."""
-MAX_LOGS = 64
+MAX_LOGS = 256
+"""Messages that a call may log."""
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
@@ -99,11 +99,16 @@ class HostCall(msgspec.Struct):
         self.computed, self.trapped = computed, trapped
 
     def log(self, stream: str, text: str) -> None:
-        """Log a message of the component; the first `MAX_LOGS` of a call."""
+        """Log a message of the component; the first `MAX_LOGS` of a call, and that there were more."""
         self.logged += 1
-        if self.logged <= MAX_LOGS:
-            request_id.go_on(self.request)  # the library tells what was printed in threads of its own
-            self.logger(self.component, stream, text[:MAX_LOG])
+        if self.logged > MAX_LOGS + 1:
+            return
+        request_id.go_on(self.request)  # the library tells what was printed in threads of its own
+        if self.logged > MAX_LOGS:
+            text = f"it logged more than {MAX_LOGS} messages; the rest of the call is left out"
+        elif len(text) > MAX_TEXT:
+            text = f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} more characters)"
+        self.logger(self.component, stream, text)
 
 
 def canonical_name(key: str) -> str:
@@ -297,4 +302,4 @@ def _denied(what: str) -> object:
 def _scope(call: HostCall) -> str:
     """Whose values a component sees: those of its environment and tenant, and of the verified caller if there is one."""
     caller = call.caller
-    return scope("component", caller.env, caller.tenant, caller.team or "_", caller.user or "_")
+    return scope("component", caller.env, caller.tenant, caller.team or None, caller.user or None)

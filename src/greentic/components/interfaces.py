@@ -60,7 +60,7 @@ async def invoke_node(
             return _from_cbor(
                 cast(bytes, cast(Map, answer)["output"]), f"component {component_id}: the output of `run`"
             )
-        return _answer_06(answer) if interface == NODE_06 else _answer_05(answer)
+        return _answer_06(answer, component_id) if interface == NODE_06 else _answer_05(answer)
     except (TypeError, ValueError, KeyError, AttributeError):
         # A component may declare any type for a function of this name.
         raise FlowFailure(f"component {component_id} answers with another type than {interface} has") from None
@@ -143,11 +143,11 @@ def _answer_05(answer: object) -> object:
     return _parsed(cast(str, value)) if tag == "ok" else _failure(cast(Map, value))
 
 
-def _answer_06(answer: object) -> object:
+def _answer_06(answer: object, component_id: str) -> object:
     tag, value = cast("tuple[str, Map]", answer)
     if tag != "ok":
         return _failure(value)
-    output = _from_cbor(cast(bytes, value["output-cbor"]), "the output of the component")
+    output = _from_cbor(cast(bytes, value["output-cbor"]), f"component {component_id}: `output-cbor`")
     if value["ok"]:
         return _parsed(output) if isinstance(output, str) else output
     message = msgspec.json.encode(output).decode()
@@ -181,9 +181,20 @@ def _from_cbor(data: bytes, what: str) -> object:
         return None
     try:
         value = cbor2.loads(data, max_depth=MAX_JSON_DEPTH, semantic_decoders=_TAGS)
+        if type(value) is int and -24 <= value < 24 and len(data) > 1 and _is_json(data):
+            raise ValueError  # the first byte of a text or a number in JSON is a number in CBOR
         return value if _is_plain(value) else _Plain().of(value)
     except (cbor2.CBORError, ValueError, TypeError, RecursionError, ArithmeticError, MemoryError) as error:
-        raise FlowFailure(f"{what} is no CBOR that this worker takes: {error.__cause__ or error}") from None
+        reason = "it is the text of JSON" if _is_json(data) else error.__cause__ or error
+        raise FlowFailure(f"{what} is no CBOR that this worker takes: {reason}") from None
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        parse(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse(value: object, immutable: bool) -> object:

@@ -20,7 +20,7 @@ from greentic.ground.errors import FetchError, GreenticError, StoreError
 from greentic.k8s.names import ENV_STORE
 from greentic.k8s.objects import Cluster, Ref, member
 from greentic.materialize.remembered import Memory, Seen
-from greentic.materialize.trusted import establish
+from greentic.materialize.trusted import Examiner
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.ids import check_env_id
@@ -115,7 +115,7 @@ class Publication:
             )
         memory = self._note(env.environment_id, seen)
         try:
-            establish(env, memory, anchor, allow_rollback=False, terms=self._terms, clock=self._clock)
+            Examiner(memory, anchor, self._terms, self._clock).establish(env)
         except GreenticError as error:
             raise error.__cause__ if isinstance(error.__cause__, GreenticError) else error from None
 

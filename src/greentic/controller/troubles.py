@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from greentic.cluster.apply import NotOurs
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import Random
 from greentic.ground.errors import FetchError, GreenticError, PermissionMissing
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable
 from greentic.materialize.trusted import IF_MEANT
+from greentic.publication.artifact import DamagedPublication, NothingPublished
 
 PLACE_AGAIN = Backoff(first=1.0, longest=120.0)
 CLUSTER_AGAIN = Backoff(first=0.5, longest=20.0)
@@ -92,7 +94,14 @@ def _next_step(error: GreenticError) -> str | None:
 
 def of_look(error: GreenticError) -> Trouble:
     """What is in the way of reading what is published."""
-    return Trouble("PublicationUnreachable" if isinstance(error, FetchError) else "PublicationRefused", told_as(error))
+    reason = "PublicationRefused"
+    if isinstance(error, NothingPublished):
+        reason = "NothingPublished"
+    elif isinstance(error, DamagedPublication):
+        reason = "PublicationDamaged"
+    elif isinstance(error, FetchError):
+        reason = "PublicationUnreachable"
+    return Trouble(reason, told_as(error))
 
 
 def of_apply(error: GreenticError) -> Trouble:
@@ -104,6 +113,6 @@ def of_apply(error: GreenticError) -> Trouble:
         reason = error.cause
     elif isinstance(error, PermissionMissing):
         reason = "RightsMissing"
-    elif "are not its own" in error.message:
+    elif isinstance(error, NotOurs):
         reason = "NotOurs"
     return Trouble(reason, told_as(error))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from greentic.cluster.live import list_if_there
 from greentic.cluster.verdicts import remarks
-from greentic.controller.left_behind import left_behind, left_in
+from greentic.controller.left_behind import left_behind
 from greentic.deployer.binding import is_kubernetes, resolve
 from greentic.deployer.cluster_identity import reach
 from greentic.deployments import env_status
 from greentic.deployments.env_status import EnvStatus, EnvStatusPayload
 from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError
+from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.answers import Answers
 from greentic.k8s.plan import is_ours
@@ -45,10 +46,11 @@ def _said(context: Context, env: Environment) -> list[str]:
     paths = context.store.paths(env.environment_id)
     deployer = resolve(context, env.environment_id, None, live=False, loaded=env)
     kinds = _judged(deployer.answers)
-    if not kinds and not left_in(paths, deployer.answers.namespace):
+    namespaces = left_in(paths, deployer.answers.namespace)
+    if not kinds and not namespaces:
         return []
     cluster = reach(context, deployer, patience=SECONDS).cluster
-    left = left_behind(cluster, paths, deployer.answers.namespace, deployer.owner)
+    left = left_behind(cluster, namespaces, deployer.owner)
     namespace, selector = deployer.answers.namespace, names.owner_selector(env.environment_id)
     listed = [thing for kind in kinds for thing in list_if_there(cluster, kind, namespace, selector, needed=True)]
     return [*left, *remarks([thing for thing in listed if is_ours(thing, deployer.owner)])]

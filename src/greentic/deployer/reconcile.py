@@ -39,6 +39,7 @@ from greentic.ground.disk import try_exclusive
 from greentic.ground.documents import JsonObject, compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
+from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ref_of
 from greentic.k8s.plan import Plan
@@ -133,7 +134,8 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         objects = applicable(deployer)
         reached = reach(context, deployer)
         urls = public_url_warnings(deployer.env, deployer.answers)
-        left = left_behind(reached.cluster, context.store.paths(env_id), deployer.answers.namespace, deployer.owner)
+        namespaces = left_in(context.store.paths(env_id), deployer.answers.namespace)
+        left = left_behind(reached.cluster, namespaces, deployer.owner)
         warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls, *left] or UNSET
         if payload.dry_run:
             wanted = for_identity(objects, reached)

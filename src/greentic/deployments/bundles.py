@@ -143,7 +143,7 @@ def customer_of(env_id: str, customer_id: str | None) -> str:
         if env_id != LOCAL_ENV:
             raise InvalidArgument(
                 f"customer_id is required for non-local env `{env_id}` (the billing principal; P6)",
-                hint="say who is billed: customer_id=NAME, or --customer-id NAME",
+                hint="say who is billed: customer_id=NAME",
             )
         return LOCAL_CUSTOMER
     return check_segment(customer_id, field="customer_id")

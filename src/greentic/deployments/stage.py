@@ -19,8 +19,7 @@ import msgspec
 from greentic.deployments.bundles import find_deployment
 from greentic.deployments.revisions import RevisionSummary, summary
 from greentic.distribute.fetch import fetch_into
-from greentic.distribute.signatures import signatures_at
-from greentic.distribute.sources import never_pulled, settled
+from greentic.distribute.sources import never_pulled, settled, signatures_at
 from greentic.ground.clock import timestamp, unix_seconds
 from greentic.ground.disk import io_error
 from greentic.ground.documents import parse, replace

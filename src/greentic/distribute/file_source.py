@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from greentic.distribute.source import Body
+from greentic.distribute.source import MAX_SIGNATURE, SIGNATURE_SUFFIX, Body
 from greentic.ground.errors import FetchError, Truncated
+from greentic.net.document import read_small
+from greentic.net.terms import Terms
 
 
 class FileSource:
@@ -19,6 +21,10 @@ class FileSource:
         if not path.is_file():
             raise FetchError(f"{path} is not a regular file")
         return _FileBody(path, offset)
+
+    def signatures(self, reference: str) -> list[bytes]:
+        data = read_small(f"{reference}{SIGNATURE_SUFFIX}", MAX_SIGNATURE, Terms())
+        return [] if data is None else [data]
 
 
 class _FileBody:

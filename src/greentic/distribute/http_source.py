@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import http.client
 import re
+from urllib.parse import urlsplit, urlunsplit
 
-from greentic.distribute.source import Body
+from greentic.distribute.source import MAX_SIGNATURE, SIGNATURE_SUFFIX, Body
 from greentic.ground.errors import FetchError, PartRefused, Truncated
 from greentic.net.addresses import shown
 from greentic.net.dial import reason_within
+from greentic.net.document import read_small
 from greentic.net.request import PULLING, Answer, check_status, send
 from greentic.net.terms import Terms
 
@@ -35,6 +37,15 @@ class HttpSource:
     def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
         answer = send(reference, reference, self._terms, headers=range_headers(offset, validator, end))
         return body_of(answer, reference, offset, end)
+
+    def signatures(self, reference: str) -> list[bytes]:
+        try:
+            parts = urlsplit(reference)
+        except ValueError as error:
+            raise FetchError(f"`{shown(reference)}` is no address: {error}") from None
+        beside = urlunsplit(parts._replace(path=f"{parts.path}{SIGNATURE_SUFFIX}"))
+        data = read_small(beside, MAX_SIGNATURE, self._terms)
+        return [] if data is None else [data]
 
 
 def range_headers(offset: int, validator: str | None, end: int | None) -> dict[str, str]:

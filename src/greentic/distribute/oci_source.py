@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from greentic.distribute.http_source import body_of, range_headers
-from greentic.distribute.source import Body
+from greentic.distribute.source import MAX_SIGNATURE, Body
 from greentic.ground import variables
 from greentic.ground.errors import FetchError
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
 from greentic.registry.manifests import Layer, layer_of, resolve_manifest
+from greentic.registry.media_types import ENVELOPE
 from greentic.registry.reference import mapped
 
 
@@ -42,6 +43,15 @@ class OciSource:
             body.untold_end = body.untold_end and layer.size is None
         body.digest, body.validator, body.resumable = layer.digest, None, True
         return body
+
+    def signatures(self, reference: str) -> list[bytes]:
+        from greentic.registry.referrers import (
+            attached,  # for who stages and publishes; a worker asks for no signatures
+        )
+
+        registry = Registry(mapped(reference, self._environ), self._terms, self._environ, mirror=self._mirror)
+        subject = resolve_manifest(registry, registry.reference.wanted)
+        return attached(registry, subject.digest, ENVELOPE, MAX_SIGNATURE)
 
     def resolve(self, reference: str) -> tuple[Registry, Layer]:
         """The registry and layer of a reference, asked for once (rule 1). Raises `FetchError`."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
+from greentic.distribute.source import SIGNATURE_SUFFIX
 from greentic.ground import variables
 from greentic.ground.disk import make_directory, place, replace_file, sync_file
 from greentic.ground.documents import open_file
@@ -28,15 +29,13 @@ from greentic.net.document import file_path
 from greentic.net.terms import Terms, terms_of
 from greentic.registry.client import Registry
 from greentic.registry.manifests import put_manifest
-from greentic.registry.media_types import BUNDLE_LAYER, MANIFEST
+from greentic.registry.media_types import BUNDLE_LAYER, ENVELOPE, MANIFEST
 from greentic.registry.reference import OciReference, mapped
 from greentic.registry.referrers import attach
 from greentic.registry.upload import artifact_manifest, put_blob
 from greentic.trust.gate import digest_of
 
 ARTIFACT = "application/vnd.greentic.gtbundle.v1"
-SIGNATURE = "application/vnd.dsse.envelope.v1+json"
-SIGNATURE_SUFFIX = ".sig"
 UPLOAD_SECONDS = 3600.0
 """How long storing one bundle may take."""
 
@@ -129,6 +128,6 @@ def _to_registry(bundle: Bundle, reference: OciReference, registry: Registry) ->
     digest = put_manifest(registry, reference.wanted, data, MANIFEST)
     signature = None
     if bundle.signature is not None:
-        signature = attach(registry, digest, len(data), bundle.signature, SIGNATURE)
+        signature = attach(registry, digest, len(data), bundle.signature, ENVELOPE)
     uri = f"oci://{reference.registry}/{reference.repository}@{digest}"
     return PublishedBundle(uri, bundle.digest, bundle.size, moved, signature)

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+SIGNATURE_SUFFIX = ".sig"
+"""What stands behind the address of a bundle in that of its signature, where there are files."""
+MAX_SIGNATURE = 1 << 20
+
 
 class Body(Protocol):
     """The bytes of a bundle as they arrive."""
@@ -41,4 +45,12 @@ class Source(Protocol):
 
     def open(self, reference: str, offset: int = 0, validator: str | None = None, end: int | None = None) -> Body:
         """The bytes from `offset`, up to `end` (not included) if it is told. Raises `FetchError`; `PartRefused` for a part alone."""
+        ...
+
+
+class SignedSource(Source, Protocol):
+    """A source that also knows where the signatures of its bundles are."""
+
+    def signatures(self, reference: str) -> list[bytes]:
+        """The signatures beside a bundle; having none is no error, and what they prove is not decided here. Raises `FetchError`."""
         ...

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from greentic.distribute.file_source import FileSource
-from greentic.distribute.source import Source
+from greentic.distribute.source import SignedSource
 from greentic.ground.errors import FetchError, InvalidArgument
 from greentic.ground.nearest import did_you_mean
 from greentic.net.addresses import REGISTRIES, WEB, check_authored, lower_scheme, shown
@@ -23,11 +23,25 @@ from greentic.net.terms import Terms
 EXPECTED = "expected local path, file://, http(s)://, oci://, repo://, or store://"
 
 
-def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) -> tuple[Source, str]:  # noqa: B008  a value
-    """The source of a reference, and the reference without blanks around it. Raises `FetchError`.
+def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) -> tuple[SignedSource, str]:  # noqa: B008  a value
+    """The source of a reference, and the reference without blanks around it. Raises `FetchError`, also for a file that is not there.
 
     `mirror` says that it is not the address that the revision itself names, which decides what credentials go there.
     """
+    source, text = _chosen(reference, terms, mirror=mirror)
+    if isinstance(source, FileSource) and not _exists(text):
+        told = lower_scheme(reference.strip())
+        raise FetchError(f"unsupported bundle reference {shown(told)}; {EXPECTED}{_missing(told)}")
+    return source, text
+
+
+def signatures_at(reference: str, terms: Terms) -> list[bytes]:
+    """The signatures beside a bundle, which itself need not be there. Raises `FetchError` for a place that cannot be asked."""
+    source, text = _chosen(reference, terms, mirror=False)
+    return source.signatures(text)
+
+
+def _chosen(reference: str, terms: Terms, *, mirror: bool) -> tuple[SignedSource, str]:
     text = lower_scheme(reference.strip())
     if not text:
         raise FetchError("bundle reference cannot be empty")
@@ -39,15 +53,9 @@ def source_for(reference: str, terms: Terms = Terms(), *, mirror: bool = False) 
         from greentic.distribute.oci_source import OciSource
 
         return OciSource(terms, mirror=mirror), text
-    if text.startswith("file://"):
-        path = file_path(text)
-        if _exists(path):
-            return FileSource(), path
-        raise FetchError(f"unsupported bundle reference {text}; {EXPECTED}{_missing(text)}")
-    if "://" not in text and _exists(text):
-        return FileSource(), text
-    missing = _missing(text) if "://" not in text else ""
-    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}{missing}")
+    if text.startswith("file://") or "://" not in text:
+        return FileSource(), file_path(text)
+    raise FetchError(f"unsupported bundle reference {shown(text)}; {EXPECTED}")
 
 
 def is_relative(reference: str) -> bool:

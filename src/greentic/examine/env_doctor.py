@@ -10,12 +10,13 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from greentic.controller.left_behind import left_namespaces, take_away
+from greentic.controller.left_behind import take_away
 from greentic.distribute.sources import is_relative
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
 from greentic.ground.errors import GreenticError, InvalidArgument, NotFound
 from greentic.ground.reply import Reply
+from greentic.history.left_namespaces import left_namespaces
 from greentic.history.line_chain import breaks, end_missing
 from greentic.materialize.placed import is_bootable, verified_packs
 from greentic.model.descriptors import REGISTERED, SLOTS, split_descriptor, version_tuple

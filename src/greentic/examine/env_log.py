@@ -22,7 +22,6 @@ from greentic.history.trail import entries, told
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment
 from greentic.model.ids import check_env_id
-from greentic.model.naming import names_of
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.store.environments import EnvironmentStore, read_document, read_generation
@@ -91,7 +90,7 @@ def log(context: Context, payload: EnvLogPayload) -> EnvLog:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
         raise io_error(path, error) from error
-    found, names = entries(lines), _names(context.store, env_id)
+    found, names = entries(lines), context.store.names(env_id)
     return EnvLog(
         environment_id=env_id,
         changes=[
@@ -110,14 +109,6 @@ def log(context: Context, payload: EnvLogPayload) -> EnvLog:
         older=max(0, len(found) - payload.last),
         breaks=len(breaks(lines)),
     )
-
-
-def _names(store: EnvironmentStore, env_id: str) -> dict[str, str]:
-    """The names of today; none if the document cannot be read, which takes no log with it."""
-    try:
-        return names_of(store.load(env_id))
-    except GreenticError:
-        return {}
 
 
 def changes(context: Context, payload: EnvChangesPayload) -> EnvChanges:

@@ -289,7 +289,7 @@ def _call(
             value, at = _argument(tokens, at, depth)
             arguments.append(value)
     if name not in HELPERS and name not in _BLOCKS:
-        raise TemplateError(f"helper not defined: `{name}`")
+        raise TemplateError(f"helper not defined: `{name}`; there are {', '.join(sorted(HELPERS))}")
     return Call(name, tuple(arguments), tuple(options)), at
 
 

@@ -31,6 +31,8 @@ from greentic.expressions.paths import MISSING, Step, follow, parse_path, pointe
 from greentic.ground.errors import FlowFailure
 
 MAX_VALUE_DEPTH = 100
+_FAILURES = (MissingValue, ValueError, RecursionError)
+"""How reading or rendering fails; `TemplateError` is a `ValueError`."""
 
 
 class Names(Protocol):
@@ -118,7 +120,7 @@ def _text(text: str, pointers: bool) -> Compiled:
             if steps is not None:
                 return Compiled(_exact(steps), False, (), (Asked(steps, text),) if steps else ())
         template = handlebars.parse(text)
-    except (TemplateError, ValueError, RecursionError) as error:
+    except _FAILURES as error:
         return _faulty(f"template render failed: {error} in `{text[:80]}`")
     asked = tuple(Asked(path, text) for path in handlebars.outer_paths(template) if path)
     simple = handlebars.simple_parts(template)
@@ -145,8 +147,8 @@ def _exact(steps: tuple[Step, ...]) -> Renderer:
         if rest:
             try:
                 value = follow(value, rest)
-            except ValueError as error:
-                raise FlowFailure(f"template render failed: {error}") from None
+            except _FAILURES as error:
+                return _instead(error)
         return "" if value is MISSING else value
 
     return render
@@ -168,10 +170,8 @@ def _rendered(template: handlebars.Template, *, tell_missing: bool) -> Renderer:
     def rendered(names: Names) -> object:
         try:
             return render(template, names.named, tell_missing=tell_missing)
-        except MissingValue:
-            return ""
-        except (TemplateError, ValueError, RecursionError) as error:
-            raise FlowFailure(f"template render failed: {error}") from None
+        except _FAILURES as error:
+            return _instead(error)
 
     return rendered
 
@@ -180,10 +180,8 @@ def _rendered_gently(template: handlebars.Template, *, tell_missing: bool) -> Ge
     async def rendered(names: Names, pause: Pause) -> object:
         try:
             return await render_gently(template, names.named, pause, tell_missing=tell_missing)
-        except MissingValue:
-            return ""
-        except (TemplateError, ValueError, RecursionError) as error:
-            raise FlowFailure(f"template render failed: {error}") from None
+        except _FAILURES as error:
+            return _instead(error)
 
     return rendered
 
@@ -197,13 +195,18 @@ def _joined(parts: handlebars.Simple) -> Renderer:
             text = "".join(
                 [p if isinstance(p, str) else printed(walk(names.named(p.steps[0]), p, 1), left) for p in parts]
             )
-        except (TemplateError, ValueError, RecursionError) as error:
-            raise FlowFailure(f"template render failed: {error}") from None
-        if len(text) > MAX_OUTPUT:
-            raise FlowFailure(f"template render failed: more than {MAX_OUTPUT} characters")
-        return text
+        except _FAILURES as error:
+            return _instead(error)
+        return text if len(text) <= MAX_OUTPUT else _instead(TemplateError(f"more than {MAX_OUTPUT} characters"))
 
     return render
+
+
+def _instead(error: Exception) -> str:
+    """What becomes of a text that cannot be rendered (rule 3). Raises `FlowFailure` unless a value is missing."""
+    if isinstance(error, MissingValue):
+        return ""
+    raise FlowFailure(f"template render failed: {error}") from None
 
 
 def _faulty(fault: str) -> Compiled:

@@ -110,13 +110,15 @@ async def _provider(node: NodePlan, payload: object, names: NodeNames, ports: Po
     raw = node.mapping if isinstance(node.mapping, dict) else {}
     if raw.get("in_map") is not None:
         mapped = _Mapped(names, {"input": given, "result": given})
-        given = bounded(await compile_value(raw["in_map"], pointers=True).rendered(mapped, ports.pause))
+        made = await compile_value(raw["in_map"], pointers=True).rendered(mapped, ports.pause)
+        given = await bounded(made, ports.pause)
     kind = _text(source.get("provider_type"))
     call = ProviderCall(_text(source.get("provider_id")), kind, operation, given, caller, ports.trace)
     value = in_range(await ports.components.call_provider(call))
     if raw.get("out_map") is not None:
         mapped = _Mapped(names, {"input": given, "result": value})
-        value = bounded(await compile_value(raw["out_map"], pointers=True).rendered(mapped, ports.pause))
+        made = await compile_value(raw["out_map"], pointers=True).rendered(mapped, ports.pause)
+        value = await bounded(made, ports.pause)
     return Result(NodeOutput(True, value))
 
 
@@ -155,7 +157,7 @@ async def _set_variable(node: NodePlan, names: NodeNames, ports: Ports) -> Resul
     if node.assigned is None or not isinstance(node.assigned[0], str) or not node.assigned[0]:
         raise FlowFailure("var.set requires a non-empty name")
     name, value = node.assigned
-    names.variables[str(name)] = bounded(await value.rendered(names, ports.pause))
+    names.variables[str(name)] = await bounded(await value.rendered(names, ports.pause), ports.pause)
     return Result(NodeOutput(True, {"ok": True}))
 
 

@@ -226,7 +226,7 @@ async def _set_variables(run: Run, budget: Budget, state: RunState, node: NodePl
     for name, template in node.variables:
         if budget.kept.room < 0:
             break
-        state.vars[name] = bounded(await template.rendered(after, run.ports.pause))
+        state.vars[name] = await bounded(await template.rendered(after, run.ports.pause), run.ports.pause)
         budget.kept.put(("variable", name), state.vars[name])
 
 
@@ -238,7 +238,7 @@ async def _execute(
         plain = node.payload.gently is None
         payload = node.payload.render(names) if plain else await node.payload.rendered(names, run.ports.pause)
         if not node.payload.constant:
-            bounded(payload)
+            await bounded(payload, run.ports.pause)
     except FlowFailure as failure:
         raise FlowFailure(f"failed to render node input template: {failure}") from None
     if node.kind == "emit":

@@ -125,6 +125,10 @@ def _node(stored: Node, node: NodePlan, known: Known, names: NamesOfPack) -> lis
         found.append(f"{node.kind} without `{needed[0]}` fails")
     if node.kind == "session.wait" and node.routing.next is None and not node.routing.routes:
         found.append("session.wait without a node behind it")
+    if node.kind == "session.wait" and any(route.asks_message for route in node.routing.routes):
+        found.append(
+            "its conditions are asked before it waits, of the message that led here; ask for the next one at the node behind it"
+        )
     return found
 
 
@@ -254,11 +258,12 @@ def _several_expressions(value: object) -> list[LintFinding]:
     if not (text.startswith("{{") and text.endswith("}}")):
         return []
     inner = text.lstrip("{").rstrip("}").strip()
+    elsewhere = "and print nothing, unless other text is before or behind it"
     if "{{" in inner or "}}" in inner:
-        told = f"`{text[:60]}` is several expressions; other workers read it as one path and print nothing"
+        told = f"`{text[:60]}` is several expressions; other workers read it as one path {elsewhere}"
         return [LintFinding(told, value)]
     if is_call(inner):
-        return [LintFinding(f"`{text[:60]}` calls a helper; other workers read it as a path and print nothing", value)]
+        return [LintFinding(f"`{text[:60]}` calls a helper; other workers read it as a path {elsewhere}", value)]
     return []
 
 

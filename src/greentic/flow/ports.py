@@ -96,9 +96,10 @@ class StateStore(Protocol):
     def delete(self, scope: str, key: str) -> bool: ...
 
 
-def scope(*parts: str) -> str:
-    """The name of a scope that is made of parts. No two lists of parts have one, nor does a key run into a part."""
-    return ":".join(part.replace("%", "%25").replace(":", "%3A") for part in parts)
+def scope(*parts: str | None) -> str:
+    """The name of a scope that is made of parts, `_` for one that is not there. No two lists have one, nor does a key run into it."""
+    named = ("%5F" if part == "_" else part and part.replace("%", "%25").replace(":", "%3A") for part in parts)
+    return ":".join("_" if part is None else part for part in named)
 
 
 class Now(Protocol):

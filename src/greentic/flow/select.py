@@ -45,7 +45,8 @@ def unanswerable(flows: Sequence[FlowHeader], main_pack: str) -> list[str]:
                 why = f"no flow of the first pack `{main_pack}` is an entry"
             elif len(entries) > 1:
                 listed = ", ".join(f"`{h.flow_id}`" for h in entries[:8]) + (", …" if len(entries) > 8 else "")
-                why = f"flow type {flow_type} is ambiguous, flows {listed} are all entries of it"
+                why = f"flow type {flow_type} is ambiguous, flows {listed} are all entries of it; "
+                why += "all but one are to have the tag `internal` (`tags` of a flow, or of its line in pack.yaml)"
             else:
                 why = f"no flow of type {flow_type} is an entry"
             found.append(f"{what} cannot be answered: {why}")

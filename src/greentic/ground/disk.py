@@ -20,6 +20,7 @@ import fcntl
 import os
 import re
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -302,9 +303,9 @@ UNFORESEEN = (OSError, MemoryError, UnicodeEncodeError)
 def of_the_machine(error: OSError | MemoryError | UnicodeEncodeError) -> GreenticError:
     """One of `UNFORESEEN` as an error for people: for the outermost door of a program."""
     if isinstance(error, UnicodeEncodeError):  # the name of a file, as a rule
-        return InvalidArgument(
-            f"`{error.object}` is no text in UTF-8; what is recorded must be", hint="rename the file, or copy it"
-        )
+        read_so = sys.getfilesystemencoding() == "utf-8"
+        hint = "rename the file, or copy it" if read_so else "say that words are UTF-8: LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+        return InvalidArgument(f"`{error.object}` is no text in UTF-8; what is recorded must be", hint=hint)
     if isinstance(error, OSError):
         return io_error(error.filename or ("the file system" if _has_place() else "the working directory"), error)
     return IoError(

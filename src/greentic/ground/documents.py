@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_origin
 
 import msgspec
 from msgspec import NODEFAULT
-from msgspec.structs import FieldInfo, fields, force_setattr, replace
+from msgspec.structs import FieldInfo, fields, force_setattr
+from msgspec.structs import replace as replace  # documents are changed by it everywhere
 
 from greentic.ground.errors import SpecViolation
 from greentic.ground.pipe import PIPE_SECONDS, written_within
@@ -40,6 +43,7 @@ MAX_VALUES = 1_000_000
 """Most values of one JSON text: with their keys they take some 250 MiB at worst."""
 MAX_DEPTH = 127
 """Most arrays and objects inside each other, as other readers of these documents have it."""
+_ESCAPE = rb"\\(?:u([0-9a-fA-F]{4})|.)"
 _SHOWN = 60
 _PIECE = 1 << 18
 
@@ -209,7 +213,7 @@ def _text(value: object, encoder: msgspec.json.Encoder) -> bytes:
 
 
 class TooDeep(ValueError):
-    """JSON that is whole, and deeper than `MAX_DEPTH`."""
+    """JSON that is deeper than `MAX_DEPTH`."""
 
 
 def parse(data: bytes | str, *, limit: int = MAX_BYTES, inside: int = 0) -> Json:
@@ -239,15 +243,28 @@ def _decoded(data: bytes | str | msgspec.Raw, form: type[T]) -> T:
             return cast(T, msgspec.json.decode(data))
         return msgspec.json.decode(data, type=form)
     except msgspec.DecodeError as error:
-        from greentic.ground.half_pairs import half_a_pair  # for damaged texts alone, which no boot needs
-
-        raise ValueError(half_a_pair(data) or str(error)) from None
+        raise ValueError(_half_a_pair(data) or str(error)) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except UnicodeEncodeError as error:
         raise ValueError(f"not UTF-8: what stands at character {error.start} is no text") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise TooDeep("nested too deeply") from None
+
+
+def _half_a_pair(data: bytes | str | msgspec.Raw) -> str | None:
+    """Where a damaged text has half a surrogate pair, such as `"\\ud800"`, which the library calls the end of the text in some places."""
+    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
+    first: int | None = None  # where the pair begins whose second half is awaited
+    for escape in islice(re.finditer(_ESCAPE, text, re.DOTALL), 10_000):  # who sends more holds nobody up
+        half, at = int(escape[1], 16) >> 10 if escape[1] else 0, escape.start()
+        if first is not None and (half != 0xDC00 >> 10 or first + 6 != at):
+            break
+        if first is None and half == 0xDC00 >> 10:
+            first = at
+            break
+        first = at if half == 0xD800 >> 10 else None
+    return None if first is None else f"half a surrogate pair at byte {first}, which is no text"
 
 
 def texts_of(data: bytes) -> dict[str, msgspec.Raw]:
@@ -299,18 +316,15 @@ def check_each_once(data: bytes, written: bytes) -> None:
 
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
-_AS_ARRAYS = bytes.maketrans(b"{}", b"[]")
+_AS_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""In and out, as signed bytes."""
 
 
 def _too_deep(text: bytes, deepest: int) -> bool:
     """Whether whole JSON text is deeper than that. Strings are cut out, once no quote is inside one."""
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
-    left = b"".join(plain.translate(_AS_ARRAYS, _NO_BRACKETS).split(b'"')[::2])
-    for _ in range(deepest):
-        left = left.replace(b"[]", b"")  # each time the innermost ones
-        if not left:
-            return False
-    return True
+    left = b"".join(plain.translate(_AS_STEPS, _NO_BRACKETS).split(b'"')[::2])
+    return max(accumulate(memoryview(left).cast("b")), default=0) > deepest
 
 
 def read_file(path: Path, limit: int = MAX_BYTES, *, patience: float | None = PIPE_SECONDS) -> bytes:
@@ -374,27 +388,3 @@ def shown(value: object) -> str:
         return repr(value)
     size = f" of {len(value)}" if isinstance(value, bytes | list | tuple | dict) else ""
     return f"a {type(value).__name__}{size}"
-
-
-__all__ = [
-    "Document",
-    "Json",
-    "JsonObject",
-    "TooDeep",
-    "check_values",
-    "compact",
-    "decode",
-    "from_json",
-    "json_object",
-    "no_items",
-    "open_file",
-    "parse",
-    "pretty",
-    "read_file",
-    "replace",
-    "shown",
-    "texts_in",
-    "texts_of",
-    "to_json",
-    "unmarked",
-]

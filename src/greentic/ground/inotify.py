@@ -14,8 +14,8 @@ import struct
 import sys
 from pathlib import Path
 
-_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE, _DELETE_SELF = 0x8, 0x40, 0x80, 0x100, 0x200, 0x400
-_MASK = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF
+_WRITTEN, _MOVED, _MADE, _DELETED, _ITSELF = 0x8, 0x40 | 0x80, 0x100, 0x200, 0x400 | 0x800
+_MASK = _WRITTEN | _MOVED | _MADE | _DELETED | _ITSELF
 _EVENT = struct.Struct("iIII")
 """Watch, what happened, a number that joins two events, bytes of the name that follows."""
 _READ = 1 << 16
@@ -30,8 +30,9 @@ class Inotify:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = _done(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
 
-    def add(self, directory: Path) -> None:
-        _done(self._libc.inotify_add_watch(self.fd, os.fsencode(directory), _MASK))
+    def add(self, directory: Path) -> int:
+        """The number of the watch, which is another one once another directory stands there."""
+        return _done(self._libc.inotify_add_watch(self.fd, os.fsencode(directory), _MASK))
 
     def names(self) -> list[str]:
         """The names of files that something happened to since the last time."""

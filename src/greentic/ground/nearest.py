@@ -23,3 +23,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The same as the end of a sentence; nothing if none is near."""
     found = nearest(word, known)
     return f"; did you mean `{found}`?" if found else ""
+
+
+def one_of(word: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """The same with all that there are behind it, which may be many."""
+    meant = did_you_mean(word, (*(listed := list(known)), *also))
+    return f"{meant} Expected one of {', '.join(listed)}" if meant else f"; expected one of {', '.join(listed)}"

@@ -54,11 +54,13 @@ _ROWS = (
     Variable("GREENTIC_REVISION_ID", "text", "", "worker", "the revision that this worker is for: loaded even while nothing is routed to it"),
     Variable("GREENTIC_REVISION_SCOPE", "text", "", "worker", "`own`: serve the revision of GREENTIC_REVISION_ID and nothing else"),
     Variable("GREENTIC_STORE_ID", "text", "a hash of the store's directory", "gtc", "who this store is, in the labels of a cluster's objects"),
+    Variable("GREENTIC_STORE_URL", "text", "", "gtc", "a server that holds the environments: refused unless --store-root says which directory"),
     Variable("GTC_OPERATOR_KEY_PATH", "file", "~/.greentic/operator/key.pem", "gtc", "the operator's private key"),
     # -- listening and who may ask
     Variable("GREENTIC_GATEWAY_LISTEN_ADDR", "address", "127.0.0.1:8080", "worker", "ip:port or ip to listen on"),
     Variable("GREENTIC_GATEWAY_PORT", "count", "", "worker", "the port to listen on"),
     Variable("PORT", "count", "", "worker", "the port to listen on; wins over GREENTIC_GATEWAY_PORT"),
+    Variable("GREENTIC_TUNNEL_MODE", "text", "off", "worker", "a tunnel is for a program beside this one: another one is refused", words=("off", "none")),
     Variable("GREENTIC_STRICT_PORT", "switch", "off", "worker", "never use another port than the one asked for"),
     Variable("GREENTIC_GENERIC_INGRESS_AUTH", "switch", "on", "worker", "off: no bearer token is asked for", loosens=True),
     Variable("GREENTIC_INGRESS_TOKENS", "file", "<environment>/ingress-tokens.json", "worker", "the file of bearer tokens"),
@@ -109,8 +111,11 @@ _ROWS = (
     Variable("GREENTIC_COMPONENT_ENV", "list", "", "worker", "environment variables that manifests may ask for"),
     Variable("GREENTIC_COMPONENT_CACHE_DIR", "directory", "~/.cache/greentic/components", "worker", "where compiled components are kept; `off`: nowhere"),
     Variable("GREENTIC_SECRETS_DIR", "directory", "", "worker", "a directory with one file per secret"),
+    Variable("GREENTIC_SECRETS_BACKEND", "text", "dev-store", "worker", "files are all there is: another one is refused", words=("dev-store",)),
     Variable("GREENTIC_DEV_SECRETS_PATH", "file", "<environment>/.greentic/dev/.dev.secrets.env", "worker", "a file of NAME=value secrets for development"),
     # -- conversations
+    Variable("GREENTIC_RUNNER_SESSION_BACKEND", "text", "", "worker", "`memory`, or `redis` at GREENTIC_RUNNER_REDIS_URL; unset: Redis if that is set", words=("memory", "redis")),
+    Variable("GREENTIC_RUNNER_STATE_BACKEND", "text", "", "worker", "the same for state, which lies where conversations do", words=("memory", "redis")),
     Variable("GREENTIC_RUNNER_REDIS_URL", "text", "", "worker", "keep waiting conversations and state in Redis instead of memory"),
     Variable("GREENTIC_RUNNER_SESSION_NAMESPACE", "text", "greentic:session:<env>", "worker", "the prefix of conversations in Redis"),
     Variable("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "count", "86400", "worker", "how long a conversation waits for its next message; 0: for good"),
@@ -123,6 +128,7 @@ _ROWS = (
     Variable("GREENTIC_BUNDLE_DIGEST", "text", "", "inside", "set in pods, for people who look: the digest"),
     # -- traces
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "address", "", "both", "http://HOST:PORT of a collector; /v1/traces is put behind it. Nothing is traced without"),
+    Variable("OTLP_ENDPOINT", "address", "", "both", "the existing worker's name for OTEL_EXPORTER_OTLP_ENDPOINT; told, and not read"),
     Variable("OTEL_EXPORTER_OTLP_HEADERS", "list", "", "both", "NAME=VALUE of requests to the collector, separated by commas"),
     Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "text", "http/protobuf", "both", "`http/protobuf` or `http/json`"),
     Variable("OTEL_EXPORTER_OTLP_TIMEOUT", "count", "10000", "both", "milliseconds that the collector may take"),

@@ -345,8 +345,9 @@ class Connection(asyncio.Protocol):
         close = not request.head.keep_alive or request.body is None or self._front.draining or not self._full_place
         head = request.head.method == "HEAD"
         apart = len(answer.body) > LARGE and not head and answer.code != 204
+        kept, bare = request.head.wants_told, head or apart
         data = answer_bytes(
-            answer.code, answer.headers, answer.body, self._front.date(), close=close, head=head or apart
+            answer.code, answer.headers, answer.body, self._front.date(), close=close, head=bare, kept=kept
         )
         self._request = None
         transport.write(data)

@@ -11,7 +11,8 @@ Rules:
 3. A body is whole or the request is not: fewer bytes than announced never count as an empty body. `Upgrade` is ignored and the body
    kept. `Expect: 100-continue` is told to the connection.
 4. Repeated `Cookie` fields are joined by `; `, other lists by `, `; what must stand once and does not is refused.
-5. An HTTP/1.0 connection is for one request: who speaks it does not agree about the signs of a kept one.
+5. An HTTP/1.0 connection is for one request, unless `Connection: keep-alive` asks for more; then the answer says `keep-alive`, too, for
+   who hears nothing of it waits for the end. Answers have a length, so nobody takes the end of the connection for theirs.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Head(msgspec.Struct, frozen=True):
     """Whether the caller waits for `100 Continue` before it sends the body."""
     query: bytes = b""
     """What stands behind the first `?` of the target, as it was sent."""
+    wants_told: bool = False
+    """Whether the answer has to say that the connection is kept (rule 5)."""
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -261,10 +264,12 @@ def read_head(raw: bytes) -> Head:
     fields = _fields(lines)
     path = _path(method, target, minor, fields)
     chunked, length = _framing(minor, fields)
-    keep_alive = minor == b"1" and b"close" not in fields.get(b"connection", b"").lower()
+    connection = fields.get(b"connection", b"").lower()
+    asked = minor == b"0" and b"keep-alive" in [option.strip() for option in connection.split(b",")]
+    keep_alive = b"close" not in connection and (minor == b"1" or asked)
     expects = minor == b"1" and fields.get(b"expect", b"").lower() == b"100-continue"
     continues = expects and (chunked or length > 0)
-    return Head(method.decode(), path, fields, length, chunked, keep_alive, continues, target.partition(b"?")[2])
+    return Head(method.decode(), path, fields, length, chunked, keep_alive, continues, target.partition(b"?")[2], asked)
 
 
 def _fields(lines: bytes) -> dict[bytes, bytes]:
@@ -354,11 +359,14 @@ def answer_bytes(
     *,
     close: bool,
     head: bool = False,
+    kept: bool = False,
 ) -> bytes:
-    """An answer as it is sent. `date` is the value of its field; with `head` the body is told but not sent."""
+    """An answer as it is sent. `date` is the value of its field; with `head` the body is told but not sent; `close` goes before `kept`."""
     first = _STATUS.get(code) or b"HTTP/1.1 %d Unknown\r\n" % code
     fields = b"".join([b"%b: %b\r\n" % field for field in headers])
     last = b"date: %b\r\nconnection: close\r\n\r\n" % date if close else b"date: %b\r\n\r\n" % date
+    if kept and not close:
+        last = b"connection: keep-alive\r\n" + last
     if code == 204:
         return first + fields + last
     return b"".join((first, fields, b"content-length: %d\r\n" % len(body), last, b"" if head else body))

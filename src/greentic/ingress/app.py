@@ -16,9 +16,8 @@ from greentic.activate.dispatch import Dispatcher, client_of_session, cookie_nam
 from greentic.activate.lease import Serving
 from greentic.activate.turn import Message, TurnServices
 from greentic.flow.activity import activity_of, invoke_activity, replies
-from greentic.flow.bounds import MAX_DEPTH, too_deep
 from greentic.ground.clock import Clock, timestamp, unix_seconds
-from greentic.ground.documents import JsonObject, TooDeep, parse
+from greentic.ground.documents import MAX_DEPTH, JsonObject, TooDeep, parse
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import TEXT, Headers, Incoming, allow
 from greentic.ingress import request_span
@@ -163,6 +162,8 @@ class WorkerApp:
         if isinstance(error, Refused):
             return HttpReply(error.code, error.text.encode(), TEXT, error.extra, error.cors)
         self._log.error("serve", f"{asked.method} {asked.path}: {traceback_of(error)}")
+        if isinstance(error, ImportError):
+            return HttpReply(503, b"a file of this program is gone or was replaced; start the worker again", TEXT)
         return HttpReply(500, b"internal error", TEXT)
 
     def _dressed(self, reply: HttpReply, name: bytes) -> Answer:
@@ -206,7 +207,7 @@ class WorkerApp:
         if asked.method != "POST":
             raise Refused(405, "only POST is supported for the generic revision ingress", extra=allow("POST, OPTIONS"))
         if not asked.trusted and not self._may_drive(asked, route):
-            raise Refused(401, "a valid bearer token is required")
+            raise Refused(401, "a valid bearer token is required", extra=[(b"www-authenticate", b"Bearer")])
         try:
             value = parse(body) if body else None
         except TooDeep:
@@ -294,9 +295,6 @@ class WorkerApp:
             wanted = read_request(body)
         except InvalidRequest as error:
             raise Refused(400, f"invalid HostWorkerRequest body: {error}", cors=False) from None
-        if _is_deep(body, wanted.payload):
-            text = f"invalid HostWorkerRequest body: nested deeper than {MAX_DEPTH} levels"
-            raise Refused(400, text, cors=False)
         activation = self.serving.activation
         route = activation.routes.of_tenant(tenant_of(wanted))
         if route is None:
@@ -321,11 +319,6 @@ def message_id(asked: Request, body: object) -> str | None:
     if told is None and isinstance(body, dict) and "text" in body and isinstance(body.get("id"), str):
         told = body["id"]
     return told or None
-
-
-def _is_deep(body: bytes, value: object) -> bool:
-    """Whether a decoded body is nested too deeply; one with few brackets cannot be."""
-    return body.count(b"[") + body.count(b"{") > MAX_DEPTH and too_deep(value)
 
 
 def _admit_endpoint(activation: Activation, route: Route, named: str | None) -> None:

@@ -6,7 +6,8 @@ Rules:
 3. A token for one bundle opens that bundle; one without a bundle opens all. Tokens are kept as SHA-256, compared in constant time, and
    may expire.
 4. A token for a bundle that is not there is told: it is more likely a misspelt name than a plan. A member that nobody knows, or that
-   stands twice, refuses the file, as an end in milliseconds does: what was to restrict a token would restrict nothing.
+   stands twice, refuses the file, as an end in milliseconds does, or a token that stands twice for one bundle: what was to restrict a
+   token would restrict nothing.
 5. The tokens may be replaced while requests are checked; a request sees the old list or the new one. A file that does not load, or that is
    gone, changes nothing: a gate that was closed is not opened by an accident.
 """
@@ -22,6 +23,7 @@ import msgspec
 
 from greentic.ground.documents import decode, read_file, repeated_key
 from greentic.ground.errors import BootError
+from greentic.ground.repeated import repeated
 from greentic.store.layout import EnvPaths
 
 TOKENS_FILE = "ingress-tokens.json"
@@ -75,6 +77,14 @@ def load_tokens(paths: EnvPaths, named: Path | None = None) -> list[IngressToken
             )
         if len(token.sha256) != 64 or any(c not in "0123456789abcdef" for c in token.sha256):
             raise BootError(f"`{path}`: a token's sha256 must be 64 lower-case hex digits")
+    again = repeated(
+        f"{t.sha256} for {'every bundle' if t.bundle_id is None else f'bundle `{t.bundle_id}`'}"
+        for t in document.tokens
+    )
+    if again is not None:
+        raise BootError(
+            f"`{path}`: the token {again[:12]}…{again[64:]} stands twice, and the later of its ends would count"
+        )
     return document.tokens
 
 

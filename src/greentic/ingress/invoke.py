@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from greentic.flow.activity import replies
-from greentic.ground.documents import decode
+from greentic.ground.documents import MAX_DEPTH, TooDeep, decode
 
 WORKER_VERSION = "1.0.0"
 NEWLINE = b"\n"
@@ -31,6 +31,8 @@ def read_request(body: bytes) -> WorkerRequest:
     """Raises `InvalidRequest`."""
     try:
         request = decode(body, WorkerRequest)
+    except TooDeep:
+        raise InvalidRequest(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         text = str(error).replace("Object missing required", "missing")
         raise InvalidRequest(text if " - at " in text else f"{text}{_end_of(body)}") from None

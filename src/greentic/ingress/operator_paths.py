@@ -8,6 +8,8 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,17 @@ from greentic.sessions.waiting_counts import WaitingCounts
 
 if TYPE_CHECKING:
     from greentic.ingress.status_proof import Prover
+
+
+_LATER = ("greentic.ingress.status_proof", "greentic.telemetry.exposition")
+"""What only these paths need, and no boot waits for."""
+
+
+def load_later() -> None:
+    """Load it once the worker serves: its files may be gone or another version's when somebody asks, who is told then."""
+    with contextlib.suppress(ImportError):
+        for name in _LATER:
+            importlib.import_module(name)
 
 
 class OperatorPaths:

@@ -87,7 +87,7 @@ class Turns:
             await self._place(deployment_id)
         try:
             revision, pinned = picked.revision, None
-            if not revision.never_waits:
+            if self._serving.may_wait(deployment_id):
                 revision, pinned = await self._revision(deployment_id, revision, message)
             with self._serving.lease(revision, control=picked.control and revision is picked.revision) as lease:
                 span = tracing.begin("turn")

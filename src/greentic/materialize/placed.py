@@ -1,16 +1,20 @@
 """Reading revision directories: what is there, whole and still what was pinned (formats: worker 13; bundle 3).
 
-A reference is checked as text before the disk is touched; then it must be a regular file below the environment directory,
-links followed.
+Rules:
+1. A reference is checked as text before the disk is touched; then it must be a regular file below the environment directory, links
+   followed.
+2. The lock names exactly the packs that are pinned: those of the revision's list or, where that is empty, those of its bundle, whose
+   digest is pinned. The bundle is then hashed each time; no list on the disk is believed for it (threats: pinned-subset).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from greentic.bundle.contents import open_bundle, pack_config_inputs
+from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.ground.documents import check_each_once, from_json, open_file, parse, pretty, read_file
 from greentic.ground.errors import GreenticError, SpecViolation, StoreError
@@ -22,8 +26,10 @@ from greentic.model.revision_files import (
     check_lock,
     diverging_packs,
     lock_ref,
+    make_lock,
     pack_config,
     pack_config_ref,
+    pack_list,
 )
 from greentic.pack.located import LocatedPack
 from greentic.store.layout import EnvPaths
@@ -76,7 +82,7 @@ def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
             hint="stage it again with a bundle: gtc op revisions stage",
         )
     lock = read_lock(paths, ref, revision.revision_id)
-    wrong = diverging_packs(revision.pack_list, lock)
+    wrong = diverging_packs(revision.pack_list, lock) if revision.pack_list else _not_of_bundle(paths, revision, lock)
     if wrong:
         raise RevisionFault(
             f"pack list of revision `{revision.revision_id}` diverges from its lock: {', '.join(wrong)}"
@@ -95,27 +101,46 @@ def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
     return packs
 
 
-def _check_configs(paths: EnvPaths, revision: Revision, lock: PackListLock) -> None:
-    """Raise `RevisionFault` unless the pack configurations are those of the pinned bundle, no more, no less, no other.
-
-    No document holds their digests; the bundle's does, so they are made once more from it.
-    """
+@contextmanager
+def _pinned_bundle(paths: EnvPaths, revision: Revision, of_it: str) -> Iterator[Contents]:
+    """The revision's own bundle, once it is the pinned one. Raises `RevisionFault`, also for what is found wrong in it."""
     path = paths.revision(revision.revision_id) / BUNDLE_NAME
-    known = {p.pack_id for p in lock.packs}
-    expected: dict[str, PackConfig] = {}
     try:
         with (
             path.open("rb") as file,
             verify_file(file, revision.bundle_digest, revision_id=revision.revision_id) as bundle,
         ):
-            for source, raw in pack_config_inputs(open_bundle(bundle, DEFAULT_LIMITS)):
-                config = pack_config(
-                    source, raw, env_id=revision.env_id, bundle_id=revision.bundle_id,
-                    revision_id=revision.revision_id, known_packs=known,
-                )  # fmt: skip
-                expected[pack_config_ref(revision.revision_id, config.pack_id)] = config
+            yield open_bundle(bundle, DEFAULT_LIMITS)
     except (OSError, GreenticError) as error:
-        raise RevisionFault(f"the pack configurations of `{path}` cannot be compared: {error}") from None
+        raise RevisionFault(f"the {of_it} of `{path}` cannot be compared: {error}") from None
+
+
+def _not_of_bundle(paths: EnvPaths, revision: Revision, lock: PackListLock) -> list[str]:
+    """Ids of packs that the lock names and the pinned bundle has differently, or that stand on one side alone (rule 2)."""
+    digests: dict[str, str] = {}
+    with _pinned_bundle(paths, revision, "packs") as contents:
+        for path in pack_paths(contents.entries):
+            digest = hashlib.sha256()
+            for block in contents.by_path[path].blocks:
+                digest.update(contents.image.read(block))
+            digests[path] = f"sha256:{digest.hexdigest()}"
+        return diverging_packs(pack_list(make_lock(revision.revision_id, digests), {}), lock)
+
+
+def _check_configs(paths: EnvPaths, revision: Revision, lock: PackListLock) -> None:
+    """Raise `RevisionFault` unless the pack configurations are those of the pinned bundle, no more, no less, no other.
+
+    No document holds their digests; the bundle's does, so they are made once more from it.
+    """
+    known = {p.pack_id for p in lock.packs}
+    expected: dict[str, PackConfig] = {}
+    with _pinned_bundle(paths, revision, "pack configurations") as contents:
+        for source, raw in pack_config_inputs(contents):
+            config = pack_config(
+                source, raw, env_id=revision.env_id, bundle_id=revision.bundle_id,
+                revision_id=revision.revision_id, known_packs=known,
+            )  # fmt: skip
+            expected[pack_config_ref(revision.revision_id, config.pack_id)] = config
     if set(expected) != set(revision.pack_config_refs):
         raise RevisionFault(f"revision `{revision.revision_id}` records other pack configurations than its bundle has")
     for ref, config in expected.items():
@@ -148,7 +173,9 @@ def diverging_digests(revision: Revision, packs: tuple[LocatedPack, ...]) -> boo
 def read_pack_config(paths: EnvPaths, ref: str, revision_id: str) -> PackConfig:
     """A pack configuration of the revision. Raises `RevisionFault`."""
     try:
-        config = from_json(PackConfig, parse(read_file(regular_file(paths, ref), MAX_LOCK)))
+        data = read_file(regular_file(paths, ref), MAX_LOCK)
+        config = from_json(PackConfig, parse(data))
+        check_each_once(data, pretty(config))
     except (ValueError, SpecViolation) as error:
         raise RevisionFault(f"`{ref}`: {getattr(error, 'message', error)}") from None
     if config.revision_id.upper() != revision_id:

@@ -24,6 +24,8 @@ from greentic.ground.errors import BootError
 from greentic.materialize.remembered import KEPT_LIST, SEEN
 from greentic.store.proof_key import PROOF_KEY
 
+SEED_POINTER = b'"$greentic_seed_pointer"'
+"""What stands in a document that is a pointer (`publication/seed_pointer.py`)."""
 MAX_FILES = 1000
 MAX_FILE_BYTES = 64 << 20
 
@@ -36,6 +38,10 @@ class Seed(msgspec.Struct, frozen=True):
 
     def file(self, name: str) -> bytes | None:
         return next((data for relative, data in self.files if relative == Path(name)), None)
+
+    def with_file(self, name: str, data: bytes) -> Seed:
+        """The same with one file that is this."""
+        return Seed((*(file for file in self.files if file[0] != Path(name)), (Path(name), data)))
 
 
 def read_seed(seed: Path, env_dir: Path) -> Seed:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from greentic.ground.clock import CLOCK, Clock, unix_seconds
+from greentic.ground.clock import Clock, unix_seconds
 from greentic.ground.documents import Json, JsonObject, read_file
 from greentic.ground.errors import BootError, FetchError, GreenticError, TrustRootError, UntrustedBundle
 from greentic.materialize.remembered import NOTHING_SEEN, Memory, Recalled, Seen
@@ -64,70 +65,67 @@ class BelievedList(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
-def establish(
-    env: Environment,
-    memory: Memory,
-    anchor: Path | None,
-    *,
-    allow_rollback: bool,
-    terms: Terms,
-    clock: Clock,
-) -> Trusted:
-    """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
-    found = examine(env, memory, anchor, allow_rollback=allow_rollback, clock=clock, terms=terms)
-    unwritten = memory.remember(found.seen, found.listed)
-    return found.trusted._replace(warnings=(*found.trusted.warnings, *unwritten))
+class Examiner(NamedTuple):
+    """What the documents of one environment are examined by, made once."""
 
+    memory: Memory
+    anchor: Path | None
+    """The file of the trust anchor, read at each look."""
+    terms: Terms
+    """How the place of the revocation list is asked."""
+    clock: Clock
+    allow_rollback: bool = False
 
-def examine(
-    env: Environment,
-    memory: Memory,
-    anchor: Path | None,
-    *,
-    allow_rollback: bool,
-    terms: Terms,
-    clock: Clock = CLOCK,
-    offered: bytes | None = None,
-) -> Examined:
-    """Check seal, generation and revocations of a document; changes nothing. Raises `BootError` with the cause.
+    def establish(self, env: Environment) -> Trusted:
+        """`examine`, and remember the newest. Raises `BootError` with the cause; then nothing was changed."""
+        found = self.examine(env)
+        unwritten = self.memory.remember(found.seen, found.listed)
+        return found.trusted._replace(warnings=(*found.trusted.warnings, *unwritten))
 
-    `offered` is a revocation list that came with the document, no more trusted than one that is published. `terms` are how the place
-    of the list is asked.
-    """
-    try:
-        delivery = delivery_of(env)
-        anchors = {} if anchor is None else read_anchor(anchor)
-        # The list stands where the sealed document says, so the seal is judged without it first and with it below.
-        _check_seal(env, delivery, anchors, frozenset())
-        keys = document_keys(delivery)
-        recalled = memory.recall()
-        if delivery.generation < recalled.seen.generation and not allow_rollback:
-            raise UntrustedBundle(
-                f"the environment has generation {delivery.generation}, and this worker has seen {recalled.seen.generation}",
-                hint="an older document was put in place, or one that was not counted with those that were published: author a "
-                f"later one (gtc op delivery set ENV --generation {recalled.seen.generation + 1}){IF_MEANT}",
+    def examine(self, env: Environment, offered: bytes | None = None) -> Examined:
+        """Check seal, generation and revocations of a document; changes nothing. Raises `BootError` with the cause.
+
+        `offered` is a revocation list that came with the document, no more trusted than one that is published.
+        """
+        try:
+            return _examined(self, env, offered)
+        except (GreenticError, KeyFormatError) as error:
+            raise BootError(f"trust in environment `{env.environment_id}`") from (
+                error if isinstance(error, GreenticError) else TrustRootError(str(error))
             )
-        if allow_rollback:
-            recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
-        believed = believed_list(
-            env.revocation,
-            anchors or keys,
-            recalled,
-            unix_seconds(clock),
-            offered=offered,
-            terms=terms,
-            spare=SPARE_SECONDS,
+
+
+def _examined(by: Examiner, env: Environment, offered: bytes | None) -> Examined:
+    """Raises `GreenticError` or `KeyFormatError` for a document that does not pass."""
+    delivery = delivery_of(env)
+    anchors = {} if by.anchor is None else read_anchor(by.anchor)
+    # The list stands where the sealed document says, so the seal is judged without it first and with it below.
+    _check_seal(env, delivery, anchors, frozenset())
+    keys = document_keys(delivery)
+    recalled = by.memory.recall()
+    if delivery.generation < recalled.seen.generation and not by.allow_rollback:
+        raise UntrustedBundle(
+            f"the environment has generation {delivery.generation}, and this worker has seen {recalled.seen.generation}",
+            hint="an older document was put in place, or one that was not counted with those that were published: author a "
+            f"later one (gtc op delivery set ENV --generation {recalled.seen.generation + 1}){IF_MEANT}",
         )
-        revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
-        if revoked_keys:
-            _check_seal(env, delivery, anchors, revoked_keys)
-        why = unsatisfiable(delivery.signatures, keys, revoked_keys)
-        if why is not None:
-            raise UntrustedBundle(why, hint="name whom to trust: gtc op trust-root add, gtc op delivery set --key")
-    except (GreenticError, KeyFormatError) as error:
-        raise BootError(f"trust in environment `{env.environment_id}`") from (
-            error if isinstance(error, GreenticError) else TrustRootError(str(error))
-        )
+    if by.allow_rollback:
+        recalled = NOTHING_SEEN._replace(warnings=recalled.warnings)
+    believed = believed_list(
+        env.revocation,
+        anchors or keys,
+        recalled,
+        unix_seconds(by.clock),
+        offered=offered,
+        terms=by.terms,
+        spare=SPARE_SECONDS,
+    )
+    revoked_keys = believed.revoked.key_ids if believed.revoked else frozenset[str]()
+    if revoked_keys:
+        _check_seal(env, delivery, anchors, revoked_keys)
+    why = unsatisfiable(delivery.signatures, keys, revoked_keys)
+    if why is not None:
+        raise UntrustedBundle(why, hint="name whom to trust: gtc op trust-root add, gtc op delivery set --key")
     version = believed.revoked.version if believed.revoked else recalled.seen.revocations
     trusted = Trusted(delivery, keys, believed.revoked, bool(anchors), (*recalled.warnings, *believed.warnings))
     return Examined(trusted, Seen(delivery.generation, version), believed.data)

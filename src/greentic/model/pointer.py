@@ -5,7 +5,7 @@ The pointer names the document by its digest. Where it lies is only where to ask
 
 from __future__ import annotations
 
-from greentic.ground.documents import Document, from_json, parse
+from greentic.ground.documents import Document, check_each_once, from_json, parse, pretty
 from greentic.ground.errors import SpecViolation
 from greentic.model.ids import is_digest
 
@@ -39,6 +39,7 @@ def read_pointer(data: bytes) -> Pointer:
     """Raises `SpecViolation`."""
     try:
         found = from_json(Pointer, parse(data, limit=MAX_POINTER))
+        check_each_once(data, pretty(found))
     except ValueError as error:
         raise SpecViolation(f"{POINTER_FILE} does not parse: {error}") from None
     if found.schema != POINTER_SCHEMA:

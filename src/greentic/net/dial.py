@@ -152,6 +152,9 @@ class _Kept(io.BufferedReader):
     def close(self) -> None:
         pass
 
+    def flush(self) -> None:
+        """Nothing is written here. The library asks for it when an answer is let go of, whatever became of the connection before."""
+
 
 class _Readable:
     """What the library asks a socket for."""
@@ -192,5 +195,19 @@ def reason_within(error: Exception, terms: Terms) -> str:
     return reason(error, terms.idle)
 
 
+def next_step(error: Exception) -> str | None:
+    """What to do about a handshake that failed, where that can be told."""
+    code, text = getattr(error, "verify_code", None), str(error)
+    if code in _NOBODY_VOUCHES:
+        return "if its authority is to be believed, name the file with it: GREENTIC_CA_FILES"
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
+        return (
+            "it speaks no TLS: write http://; a registry over plain http is listed in GREENTIC_OCI_INSECURE_REGISTRIES"
+        )
+    return None
+
+
+_NOBODY_VOUCHES = (18, 19, 20, 21)
+"""Numbers that OpenSSL has for a chain that ends at nobody who is believed."""
 _MOMENT = 0.05
 """Seconds that a wait may end before the end that it was for."""

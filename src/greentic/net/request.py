@@ -32,13 +32,14 @@ from greentic.ground.errors import FetchError, ServerBusy, Truncated
 from greentic.ground.host_name import ascii_host
 from greentic.ground.optional import done_without
 from greentic.net.addresses import WEB, Reach, check_address, check_host_name, lower_scheme, reach, shown
-from greentic.net.dial import dial, reason_within, receive, secured
+from greentic.net.dial import dial, next_step, reason_within, receive, secured
 from greentic.net.proxies import Proxy, literal, proxy_for
 from greentic.net.terms import Terms
 
 PULLING = "download bundle reference"
 """What is done where nothing else is said: tools look for these words in the log of a worker."""
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 10
+"""As many as the existing worker follows."""
 MAX_RETRY_AFTER = 60.0
 MAX_TARGET = 16 << 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -253,7 +254,7 @@ def _once(
         opened.close()
         why = reason_within(error, terms)
         way = "" if proxy is None or str(proxy) in why else f" (asked through the proxy {proxy})"
-        raise FetchError(f"{told}: {why}{way}") from error
+        raise FetchError(f"{told}: {why}{way}", hint=next_step(error)) from error
     except BaseException:
         opened.close()
         raise

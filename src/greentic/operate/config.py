@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import Json, parse, read_file, replace
 from greentic.ground.errors import InvalidArgument
+from greentic.ground.nearest import one_of
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import SLOTS
 from greentic.model.environment import Environment, EnvPackBinding, HostConfig
@@ -75,7 +76,7 @@ def show(context: Context, payload: ConfigShowFilter) -> ConfigShown:
     """Host fields, bindings and whether their answers are there."""
     env_id = check_env_id(payload.environment_id)
     if payload.slot is not None and payload.slot not in SLOTS:
-        raise InvalidArgument(f"slot: unknown slot `{payload.slot}`; expected one of {', '.join(SLOTS)}")
+        raise InvalidArgument(f"slot: unknown slot `{payload.slot}`{one_of(payload.slot, SLOTS)}")
     env = context.store.load(env_id)
     runtime = context.store.runtime(env_id)
     packs = [b for b in env.packs if payload.slot in (None, b.slot)]

@@ -12,6 +12,7 @@ from greentic.ground import variables
 from greentic.ground.clock import compact_stamp
 from greentic.ground.documents import Json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.nearest import one_of
 from greentic.ground.reply import Reply
 from greentic.ground.user_cache import user_state
 from greentic.model.environment import Environment, HostConfig, new_environment
@@ -156,7 +157,7 @@ def update(context: Context, payload: EnvCreatePayload) -> EnvSummary:
     changes = {key: value for key, value in given.items() if value is not None}
     for field in payload.clear or []:
         if field not in CLEARABLE:
-            raise InvalidArgument(f"clear: `{field}` cannot be cleared; expected one of {', '.join(CLEARABLE)}")
+            raise InvalidArgument(f"clear: `{field}` cannot be cleared{one_of(field, CLEARABLE)}")
         if field in changes:
             raise InvalidArgument(f"clear: `{field}` is given a value in the same call")
         changes[field] = None

@@ -22,7 +22,7 @@ from greentic.operate.env import checked_public_url
 from greentic.operate.payload import Payload
 from greentic.operate.trust_root import OperatorTrusted, trust_operator
 from greentic.store.audit import Change
-from greentic.store.environments import Transaction
+from greentic.store.environments import Transaction, read_document
 
 OLD_NAME = "dev"
 """What the local environment was called once."""
@@ -151,14 +151,13 @@ def migrate_dev(context: Context, payload: MigrateDevPayload) -> DevMigration:
         if new.root.exists():
             raise Conflict(f"environment directory `{new.root}` exists already", hint="migrate to another name")
         with store.transaction(OLD_NAME):
+            read_document(old.environment, Environment)  # what cannot be read stays where it is
             store.disk.rename(old.root, new.root)
             store.disk.sync_directory(store.root)
     change = Change(target, "env", "migrate-dev", {"from_env": OLD_NAME, "to_env": target})
 
     def action(transaction: Transaction) -> Done[DevMigration]:
-        env = from_json(
-            Environment, _renamed(json_object(from_json(Environment, parse(read_file(new.environment)))), target)
-        )
+        env = from_json(Environment, _renamed(json_object(read_document(new.environment, Environment)), target))
         transaction.save(env)
         transaction.refresh_projection(env)
         runtime = new.runtime

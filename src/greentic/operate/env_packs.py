@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from greentic.ground.documents import JsonObject, from_json, replace
 from greentic.ground.errors import Conflict, InvalidArgument, NotFound, SpecViolation
+from greentic.ground.nearest import one_of
 from greentic.ground.reply import Reply
 from greentic.model.descriptors import N_PER_ENV_SLOTS, SLOTS, split_descriptor
 from greentic.model.environment import Environment, EnvPackBinding, Slot
@@ -164,7 +165,7 @@ def _check_slot(slot: str) -> None:
             f"slot `{slot}` is N-per-env and is not bound via `op env-packs`; use `{N_PER_ENV_SLOTS[slot]}` instead"
         )
     if slot not in SLOTS:
-        raise InvalidArgument(f"slot: unknown slot `{slot}`; expected one of {', '.join(SLOTS)}")
+        raise InvalidArgument(f"slot: unknown slot `{slot}`{one_of(slot, SLOTS)}")
 
 
 def _bound(env: Environment, slot: str) -> EnvPackBinding:

@@ -20,7 +20,7 @@ import msgspec
 from greentic.ground.documents import Json, JsonObject
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.field_types import allowed_words, members
-from greentic.ground.nearest import did_you_mean
+from greentic.ground.nearest import did_you_mean, one_of
 from greentic.model.secret_text import secret_in
 
 _UNQUOTED = re.compile(r"Expected `str(?: \| null)?`, got `(?:int|float|bool)`")
@@ -61,7 +61,7 @@ def read(form: type[P], raw: Json, refuse: type[GreenticError], where: str = "")
         )
         place = text.rpartition("$")[2].rstrip("`") if " - at `$" in text else ""
         if text.startswith("Invalid enum value"):
-            text += f"; expected one of {', '.join(allowed_words(form, place))}"
+            text += one_of(text.split("'")[1] if "'" in text else "", allowed_words(form, place))
         elif text.startswith("unknown field `"):
             text += did_you_mean(text.split("`")[1], members(form, place))
         raise refuse(f"{where}{text}", hint=_QUOTES if _UNQUOTED.match(text) else None) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from greentic.ground.errors import GreenticError, LimitExceeded, MalformedArtifact
@@ -20,6 +20,13 @@ def _rest(path: str) -> str:
     while rest.startswith("assets/"):
         rest = rest.removeprefix("assets/")
     return rest
+
+
+def unread(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Entries that no path means, for another one stands before them, each with that one."""
+    entries = dict.fromkeys(names)
+    found = [(name, entry_of(name, entries)) for name in entries]
+    return [(name, read) for name, read in found if read is not None and read != name]
 
 
 def entry_of(path: str, entries: Collection[str]) -> str | None:

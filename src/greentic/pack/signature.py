@@ -20,7 +20,7 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK, unix_seconds
-from greentic.ground.documents import decode, shown
+from greentic.ground.documents import check_each_once, compact, decode, shown
 from greentic.ground.errors import Conflict, InvalidArgument, MalformedArtifact
 from greentic.pack.archive import LEGACY_SBOM, MANIFEST, SBOM, PackArchive
 from greentic.trust.keys import key_id
@@ -112,7 +112,9 @@ def _faults(archive: PackArchive, policy: PackSignaturePolicy, sbom_warnings: li
         return [f"signature chain `{CHAIN}` missing"]
     limit = archive.limits.signature_bytes
     try:
-        signature = decode(archive.read(SIGNATURE, limit=limit), PackSignature)
+        data = archive.read(SIGNATURE, limit=limit)
+        signature = decode(data, PackSignature)
+        check_each_once(data, compact(signature))
         raw = base64.urlsafe_b64decode(signature.sig + "=" * (-len(signature.sig) % 4))
         digest = signed_digest(archive)
     except ValueError as error:

@@ -34,6 +34,10 @@ _PREVIOUS, _OF = f"{_PREFIX}previous", f"{_PREFIX}rollback-of"
 _CREATED = "org.opencontainers.image.created"
 
 
+class DamagedPublication(FetchError):
+    """A place that answers, with what is not whole, not what it is called, or no published environment."""
+
+
 class NothingPublished(FetchError):
     """A place that answers, and holds nothing under the name."""
 
@@ -77,9 +81,9 @@ class Pressed(msgspec.Struct, frozen=True):
 
 
 def as_asked(data: bytes, name: str, where: str) -> bytes:
-    """A manifest that was asked for by a name. Raises `FetchError` if the name is a digest, and that of others."""
+    """A manifest that was asked for by a name. Raises `DamagedPublication` if the name is a digest, and that of others."""
     if name.startswith("sha256:") and digest_of_bytes(data) != name:
-        raise FetchError(f"`{where}`: the manifest is {digest_of_bytes(data)}, asked for was {name}")
+        raise DamagedPublication(f"`{where}`: the manifest is {digest_of_bytes(data)}, asked for was {name}")
     return data
 
 
@@ -96,33 +100,35 @@ def press(document: bytes) -> Pressed:
 
 
 def unpress(layer: bytes, edition: Edition, where: str) -> bytes:
-    """The document of a layer. Raises `FetchError` for bytes that are not the ones that the manifest names (rules 2 and 3)."""
+    """The document of a layer. Raises `DamagedPublication` for bytes that are not the ones that the manifest names (rules 2 and 3)."""
     if digest_of_bytes(layer) != edition.layer:
-        raise FetchError(f"`{where}`: the layer is {digest_of_bytes(layer)}, and its manifest names {edition.layer}")
+        raise DamagedPublication(
+            f"`{where}`: the layer is {digest_of_bytes(layer)}, and its manifest names {edition.layer}"
+        )
     expander = zlib.decompressobj(31)
     try:
         data = expander.decompress(layer, MAX_ENVIRONMENT + 1)
     except zlib.error as error:
-        raise FetchError(f"`{where}`: the layer is no compressed document ({error})") from None
+        raise DamagedPublication(f"`{where}`: the layer is no compressed document ({error})") from None
     if len(data) > MAX_ENVIRONMENT:
-        raise FetchError(f"`{where}`: the document is larger than {MAX_ENVIRONMENT} bytes")
+        raise DamagedPublication(f"`{where}`: the document is larger than {MAX_ENVIRONMENT} bytes")
     if not expander.eof or expander.unused_data:
-        raise FetchError(f"`{where}`: the layer is no whole compressed document")
+        raise DamagedPublication(f"`{where}`: the layer is no whole compressed document")
     if document_digest(data) != edition.document:
-        raise FetchError(
+        raise DamagedPublication(
             f"`{where}`: the document is {document_digest(data)}, and its manifest names {edition.document}"
         )
     return data
 
 
 def check_claims(edition: Edition, env: Environment, where: str) -> None:
-    """Raise `FetchError` if a document is not of the generation that its manifest says (rule 4)."""
+    """Raise `DamagedPublication` if a document is not of the generation that its manifest says (rule 4)."""
     try:
         generation = delivery_of(env).generation
     except GreenticError as error:
-        raise FetchError(f"`{where}`: {error.message}") from None
+        raise DamagedPublication(f"`{where}`: {error.message}") from None
     if (env.environment_id, generation) != (edition.env_id, edition.generation):
-        raise FetchError(
+        raise DamagedPublication(
             f"`{where}`: the document is environment `{env.environment_id}`, generation {generation}; its manifest says "
             f"`{edition.env_id}`, generation {edition.generation}"
         )
@@ -155,10 +161,12 @@ def manifest_of(
 
 
 def edition_of(data: bytes, where: str) -> Edition:
-    """What a manifest says. Raises `FetchError` for one that is no manifest of an environment."""
+    """What a manifest says. Raises `DamagedPublication` for one that is no manifest of an environment."""
 
-    def refuse(reason: str) -> FetchError:
-        return FetchError(f"`{where}` is no published environment: {reason}", hint="gtc op env publish makes one")
+    def refuse(reason: str) -> DamagedPublication:
+        return DamagedPublication(
+            f"`{where}` is no published environment: {reason}", hint="gtc op env publish makes one"
+        )
 
     try:
         raw = parse(data, limit=MAX_MANIFEST)

@@ -18,7 +18,14 @@ from greentic.model.ids import digest_of_bytes
 from greentic.net.addresses import shown
 from greentic.net.request import check_status, read_body, send
 from greentic.net.terms import Terms, patiently
-from greentic.publication.artifact import ARTIFACT, MAX_LAYER, MAX_MANIFEST, NothingPublished, as_asked
+from greentic.publication.artifact import (
+    ARTIFACT,
+    MAX_LAYER,
+    MAX_MANIFEST,
+    DamagedPublication,
+    NothingPublished,
+    as_asked,
+)
 from greentic.registry.media_types import INDEX as INDEX_TYPE
 from greentic.registry.media_types import MANIFEST
 
@@ -28,14 +35,14 @@ MAX_INDEX, MAX_LISTED = 1 << 20, 100
 
 
 def listed(data: bytes, where: str) -> dict[str, str]:
-    """The digests of an index by name. Raises `FetchError`."""
+    """The digests of an index by name. Raises `DamagedPublication`."""
     try:
         raw = parse(data, limit=MAX_INDEX)
     except ValueError as error:
-        raise FetchError(f"`{where}`: the index does not parse: {error}") from None
+        raise DamagedPublication(f"`{where}`: the index does not parse: {error}") from None
     manifests = raw.get("manifests") if isinstance(raw, dict) else None
     if not isinstance(manifests, list):
-        raise FetchError(f"`{where}` is no OCI image layout: its index lists no manifests")
+        raise DamagedPublication(f"`{where}` is no OCI image layout: its index lists no manifests")
     found: dict[str, str] = {}
     for entry in manifests:
         told = entry.get("annotations") if isinstance(entry, dict) else None
@@ -45,10 +52,10 @@ def listed(data: bytes, where: str) -> dict[str, str]:
 
 
 def blob_path(digest: str, where: str) -> str:
-    """The relative path of a blob. Raises `FetchError` for a digest that is none."""
+    """The relative path of a blob. Raises `DamagedPublication` for a digest that is none."""
     kind, _, hex_digits = digest.partition(":")
     if kind != "sha256" or len(hex_digits) != 64 or not set(hex_digits) <= set("0123456789abcdef"):
-        raise FetchError(f"`{where}`: `{digest[:80]}` is no sha256 digest")
+        raise DamagedPublication(f"`{where}`: `{digest[:80]}` is no sha256 digest")
     return f"blobs/sha256/{hex_digits}"
 
 
@@ -70,7 +77,7 @@ class Layout:
             return None
         data = self.manifest(digest)
         if data is None:
-            raise FetchError(f"`{self._directory}`: the index names {digest}, which is not there")
+            raise DamagedPublication(f"`{self._directory}`: the index names {digest}, which is not there")
         return data
 
     def manifest(self, name: str) -> bytes | None:
@@ -83,7 +90,7 @@ class Layout:
     def blob(self, digest: str, size: int) -> bytes:
         data = self._read(blob_path(digest, str(self._directory)), size)
         if data is None:
-            raise FetchError(f"`{self._directory}`: {digest} is not there")
+            raise DamagedPublication(f"`{self._directory}`: {digest} is not there")
         return data
 
     def put_blob(self, data: bytes) -> bool:
@@ -160,7 +167,7 @@ class WebLayout:
             return None
         data = self.manifest(digest)
         if data is None:
-            raise FetchError(f"`{shown(self._base)}`: the index names {digest}, which is not there")
+            raise DamagedPublication(f"`{shown(self._base)}`: the index names {digest}, which is not there")
         return data
 
     def manifest(self, name: str) -> bytes | None:
@@ -175,7 +182,7 @@ class WebLayout:
     def blob(self, digest: str, size: int) -> bytes:
         data = self._get(blob_path(digest, shown(self._base)), size)
         if data is None:
-            raise FetchError(f"`{shown(self._base)}`: {digest} is not there")
+            raise DamagedPublication(f"`{shown(self._base)}`: {digest} is not there")
         return data
 
     def put_blob(self, data: bytes) -> bool:

@@ -11,7 +11,7 @@ from greentic.model.environment import Environment
 from greentic.model.pointer import Pointer
 from greentic.net.addresses import shown
 from greentic.net.terms import Terms
-from greentic.publication.artifact import document_tag, manifest_of, press
+from greentic.publication.artifact import DamagedPublication, document_tag, manifest_of, press
 from greentic.publication.place import by_name, place_of, push, read_document
 
 
@@ -41,7 +41,7 @@ def read_pointed(pointer: Pointer, terms: Terms) -> bytes:
             hint="gtc op env reconcile pushes it, or gtc op env render --push",
         )
     if edition.document != pointer.document:
-        raise FetchError(
+        raise DamagedPublication(
             f"`{shown(where)}` holds document {edition.document}, and the pointer names {pointer.document}"
         )
     return read_document(place, edition, where)

@@ -13,6 +13,8 @@ EMPTY, EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
 """The configuration of an artifact that has none."""
 BUNDLE_LAYER = "application/octet-stream"
 """What bundles are published as: the type that every worker of the field accepts."""
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+"""What a signature is attached as."""
 PREFERRED = (
     "application/vnd.greentic.pack+json", "application/vnd.greentic.gtpack.v1+zip", "application/vnd.greentic.gtpack+zip",
     "application/vnd.greentic.pack+zip", "text/markdown",

@@ -8,16 +8,20 @@ Rules:
 3. While a run waits, its session is pinned to the revision that it waits on, whatever the weights say.
    A pin to a revision that serves no more is forgotten with what waits there: nobody can answer that question any more.
 4. Each question has a mark of its own. A message is applied to the question that stood when it came, or to none.
-5. The answers to the last messages that had an id are kept with the session, a few of them and for some minutes.
+5. No two callers have one key, whatever stands in the names that they were given: what could be read as two names is written otherwise.
+   Ordinary names stand as they are.
+6. The answers to the last messages that had an id are kept with the session, a few of them and for some minutes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import NamedTuple, cast
 
 import msgspec
 
+from greentic.flow.ports import scope
 from greentic.flow.state import Snapshot, read_snapshot
 from greentic.sessions.value_store import ValueStore, kept_text, read_kept
 
@@ -31,6 +35,8 @@ MAX_ANSWER_BYTES = 256 << 10
 """How many answers of a session are kept, and how large they may be together."""
 ANYONE = "user"
 """The user of callers who name none."""
+_LIKE_ANOTHER = re.compile(r"%|:provider:|\Aep=")
+"""What a named session may have of one that is made up, or of one that stands escaped."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -136,7 +142,7 @@ class Conversations:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def answered(self, session: str, message_id: str) -> Kept | None:
-        """The answer that a message of this id got (rule 5). Raises `FlowFailure`."""
+        """The answer that a message of this id got (rule 6). Raises `FlowFailure`."""
         for row in self._answers(session):
             if row.get("id") == message_id:
                 return Kept(row.get("output"), row.get("parked") is True, "output" in row)
@@ -167,7 +173,8 @@ class Conversations:
         return f"{self._namespace}:session:{deployment_id}:{tenant}:{who}"
 
     def _pin(self, deployment_id: str, tenant: str, identity: Identity) -> str:
-        who = f"{identity.endpoint or ''}|{identity.session or ''}|{identity.user or ''}"
+        told = (identity.endpoint or "", identity.session or "", identity.user or "")
+        who = "|".join(part.replace("%", "%25").replace("|", "%7C") for part in told)
         return f"{self._namespace}:pin:{deployment_id}:{tenant}:{who}"
 
 
@@ -177,6 +184,17 @@ def read_waiting(waiting: Waiting, pack_id: str) -> Snapshot:
 
 
 def session_hint(identity: Identity, tenant: str, flow_id: str) -> str:
-    """The session of a caller (rule 1)."""
-    hint = identity.session or f"{tenant}:provider:{flow_id}:{flow_id}:{identity.user or ANYONE}"
+    """The session of a caller (rules 1 and 5)."""
+    named = identity.session
+    if not named:
+        hint = f"{tenant}:provider:{flow_id}:{flow_id}:{_user(identity.user)}"
+    else:
+        hint = scope(named) if _LIKE_ANOTHER.search(named) else named
     return f"ep={identity.endpoint}::{hint}" if identity.endpoint else hint
+
+
+def _user(named: str | None) -> str:
+    """The user of a session; who is called as nobody is, is written otherwise (rule 5)."""
+    if not named:
+        return ANYONE
+    return f"%{ord(ANYONE[0]):X}{ANYONE[1:]}" if named == ANYONE else named.replace("%", "%25")

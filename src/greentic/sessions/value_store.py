@@ -1,7 +1,8 @@
 """Where waiting conversations and state live: bytes by key, with an end of life and a hold per key.
 
 Rules:
-1. In memory by default; in a private directory where several processes of one worker share them; in Redis where one is told.
+1. In memory by default; in a private directory where several processes of one worker share them; in Redis where an address is told. The
+   words of the existing worker for this, one for conversations and one for state, win; here both are in one place, so they may not differ.
 2. A conversation is held while one of its turns runs, so that two messages at once never advance it twice.
 3. Few messages wait for a conversation that is held, and not for ever: the others fail at once, so that one conversation never
    takes the threads of all.
@@ -13,14 +14,15 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import msgspec
 
+from greentic.ground import variables
 from greentic.ground.documents import Json, check_values, parse
-from greentic.ground.errors import FlowFailure
+from greentic.ground.errors import FlowFailure, InvalidArgument
 
 MAX_ENTRIES = 100_000
 MAX_BYTES = 256 << 20
@@ -36,6 +38,22 @@ _AROUND = 16
 """Arrays and objects that may stand around a value of a flow where it is kept, and levels by which flows go deeper than documents."""
 DROPPED = "greentic_stored_values_dropped"
 """The family that counts what leaves a full store."""
+_KINDS = ("GREENTIC_RUNNER_SESSION_BACKEND", "GREENTIC_RUNNER_STATE_BACKEND")
+_URL = "GREENTIC_RUNNER_REDIS_URL"
+
+
+def redis_url(environ: Mapping[str, str]) -> str:
+    """The address of Redis; empty for memory. Raises `InvalidArgument`."""
+    url = variables.text(_URL, environ)
+    said = {name: kind for name in _KINDS if (kind := variables.word(name, environ))}
+    told = ", ".join(f"{name}=`{kind}`" for name, kind in said.items())
+    if len(set(said.values())) > 1:
+        raise InvalidArgument(f"{told}: conversations and state are kept in one place, expected one word for both")
+    if "memory" in said.values():
+        return ""
+    if said and not url:
+        raise InvalidArgument(f"{told}: expected {_URL} with the address, found none")
+    return url
 
 
 class ConversationBusy(FlowFailure):

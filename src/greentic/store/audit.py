@@ -16,7 +16,6 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 from datetime import UTC, datetime
@@ -75,10 +74,12 @@ def line_digest(line: bytes) -> str:
 
 def documents_digest(paths: EnvPaths) -> str:
     """One digest over the documents that verbs change."""
-    hasher = hashlib.sha256()
+    from hashlib import sha256  # as in `model/ids.py`
+
+    hasher = sha256()
     for path in (paths.environment, paths.trust_root, paths.runtime):
         data = path.read_bytes() if path.exists() else b""
-        hasher.update(hashlib.sha256(data).digest() if data else bytes(32))
+        hasher.update(sha256(data).digest() if data else bytes(32))
     return hasher.hexdigest()
 
 
@@ -194,7 +195,7 @@ class AuditLog:
 
     def last_of_first(self, lines: int) -> str:
         """The sha256 of the last of so many first lines, without its end (rule 5). Raises `OSError`."""
-        return hashlib.sha256(self._lines()[lines - 1].rstrip(b"\n")).hexdigest()
+        return digest_of_bytes(self._lines()[lines - 1].rstrip(b"\n")).removeprefix("sha256:")
 
     def without_first(self, lines: int) -> bytes:
         """The log without so many first lines. Raises `OSError`."""

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -35,7 +35,7 @@ from greentic.ground.errors import (
 )
 from greentic.ground.lock import held
 from greentic.ground.nearest import did_you_mean
-from greentic.model.delivery import generation_of
+from greentic.model.delivery import MEMBER, generation_of
 from greentic.model.elements import Elements
 from greentic.model.environment import DOCUMENT, Environment
 from greentic.model.ids import check_env_id, is_env_id
@@ -46,8 +46,9 @@ from greentic.store.files import Files
 from greentic.store.layout import EnvPaths
 from greentic.store.ledger import Ledger
 from greentic.store.recovery import recover_revisions
-from greentic.store.seal import sealed
-from greentic.trust.root import EMPTY, TrustRoot, read_trust_root
+
+if TYPE_CHECKING:
+    from greentic.trust.root import TrustRoot
 
 _D = TypeVar("_D", bound=Document)
 _R = TypeVar("_R")
@@ -123,6 +124,15 @@ class EnvironmentStore:
             error.hint = error.hint or _next_step(env_id, path)
             raise
 
+    def names(self, env_id: str) -> dict[str, str]:
+        """What people call what an environment has today, by ULID; nothing where its document cannot be read, which others tell."""
+        from greentic.model.naming import names_of  # for who reads a log or an error; no boot needs it
+
+        try:
+            return names_of(self.load(env_id))
+        except GreenticError:
+            return {}
+
     def survey(self) -> tuple[list[Environment], list[Broken]]:
         """Every environment that loads, and every directory with a document that does not, both sorted by id."""
         good: list[Environment] = []
@@ -144,6 +154,8 @@ class EnvironmentStore:
 
     def trust_root(self, env_id: str) -> TrustRoot:
         """The environment's trust root; empty if there is no file. Raises `TrustRootError` or `IoError`."""
+        from greentic.trust.root import EMPTY, read_trust_root  # likewise
+
         path = self.paths(env_id).trust_root
         try:
             return read_trust_root(read_file(path, MAX_TRUST_ROOT))
@@ -208,7 +220,12 @@ class Transaction:
         if env.environment_id != self.env_id:
             raise Conflict(f"the lock is held for env `{self.env_id}`, the document is `{env.environment_id}`")
         validate(env)
-        env = sealed(env, self.store.trust_root(self.env_id), self.store.disk, self.store.clock)
+        if MEMBER in env.extra:
+            from greentic.store.seal import (
+                sealed,  # keys and signatures: few environments are sealed, and who reads seals nothing
+            )
+
+            env = sealed(env, self.store.trust_root(self.env_id), self.store.disk, self.store.clock)
         self.files.replace(self.paths.environment, readable(env, self.paths.environment))
         self.committed = True
 
@@ -277,7 +294,12 @@ def _valid(env: Environment, path: Path, before: Environment | None = None) -> E
 
 
 def _next_step(env_id: str, path: Path) -> str:
-    return f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{path.parent / 'backups'}`"
+    backups = path.parent / "backups"
+    if not backups.is_dir():  # a seed has none, nor what somebody wrote by hand
+        return (
+            f"`gtc op env doctor {env_id}` examines it; no backups lie beside `{path}`, so mend it where it is written"
+        )
+    return f"`gtc op env doctor {env_id}` examines it; backups of the document are in `{backups}`"
 
 
 def read_document(path: Path, form: type[_D]) -> _D:

@@ -87,6 +87,18 @@ def default_store_root() -> Path:
     return home / ".greentic" / "environments"
 
 
+def worked_on(told: Path | None) -> Path:
+    """The root for who changes or shows environments. Raises `InvalidArgument` where theirs are said to be on a server."""
+    if told is not None:
+        return told
+    if variables.text("GREENTIC_STORE_URL"):
+        raise InvalidArgument(
+            "GREENTIC_STORE_URL names a server with the environments, and this program works on a directory",
+            hint="--store-root DIR says which, or unset the variable",
+        )
+    return default_store_root()
+
+
 def looked_into(told: Path | None) -> Path:
     """The root for who makes no environment: one that was told has to be there. Raises `NotFound`."""
     if told is None:

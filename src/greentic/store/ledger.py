@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
@@ -40,7 +39,9 @@ class LedgerDocument(Document, frozen=True, kw_only=True):
 
 def fingerprint(payload: Json) -> str:
     """SHA-256 over the payload in canonical form."""
-    return hashlib.sha256(compact(payload, sort=True)).hexdigest()
+    from hashlib import sha256  # as in `model/ids.py`
+
+    return sha256(compact(payload, sort=True)).hexdigest()
 
 
 class Ledger:

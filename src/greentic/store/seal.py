@@ -11,7 +11,7 @@ from __future__ import annotations
 from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import Disk
 from greentic.ground.documents import replace
-from greentic.model.delivery import MEMBER, delivery_of, sealed_content, with_delivery
+from greentic.model.delivery import delivery_of, sealed_content, with_delivery
 from greentic.model.environment import Environment
 from greentic.store import operator_key
 from greentic.trust.keys import SigningKey
@@ -20,9 +20,7 @@ from greentic.trust.statements import SEAL, sign_content, statement_time
 
 
 def sealed(env: Environment, root: TrustRoot, disk: Disk, clock: Clock) -> Environment:
-    """The document as it is to be written (rule 1). Raises `OperatorKeyError`."""
-    if MEMBER not in env.extra:
-        return env
+    """The document of an environment that is set up for it, as it is to be written (rule 1). Raises `OperatorKeyError`."""
     key = operator_key.load_trusted(disk, root, env.environment_id)
     return _signed(env, delivery_of(env).generation + 1, root, key, clock)
 

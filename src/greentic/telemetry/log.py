@@ -6,7 +6,8 @@ Rules:
 2. A worker serves without a voice: a line that cannot be written (a full disk, a reader that is gone, a closed stream, a directory that
    may not be written, a reader that does not read) is dropped and counted, never an error, and waited for a moment at most. What is
    missing is told once, wherever it still can be.
-3. A record that is made for a request names it.
+3. A record that is made for a request names it. Warnings and errors of requests are measured by what they are of, the words before their
+   first colon (`line_measure`): whoever may ask could fill the disk, and so does a store that is away.
 4. A file that was moved aside or deleted, as who rotates logs does, is followed by a new one of its name, within a second. No directory
    is made for it then: a store that was moved away as a whole is to find its place free.
 """
@@ -26,10 +27,13 @@ from greentic.ground.clock import Clock, timestamp
 from greentic.ground.disk import leave_to_owner, make_directory
 from greentic.ground.optional import done_without
 from greentic.telemetry import request_id
+from greentic.telemetry.line_measure import LineMeasure
 from greentic.telemetry.log_lines import Field, Level, Record, Shape, json_line, text_line
 from greentic.telemetry.signals import LOGS
 
 MAX_FRAMES = 5
+OF_REQUESTS_EACH_SECOND = 5.0
+"""Lines of requests that fail alike; enough to see whom it hits."""
 LOOK_SECONDS = 1.0
 """How often it is looked whether the file is still the one of its name."""
 _RANK: dict[Level, int] = {"Debug": 0, "Info": 1, "Warn": 2, "Error": 3}
@@ -55,6 +59,7 @@ class OperatorLog:
         shape: Shape = "text",
     ) -> None:
         self._clock, self._level, self._shape = clock, _RANK[level], shape
+        self._of_requests = LineMeasure("request", clock, OF_REQUESTS_EACH_SECOND)
         self._stderr = stderr if stderr is not None else sys.stderr
         self.dropped = 0
         """Lines that the file did not take."""
@@ -108,6 +113,12 @@ class OperatorLog:
     def _write(self, level: Level, module: str, message: str, show: bool, fields: dict[str, Field]) -> None:
         if _RANK[level] < self._level:
             return
+        if _RANK[level] >= _RANK["Warn"] and request_id.current() is not None:
+            left_out = self._of_requests.let_through(f"{module} {message.partition(':')[0][:80]}")
+            if left_out is None:
+                return
+            if left_out:
+                message += f" ({left_out} lines like this were left out before it)"
         record = Record(timestamp(self._clock.now_ns()), level, module, message, request_id.current(), fields)
         line = text_line(record)
         if self._file is not None:

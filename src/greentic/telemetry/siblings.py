@@ -2,8 +2,9 @@
 
 Rules:
 1. Who is asked for the worker's metrics writes its readings and asks the others to write theirs, waits a while, and adds up.
-2. What was told once stays told: the file of a process that was killed counts on, so no counter ever goes back. What it counted after
-   it was asked last is lost. What the first process counted at the boot is a file, too, and is taken for that of a living one.
+2. What was told once stays told: the file of a process that was killed counts on, so no counter ever goes back. Each tells unasked now
+   and then, too; what it counted after it told last is lost. What the first process counted at the boot is a file, too, and is taken
+   for that of a living one.
 3. A process that begins folds the files of those that are gone into one. Files are read and folded under one lock.
 4. A process that does not answer in time is taken with what it wrote last, and not counted among those that answered.
 5. What it serves, a process says itself, when it is asked; nobody says it for one that does not answer.
@@ -25,6 +26,8 @@ from greentic.ground.optional import done_without
 from greentic.telemetry.readings import Others, Readings, Row, Told, packed, unpacked
 
 PATIENCE = 1.0
+TELL_SECONDS, TELL_SHARE = 5.0, 200
+"""Between two times that a process tells unasked, and at least so many times as long as telling took."""
 MAX_TOLD = 64 << 20
 """Bytes of what a process tells at once."""
 _COUNTS, _STATUS = b"c", b"s"
@@ -46,6 +49,7 @@ class SharedReadings:
         """`process` is the name of this one; `own` comes to its packed readings, `status` to what it says of itself."""
         self._directory, self._process, self._own, self._status = directory, process, own, status
         self._server: asyncio.Server | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -56,6 +60,8 @@ class SharedReadings:
             self._server = await asyncio.start_unix_server(self._asked, path)
         except OSError as error:  # the name of a directory may be too long for a socket
             done_without("adding up the metrics of several processes", error)
+        else:
+            self._telling = asyncio.ensure_future(self._tell_now_and_then())
 
     async def gathered(self) -> Others:
         """Ask the others and read what they wrote (rules 1 and 4). Raises `Conflict` or `OSError`."""
@@ -82,10 +88,21 @@ class SharedReadings:
 
     async def close(self) -> None:
         """Leave what this process counted, and answer nobody any more."""
+        if self._telling is not None:
+            self._telling.cancel()
         await self._write()
         if self._server is not None:
             self._server.close()
             (self._directory / f"{self._process}.sock").unlink(missing_ok=True)
+
+    async def _tell_now_and_then(self) -> None:
+        pause = TELL_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            began = CLOCK.monotonic()
+            with contextlib.suppress(OSError):  # who is asked for the metrics is told of it
+                await self._write()
+            pause = max(TELL_SECONDS, TELL_SHARE * (CLOCK.monotonic() - began))
 
     async def _write(self) -> None:
         async with self._writing:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from greentic.ground.documents import Json, JsonObject
@@ -23,6 +24,8 @@ _TAKING = re.compile(
 """Beginnings of commands that take `--store-root`, up to where it can stand; the name of a program alone is none."""
 
 
+_NAMED_BY_ULID = re.compile(r"`([0-7][0-9A-HJKMNP-TV-Z]{25})`")
+_OF_DEPLOYMENT = re.compile(r"(--deployment )([0-7][0-9A-HJKMNP-TV-Z]{25})\b")
 _INSTALLING = re.compile(r"pip install 'greentic\[([a-z-]+)\]'")
 
 
@@ -48,6 +51,20 @@ def copyable(text: str, store_root: Path | None) -> str:
         return text
     told = f" --store-root {shlex.quote(str(store_root))}"
     return _TAKING.sub(lambda found: found[0] + told, text)
+
+
+def with_names(error: GreenticError, names: Mapping[str, str]) -> GreenticError:
+    """The error with what people call a thing before its ULID, for people; who reads a program's errors goes by the ULID alone.
+
+    A deployment has a name here only where no other one has it, so a command of its next step takes it, too.
+    """
+    error.hint = error.hint and _OF_DEPLOYMENT.sub(
+        lambda found: found[0] if found[2] not in names else f"{found[1]}{shlex.quote(names[found[2]])}", error.hint
+    )
+    error.message = _NAMED_BY_ULID.sub(
+        lambda found: f"`{names[found[1]]}` ({found[1]})" if found[1] in names else found[0], error.message
+    )
+    return error
 
 
 def with_next_step(error: GreenticError, store_root: Path | None, *, for_people: bool) -> GreenticError:

@@ -24,6 +24,7 @@ from greentic.ground.optional import lacking, on_lack
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Form = Literal["json", "yaml", "table", "wide", "name"]
 FORMS: tuple[Form, ...] = ("json", "yaml", "table", "wide", "name")
@@ -213,7 +214,7 @@ def show_table(result: JsonObject) -> None:
             table.add_column(overflow="fold")
             for name, told in plain:
                 table.add_row(Text(name), Text(told))
-            console.print(table)
+            _print_table(console, table)
         else:
             for name, told in plain:
                 below = told.replace("\n", "\n  ")
@@ -250,7 +251,17 @@ def show_table(result: JsonObject) -> None:
                 table.add_column(Text(printed(column)), overflow="fold", min_width=least)
             for row in cells:
                 table.add_row(*(Text(cell) for cell in row))
-            console.print(table)
+            _print_table(console, table)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """Draw a table; the blanks that fill its last column are for terminals alone."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as drawn:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def rows_in(result: JsonObject, key: str) -> list[JsonObject]:

@@ -99,7 +99,10 @@ def envelope_bytes(envelope: Envelope) -> bytes:
 
 def read_envelope(data: bytes, limit: int = MAX_ENVELOPE) -> Envelope:
     try:
-        return decode(data, Envelope, limit=limit)
+        found = decode(data, Envelope, limit=limit)
+        if data != envelope_bytes(found):
+            check_each_once(data, compact(found))
+        return found
     except ValueError as error:
         raise MalformedEnvelope(f"not a DSSE envelope: {error}") from None
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from greentic.ground.documents import decode
+from greentic.ground.documents import check_each_once, decode
 from greentic.ground.errors import SpecViolation
 from greentic.model.delivery import signatures_of, signed_content
 from greentic.model.environment import BundleDeployment, Revision
@@ -170,6 +170,7 @@ def read_proof(data: bytes, nonce: str, pinned: Collection[str]) -> BelievedProo
         envelope = read_envelope(data, MAX_PROOF)
         payload = claimed_payload(envelope, PAYLOAD_TYPE)
         proof = decode(payload, Proof, limit=MAX_PROOF)
+        check_each_once(payload, msgspec.json.encode(proof))
     except (SignatureError, ValueError) as error:
         raise ProofError(f"it is no proof: {error}") from None
     if proof.schema != SCHEMA:

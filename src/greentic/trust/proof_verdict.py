@@ -125,6 +125,8 @@ def _wanted(env: Environment, delivery: Delivery, revision: Revision, generation
         "weight_bps": str(weights.get(revision.revision_id, 0)),
         "generation": str(generation),  # what serves is of the document that the worker says it serves
     }
+    if not revision.pack_list:  # what the bundle has; its digest is compared
+        del fields["packs"]
     tree = known.trees.get(revision.revision_id)
     return fields if tree is None else fields | {"tree": tree}
 

@@ -25,16 +25,13 @@ from greentic.ground.clock import cpu_seconds
 from greentic.wasm import native
 from greentic.wasm.carrier import Carrier
 from greentic.wasm.engine import CallLimits, ComponentEngine
+from greentic.wasm.printed import MAX_OUTPUT, Output
 from greentic.wasm.traps import HostFailure, Trap, Waited, reason_of
 from greentic.wasm.values import VALUE_BYTES, Converter, Keep, Signature
 
 Pause = Literal["computes", "asks", "sleeps"]
 HARDLY = 0.0002
 """Seconds of computing below which a pause of a component that imports WASI is taken for sleeping."""
-MAX_OUTPUT = 64 << 10
-"""Bytes of standard output and error that a call may log."""
-
-
 _Instance, _Function, _Value = ctypes.c_char * 16, ctypes.c_char * 32, ctypes.c_char * VALUE_BYTES
 """Where the library puts what it makes."""
 
@@ -114,10 +111,10 @@ class Call:
         "_request",
         "_store",
         "_target",
-        "_told",
         "asked",
         "computed",
         "context",
+        "output",
         "result",
         "suspended",
         "waited",
@@ -134,7 +131,7 @@ class Call:
         self.result: object = None
         self.computed = self.waited = 0.0
         self.suspended = False
-        self._told = 0
+        self.output = None if target.wasi is None else Output(context.log)
         self._future = self._store = 0
         self._function: ctypes.Array[ctypes.c_char] | None = None
         target.engine.began()
@@ -304,13 +301,15 @@ class Call:
         self._target.engine.ended()
         if self.suspended:
             self._target.engine.share.end()
+        if self.output is not None:
+            self.output.over()
 
-    def log(self, stream: str, data: bytes) -> None:
-        """Log what the component wrote, as far as a call may."""
-        left = MAX_OUTPUT - self._told
-        if left > 0:
-            self.context.log(stream, data[:left].decode(errors="replace"))
-            self._told += len(data)
+    def wrote(self) -> bool:
+        """Whether it wrote output since this was asked last."""
+        if self.output is None or not self.output.written:
+            return False
+        self.output.written = False
+        return True
 
 
 def _carrier(engine: ComponentEngine) -> Carrier:
@@ -368,9 +367,9 @@ _ANSWERED = ctypes.cast(_answered_callback, ctypes.c_void_p).value
 def _written(stream: str) -> object:
     def write(data: int | None, address: int, size: int) -> int:
         call = _calls.get(data or 0)  # the library writes from threads of its own
-        if call is not None:
+        if call is not None and call.output is not None:
             try:
-                call.log(stream, ctypes.string_at(address, min(size, MAX_OUTPUT)))
+                call.output.write(stream, ctypes.string_at(address, min(size, MAX_OUTPUT + 1)))
             except BaseException as failure:  # noqa: BLE001  as above
                 call._failure = HostFailure(f"its output cannot be logged: {type(failure).__name__}")
         return size

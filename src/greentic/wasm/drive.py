@@ -6,7 +6,9 @@ Rules:
    such a coroutine without a loop.
 2. On a loop calls compute one after the other, when it is the turn of their deployment (`ground/fair_queue.py`). In one turn of the
    loop one long piece is computed, or a few short ones. So what else the loop has to do waits for little, however many calls compute.
-3. A call that is cancelled, because nobody waits for it any more, is closed on the spot.
+3. How long one looks away from a call that sleeps grows with what it slept so far. One that wrote output meanwhile does not sleep: each
+   piece of its output is a pause of its own.
+4. A call that is cancelled, because nobody waits for it any more, is closed on the spot.
 """
 
 from __future__ import annotations
@@ -63,8 +65,9 @@ async def _on_loop(call: Call, queue: FairQueue) -> object:
             continue
         began = CLOCK.monotonic()
         left = call.left()
-        if pause == "asks":
+        if pause == "asks" or call.wrote():
             asleep = 0.0
+        if pause == "asks":
             call.answer(await _answer(call, left))
         else:
             await asyncio.sleep(0 if asleep == 0 else min(left, _nap(asleep)))
@@ -102,8 +105,9 @@ def _without(call: Call) -> object:
             continue
         began = CLOCK.monotonic()
         left = call.left()
-        if pause == "asks":
+        if pause == "asks" or call.wrote():
             asleep = 0.0
+        if pause == "asks":
             call.answer(asyncio.run(_answer(call, left)))
         else:
             CLOCK.sleep(0 if asleep == 0 else min(left, _nap(asleep)))

@@ -21,8 +21,6 @@ from greentic.ground.errors import BootError, GreenticError
 from greentic.ground.optional import on_lack
 from greentic.materialize.progress import LoggedPull
 from greentic.materialize.pull import Events
-from greentic.materialize.remembered import memory_of
-from greentic.materialize.trusted import examine
 from greentic.model.ids import LOCAL_ENV
 from greentic.model.local import fresh_local
 from greentic.model.projection import Projected
@@ -41,6 +39,7 @@ from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.provision import Bench, provision
 from greentic.worker.services import turn_services
 from greentic.worker.settings import Settings, StartOptions, read_settings
+from greentic.worker.trust_files import examiner_of
 
 if TYPE_CHECKING:
     from greentic.worker.published import Published
@@ -127,7 +126,9 @@ def from_nothing(
         key = cookie_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(
             store=store,
+            paths=paths,
             settings=settings,
+            examiner=examiner_of(paths, settings, store.clock),
             log=log,
             loader=Loader(paths, runtime, settings.pack_signatures),
             cookie_key=key,
@@ -135,8 +136,8 @@ def from_nothing(
             projected=Projected(),
             in_use=_in_use(paths, store, log),
         )
-        places = memory_of(paths, settings.state_directory).places
-        own = proof_key(settings.proof_key, places, store.disk, store.random, lambda text: log.warn("start", text))
+        places, warned = bench.examiner.memory.places, lambda text: log.warn("start", text)
+        own = proof_key(settings.proof_key, places, store.disk, store.random, warned)
         return Booted(bench, candidate.digest, provision(bench, candidate), services, own)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -161,11 +162,5 @@ def _from_archive(archive: Path, store: EnvironmentStore, settings: Settings) ->
     if cache is None:
         raise BootError("booting from a file needs a directory for bundles: set HOME, or GREENTIC_BUNDLE_CACHE_DIR")
     paths = store.paths(settings.env_id)
-    memory = memory_of(paths, settings.state_directory)
-    import_archive(
-        archive, paths, cache, memory,
-        lambda env, listed: examine(
-            env, memory, settings.trust_anchor, allow_rollback=settings.allow_rollback, clock=store.clock, offered=listed,
-            terms=settings.terms,
-        ),
-    )  # fmt: skip
+    examiner = examiner_of(paths, settings, store.clock)
+    import_archive(archive, paths, cache, examiner.memory, examiner.examine)

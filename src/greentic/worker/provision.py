@@ -23,10 +23,9 @@ from greentic.distribute.bundle_cache import BundleCache, open_cache
 from greentic.ground.errors import BootError, GreenticError, SpecViolation
 from greentic.materialize.placed import survey
 from greentic.materialize.pull import Events, Means, Obtained, pull
-from greentic.materialize.remembered import memory_of
 from greentic.materialize.sandbox import forbid_core_files
 from greentic.materialize.serving_plan import Fault, Scope, ServingPlan, as_seen, ends_boot, serving_plan
-from greentic.materialize.trusted import establish, protections
+from greentic.materialize.trusted import Examiner, protections
 from greentic.materialize.under_way import StillComing, UnderWay
 from greentic.model.delivery import generation_of
 from greentic.model.environment import Environment, Revision
@@ -37,6 +36,7 @@ from greentic.net.addresses import shown
 from greentic.pack.located import LocatedPack
 from greentic.store.environments import EnvironmentStore
 from greentic.store.in_use import InUse
+from greentic.store.layout import EnvPaths
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.phases import phase
 from greentic.telemetry.tallies import TALLIES
@@ -51,7 +51,10 @@ class Bench(msgspec.Struct, frozen=True):
     """What provisioning works with, made once for a worker."""
 
     store: EnvironmentStore
+    paths: EnvPaths
+    """Of the worker's environment."""
     settings: Settings
+    examiner: Examiner
     log: OperatorLog
     loader: Loader
     cookie_key: bytes
@@ -70,11 +73,11 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     Raises `BootError` for a document that is refused, and at a boot for a failure that ends it. Nothing is changed by a document
     that is refused. While something serves, the failure of a deployment leaves that deployment as it was (rule 4).
     """
-    store, settings, log, env = bench.store, bench.settings, bench.log, candidate.env
+    settings, log, env = bench.settings, bench.log, candidate.env
     boot = serving is None
     trust = _established(bench, env, boot=boot)
-    candidate.adopt(store)
-    with store.transaction(env.environment_id):
+    candidate.adopt(bench.paths)
+    with bench.store.transaction(settings.env_id):
         pass  # entering the lock repairs what a killed process left
     whole = as_seen(env, settings.scope)  # of thousands, a revision's own worker looks at one
     changed = _changed(whole, serving, trust, settings.scope)
@@ -87,7 +90,7 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
     for fault in faults.values():
         TALLIES.add("greentic_refusals", (fault.why,))
     _tell(log, plan.env, faults)
-    _project(store, whole, frozenset(faults), bench.projected)
+    _project(bench, whole, frozenset(faults))
     if obtained.packs:
         log.info(
             "pull",
@@ -107,17 +110,9 @@ def provision(bench: Bench, candidate: Candidate, serving: Activation | None = N
 
 def _established(bench: Bench, env: Environment, *, boot: bool) -> Trusted:
     """Whom to trust about a document. Raises `BootError` for one that is refused."""
-    settings = bench.settings
-    memory = memory_of(bench.store.paths(env.environment_id), settings.state_directory)
+    examiner = bench.examiner if boot else bench.examiner._replace(terms=shortly(bench.examiner.terms))
     with phase("trust", boot=boot):
-        trust = establish(
-            env,
-            memory,
-            settings.trust_anchor,
-            allow_rollback=settings.allow_rollback,
-            clock=bench.store.clock,
-            terms=settings.terms if boot else shortly(settings.terms),
-        )
+        trust = examiner.establish(env)
     for warning in trust.warnings:
         bench.log.warn("trust", warning)
     return trust
@@ -134,7 +129,7 @@ def _planned(bench: Bench, part: Environment, trust: Trusted, held: Mapping[str,
             log.warn("trust", found.warning)
         if found.refusal is not None:
             refused[revision.revision_id] = _because(f"trust in revision `{revision.revision_id}`", found.refusal)
-    there = survey(bench.store.paths(part.environment_id), wanted, _at_hand(held))
+    there = survey(bench.paths, wanted, _at_hand(held))
     plan = serving_plan(part, bench.settings.scope, refused, there)
     if plan.warning:
         log.warn("pull", plan.warning)
@@ -254,13 +249,13 @@ def _told(env: Environment, deployment_id: str, fault: Fault, revision: Revision
     )
 
 
-def _project(store: EnvironmentStore, env: Environment, unavailable: frozenset[str], projected: Projected) -> None:
+def _project(bench: Bench, env: Environment, unavailable: frozenset[str]) -> None:
     """Write the projection of the document (rule 3). Raises `BootError`."""
     try:
-        with store.transaction(env.environment_id) as transaction:
-            transaction.refresh_projection(env, skipped=unavailable, projected=projected)
+        with bench.store.transaction(bench.settings.env_id) as transaction:
+            transaction.refresh_projection(env, skipped=unavailable, projected=bench.projected)
     except GreenticError as error:
-        raise BootError(f"re-projecting runtime-config for env `{env.environment_id}`") from error
+        raise BootError(f"re-projecting runtime-config for env `{bench.settings.env_id}`") from error
 
 
 def _because(text: str, cause: GreenticError) -> BootError:

@@ -17,9 +17,7 @@ import msgspec
 
 from greentic.ground.documents import decode, read_file
 from greentic.ground.errors import BootError, GreenticError
-from greentic.materialize.remembered import memory_of
 from greentic.materialize.seed import Seed
-from greentic.materialize.trusted import examine
 from greentic.model.elements import Elements
 from greentic.model.environment import DOCUMENT, document_digest
 from greentic.model.ids import is_env_id
@@ -29,6 +27,7 @@ from greentic.publication.place import newest, place_of, read_document
 from greentic.store.environments import EnvironmentStore, environment_of
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.settings import Settings
+from greentic.worker.trust_files import examiner_of
 
 RECORD = "followed.json"
 MAX_RECORD = 1 << 16
@@ -66,16 +65,8 @@ class Published:
         kept = self._kept()
         try:
             found = self.read()
-            settings = self.settings
-            memory = memory_of(self._store.paths(settings.env_id), settings.state_directory)
-            examine(
-                found.env,
-                memory,
-                settings.trust_anchor,
-                allow_rollback=settings.allow_rollback,
-                terms=settings.terms,
-                clock=self._store.clock,
-            )
+            paths = self._store.paths(self.settings.env_id)
+            examiner_of(paths, self.settings, self._store.clock).examine(found.env)
         except GreenticError as error:
             cause = f": {error.__cause__}" if isinstance(error.__cause__, GreenticError) else ""
             if kept is None:

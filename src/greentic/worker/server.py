@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING
 
 from greentic.activate.activation import Activation
 from greentic.activate.lease import Serving
+from greentic.ground.beside import beside
 from greentic.ground.documents import JsonObject, compact
 from greentic.ground.errors import BootError
 from greentic.httpd.front import Front
 from greentic.httpd.room import TURNS, places, raise_file_limit
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
+from greentic.ingress.operator_paths import load_later
 from greentic.ingress.status import brief
 from greentic.ingress.trusted_peer import TrustedPeers
-from greentic.materialize.remembered import memory_of
 from greentic.model.elements import Elements
 from greentic.model.environment import DOCUMENT
 from greentic.model.hosts import host_without_port, join_listen_addr
@@ -247,7 +248,9 @@ async def _serve(
     await scraping.start(app.serving.process, booted.bench.settings.sessions.shared_directory)
     ready()
     follower.start()
+    loading = asyncio.ensure_future(beside(load_later))
     await stop.wait()
+    await loading
     follower.stop()
     await _close_door(server, bound, front)
     closing = asyncio.ensure_future(front.close(ingress.finish_seconds))
@@ -302,11 +305,9 @@ def _follower(booted: Booted, app: WorkerApp, loop: asyncio.AbstractEventLoop) -
         serving.following = state
 
     tokens_file = settings.ingress.tokens_file
-    published, paths = booted.published, store.paths(settings.env_id)
+    published, paths = booted.published, bench.paths
     elements = Elements() if published is None else published.elements
-    trust_files = TrustFiles(
-        settings.trust_anchor, memory_of(paths, settings.state_directory), settings.terms, store.clock
-    )
+    trust_files = TrustFiles(bench.examiner)
 
     def read() -> Candidate:
         reread_tokens(app.gate, paths, tokens_file, booted.log)

@@ -5,7 +5,8 @@ Rules:
 2. Bind address, later wins: 127.0.0.1:8080, the document's `listen_addr`, `GREENTIC_GATEWAY_LISTEN_ADDR`,
    `GREENTIC_GATEWAY_PORT`, `PORT`. An address that makes no sense is warned about and ignored, as by the existing worker.
 3. The port that was asked for, or one of the next ten; in strict mode that port or none.
-4. Any other variable that makes no sense ends the boot, with its name, what was expected and what was found.
+4. Any other variable that makes no sense ends the boot, with its name, what was expected and what was found. So does one that asks
+   for what the existing worker has and this one has not: secrets of another kind, a tunnel.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from greentic.model.ids import LOCAL_ENV
 from greentic.model.routes import impossible_matcher
 from greentic.net.terms import Terms, terms_of
 from greentic.pack.signature import PackSignaturePolicy, read_signature_policy
+from greentic.sessions.value_store import redis_url
 from greentic.store.layout import default_store_root
 from greentic.telemetry.log_lines import Shape
 
@@ -189,6 +191,8 @@ def _no_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
 def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings:
     """All that a worker is told. Raises `BootError` for what makes no sense (rule 4)."""
     try:
+        for name in ("GREENTIC_SECRETS_BACKEND", "GREENTIC_TUNNEL_MODE"):
+            variables.word(name, environ)
         told = env_id(options.env, environ)
         offline = options.archive is not None or variables.switch("GREENTIC_OFFLINE", environ)
         return Settings(
@@ -360,7 +364,7 @@ def _published(options: StartOptions, environ: Mapping[str, str]) -> PublishedSe
 def _sessions(environ: Mapping[str, str]) -> SessionSettings:
     wait = variables.count("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", environ)
     return SessionSettings(
-        variables.text("GREENTIC_RUNNER_REDIS_URL", environ),
+        redis_url(environ),
         variables.text("GREENTIC_RUNNER_SESSION_NAMESPACE", environ),
         86_400 if wait is None else wait or None,
         variables.path("GREENTIC_SHARED_SESSIONS", environ),

@@ -12,19 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from pathlib import Path
 
 from greentic.ground.clock import Clock
 from greentic.ground.documents import read_file
 from greentic.ground.errors import FetchError
-from greentic.materialize.remembered import Memory
-from greentic.materialize.trusted import MAX_ANCHOR
+from greentic.materialize.remembered import memory_of
+from greentic.materialize.trusted import MAX_ANCHOR, Examiner
 from greentic.model.environment import Environment
 from greentic.net.document import read_small
 from greentic.net.terms import Terms
+from greentic.store.layout import EnvPaths
 from greentic.trust.revocation import MAX_LIST
+from greentic.worker.settings import Settings
 
 LIST_SECONDS, ASK_SECONDS = 60.0, 5.0
+
+
+def examiner_of(paths: EnvPaths, settings: Settings, clock: Clock) -> Examiner:
+    """What the documents of a worker's environment are examined by."""
+    memory = memory_of(paths, settings.state_directory)
+    return Examiner(memory, settings.trust_anchor, settings.terms, clock, settings.allow_rollback)
 
 
 def shortly(terms: Terms) -> Terms:
@@ -35,11 +42,11 @@ def shortly(terms: Terms) -> Terms:
 class TrustFiles:
     """The newest that was seen of both."""
 
-    def __init__(self, anchor: Path | None, memory: Memory, terms: Terms, clock: Clock) -> None:
-        self._anchor, self._clock = anchor, clock
-        self._terms = shortly(terms)
-        self._ask_at = clock.monotonic() + LIST_SECONDS
-        lists = memory.recall().lists
+    def __init__(self, examiner: Examiner) -> None:
+        self._anchor, self._clock = examiner.anchor, examiner.clock
+        self._terms = shortly(examiner.terms)
+        self._ask_at = self._clock.monotonic() + LIST_SECONDS
+        lists = examiner.memory.recall().lists
         self._list = lists[0][1] if lists else b""
 
     def digest(self, env: Environment) -> str:

@@ -5,7 +5,8 @@ Rules:
 2. Being told means that it is worth looking; what changed is for whoever looks. Many changes at once are told once.
 3. What is of no interest ends no wait: a look may touch files itself, such as the lock of the store, and would be the reason of the next.
 4. A file system that tells nothing (some network and overlay mounts) is looked at every `POLL_SECONDS`.
-5. Who wakes a watch that is closed wakes nobody: the number of its pipe may be another file's by then, such as a caller's connection.
+5. A directory that is replaced (a store that is restored) or comes later is watched from then on; that it came is worth a look.
+6. Who wakes a watch that is closed wakes nobody: the number of its pipe may be another file's by then, such as a caller's connection.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from greentic.ground.inotify import Inotify
 from greentic.ground.optional import done_without
 
 POLL_SECONDS = 15.0
+MISSING_SECONDS = 1.0
+"""How often a directory that is not there is looked for."""
 SETTLE_SECONDS = 0.005
 """How long after a change another one is waited for, so that one save is one look."""
 
@@ -44,6 +47,7 @@ class DirectoryWatch:
 
     def __init__(self, directories: Iterable[Path], names: frozenset[str]) -> None:
         self._names = names
+        self._numbers: dict[Path, int | None] = dict.fromkeys(directories)
         self._closing, self._closed = threading.Lock(), False
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
@@ -52,8 +56,8 @@ class DirectoryWatch:
         self._told: Inotify | None = None
         try:
             self._told = Inotify()
-            for directory in directories:
-                self._told.add(directory)
+            for directory in self._numbers:
+                self._numbers[directory] = self._told.add(directory)
         except OSError as error:
             done_without("being told of changed files", f"{error.strerror or error}; looking every {POLL_SECONDS:g} s")
         if self._told is not None:
@@ -61,9 +65,9 @@ class DirectoryWatch:
 
     def wait(self, seconds: float) -> bool:
         ends = CLOCK.monotonic() + min(seconds, POLL_SECONDS)
-        while not (found := self._ready(ends - CLOCK.monotonic())) and CLOCK.monotonic() < ends:
+        while not (found := self._attend()) and not (found := self._ready(ends)) and CLOCK.monotonic() < ends:
             pass
-        while found and self._ready(SETTLE_SECONDS):
+        while found and self._ready(CLOCK.monotonic() + SETTLE_SECONDS):
             pass
         return found
 
@@ -80,10 +84,23 @@ class DirectoryWatch:
             os.close(self._reading)
             os.close(self._writing)
 
-    def _ready(self, seconds: float) -> bool:
+    def _attend(self) -> bool:
+        """Watch what stands where the directories stood (rule 5); whether something else does than did."""
+        before = dict(self._numbers)
+        for directory in self._numbers:
+            try:
+                self._numbers[directory] = None if self._told is None else self._told.add(directory)
+            except OSError:
+                self._numbers[directory] = None
+        return any(number is not None and number != before[directory] for directory, number in self._numbers.items())
+
+    def _ready(self, ends: float) -> bool:
         """Wait for anything that is worth a look; drains what was told."""
+        left = ends - CLOCK.monotonic()
+        if None in self._numbers.values():
+            left = min(left, MISSING_SECONDS)
         found = False
-        for fd, _ in self._poll.poll(max(int(seconds * 1000), 0)):
+        for fd, _ in self._poll.poll(max(int(left * 1000), 0)):
             if fd == self._reading:
                 os.read(fd, 4096)
                 found = True
