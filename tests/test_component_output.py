@@ -12,7 +12,7 @@ from greentic.ground.going import in_place
 from greentic.wasm import carrier, drive
 from greentic.wasm.engine import DEFAULT_LIMITS
 from greentic.wasm.printed import MAX_OUTPUT, MAX_TEXT, Output
-from greentic.wasm.traps import Trap
+from greentic.wasm.traps import Trap, reason_of
 from simulators import FakeClock
 from test_wasm import context, loaded
 
@@ -76,6 +76,18 @@ def test_what_a_component_wrote_before_it_trapped_is_told():
         "component c (stdout): panicked at lib.rs",
         "trapped",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("error while executing\n\nCaused by:\n  Exited with i32 exit status 1", "it exited with status 1, and gave no answer"),
+        ("Caused by:\n  0: failed\n  1: wasm trap: wasm `unreachable` instruction executed", "wasm trap: wasm `unreachable` instruction executed (mostly a panic or an abort; the log has what it printed)"),
+        ("Caused by:\n  wasm trap: out of bounds memory access", "wasm trap: out of bounds memory access"),
+    ],
+)  # fmt: skip
+def test_a_trap_says_what_became_of_the_answer_and_where_to_look(said, reason):
+    assert reason_of(said) == reason
 
 
 def told(*pieces: tuple[str, bytes]) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ FOREIGN = {
         "--raw",
     },
     "aws, az, gcloud": {"--name", "--attach-acr", "--enable-network-policy", "--network-policy"},
-    "cargo, tinygo, npx": {"--release", "--target", "--wit-package", "--wit-world"},
+    "cargo, tinygo, npx, wasm-tools": {"--adapt", "--release", "--target", "--wit-package", "--wit-world"},
     "git, make, pip, docker, podman, pytest": set(),
 }
 """Flags of other people's programs that our texts tell, by program."""

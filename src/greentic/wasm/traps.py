@@ -5,8 +5,12 @@ The library tells a trap with the backtrace of the wasm, its reason somewhere be
 
 from __future__ import annotations
 
+import re
+
 MAX_BYTES_OUT = (128 << 20) // 48
 """Bytes of one `list<u8>` that a component may hand over: the engine counts 48 for each, and takes 128 MiB at once."""
+_EXITED = re.compile("Exited with i32 exit status ([0-9]+)")
+_UNREACHABLE = "`unreachable` instruction executed"
 _TOO_MUCH = "fuel allocated for hostcalls has been exhausted"
 
 
@@ -34,9 +38,11 @@ def reason_of(text: str) -> str:
     ]
     told = reasons[-1] if reasons else lines[-1] if lines else "unknown failure"
     told = told.split(": ", 1)[1] if told[:2] in ("0:", "1:", "2:") else told
+    if exited := _EXITED.fullmatch(told):
+        return f"it exited with status {exited[1]}, and gave no answer"
     if told.startswith("unknown import: ") and told.endswith(" has not been defined"):
         return not_provided(told.removeprefix("unknown import: ").removesuffix(" has not been defined").strip("`"))
-    return told
+    return f"{told} (mostly a panic or an abort; the log has what it printed)" if told.endswith(_UNREACHABLE) else told
 
 
 def not_provided(name: str) -> str:
