@@ -680,6 +680,13 @@ def test_a_secret_without_a_name_is_refused(tmp_path, secret):
         build_pack(pack_source(tmp_path, secret_requirements=f"[{secret}]"))
 
 
+@pytest.mark.parametrize("name", ["''", "a/b", ".."])
+def test_an_id_that_no_bundle_can_have_is_told_with_its_file(tmp_path, name):
+    (tmp_path / "bundle.yaml").write_text(f"bundle_id: {name}\n")
+    with pytest.raises(InvalidArgument, match="bundle.yaml: `bundle_id`"):
+        build_bundle(tmp_path, tmp_path / "b.gtbundle")
+
+
 def test_a_capability_that_nobody_knows_is_told_and_what_is_written_is_what_is_packed(tmp_path):
     asked = "{wasi: {random: true, clocks: null}, host: {htp: {client: false}, secrets: {required: [A, {key: B}]}}}"
     directory = pack_source(tmp_path, components=f"[{{id: c, wasm: c.wasm, capabilities: {asked}}}]")
@@ -1028,6 +1035,7 @@ def test_the_wait_of_the_page_about_flows_answers_each_guess(tmp_path):
         ("nodes: {a: {emit.response: {t: {{entry.text}}}}}", "line 3: a mapping or list stands where a key is expected; is a template meant? Then in quotes"),
         ("node: {a: {emit.response: {t: 1}}}", "unknown key(s) node; did you mean `nodes`?"),
         ("nodes: {a: {emit.response: {t: 1}, rooting: out}}", "found emit.response, rooting; did you mean `routing`?"),
+        ("nodes: {a: {emit.response: {t: 1}, routing: [{to: }]}}", "a route of 'a' has nothing as `to`; `to: out` ends the flow"),
         ("nodes: {a: {component.exec: {}, vars_out: {b: c}}}", "component.exec, vars_out; what is meant for `component.exec` stands under it"),
     ],
 )  # fmt: skip
@@ -1037,6 +1045,16 @@ def test_a_mistake_in_a_flow_says_what_may_have_been_meant(tmp_path, source, tol
     with pytest.raises(InvalidArgument) as error:
         build_pack(directory)
     assert told in error.value.message
+
+
+@pytest.mark.parametrize(
+    "node", ["{emit.response: {t: 1}, operation: '{{entry.op}}'}", "{my comp.run: {}}", "{ä.run: {}}"]
+)
+def test_a_component_that_no_pack_can_name_is_told_with_its_node(tmp_path, node):
+    directory = pack_source(tmp_path)
+    (directory / "flows/main.ygtc").write_text(f"id: main\ntype: messaging\nnodes:\n  say: {node}\n")
+    with pytest.raises(InvalidArgument, match=r"main.ygtc:4:3: component of node say: invalid identifier"):
+        build_pack(directory)
 
 
 def test_a_card_that_cannot_be_shown_is_told_before_anybody_asks_for_it(tmp_path):

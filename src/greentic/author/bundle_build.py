@@ -76,7 +76,7 @@ def build_bundle(directory: Path, out: Path) -> Built:
     data = read_authored(path, MAX_SOURCE)
     raw = parsed(path, data)
     source = typed(path, BundleSource, raw)
-    check_segment(source.bundle_id, field="bundle_id")
+    check_segment(source.bundle_id, field=f"{path}: `bundle_id`")
     check_outside(out, directory, _TOP)
     try:
         with tempfile.TemporaryDirectory(prefix="gtc-bundle-") as scratch:

@@ -184,6 +184,9 @@ def _routing(name: str, routing: object, nodes: Map) -> object:
     routes = cast(list[Map], routing)
     for number, route in enumerate(routes):
         target = route.get("to")
+        if "to" in route and target is None and not route.keys() & {"out", "reply", "condition"}:
+            told = f"a route of '{name}' has nothing as `to`; `to: out` ends the flow"
+            raise FlowSourceError(told, "nodes", name, "routing", number, "to")
         if target is not None and target != "out" and not (isinstance(target, str) and target in nodes):
             meant, way = did_you_mean(str(target), nodes), ("nodes", name, "routing", number, "to")
             raise FlowSourceError(f"Missing node '{target}' referenced in routing from '{name}'{meant}", *way)

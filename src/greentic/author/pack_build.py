@@ -219,6 +219,8 @@ def _flow(source: FlowSource, entry: ListedFlow) -> dict[str, object]:
 def _check_flow(source: FlowSource, resolver: Resolver, component_ids: list[str]) -> None:
     """Raise `InvalidArgument` for what would fail at its first request: a node that names a component which the pack does not have."""
     identifier(source.compiled["id"], f"{source.at('id')}: `id`")
+    for node_id, component in source.components():
+        identifier(component, f"{source.at('nodes', node_id)}: component of node {node_id}")
     plan = plan_flow(read_graph(source.flow_id, source.compiled))
     for node in plan.nodes.values():
         mapping = node.mapping if isinstance(node.mapping, dict) else {}
