@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from greentic.author.flow_compile import TELEMETRY, FlowSourceError, Map, compile_flow
 from greentic.author.source_files import MAX_SOURCE, parsed, read_authored
@@ -34,11 +34,6 @@ class FlowSource(NamedTuple):
     @property
     def flow_id(self) -> str:
         return str(self.compiled["id"])
-
-    def components(self) -> list[tuple[str, str]]:
-        """The nodes, each with the id of the component that it calls, or of what a worker does for it."""
-        nodes = cast("list[dict[str, dict[str, str]]]", self.compiled["nodes"])
-        return [(str(node["id"]), node["component"]["id"]) for node in nodes]
 
     def at(self, *way: str | int, about: str = "") -> str:
         """Where something stands (rule 1)."""

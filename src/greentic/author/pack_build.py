@@ -219,9 +219,10 @@ def _flow(source: FlowSource, entry: ListedFlow) -> dict[str, object]:
 def _check_flow(source: FlowSource, resolver: Resolver, component_ids: list[str]) -> None:
     """Raise `InvalidArgument` for what would fail at its first request: a node that names a component which the pack does not have."""
     identifier(source.compiled["id"], f"{source.at('id')}: `id`")
-    for node_id, component in source.components():
-        identifier(component, f"{source.at('nodes', node_id)}: component of node {node_id}")
-    plan = plan_flow(read_graph(source.flow_id, source.compiled))
+    graph = read_graph(source.flow_id, source.compiled)
+    for named in graph.nodes.values():
+        identifier(named.component, f"{source.at('nodes', named.id)}: component of node {named.id}")
+    plan = plan_flow(graph)
     for node in plan.nodes.values():
         mapping = node.mapping if isinstance(node.mapping, dict) else {}
         operation = node.operation or next(
