@@ -176,6 +176,7 @@ def test_what_takes_no_notice_of_an_interrupt_is_interrupted_right_behind(sent, 
     loading = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)\n"
         "class Sends:\n"
         "    def find_spec(self, name, path, target=None):\n"
         f"        if name == 'datetime': sys.meta_path.remove(self); os.kill(os.getpid(), signal.{sent}); print('sent', flush=True)\n"
