@@ -92,7 +92,7 @@ def test_what_is_answered_of_shape_and_exposure_is_in_sync_and_goes_when_it_is_n
     world.answer(runtime_image=PAUSE, router=SHAPE, worker=SHAPE, **exposed, **settings)
     made = world.reconcile("--no-wait").result
     assert sorted(c["kind"] for c in made["created"]) == [
-        *["HorizontalPodAutoscaler"] * 2, "Ingress", "NetworkPolicy", "ServiceAccount",
+        *["HorizontalPodAutoscaler"] * 2, "Ingress", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount",
     ]  # fmt: skip
     assert made["urls"] == ["https://bots.example.com"]
     assert world.reconcile("--no-wait").result["writes"] == 0
@@ -104,7 +104,7 @@ def test_what_is_answered_of_shape_and_exposure_is_in_sync_and_goes_when_it_is_n
     without = world.reconcile("--no-wait")
     assert without.code == 1 and "HTTPRoute in no version" in without.error["message"]
     world.answer(runtime_image=PAUSE)
-    assert world.reconcile("--no-wait").result["pruned_count"] == 5
+    assert world.reconcile("--no-wait").result["pruned_count"] == 6
     assert world.get("ingress", "gtc-router") is None and world.get("hpa", "gtc-router") is None
     pod = world.get("deployment", world.worker(revision))["spec"]["template"]["spec"]
     assert (pod["serviceAccountName"], pod["serviceAccount"]) == (
