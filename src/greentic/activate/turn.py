@@ -86,7 +86,7 @@ class ActiveRevision(msgspec.Struct, frozen=True, eq=False, dict=True):
     @cached_property
     def waits(self) -> bool:
         """Whether a flow of the revision may wait for the next message."""
-        return any(plan.waits for pack in self.packs for plan in pack.plans.values())
+        return any(map(_waits, self.packs))
 
     @cached_property
     def _entries(self) -> dict[str | None, Entry]:
@@ -99,10 +99,14 @@ class ActiveRevision(msgspec.Struct, frozen=True, eq=False, dict=True):
         if found is None:
             flow = select(self.flows, self.packs[0].manifest_id, flow_type, tenant)
             pack = next(pack for pack in self.packs if pack.manifest_id == flow.pack_id)
-            waits = any(plan.waits for plan in pack.plans.values())
-            found = Entry(flow, pack, self.components.of_pack(pack.manifest_id), waits)
+            found = Entry(flow, pack, self.components.of_pack(pack.manifest_id), _waits(pack))
             self._entries[flow_type] = found
         return found
+
+
+def _waits(pack: LoadedPack) -> bool:
+    """Whether a flow of a pack may wait for the next message."""
+    return any(plan.waits for plan in pack.plans.values())
 
 
 class TurnServices(NamedTuple):

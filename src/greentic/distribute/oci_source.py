@@ -15,7 +15,7 @@ from greentic.ground import variables
 from greentic.ground.errors import FetchError
 from greentic.net.terms import Terms
 from greentic.registry.client import Registry
-from greentic.registry.manifests import Layer, layer_of, resolve_manifest
+from greentic.registry.manifests import Layer, Manifest, layer_of, resolve_manifest
 from greentic.registry.media_types import ENVELOPE
 from greentic.registry.reference import mapped
 
@@ -45,19 +45,19 @@ class OciSource:
         return body
 
     def signatures(self, reference: str) -> list[bytes]:
-        from greentic.registry.referrers import (
-            attached,  # for who stages and publishes; a worker asks for no signatures
-        )
+        from greentic.registry.referrers import attached  # a worker asks for no signatures
 
-        registry = Registry(mapped(reference, self._environ), self._terms, self._environ, mirror=self._mirror)
-        subject = resolve_manifest(registry, registry.reference.wanted)
+        registry, subject = self._manifest(reference)
         return attached(registry, subject.digest, ENVELOPE, MAX_SIGNATURE)
 
     def resolve(self, reference: str) -> tuple[Registry, Layer]:
         """The registry and layer of a reference, asked for once (rule 1). Raises `FetchError`."""
         found = self._resolved.get(reference)
         if found is None:
-            registry = Registry(mapped(reference, self._environ), self._terms, self._environ, mirror=self._mirror)
-            manifest = resolve_manifest(registry, registry.reference.wanted)
+            registry, manifest = self._manifest(reference)
             found = self._resolved[reference] = registry, layer_of(manifest, str(registry.reference))
         return found
+
+    def _manifest(self, reference: str) -> tuple[Registry, Manifest]:
+        registry = Registry(mapped(reference, self._environ), self._terms, self._environ, mirror=self._mirror)
+        return registry, resolve_manifest(registry, registry.reference.wanted)
