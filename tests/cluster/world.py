@@ -53,7 +53,12 @@ class Kubectl:
         self.environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
 
     def run(self, *words: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
-        done = subprocess.run(
+        done = self.done(*words, stdin=stdin, timeout=timeout)
+        assert not check or done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def done(self, *words: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["kubectl", *words],
             env=self.environment,
             input=stdin,
@@ -62,7 +67,11 @@ class Kubectl:
             timeout=timeout,
             check=False,
         )
-        assert not check or done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+
+    def differences(self, *words: str) -> str:
+        """What `kubectl diff` shows; it ends with 1 where that is anything."""
+        done = self.done("diff", *words)
+        assert done.returncode == (1 if done.stdout else 0), f"kubectl diff {' '.join(words)}: {done.stderr}"
         return done.stdout
 
     def get(self, *words: str) -> dict | None:
