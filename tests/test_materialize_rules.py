@@ -18,6 +18,7 @@ from typing import Any, cast
 import pytest
 
 from conftest import Author, make_pack
+from greentic.activate.activation import published_config
 from greentic.author.bundle_build import build_bundle
 from greentic.bundle import contents as bundle
 from greentic.bundle.squashfs_reader import SquashImage
@@ -297,6 +298,48 @@ def test_threat_pinned_subset_a_revision_that_lists_no_pack_is_pinned_by_its_bun
     (paths.revision(one.revision_id) / "bundle.gtbundle").unlink()
     with pytest.raises(RevisionFault, match="the packs of .* cannot be compared: "):
         verified_packs(paths, one)
+
+
+def test_threat_pinned_subset_a_revision_that_lists_nothing_has_the_configurations_of_its_bundle(
+    author: Author, tmp_path: Path
+) -> None:
+    """As packs, so configurations: a list that is left out leaves it to the bundle's digest, and to no file on the disk."""
+    config = tmp_path / "s" / "state" / "pack-configs" / "p.json"
+    config.parent.mkdir(parents=True)
+    (tmp_path / "s" / "packs").mkdir()
+    (tmp_path / "s" / "bundle.yaml").write_text("bundle_id: bot\n")
+    (tmp_path / "s" / "packs" / "p.gtpack").write_bytes(make_pack("p", {}))
+    told = {"schema": "greentic.pack-config-input.v1", "pack_id": "p", "env_id": "local", "bundle_id": "bot"}
+    config.write_text(json.dumps(told | {"non_secret": {"of": "p"}}))
+    bundle = tmp_path / "bot.gtbundle"
+    build_bundle(tmp_path / "s", bundle)
+    author.create().deployed(bundle, bundle.as_uri(), bundle_id="bot")
+    store = author.context.store
+    document, paths = store.load("local"), store.paths("local")
+    (staged,), (deployment,) = document.revisions, document.bundles
+    one = replace(staged, pack_list=[], pack_config_refs=[])
+    author.strip()
+    means = pull.Means(store, None, [], FetchLimits(), Heard())
+    packs = pull.materialize(document, one, means)
+    assert verified_packs(paths, one) == list(packs) == verified_packs(paths, staged)
+    assert published_config(paths, deployment, one) == {"p": {"of": "p"}} == published_config(paths, deployment, staged)
+    own = paths.revision(one.revision_id) / "pack-configs" / "p.json"
+    honest = own.read_bytes()
+    (own.parent / "q.json").write_bytes(honest)
+    with pytest.raises(RevisionFault, match="has other pack configurations beside it than its bundle has"):
+        verified_packs(paths, one)
+    (own.parent / "q.json").unlink()
+    own.chmod(0o600)
+    own.write_bytes(honest.replace(b'"of": "p"', b'"of": "z"'))
+    with pytest.raises(RevisionFault, match="is not the configuration that the pinned bundle carries"):
+        verified_packs(paths, one)
+    own.unlink()
+    with pytest.raises(RevisionFault, match="has other pack configurations"):
+        verified_packs(paths, one)
+    shutil.rmtree(paths.revision(one.revision_id))
+    with pytest.raises(BootError) as refused:  # packs are listed, so that the other list is not left out but short
+        pull.materialize(document, replace(staged, pack_config_refs=[]), means)
+    assert "configures other packs than the revision records" in str(refused.value.__cause__)
 
 
 def test_a_plan_without_pulls_asks_nobody_and_guards_nothing(tmp_path: Path) -> None:

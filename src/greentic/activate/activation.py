@@ -22,7 +22,7 @@ from greentic.activate.turn import ActiveRevision, flow_index
 from greentic.components.runtime import ComponentRuntime, RevisionComponents
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import BootError, GreenticError
-from greentic.materialize.placed import read_pack_config
+from greentic.materialize.placed import config_refs, read_pack_config
 from greentic.materialize.serving_plan import Fault
 from greentic.model.environment import BundleDeployment, Environment, Revision
 from greentic.model.ramp_record import control_slice
@@ -189,7 +189,7 @@ def joined(whole: Environment, touched: Collection[str], part: Activation, befor
 def published_config(paths: EnvPaths, deployment: BundleDeployment, revision: Revision) -> dict[str, dict[str, object]]:
     """What components read as configuration, by pack: that of the revision, with the overrides of its deployment on top."""
     found: dict[str, dict[str, object]] = {}
-    for ref in revision.pack_config_refs:
+    for ref in config_refs(paths, revision):
         config = read_pack_config(paths, ref, revision.revision_id)
         found[config.pack_id] = dict(config.non_secret)
     for pack_id, overrides in (deployment.config_overrides or {}).items():

@@ -5,6 +5,7 @@ Rules:
    followed.
 2. The lock names exactly the packs that are pinned: those of the revision's list or, where that is empty, those of its bundle, whose
    digest is pinned. The bundle is then hashed each time; no list on the disk is believed for it (threats: pinned-subset).
+3. Pack configurations are those of the pinned bundle. A revision names them all, or names neither them nor packs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, 
 from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.ground.documents import check_each_once, from_json, open_file, parse, pretty, read_file
 from greentic.ground.errors import GreenticError, SpecViolation, StoreError
-from greentic.model.environment import DIGEST_PLACEHOLDER, Revision
+from greentic.model.environment import DIGEST_PLACEHOLDER, PackListEntry, Revision
 from greentic.model.ids import is_contained_ref
 from greentic.model.revision_files import (
     PackConfig,
@@ -37,6 +38,7 @@ from greentic.trust.gate import verify_file
 
 MAX_LOCK = 16 << 20
 BUNDLE_NAME = "bundle.gtbundle"
+PACK_CONFIGS = "pack-configs"
 
 
 class RevisionFault(StoreError):
@@ -82,7 +84,7 @@ def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
             hint="stage it again with a bundle: gtc op revisions stage",
         )
     lock = read_lock(paths, ref, revision.revision_id)
-    wrong = diverging_packs(revision.pack_list, lock) if revision.pack_list else _not_of_bundle(paths, revision, lock)
+    wrong, configs = _compared(paths, revision, lock)
     if wrong:
         raise RevisionFault(
             f"pack list of revision `{revision.revision_id}` diverges from its lock: {', '.join(wrong)}"
@@ -96,15 +98,43 @@ def verified_packs(paths: EnvPaths, revision: Revision) -> list[LocatedPack]:
                 f"revision pack `{pack.path}` does not match pinned digest `{pack.digest}`: it is `{found}`"
             )
         packs.append(LocatedPack(pack.pack_id, path, pack.digest))
-    if revision.pack_config_refs:
-        _check_configs(paths, revision, lock)
+    if configs is not None:
+        _check_configs(paths, revision, configs)
     return packs
 
 
+def left_to_bundle(revision: Revision) -> bool:
+    """Whether the document lists neither packs nor configurations, as other programs' or those by hand may (rules 2 and 3)."""
+    return not revision.pack_list and not revision.pack_config_refs
+
+
+def config_refs(paths: EnvPaths, revision: Revision) -> list[str]:
+    """References of the revision's pack configurations, which were compared with the pinned bundle."""
+    if not left_to_bundle(revision):
+        return revision.pack_config_refs
+    found = (paths.revision(revision.revision_id) / PACK_CONFIGS).glob("*.json")
+    return sorted(pack_config_ref(revision.revision_id, path.name.removesuffix(".json")) for path in found)
+
+
+def _compared(paths: EnvPaths, revision: Revision, lock: PackListLock) -> tuple[list[str], list[PackConfig] | None]:
+    """Ids of packs that stand on one side alone, or differ (rule 2); and the bundle's pack configurations, if there is need to ask."""
+    if revision.pack_list and not revision.pack_config_refs:
+        return diverging_packs(revision.pack_list, lock), None
+    with _pinned_bundle(paths, revision) as contents:
+        wrong = diverging_packs(revision.pack_list or _packs_of(contents, revision), lock)
+        if wrong:
+            return wrong, None
+        ids = {"env_id": revision.env_id, "bundle_id": revision.bundle_id, "revision_id": revision.revision_id}
+        return [], list(configs_of(contents, lock, **ids))
+
+
 @contextmanager
-def _pinned_bundle(paths: EnvPaths, revision: Revision, of_it: str) -> Iterator[Contents]:
+def _pinned_bundle(paths: EnvPaths, revision: Revision) -> Iterator[Contents]:
     """The revision's own bundle, once it is the pinned one. Raises `RevisionFault`, also for what is found wrong in it."""
-    path = paths.revision(revision.revision_id) / BUNDLE_NAME
+    path, of_it = (
+        paths.revision(revision.revision_id) / BUNDLE_NAME,
+        "pack configurations" if revision.pack_list else "packs",
+    )
     try:
         with (
             path.open("rb") as file,
@@ -115,34 +145,39 @@ def _pinned_bundle(paths: EnvPaths, revision: Revision, of_it: str) -> Iterator[
         raise RevisionFault(f"the {of_it} of `{path}` cannot be compared: {error}") from None
 
 
-def _not_of_bundle(paths: EnvPaths, revision: Revision, lock: PackListLock) -> list[str]:
-    """Ids of packs that the lock names and the pinned bundle has differently, or that stand on one side alone (rule 2)."""
+def _packs_of(contents: Contents, revision: Revision) -> list[PackListEntry]:
+    """The packs of a bundle, hashed anew, as a revision would list them."""
     digests: dict[str, str] = {}
-    with _pinned_bundle(paths, revision, "packs") as contents:
-        for path in pack_paths(contents.entries):
-            digest = hashlib.sha256()
-            for block in contents.by_path[path].blocks:
-                digest.update(contents.image.read(block))
-            digests[path] = f"sha256:{digest.hexdigest()}"
-        return diverging_packs(pack_list(make_lock(revision.revision_id, digests), {}), lock)
+    for path in pack_paths(contents.entries):
+        digest = hashlib.sha256()
+        for block in contents.by_path[path].blocks:
+            digest.update(contents.image.read(block))
+        digests[path] = f"sha256:{digest.hexdigest()}"
+    return pack_list(make_lock(revision.revision_id, digests), {})
 
 
-def _check_configs(paths: EnvPaths, revision: Revision, lock: PackListLock) -> None:
-    """Raise `RevisionFault` unless the pack configurations are those of the pinned bundle, no more, no less, no other.
+def configs_of(
+    contents: Contents, lock: PackListLock, *, env_id: str, bundle_id: str, revision_id: str
+) -> Iterator[PackConfig]:
+    """What the pack configurations of a bundle become. Raises `InvalidArgument` for one of another environment or bundle, or of no pack."""
+    known = {p.pack_id for p in lock.packs}
+    for source, raw in pack_config_inputs(contents):
+        yield pack_config(source, raw, env_id=env_id, bundle_id=bundle_id, revision_id=revision_id, known_packs=known)
+
+
+def _check_configs(paths: EnvPaths, revision: Revision, configs: list[PackConfig]) -> None:
+    """Raise `RevisionFault` unless the pack configurations are those of the pinned bundle, no more, no less, no other (rule 3).
 
     No document holds their digests; the bundle's does, so they are made once more from it.
     """
-    known = {p.pack_id for p in lock.packs}
-    expected: dict[str, PackConfig] = {}
-    with _pinned_bundle(paths, revision, "pack configurations") as contents:
-        for source, raw in pack_config_inputs(contents):
-            config = pack_config(
-                source, raw, env_id=revision.env_id, bundle_id=revision.bundle_id,
-                revision_id=revision.revision_id, known_packs=known,
-            )  # fmt: skip
-            expected[pack_config_ref(revision.revision_id, config.pack_id)] = config
-    if set(expected) != set(revision.pack_config_refs):
-        raise RevisionFault(f"revision `{revision.revision_id}` records other pack configurations than its bundle has")
+    expected = {pack_config_ref(revision.revision_id, c.pack_id): c for c in configs}
+    if set(expected) != set(config_refs(paths, revision)):
+        told = (
+            "has other pack configurations beside it"
+            if left_to_bundle(revision)
+            else "records other pack configurations"
+        )
+        raise RevisionFault(f"revision `{revision.revision_id}` {told} than its bundle has")
     for ref, config in expected.items():
         if read_pack_config(paths, ref, revision.revision_id) != config:
             raise RevisionFault(f"`{ref}` is not the configuration that the pinned bundle carries")

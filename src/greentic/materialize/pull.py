@@ -20,7 +20,7 @@ from greentic.distribute.mirrors import first_of, references
 from greentic.ground.disk import io_error
 from greentic.ground.errors import BootError, Conflict, DigestMismatch, FetchError, GreenticError, NotFound
 from greentic.ground.optional import done_without
-from greentic.materialize.placed import RevisionFault, verified_packs
+from greentic.materialize.placed import RevisionFault, left_to_bundle, verified_packs
 from greentic.materialize.prune import needed_digests
 from greentic.materialize.sandbox import restrict_writes
 from greentic.materialize.serving_plan import ServingPlan
@@ -146,7 +146,7 @@ def materialize(env: Environment, revision: Revision, means: Means) -> tuple[Loc
             wrong = diverging_packs(revision.pack_list, staged.lock)
             if wrong and revision.pack_list:  # an empty list leaves it to the bundle's digest, which was verified
                 raise RevisionFault(f"packs {', '.join(wrong)} of the bundle are not those that the revision records")
-            if set(staged.config_refs) != set(revision.pack_config_refs):
+            if set(staged.config_refs) != set(revision.pack_config_refs) and not left_to_bundle(revision):
                 raise RevisionFault("the bundle configures other packs than the revision records")
             with store.transaction(env.environment_id):
                 try:  # another process may have placed it meanwhile, and be loading it

@@ -18,15 +18,15 @@ from typing import BinaryIO
 
 import msgspec
 
-from greentic.bundle.contents import Contents, open_bundle, pack_config_inputs, pack_paths
+from greentic.bundle.contents import open_bundle, pack_paths
 from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.ground.disk import Disk, exclusive, owner_of, sync_file
 from greentic.ground.documents import open_file, pretty
 from greentic.ground.errors import GreenticError, InvalidArgument, MalformedArtifact
-from greentic.materialize.placed import BUNDLE_NAME
+from greentic.materialize.placed import BUNDLE_NAME, PACK_CONFIGS, configs_of
 from greentic.materialize.unpack import unpack
 from greentic.model.ids import is_semver
-from greentic.model.revision_files import PackListLock, make_lock, pack_config, pack_config_ref
+from greentic.model.revision_files import PackListLock, make_lock, pack_config_ref
 from greentic.pack.archive import PackArchive
 from greentic.store.layout import EnvPaths
 from greentic.store.recovery import ASIDE_SUFFIX, LOCK_NAME, STAGING_PREFIX
@@ -132,22 +132,13 @@ class StagingArea:
         except MalformedArtifact as error:
             raise type(error)(f"extract bundle `{shown_as}`: {error.message}", hint=error.hint) from None
         lock = make_lock(self.revision_id, {path: digests[path] for path in packs})
-        refs = self._write_configs(contents, lock, env_id, bundle_id)
+        refs: list[str] = []
+        for config in configs_of(contents, lock, env_id=env_id, bundle_id=bundle_id, revision_id=self.revision_id):
+            self._disk.make_directory(self.directory / PACK_CONFIGS)
+            self._disk.write_new(self.directory / PACK_CONFIGS / f"{config.pack_id}.json", pretty(config))
+            refs.append(pack_config_ref(self.revision_id, config.pack_id))
         self._disk.write_new(self.directory / LOCK_NAME, pretty(lock))
         return Staged(self.revision_id, bundle.digest, lock, self._versions(lock), refs)
-
-    def _write_configs(self, contents: Contents, lock: PackListLock, env_id: str, bundle_id: str) -> list[str]:
-        known = {p.pack_id for p in lock.packs}
-        refs: list[str] = []
-        for source, raw in pack_config_inputs(contents):
-            config = pack_config(
-                source, raw, env_id=env_id, bundle_id=bundle_id, revision_id=self.revision_id, known_packs=known
-            )
-            directory = self.directory / "pack-configs"
-            self._disk.make_directory(directory)
-            self._disk.write_new(directory / f"{config.pack_id}.json", pretty(config))
-            refs.append(pack_config_ref(self.revision_id, config.pack_id))
-        return refs
 
     def _versions(self, lock: PackListLock) -> dict[str, str]:
         """Versions as the packs' own manifests tell them; staging does not need packs that load."""

@@ -12,16 +12,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from greentic.author.inspect import verify_bundle
-from greentic.bundle.contents import open_bundle, pack_config_inputs, pack_paths
+from greentic.bundle.contents import open_bundle, pack_paths
 from greentic.deployments import bundles, stage
 from greentic.ground.clock import timestamp
 from greentic.ground.disk import RealDisk, io_error
 from greentic.ground.documents import open_file, replace
 from greentic.ground.errors import GreenticError
+from greentic.materialize.placed import configs_of
 from greentic.model.environment import DIGEST_PLACEHOLDER, Environment, EnvPackBinding, PackListEntry, SplitEntry
 from greentic.model.lifecycle import with_current_revisions
 from greentic.model.local import fresh_local, healed_local
-from greentic.model.revision_files import make_lock, pack_config, pack_list
+from greentic.model.revision_files import make_lock, pack_list
 from greentic.model.traffic import check_weights
 from greentic.model.validate import validate
 from greentic.operate import config, env_init, env_packs, trust_root
@@ -133,9 +134,7 @@ def _packs(path: Path, env_id: str, bundle_id: str, packs_load: bool) -> list[Pa
         with open_file(path) as file:
             contents = open_bundle(pin(file))
             lock = make_lock("", dict.fromkeys(pack_paths(contents.entries), DIGEST_PLACEHOLDER))
-            known = {pack.pack_id for pack in lock.packs}
-            for source, raw in pack_config_inputs(contents):
-                pack_config(source, raw, env_id=env_id, bundle_id=bundle_id, revision_id="", known_packs=known)
+            list(configs_of(contents, lock, env_id=env_id, bundle_id=bundle_id, revision_id=""))
         if packs_load:
             verify_bundle(path, None)
     except OSError as error:
