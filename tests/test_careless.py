@@ -3,6 +3,7 @@ a terminal that is too narrow."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -517,6 +518,43 @@ def test_a_node_that_calls_nothing_is_told_with_what_was_meant(tmp_path, node, t
 def test_an_id_that_is_none_is_told_with_its_place(tmp_path, pack, flow, told):
     with pytest.raises(InvalidArgument, match=re.escape(told)):
         build_pack(sources(tmp_path, pack, flow))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["gtc", "pack", "build", ""], "argument DIR: it is empty"), (["gtc", "bundle", "build", "{b}", "--out", ""], "argument --out: it is empty"),
+        (["gtc", "flow", "lint", "{f}", ""], "argument PATH: it is empty"), (["gtc", "pack", "build", "{p}"], "pack.yaml: `flows[0].file` is empty"),
+        (["gtc", "op", "env", "render", "local", "--output", ""], "--output (`output`): it is empty"),
+        (["gtc", "op", "env", "render", "local", "output="], "--output (`output`): it is empty"),
+        (["gtc", "op", "env", "render", "--answers", "{a}"], "--output (`output`): it is empty"),
+        (["gtc", "op", "trust-root", "add", "local", "key_id=x", "public_key_file="], "(`public_key_file`): it is empty"),
+        (["gtc", "op", "env", "apply", "--answers", "{m}"], "bundle `b`: bundle_path is empty"),
+    ],
+)  # fmt: skip
+def test_a_path_that_is_empty_is_no_path_to_the_directory(tmp_path, monkeypatch, capsys, words, said):
+    """Joined to a directory it is the directory, and alone the current one: `--output "$OUT"` wrote manifests and a Secret there."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "pack.yaml").write_text(
+        "pack_id: p\nversion: 1.0.0\nkind: application\npublisher: x\nflows: [{file: ''}]\n"
+    )
+    (tmp_path / "f.ygtc").write_text("id: f\ntype: messaging\nnodes: {}\n")
+    (tmp_path / "a.json").write_text('{"environment_id": "local", "output": ""}')
+    bundle = "{bundle_id: b, revisions: [{name: a, weight_bps: 10000, bundle_path: ''}]}"
+    (tmp_path / "m.yaml").write_text(
+        f"schema: greentic.env-manifest.v1\nenvironment: {{id: local}}\nbundles: [{bundle}]\n"
+    )
+    places = {
+        k: str(tmp_path / v) for k, v in (("b", "p"), ("p", "p"), ("f", "f.ygtc"), ("a", "a.json"), ("m", "m.yaml"))
+    }
+    monkeypatch.setattr(sys, "argv", [word.format(**places) for word in words])
+    with contextlib.suppress(SystemExit):
+        assert main() != 0
+    assert said in capsys.readouterr().err
+    assert not list(here.iterdir()) and sorted(p.name for p in (tmp_path / "p").iterdir()) == ["pack.yaml"]
 
 
 def test_an_id_of_a_flow_that_does_not_count_is_told(tmp_path):

@@ -733,10 +733,13 @@ def test_a_cluster_is_asked_through_the_proxy_that_everything_is_asked_through(
 def test_files_of_a_kubeconfig_are_relative_to_it(tmp_path, monkeypatch):
     path = kubeconfig(tmp_path / "config", "one")
     raw = yaml.safe_load(path.read_text())
-    raw["clusters"][0]["cluster"] = {"server": "https://one.example.com", "certificate-authority": "missing.crt"}
+    raw["clusters"][0]["cluster"] = {"server": "https://one.example.com", "certificate-authority": ""}
     path.write_text(yaml.safe_dump(raw))
     monkeypatch.setenv("KUBECONFIG", str(path))
     monkeypatch.chdir("/")
+    connect(None)  # no name is no file, as kubectl has it
+    raw["clusters"][0]["cluster"]["certificate-authority"] = "missing.crt"
+    path.write_text(yaml.safe_dump(raw))
     with pytest.raises(ClusterUnreachable, match="does not load"):
         connect(None)
 

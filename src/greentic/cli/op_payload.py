@@ -21,6 +21,7 @@ from typing import Annotated, get_args, get_origin
 
 import msgspec
 
+from greentic.cli.parser import EMPTY_PATH
 from greentic.ground.digits import whole_number
 from greentic.ground.disk import of_the_machine
 from greentic.ground.documents import Json, JsonObject, parse, read_given, repeated_key, unmarked
@@ -230,12 +231,23 @@ def laid_over(verb: Verb, given: Inline, answers: Path | None) -> Json:
     if verb.noun == "deploy":
         _deploy_defaults(raw)
     if answers is not None:
-        return lay_over(read_answers(answers), raw)
+        whole = lay_over(read_answers(answers), raw)
+        check_paths(verb, whole)
+        return whole
     optional = verb.noun == "env" and verb.verb == "init"
     if not raw and verb.positionals + verb.flags and not optional:
         raise InvalidArgument("no payload provided: pass --answers <path> or supply the payload directly")
     check_needs(verb, raw)
+    check_paths(verb, raw)
     return raw
+
+
+def check_paths(verb: Verb, payload: Json) -> None:
+    """Raise `InvalidArgument` for a path that is empty, which joined to a directory would be the directory."""
+    told = payload if isinstance(payload, dict) else {}
+    for flag in verb.flags:
+        if flag.metavar in ("FILE", "DIR") and told.get(flag.field) == "":
+            raise InvalidArgument(f"{flag.name} (`{flag.field}`): {EMPTY_PATH}", hint=verb.example)
 
 
 def _deploy_defaults(raw: JsonObject) -> None:

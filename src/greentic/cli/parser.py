@@ -9,6 +9,7 @@ Rules:
    takes. A choice that was written as a flag of its own (`json` of `--output json`) is one, too, and so is a member of the payload, which
    this verb takes as a word.
 6. A private key that stands where its file is to be named is refused, and not repeated.
+7. A path is never empty: joined to a directory it would be the directory, which nobody named (an unset `$OUT`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = "unrecognized arguments: "
 _KEY = "-----BEGIN "
+EMPTY_PATH = "it is empty; expected the name of a file or directory"
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -135,7 +137,9 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"invalid choice: '{value}'{one_of(str(value), known)}")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401  as argparse has it
-        """Raises `ArgumentError` for a key (rule 6)."""
+        """Raises `ArgumentError` for a key (rule 6) and for no path (rule 7)."""
+        if action.type is Path and not arg_string:
+            raise argparse.ArgumentError(action, EMPTY_PATH)
         if action.type is Path and _KEY in arg_string:
             text = "this is a key itself, which others can read in the list of processes; name the file that holds it"
             raise argparse.ArgumentError(action, text)

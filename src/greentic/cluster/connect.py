@@ -230,7 +230,7 @@ def _absolute(entry: dict[str, Any], directory: Path) -> dict[str, Any]:
         if isinstance(inner, dict):
             out[part] = {
                 key: str(directory / value)
-                if key in ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+                if value and key in ("certificate-authority", "client-certificate", "client-key", "tokenFile")
                 else value
                 for key, value in inner.items()
             }

@@ -196,6 +196,10 @@ def _check_bundle(bundle: ManifestBundle) -> None:
         _unique([r.name for r in bundle.revisions], f"revision name of {where}")
     elif not bundle.bundle_path and not bundle.bundle_source_uri:
         raise InvalidArgument(f"{where}: needs bundle_path, bundle_source_uri or revisions")
+    if "" in (bundle.bundle_path, *(r.bundle_path for r in bundle.revisions)):
+        raise InvalidArgument(
+            f"{where}: bundle_path is empty; expected a .gtbundle", hint="leave it out where there is none"
+        )
     for digest in [bundle.bundle_digest, *(r.bundle_digest for r in bundle.revisions)]:
         if digest is not None and not digest.startswith("sha256:"):
             raise InvalidArgument(f"{where}: bundle_digest `{digest}` must start with `sha256:`")
