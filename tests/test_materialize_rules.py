@@ -41,7 +41,7 @@ from greentic.ground.errors import (
 )
 from greentic.ground.least_used import Item
 from greentic.materialize import progress, prune, pull, sandbox, seed, shared_bundles, staging, tree, trusted
-from greentic.materialize.placed import RevisionFault, file_digest, read_lock, read_pack_config, verified_packs
+from greentic.materialize.placed import RevisionFault, file_digest, read_lock, read_pack_config, survey, verified_packs
 from greentic.materialize.prune import needed_digests
 from greentic.materialize.remembered import KEPT_LIST, SEEN, Memory, Recalled, Seen, memory_of
 from greentic.materialize.retention import DAY, Goes, Needed, Rules, There, needed_revisions, plan
@@ -265,6 +265,30 @@ def test_a_bundle_that_is_not_what_the_revision_records_leaves_nothing(
             pull.materialize(document, wrong, own)
         assert isinstance(error.value.__cause__, cause) and str(error.value.message).startswith(step)
         assert not list(store.paths("local").revisions.iterdir())
+
+
+@pytest.mark.parametrize("other", [f"sha256:{HEX}", "", "sha256:", "../../etc/passwd"])
+def test_threat_pinned_subset_packs_beside_another_bundle_than_the_pinned_one_are_not_used(
+    author: Author, hello: Path, other: str
+) -> None:
+    """Whoever changes the pin of a revision that was materialized before means other bytes, though its list names the same packs."""
+    author.create().deployed(hello, hello.as_uri())
+    store = author.context.store
+    document, paths = store.load("local"), store.paths("local")
+    one = document.revisions[0]
+    packs = tuple(verified_packs(paths, one))
+    held = {one.revision_id: (one.bundle_digest, packs)}
+    assert survey(paths, [one], held) == survey(paths, [one], {}) == {one.revision_id: packs}
+    changed = replace(one, bundle_digest=other)
+    for at_hand in ({}, held):
+        fault = survey(paths, [changed], at_hand)[one.revision_id]
+        assert isinstance(fault, RevisionFault) and "beside another bundle" in fault.message
+    with pytest.raises(BootError, match="materializing") as error:
+        pull.materialize(document, changed, pull.Means(store, None, [], FetchLimits(), Heard()))
+    assert isinstance(error.value.__cause__, DigestMismatch)
+    assert survey(paths, [one], {}) == {one.revision_id: packs}, "what is refused leaves what lies there"
+    (paths.revision(one.revision_id) / "bundle.gtbundle").unlink()
+    assert survey(paths, [changed], {}) == {one.revision_id: packs}, "stores of other programs may have none"
 
 
 def test_threat_pinned_subset_a_revision_that_lists_no_pack_is_pinned_by_its_bundle(

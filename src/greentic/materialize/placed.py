@@ -6,6 +6,8 @@ Rules:
 2. The lock names exactly the packs that are pinned: those of the revision's list or, where that is empty, those of its bundle, whose
    digest is pinned. The bundle is then hashed each time; no list on the disk is believed for it (threats: pinned-subset).
 3. Pack configurations are those of the pinned bundle. A revision names them all, or names neither them nor packs.
+4. A bundle that lies beside the packs is the pinned one, or they are not used: who changes the pin of a revision means other bytes.
+   Where none lies there, and where stores of old pin none, the digests of the packs are all there is.
 """
 
 from __future__ import annotations
@@ -119,13 +121,28 @@ def config_refs(paths: EnvPaths, revision: Revision) -> list[str]:
 def _compared(paths: EnvPaths, revision: Revision, lock: PackListLock) -> tuple[list[str], list[PackConfig] | None]:
     """Ids of packs that stand on one side alone, or differ (rule 2); and the bundle's pack configurations, if there is need to ask."""
     if revision.pack_list and not revision.pack_config_refs:
-        return diverging_packs(revision.pack_list, lock), None
+        wrong = diverging_packs(revision.pack_list, lock)
+        if not wrong and revision.bundle_digest != DIGEST_PLACEHOLDER:
+            _check_bundle(paths, revision)
+        return wrong, None
     with _pinned_bundle(paths, revision) as contents:
         wrong = diverging_packs(revision.pack_list or _packs_of(contents, revision), lock)
         if wrong:
             return wrong, None
         ids = {"env_id": revision.env_id, "bundle_id": revision.bundle_id, "revision_id": revision.revision_id}
         return [], list(configs_of(contents, lock, **ids))
+
+
+def _check_bundle(paths: EnvPaths, revision: Revision) -> None:
+    """Raise `RevisionFault` if the bundle beside the packs is not the pinned one (rule 4)."""
+    path = paths.revision(revision.revision_id) / BUNDLE_NAME
+    try:
+        with path.open("rb") as file:
+            verify_file(file, revision.bundle_digest, revision_id=revision.revision_id)
+    except FileNotFoundError:
+        return
+    except (OSError, GreenticError) as error:
+        raise RevisionFault(f"the packs lie beside another bundle, `{path}`: {error}") from None
 
 
 @contextmanager
@@ -184,13 +201,14 @@ def _check_configs(paths: EnvPaths, revision: Revision, configs: list[PackConfig
 
 
 def survey(
-    paths: EnvPaths, wanted: Iterable[Revision], at_hand: Mapping[str, tuple[LocatedPack, ...]]
+    paths: EnvPaths, wanted: Iterable[Revision], at_hand: Mapping[str, tuple[str, tuple[LocatedPack, ...]]]
 ) -> dict[str, tuple[LocatedPack, ...] | GreenticError]:
-    """What the disk holds of each wanted revision: its packs, or why they are not usable. What is `at_hand` is not read again."""
+    """What the disk holds of each wanted revision: its packs, or why they are not usable. What is `at_hand`, packs of a bundle with a
+    digest, is not read again."""
     found: dict[str, tuple[LocatedPack, ...] | GreenticError] = {}
     for revision in wanted:
-        packs = at_hand.get(revision.revision_id)
-        if packs is not None and not diverging_digests(revision, packs):
+        bundle, packs = at_hand.get(revision.revision_id, (None, ()))
+        if bundle == revision.bundle_digest and not diverging_digests(revision, packs):
             found[revision.revision_id] = packs
             continue
         try:

@@ -199,9 +199,9 @@ def _trusts_as(before: Trusted | None, now: Trusted) -> bool:
     return told == (now.delivery.signatures, now.keys, now.revoked)
 
 
-def _at_hand(held: Mapping[str, ActiveRevision]) -> Mapping[str, tuple[LocatedPack, ...]]:
-    """The packs of what is served, whose digests were verified when they were loaded (rule 2)."""
-    return {i: tuple(p.place for p in r.packs) for i, r in held.items()}
+def _at_hand(held: Mapping[str, ActiveRevision]) -> Mapping[str, tuple[str, tuple[LocatedPack, ...]]]:
+    """Of what bundle the packs are that are served; their digests were verified when they were loaded (rule 2)."""
+    return {i: (r.digest, tuple(p.place for p in r.packs)) for i, r in held.items()}
 
 
 def _pulled(bench: Bench, plan: ServingPlan, cache: BundleCache | None, mirrors: list[str]) -> Obtained:
