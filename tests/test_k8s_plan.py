@@ -579,6 +579,29 @@ def test_the_controllers_own_verdict_counts_for_this_generation_only():
     assert rollout(deployment(**DONE, conditions=[quota])).failed is None
 
 
+@pytest.mark.parametrize("silent", [{}, {"message": ""}, {"message": None}])
+def test_a_reason_without_a_message_is_told_alone(silent):
+    """Controllers, kubelets and gateways may leave either out; texts of both ended with a colon, or with `None`."""
+    late = {"type": "Progressing", "reason": "ProgressDeadlineExceeded", **silent}
+    assert rollout(deployment(observedGeneration=3, conditions=[late])).failed == "ProgressDeadlineExceeded"
+    quota = {"type": "ReplicaFailure", "status": "True", **silent}
+    assert rollout(deployment(observedGeneration=3, conditions=[quota])).failed == "ReplicaFailure"
+    pending = {"type": "PodScheduled", "reason": "Unschedulable", **silent}
+    waits = [{"reason": reason, **silent} for reason in ("ImagePullBackOff", "CreateContainerConfigError")]
+    looping = {
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 3, **silent}},
+        "restartCount": 9,
+    }
+    for status in (
+        {"conditions": [pending]},
+        *({"containerStatuses": [{"image": "i", "state": {"waiting": w}}]} for w in waits),
+        {"containerStatuses": [looping]},
+    ):
+        told = trouble({"metadata": {"name": "p"}, "status": status})
+        assert told is not None and not told.reason.rstrip().endswith((":", "None")), told
+
+
 def test_a_paused_deployment_is_told_as_that_and_one_that_is_done_is_not():
     held = deployment(observedGeneration=3)
     held["spec"]["paused"] = True

@@ -169,7 +169,10 @@ class ApiServer:
                         continue
                     if told.get("type") == "ERROR":
                         code = thing.get("code")
-                        raise ApiRefused(str(thing.get("message")), status=code if isinstance(code, int) else 500)
+                        raise ApiRefused(
+                            str(thing.get("message") or thing.get("reason")),
+                            status=code if isinstance(code, int) else 500,
+                        )
                     yield Event(str(told.get("type")), thing)
         except (httpx2.TransportError, ConfigError, OSError, KeyError, ValueError) as error:
             raise ClusterUnreachable(self._unreachable(error), hint=self._hint(error)) from error

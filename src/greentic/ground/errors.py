@@ -30,6 +30,11 @@ class GreenticError(Exception):
         return f"{self.prefix}{self.message}"
 
 
+def worded(*parts: object) -> str:
+    """What others say in parts, such as `Reason: message`, each of which may be missing or empty."""
+    return ": ".join(text for part in parts if part is not None and (text := str(part).strip()))
+
+
 class InvalidArgument(GreenticError):
     kind, prefix = "invalid-argument", "invalid argument: "
 
