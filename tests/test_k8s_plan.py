@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -588,16 +589,17 @@ def test_a_reason_without_a_message_is_told_alone(silent):
     assert rollout(deployment(observedGeneration=3, conditions=[quota])).failed == "ReplicaFailure"
     pending = {"type": "PodScheduled", "reason": "Unschedulable", **silent}
     waits = [{"reason": reason, **silent} for reason in ("ImagePullBackOff", "CreateContainerConfigError")]
-    looping = {
+    looping: Any = {
         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         "lastState": {"terminated": {"exitCode": 3, **silent}},
         "restartCount": 9,
     }
-    for status in (
+    states: list[Any] = [
         {"conditions": [pending]},
         *({"containerStatuses": [{"image": "i", "state": {"waiting": w}}]} for w in waits),
         {"containerStatuses": [looping]},
-    ):
+    ]
+    for status in states:
         told = trouble({"metadata": {"name": "p"}, "status": status})
         assert told is not None and not told.reason.rstrip().endswith((":", "None")), told
 

@@ -134,11 +134,11 @@ class UntrustedBundle(Conflict):
 
 
 class DigestMismatch(Conflict):
-    """The bytes are not the pinned ones: refuse, delete, never resume. `actual` is their digest, where it is known."""
+    """The bytes are not the pinned ones: refuse, delete, never resume. `actual` is their digest, where it is known, `why` a known cause."""
 
-    def __init__(self, message: str, *, actual: str = "", hint: str | None = None) -> None:
+    def __init__(self, message: str, *, actual: str = "", why: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.actual = actual
+        self.actual, self.why = actual, why
 
 
 class MalformedArtifact(InvalidArgument):
