@@ -7,7 +7,7 @@ time is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
 import msgspec
 
@@ -58,7 +58,7 @@ _MAX_ASSET = DEFAULT_PACK_LIMITS.entry_bytes
 class ListedFlow(msgspec.Struct, frozen=True):
     """A flow as `pack.yaml` lists it."""
 
-    file: str
+    file: Annotated[str, msgspec.Meta(min_length=1)]
     id: str | None = None
     tags: list[str] | None = None
     """Those of the flow itself, if nothing is said here."""
