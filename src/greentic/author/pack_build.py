@@ -24,7 +24,6 @@ from greentic.author.pack_components import (
 from greentic.author.source_files import (
     Found,
     check_outside,
-    file_named,
     found_in,
     identifier,
     ignored,
@@ -117,11 +116,7 @@ def build_pack(directory: Path) -> BuiltPack:
     _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
-    listed = source.flows or []
-    files_of = [
-        file_named(directory, entry.file, f"{path}: `flows[{number}].file`") for number, entry in enumerate(listed)
-    ]
-    sources = [read_flow(file) for file in files_of]
+    sources = [read_flow(inside(directory, directory / entry.file)) for entry in source.flows or []]
     for flow in sources:
         _check_flow(flow, resolver, component_ids)
     ids = [flow.flow_id for flow in sources]
