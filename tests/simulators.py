@@ -159,7 +159,7 @@ class Answer:
         self, data: bytes = b"", *, length: int | None = -1, cut_at: int | None = None, refuse: str | None = None,
         passing: bool = False, stall: Callable[[], None] | None = None, chunk: int = 1 << 16, parts: bool = False,
         validator: str | None = None, busy: float | None = None, total: int | None = None, digest: str | None = None,
-        untold_end: bool = False,
+        untold_end: bool = False, coding: str = "",
     ) -> None:  # fmt: skip
         self.data, self.cut_at, self.refuse, self.passing, self.stall, self.chunk = (
             data,
@@ -171,13 +171,13 @@ class Answer:
         )
         self.length = len(data) if length == -1 else length
         self.parts, self.validator, self.busy, self.total, self.digest = parts, validator, busy, total, digest
-        self.untold_end = untold_end
+        self.untold_end, self.coding = untold_end, coding
 
 
 class SimulatedBody:
     def __init__(self, answer: Answer, offset: int, end: int | None) -> None:
         self._answer = answer
-        self.digest, self.untold_end = answer.digest, answer.untold_end
+        self.digest, self.untold_end, self.coding = answer.digest, answer.untold_end, answer.coding
         self.closed = False
         self._at = self.offset = offset if answer.parts else 0
         self._end = end if answer.parts and end is not None else len(answer.data)

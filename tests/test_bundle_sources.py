@@ -112,6 +112,11 @@ def answered(status: int, data: bytes = b"", length: int | None = -1, **fields: 
     return HttpAnswer(status, headers, cast("Any", body), cast("Any", connection), "http://a.test/b"), connection
 
 
+def test_a_body_says_whether_it_came_packed() -> None:
+    assert "Content-Encoding: gzip" in body_of(answered(200, b"x", Content_Encoding="gzip")[0], "r", 0, None).coding
+    assert body_of(answered(200, b"x")[0], "r", 0, None).coding == ""
+
+
 def test_a_part_is_believed_only_if_it_is_the_one_that_was_asked_for() -> None:
     answer, _ = answered(206, b"56789", Content_Range="bytes 5-9/10", ETag='"v"')
     body = body_of(answer, "r", 5, None)

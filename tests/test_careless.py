@@ -524,7 +524,7 @@ def test_an_id_that_is_none_is_told_with_its_place(tmp_path, pack, flow, told):
     ("words", "said"),
     [
         (["gtc", "pack", "build", ""], "argument DIR: it is empty"), (["gtc", "bundle", "build", "{b}", "--out", ""], "argument --out: it is empty"),
-        (["gtc", "flow", "lint", "{f}", ""], "argument PATH: it is empty"), (["gtc", "pack", "build", "{p}"], "pack.yaml: `flows[0].file` is empty"),
+        (["gtc", "flow", "lint", "{f}", ""], "argument PATH: it is empty"), (["gtc", "pack", "build", "{p}"], "pack.yaml: Expected `str` of length >= 1 - at `flows[0].file`"),
         (["gtc", "op", "env", "render", "local", "--output", ""], "--output (`output`): it is empty"),
         (["gtc", "op", "env", "render", "local", "output="], "--output (`output`): it is empty"),
         (["gtc", "op", "env", "render", "--answers", "{a}"], "--output (`output`): it is empty"),

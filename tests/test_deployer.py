@@ -27,6 +27,7 @@ from greentic.k8s.plan import MARKED, Owner
 from greentic.model.environment import Environment
 from greentic.operate import env
 from greentic.store.environments import EnvironmentStore
+from greentic.store.secret_variables import secret_of, variable_of
 from greentic.terminal.changes_view import show_changes
 from greentic.terminal.output import print_failure, print_success
 from simulators import SimulatedCluster
@@ -479,7 +480,7 @@ def test_a_token_that_ended_is_not_used_wherever_it_lies(bound, monkeypatch, pla
 
     def lay(where: str, what: str) -> None:
         if where == "variable":
-            monkeypatch.setenv(cluster_identity.variable_of(ref), what)
+            monkeypatch.setenv(variable_of(ref), what)
         elif where == "file":
             cluster_identity.keep_token(store.paths(E), what)
         else:
@@ -493,6 +494,24 @@ def test_a_token_that_ended_is_not_used_wherever_it_lies(bound, monkeypatch, pla
     lay("cluster", alive)
     cluster_identity.reach(bound.context, deployer)
     assert sent[-1] == alive and ended not in sent
+
+
+def test_a_variable_that_means_two_environments_is_used_for_neither(bound, monkeypatch):
+    """`prod-1` and `prod.1` have one variable; the token of one is nothing to send to the API server of the other."""
+    store = bound.context.store
+    monkeypatch.setenv("GREENTIC_SECRET_PROD_1_DEFAULT_K8S_DEPLOYER_DEPLOYER_TOKEN", " mine ")
+    for name in ("prod-1", "prod-2", "elsewhere"):
+        Author(bound.context, name).create()
+    found = [secret_of(store.paths(name), cluster_identity.credentials_ref(name)) for name in ("prod-1", "prod-2")]
+    assert found == ["mine", ""]
+    (store.root / "prod.1").mkdir()  # no environment, as there is no document
+    assert secret_of(store.paths("prod-1"), cluster_identity.credentials_ref("prod-1")) == "mine"
+    Author(bound.context, "Prod_1").create()
+    for name, other in (("prod-1", "Prod_1"), ("Prod_1", "prod-1")):
+        with pytest.raises(Conflict, match=f"is the variable of `{other}`, too") as told:
+            secret_of(store.paths(name), cluster_identity.credentials_ref(name))
+        assert "mine" not in str(told.value)
+    assert secret_of(store.paths("prod-2"), cluster_identity.credentials_ref("prod-2")) == ""
 
 
 # -- once ---------------------------------------------------------------------------------------------------------------

@@ -535,6 +535,17 @@ def test_a_cut_that_looks_like_an_end_is_asked_again_once(tmp_path: Path, untold
     assert [start for start, _, _ in download.source.asked] == [0] * (1 + served)
 
 
+def test_what_comes_packed_although_nobody_asked_is_told_as_that(tmp_path: Path) -> None:
+    """A digest of something else sends people looking for another bundle; where the field alone is wrong, the bytes count."""
+    packed = Answer(DATA[:300], coding="it sends it as `Content-Encoding: gzip`")
+    with pytest.raises(DigestMismatch, match="Content-Encoding: gzip") as told:
+        Download(tmp_path, packed).run(wanted=sha256(DATA))
+    assert told.value.why == packed.coding and told.value.actual == sha256(DATA[:300])
+    with pytest.raises(FetchError, match="Content-Encoding: gzip"):
+        Download(tmp_path, packed).run()
+    assert Download(tmp_path, packed).run(wanted=sha256(DATA[:300])).size == 300
+
+
 def test_what_is_wrong_twice_and_tells_no_end_is_wrong(tmp_path: Path) -> None:
     download = Download(tmp_path, *[Answer(DATA[:300], length=None, untold_end=True)] * 3)
     with pytest.raises(DigestMismatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -577,6 +578,30 @@ def test_the_controllers_own_verdict_counts_for_this_generation_only():
     assert "exceeded quota" in rollout(deployment(observedGeneration=3, conditions=[quota])).failed
     assert rollout(deployment(observedGeneration=2, conditions=[late])).failed is None
     assert rollout(deployment(**DONE, conditions=[quota])).failed is None
+
+
+@pytest.mark.parametrize("silent", [{}, {"message": ""}, {"message": None}])
+def test_a_reason_without_a_message_is_told_alone(silent):
+    """Controllers, kubelets and gateways may leave either out; texts of both ended with a colon, or with `None`."""
+    late = {"type": "Progressing", "reason": "ProgressDeadlineExceeded", **silent}
+    assert rollout(deployment(observedGeneration=3, conditions=[late])).failed == "ProgressDeadlineExceeded"
+    quota = {"type": "ReplicaFailure", "status": "True", **silent}
+    assert rollout(deployment(observedGeneration=3, conditions=[quota])).failed == "ReplicaFailure"
+    pending = {"type": "PodScheduled", "reason": "Unschedulable", **silent}
+    waits = [{"reason": reason, **silent} for reason in ("ImagePullBackOff", "CreateContainerConfigError")]
+    looping: Any = {
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 3, **silent}},
+        "restartCount": 9,
+    }
+    states: list[Any] = [
+        {"conditions": [pending]},
+        *({"containerStatuses": [{"image": "i", "state": {"waiting": w}}]} for w in waits),
+        {"containerStatuses": [looping]},
+    ]
+    for status in states:
+        told = trouble({"metadata": {"name": "p"}, "status": status})
+        assert told is not None and not told.reason.rstrip().endswith((":", "None")), told
 
 
 def test_a_paused_deployment_is_told_as_that_and_one_that_is_done_is_not():

@@ -214,10 +214,10 @@ def test_every_405_tells_which_methods_are_taken() -> None:
 READS_FOR_ITSELF = frozenset(
     {
         "activate/warm.py", "api.py", "cli/traces.py", "cluster/connect.py", "components/http_exchange.py", "components/runtime.py",
-        "console/pictures.py", "deployer/binding.py", "deployer/cluster_identity.py", "deployer/reconcile.py",
+        "console/pictures.py", "deployer/binding.py", "deployer/reconcile.py",
         "deployments/worker_status.py", "distribute/bundle_cache.py", "distribute/fetch.py", "distribute/oci_source.py",
         "distribute/publish.py", "net/certificates.py", "net/terms.py", "operate/env.py",
-        "publication/place.py", "registry/client.py", "store/audit.py", "store/layout.py", "store/operator_key.py",
+        "publication/place.py", "registry/client.py", "store/audit.py", "store/layout.py", "store/operator_key.py", "store/secret_variables.py",
         "wasm/compiled_files.py",
     }
 )  # fmt: skip

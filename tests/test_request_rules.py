@@ -300,6 +300,26 @@ def test_a_body_is_whole_or_it_is_said_what_became_of_it(body: Body, told: bytes
     assert closed.count == 1
 
 
+@pytest.mark.parametrize(
+    ("codings", "told"),
+    [
+        ([], ""), (["identity"], ""), (["aws-chunked"], ""), (["utf-8"], ""), (["gzip"], "gzip"), ([" GZIP "], "gzip"), (["aws-chunked, br"], "aws-chunked, br"),
+        (["identity", "zstd"], "zstd"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_packed_although_nobody_asked_is_told_as_that(codings: list[str], told: str) -> None:
+    answer, closed = answer_of(200, *(("Content-Encoding", coding) for coding in codings))
+    packed = answer._replace(body=cast("Any", Body(b"abc")), terms=QUICK)
+    if not told:
+        assert packed.coding() == "" and read_body(packed, "it", 10) == b"abc"
+        return
+    with pytest.raises(
+        FetchError, match=f"it could not be read: .* as `Content-Encoding: {told}`, which was not asked"
+    ):
+        read_body(packed, "it", 10)
+    assert closed.count == 1
+
+
 def test_no_more_is_read_than_shows_that_it_is_too_large() -> None:
     body = Body(b"0123456789", b"x", b"never", b"never")
     with pytest.raises(FetchError, match="larger than 10 bytes"):

@@ -338,7 +338,7 @@ class Part:
 
     validator: str | None = None
     digest: str | None = None
-    resumable, untold_end = True, False
+    resumable, untold_end, coding = True, False, ""
     length: int | None = None
 
     def __init__(self, start: int, *, offset: int = 0, total: int | None = END, short: int = 0, end: int = END) -> None:

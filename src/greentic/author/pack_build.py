@@ -7,7 +7,7 @@ time is refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
 import msgspec
 
@@ -24,7 +24,6 @@ from greentic.author.pack_components import (
 from greentic.author.source_files import (
     Found,
     check_outside,
-    file_named,
     found_in,
     identifier,
     ignored,
@@ -58,7 +57,7 @@ _MAX_ASSET = DEFAULT_PACK_LIMITS.entry_bytes
 class ListedFlow(msgspec.Struct, frozen=True):
     """A flow as `pack.yaml` lists it."""
 
-    file: str
+    file: Annotated[str, msgspec.Meta(min_length=1)]
     id: str | None = None
     tags: list[str] | None = None
     """Those of the flow itself, if nothing is said here."""
@@ -117,11 +116,7 @@ def build_pack(directory: Path) -> BuiltPack:
     _each_once(path, "components", component_ids)
     components.sort(key=lambda component: component.id)
     resolver = Resolver([PackComponent(c.id, "", "", None, {}) for c in components])
-    listed = source.flows or []
-    files_of = [
-        file_named(directory, entry.file, f"{path}: `flows[{number}].file`") for number, entry in enumerate(listed)
-    ]
-    sources = [read_flow(file) for file in files_of]
+    sources = [read_flow(inside(directory, directory / entry.file)) for entry in source.flows or []]
     for flow in sources:
         _check_flow(flow, resolver, component_ids)
     ids = [flow.flow_id for flow in sources]

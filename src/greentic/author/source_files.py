@@ -168,13 +168,6 @@ def inside(directory: Path, path: Path) -> Path:
     return path
 
 
-def file_named(directory: Path, name: str, place: str) -> Path:
-    """The path that a document names below its directory at `place`. Raises `InvalidArgument`, also for no name: that is the directory."""
-    if not name:
-        raise InvalidArgument(f"{place} is empty; expected a path below `{directory}`")
-    return inside(directory, directory / name)
-
-
 class Found(NamedTuple):
     """What a source directory has (rule 5), sorted."""
 

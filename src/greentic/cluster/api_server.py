@@ -168,8 +168,8 @@ class ApiServer:
                     if not isinstance(told, dict) or not isinstance(thing, dict):
                         continue
                     if told.get("type") == "ERROR":
-                        code = thing.get("code")
-                        raise ApiRefused(str(thing.get("message")), status=code if isinstance(code, int) else 500)
+                        code, text = thing.get("code"), str(thing.get("message") or thing.get("reason"))
+                        raise ApiRefused(text, status=code if isinstance(code, int) else 500)
                     yield Event(str(told.get("type")), thing)
         except (httpx2.TransportError, ConfigError, OSError, KeyError, ValueError) as error:
             raise ClusterUnreachable(self._unreachable(error), hint=self._hint(error)) from error

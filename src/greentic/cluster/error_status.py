@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from greentic.cluster.connect import Connection
 from greentic.ground.documents import Json, JsonObject, parse
+from greentic.ground.errors import worded
 from greentic.k8s.objects import ApiRefused, FieldConflict, member, objects_in
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiR
     status = _status(answer)
     message = str(status.get("message") or answer.text[:_QUOTED] or answer.reason_phrase)
     code = answer.status_code
-    text = f"{about}: Kubernetes API error: {message} (status {code})"
+    text = f"{worded(about, 'Kubernetes API error', message)} (status {code})"
     hint = None
     if code == 401:
         ends = connection.certificate_ends()

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from greentic.ground.documents import JsonObject
+from greentic.ground.errors import worded
 from greentic.k8s.objects import Ref, member, metadata_of, objects_in, ref_of
 from greentic.k8s.ownership import Addition
 from greentic.k8s.plan import Item
@@ -133,4 +134,4 @@ def _way_in(route: Ref, condition: JsonObject) -> str:
 
 
 def _said(condition: JsonObject) -> str:
-    return f"{condition.get('reason')}: {condition.get('message')}"
+    return worded(condition.get("reason"), condition.get("message")) or "it does not say why"

@@ -12,13 +12,11 @@ Rules:
 from __future__ import annotations
 
 import base64
-import re
 from typing import Literal, NamedTuple
 
 from greentic.cluster.api_server import PATIENCE_SECONDS, ApiServer
 from greentic.cluster.connect import connect
 from greentic.deployer.binding import Deployer
-from greentic.ground import variables
 from greentic.ground.disk import make_directory, replace_file
 from greentic.ground.documents import decode, read_file
 from greentic.ground.errors import Conflict
@@ -27,6 +25,7 @@ from greentic.k8s.objects import Cluster, ClusterUnreachable, Ref, labels_of, me
 from greentic.model.environment import Environment
 from greentic.operate.change import Context
 from greentic.store.layout import EnvPaths
+from greentic.store.secret_variables import secret_of, variable_of
 
 AskedAs = Literal["bound", "ambient"]
 TOKEN_FILE = ".greentic/deployer/deployer_token"  # noqa: S105  a path
@@ -47,11 +46,6 @@ def credentials_ref(env_id: str) -> str:
     return f"secret://{env_id}/{TOKEN_PATH}"
 
 
-def variable_of(ref: str) -> str:
-    """The environment variable that may hold a referenced token: `GREENTIC_SECRET_` and the path in capitals."""
-    return variables.SECRET_PREFIX + re.sub(r"[^A-Z0-9]+", "_", ref.partition("://")[2].upper()).strip("_")
-
-
 def reach(context: Context, deployer: Deployer, patience: float = PATIENCE_SECONDS) -> Reached:
     """A connection as the identity that rule 1 or 2 gives. Raises `Conflict`."""
     answers = deployer.answers
@@ -65,9 +59,9 @@ def reach(context: Context, deployer: Deployer, patience: float = PATIENCE_SECON
 
 
 def local_token(paths: EnvPaths, env: Environment, now: int) -> str | None:
-    """The bound token, as far as this machine has one that has not ended at `now` (Unix seconds)."""
+    """The bound token, as far as this machine has one that has not ended at `now` (Unix seconds). Raises `Conflict`."""
     ref = env.credentials_ref or ""
-    told = variables.environment().get(variable_of(ref), "").strip()
+    told = secret_of(paths, ref)
     if _lives(told, now):
         return told
     if ref != credentials_ref(env.environment_id):

@@ -132,7 +132,7 @@ class _Download:
         self._name = hashlib.sha256(reference.encode(errors="replace")).hexdigest()
         self.done, self.total, self._validator = Ranges(), None, None
         self._moved = self._answers = 0
-        self._untold_end = False
+        self._untold_end, self._coding = False, ""
         self._told_digest: str | None = None
         self._hasher, self._hashed = hashlib.sha256(), 0
         before = journal.load() if journal is not None else None
@@ -155,9 +155,15 @@ class _Download:
             expected = self._wanted or self._told_digest
         if expected not in (None, digest):
             self._drop()
+            why = f" ({self._coding})" if self._coding else ""
             if self._wanted is None:
-                raise FetchError(f"digest mismatch for `{self._shown}`: expected layer {expected}, got {digest}")
-            raise DigestMismatch(f"the bytes are `{digest}`, expected `{expected}`", actual=digest)
+                raise FetchError(f"digest mismatch for `{self._shown}`: expected layer {expected}, got {digest}{why}")
+            raise DigestMismatch(
+                f"the bytes are `{digest}`, expected `{expected}`{why}", actual=digest, why=self._coding
+            )
+        if self._coding and expected is None:
+            self._drop()
+            raise FetchError(f"read downloaded bundle body {self._shown}: {self._coding}")
         sync_file(self._file.fileno())
         return Fetched(digest, self.done.covered, self._moved, self._resumed)
 
@@ -204,7 +210,7 @@ class _Download:
             self._check_room(body.total)
             self.total, self._validator = body.total, body.validator
             self._answers += 1
-            self._told_digest, self._untold_end = body.digest, body.untold_end
+            self._told_digest, self._untold_end, self._coding = body.digest, body.untold_end, body.coding
             if body.offset == 0 and body.length is not None and body.length <= _BLOCK and not self.done.covered:
                 self._small(body)
             else:

@@ -41,6 +41,7 @@ class _FileBody:
         self.validator: str | None = f'"{status.st_ino:x}-{status.st_mtime_ns:x}"'
         self.resumable, self.untold_end = True, False
         self.digest: str | None = None
+        self.coding = ""
         self._received = 0
 
     def read_into(self, buffer: memoryview) -> int:

@@ -77,6 +77,7 @@ class HttpBody:
         self._received = 0
         self._broken: FetchError | None = None
         self.digest: str | None = None
+        self.coding = answer.coding()
         self.validator = _strong(answer.one("ETag"))
         self.length: int | None = answer.body.length
         if answer.status == 206:

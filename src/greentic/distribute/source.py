@@ -30,6 +30,8 @@ class Body(Protocol):
     """Whether a part can be asked for."""
     untold_end: bool
     """Whether nothing tells where they end but that no more come, as with old proxies: a cut looks like an end."""
+    coding: str
+    """How they are packed although nobody asked, in words; empty where they are not, or nobody says so."""
     digest: str | None
     """What the source itself says of the whole, as a registry does of a layer; compared beside the pinned digest."""
 

@@ -4,8 +4,8 @@ Rules:
 1. The next node follows from the routing: the target of `Next`, the first route that holds, or nothing, which completes, as does
    the target `out` where no node has that name.
 2. A node with conditions of which none holds waits there for the next message, and then runs again.
-3. What was emitted is the answer, with the last output behind it unless it was said already, a list as its elements; without any
-   emission the last output is the answer.
+3. What was emitted is the answer, with the last output behind it unless it was said already; without any emission the last
+   output is the answer.
 4. A run takes at most `MAX_STEPS` steps and `MAX_SECONDS`, the flows that it calls included, jumps for one message at most as often as
    it may, and calls flows at most `MAX_CALLS` deep. Running out of these ends the whole run, whoever called.
 5. What a run makes is bounded in size and depth, and so is all that it keeps together (`flow.bounds`).
@@ -348,8 +348,12 @@ def _output(state: RunState, final: object) -> object:
     """The answer of a turn (rule 3)."""
     if not state.egress:
         return None if final is MISSING else final
-    more = [] if final is MISSING or final is None or final == state.egress[-1] else [final]
-    return [one for payload in state.egress + more for one in (payload if isinstance(payload, list) else [payload])]
+    said = list(state.egress)
+    if isinstance(final, list):
+        return said + final
+    if final is not MISSING and final is not None and final != said[-1]:
+        said.append(final)
+    return said
 
 
 def _traced(run: Run, plan: FlowPlan, node: NodePlan, payload: object, output: NodeOutput, then: str) -> None:

@@ -16,7 +16,8 @@ from greentic.flow.state import Map, NodeOutput
 from greentic.ground.errors import FlowFailure
 
 DEFAULT_REDIRECTS = 3
-_CODE = "component_error"
+_CODE, _NO_MESSAGE = "component_error", "component reported error"
+"""What is said where a component says nothing."""
 SAID_IN_WORDS = "COMPONENT_INVOCATION_FAILED"
 """The code of failures of components whose interface has only a text for them; nobody said whether to try again."""
 
@@ -72,11 +73,12 @@ def failed(value: Map) -> tuple[object, object] | None:
     error = value.get("error")
     if value.get("ok") is not False or not isinstance(error, dict | str):
         return None
-    return (_CODE, error) if isinstance(error, str) else _named(error)
+    return (_CODE, error or _NO_MESSAGE) if isinstance(error, str) else _named(error)
 
 
 def _named(error: Map) -> tuple[object, object]:
-    return error.get("code", _CODE), error.get("message", "component reported error")
+    code, message = (error.get(key) for key in ("code", "message"))
+    return _CODE if code in (None, "") else code, _NO_MESSAGE if message in (None, "") else message
 
 
 def _failure(component: str, value: Map) -> str | None:
@@ -86,7 +88,7 @@ def _failure(component: str, value: Map) -> str | None:
     if not isinstance(error, dict) or value.get("result") is not None:
         return None
     code, message = _named(error)
-    status = f" (status {error['status']})" if "status" in error else ""
+    status = f" (status {error['status']})" if error.get("status") is not None else ""
     return f"component {component} returned tool error: {code}: {message}{status}"
 
 

@@ -30,6 +30,11 @@ class GreenticError(Exception):
         return f"{self.prefix}{self.message}"
 
 
+def worded(*parts: object) -> str:
+    """What others say in parts, such as `Reason: message`, each of which may be missing or empty."""
+    return ": ".join(text for part in parts if part is not None and (text := str(part).strip()))
+
+
 class InvalidArgument(GreenticError):
     kind, prefix = "invalid-argument", "invalid argument: "
 
@@ -129,11 +134,11 @@ class UntrustedBundle(Conflict):
 
 
 class DigestMismatch(Conflict):
-    """The bytes are not the pinned ones: refuse, delete, never resume. `actual` is their digest, where it is known."""
+    """The bytes are not the pinned ones: refuse, delete, never resume. `actual` is their digest, where it is known, `why` a known cause."""
 
-    def __init__(self, message: str, *, actual: str = "", hint: str | None = None) -> None:
+    def __init__(self, message: str, *, actual: str = "", why: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.actual = actual
+        self.actual, self.why = actual, why
 
 
 class MalformedArtifact(InvalidArgument):

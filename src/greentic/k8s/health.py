@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from greentic.ground.documents import Json, JsonObject
+from greentic.ground.errors import worded
 from greentic.k8s.names import CHECKSUM
 from greentic.k8s.objects import labels_of, member, metadata_of, objects_in
 
@@ -83,10 +84,9 @@ def rollout(deployment: JsonObject) -> Rollout:
         failed = PAUSED
     elif seen >= expected and not done:
         for condition in objects_in(status.get("conditions")):
-            if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-                failed = f"ProgressDeadlineExceeded: {condition.get('message')}"
-            elif condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-                failed = f"{condition.get('reason')}: {condition.get('message')}"
+            late = condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded"
+            if late or (condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"):
+                failed = worded(condition.get("reason") or "ReplicaFailure", condition.get("message"))
     return Rollout(done, failed, seen, expected, updated, available, wanted, max(0, total - updated))
 
 
@@ -111,23 +111,23 @@ def trouble(pod: JsonObject) -> Trouble | None:
     status = member(pod, "status")
     for condition in objects_in(status.get("conditions")):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return Trouble(name, f"unschedulable: {condition.get('message')}", patience=GROWING_SECONDS)
+            return Trouble(name, worded("unschedulable", condition.get("message")), patience=GROWING_SECONDS)
     for container in [*objects_in(status.get("initContainerStatuses")), *objects_in(status.get("containerStatuses"))]:
         waiting, ended = member(container, "state", "waiting"), member(container, "lastState", "terminated")
         ended = ended or member(container, "state", "terminated")
         reason = str(waiting.get("reason", ""))
         if reason in _IMAGE:
-            told = f"the image `{container.get('image')}` cannot be had: {reason}: {waiting.get('message', '')}"
+            told = worded(f"the image `{container.get('image')}` cannot be had", reason, waiting.get("message"))
             return Trouble(name, told, patience=0.0 if reason in _NO_IMAGE else PASSING_SECONDS)
         if reason in _CONFIG:
-            return Trouble(name, f"{reason}: {waiting.get('message', '')}", patience=PASSING_SECONDS)
-        message = str(ended.get("message", ""))
+            return Trouble(name, worded(reason, waiting.get("message")), patience=PASSING_SECONDS)
+        message = str(ended.get("message") or "")
         if ended and for_good(message):
-            return Trouble(name, f"it ended with code {ended.get('exitCode')}: {message.strip()}")
+            return Trouble(name, worded(f"it ended with code {ended.get('exitCode')}", message))
         if ended and reason == "CrashLoopBackOff" and _int(container.get("restartCount"), 0) >= CRASHES:
             told = message.strip() or str(ended.get("reason", ""))
             count, code = container.get("restartCount"), ended.get("exitCode")
-            return Trouble(name, f"it crashed {count} times, last with code {code}: {told}", crashed=True)
+            return Trouble(name, worded(f"it crashed {count} times, last with code {code}", told), crashed=True)
     return None
 
 

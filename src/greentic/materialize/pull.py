@@ -207,7 +207,7 @@ def _obtain(area: StagingArea, stack: ExitStack, means: Means, revision: Revisio
             with within("gate"):
                 return admit(file, fetched.digest, fetched.size, digest, revision_id=revision.revision_id)
     except DigestMismatch as error:
-        raise mismatch(error.actual, digest, revision_id=revision.revision_id) from None
+        raise mismatch(error.actual, digest, revision_id=revision.revision_id, why=error.why) from None
     file = stack.enter_context(obtained.file)
     _count(obtained.fetched)
     if obtained.fetched is None:

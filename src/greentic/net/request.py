@@ -57,6 +57,10 @@ class Upload(msgspec.Struct, frozen=True):
     size: int
 
 
+_CODINGS = ("gzip", "x-gzip", "deflate", "compress", "br", "zstd")
+"""Codings of a body; object stores keep other words under that name, which mean nothing."""
+
+
 class Answer(NamedTuple):
     """A response whose body has not been read."""
 
@@ -81,6 +85,15 @@ class Answer(NamedTuple):
 
     def origin(self) -> tuple[str, str, int]:
         return origin(self.url)
+
+    def coding(self) -> str:
+        """How the body is packed although nobody asked (`Accept-Encoding: identity`), in words; empty where it is not."""
+        found = [value.strip().lower() for value in self.headers.get_all("Content-Encoding", [])]
+        told = ", ".join(value for value in found if any(name.strip() in _CODINGS for name in value.split(",")))
+        if not told:
+            return ""
+        said = f"{shown(self.url)[:200]} sends it as `Content-Encoding: {told[:80]}`"
+        return f"{said}, which was not asked for; let it send the file as it is"
 
 
 def send(
@@ -131,6 +144,9 @@ def read_body(answer: Answer, what: str, limit: int) -> bytes:
     """The whole body of an answer, which is closed. Raises `FetchError` that names `what` for one that is too large, slow or cut."""
     parts: list[bytes] = []
     size, announced = 0, answer.body.length
+    if coded := answer.coding():
+        answer.close()
+        raise FetchError(f"{what} could not be read: {coded}")
     try:
         while size <= limit and (piece := answer.body.read1(_PIECE)):
             parts.append(piece)

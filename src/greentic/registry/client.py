@@ -19,7 +19,7 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.documents import decode, parse
-from greentic.ground.errors import FetchError
+from greentic.ground.errors import FetchError, worded
 from greentic.net.addresses import Reach, lower_scheme, shown
 from greentic.net.request import PULLING, Answer, Upload, check_status, origin, read_body, send
 from greentic.net.terms import Terms, patiently
@@ -244,5 +244,5 @@ def _said(answer: Answer) -> str:
         first = RegistryRefusal.of(read_body(answer, "", MAX_REASON)).errors[0]
     except (FetchError, ValueError, IndexError):
         return ""
-    text = f"{first.code}: {first.message}" if first.message else first.code
+    text = worded(first.code, first.message)
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)[:300]

@@ -69,11 +69,11 @@ def admit(file: BinaryIO, actual: str, size: int, pinned: str, *, revision_id: s
     return VerifiedBundle(_MAKER, file, actual, size)
 
 
-def mismatch(actual: str, pinned: str, *, revision_id: str) -> DigestMismatch:
-    """The refusal of a bundle that is not the pinned one."""
+def mismatch(actual: str, pinned: str, *, revision_id: str, why: str = "") -> DigestMismatch:
+    """The refusal of a bundle that is not the pinned one; `why` is a known cause."""
     return DigestMismatch(
         f"pulled bundle digest `{actual}` does not match revision `{revision_id}`'s pinned `{pinned}`; "
-        "refusing to serve unpinned bytes",
+        f"refusing to serve unpinned bytes{f' ({why})' if why else ''}",
         hint="publish the bundle that was staged at this address, or stage the new one with `gtc op revisions stage`",
     )
 
