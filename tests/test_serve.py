@@ -15,7 +15,7 @@ import pytest
 from conftest import booted
 from greentic.activate.lease import Draining, Serving
 from greentic.activate.turn import Turn
-from greentic.bundle.cores import quota_of, usable_cores
+from greentic.bundle.cores import limit_of, limits, quota_of, quotas, usable_cores
 from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
@@ -136,6 +136,7 @@ def test_a_locale_may_stand_before_the_command(words, capsys):
 
 def test_how_many_processes_serve(monkeypatch):
     monkeypatch.setattr(settings, "usable_cores", lambda: 3)
+    monkeypatch.setattr(settings, "memory_limit", lambda: None)
     assert [told(GREENTIC_WORKERS=w).ingress.workers for w in ("", "1", "64", "auto")] == [1, 1, 64, 3]
     given = settings.read_settings(settings.StartOptions("local", workers="2"), {"GREENTIC_WORKERS": "auto"})
     assert given.ingress.workers == 2
@@ -145,12 +146,55 @@ def test_how_many_processes_serve(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("cores", "mib", "processes"),
+    [(1, None, 1), (8, None, 8), (900, None, 64), (8, 96, 1), (8, 64, 1), (8, 0, 1), (8, 192, 2), (8, 256, 3), (2, 4_096, 2)],
+)  # fmt: skip
+def test_as_many_processes_serve_as_the_memory_allows(cores, mib, processes):
+    assert settings.processes_for(cores, None if mib is None else mib << 20) == processes
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("max", None), ("268435456", 1 << 28), ("9223372036854771712", None), ("", None), ("-1", None), ("٣", None)],
+)
+def test_a_limit_of_memory_is_read_as_control_groups_tell_it(text, limit):
+    assert limit_of(text) == limit
+
+
+@pytest.mark.parametrize(
     ("text", "cores"),
     [("max 100000", None), ("50000 100000", 1), ("150000 100000", 2), ("400000 100000", 4), ("-1 100000", None), ("", None), ("1 0", None), ("x y", None)],
 )  # fmt: skip
 def test_a_quota_counts_as_whole_cores(text, cores):
     assert quota_of(text) == cores
     assert usable_cores() >= 1
+
+
+def test_quota_and_limit_are_those_of_the_own_control_group_and_of_each_around_it(tmp_path):
+    """A service of a host lies below its slice, a container sees its own group as the root."""
+    service, container = "0::/system.slice/greentic.service", "0::/"
+    for group, cpu, memory in (
+        ("", "", ""),
+        ("system.slice", "600000 100000", "1073741824"),
+        ("system.slice/greentic.service", "150000 100000", "max"),
+    ):
+        (tmp_path / group).mkdir(exist_ok=True)
+        if cpu:
+            (tmp_path / group / "cpu.max").write_text(cpu)
+            (tmp_path / group / "memory.max").write_text(memory)
+    assert sorted(quotas(tmp_path, service)) == [2, 6] and list(limits(tmp_path, service)) == [1 << 30]
+    assert list(quotas(tmp_path, container)) == list(limits(tmp_path, container)) == []
+    (tmp_path / "cpu.max").write_text("400000 100000")
+    for unseen in (container, "0::/docker/f00", "", "0::/../../system.slice"):
+        assert set(quotas(tmp_path, unseen)) == {4}
+    older = "4:memory:/docker/f00\n3:cpu,cpuacct:/docker/f00\n1:name=systemd:/docker/f00"
+    own, memory = tmp_path / "v1/cpu", tmp_path / "v1/memory/docker/f00"
+    own.mkdir(parents=True)
+    memory.mkdir(parents=True)
+    (own / "cpu.cfs_quota_us").write_text("50000")
+    (own / "cpu.cfs_period_us").write_text("100000")
+    (memory / "memory.limit_in_bytes").write_text("134217728")
+    assert list(quotas(tmp_path / "v1", older)) == [1] and list(limits(tmp_path / "v1", older)) == [128 << 20]
 
 
 def test_a_busy_port_moves_on_or_fails_in_strict_mode():

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from greentic.bundle.cores import usable_cores
+from greentic.bundle.cores import memory_limit, usable_cores
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory, max_bytes
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
@@ -38,6 +38,8 @@ from greentic.telemetry.log_lines import Shape
 OLD_NAME = "dev"
 MORE_PORTS = 10
 MAX_PROCESSES = 64
+PROCESS_BYTES = 64 << 20
+"""What a process takes with some small components, for `auto`."""
 _WORKERS = "GREENTIC_WORKERS"
 MAX_DELAY = 600.0
 PUBLISHED_SECONDS = 10.0
@@ -327,13 +329,20 @@ def _metrics_addr(text: str) -> tuple[str, int] | None:
         ) from None
 
 
+def processes_for(cores: int, memory: int | None) -> int:
+    """How many processes serve with so many cores and bytes. Where there are several, one more watches over them."""
+    fit = cores if memory is None else memory // PROCESS_BYTES - 1
+    return max(1, min(cores, fit, MAX_PROCESSES))
+
+
 def _workers(option: str | None, environ: Mapping[str, str]) -> int:
-    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one. `auto` is one for each core that may be used."""
+    """How many processes serve: the argument, else `GREENTIC_WORKERS`, else one. `auto` is one for each core that may be used, as far
+    as the memory goes that may be."""
     name, told = ("--workers", option) if option is not None else (_WORKERS, variables.text(_WORKERS, environ))
     if not told:
         return 1
     if told == "auto":
-        return min(usable_cores(), MAX_PROCESSES)
+        return processes_for(usable_cores(), memory_limit())
     number = whole_number(told, MAX_PROCESSES)
     if not number:
         raise InvalidArgument(f"{name} {told[:60]!r}: expected 1 to {MAX_PROCESSES}, or auto (one for each core)")
