@@ -52,9 +52,7 @@ def check_env_id(text: str, *, field: str = "environment_id") -> str:
             f"{field}: EnvId must contain only ASCII letters, digits, '.', '-', or '_', got `{shown(text)}`"
         )
     if text in (".", "..") or len(text) > MAX_SEGMENT:
-        raise InvalidArgument(
-            f"{field}: `{shown(text)}` cannot be a directory name (`.`, `..`, or longer than {MAX_SEGMENT})"
-        )
+        raise InvalidArgument(f"{field}: `{shown(text)}` cannot be a directory name (at most {MAX_SEGMENT} long)")
     return text
 
 
