@@ -466,12 +466,19 @@ def test_what_steers_a_verb_hides_no_member_that_nobody_takes(said, monkeypatch)
         ["env", "create"],
         ["bundles", "add", "local", "bundle_id=b", "route_binding=[1]"],
         ["bundles", "add", "local", "bundle=b"],
+        ["revisions", "stage", "a b", "--deployment", "my-bot", "bundle_path="],
+        ["traffic", "set", "local", "--deployment", "my-bot", "my-bot@2=10"],
+        ["env", "update", "local"],
     ],
 )
 def test_whoever_writes_what_no_verb_takes_is_shown_how_it_is_written(words, capsys):
     assert op_command.main(words) == 1
-    example = next(verb.example for verb in VERBS if [verb.noun, verb.verb] == words[:2])
-    assert json.loads(capsys.readouterr().err)["error"]["hint"] == example
+    told = next(verb.example for verb in VERBS if [verb.noun, verb.verb] == words[:2])
+    if "create" not in words:
+        told = told.replace("prod", "'a b'" if "a b" in words else "local", 1)
+    if "my-bot" in words:  # and the bundle's file is called what it is
+        told = re.sub("bot(?=[@ ])", "my-bot", told)
+    assert json.loads(capsys.readouterr().err)["error"]["hint"] == told
 
 
 def test_whoever_writes_answers_that_no_verb_takes_is_told_where_its_schema_is(tmp_path, capsys):

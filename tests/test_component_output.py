@@ -79,6 +79,33 @@ def test_what_a_component_wrote_before_it_trapped_is_told():
     ]
 
 
+@pytest.mark.parametrize("noise", [[b"line\n"] * (MAX_LOGS + 9), [b"n\n"]])
+def test_why_a_component_gave_up_is_told_however_much_it_wrote_before(noise):
+    """The text of a panic is the last that it writes; it was beyond what is logged of a call."""
+    last = [b"thread 'main' panicked at ", b"lib.rs:45:\nthe price is missing\n"]
+    told = logged([*noise, *last], "unreachable")
+    assert told[-1] == "trapped" and "panicked at lib.rs:45:\nthe price is missing" in told[-2]
+    assert "line\n" * 500 not in told[-2] and len(told) <= MAX_LOGS + 4
+    assert not any("panicked" in text for text in logged([*noise, *last])[MAX_LOGS:]), (
+        "one that ended well says no more"
+    )
+
+
+@pytest.mark.parametrize("trapped", [True, False])
+@pytest.mark.parametrize("whole", [MAX_OUTPUT - 1, MAX_OUTPUT, MAX_OUTPUT + 5000])
+def test_the_last_of_what_was_too_much_is_told_of_a_call_that_trapped(whole, trapped):
+    found: list[str] = []
+    output = Output(lambda stream, text: not found.append(text))  # type: ignore[func-returns-value]
+    output.write("stdout", b"x" * (whole - 1) + b"\n")
+    output.write("stderr", b"panicked at ")
+    output.write("stderr", b"lib.rs\n")
+    output.trapped = trapped
+    output.over()
+    assert ("the last of what was left out: panicked at lib.rs" in found) is trapped
+    output.over()
+    assert sum("the last of" in text for text in found) == trapped * (2 if whole > MAX_OUTPUT else 1)
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
@@ -93,7 +120,7 @@ def test_a_trap_says_what_became_of_the_answer_and_where_to_look(said, reason):
 
 def told(*pieces: tuple[str, bytes]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    output = Output(lambda stream, text: found.append((stream, text)))
+    output = Output(lambda stream, text: not found.append((stream, text)))  # type: ignore[func-returns-value]
     for stream, data in pieces:
         output.write(stream, data)
     output.over()

@@ -653,6 +653,43 @@ def test_a_watch_tells_of_a_rename_a_link_that_is_swapped_and_a_call(tmp_path):
     watch.close()
 
 
+def test_a_file_that_is_a_link_is_watched_where_it_leads(tmp_path, monkeypatch):
+    """A link to a mounted ConfigMap, or to a file of another directory: a change there was seen a quarter of a minute later."""
+    monkeypatch.setattr("greentic.worker.watch.POLL_SECONDS", 3600.0)
+    env, mounted, other = (tmp_path / name for name in ("env", "mounted", "other"))
+    for directory in (env, mounted / "..one", mounted / "..two", other):
+        directory.mkdir(parents=True)
+    for place in (mounted / "..one", mounted / "..two", other):
+        (place / "e.json").write_text("{}")
+    (mounted / "..data").symlink_to("..one")
+    (mounted / "e.json").symlink_to("..data/e.json")
+    (env / "environment.json").symlink_to("../mounted/e.json")
+    watch = DirectoryWatch([env], frozenset({"environment.json"}))
+    assert watch.wait(0) and not watch.wait(0), "what it leads to is looked at once"
+    (mounted / "noise").write_text("x")
+    assert not watch.wait(0.01)
+    (mounted / "..tmp").symlink_to("..two")
+    (mounted / "..tmp").rename(mounted / "..data")
+    assert watch.wait(10)
+    while watch.wait(0):
+        """It leads elsewhere, which is one look more."""
+    (mounted / "..two" / "e.json").write_text("{} ")
+    assert watch.wait(10) and not watch.wait(0)
+    (env / "new").symlink_to(other / "e.json")
+    (env / "new").rename(env / "environment.json")
+    assert watch.wait(10)
+    while watch.wait(0):
+        """Likewise."""
+    (other / "e.json").write_text("{} ")
+    assert watch.wait(10) and not watch.wait(0)
+    (env / "environment.json").unlink()
+    (env / "environment.json").symlink_to("environment.json")  # which leads to itself
+    assert watch.wait(10)
+    while watch.wait(0):
+        """Likewise."""
+    watch.close()
+
+
 def test_what_is_of_no_interest_ends_no_wait(tmp_path, monkeypatch):
     """Housekeeping takes the lock of the store, a file that is watched; while a revision drained it so was the reason of the next."""
     watch = DirectoryWatch([tmp_path], frozenset({"environment.json"}))

@@ -80,3 +80,12 @@ def test_a_digest_is_lower_case_sha256():
 def test_shown_is_short_and_printable():
     assert ids.shown("a\x1b[31m") == "a?[31m"
     assert len(ids.shown("x" * 500)) == 80
+
+
+def test_a_name_that_is_too_long_is_told_with_how_long_it_may_be():
+    """In bytes, as file systems count: a name of 67 Japanese characters was said to have more than 200."""
+    assert ids.check_env_id("e" * 200) and ids.check_segment("日" * 66, field="bundle_id")
+    with pytest.raises(InvalidArgument, match=r"directory name \(at most 200 long\)"):
+        ids.check_env_id("e" * 201)
+    with pytest.raises(InvalidArgument, match="longer than 200 bytes"):
+        ids.check_segment("日" * 67, field="bundle_id")

@@ -19,6 +19,7 @@ from greentic.bundle.cores import limit_of, limits, quota_of, quotas, usable_cor
 from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
+from greentic.ground import documents
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.httpd.front import Answer
@@ -27,6 +28,7 @@ from greentic.ingress import invoke
 from greentic.ingress.admission import Admission
 from greentic.ingress.app import WorkerApp
 from greentic.ingress.auth import BearerGate, IngressToken, load_tokens
+from greentic.ingress.invoke import MAX_NESTS
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.materialize.seed import place_seed, read_seed
 from greentic.materialize.serving_plan import Fault, Scope, ends_boot, serving_plan
@@ -446,6 +448,23 @@ def test_a_method_that_is_not_taken_is_told_with_those_that_are(app, method, pat
     assert (code, headers[b"allow"]) == (405, methods)
     for other in methods.decode().split(", "):
         assert call(app, other, path, b"{}")[0] != 405 or other == "OPTIONS"
+
+
+@pytest.mark.parametrize("nest", [b"[[]]", b'{"a":{}}', b"[[[]]]"])
+def test_threat_deep_body_of_too_many_arrays_and_objects_is_refused_before_they_are_made(app, monkeypatch, nest):
+    """A megabyte of brackets is half a million of them: half a second in which nobody else has a turn."""
+    each = nest.count(b"[") + nest.count(b"{")
+    many = b"[%b]" % b",".join([nest] * (MAX_NESTS // each + 1))
+    made: list[object] = []
+    monkeypatch.setattr(documents.msgspec.json, "decode", lambda data, **how: made.append(data))
+    assert call(app, "POST", "/x", many)[::2] == (400, b"request body has more than 100000 arrays and objects")
+    invoke = b'{"tenant":{"env":"e","tenant":"acme","tenant_id":"acme"},"worker_id":"w","payload":%b}' % many
+    monkeypatch.setattr("greentic.ingress.app.told_tenant", lambda body: "acme")
+    code, _, text = call(app, "POST", "/workers/invoke", invoke)
+    assert (code, text) == (400, b"invalid HostWorkerRequest body: more than 100000 arrays and objects")
+    assert not made
+    monkeypatch.undo()
+    assert call(app, "POST", "/x", many.replace(nest + b",", b"", 2))[0] == 200
 
 
 @pytest.mark.parametrize("levels", [127, 500, 50_000])

@@ -104,7 +104,7 @@ def _run(verb: Verb, words: list[str], options: Globals) -> int:
     called: _Call | None = None
     try:
         with whole(f"gtc op {verb.noun} {verb.verb}"):
-            with read_for(verb):
+            with read_for(verb, dict(arguments)):
                 call = called = _call(verb, arguments, options)
             if watched:
                 _watch(form, verb, call, options)

@@ -12,12 +12,14 @@ Rules:
 
 from __future__ import annotations
 
+import re
+import shlex
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, get_args, get_origin
+from typing import Annotated, cast, get_args, get_origin
 
 import msgspec
 
@@ -34,12 +36,16 @@ MAX_ANSWERS = 16 << 20
 
 
 @contextmanager
-def read_for(verb: Verb) -> Iterator[None]:
-    """For reading what a verb is told (rule 5)."""
+def read_for(verb: Verb, given: Mapping[str, object]) -> Iterator[None]:
+    """For reading what a verb is told (rule 5): the arguments of the command line, of which its example takes the names."""
+    named = [str(given.get("environment_id") or ""), *(w for w in cast("list[str]", given["words"]) if "=" not in w)]
+    env, deployment = next(filter(None, named), ""), str(given.get("deployment") or "")
     try:
         yield
     except InvalidArgument as error:
-        error.hint = error.hint or verb.example
+        text = re.sub(r"\bprod\b", lambda found: shlex.quote(env) if env else found[0], verb.example, count=1)
+        text = re.sub(r"\bbot(?=[@ ]|$)", lambda found: shlex.quote(deployment) if deployment else found[0], text)
+        error.hint = error.hint or text
         raise
     except AnswersParse as error:
         error.hint = error.hint or f"what it takes: gtc op {verb.name} --schema"
@@ -215,10 +221,9 @@ def check_needs(verb: Verb, payload: JsonObject) -> None:
         if not any(payload.get(f) not in (None, "") for f in fields.split("|")):
             if verb.exclusive:
                 raise InvalidArgument(
-                    f"{verb.noun} {verb.verb}: inline-flag form requires --environment-id and --name; missing: {how}",
-                    hint=verb.example,
+                    f"{verb.noun} {verb.verb}: inline-flag form requires --environment-id and --name; missing: {how}"
                 )
-            raise InvalidArgument(f"{verb.noun} {verb.verb}: missing `{how}`", hint=verb.example)
+            raise InvalidArgument(f"{verb.noun} {verb.verb}: missing `{how}`")
 
 
 def laid_over(verb: Verb, given: Inline, answers: Path | None) -> Json:
@@ -247,7 +252,7 @@ def check_paths(verb: Verb, payload: Json) -> None:
     told = payload if isinstance(payload, dict) else {}
     for flag in verb.flags:
         if flag.metavar in ("FILE", "DIR") and told.get(flag.field) == "":
-            raise InvalidArgument(f"{flag.name} (`{flag.field}`): {EMPTY_PATH}", hint=verb.example)
+            raise InvalidArgument(f"{flag.name} (`{flag.field}`): {EMPTY_PATH}")
 
 
 def _deploy_defaults(raw: JsonObject) -> None:

@@ -29,7 +29,7 @@ from greentic.wasm.traps import HostFailure
 Map = dict[str, object]
 
 SECRET_BYTES = 1 << 20
-MAX_LOGS = 256
+MAX_LOGS, LAST_LOGS = 256, 8
 """Messages that a call may log."""
 
 
@@ -97,18 +97,21 @@ class HostCall(msgspec.Struct):
     def over(self, computed: float, *, trapped: bool) -> None:
         """Note what a call that is over took."""
         self.computed, self.trapped = computed, trapped
+        if trapped:
+            self.logged = min(self.logged, MAX_LOGS - LAST_LOGS)
 
-    def log(self, stream: str, text: str) -> None:
-        """Log a message of the component; the first `MAX_LOGS` of a call, and that there were more."""
+    def log(self, stream: str, text: str) -> bool:
+        """Log a message of the component; the first `MAX_LOGS` of a call, that there were more, and the last of one that trapped."""
         self.logged += 1
         if self.logged > MAX_LOGS + 1:
-            return
+            return False
         request_id.go_on(self.request)  # the library tells what was printed in threads of its own
         if self.logged > MAX_LOGS:
             text = f"it logged more than {MAX_LOGS} messages; the rest of the call is left out"
         elif len(text) > MAX_TEXT:
             text = f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT} more characters)"
         self.logger(self.component, stream, text)
+        return self.logged <= MAX_LOGS
 
 
 def canonical_name(key: str) -> str:

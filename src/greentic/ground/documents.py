@@ -216,18 +216,22 @@ class TooDeep(ValueError):
     """JSON that is deeper than `MAX_DEPTH`."""
 
 
-def parse(data: bytes | str, *, limit: int = MAX_BYTES, inside: int = 0) -> Json:
-    """Parse JSON text of at most `limit` bytes, which stands `inside` so many arrays and objects. Raises `ValueError` with the place of the
-    damage.
-    """
-    return cast(Json, decode(data, object, limit=limit, inside=inside))
+class TooMany(ValueError):
+    """JSON of more arrays and objects than its reader takes: each costs far more than its bytes."""
 
 
-def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES, inside: int = 0) -> T:
+def parse(data: bytes | str, *, limit: int = MAX_BYTES, inside: int = 0, most: int = MAX_VALUES) -> Json:
+    """Parse JSON text of at most so many arrays and objects, itself `inside` so many. Raises `ValueError` with the place of damage."""
+    return cast(Json, decode(data, object, limit=limit, inside=inside, most=most))
+
+
+def decode(data: bytes | str, form: type[T], *, limit: int = MAX_BYTES, inside: int = 0, most: int = MAX_VALUES) -> T:
     """Parse JSON text into a struct or another type. Raises `ValueError` with the place of the damage (rule 4)."""
     if len(data) > limit:
         raise ValueError(f"larger than {limit} bytes")
     brackets = check_values(data)
+    if brackets > most:
+        raise TooMany(f"more than {most} arrays and objects")
     value = _decoded(data, form)
     deepest = MAX_DEPTH - inside
     if brackets > deepest and _too_deep(

@@ -12,6 +12,7 @@ import ctypes
 import os
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _WRITTEN, _MOVED, _MADE, _DELETED, _ITSELF = 0x8, 0x40 | 0x80, 0x100, 0x200, 0x400 | 0x800
@@ -19,6 +20,8 @@ _MASK = _WRITTEN | _MOVED | _MADE | _DELETED | _ITSELF
 _EVENT = struct.Struct("iIII")
 """Watch, what happened, a number that joins two events, bytes of the name that follows."""
 _READ = 1 << 16
+_MAX_LINKS = 40
+"""As many as the system follows."""
 
 
 class Inotify:
@@ -50,6 +53,20 @@ class Inotify:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def behind(link: Path) -> set[Path]:
+    """What else decides where a link leads: the links on its way, and the place where it ends. Nothing if it is no link."""
+    found: set[Path] = set()
+    with suppress(OSError):  # one may go meanwhile, or be nothing to look at
+        place = link.parent / link.readlink() if link.is_symlink() else None
+        while place is not None and len(found) < _MAX_LINKS:
+            way = next((path for path in [*reversed(place.parents), place] if path.is_symlink()), None)
+            if way in found:
+                break  # it leads to itself
+            found.add(way or place)
+            place = None if way is None else way.parent / way.readlink() / place.relative_to(way)
+    return found
 
 
 def _done(result: int) -> int:

@@ -17,7 +17,7 @@ from greentic.activate.lease import Serving
 from greentic.activate.turn import Message, TurnServices
 from greentic.flow.activity import activity_of, invoke_activity, replies
 from greentic.ground.clock import Clock, timestamp, unix_seconds
-from greentic.ground.documents import MAX_DEPTH, JsonObject, TooDeep, parse
+from greentic.ground.documents import MAX_DEPTH, JsonObject, TooDeep, TooMany, parse
 from greentic.httpd.front import Answer
 from greentic.httpd.http1 import TEXT, Headers, Incoming, allow
 from greentic.ingress import request_span
@@ -35,7 +35,7 @@ from greentic.ingress.identity import (
     stranger_identity,
     trusted_identity,
 )
-from greentic.ingress.invoke import InvalidRequest, read_request, response, tenant_of, told_tenant
+from greentic.ingress.invoke import MAX_NESTS, InvalidRequest, read_request, response, tenant_of, told_tenant
 from greentic.ingress.metrics import Metrics
 from greentic.ingress.operator_paths import OperatorPaths
 from greentic.ingress.status import status
@@ -209,9 +209,11 @@ class WorkerApp:
         if not asked.trusted and not self._may_drive(asked, route):
             raise Refused(401, "a valid bearer token is required", extra=[(b"www-authenticate", b"Bearer")])
         try:
-            value = parse(body) if body else None
+            value = parse(body, most=MAX_NESTS) if body else None
         except TooDeep:
             raise Refused(400, f"request body is nested deeper than {MAX_DEPTH} levels") from None
+        except TooMany as error:
+            raise Refused(400, f"request body has {error}") from None
         except ValueError:
             raise Refused(400, "request body must be JSON") from None
         seen = self._identity(asked, told, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from greentic.flow.activity import replies
-from greentic.ground.documents import MAX_DEPTH, TooDeep, decode
+from greentic.ground.documents import MAX_DEPTH, TooDeep, TooMany, decode
 
 WORKER_VERSION = "1.0.0"
 NEWLINE = b"\n"
@@ -23,6 +23,10 @@ class WorkerRequest(msgspec.Struct, frozen=True):
     thread_id: str | None = None
 
 
+MAX_NESTS = 100_000
+"""Arrays and objects of a request, which are made before anybody else has a turn: a megabyte of brackets has ten times as many."""
+
+
 class InvalidRequest(ValueError):
     """The body is no worker request; the text says why."""
 
@@ -30,9 +34,11 @@ class InvalidRequest(ValueError):
 def read_request(body: bytes) -> WorkerRequest:
     """Raises `InvalidRequest`."""
     try:
-        request = decode(body, WorkerRequest)
+        request = decode(body, WorkerRequest, most=MAX_NESTS)
     except TooDeep:
         raise InvalidRequest(f"nested deeper than {MAX_DEPTH} levels") from None
+    except TooMany as error:
+        raise InvalidRequest(str(error)) from None
     except ValueError as error:
         text = str(error).replace("Object missing required", "missing")
         raise InvalidRequest(text if " - at " in text else f"{text}{_end_of(body)}") from None

@@ -52,7 +52,7 @@ def check_env_id(text: str, *, field: str = "environment_id") -> str:
             f"{field}: EnvId must contain only ASCII letters, digits, '.', '-', or '_', got `{shown(text)}`"
         )
     if text in (".", "..") or len(text) > MAX_SEGMENT:
-        raise InvalidArgument(f"{field}: `{shown(text)}` cannot be a directory name")
+        raise InvalidArgument(f"{field}: `{shown(text)}` cannot be a directory name (at most {MAX_SEGMENT} long)")
     return text
 
 
@@ -67,7 +67,7 @@ def check_segment(text: str, *, field: str) -> str:
     if not is_safe_segment(text):
         raise InvalidArgument(
             f"{field} `{shown(text)}` cannot be a path part: it must not be `.` or `..`, nor contain `/`, `\\`, `:`, "
-            f"control characters, nor be longer than {MAX_SEGMENT} characters"
+            f"control characters, nor be longer than {MAX_SEGMENT} bytes"
         )
     return text
 

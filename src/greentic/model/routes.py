@@ -125,21 +125,23 @@ def impossible_matcher(hosts: Iterable[str], prefixes: Iterable[str] = ()) -> st
     """
     for host in hosts:
         if not _possible_host(host):
-            return f"the host {host!r} cannot stand in a Host header (names only: no scheme, port, path or wildcard)"
+            return (
+                f"the host {host[:80]!r} cannot stand in a Host header (up to 253: no scheme, port, path or wildcard)"
+            )
     for prefix in prefixes:
         if not _possible_prefix(prefix):
-            return f"the prefix {prefix!r} cannot begin a path (no query, fragment or blank)"
+            return f"the prefix {prefix[:80]!r} cannot begin a path (up to 8000 bytes: no query, fragment or blank)"
     return None
 
 
 def _possible_host(host: str) -> bool:
     if host.startswith("["):
         return host.endswith("]") and len(host) > 2
-    return bool(host) and host.isprintable() and not any(c in host for c in " /:*?#@[]")
+    return 0 < len(host) <= 253 and host.isprintable() and not any(c in host for c in " /:*?#@[]")
 
 
 def _possible_prefix(prefix: str) -> bool:
-    return prefix.isprintable() and not any(c in prefix for c in " ?#")
+    return len(prefix.encode(errors="replace")) <= 8000 and prefix.isprintable() and not any(c in prefix for c in " ?#")
 
 
 def overlaps(env: Environment) -> list[tuple[str, str, str]]:

@@ -44,7 +44,9 @@ class CallContext(Protocol):
         """With whom it shares its turns to compute; lanes take turns."""
         ...
 
-    def log(self, stream: str, text: str) -> None: ...
+    def log(self, stream: str, text: str) -> bool:
+        """Log what it says; whether it is taken."""
+        ...
 
     def over(self, computed: float, *, trapped: bool) -> None:
         """Told once a call is over how many seconds it computed, and whether it ended in a trap."""

@@ -46,6 +46,8 @@ async def finish(call: Call) -> object:
         return _without(call)
     except Trap:
         trapped = True
+        if call.output is not None:
+            call.output.trapped = True
         raise
     finally:
         call.context.over(call.computed, trapped=trapped)

@@ -1,7 +1,8 @@
 """Being told that files changed: by the file system where it tells, by looking now and then where it does not.
 
 Rules:
-1. What is watched are directories, for a mounted ConfigMap changes by a swap of a link and an editor by a rename.
+1. What is watched are directories, for a mounted ConfigMap changes by a swap of a link and an editor by a rename. Where a file is a
+   link to elsewhere, the directories that decide where it leads are watched, too.
 2. Being told means that it is worth looking; what changed is for whoever looks. Many changes at once are told once.
 3. What is of no interest ends no wait: a look may touch files itself, such as the lock of the store, and would be the reason of the next.
 4. A file system that tells nothing (some network and overlay mounts) is looked at every `POLL_SECONDS`.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.clock import CLOCK
-from greentic.ground.inotify import Inotify
+from greentic.ground.inotify import Inotify, behind
 from greentic.ground.optional import done_without
 
 POLL_SECONDS = 15.0
@@ -46,7 +47,7 @@ class DirectoryWatch:
     """Watches directories for files that appear, change or go; names that begin with a dot or end as logs do are not looked at."""
 
     def __init__(self, directories: Iterable[Path], names: frozenset[str]) -> None:
-        self._names = names
+        self._names, self._behind = names, set[Path]()
         self._numbers: dict[Path, int | None] = dict.fromkeys(directories)
         self._closing, self._closed = threading.Lock(), False
         self._reading, self._writing = os.pipe()
@@ -92,7 +93,16 @@ class DirectoryWatch:
                 self._numbers[directory] = None if self._told is None else self._told.add(directory)
             except OSError:
                 self._numbers[directory] = None
-        return any(number is not None and number != before[directory] for directory, number in self._numbers.items())
+        led, self._behind = (
+            self._behind,
+            set().union(*(behind(d / name) for d in self._numbers for name in self._names)),
+        )
+        for place in self._behind:
+            with contextlib.suppress(OSError):
+                if self._told is not None:
+                    self._told.add(place.parent)
+        others = any(number is not None and number != before[place] for place, number in self._numbers.items())
+        return others or led != self._behind
 
     def _ready(self, ends: float) -> bool:
         """Wait for anything that is worth a look; drains what was told."""
@@ -109,4 +119,4 @@ class DirectoryWatch:
         return found
 
     def _counts(self, name: str) -> bool:
-        return not name or name in self._names
+        return not name or name in self._names or any(name == place.name for place in self._behind)
