@@ -16,7 +16,7 @@ import pytest
 
 from conftest import IMAGE, Author, bind_deployer, deployer_answers
 from greentic.cluster.apply import PHASES, NotOurs
-from greentic.controller import contested, desired, differing, grants, looking, loop, wish
+from greentic.controller import contested, desired, differing, looking, loop, wish
 from greentic.controller.contested import AT_ONCE, CALM_SECONDS, MANY, Contested, PutRight
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import DesiredDocument, Publication
@@ -41,7 +41,6 @@ from greentic.controller.teller import STATUS_ANNOTATION
 from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
-from greentic.deployer import env_render, operator_render
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
@@ -57,6 +56,7 @@ from greentic.k8s import names
 from greentic.k8s.health import Rollout
 from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
 from greentic.k8s.plan import Owner
+from greentic.manifests import env_render, operator_objects, operator_render
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.net.terms import Terms
@@ -1085,9 +1085,9 @@ def test_what_answers_say_of_the_cluster_holds_for_the_operators_pod_too(place, 
 
 
 def test_every_key_of_a_wish_is_in_the_definition():
-    version = grants.definition()["spec"]["versions"][0]
+    version = operator_objects.definition()["spec"]["versions"][0]
     assert set(version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]) == set(wish.KEYS)
-    assert version["name"] == grants.VERSION and "status" in version["subresources"]
+    assert version["name"] == operator_objects.VERSION and "status" in version["subresources"]
 
 
 def test_an_operator_is_not_rendered_from_what_it_could_not_follow(place, author):

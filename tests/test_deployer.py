@@ -13,7 +13,7 @@ import pytest
 
 from conftest import IMAGE, PLANTED, Author
 from greentic.controller.left_behind import left_behind
-from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
+from greentic.deployer import binding, cluster_identity, cluster_status, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import env_status, revisions
 from greentic.examine.env_doctor import doctor
@@ -24,6 +24,7 @@ from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Listed, Ref, member, metadata_of, objects_in
 from greentic.k8s.plan import MARKED, Owner
+from greentic.manifests import env_render
 from greentic.model.environment import Environment
 from greentic.operate import env
 from greentic.store.environments import EnvironmentStore

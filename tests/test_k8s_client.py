@@ -807,7 +807,7 @@ def test_a_warning_is_said_on_stderr_where_nobody_watches_and_steps_are_not(caps
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
-    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.deployments.stage, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    program = "import sys; import greentic.manifests.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.deployments.stage, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"

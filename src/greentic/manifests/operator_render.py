@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.controller.grants import Asked, rendered
 from greentic.deployer.binding import recorded_answers, resolve
-from greentic.deployer.env_render import write_files
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.ground.yaml import yaml_of
 from greentic.k8s.names import namespace_of
+from greentic.manifests.manifest_files import write_files
+from greentic.manifests.operator_objects import Asked, rendered
 from greentic.model.ids import check_env_id
 from greentic.net.addresses import check_authored
 from greentic.operate.change import Context
@@ -51,6 +51,9 @@ class OperatorRendered(Reply, frozen=True, kw_only=True):
     """Where no directory was named: the objects."""
     output_dir: str | UnsetType = UNSET
     files: list[str] | UnsetType = UNSET
+    removed_stale_files: list[str] | UnsetType = UNSET
+    unmanaged_files: list[str] | UnsetType = UNSET
+    """YAML files in the directory that no rendering made."""
 
 
 def render_operator(context: Context, payload: OperatorRenderPayload) -> OperatorRendered:
@@ -97,7 +100,13 @@ def render_operator(context: Context, payload: OperatorRenderPayload) -> Operato
     if payload.output is None:
         return replace(told_of, manifests=objects)
     written = write_files(objects, Path(payload.output))
-    return replace(told_of, output_dir=payload.output, files=written.files)
+    return replace(
+        told_of,
+        output_dir=payload.output,
+        files=written.files,
+        removed_stale_files=written.removed,
+        unmanaged_files=written.unmanaged,
+    )
 
 
 def ref_name(env_id: str) -> str:
