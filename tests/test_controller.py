@@ -8,9 +8,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -34,6 +35,7 @@ from greentic.controller.election import (
     lease_name,
     next_move,
 )
+from greentic.controller.kept_document import KEPT, kept
 from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
@@ -54,13 +56,13 @@ from greentic.ground.errors import (
 )
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
-from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.plan import Owner
 from greentic.manifests import env_render, operator_objects, operator_render
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.net.terms import Terms
-from greentic.publication.artifact import DamagedPublication, NothingPublished
+from greentic.publication.artifact import DamagedPublication, NothingPublished, press
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 from waiting import until
@@ -812,6 +814,64 @@ def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(s
     assert scene.document() == document
     away.rename(scene.place)
     until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+POINTED = {"environment_registry": "oci://127.0.0.1:1/envs/local", "environment_in": "registry"}
+"""Answers by which pods are pointed to their document; that registry never answers."""
+
+
+def test_an_operator_of_a_document_that_pods_are_pointed_to_heals_in_an_outage_too(scene):
+    scene.wish(answers={"runtime_image": IMAGE, **POINTED})
+    first = scene.start()
+    copy = Ref("ConfigMap", KEPT, NS)
+    until(lambda: copy in scene.cluster.objects, str(first.logged))
+    scene.synced()
+    store = scene.cluster.objects[Ref("ConfigMap", names.ENV_STORE, NS)]
+    assert set(member(store, "data")) == {POINTER_FILE}
+    thing, wished = scene.cluster.objects[copy], metadata_of(scene.cluster.objects[SOURCE])
+    (owner,) = cast("list[dict]", metadata_of(thing)["ownerReferences"])  # a server takes it away with the wish
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Environment", "local", wished["uid"])
+    assert names.ENV not in labels_of(thing)
+    assert scene.quiet() == []
+    away = scene.place.with_name("away")
+    scene.place.rename(away)
+    first.stop()
+    scene.running.clear()
+    second = scene.start("two")  # with an empty home
+    until(lambda: "generation 1" in " ".join(second.logged), str(second.logged))
+    router = Ref("Service", names.ROUTER, NS)
+    scene.cluster.remove(router)
+    until(lambda: router in scene.cluster.objects)
+    assert scene.condition("Degraded")["reason"] == "NothingPublished"
+
+
+@pytest.mark.parametrize("packed", ["bm90IGNvbXByZXNzZWQ=", "no base64", "other", 7])
+def test_threat_lying_server_a_copy_that_is_not_what_pods_are_pointed_to_is_not_taken(packed, scene):
+    cluster, document = scene.cluster, b'{"a": 1}'
+    digest = document_digest(document)
+    key = f"document-{digest.removeprefix('sha256:')}.gz"
+
+    def put(value: object) -> None:
+        metadata = {"name": KEPT, "namespace": NS}
+        cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": {key: value}})
+
+    put(b64encode(press(document).layer).decode())
+    assert kept(cluster, NS, digest) == document
+    put(b64encode(press(b'{"a": 2}').layer).decode() if packed == "other" else packed)
+    assert kept(cluster, NS, digest) is None
+
+
+def test_a_copy_that_cannot_be_kept_stops_nothing_and_is_told(scene):
+    def refuse(verb: str, kind: str) -> None:
+        if (verb, kind) == ("get", "ConfigMap"):
+            raise ApiRefused("configmaps is forbidden", status=403)
+
+    scene.cluster.fault = refuse
+    scene.wish(answers={"runtime_image": IMAGE, **POINTED})
+    running = scene.start()
+    until(lambda: any("no copy of document" in line for line in running.logged), str(running.logged))
+    scene.synced()
+    assert Ref("ConfigMap", KEPT, NS) not in scene.cluster.objects
 
 
 def test_what_is_wrong_with_a_place_is_told_by_what_it_is(scene):

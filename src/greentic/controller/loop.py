@@ -24,6 +24,7 @@ from greentic.controller.desired import DesiredDocument, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import RENEW, Election, Held, lease_name
 from greentic.controller.judging import Judging
+from greentic.controller.kept_document import keep
 from greentic.controller.looking import Looking
 from greentic.controller.metrics import Metrics
 from greentic.controller.report import MAX_NAMED, Known, generation_of, report, would_write
@@ -292,6 +293,9 @@ class Operator:
                     keyed = True
                     written += self._done(outcome)
                 self._in_sync(cluster, written, again)
+                if (thing := self._thing()) is not None and not alone:
+                    env_store = object_of(wanted, Ref("ConfigMap", names.ENV_STORE, namespace))
+                    keep(cluster, thing, env_store, desired.env, self._log)
         except GreenticError as error:
             self._failed(error, self._clock.monotonic() - self._turned)
         else:
