@@ -587,6 +587,26 @@ def test_a_place_that_does_not_answer_holds_up_nothing_that_heals(scene, silent)
     assert running.operator.metrics["look_failures_total"] == 0
 
 
+def test_a_place_that_says_nothing_is_told_before_it_is_given_up(scene, silent, monkeypatch):
+    monkeypatch.setattr(looking, "UNANSWERED_SECONDS", 0.2)
+    silent.set()
+    scene.wish()
+    running = scene.start()  # nothing was ever found: there is nothing else to tell either
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable", str(running.logged))
+    assert running.operator._looking.busy, "it was not given up"
+    assert "has not answered for" in scene.condition("Degraded")["message"]
+    silent.clear()
+    scene.synced()
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+    silent.set()
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable")
+    scene.wish(2, paused=True)
+    until(lambda: scene.observed() == 2)
+    silent.clear()
+    scene.wish(3, paused=False)
+    until(lambda: scene.condition("Degraded").get("status") == "False", str(running.logged))
+
+
 def test_an_operator_that_starts_while_its_place_says_nothing_heals_by_the_document_of_pods(scene, silent, monkeypatch):
     monkeypatch.setattr(looking, "SLOW_SECONDS", 0.2)
     scene.wish()

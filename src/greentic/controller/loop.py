@@ -240,6 +240,8 @@ class Operator:
         wish, meanwhile, looked = self._wish, self._looking.meanwhile(), self._looking.ended()
         if wish is not None and meanwhile is not None:
             self._take(meanwhile)
+        if (slow := self._looking.unanswered()) is not None and "look" not in self._troubles:
+            self._troubles.met("look", slow)
         if wish is None or looked is None:
             return
         if looked.error is not None:
