@@ -1164,6 +1164,77 @@ def test_what_answers_say_of_the_cluster_holds_for_the_operators_pod_too(place, 
         assert found[key] == routers[key], "what a cluster wants of every pod"
 
 
+def operators(author: Author, **answers: object) -> dict[str, Any]:
+    """The objects of an operator by kind, with these answers."""
+    deployer_answers(author, json.dumps({"runtime_image": IMAGE, **answers}))
+    payload = operator_render.OperatorRenderPayload(environment_id="local", place="oci://r.example/envs/local:prod")
+    return {str(o["kind"]): o for o in operator_render.render_operator(author.context, payload).manifests}
+
+
+def test_the_shape_of_the_operators_pod_is_answered_as_that_of_workers(place, author):
+    bind_deployer(author)
+    plain = operators(author)["Deployment"]["spec"]["template"]
+    shape = {
+        "resources": {"limits": {"memory": "1Gi", "cpu": None}}, "node_selector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}], "priority_class": "high",
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "arch", "operator": "Exists"}]}]}}},
+        "topology_spread": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "labels": {"team": "bots"}, "annotations": {"example.com/a": "b"},
+        "env": {"OTEL_SERVICE_NAME": "keeper", "GREENTIC_FETCH_IDLE_SECONDS": "7"},
+    }  # fmt: skip
+    given = operators(author, operator=shape)
+    template = given["Deployment"]["spec"]["template"]
+    pod, labels = template["spec"], given["Deployment"]["spec"]["selector"]["matchLabels"]
+    (container,) = pod["containers"]
+    assert template["metadata"] == {"labels": {"team": "bots", **labels}, "annotations": {"example.com/a": "b"}}
+    assert (pod["nodeSelector"], pod["priorityClassName"]) == (shape["node_selector"], "high")
+    assert (pod["tolerations"], pod["affinity"]) == (shape["tolerations"], shape["affinity"])
+    assert pod["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": labels}
+    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
+    told = {v["name"]: v.get("value") for v in container["env"]}
+    assert (told["OTEL_SERVICE_NAME"], told["GREENTIC_FETCH_IDLE_SECONDS"]) == (
+        "keeper",
+        "7",
+    ) and "NO_PROXY" not in told
+    assert "operator" not in given["Environment"]["spec"]["answers"], "an older operator would refuse its wish"
+    assert pod["serviceAccountName"] == plain["spec"]["serviceAccountName"] == LEASE
+    workers = env_render.render_objects(author.context, env_render.EnvRenderPayload(environment_id="local")).manifests
+    assert "pool" not in json.dumps(workers), "of the operator's pod alone"
+
+
+@pytest.mark.parametrize(("proxy", "port"), [("http://proxy.example:3128", 3128), ("http://proxy.example", 80)])
+def test_an_operator_behind_a_proxy_may_go_there_and_asks_its_cluster_around_it(proxy, port, place, author):
+    bind_deployer(author)
+    given = operators(author, operator={"env": {"HTTPS_PROXY": proxy, "NO_PROXY": "10.0.0.0/8,$(x)"}})
+    env = {v["name"]: v.get("value") for v in given["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["HTTPS_PROXY"] == proxy and env["NO_PROXY"] == "$(KUBERNETES_SERVICE_HOST),10.0.0.0/8,$$(x)"
+    ports = [p["port"] for p in given["NetworkPolicy"]["spec"]["egress"][0]["ports"]]
+    assert ports == sorted({443, 6443, port})
+    alone = operators(author, operator={"env": {"https_proxy": proxy}})["Deployment"]["spec"]["template"]["spec"]
+    assert {"name": "NO_PROXY", "value": "$(KUBERNETES_SERVICE_HOST)"} in alone["containers"][0]["env"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ({"replicas": 3}, r"operator\.replicas: cannot be answered"),
+        ({"autoscale": {"min": 1, "max": 2, "cpu": 50}}, r"operator\.autoscale: cannot"),
+        ({"service_account": "x"}, r"operator\.service_account: cannot"),
+        ({"env": {"GREENTIC_WORKERS": "2"}}, "no variable that the operator reads"),
+        ({"env": {"DOCKER_CONFIG": "/x"}}, "can be answered"),
+        ({"env": {"GREENTIC_OCI_INSECURE_REGISTRIES": "a:1"}}, "told it already"),
+        ({"labels": {"app.kubernetes.io/name": "x"}}, "says whose objects"),
+        ({"tolerations": [{"key": "a", "operator": "No"}]}, r"operator\.tolerations"),
+        ("text", "operator: "),
+    ],
+)
+def test_a_shape_of_the_operator_that_makes_no_sense_is_refused_with_its_field(shape, told, place, author):
+    bind_deployer(author)
+    with pytest.raises(Conflict, match=told):
+        operators(author, oci_insecure_registries=["b:1"], operator=shape)
+
+
 def test_every_key_of_a_wish_is_in_the_definition():
     version = operator_objects.definition()["spec"]["versions"][0]
     assert set(version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]) == set(wish.KEYS)

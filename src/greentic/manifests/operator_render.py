@@ -28,6 +28,9 @@ from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.publication.place import is_directory
 
+_NOT_WISHED = ("kubeconfig_context", "namespace", "operator")
+"""Answers that are no part of a wish: how the cluster is asked from here, and what is rendered here."""
+
 
 class OperatorRenderPayload(Payload, frozen=True, kw_only=True):
     environment_id: str
@@ -74,7 +77,7 @@ def render_operator(context: Context, payload: OperatorRenderPayload) -> Operato
     root = context.store.trust_root(env_id)
     if not root.keys:
         raise Conflict(f"environment `{env_id}` trusts nobody", hint=f"gtc op trust-root bootstrap {env_id}")
-    given = {k: v for k, v in recorded_answers(context, env_id).items() if k not in ("kubeconfig_context", "namespace")}
+    given = {k: v for k, v in recorded_answers(context, env_id).items() if k not in _NOT_WISHED}
     spec: JsonObject = {
         "from": payload.place,
         "environment": env_id,
