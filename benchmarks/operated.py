@@ -18,7 +18,7 @@ from measure import BIN, ROOT, Row, free_port, memory, spread
 from published import registry
 
 from cluster import ApiServer, make_store, possible
-from greentic.controller.grants import ARENAS
+from greentic.manifests.operator_objects import ARENAS
 
 REVISIONS, REPEATS, QUIET_SECONDS = 1_000, 5, 30.0
 NAMESPACE = "gtc-bench"

@@ -24,7 +24,7 @@ from typing import BinaryIO, NoReturn
 
 ROOMS = ("deployments", "materialize", "operate", "store")
 """What most verbs load. A module that is not in these rooms is loaded by each run, as in the real program."""
-WITH_A_CLUSTER = (*ROOMS, "cluster", "deployer", "examine", "k8s", "publication", "release")
+WITH_A_CLUSTER = (*ROOMS, "cluster", "deployer", "examine", "k8s", "manifests", "publication", "release")
 """What verbs load that ask a cluster."""
 KNOWN = {"env", "cwd", "capture_output", "text", "timeout", "check", "stdin"}
 """What a run may be told. One that is told anything else is a real one."""

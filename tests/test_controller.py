@@ -8,15 +8,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer, deployer_answers
 from greentic.cluster.apply import PHASES, NotOurs
-from greentic.controller import contested, desired, differing, grants, looking, loop, wish
+from greentic.controller import contested, desired, differing, looking, loop, wish
 from greentic.controller.contested import AT_ONCE, CALM_SECONDS, MANY, Contested, PutRight
 from greentic.controller.decide import RESYNC, Act, Situation, decide
 from greentic.controller.desired import DesiredDocument, Publication
@@ -34,6 +35,7 @@ from greentic.controller.election import (
     lease_name,
     next_move,
 )
+from greentic.controller.kept_document import KEPT, kept
 from greentic.controller.loop import Operator
 from greentic.controller.metrics import FAMILIES, Metrics, serve
 from greentic.controller.report import Known, report
@@ -41,7 +43,6 @@ from greentic.controller.teller import STATUS_ANNOTATION
 from greentic.controller.troubles import CLUSTER_AGAIN, Trouble, Troubles, Work, of_apply, of_look
 from greentic.controller.watches import fingerprint
 from greentic.controller.wish_status import MAX_MESSAGE, Condition, WishStatus, is_kept, status_of, turned
-from greentic.deployer import env_render, operator_render
 from greentic.ground.backoff import Backoff
 from greentic.ground.clock import CLOCK
 from greentic.ground.documents import compact, replace
@@ -55,12 +56,13 @@ from greentic.ground.errors import (
 )
 from greentic.k8s import names
 from greentic.k8s.health import Rollout
-from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, member, metadata_of, ref_of
+from greentic.k8s.objects import ApiRefused, ClusterUnreachable, Listed, Ref, labels_of, member, metadata_of, ref_of
 from greentic.k8s.plan import Owner
+from greentic.manifests import env_render, operator_objects, operator_render
 from greentic.model.environment import document_digest
 from greentic.model.pointer import POINTER_FILE, pointer_to
 from greentic.net.terms import Terms
-from greentic.publication.artifact import DamagedPublication, NothingPublished
+from greentic.publication.artifact import DamagedPublication, NothingPublished, press
 from greentic.release import env_publish
 from simulators import CountingRandom, FakeClock, LivingCluster
 from waiting import until
@@ -585,6 +587,26 @@ def test_a_place_that_does_not_answer_holds_up_nothing_that_heals(scene, silent)
     assert running.operator.metrics["look_failures_total"] == 0
 
 
+def test_a_place_that_says_nothing_is_told_before_it_is_given_up(scene, silent, monkeypatch):
+    monkeypatch.setattr(looking, "UNANSWERED_SECONDS", 0.2)
+    silent.set()
+    scene.wish()
+    running = scene.start()  # nothing was ever found: there is nothing else to tell either
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable", str(running.logged))
+    assert running.operator._looking.busy, "it was not given up"
+    assert "has not answered for" in scene.condition("Degraded")["message"]
+    silent.clear()
+    scene.synced()
+    until(lambda: scene.condition("Degraded").get("status") == "False")
+    silent.set()
+    until(lambda: scene.condition("Degraded").get("reason") == "PublicationUnreachable")
+    scene.wish(2, paused=True)
+    until(lambda: scene.observed() == 2)
+    silent.clear()
+    scene.wish(3, paused=False)
+    until(lambda: scene.condition("Degraded").get("status") == "False", str(running.logged))
+
+
 def test_an_operator_that_starts_while_its_place_says_nothing_heals_by_the_document_of_pods(scene, silent, monkeypatch):
     monkeypatch.setattr(looking, "SLOW_SECONDS", 0.2)
     scene.wish()
@@ -812,6 +834,64 @@ def test_the_last_good_state_stays_while_the_place_is_away_across_restarts_too(s
     assert scene.document() == document
     away.rename(scene.place)
     until(lambda: scene.condition("Degraded").get("status") == "False")
+
+
+POINTED = {"environment_registry": "oci://127.0.0.1:1/envs/local", "environment_in": "registry"}
+"""Answers by which pods are pointed to their document; that registry never answers."""
+
+
+def test_an_operator_of_a_document_that_pods_are_pointed_to_heals_in_an_outage_too(scene):
+    scene.wish(answers={"runtime_image": IMAGE, **POINTED})
+    first = scene.start()
+    copy = Ref("ConfigMap", KEPT, NS)
+    until(lambda: copy in scene.cluster.objects, str(first.logged))
+    scene.synced()
+    store = scene.cluster.objects[Ref("ConfigMap", names.ENV_STORE, NS)]
+    assert set(member(store, "data")) == {POINTER_FILE}
+    thing, wished = scene.cluster.objects[copy], metadata_of(scene.cluster.objects[SOURCE])
+    (owner,) = cast("list[dict]", metadata_of(thing)["ownerReferences"])  # a server takes it away with the wish
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Environment", "local", wished["uid"])
+    assert names.ENV not in labels_of(thing)
+    assert scene.quiet() == []
+    away = scene.place.with_name("away")
+    scene.place.rename(away)
+    first.stop()
+    scene.running.clear()
+    second = scene.start("two")  # with an empty home
+    until(lambda: "generation 1" in " ".join(second.logged), str(second.logged))
+    router = Ref("Service", names.ROUTER, NS)
+    scene.cluster.remove(router)
+    until(lambda: router in scene.cluster.objects)
+    assert scene.condition("Degraded")["reason"] == "NothingPublished"
+
+
+@pytest.mark.parametrize("packed", ["bm90IGNvbXByZXNzZWQ=", "no base64", "other", 7])
+def test_threat_lying_server_a_copy_that_is_not_what_pods_are_pointed_to_is_not_taken(packed, scene):
+    cluster, document = scene.cluster, b'{"a": 1}'
+    digest = document_digest(document)
+    key = f"document-{digest.removeprefix('sha256:')}.gz"
+
+    def put(value: object) -> None:
+        metadata = {"name": KEPT, "namespace": NS}
+        cluster.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": {key: value}})
+
+    put(b64encode(press(document).layer).decode())
+    assert kept(cluster, NS, digest) == document
+    put(b64encode(press(b'{"a": 2}').layer).decode() if packed == "other" else packed)
+    assert kept(cluster, NS, digest) is None
+
+
+def test_a_copy_that_cannot_be_kept_stops_nothing_and_is_told(scene):
+    def refuse(verb: str, kind: str) -> None:
+        if (verb, kind) == ("get", "ConfigMap"):
+            raise ApiRefused("configmaps is forbidden", status=403)
+
+    scene.cluster.fault = refuse
+    scene.wish(answers={"runtime_image": IMAGE, **POINTED})
+    running = scene.start()
+    until(lambda: any("no copy of document" in line for line in running.logged), str(running.logged))
+    scene.synced()
+    assert Ref("ConfigMap", KEPT, NS) not in scene.cluster.objects
 
 
 def test_what_is_wrong_with_a_place_is_told_by_what_it_is(scene):
@@ -1084,10 +1164,81 @@ def test_what_answers_say_of_the_cluster_holds_for_the_operators_pod_too(place, 
         assert found[key] == routers[key], "what a cluster wants of every pod"
 
 
+def operators(author: Author, **answers: object) -> dict[str, Any]:
+    """The objects of an operator by kind, with these answers."""
+    deployer_answers(author, json.dumps({"runtime_image": IMAGE, **answers}))
+    payload = operator_render.OperatorRenderPayload(environment_id="local", place="oci://r.example/envs/local:prod")
+    return {str(o["kind"]): o for o in operator_render.render_operator(author.context, payload).manifests}
+
+
+def test_the_shape_of_the_operators_pod_is_answered_as_that_of_workers(place, author):
+    bind_deployer(author)
+    plain = operators(author)["Deployment"]["spec"]["template"]
+    shape = {
+        "resources": {"limits": {"memory": "1Gi", "cpu": None}}, "node_selector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}], "priority_class": "high",
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "arch", "operator": "Exists"}]}]}}},
+        "topology_spread": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "labels": {"team": "bots"}, "annotations": {"example.com/a": "b"},
+        "env": {"OTEL_SERVICE_NAME": "keeper", "GREENTIC_FETCH_IDLE_SECONDS": "7"},
+    }  # fmt: skip
+    given = operators(author, operator=shape)
+    template = given["Deployment"]["spec"]["template"]
+    pod, labels = template["spec"], given["Deployment"]["spec"]["selector"]["matchLabels"]
+    (container,) = pod["containers"]
+    assert template["metadata"] == {"labels": {"team": "bots", **labels}, "annotations": {"example.com/a": "b"}}
+    assert (pod["nodeSelector"], pod["priorityClassName"]) == (shape["node_selector"], "high")
+    assert (pod["tolerations"], pod["affinity"]) == (shape["tolerations"], shape["affinity"])
+    assert pod["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": labels}
+    assert container["resources"] == {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "1Gi"}}
+    told = {v["name"]: v.get("value") for v in container["env"]}
+    assert (told["OTEL_SERVICE_NAME"], told["GREENTIC_FETCH_IDLE_SECONDS"]) == (
+        "keeper",
+        "7",
+    ) and "NO_PROXY" not in told
+    assert "operator" not in given["Environment"]["spec"]["answers"], "an older operator would refuse its wish"
+    assert pod["serviceAccountName"] == plain["spec"]["serviceAccountName"] == LEASE
+    workers = env_render.render_objects(author.context, env_render.EnvRenderPayload(environment_id="local")).manifests
+    assert "pool" not in json.dumps(workers), "of the operator's pod alone"
+
+
+@pytest.mark.parametrize(("proxy", "port"), [("http://proxy.example:3128", 3128), ("http://proxy.example", 80)])
+def test_an_operator_behind_a_proxy_may_go_there_and_asks_its_cluster_around_it(proxy, port, place, author):
+    bind_deployer(author)
+    given = operators(author, operator={"env": {"HTTPS_PROXY": proxy, "NO_PROXY": "10.0.0.0/8,$(x)"}})
+    env = {v["name"]: v.get("value") for v in given["Deployment"]["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["HTTPS_PROXY"] == proxy and env["NO_PROXY"] == "$(KUBERNETES_SERVICE_HOST),10.0.0.0/8,$$(x)"
+    ports = [p["port"] for p in given["NetworkPolicy"]["spec"]["egress"][0]["ports"]]
+    assert ports == sorted({443, 6443, port})
+    alone = operators(author, operator={"env": {"https_proxy": proxy}})["Deployment"]["spec"]["template"]["spec"]
+    assert {"name": "NO_PROXY", "value": "$(KUBERNETES_SERVICE_HOST)"} in alone["containers"][0]["env"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ({"replicas": 3}, r"operator\.replicas: cannot be answered"),
+        ({"autoscale": {"min": 1, "max": 2, "cpu": 50}}, r"operator\.autoscale: cannot"),
+        ({"service_account": "x"}, r"operator\.service_account: cannot"),
+        ({"env": {"GREENTIC_WORKERS": "2"}}, "no variable that the operator reads"),
+        ({"env": {"DOCKER_CONFIG": "/x"}}, "can be answered"),
+        ({"env": {"GREENTIC_OCI_INSECURE_REGISTRIES": "a:1"}}, "told it already"),
+        ({"labels": {"app.kubernetes.io/name": "x"}}, "says whose objects"),
+        ({"tolerations": [{"key": "a", "operator": "No"}]}, r"operator\.tolerations"),
+        ("text", "operator: "),
+    ],
+)
+def test_a_shape_of_the_operator_that_makes_no_sense_is_refused_with_its_field(shape, told, place, author):
+    bind_deployer(author)
+    with pytest.raises(Conflict, match=told):
+        operators(author, oci_insecure_registries=["b:1"], operator=shape)
+
+
 def test_every_key_of_a_wish_is_in_the_definition():
-    version = grants.definition()["spec"]["versions"][0]
+    version = operator_objects.definition()["spec"]["versions"][0]
     assert set(version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]) == set(wish.KEYS)
-    assert version["name"] == grants.VERSION and "status" in version["subresources"]
+    assert version["name"] == operator_objects.VERSION and "status" in version["subresources"]
 
 
 def test_an_operator_is_not_rendered_from_what_it_could_not_follow(place, author):

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import IMAGE, PLANTED, Author
 from greentic.controller.left_behind import left_behind
-from greentic.deployer import binding, cluster_identity, cluster_status, env_render, reconcile, rollout, sweep
+from greentic.deployer import binding, cluster_identity, cluster_status, reconcile, rollout, sweep
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments import env_status, revisions
 from greentic.examine.env_doctor import doctor
@@ -24,6 +24,7 @@ from greentic.history.left_namespaces import left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ApiRefused, Listed, Ref, member, metadata_of, objects_in
 from greentic.k8s.plan import MARKED, Owner
+from greentic.manifests import env_render
 from greentic.model.environment import Environment
 from greentic.operate import env
 from greentic.store.environments import EnvironmentStore
@@ -225,11 +226,22 @@ def test_a_namespace_that_was_answered_before_is_told_until_nothing_of_it_is_lef
     for said in (reconciled(bound).warnings, cluster_status.status(bound.context, asked).warnings):
         (told,) = [w for w in said if "was answered before" in w]
         assert "still runs there" in told and command in told and "-l app.kubernetes.io/managed-by=greentic" in told
+        owner = binding.resolve(bound.context, E, None, live=False).owner
+        assert f",greentic.ai/env={E},greentic.ai/store={owner.store}" in told, "another store's stay"
     (found,) = [f for f in doctor(bound.context, E).findings if f.kind == "left-behind"]
-    assert "`gtc-local`" in found.message and str(found.fix).startswith(command)
+    assert "`gtc-local`" in found.message and f"gtc op env status {E}" in str(found.fix)
+    assert command not in str(found.fix), "who asked no cluster does not know whose they are"
     for ref in [ref for ref in cluster.objects if ref.namespace == "gtc-local"]:
         del cluster.objects[ref]
     assert "warnings" not in reply_object(cluster_status.status(bound.context, asked))
+    assert [f for f in doctor(bound.context, E).findings if f.kind == "left-behind"], "the log says so still"
+    answers.write_text(json.dumps({**known, "namespace": "elsewhere", "router_replicas": 3}))
+    reconciled(bound)
+    assert not [f for f in doctor(bound.context, E).findings or [] if f.kind == "left-behind"]
+    answers.write_text(json.dumps(known))
+    reconciled(bound)
+    (found,) = [f for f in doctor(bound.context, E).findings if f.kind == "left-behind"]
+    assert "`elsewhere`" in found.message
 
 
 def test_a_namespace_that_this_identity_may_not_see_may_hold_what_was_left(bound, cluster, monkeypatch):
@@ -238,10 +250,10 @@ def test_a_namespace_that_this_identity_may_not_see_may_hold_what_was_left(bound
 
     paths, owner = bound.context.store.paths(E), Owner(E, "s")
     reconciled(bound)
-    assert left_behind(cluster, left_in(paths, "gtc-local"), owner) == []
+    assert left_behind(cluster, left_in(paths, "gtc-local"), owner) == ([], [])
     monkeypatch.setattr(cluster, "list", refused)
-    (told,) = left_behind(cluster, left_in(paths, "elsewhere"), owner)
-    assert "may still be there, which this identity may not see" in told
+    (told,), empty = left_behind(cluster, left_in(paths, "elsewhere"), owner)
+    assert empty == [] and "may still be there, which this identity may not see" in told
 
 
 @pytest.mark.parametrize("older", [False, True])

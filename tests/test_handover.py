@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer
-from greentic.deployer import cluster_status, env_render, reconcile
+from greentic.deployer import cluster_status, reconcile
 from greentic.deployer.dry_run import DryRun
 from greentic.deployments.env_status import EnvStatusPayload
 from greentic.ground.documents import JsonObject
 from greentic.ground.errors import Conflict
 from greentic.k8s import names
 from greentic.k8s.objects import Ref, member, metadata_of, objects_in, ref_of
+from greentic.manifests import env_render
 from greentic.operate import env
 from greentic.release.retire import BundleRetirePayload, retire
 from served_cluster import ServedCluster

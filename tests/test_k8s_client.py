@@ -659,6 +659,15 @@ def test_a_refusal_that_is_no_status_is_told_with_the_next_step(code, headers, h
     assert hint in str(told.hint)
 
 
+def test_a_webhook_that_does_not_answer_is_no_failing_server():
+    """`failurePolicy: Fail`, and its pods are away: the server's own health says nothing of it."""
+    said = 'Internal error occurred: failed calling webhook "v.example.com": failed to call webhook: Post "https://v.x.svc:443/": context deadline exceeded'
+    status = {"kind": "Status", "message": said, "reason": "InternalError", "code": 500}
+    told = refusal(httpx2.Response(500, json=status), "Service `s`", server()[0]._connection)
+    assert said in told.message and "webhook that it names gives no answer" in str(told.hint)
+    assert "readyz" not in str(told.hint)
+
+
 def test_a_kind_that_an_api_server_does_not_serve_is_no_other_server():
     told = refusal(httpx2.Response(404, text="404 page not found\n"), "environments", server()[0]._connection)
     assert "does not serve this kind" in str(told.hint)
@@ -810,7 +819,7 @@ def test_a_warning_is_said_on_stderr_where_nobody_watches_and_steps_are_not(caps
 
 
 def test_verbs_that_need_no_cluster_do_not_load_its_client():
-    program = "import sys; import greentic.deployer.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.deployments.stage, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
+    program = "import sys; import greentic.manifests.env_render, greentic.operate.env, greentic.deployments.revisions, greentic.deployments.stage, greentic.cli.op, greentic.worker.boot; print([m for m in sys.modules if m.startswith(('lightkube', 'httpx2'))])"
     assert (
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
         == "[]"

@@ -14,7 +14,7 @@ from conftest import IMAGE
 from greentic.bundle.limits import DEFAULT_LIMITS
 from greentic.cli.gtc import main
 from greentic.cluster.refusals import explained
-from greentic.deployer import binding, env_render, reconcile, rollout, sweep
+from greentic.deployer import binding, reconcile, rollout, sweep
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES
 from greentic.distribute.fetch import MAX_BUNDLE_BYTES
 from greentic.ground.documents import JsonObject, replace
@@ -25,6 +25,7 @@ from greentic.k8s.answers import read_answers
 from greentic.k8s.exposed import gateway_addresses, gateway_urls
 from greentic.k8s.objects import ApiRefused, Ref, ref_of
 from greentic.k8s.plan import make_plan
+from greentic.manifests import env_render
 from greentic.model.environment import HostConfig
 from greentic.operate import env, env_packs
 from greentic.shape.exposure import fits

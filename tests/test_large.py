@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from conftest import IMAGE, Author, bind_deployer
-from greentic.deployer import binding, env_render, reconcile
+from greentic.deployer import binding, reconcile
 from greentic.ground.documents import compact, replace
 from greentic.ground.errors import BootError, Conflict, FetchError, SpecViolation
 from greentic.k8s import names, render
 from greentic.k8s.answers import read_answers
 from greentic.k8s.objects import member, ref_of
 from greentic.k8s.render import MAX_DATA, DesiredObjects, digest_for_pods
+from greentic.manifests import env_render
 from greentic.model.environment import DOCUMENT, Environment, document_digest
 from greentic.model.ids import digest_of_bytes, mint_ulid
 from greentic.model.pod_view import for_pods
@@ -330,5 +331,5 @@ def test_gitops_the_same_environment_renders_to_the_same_bytes_anywhere(small, a
         transaction.save(replace(transaction.load(), bundles=[replace(deployment, status="paused")]))
     changed = rendered(tmp_path / "a")
     assert {name for name in changed if changed[name] != first.get(name)} == {
-        "01-configmap-gtc-env-store.yaml", "02-configmap-gtc-runtime-config.yaml",
+        "20-configmap-gtc-env-store.yaml", "20-configmap-gtc-runtime-config.yaml",
     }  # fmt: skip

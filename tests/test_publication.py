@@ -40,7 +40,8 @@ from greentic.publication.artifact import (
     unpress,
 )
 from greentic.publication.layout_place import MAX_LISTED, Layout, blob_path, listed
-from greentic.publication.place import by_name, place_of, push, read_document
+from greentic.publication.place import by_name, newest, place_of, push, read_document
+from greentic.publication.unchanged import DOUBTED
 from greentic.release import env_publish
 from greentic.store.environments import EnvironmentStore
 from greentic.worker.boot import Booted, boot
@@ -574,6 +575,65 @@ def test_a_place_that_says_nothing_is_asked_again_by_another_connection_while_th
     assert (
         routes(booted) and {asked.count(path) for path in asked} == {2} and len(asked) >= 6
     )  # index, manifest, document
+
+
+@pytest.fixture
+def cached(published: Path) -> Iterator[tuple[str, set[str]]]:
+    """The same as a web server and as a registry, and what a cache before it says: "unchanged" to who asks that, or to everybody."""
+    says: set[str] = set()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def end_headers(self) -> None:
+            self.send_header("ETag", '"one"')
+            super().end_headers()
+
+        def do_GET(self) -> None:
+            if "/v2/" in self.path and "/blobs/" not in self.path:  # a tag is what the index names
+                names = json.loads((published / "index.json").read_bytes())["manifests"]
+                self.path = f"/blobs/sha256/{names[0]['digest'].removeprefix('sha256:')}"
+            elif "/v2/" in self.path:
+                self.path = f"/blobs/sha256/{self.path.rpartition(':')[2]}"
+            if "everybody" in says or ("asked" in says and self.headers["If-None-Match"]):
+                self.send_response(304)
+                self.end_headers()
+            else:
+                super().do_GET()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(published)))
+    serving = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    serving.start()
+    yield f"127.0.0.1:{server.server_port}", says
+    server.shutdown()
+    server.server_close()
+    serving.join()
+
+
+@pytest.mark.parametrize("form", ["http://{}", "oci://{}/envs/local:latest"])
+def test_threat_lying_server_unchanged_is_not_believed_for_ever(form, cached, published, author, hello, monkeypatch):
+    host, says = cached
+    monkeypatch.setenv("GREENTIC_OCI_INSECURE_REGISTRIES", host)
+    where = form.format(host)
+    place = place_of(where, Terms(tries=1))
+    first = newest(place, where)
+    assert first is not None
+    says.add("asked")
+    author.deployed(hello, f"file://{hello}", "two", ("/two",))
+    publish(author, published)
+    looks = [newest(place, where, first.digest) for _ in range(DOUBTED)]
+    (second,) = [found for found in looks if found is not None]
+    assert second.generation == first.generation + 1
+    assert looks[:2] == [None, None], "questions have a condition"
+    says.add("everybody")
+    for _ in range(DOUBTED):
+        try:
+            assert newest(place, where, second.digest) is None
+        except FetchError as error:
+            assert "http status: 304" in error.message and "was not asked that" in error.message
+            break
+    else:
+        pytest.fail("it was believed")
 
 
 @pytest.mark.e2e

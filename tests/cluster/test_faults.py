@@ -77,6 +77,8 @@ def restricted(world: World, rules: list[dict], tmp_path: Path) -> dict[str, str
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "limited", "namespace": n},
          "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "limited"}, "subjects": [{"kind": "ServiceAccount", "name": "limited", "namespace": n}]},
     )  # fmt: skip
+    who = f"--as=system:serviceaccount:{n}:limited"  # rules reach those who judge a moment after they are written
+    until(lambda: world.kubectl.done("auth", "can-i", "list", "deployments", "-n", n, who).returncode == 0, "the rules")
     token = world.kubectl.run("-n", n, "create", "token", "limited").strip()
     return kubeconfig_with(world, tmp_path / "limited", {"token": token})
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from world import PAUSE, Kubectl, World
 
+from waiting import until
+
 pytestmark = pytest.mark.alone  # what the server serves comes and goes
 GROUP = "gateway.networking.k8s.io"
 TEXT, NUMBER = {"type": "string"}, {"type": "integer", "format": "int32"}
@@ -68,6 +70,7 @@ def routes(kubectl: Kubectl) -> Iterator[None]:
     kubectl.apply(DEFINITION)
     try:
         kubectl.run("wait", "--for=condition=Established", f"crd/httproutes.{GROUP}", "--timeout=60s")
+        until(lambda: kubectl.get("httproutes", "-A") is not None, "the server to serve them")
         yield
     finally:
         kubectl.run("delete", "crd", f"httproutes.{GROUP}", "--wait=true")

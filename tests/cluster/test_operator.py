@@ -35,7 +35,15 @@ def install(world: World, rendered: Path) -> None:
     definition = str(next(rendered.glob("*customresourcedefinition*")))
     until(lambda: world.kubectl.run("apply", "-f", definition, check=False), "the definition is applied", 30)
     world.kubectl.run("wait", "--for=condition=Established", "crd/environments.greentic.ai", "--timeout=60s")
-    world.kubectl.run("apply", "-f", str(rendered))
+    said: list[str] = []
+
+    def applied() -> bool:
+        """A kind is served a moment after its definition is established."""
+        done = world.kubectl.done("apply", "-f", str(rendered))
+        said.append(done.stderr)
+        return done.returncode == 0
+
+    until(applied, lambda: said[-1], 60)
 
 
 def test_what_is_published_runs_moves_is_healed_and_rolled_back(
@@ -96,8 +104,12 @@ def test_what_is_published_runs_moves_is_healed_and_rolled_back(
         assert back["rollback_of"] == first
         until(lambda: is_ready(world, back["generation"]), "the old content runs", 180)
         assert said() == "HI!"
-        reasons = {e["reason"] for e in (world.kubectl.get("-n", n, "events") or {"items": []})["items"]}
-        assert {"InSync", "Serving", "DriftHealed"} <= reasons
+
+        def reasons() -> set[str]:
+            """An event is written after the status that it is about."""
+            return {e["reason"] for e in (world.kubectl.get("-n", n, "events") or {"items": []})["items"]}
+
+        until(lambda: {"InSync", "Serving", "DriftHealed"} <= reasons(), reasons)
         lease = world.get("lease", f"greentic-operator-{world.env_id}") or {}
         assert lease["spec"]["holderIdentity"].startswith("greentic-operator-")
 

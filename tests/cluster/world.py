@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from waiting import until
+
 PROJECT = Path(__file__).resolve().parents[2]
 GTC = PROJECT / ".venv/bin/gtc"
 IMAGE = os.environ.get("GREENTIC_TEST_IMAGE", "greentic.local/worker:dev")
@@ -26,6 +28,9 @@ PAUSE = os.environ.get(
 """An image whose pods run and never become ready."""
 PYTHON = "/usr/local/bin/python3"
 LAB = os.environ.get("CLUSTER", "lab") == "lab"
+
+
+_NOT_THERE = ("(NotFound)", "doesn't have a resource type")
 
 
 class Reply:
@@ -75,10 +80,17 @@ class Kubectl:
         return done.stdout
 
     def get(self, *words: str) -> dict | None:
-        done = subprocess.run(
-            ["kubectl", "get", *words, "-o", "json"], env=self.environment, capture_output=True, text=True, check=False
-        )
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        """What is there; nothing if the server says that it is not. One that gives no answer is asked until it does: it does not say so."""
+
+        def asked() -> tuple[dict | None] | None:
+            done = self.done("get", *words, "-o", "json")
+            if done.returncode == 0:
+                return (json.loads(done.stdout),)
+            failed.append(done.stderr)
+            return (None,) if any(told in done.stderr for told in _NOT_THERE) else None
+
+        failed: list[str] = []
+        return until(asked, lambda: f"kubectl get {' '.join(words)}: {failed[-1]}")[0]
 
     def apply(self, *things: dict, manager: str = "kubectl-client-side-apply") -> None:
         self.run(

@@ -1,10 +1,11 @@
-"""Which `op` verbs exist: the rows of `verbs.py` of five rooms, joined. Whoever looks for a row looks there."""
+"""Which `op` verbs exist: the rows of `verbs.py` of six rooms, joined. Whoever looks for a row looks there."""
 
 from __future__ import annotations
 
 from greentic.deployer.verbs import VERBS as DEPLOYER
 from greentic.deployments.verbs import VERBS as DEPLOYMENTS
 from greentic.examine.verbs import VERBS as EXAMINE
+from greentic.manifests.verbs import VERBS as MANIFESTS
 from greentic.operate.verb import Verb
 from greentic.operate.verbs import VERBS as OPERATE
 from greentic.release.verbs import VERBS as RELEASE
@@ -39,7 +40,7 @@ def _place(row: Verb) -> tuple[int, int]:
     return _NOUNS.index(row.noun), _FIRST.index(key) if key in _FIRST else len(_FIRST)
 
 
-VERBS: tuple[Verb, ...] = tuple(sorted((*OPERATE, *EXAMINE, *DEPLOYMENTS, *DEPLOYER, *RELEASE), key=_place))
+VERBS: tuple[Verb, ...] = tuple(sorted((*OPERATE, *EXAMINE, *DEPLOYMENTS, *MANIFESTS, *DEPLOYER, *RELEASE), key=_place))
 
 DEPLOY = next(row for row in VERBS if row.noun == "deploy")
 """The one verb of its noun, which nobody says."""

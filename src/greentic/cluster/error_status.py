@@ -28,6 +28,9 @@ _NOT_SERVED = "the cluster does not serve this kind, as where its definition is 
 _LACKS = "gtc op credentials requirements lists what this identity lacks"
 _BUSY = "the API server refuses for now, as it has too much to do{when}; the same command later goes on"
 _FAILING = "the API server, or what stands before it, fails: kubectl get --raw /readyz shows what; the same command later goes on"
+_WEBHOOK = (
+    "the admission webhook that it names gives no answer, and nothing is written without one: see whether its pods run"
+)
 _AGAIN = "log in again, or fetch the kubeconfig again; a bound token is renewed with gtc op credentials rotate"
 
 
@@ -58,7 +61,7 @@ def refusal(answer: httpx2.Response, about: str, connection: Connection) -> ApiR
         seconds = asked_to_wait(answer)
         refused.hint = _BUSY.format(when=f" (it asks for {seconds:g} s)" if seconds else "")
     elif code >= 500 and not hint:
-        refused.hint = _FAILING
+        refused.hint = _WEBHOOK if "failed calling webhook" in message else _FAILING
     elif refused.forbidden:
         refused.hint = _LACKS
     return refused

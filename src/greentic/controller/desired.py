@@ -4,7 +4,8 @@ Rules:
 1. What is published is asked for on condition, taken apart and checked as by a worker: seal, environment, generation, revocations.
 2. The generation never goes back: what was applied stands in the object's status, which outlives the operator. What pods have, or are
    pointed to, counts as well, for a status may be lost; a pointer says its document's generation, which then counts unread.
-3. An operator that starts while nothing can be had takes the document that the cluster's pods have, checked the same way.
+3. An operator that starts while nothing can be had takes the document that the cluster's pods have, or the copy of the one that they are
+   pointed to (`kept_document`), checked the same way.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from greentic.controller.kept_document import kept
 from greentic.controller.wish import Wish
 from greentic.ground.clock import Clock
 from greentic.ground.disk import make_directory, replace_file
@@ -79,7 +81,7 @@ class Publication:
         held = {} if thing is None else member(thing, "data")
         text, pointer = held.get(DOCUMENT), held.get(POINTER_FILE)
         if isinstance(pointer, str):
-            data = self._pointed(read_pointer(pointer.encode()), wish)
+            data = self._pointed(cluster, read_pointer(pointer.encode()), wish)
         elif isinstance(text, str):
             data = text.encode()
         else:
@@ -88,11 +90,12 @@ class Publication:
         self._believe(env, wish, seen)
         return DesiredDocument(env, document_digest(data), "", delivery_of(env).generation)
 
-    def _pointed(self, pointer: Pointer, wish: Wish) -> bytes:
+    def _pointed(self, cluster: Cluster, pointer: Pointer, wish: Wish) -> bytes:
         """The document that pods are pointed to. Its generation is noted before it is asked for (rule 2)."""
         if wish.env_id in (None, pointer.environment_id):
             self._note(check_env_id(pointer.environment_id), pointer.generation)
-        return read_pointed(pointer, self._terms)
+        copy = kept(cluster, wish.answers.namespace, pointer.document)
+        return read_pointed(pointer, self._terms) if copy is None else copy
 
     def _note(self, env_id: str, seen: int) -> Memory:
         """Remember that this generation was there."""

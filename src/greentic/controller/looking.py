@@ -5,6 +5,7 @@ Rules:
 2. What was asked for a wish that is another by now, or before the Lease was lost, is dropped and asked anew.
 3. Where nothing can be had, the document that the cluster's pods have is what came of it, if the loop has none. A place that has said
    nothing for `SLOW_SECONDS` is not waited for: the loop heals by that document meanwhile.
+4. What is not over after `UNANSWERED_SECONDS` is told as trouble then: giving up takes several times as long.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from greentic.controller.desired import DesiredDocument, Publication
-from greentic.controller.troubles import told_as
+from greentic.controller.troubles import Trouble, told_as
 from greentic.controller.wish import Wish
 from greentic.ground.errors import GreenticError
 from greentic.k8s.objects import Cluster
+from greentic.net.addresses import shown
 from greentic.telemetry.tracing import whole
 
-SLOW_SECONDS = 2.0
+SLOW_SECONDS, UNANSWERED_SECONDS = 2.0, 10.0
 
 
 class Looked(NamedTuple):
@@ -40,6 +42,7 @@ class Looking:
         self._thread: threading.Thread | None = None
         self._came: list[Looked | BaseException] = []
         self._offered: list[tuple[threading.Thread | None, DesiredDocument]] = []
+        self._unanswered: tuple[threading.Thread, Trouble] | None = None
         self._outdated = self._first = False
 
     @property
@@ -75,6 +78,13 @@ class Looking:
         self._first = False
         return document
 
+    def unanswered(self) -> Trouble | None:
+        """What there is to say of a look that runs and takes long (rule 4)."""
+        if self._unanswered is None or self._unanswered[0] is not self._thread or self._outdated:
+            return None
+        self._first = False
+        return self._unanswered[1]
+
     def ended(self) -> Looked | None:
         """What came of a look, once; nothing while it runs. An outdated one is as if nothing had come, and `busy` no more (rule 2)."""
         if not self._came:
@@ -96,20 +106,31 @@ class Looking:
     def _look(self, wish: Wish, seen: int, cluster: Callable[[], Cluster] | None) -> Looked:
         # believing the document of pods notes its generation, below which nothing is taken
         of_pods = None if cluster is None else self._that_of_pods(wish, seen, cluster)
-        slow = threading.Timer(SLOW_SECONDS, self._offer, (threading.current_thread(), of_pods))
-        slow.daemon = True
-        slow.start()
+        this = threading.current_thread()
+        timers = (
+            threading.Timer(SLOW_SECONDS, self._offer, (this, of_pods)),
+            threading.Timer(UNANSWERED_SECONDS, self._say, (this, wish.place)),
+        )
+        for timer in timers:
+            timer.daemon = True
+            timer.start()
         try:
             return Looked(self._publication.look(wish, seen))
         except GreenticError as error:
             return Looked(of_pods, error)
         finally:
-            slow.cancel()
+            for timer in timers:
+                timer.cancel()
 
     def _offer(self, look: threading.Thread, of_pods: DesiredDocument | None) -> None:
         if of_pods is not None:
             self._offered.append((look, of_pods))
             self._wake()
+
+    def _say(self, look: threading.Thread, place: str) -> None:
+        told = f"`{shown(place)}` has not answered for {UNANSWERED_SECONDS:.0f} s; it is still waited for"
+        self._unanswered = look, Trouble("PublicationUnreachable", told)
+        self._wake()
 
     def _that_of_pods(self, wish: Wish, seen: int, cluster: Callable[[], Cluster]) -> DesiredDocument | None:
         try:

@@ -24,6 +24,7 @@ from greentic.controller.desired import DesiredDocument, Publication
 from greentic.controller.differing import ALONE, Stated, difference, object_of, stated
 from greentic.controller.election import RENEW, Election, Held, lease_name
 from greentic.controller.judging import Judging
+from greentic.controller.kept_document import keep
 from greentic.controller.looking import Looking
 from greentic.controller.metrics import Metrics
 from greentic.controller.report import MAX_NAMED, Known, generation_of, report, would_write
@@ -239,6 +240,8 @@ class Operator:
         wish, meanwhile, looked = self._wish, self._looking.meanwhile(), self._looking.ended()
         if wish is not None and meanwhile is not None:
             self._take(meanwhile)
+        if (slow := self._looking.unanswered()) is not None and "look" not in self._troubles:
+            self._troubles.met("look", slow)
         if wish is None or looked is None:
             return
         if looked.error is not None:
@@ -292,6 +295,9 @@ class Operator:
                     keyed = True
                     written += self._done(outcome)
                 self._in_sync(cluster, written, again)
+                if (thing := self._thing()) is not None and not alone:
+                    env_store = object_of(wanted, Ref("ConfigMap", names.ENV_STORE, namespace))
+                    keep(cluster, thing, env_store, desired.env, self._log)
         except GreenticError as error:
             self._failed(error, self._clock.monotonic() - self._turned)
         else:

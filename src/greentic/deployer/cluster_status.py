@@ -50,7 +50,7 @@ def _said(context: Context, env: Environment) -> list[str]:
     if not kinds and not namespaces:
         return []
     cluster = reach(context, deployer, patience=SECONDS).cluster
-    left = left_behind(cluster, namespaces, deployer.owner)
+    left = left_behind(cluster, namespaces, deployer.owner).told
     namespace, selector = deployer.answers.namespace, names.owner_selector(env.environment_id)
     listed = [thing for kind in kinds for thing in list_if_there(cluster, kind, namespace, selector, needed=True)]
     return [*left, *remarks([thing for thing in listed if is_ours(thing, deployer.owner)])]

@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
@@ -36,10 +36,10 @@ from greentic.deployer.told import ObjectFailed, ObjectTold, all_told, failed
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.disk import try_exclusive
-from greentic.ground.documents import JsonObject, compact, replace
+from greentic.ground.documents import Json, JsonObject, compact, replace
 from greentic.ground.errors import Conflict, GreenticError, InvalidArgument
 from greentic.ground.reply import Reply, reply_object
-from greentic.history.left_namespaces import left_in
+from greentic.history.left_namespaces import EMPTY, left_in
 from greentic.k8s import names
 from greentic.k8s.objects import ref_of
 from greentic.k8s.plan import Plan
@@ -136,13 +136,14 @@ def reconcile_environment(context: Context, payload: EnvReconcilePayload) -> Rec
         urls = public_url_warnings(deployer.env, deployer.answers)
         namespaces = left_in(context.store.paths(env_id), deployer.answers.namespace)
         left = left_behind(reached.cluster, namespaces, deployer.owner)
-        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls, *left] or UNSET
+        warnings = [*deployer.answers.warnings(), *unpullable(deployer.env), *urls, *left.told] or UNSET
         if payload.dry_run:
             wanted = for_identity(objects, reached)
             told = dry_run(reached.cluster, reached.identity, wanted, deployer, rules)
             return replace(told, warnings=[*(warnings or []), *(told.warnings or [])] or UNSET)
         push_pointed(deployer, context.view)
-        report = apply_objects(context, deployer, reached, objects, rules, None if payload.no_wait else seconds)
+        wait = None if payload.no_wait else seconds
+        report = apply_objects(context, deployer, reached, objects, rules, wait, left_empty=left.empty)
         return replace(report, warnings=[*(warnings or []), *(report.warnings or [])] or UNSET)
 
 
@@ -189,8 +190,13 @@ def apply_objects(
     objects: list[JsonObject],
     rules: ApplyRules,
     seconds: int | None,
+    *,
+    left_empty: Sequence[str] = (),
 ) -> ReconcileReport:
-    """Reconcile these objects and report; with `seconds`, wait for their health. Raises `Conflict` with the report so far."""
+    """Reconcile these objects and report; with `seconds`, wait for their health. Raises `Conflict` with the report so far.
+
+    `left_empty` are namespaces that the log may forget (`history/left_namespaces`).
+    """
     env_id, namespace = deployer.env.environment_id, deployer.answers.namespace
     view = context.view
     wanted = for_identity(objects, reached)
@@ -222,14 +228,14 @@ def apply_objects(
     except GreenticError as error:
         error.report = None if report is None else reply_object(report)
         if reached.api.writes:
-            _audit(context, env_id, report, error)
+            _audit(context, env_id, report, error, left_empty)
         raise
     finally:
         view.close()
     found = way_in(reached.cluster, deployer.answers.exposure, outcome.objects, namespace)
     report = replace(report, urls=_urls(deployer, found), addresses=found.addresses or UNSET)
     if reached.api.writes:
-        _audit(context, env_id, report, None)
+        _audit(context, env_id, report, None, left_empty)
     return report
 
 
@@ -298,8 +304,14 @@ def _check(outcome: Outcome) -> None:
     )
 
 
-def _audit(context: Context, env_id: str, report: ReconcileReport | None, error: GreenticError | None) -> None:
-    target: JsonObject = {"environment_id": env_id}
+def _audit(
+    context: Context,
+    env_id: str,
+    report: ReconcileReport | None,
+    error: GreenticError | None,
+    left_empty: Sequence[str],
+) -> None:
+    target: JsonObject = {"environment_id": env_id, **({EMPTY: list[Json](left_empty)} if left_empty else {})}
     if report is not None:
         target |= {
             "namespace": report.namespace,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from greentic.operate.verb import AT, ENV, Flag, Verb
 
-_B, _N, _CR = "greentic.deployer.binding", "greentic.deployer.env_render", "greentic.deployer.credentials"
+_B, _CR = "greentic.deployer.binding", "greentic.deployer.credentials"
 _RE, _RO, _S = "greentic.deployer.reconcile", "greentic.deployer.rollout", "greentic.deployer.sweep"
-_O, _ST = "greentic.deployer.operator_render", "greentic.deployer.cluster_status"
+_ST = "greentic.deployer.cluster_status"
 _KIND = Flag("--kind", "kind", "the deployer's descriptor", "PATH@VERSION")
 _ADOPT = Flag("--adopt", "adopt", "take over objects of others under our names", switch=True)
 _FORCE = Flag("--force", "force", "take over fields that others manage", switch=True)
@@ -29,10 +29,6 @@ VERBS: tuple[Verb, ...] = (
     Verb("env", "status", f"{_ST}:status", "greentic.deployments.env_status:EnvStatusPayload",
          "what is wanted, what workers serve, and what is in the way of it in a cluster",
          "gtc op env status prod --at http://127.0.0.1:8080 --watch", flags=(AT,), watch=True),
-    Verb("env", "render", f"{_N}:render_objects", f"{_N}:EnvRenderPayload", "the Kubernetes objects, without asking a cluster",
-         "gtc op env render prod --output manifests/", required=(ENV,),
-         flags=(_KIND, Flag("--output", "output", "write one YAML file an object there", "DIR"),
-                Flag("--push", "push", "push a document that the objects only point to", switch=True))),
     Verb("env", "reconcile", f"{_RE}:reconcile_environment", f"{_RE}:EnvReconcilePayload",
          "make the cluster match the environment, and wait until it is healthy", "gtc op env reconcile prod --dry-run",
          required=(ENV,), changes_member="changes_pending",
@@ -51,18 +47,6 @@ VERBS: tuple[Verb, ...] = (
          "gtc op env apply-traffic prod bot", positionals=(ENV, "deployment_id"), required=(ENV, "deployment_id"), flags=(_KIND,)),
     Verb("env", "sweep", f"{_S}:sweep", f"{_S}:SweepPayload", "find workers of revisions that this store no longer knows",
          "gtc op env sweep prod --apply", required=(ENV,), flags=(_KIND, Flag("--apply", "apply", "delete them", switch=True))),
-    Verb("operator", "render", f"{_O}:render_operator", f"{_O}:OperatorRenderPayload",
-         "the objects that let an operator keep a namespace, without asking a cluster",
-         "gtc op operator render prod --from oci://registry.example.com/envs/prod:prod --output operator/",
-         required=(ENV,),
-         flags=(Flag("--from", "place", "where the environment is published", "PLACE"),
-                Flag("--image", "image", "the operator's image (default: what pods run)", "IMAGE"),
-                Flag("--wish", "kind", "Environment, or ConfigMap where none may be defined", "KIND"),
-                Flag("--paused", "paused", "write nothing until that is taken back", switch=True),
-                Flag("--operator-dry-run", "dry_run", "let it tell what it would write, and write nothing", switch=True),
-                Flag("--adopt", "adopt", "let it take over objects of others under our names", switch=True),
-                Flag("--output", "output", "write one YAML file an object there", "DIR")),
-         hint="kubectl apply -f DIR"),
     Verb("credentials", "requirements", f"{_CR}:requirements", f"{_CR}:CredentialsRequirementsPayload",
          "what the bound identity may do in the cluster", "gtc op credentials requirements prod"),
     Verb("credentials", "bootstrap", f"{_CR}:bootstrap", f"{_CR}:CredentialsBootstrapPayload",

@@ -10,7 +10,6 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from greentic.controller.left_behind import take_away
 from greentic.distribute.sources import is_relative
 from greentic.ground.clock import timestamp
 from greentic.ground.documents import replace
@@ -160,8 +159,9 @@ def _left_findings(lines: list[bytes], env_id: str) -> list[Finding]:
         Finding(
             kind="left-behind",
             message=f"namespace `{namespace}` was reconciled last at {at[:19]}Z, and another one since: what was applied stays until "
-            "somebody takes it away; gtc op env status tells whether it is there",
-            fix=take_away(env_id, namespace),
+            "somebody takes it away",
+            fix=f"gtc op env status {env_id} asks the cluster whether it is there, and has the command that takes it away; "
+            "once it is gone, the next reconcile that writes notes it",
         )
         for namespace, at in left_namespaces(lines).items()
     ]

@@ -1,6 +1,7 @@
 """The namespaces that an environment was reconciled into before: a reconcile goes where the answers say, and takes away nothing elsewhere.
 
-The log of changes tells into which it was, and when last. All but the one in use were left.
+The log of changes tells into which it was, and when last. All but the one in use were left, until a reconcile that looked there has found
+nothing any more (`EMPTY`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from greentic.history.trail import entries
 from greentic.store.layout import EnvPaths
 
 _MARK = b'"reconcile"'
+EMPTY = "left_empty"
+"""In the log, of a reconcile: namespaces that were left, and in which nothing was found any more."""
 
 
 def left_namespaces(lines: Iterable[bytes], used: str | None = None) -> dict[str, str]:
@@ -22,6 +25,9 @@ def left_namespaces(lines: Iterable[bytes], used: str | None = None) -> dict[str
         if entry.verb == "env reconcile" and isinstance(namespace, str):
             found.pop(namespace, None)
             found[namespace] = entry.at
+        empty = entry.target.get(EMPTY)
+        for name in empty if entry.verb == "env reconcile" and isinstance(empty, list) else []:
+            found.pop(str(name), None)
     found.pop(used or next(reversed(found), ""), None)
     return found
 

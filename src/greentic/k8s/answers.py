@@ -20,7 +20,7 @@ from greentic.k8s.names import namespace_of
 from greentic.shape.excepted import is_excepted
 from greentic.shape.exposure import Exposure, read_exposure
 from greentic.shape.pod_settings import PodSettings, check_fit, read_settings
-from greentic.shape.pod_shape import Shape, read_shape
+from greentic.shape.pod_shape import Shape, read_operator_shape, read_shape
 from greentic.shape.syntax import invalid, namespace_name, object_name, registries
 
 OWN_IMAGE = f"greentic.local/worker:{__version__}"
@@ -57,6 +57,7 @@ KEYS: dict[str, str] = {
     "trust_anchor_config_map": "a ConfigMap with trust-anchor.json: the keys that must have sealed the environment",
     "router": "the shape of routers: resources, replicas or autoscale, placement, account, labels, env (docs/kubernetes.md)",
     "worker": "the shape of the workers of revisions, likewise",
+    "operator": "the shape of the operator's pod, likewise, without replicas and account; it is rendered by `operator render`",
     "uid": "65532 (default), or none: the namespace chooses, as OpenShift does",
     "size_limit": "how large the writable volumes may get: {home, tmp}",
     "extra_ca": "a ConfigMap with ca.crt: certificate authorities beside the image's",
@@ -84,6 +85,7 @@ class Answers(NamedTuple):
     namespace: str
     router: Shape
     worker: Shape
+    operator: Shape
     kubeconfig_context: str | None = None
     runtime_image: str = OWN_IMAGE
     image_answered: bool = False
@@ -112,7 +114,8 @@ class Answers(NamedTuple):
 
     def warnings(self) -> list[str]:
         """What is accepted and may still surprise."""
-        found = [*self.router.warnings("router"), *self.worker.warnings("worker"), *self.settings.warnings()]
+        found = [*self.router.warnings("router"), *self.worker.warnings("worker"), *self.operator.warnings("operator")]
+        found += self.settings.warnings()
         if not self.image_answered:
             found.insert(
                 0, f"runtime_image is not answered: `{OWN_IMAGE}` is in no registry, is only shown and never applied"
@@ -143,6 +146,7 @@ def read_answers(raw: Json, env_id: str) -> Answers:
         image_answered=answered is not None,
         router=router,
         worker=worker,
+        operator=read_operator_shape(given.get("operator")),
         oci_insecure_registries=registries(_list(given, "oci_insecure_registries"), "oci_insecure_registries"),
         image_pull_policy=cast(
             "PullPolicy | None", _choice(given, "image_pull_policy", ("Always", "IfNotPresent", "Never"))

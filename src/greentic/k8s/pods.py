@@ -14,9 +14,6 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from typing import cast
-
-import msgspec
 
 from greentic.ground.documents import Json, JsonObject, compact
 from greentic.ground.errors import Conflict
@@ -25,7 +22,8 @@ from greentic.k8s.answers import Answers
 from greentic.k8s.objects import objects_in
 from greentic.model.environment import Environment, Revision
 from greentic.model.pod_view import is_left
-from greentic.shape.placement import LabelSelector, Spread
+from greentic.shape.placement import Spread
+from greentic.shape.pod_place import placed, resources
 from greentic.shape.pod_settings import CA_KEY
 from greentic.shape.pod_shape import Shape
 from greentic.shape.restricted import restricted_container, restricted_pod
@@ -177,15 +175,11 @@ def _pod(
         "name": component,
         "image": answers.runtime_image,
         "args": _arguments(env.environment_id),
-        "env": _with_answered(
+        "env": with_answered(
             [*_variables(env.environment_id, answers, shape, finish), *mounted, *more], shape, component
         ),
         "ports": _ports(answers),
-        "resources": {
-            part: {name: amount.text for name, amount in told.items()}
-            for part, told in (("requests", shape.requests), ("limits", shape.limits))
-            if told
-        },
+        "resources": resources(shape),
         "securityContext": restricted_container(),
         "startupProbe": _probe("/livez", period=2, failures=STARTUP_SECONDS // 2),
         "readinessProbe": _probe("/readyz", period=2, failures=3),
@@ -206,33 +200,14 @@ def _pod(
     }
     if answers.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in answers.image_pull_secrets]
-    return pod | _placed(shape, selector)
-
-
-def _placed(shape: Shape, selector: JsonObject) -> JsonObject:
-    """Where the pod may run, and as whom, as far as it was answered."""
-    own = LabelSelector({key: str(value) for key, value in selector.items()})
-    spread = [
-        msgspec.structs.replace(s, label_selector=own) if s.label_selector is None else s
-        for s in shape.topology_spread or []
-    ]
-    account = None if shape.account is None else shape.account.name
-    told: dict[str, object] = {
-        "nodeSelector": shape.node_selector, "tolerations": shape.tolerations, "affinity": shape.affinity,
-        "topologySpreadConstraints": spread, "priorityClassName": shape.priority_class, "serviceAccountName": account,
-    }  # fmt: skip
-    return {key: _plain(value) for key, value in told.items() if value}
-
-
-def _plain(value: object) -> Json:
-    return cast(Json, msgspec.to_builtins(value))
+    return pod | placed(shape, selector)
 
 
 _TOLD_OTHERWISE = {"GREENTIC_ENV", "GREENTIC_ENV_FROM", "GREENTIC_ENV_FROM_SECONDS"}
 """What a pod serves comes by its arguments and the ConfigMap."""
 
 
-def _with_answered(own: list[Json], shape: Shape, component: str) -> list[Json]:
+def with_answered(own: list[Json], shape: Shape, component: str) -> list[Json]:
     """A pod's variables with the answered ones. Raises `Conflict` for one that the pod is told already."""
     taken = {variable["name"] for variable in objects_in(own)} | _TOLD_OTHERWISE
     for name in shape.env:

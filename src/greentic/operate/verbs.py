@@ -1,7 +1,7 @@
 """The verbs that change the document of an environment itself: `env`, `trust-root`, `delivery`, `env-packs` and `config`.
 
 What is deployed stands in `deployments/verbs.py`, what examines in `examine/verbs.py`, what also touches a cluster in
-`deployer/verbs.py`, what is many changes at once in `release/verbs.py`.
+`deployer/verbs.py`, what renders objects in `manifests/verbs.py`, what is many changes at once in `release/verbs.py`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Rules:
 1. `index.json` lists manifests with their names; the environment's own is `latest`. Blobs lie below `blobs/sha256/`.
 2. Writing is by content: blobs first, the index last, by a rename. So a reader sees the old environment or the new one.
 3. The index lists the newest `MAX_LISTED` manifests; older ones stay where they are, and are found through those that follow them.
-4. Over the network the index is asked for with the validator that came with it before.
+4. Over the network the index is asked for with the validator that came with it before (`unchanged`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from greentic.publication.artifact import (
     NothingPublished,
     as_asked,
 )
+from greentic.publication.unchanged import INSTEAD, NOT_MODIFIED, Condition
 from greentic.registry.media_types import INDEX as INDEX_TYPE
 from greentic.registry.media_types import MANIFEST
 
@@ -156,7 +157,7 @@ class WebLayout:
 
     def __init__(self, url: str, terms: Terms) -> None:
         self._base, self._terms = url.rstrip("/"), terms
-        self._validator, self._names = "", dict[str, str]()
+        self._validator, self._names, self._condition = "", dict[str, str](), Condition()
 
     def newest(self, known: str | None = None) -> bytes | None:
         self._look()
@@ -194,16 +195,17 @@ class WebLayout:
     def _look(self) -> None:
         """Read the index, unless it is the one that is known (rule 4)."""
         url = f"{self._base}/{INDEX}"
+        condition = self._condition.of(self._validator)
 
         def question(terms: Terms) -> None:
-            headers = {"If-None-Match": self._validator} if self._validator else {}
+            headers = {"If-None-Match": condition} if condition else {}
             answer = send(url, url, terms, headers=headers)
-            if answer.status in (304, 404):
+            if answer.status == 404 or (answer.status == NOT_MODIFIED and condition):
                 answer.close()
                 if answer.status == 404:
                     raise _absent(shown(self._base))
                 return
-            check_status(answer, url, 200)
+            check_status(answer, url, 200, why=INSTEAD if answer.status == NOT_MODIFIED else "")
             validator = answer.one("ETag")
             self._names = listed(read_body(answer, f"`{shown(url)}`", MAX_INDEX), shown(self._base))
             self._validator = validator

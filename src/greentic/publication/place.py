@@ -3,7 +3,8 @@
 Rules:
 1. `oci://…` is a registry; `https://…` and `http://…` serve an OCI image layout; a path or `file://…` is one. Writing goes to registries
    and directories.
-2. A question that is repeated is conditional: what stands under the name is sent only if it is not what is known.
+2. A question that is repeated is conditional: what stands under the name is sent only if it is not what is known
+   (`unchanged`).
 3. Manifests and blobs are asked for by digest, and what comes is compared with it, so that a place can withhold, and not lie.
 """
 

@@ -10,6 +10,7 @@ from greentic.model.ids import digest_of_bytes
 from greentic.net.request import check_status, read_body
 from greentic.net.terms import Terms
 from greentic.publication.artifact import MAX_MANIFEST, NothingPublished, as_asked
+from greentic.publication.unchanged import INSTEAD, NOT_MODIFIED, Condition
 from greentic.registry.client import Registry
 from greentic.registry.manifests import put_manifest
 from greentic.registry.media_types import MANIFEST
@@ -24,9 +25,10 @@ class RegistryPlace:
         if push and reference.digest is not None:
             raise InvalidArgument(f"`{reference}` names a digest; publish under a tag")
         self._reference, self._registry = reference, Registry(reference, terms, push=push)
+        self._condition = Condition()
 
     def newest(self, known: str | None = None) -> bytes | None:
-        data, unchanged = self._manifest(self._reference.wanted, known)
+        data, unchanged = self._manifest(self._reference.wanted, known, self._condition.of(known))
         if data is None and not unchanged:
             raise NothingPublished(
                 f"`{self._registry}`: nothing is published there", hint="gtc op env publish ENV oci://…"
@@ -34,7 +36,7 @@ class RegistryPlace:
         return data
 
     def manifest(self, name: str) -> bytes | None:
-        return self._manifest(name, None)[0]
+        return self._manifest(name, None, None)[0]
 
     def blob(self, digest: str, size: int) -> bytes:
         def question(terms: Terms) -> bytes:
@@ -51,17 +53,17 @@ class RegistryPlace:
         for name in names or (self._reference.wanted,):
             put_manifest(self._registry, name, data, MANIFEST)
 
-    def _manifest(self, name: str, known: str | None) -> tuple[bytes | None, bool]:
+    def _manifest(self, name: str, known: str | None, condition: str | None) -> tuple[bytes | None, bool]:
         """A manifest, or nothing and whether it is the known one."""
 
         def question(terms: Terms) -> tuple[bytes | None, bool]:
-            headers = {"Accept": MANIFEST} | ({} if known is None else {"If-None-Match": f'"{known}"'})
+            headers = {"Accept": MANIFEST} | ({} if condition is None else {"If-None-Match": f'"{condition}"'})
             url = self._registry.url(f"manifests/{quote(name, safe=':')}")
             answer = self._registry.request(url, terms, headers=headers)
-            if answer.status in (304, 404):
+            if answer.status == 404 or (answer.status == NOT_MODIFIED and condition is not None):
                 answer.close()
-                return None, answer.status == 304
-            check_status(answer, str(self._registry), 200)
+                return None, answer.status == NOT_MODIFIED
+            check_status(answer, str(self._registry), 200, why=INSTEAD if answer.status == NOT_MODIFIED else "")
             data = read_body(answer, f"`{self._registry}`: the manifest", MAX_MANIFEST)
             return as_asked(data, name, str(self._registry)), False
 

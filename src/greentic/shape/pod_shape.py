@@ -1,12 +1,12 @@
-"""The shape of routers or of workers: how many, how large, where, as whom, and with which variables. Pure.
+"""The shape of routers, of workers, or of the operator: how many, how large, where, as whom, and with which variables. Pure.
 
 Rules:
 1. Answers are read into typed values; a member that is not there, or of another type, is refused with the path of the field.
 2. Answered resources go over the defaults, one by one; `null` takes a default away. A default gives way to what is answered: a limit that
    was not answered is at least the request, a request that was not answered at most the limit. What was answered both ways has to fit.
 3. Replicas or an autoscaler, never both: with an autoscaler they are not ours.
-4. Variables are those of a worker's table that are for people, of OpenTelemetry, and proxies, with values of their kind: a pod that is told
-   another does not start. A secret has no place among them.
+4. Variables are those of the program in the pod that are for people, of OpenTelemetry, and proxies, with values of their kind: a pod that
+   is told another does not start. A secret has no place among them.
 """
 
 from __future__ import annotations
@@ -130,7 +130,39 @@ IN_FLIGHT = "greentic_in_flight"
 """The metric that pods are scaled by where `in_flight` is answered."""
 
 
-def read_shape(raw: Json, where: str, *, least: int, replicas: int | None = None) -> Shape:
+class Program(NamedTuple):
+    """What runs in pods of one kind."""
+
+    name: str
+    readers: tuple[variables.Reader, ...]
+    requests: dict[str, str]
+    limits: dict[str, str]
+    labels: tuple[str, ...] = _OWN_LABELS
+    """Which are ours, or begin so."""
+
+
+WORKER = Program("a worker", ("worker", "both"), DEFAULT_REQUESTS, DEFAULT_LIMITS)
+OPERATOR = Program(
+    "the operator",
+    ("both",),
+    {CPU: "50m", MEMORY: "96Mi"},
+    {CPU: "1", MEMORY: "512Mi"},
+    (*_OWN_LABELS, "app.kubernetes.io/name", "app.kubernetes.io/instance"),
+)
+
+
+def read_operator_shape(raw: Json) -> Shape:
+    """The shape of the operator's pods. Raises `Conflict`."""
+    given = raw if isinstance(raw, dict) else {}
+    for key in ("replicas", "autoscale", "service_account"):
+        if key in given:
+            raise invalid(
+                f"operator.{key}: cannot be answered", "one operator acts, as the account that is rendered with it"
+            )
+    return read_shape(raw, "operator", least=1, program=OPERATOR)
+
+
+def read_shape(raw: Json, where: str, *, least: int, replicas: int | None = None, program: Program = WORKER) -> Shape:
     """The shape of the pods that `where` names. `least` replicas must be left, `replicas` is what an older key answered.
 
     Raises `Conflict`.
@@ -150,7 +182,7 @@ def read_shape(raw: Json, where: str, *, least: int, replicas: int | None = None
         check_affinity(found.affinity, f"{where}.affinity")
     check_spread(found.topology_spread or [], f"{where}.topology_spread")
     account, makes = _account(found.service_account, f"{where}.service_account")
-    requests, limits = _resources(found.resources, f"{where}.resources")
+    requests, limits = _resources(found.resources, f"{where}.resources", program)
     if found.autoscale is not None and found.autoscale.cpu is not None and CPU not in requests:
         raise invalid(
             f"{where}.autoscale.cpu is a share of the requested CPU, and resources.requests.cpu is taken away"
@@ -167,9 +199,9 @@ def read_shape(raw: Json, where: str, *, least: int, replicas: int | None = None
         priority_class=_optional_name(found.priority_class, f"{where}.priority_class"),
         account=account,
         makes_account=makes,
-        labels=_labels(found.labels, f"{where}.labels"),
+        labels=_labels(found.labels, f"{where}.labels", program),
         annotations=checked_annotations(found.annotations, f"{where}.annotations"),
-        env=_env(found.env, f"{where}.env"),
+        env=_env(found.env, f"{where}.env", program),
     )
 
 
@@ -197,9 +229,9 @@ def _check_autoscale(found: Autoscale, where: str, least: int, replicas: int | N
         raise invalid(f"{where}: an autoscaler goes by one metric, cpu or in_flight; {told}")
 
 
-def _resources(found: Resources, where: str) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
+def _resources(found: Resources, where: str, program: Program) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
     """Requests and limits (rule 2)."""
-    requests, limits = ({k: quantity(v, where) for k, v in d.items()} for d in (DEFAULT_REQUESTS, DEFAULT_LIMITS))
+    requests, limits = ({k: quantity(v, where) for k, v in d.items()} for d in (program.requests, program.limits))
     answered: dict[str, dict[str, Quantity]] = {"requests": {}, "limits": {}}
     for part, told, into in (("requests", found.requests, requests), ("limits", found.limits, limits)):
         for name, amount in told.items():
@@ -253,9 +285,9 @@ def _optional_name(text: str | None, where: str) -> str | None:
     return object_name(text, where) if text else None
 
 
-def _labels(found: dict[str, str], where: str) -> dict[str, str]:
+def _labels(found: dict[str, str], where: str, program: Program) -> dict[str, str]:
     for key, value in found.items():
-        if qualified(key, where).startswith(_OWN_LABELS):
+        if qualified(key, where).startswith(program.labels):
             raise invalid(f"{where}.{key}: this label says whose objects these are and cannot be answered")
         label_value(value, f"{where}.{key}")
     return found
@@ -271,7 +303,7 @@ def checked_annotations(found: dict[str, str], where: str) -> dict[str, str]:
     return found
 
 
-def _env(found: dict[str, str | int | bool], where: str) -> dict[str, str]:
+def _env(found: dict[str, str | int | bool], where: str, program: Program) -> dict[str, str]:
     """The variables (rule 4)."""
     out: dict[str, str] = {}
     for name, value in found.items():
@@ -284,8 +316,8 @@ def _env(found: dict[str, str | int | bool], where: str) -> dict[str, str]:
                 "answer secrets_secret or registry_secret",
             )
         row = variables.TABLE.get(name)
-        if name.startswith("GREENTIC_") and (row is None or row.reader not in ("worker", "both")):
-            raise invalid(f"{place}: no variable that a worker reads", "docs/variables.md has them all")
+        if name.startswith("GREENTIC_") and (row is None or row.reader not in program.readers):
+            raise invalid(f"{place}: no variable that {program.name} reads", "docs/variables.md has them all")
         if not name.startswith(("GREENTIC_", "OTEL_")) and name.upper() not in _PROXIES:
             raise invalid(f"{place}: only GREENTIC_*, OTEL_* and {', '.join(sorted(_PROXIES))} can be answered")
         out[name] = told = str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,19 +14,22 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from greentic.controller.grants import Asked, rendered
 from greentic.deployer.binding import recorded_answers, resolve
-from greentic.deployer.env_render import write_files
 from greentic.ground.documents import JsonObject, replace
 from greentic.ground.errors import Conflict, InvalidArgument
 from greentic.ground.reply import Reply
 from greentic.ground.yaml import yaml_of
 from greentic.k8s.names import namespace_of
+from greentic.manifests.manifest_files import write_files
+from greentic.manifests.operator_objects import Asked, rendered
 from greentic.model.ids import check_env_id
 from greentic.net.addresses import check_authored
 from greentic.operate.change import Context
 from greentic.operate.payload import Payload
 from greentic.publication.place import is_directory
+
+_NOT_WISHED = ("kubeconfig_context", "namespace", "operator")
+"""Answers that are no part of a wish: how the cluster is asked from here, and what is rendered here."""
 
 
 class OperatorRenderPayload(Payload, frozen=True, kw_only=True):
@@ -51,6 +54,9 @@ class OperatorRendered(Reply, frozen=True, kw_only=True):
     """Where no directory was named: the objects."""
     output_dir: str | UnsetType = UNSET
     files: list[str] | UnsetType = UNSET
+    removed_stale_files: list[str] | UnsetType = UNSET
+    unmanaged_files: list[str] | UnsetType = UNSET
+    """YAML files in the directory that no rendering made."""
 
 
 def render_operator(context: Context, payload: OperatorRenderPayload) -> OperatorRendered:
@@ -71,7 +77,7 @@ def render_operator(context: Context, payload: OperatorRenderPayload) -> Operato
     root = context.store.trust_root(env_id)
     if not root.keys:
         raise Conflict(f"environment `{env_id}` trusts nobody", hint=f"gtc op trust-root bootstrap {env_id}")
-    given = {k: v for k, v in recorded_answers(context, env_id).items() if k not in ("kubeconfig_context", "namespace")}
+    given = {k: v for k, v in recorded_answers(context, env_id).items() if k not in _NOT_WISHED}
     spec: JsonObject = {
         "from": payload.place,
         "environment": env_id,
@@ -97,7 +103,13 @@ def render_operator(context: Context, payload: OperatorRenderPayload) -> Operato
     if payload.output is None:
         return replace(told_of, manifests=objects)
     written = write_files(objects, Path(payload.output))
-    return replace(told_of, output_dir=payload.output, files=written.files)
+    return replace(
+        told_of,
+        output_dir=payload.output,
+        files=written.files,
+        removed_stale_files=written.removed,
+        unmanaged_files=written.unmanaged,
+    )
 
 
 def ref_name(env_id: str) -> str:

@@ -4,21 +4,27 @@ Rules:
 1. Everything but the definition of `Environment` is in the one namespace that the operator keeps; no right reaches beyond it.
 2. The operator's own objects carry none of an environment's labels, so that it never prunes itself.
 3. Its pod meets the restricted profile, as workers do, and has a token of the API server, which they do not have.
+4. Its shape is answered as that of workers. Where it has a proxy the fence lets it there, and the API server is not asked through it.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from greentic.controller.election import LEASE as NAME
 from greentic.controller.wish import KEYS
 from greentic.ground.documents import Json, JsonObject
 from greentic.k8s.answers import Answers
-from greentic.k8s.pods import AUTHORITIES_DIR, HOME, REGISTRY_DIR, literal
+from greentic.k8s.pods import AUTHORITIES_DIR, HOME, REGISTRY_DIR, literal, with_answered
+from greentic.shape.pod_place import placed, resources
 from greentic.shape.pod_settings import CA_KEY
+from greentic.shape.pod_shape import Shape
 from greentic.shape.restricted import restricted_container, restricted_pod
 
 PORT = 8081
+NO_PROXY, API_SERVER = "NO_PROXY", "$(KUBERNETES_SERVICE_HOST)"
+"""The kubelet puts the address there."""
 GROUP, VERSION = "greentic.ai", "v1alpha1"
 WRITTEN = ("get", "list", "watch", "create", "patch", "delete")
 
@@ -149,7 +155,7 @@ def rendered(asked: Asked, spec_text: str) -> list[JsonObject]:
 
 def _fence(asked: Asked, labels: JsonObject) -> JsonObject:
     """Who reaches the operator, and whom it reaches: the namespace denies everything else."""
-    ports = sorted({443, 6443, *asked.ports})
+    ports = sorted({443, 6443, *asked.ports, *(_port(url) for url in _proxies(asked.answers.operator).values())})
     out: list[Json] = [{"protocol": "TCP", "port": port} for port in ports]
     dns: list[Json] = [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]
     return {
@@ -161,23 +167,20 @@ def _fence(asked: Asked, labels: JsonObject) -> JsonObject:
 
 
 def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
-    mounts: list[Json] = [{"name": "home", "mountPath": HOME}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  of the pod
-    volumes: list[Json] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
-    told, answers = {"HOME": HOME}, asked.answers
+    shape = asked.answers.operator
+    metadata: JsonObject = {"labels": {**shape.labels, **labels}}
+    if shape.annotations:
+        metadata["annotations"] = dict[str, Json](shape.annotations)
+    return {
+        "replicas": asked.replicas,
+        "selector": {"matchLabels": dict(labels)},
+        "template": {"metadata": metadata, "spec": _pod(asked) | placed(shape, labels)},
+    }
 
-    def add(name: str, path: str, source: JsonObject) -> None:
-        mounts.append({"name": name, "mountPath": path, "readOnly": True})
-        volumes.append({"name": name, **source})
 
-    if answers.oci_insecure_registries:
-        told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(answers.oci_insecure_registries)
-    if answers.registry_secret is not None:
-        items: list[Json] = [{"key": ".dockerconfigjson", "path": "config.json"}]
-        add("registry", REGISTRY_DIR, {"secret": {"secretName": answers.registry_secret, "items": items}})
-        told["DOCKER_CONFIG"] = REGISTRY_DIR
-    if answers.settings.extra_ca is not None:
-        add("authorities", AUTHORITIES_DIR, {"configMap": {"name": answers.settings.extra_ca}})
-        told["GREENTIC_CA_FILES"] = f"{AUTHORITIES_DIR}/{CA_KEY}"
+def _pod(asked: Asked) -> JsonObject:
+    answers = asked.answers
+    mounts, volumes, told = _mounted(answers)
     own: JsonObject = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
 
     def probe(path: str) -> JsonObject:
@@ -185,15 +188,16 @@ def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
         return {"httpGet": get, "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 6}
 
     env: list[Json] = [{"name": name, "value": literal(value)} for name, value in told.items()]
-    args: list[Json] = ["--name", literal(asked.name), "--namespace", literal(asked.answers.namespace)]
+    env += [own, ARENAS]
+    args: list[Json] = ["--name", literal(asked.name), "--namespace", literal(answers.namespace)]
     container: JsonObject = {
         "name": "operator",
         "image": asked.image,
         "command": ["/usr/local/bin/greentic-operator"],
         "args": [*args, "--kind", asked.kind, "--identity", "$(POD_NAME)"],
-        "env": [*env, own, ARENAS],
+        "env": _around_proxies(with_answered(env, answers.operator, "operator"), answers.operator),
         "ports": [{"name": "metrics", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+        "resources": resources(answers.operator),
         "securityContext": restricted_container(),
         "livenessProbe": probe("/livez"),
         "readinessProbe": probe("/readyz"),
@@ -212,8 +216,45 @@ def _deployment(asked: Asked, labels: JsonObject) -> JsonObject:
     }
     if answers.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in answers.image_pull_secrets]
-    return {
-        "replicas": asked.replicas,
-        "selector": {"matchLabels": dict(labels)},
-        "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
-    }
+    return pod
+
+
+def _mounted(answers: Answers) -> tuple[list[Json], list[Json], dict[str, str]]:
+    """Mounts, volumes, and the variables that tell of them."""
+    mounts: list[Json] = [{"name": "home", "mountPath": HOME}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  of the pod
+    volumes: list[Json] = [{"name": "home", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    told = {"HOME": HOME}
+
+    def add(name: str, path: str, source: JsonObject) -> None:
+        mounts.append({"name": name, "mountPath": path, "readOnly": True})
+        volumes.append({"name": name, **source})
+
+    if answers.oci_insecure_registries:
+        told["GREENTIC_OCI_INSECURE_REGISTRIES"] = ",".join(answers.oci_insecure_registries)
+    if answers.registry_secret is not None:
+        items: list[Json] = [{"key": ".dockerconfigjson", "path": "config.json"}]
+        add("registry", REGISTRY_DIR, {"secret": {"secretName": answers.registry_secret, "items": items}})
+        told["DOCKER_CONFIG"] = REGISTRY_DIR
+    if answers.settings.extra_ca is not None:
+        add("authorities", AUTHORITIES_DIR, {"configMap": {"name": answers.settings.extra_ca}})
+        told["GREENTIC_CA_FILES"] = f"{AUTHORITIES_DIR}/{CA_KEY}"
+    return mounts, volumes, told
+
+
+def _proxies(shape: Shape) -> dict[str, str]:
+    """The answered proxies."""
+    return {k: v for k, v in shape.env.items() if k.upper().endswith("_PROXY") and k.upper() != NO_PROXY and v}
+
+
+def _port(proxy: str) -> int:
+    return urlsplit(proxy if "://" in proxy else f"http://{proxy}").port or 80
+
+
+def _around_proxies(env: list[Json], shape: Shape) -> list[Json]:
+    """The variables, where the API server of the cluster is asked around a proxy (rule 4)."""
+    if not _proxies(shape):
+        return env
+    name = next((k for k in shape.env if k.upper() == NO_PROXY), NO_PROXY)
+    beside = shape.env.get(name, "")
+    told: JsonObject = {"name": name, "value": ",".join([API_SERVER, *([literal(beside)] if beside else [])])}
+    return [*(v for v in env if not (isinstance(v, dict) and v["name"] == name)), told]
