@@ -122,7 +122,7 @@ def from_nothing(
     paths = store.paths(settings.env_id)
     try:
         services = turn_services(settings.env_id, settings.sessions, log, store.clock, store.random)
-        runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
+        runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock), settings.components)
         key = cookie_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(
             store=store,
