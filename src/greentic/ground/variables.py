@@ -68,7 +68,7 @@ _ROWS = (
     Variable("GREENTIC_ALLOWED_HOSTS", "list", "", "worker", "host names that trusted loopback callers may use beside loopback addresses"),
     Variable("GREENTIC_ANONYMOUS_SESSIONS", "text", "private", "worker", "`shared`: callers without a session share one", loosens=True, words=("private", "shared")),
     Variable("GREENTIC_SIGNING_KEY_FILE", "file", "", "worker", "the key of the affinity cookies that several workers share"),
-    Variable("GREENTIC_MAX_CONNECTIONS", "count", "4096", "worker", "open connections of one process; more are answered 503 and closed"),
+    Variable("GREENTIC_MAX_CONNECTIONS", "count", "4096", "worker", "open connections of one process; for one more an idle one is closed, else it is answered 503"),
     Variable("GREENTIC_METRICS_ADDR", "address", "", "worker", "ip:port, or a port of this machine, where anybody is told /metrics, if --metrics-addr is not given"),
     Variable("GREENTIC_LOG_FORMAT", "text", "text at a terminal, else json", "worker", "`json` or `text` lines on stderr, if --log-format is not given", words=("json", "text")),
     Variable("GREENTIC_ACCESS_LOG", "switch", "off", "worker", "a line of the log for each request (--access-log)"),
