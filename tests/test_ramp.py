@@ -18,6 +18,7 @@ from greentic.deployments.worker_status import (
     ProcessStatus,
     RevisionRow,
     TurnCounts,
+    UnavailableRow,
     WaitingRow,
     WorkerStatus,
 )
@@ -128,6 +129,8 @@ class SimulatedWorkers:
         """Whether they are asked for no ramp."""
         self.held: dict[str, TurnCounts] = {}
         self.others: tuple[ProcessStatus, ...] = ()
+        self.lacks = ""
+        """A deployment that they cannot serve as its split says, once a ramp has begun; with `alone` at once."""
 
     def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
         env = self.author.context.store.load("local")
@@ -136,6 +139,9 @@ class SimulatedWorkers:
             raise FetchError("refused")
         if not begun and not self.alone:  # whether they are there: nothing is counted yet
             return WorkerStatus("local", "1", ())
+        if self.lacks:
+            lacking = (UnavailableRow(self.lacks, "unreachable", "the source is gone"),)
+            return WorkerStatus("local", "1", unavailable=lacking)
         entries = env.split(self.deployment).entries
         self.weights.append(entries[-1].weight_bps)
         if self.die_at is not None and len(self.weights) >= self.die_at:
@@ -276,8 +282,38 @@ def test_silence_holds_and_then_aborts(two):
     workers = SimulatedWorkers(author, deployment)
     workers.silent = True
     told = ramp(author.context, asked(deployment, new), workers)
-    assert told.state == "aborted" and "not answered for 120 s" in told.reason
+    assert told.state == "aborted" and "for 120 s a worker does not answer: fetch failed: refused" in told.reason
     assert entries(author, deployment) == [(old, 10_000)]
+
+
+def test_a_worker_that_cannot_have_the_new_revision_holds_and_then_aborts(two):
+    """Its turns were waited for for ever, while every worker that began answered 503."""
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.lacks = deployment
+    told = ramp(author.context, asked(deployment, new), workers)
+    assert (
+        told.state == "aborted" and "for 120 s a worker cannot serve the new split: the source is gone" in told.reason
+    )
+    assert entries(author, deployment) == [(old, 10_000)]
+
+
+def test_what_another_deployment_lacks_is_nothing_to_a_ramp(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.others = (
+        ProcessStatus("local", "2", unavailable=(UnavailableRow("01M8GZ6J46H8XNASD1T1XCJZ55", "broken", "x"),)),
+    )
+    assert ramp(author.context, asked(deployment, new), workers).state == "done"
+
+
+def test_nothing_begins_where_a_worker_cannot_serve_the_deployment(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.lacks, workers.alone = deployment, True
+    with pytest.raises(Conflict, match="the source is gone; nothing was changed"):
+        ramp(author.context, asked(deployment, new), workers)
+    assert not ramps_of(author.context.store.load("local"))
 
 
 def test_nothing_begins_while_a_worker_is_silent(two):

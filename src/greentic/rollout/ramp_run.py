@@ -8,6 +8,8 @@ Rules:
 5. A worker tells of all its processes; behind one address there may be several workers (a Service), of which one answers. What a process
    told last counts until it is seen again: both slices of it are of one moment, so that old news is fair, too.
 6. Nothing is begun while a worker is silent: a mistyped address would be told of two minutes after the traffic went.
+7. A worker that cannot have the new revision serves the old one on, or nothing if it has just begun, and counts no turn of it. It is as one
+   that does not answer: a ramp would wait for its turns for ever.
 """
 
 from __future__ import annotations
@@ -116,18 +118,18 @@ def ramp(context: Context, payload: TrafficRampPayload, workers: Workers | None 
                 hint=f"gtc op traffic ramp {env_id} --deployment {deployment_id} --resume",
             )
         begun = _wanted(context, env, deployment_id, payload)
-        _check_heard(env_id, workers, begun.at)
+        _check_heard(env_id, workers, begun)
         begun = _change(context, env_id, begun, "begin", "")
     return _summary(env_id, _carry_out(context, env_id, begun, workers))
 
 
-def _check_heard(env_id: str, workers: Workers, addresses: list[str]) -> None:
-    """Raise `Conflict` unless every worker answers: nobody would see what the first step does (rule 6)."""
-    _, silence = _ask(workers, addresses)
+def _check_heard(env_id: str, workers: Workers, wanted: Ramp) -> None:
+    """Raise `Conflict` unless every worker answers and serves: nobody would see what the first step does (rule 6)."""
+    _, silence = _ask(workers, wanted)
     if silence:
         raise Conflict(
             f"{silence}; nothing was changed: a ramp is judged by what every worker tells",
-            hint=f"gtc op env status {env_id} {' '.join(f'--at {shlex.quote(at)}' for at in addresses)} shows who answers",
+            hint=f"gtc op env status {env_id} {' '.join(f'--at {shlex.quote(at)}' for at in wanted.at)} shows who answers",
         )
 
 
@@ -165,7 +167,7 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
         newest: dict[str, ProcessStatus] = {}
         began = answered = clock.monotonic()
         while True:
-            answers, silence = _ask(workers, current.at)
+            answers, silence = _ask(workers, current)
             now = clock.monotonic()
             answered = answered if silence else now
             newest |= {process.process: process for answer in answers for process in answer.processes()}
@@ -233,14 +235,20 @@ def _change(context: Context, env_id: str, current: Ramp, do: str, reason: str) 
     return run(context, change, action)
 
 
-def _ask(workers: Workers, addresses: list[str]) -> tuple[list[WorkerStatus], str]:
-    """What the workers tell, and why one of them does not."""
+def _ask(workers: Workers, of: Ramp) -> tuple[list[WorkerStatus], str]:
+    """What the workers tell, and who of them does not, or cannot serve what the split says (rule 7), with the reason."""
     found, silence = [], ""
-    for address in addresses:
+    for address in of.at:
         try:
-            found.append(workers.ask(address))
+            told = workers.ask(address)
         except FetchError as error:
-            silence = silence or str(error)
+            silence = silence or f"a worker does not answer: {error}"
+            continue
+        found.append(told)
+        rows = [row for process in told.processes() for row in process.unavailable]
+        for row in rows:
+            if row.deployment_id == of.deployment_id:
+                silence = silence or f"a worker cannot serve the new split: {row.error}"
     return found, silence
 
 
