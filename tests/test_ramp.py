@@ -336,10 +336,31 @@ def test_a_split_that_somebody_else_changed_is_left(two):
     with pytest.raises(Killed):
         ramp(author.context, asked(deployment, new), workers)
     workers.die_at = None
+    assert ramp(author.context, asked(deployment, status=True), workers).state == "running"
     author.route(deployment, (old, 7000), (new, 3000), key="mine")
+    told = ramp(author.context, asked(deployment, status=True), workers)
+    assert told.state == "aborted" and "changed by somebody else" in told.reason
     told = ramp(author.context, asked(deployment, resume=True), workers)
     assert told.state == "aborted" and entries(author, deployment) == [(old, 7000), (new, 3000)]
     assert ramps_of(author.context.store.load("local"))[deployment].state == "aborted"
+
+
+def test_a_ramp_that_somebody_else_overtook_is_in_nobodys_way(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    overtaking = SimulatedWorkers(author, deployment)
+
+    def overtakes(address: str, revision_id: str | None = None) -> WorkerStatus:
+        if deployment in ramps_of(author.context.store.load("local")):
+            author.route(deployment, (old, 10_000), key="back")
+            assert ramp(author.context, asked(deployment, new), overtaking).state == "done"
+        return WorkerStatus("local", "1", ())
+
+    workers.ask = overtakes  # type: ignore[method-assign]
+    first = ramp(author.context, asked(deployment, new), workers)
+    assert first.state == "aborted" and "changed by somebody else" in first.reason
+    assert ramps_of(author.context.store.load("local"))[deployment].state == "done"
+    assert entries(author, deployment) == [(new, 10_000)]
 
 
 def test_abort_metrics_of_the_revision_count(two, hello):

@@ -4,7 +4,7 @@ Rules:
 1. The document says how far the ramp is before anything is waited for, so that it can be killed at any moment and resumed.
 2. A step that is resumed is judged anew: what happened while nobody looked is not compared.
 3. Every step is one change under the lock, with its line in the audit log: begin, advance, done, abort.
-4. A split that somebody else changed is left as it is: the ramp is over.
+4. A split that somebody else changed is left as it is: the ramp is over, whether anybody has noted it yet or not.
 5. A worker tells of all its processes; behind one address there may be several workers (a Service), of which one answers. What a process
    told last counts until it is seen again: both slices of it are of one moment, so that old news is fair, too.
 6. Nothing is begun while a worker is silent: a mistyped address would be told of two minutes after the traffic went.
@@ -55,6 +55,7 @@ from greentic.store.audit import Change, Generations
 from greentic.store.environments import Transaction
 from greentic.telemetry.counts import BOUNDS
 
+_OVERTAKEN = "the split was changed by somebody else; it was left as it is"
 LOOK_SECONDS = 1.0
 """Between two looks at the workers."""
 _NOT_ITS_FAULT = frozenset({"gone", "busy", "store"})
@@ -107,12 +108,12 @@ def ramp(context: Context, payload: TrafficRampPayload, workers: Workers | None 
         if known is None:
             raise NotFound(f"no ramp of deployment `{deployment_id}` in env `{env_id}`")
         if payload.status or known.state != "running":
-            return _summary(env_id, known)
+            return _summary(env_id, _overtaken(known) if _is_overtaken(env, known) else known)
         begun = known
         if payload.at:
             begun = replace(begun, at=checked_addresses(payload.at))
     else:
-        if known is not None and known.state == "running":
+        if known is not None and known.state == "running" and not _is_overtaken(env, known):
             raise Conflict(
                 f"a ramp of deployment `{deployment_id}` to `{known.to}` runs",
                 hint=f"gtc op traffic ramp {env_id} --deployment {deployment_id} --resume",
@@ -179,9 +180,8 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
                 silence, current.reference_p99,
             )  # fmt: skip
             verdict = decide(seen, _limits(current, revision))
-            split = env.split(current.deployment_id)
-            if split is None or split.generation != current.generation:
-                verdict = Verdict("abort", "the split was changed by somebody else; it was left as it is")
+            if _is_overtaken(env, current):
+                verdict = Verdict("abort", _OVERTAKEN)
             context.view.say(f"{current.weight / 100:g}%: {verdict.do}: {verdict.reason}")
             if verdict.do != "hold":
                 break
@@ -190,6 +190,16 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
         current = replace(current, reference_p99=basis if basis is not None and basis < BOUNDS[-1] else None)
         current = _change(context, env_id, current, verdict.do, verdict.reason)
     return current
+
+
+def _is_overtaken(env: Environment, ramp: Ramp) -> bool:
+    """Whether somebody else changed the split of a ramp that nobody has ended yet (rule 4)."""
+    split = env.split(ramp.deployment_id)
+    return ramp.state == "running" and (split is None or split.generation != ramp.generation)
+
+
+def _overtaken(ramp: Ramp) -> Ramp:
+    return replace(ramp, state="aborted", reason=_OVERTAKEN)
 
 
 def _limits(current: Ramp, revision: Revision | None) -> RampLimits:
@@ -216,10 +226,9 @@ def _change(context: Context, env_id: str, current: Ramp, do: str, reason: str) 
         env = transaction.load()
         split = env.split(moved.deployment_id)
         if split is None or split.generation != moved.generation:  # rule 4
-            left = replace(
-                moved, state="aborted", reason="the split was changed by somebody else; it was left as it is"
-            )
-            transaction.save(with_ramp(env, left))
+            left, kept = _overtaken(moved), ramps_of(env).get(moved.deployment_id)
+            if kept is not None and kept.generation == moved.generation:  # else another ramp began meanwhile
+                transaction.save(with_ramp(env, left))
             return Done(left)
         new = next_split(
             env, deployment_id=moved.deployment_id, bundle_id=split.bundle_id, entries=entries,
