@@ -9,6 +9,7 @@ from msgspec import structs
 
 from conftest import Author
 from greentic.activate.dispatch import Choice, Dispatcher
+from greentic.cli import op
 from greentic.deployments import revisions, traffic
 from greentic.deployments.env_status import EnvStatusPayload, status
 from greentic.deployments.worker_status import (
@@ -337,7 +338,19 @@ def test_a_split_that_somebody_else_changed_is_left(two):
         ramp(author.context, asked(deployment, new), workers)
     workers.die_at = None
     assert ramp(author.context, asked(deployment, status=True), workers).state == "running"
+    words = [
+        "--store-root",
+        str(author.context.store.root),
+        "traffic",
+        "ramp",
+        "local",
+        "--deployment",
+        deployment,
+        "--status",
+    ]
+    assert op.main(words) == 0
     author.route(deployment, (old, 7000), (new, 3000), key="mine")
+    assert op.main(words) == 1  # a pipeline is not to take it for a release
     told = ramp(author.context, asked(deployment, status=True), workers)
     assert told.state == "aborted" and "changed by somebody else" in told.reason
     told = ramp(author.context, asked(deployment, resume=True), workers)

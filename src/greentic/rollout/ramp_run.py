@@ -58,6 +58,8 @@ from greentic.telemetry.counts import BOUNDS
 _OVERTAKEN = "the split was changed by somebody else; it was left as it is"
 LOOK_SECONDS = 1.0
 """Between two looks at the workers."""
+CODES = (("aborted", 1),)
+"""Exit codes by state: who waits for a ramp, as a pipeline does, is not to take going back for having arrived."""
 _NOT_ITS_FAULT = frozenset({"gone", "busy", "store"})
 
 
