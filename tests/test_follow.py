@@ -474,6 +474,24 @@ def test_an_editor_who_writes_while_another_change_is_provisioned_is_not_missed(
     assert living.follower.look() and living.routes == ["/one", "/three", "/two"]
 
 
+def test_what_is_wanted_is_told_while_it_is_still_being_fetched(living, author, hello):
+    steps, before = living.follower._steps, living.worker.digest
+    meanwhile: list[tuple[object, object]] = []
+
+    def provision_slowly(found: Candidate) -> Activation:
+        told = living.told[-1]
+        meanwhile.append((told["desired"]["digest"], told["serving"]["digest"]))
+        assert found.digest != before
+        return steps.provision(found)
+
+    living.follower._steps = steps._replace(provision=provision_slowly)
+    author.deployed(hello, bundle_id="two", prefixes=("/two",))
+    assert living.follower.look()
+    after = living.told[-1]
+    assert after["desired"] == after["serving"]
+    assert meanwhile == [(after["desired"]["digest"], before)]
+
+
 def test_twenty_documents_in_a_row_leave_the_last_one_serving(living, author, hello):
     for number in range(20):
         author.deployed(hello, bundle_id=f"b{number}", prefixes=(f"/b{number}",))

@@ -24,6 +24,7 @@ from conftest import Author, booted
 from greentic.cli import op, operator, start
 from greentic.ground import disk, optional
 from greentic.ground.disk import RealDisk, replace_file, sync_directory, try_exclusive
+from greentic.ground.user_cache import user_cache, user_state
 from greentic.telemetry.log import OperatorLog, tell
 from greentic.wasm.compiled_files import default_directory
 from simulators import FakeClock
@@ -34,6 +35,17 @@ def nothing_noted():
     optional.forget()
     yield
     optional.forget()
+
+
+@pytest.mark.parametrize(("where", "variable"), [(user_cache, "XDG_CACHE_HOME"), (user_state, "XDG_STATE_HOME")])
+def test_a_place_of_the_user_is_an_absolute_one_and_the_home_is_whichever_is_told(where, variable):
+    default = where({"HOME": "/h"})
+    assert default is not None and default.is_relative_to("/h") and default == where({"HOME": "/h", variable: " "})
+    assert where({"USERPROFILE": "/h"}) == default and where({"HOME": "/h", "USERPROFILE": "/other"}) == default
+    assert where({"HOME": "/h", variable: "/x"}) == Path("/x/greentic") and where({}) is None
+    assert not optional.lacking()
+    assert where({"HOME": "/h", variable: "cache"}) == default and where({variable: "./cache"}) is None
+    assert [text for text in optional.lacking() if variable in text and "absolute" in text]
 
 
 def refusing(number: int):

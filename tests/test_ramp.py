@@ -9,6 +9,7 @@ from msgspec import structs
 
 from conftest import Author
 from greentic.activate.dispatch import Choice, Dispatcher
+from greentic.cli import op
 from greentic.deployments import revisions, traffic
 from greentic.deployments.env_status import EnvStatusPayload, status
 from greentic.deployments.worker_status import (
@@ -18,6 +19,7 @@ from greentic.deployments.worker_status import (
     ProcessStatus,
     RevisionRow,
     TurnCounts,
+    UnavailableRow,
     WaitingRow,
     WorkerStatus,
 )
@@ -128,6 +130,8 @@ class SimulatedWorkers:
         """Whether they are asked for no ramp."""
         self.held: dict[str, TurnCounts] = {}
         self.others: tuple[ProcessStatus, ...] = ()
+        self.lacks = ""
+        """A deployment that they cannot serve as its split says, once a ramp has begun; with `alone` at once."""
 
     def ask(self, address: str, revision_id: str | None = None) -> WorkerStatus:
         env = self.author.context.store.load("local")
@@ -136,6 +140,9 @@ class SimulatedWorkers:
             raise FetchError("refused")
         if not begun and not self.alone:  # whether they are there: nothing is counted yet
             return WorkerStatus("local", "1", ())
+        if self.lacks:
+            lacking = (UnavailableRow(self.lacks, "unreachable", "the source is gone"),)
+            return WorkerStatus("local", "1", unavailable=lacking)
         entries = env.split(self.deployment).entries
         self.weights.append(entries[-1].weight_bps)
         if self.die_at is not None and len(self.weights) >= self.die_at:
@@ -276,8 +283,38 @@ def test_silence_holds_and_then_aborts(two):
     workers = SimulatedWorkers(author, deployment)
     workers.silent = True
     told = ramp(author.context, asked(deployment, new), workers)
-    assert told.state == "aborted" and "not answered for 120 s" in told.reason
+    assert told.state == "aborted" and "for 120 s a worker does not answer: fetch failed: refused" in told.reason
     assert entries(author, deployment) == [(old, 10_000)]
+
+
+def test_a_worker_that_cannot_have_the_new_revision_holds_and_then_aborts(two):
+    """Its turns were waited for for ever, while every worker that began answered 503."""
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.lacks = deployment
+    told = ramp(author.context, asked(deployment, new), workers)
+    assert (
+        told.state == "aborted" and "for 120 s a worker cannot serve the new split: the source is gone" in told.reason
+    )
+    assert entries(author, deployment) == [(old, 10_000)]
+
+
+def test_what_another_deployment_lacks_is_nothing_to_a_ramp(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.others = (
+        ProcessStatus("local", "2", unavailable=(UnavailableRow("01M8GZ6J46H8XNASD1T1XCJZ55", "broken", "x"),)),
+    )
+    assert ramp(author.context, asked(deployment, new), workers).state == "done"
+
+
+def test_nothing_begins_where_a_worker_cannot_serve_the_deployment(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    workers.lacks, workers.alone = deployment, True
+    with pytest.raises(Conflict, match="the source is gone; nothing was changed"):
+        ramp(author.context, asked(deployment, new), workers)
+    assert not ramps_of(author.context.store.load("local"))
 
 
 def test_nothing_begins_while_a_worker_is_silent(two):
@@ -300,10 +337,43 @@ def test_a_split_that_somebody_else_changed_is_left(two):
     with pytest.raises(Killed):
         ramp(author.context, asked(deployment, new), workers)
     workers.die_at = None
+    assert ramp(author.context, asked(deployment, status=True), workers).state == "running"
+    words = [
+        "--store-root",
+        str(author.context.store.root),
+        "traffic",
+        "ramp",
+        "local",
+        "--deployment",
+        deployment,
+        "--status",
+    ]
+    assert op.main(words) == 0
     author.route(deployment, (old, 7000), (new, 3000), key="mine")
+    assert op.main(words) == 1  # a pipeline is not to take it for a release
+    told = ramp(author.context, asked(deployment, status=True), workers)
+    assert told.state == "aborted" and "changed by somebody else" in told.reason
     told = ramp(author.context, asked(deployment, resume=True), workers)
     assert told.state == "aborted" and entries(author, deployment) == [(old, 7000), (new, 3000)]
     assert ramps_of(author.context.store.load("local"))[deployment].state == "aborted"
+
+
+def test_a_ramp_that_somebody_else_overtook_is_in_nobodys_way(two):
+    author, deployment, old, new = two
+    workers = SimulatedWorkers(author, deployment)
+    overtaking = SimulatedWorkers(author, deployment)
+
+    def overtakes(address: str, revision_id: str | None = None) -> WorkerStatus:
+        if deployment in ramps_of(author.context.store.load("local")):
+            author.route(deployment, (old, 10_000), key="back")
+            assert ramp(author.context, asked(deployment, new), overtaking).state == "done"
+        return WorkerStatus("local", "1", ())
+
+    workers.ask = overtakes  # type: ignore[method-assign]
+    first = ramp(author.context, asked(deployment, new), workers)
+    assert first.state == "aborted" and "changed by somebody else" in first.reason
+    assert ramps_of(author.context.store.load("local"))[deployment].state == "done"
+    assert entries(author, deployment) == [(new, 10_000)]
 
 
 def test_abort_metrics_of_the_revision_count(two, hello):

@@ -19,7 +19,7 @@ from greentic.bundle.cores import limit_of, limits, quota_of, quotas, usable_cor
 from greentic.cli import start
 from greentic.flow.activity import Activity, activity_of, invoke_activity, replies
 from greentic.flow.select import FlowHeader, NoFlow, select
-from greentic.ground import documents
+from greentic.ground import documents, variables
 from greentic.ground.documents import replace
 from greentic.ground.errors import BootError, UntrustedBundle
 from greentic.httpd.front import Answer
@@ -102,12 +102,32 @@ def test_other_settings():
         ("GREENTIC_WORKERS", "0"), ("GREENTIC_TRUST_LOOPBACK", "maybe"), ("GREENTIC_ANONYMOUS_SESSIONS", "all"), ("GREENTIC_REVISION_SCOPE", "mine"),
         ("GREENTIC_RUNNER_SESSION_WAIT_TTL_SECS", "soon"), ("GREENTIC_ALLOW_ROLLBACK", "perhaps"), ("GREENTIC_PACK_SIGNATURES", "sometimes"),
         ("GREENTIC_SECRETS_BACKEND", "vault"), ("GREENTIC_SECRETS_BACKEND", "x"), ("GREENTIC_TUNNEL_MODE", "cloudflared"),
-        ("GREENTIC_RUNNER_SESSION_BACKEND", "disk"), ("GREENTIC_RUNNER_STATE_BACKEND", "redis"),
+        ("GREENTIC_RUNNER_SESSION_BACKEND", "disk"), ("GREENTIC_RUNNER_STATE_BACKEND", "redis"), ("GREENTIC_HTTP_EGRESS", "two words"),
+        ("GREENTIC_REVISION_SCOPE", "own"), ("GREENTIC_COMPONENT_SECONDS", "0"), ("GREENTIC_COMPONENT_MEMORY_MB", "5000"),
     ],
 )  # fmt: skip
 def test_a_variable_that_makes_no_sense_ends_the_boot_by_its_name(variable, value):
     with pytest.raises(BootError, match=variable):
         told(**{variable: value})
+
+
+EXCUSED = ("GREENTIC_GATEWAY_PORT", "PORT")
+"""Warned about and ignored, as by the existing worker; so is what begins with `OTEL_`."""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        row
+        for row in variables.TABLE.values()
+        if row.reader in ("worker", "both") and (row.words or row.kind in ("count", "seconds", "switch"))
+        if row.name not in EXCUSED and not row.name.startswith("OTEL_")
+    ],
+    ids=lambda row: row.name,
+)
+def test_every_number_switch_and_word_of_the_table_ends_a_boot_whatever_is_served(row, tmp_path):
+    with pytest.raises(BootError, match=row.name):
+        told(**{"GREENTIC_ENV_FROM": str(tmp_path), row.name: "nonsense"})
 
 
 @pytest.mark.parametrize("variable", ["GREENTIC_RUNNER_SESSION_BACKEND", "GREENTIC_RUNNER_STATE_BACKEND"])

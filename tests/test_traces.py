@@ -484,11 +484,12 @@ def test_one_trace_from_the_request_through_nodes_and_components_to_another_serv
             port = worker.port()
             until(lambda: any(s.name == "boot" for s in collector.spans()), "the boot is told")
             boot = {s.name: s for s in collector.spans()}
-            assert {"boot", "whole", "trust", "pull", "fetch", "gate", "unpack", "load", "compile"} == boot.keys()
+            assert {"boot", "trust", "pull", "fetch", "gate", "unpack", "load", "compile"} == boot.keys()
             assert (
                 len({s.trace_id for s in boot.values()}) == 1 and boot["fetch"].parent_span_id == boot["pull"].span_id
             )
             assert boot["compile"].parent_span_id == boot["load"].span_id
+            assert {boot[step].parent_span_id for step in ("trust", "pull", "load")} == {boot["boot"].span_id}
             assert turn(port, traceparent=PARENT.decode(), tracestate="a=b", x_request_id="r-7") == 200
             until(
                 lambda: any(s.trace_id.hex() == TRACE and s.kind == 2 for s in collector.spans()), "the request is told"

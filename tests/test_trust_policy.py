@@ -36,6 +36,7 @@ from greentic.model.secret_text import WITHHELD, secret_in, without_secrets
 from greentic.net.terms import Terms
 from greentic.operate import delivery, env_packs, trust_root
 from greentic.operate.payload import read as read_payload
+from greentic.operate.payload import refuse_secrets
 from greentic.store import recovery
 from greentic.store.audit import Change
 from greentic.store.environments import EnvironmentStore
@@ -425,6 +426,13 @@ def test_threat_secret_before_validation_secrets_are_recognised_wherever_they_st
     assert found is not None
     shown = json.dumps([without_secrets(value)])
     assert WITHHELD in shown and MARK not in shown and "pw" not in shown and "a:b" not in shown
+
+
+@pytest.mark.parametrize(("value", "instead"), [(PEM, "public key"), ("https://me:pw@h/x", "OCI_PASSWORD")])
+def test_who_gives_a_secret_is_told_what_to_give_instead(value, instead):
+    with pytest.raises(InvalidArgument, match="nothing was recorded of it") as refused:
+        refuse_secrets({"a": value}, "verb: ")
+    assert refused.value.hint is not None and instead in refused.value.hint and "replace a secret" in refused.value.hint
 
 
 @pytest.mark.parametrize(

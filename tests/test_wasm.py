@@ -42,10 +42,11 @@ from greentic.ground.going import in_place
 from greentic.net.egress import EgressPolicy, read_policy, refused_address, refused_host
 from greentic.telemetry.component_output import line_of
 from greentic.wasm import native
+from greentic.wasm.call_limits import DEFAULT_LIMITS, call_limits
 from greentic.wasm.compile_cache import COMPILING_SECONDS, CompileCache
 from greentic.wasm.compiled_files import default_directory
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
-from greentic.wasm.engine import DEFAULT_LIMITS, call_limits, engine
+from greentic.wasm.engine import engine
 from greentic.wasm.format import check_component
 from greentic.wasm.traps import MAX_BYTES_OUT
 from greentic.wasm.values import ValueMismatch

@@ -83,9 +83,9 @@ def _run(argv: list[str]) -> None:
     from greentic.controller.loop import Operator
     from greentic.controller.metrics import serve
     from greentic.ground.clock import CLOCK, RANDOM, timestamp
+    from greentic.ground.user_cache import home_directory
     from greentic.k8s.objects import Cluster, Ref
     from greentic.net.terms import own_terms
-    from greentic.store.layout import home_directory
 
     class Reached:
         """The API server over a connection that is renewed now and then."""

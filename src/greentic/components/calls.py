@@ -22,8 +22,8 @@ from greentic.pack.components import PackComponent, Provider
 from greentic.pack.load import LoadedPack, Resolver
 from greentic.telemetry import tracing
 from greentic.telemetry.tallies import TALLIES
+from greentic.wasm.call_limits import CallLimits
 from greentic.wasm.component import LoadedComponent
-from greentic.wasm.engine import CallLimits
 
 
 class ReadyComponent(msgspec.Struct, frozen=True):

@@ -12,8 +12,8 @@ from __future__ import annotations
 from greentic.components.calls import ReadyComponent
 from greentic.components.interfaces import PROVIDER
 from greentic.pack.load import LoadedPack, Resolver
+from greentic.wasm.call_limits import CallLimits
 from greentic.wasm.component import ENTRY_POINTS
-from greentic.wasm.engine import CallLimits
 
 
 def foreseen(pack: LoadedPack, components: dict[str, ReadyComponent], limits: CallLimits) -> list[str]:

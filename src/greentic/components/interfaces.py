@@ -24,8 +24,8 @@ from greentic.flow.envelope import envelope_of
 from greentic.flow.ports import Caller, ComponentCall, ProviderCall
 from greentic.ground.documents import parse
 from greentic.ground.errors import FlowFailure
+from greentic.wasm.call_limits import CallLimits
 from greentic.wasm.component import NODE_06, RUNTIME, Export, HostFailure, LoadedComponent, Trap
-from greentic.wasm.engine import CallLimits
 from greentic.wasm.values import ValueMismatch
 
 Map = dict[str, object]

@@ -7,8 +7,9 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -21,6 +22,7 @@ from greentic.pack.archive import PackArchive
 from greentic.pack.components import PackComponent
 from greentic.pack.load import LoadedPack
 from greentic.telemetry.tracing import within
+from greentic.wasm.call_limits import CallLimits, call_limits
 from greentic.wasm.format import least_memory
 
 if TYPE_CHECKING:
@@ -29,6 +31,18 @@ if TYPE_CHECKING:
 
 Map = dict[str, object]
 EGRESS_VARIABLE = "GREENTIC_HTTP_EGRESS"
+
+
+class Allowance(NamedTuple):
+    """What the components of this worker may reach and cost."""
+
+    egress: EgressPolicy
+    limits: CallLimits
+
+
+def read_allowance(environ: Mapping[str, str] | None = None) -> Allowance:
+    """What the variables say. Raises `BootError` or `InvalidArgument`."""
+    return Allowance(egress_policy(environ), call_limits(environ))
 
 
 class CompileReport(msgspec.Struct, frozen=True):
@@ -102,14 +116,18 @@ class RevisionComponents:
 class ComponentRuntime:
     """The host of components: engine, cache, imports and policies of this worker, made when the first one is loaded."""
 
-    def __init__(self, env_directory: Path | None, state: StateStore, log: Log) -> None:
+    def __init__(
+        self, env_directory: Path | None, state: StateStore, log: Log, allowance: Allowance | None = None
+    ) -> None:
+        """`allowance` is what the variables say, where that was read already."""
         self._env_directory, self._state, self.log = env_directory, state, log
+        self._allowance = allowance
         self._made: _Made | None = None
 
     @property
     def made(self) -> _Made:
         if self._made is None:
-            self._made = _Made(self._env_directory, self._state)
+            self._made = _Made(self._env_directory, self._state, self._allowance or read_allowance())
         return self._made
 
     @property
@@ -141,7 +159,7 @@ class ComponentRuntime:
 class _Made:
     """What is made once the first component is loaded."""
 
-    def __init__(self, env_directory: Path | None, state: StateStore) -> None:
+    def __init__(self, env_directory: Path | None, state: StateStore, allowance: Allowance) -> None:
         need("wasmtime", "running components")
         from greentic.components.calls import ReadyComponent
         from greentic.components.host import HostImports
@@ -149,11 +167,10 @@ class _Made:
         from greentic.components.secret_files import SecretFiles
         from greentic.wasm.compile_cache import CompileCache
         from greentic.wasm.component import LoadedComponent
-        from greentic.wasm.engine import call_limits, engine
+        from greentic.wasm.engine import engine
 
         self._loaded, self._ready = LoadedComponent, ReadyComponent
-        self.policy = egress_policy()
-        self.limits = call_limits()
+        self.policy, self.limits = allowance
         self.engine = engine()
         self.cache = CompileCache()
         self.host = HostImports(PolicedHttp(self.policy), SecretFiles(env_directory), state)
@@ -183,10 +200,10 @@ class _Made:
         return self._assets[pack.digest]
 
 
-def egress_policy() -> EgressPolicy:
+def egress_policy(environ: Mapping[str, str] | None = None) -> EgressPolicy:
     """The egress policy of this worker. Raises `BootError`."""
     try:
-        return read_policy(variables.text(EGRESS_VARIABLE))
+        return read_policy(variables.text(EGRESS_VARIABLE, environ))
     except ValueError as error:
         raise BootError(f"{EGRESS_VARIABLE}: {error}") from None
 

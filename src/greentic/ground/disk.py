@@ -278,7 +278,7 @@ def io_error(path: Path | str, error: OSError) -> IoError:
     """An `OSError` as an error for people."""
     hints = {
         28: "free some space on this file system and run the command again; nothing was changed",
-        30: "the file system is read-only; mount it writable or point --store-root elsewhere",
+        30: "the file system is read-only; mount it writable or point --store-root elsewhere (caches: XDG_CACHE_HOME)",
         13: "check who owns the directory and its permissions",
         24: "let the program open more files: `ulimit -n` tells how many it may",
     }

@@ -22,6 +22,7 @@ from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.field_types import allowed_words, members
 from greentic.ground.nearest import did_you_mean, one_of
 from greentic.model.secret_text import secret_in
+from greentic.net.addresses import OF_REGISTRIES
 
 _UNQUOTED = re.compile(r"Expected `str(?: \| null)?`, got `(?:int|float|bool)`")
 _QUOTES = "put it in quotes: `1.0`, `017` and `true` are no texts without them"
@@ -72,9 +73,14 @@ def refuse_secrets(raw: Json, where: str) -> None:
     found = secret_in(raw)
     if found is not None:
         place, what = found
+        instead = (
+            OF_REGISTRIES
+            if "address" in what
+            else "give the public key (the .pub file), or name where the secret is kept"
+        )
         raise InvalidArgument(
             f"{where}`{place}` holds {what}; nothing was recorded of it",
-            hint="give the public key (the .pub file), or name where the secret is kept; replace a secret that others may have seen",
+            hint=f"{instead}; replace a secret that others may have seen",
         )
 
 

@@ -58,7 +58,7 @@ VERBS: tuple[Verb, ...] = (
                 Flag("--min-turns", "min_turns", "turns of each side without which a step holds", "N"), AT,
                 Flag("--resume", "resume", "go on with a ramp that was interrupted", switch=True),
                 Flag("--status", "status", "only tell how far it is", switch=True)),
-         needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <NAME>"))),
+         needs=((ENV, "<ENV_ID>"), ("deployment_id", "--deployment <NAME>")), codes=f"{_W}:CODES"),
     Verb("deploy", "run", f"{_D}:deploy", f"{_D}:BundleDeployPayload",
          "add, stage, warm and route a bundle in one call", "gtc op deploy --bundle bot.gtbundle --path-prefix /",
          positionals=(),

@@ -6,7 +6,7 @@ Rules:
    standard deviations) is above the limit. Advance only where what was seen is within the limit, and enough was seen. Else hold.
 3. A turn is slow if it certainly took longer than the p99 of the control slice allows: its bucket of the histogram begins there or above.
    One in a hundred may be. So slices with the same counts are never found different.
-4. A revision that is no longer ready aborts. Workers that do not answer hold, and abort when that lasts.
+4. A revision that is no longer ready aborts. Workers that do not answer, or cannot have it, hold, and abort when that lasts.
 5. A limit that a revision brings (`abort_metrics`) holds beside that of the operator; the stricter one counts.
 """
 
@@ -61,9 +61,9 @@ class Observed(NamedTuple):
     lifecycle: str
     """Of the new revision; empty if it is gone."""
     silent: float = 0.0
-    """Seconds since all workers answered."""
+    """Seconds since all workers answered, and served."""
     silence: str = ""
-    """Why a worker does not."""
+    """Who of them does not, and why."""
     reference_p99: float | None = None
     """Seconds; stands in for that of the control slice where there is none."""
 
@@ -81,8 +81,8 @@ def decide(seen: Observed, limits: RampLimits) -> Verdict:
         return Verdict("abort", f"the new revision is {seen.lifecycle or 'no longer in the environment'}")
     if seen.silence:
         if seen.silent >= UNANSWERED_SECONDS:
-            return Verdict("abort", f"a worker has not answered for {UNANSWERED_SECONDS:g} s: {seen.silence}")
-        return Verdict("hold", f"a worker does not answer: {seen.silence}")
+            return Verdict("abort", f"for {UNANSWERED_SECONDS:g} s {seen.silence}")
+        return Verdict("hold", seen.silence)
     new, control = seen.new, seen.control
     allowed = min(1.0, (control.error_share if control else 0.0) + limits.max_errors)
     against = f"{control.failures} of {control.turns} of the control slice" if control else "no control slice"

@@ -4,10 +4,12 @@ Rules:
 1. The document says how far the ramp is before anything is waited for, so that it can be killed at any moment and resumed.
 2. A step that is resumed is judged anew: what happened while nobody looked is not compared.
 3. Every step is one change under the lock, with its line in the audit log: begin, advance, done, abort.
-4. A split that somebody else changed is left as it is: the ramp is over.
+4. A split that somebody else changed is left as it is: the ramp is over, whether anybody has noted it yet or not.
 5. A worker tells of all its processes; behind one address there may be several workers (a Service), of which one answers. What a process
    told last counts until it is seen again: both slices of it are of one moment, so that old news is fair, too.
 6. Nothing is begun while a worker is silent: a mistyped address would be told of two minutes after the traffic went.
+7. A worker that cannot have the new revision serves the old one on, or nothing if it has just begun, and counts no turn of it. It is as one
+   that does not answer: a ramp would wait for its turns for ever.
 """
 
 from __future__ import annotations
@@ -53,8 +55,11 @@ from greentic.store.audit import Change, Generations
 from greentic.store.environments import Transaction
 from greentic.telemetry.counts import BOUNDS
 
+_OVERTAKEN = "the split was changed by somebody else; it was left as it is"
 LOOK_SECONDS = 1.0
 """Between two looks at the workers."""
+CODES = (("aborted", 1),)
+"""Exit codes by state: who waits for a ramp, as a pipeline does, is not to take going back for having arrived."""
 _NOT_ITS_FAULT = frozenset({"gone", "busy", "store"})
 
 
@@ -105,29 +110,29 @@ def ramp(context: Context, payload: TrafficRampPayload, workers: Workers | None 
         if known is None:
             raise NotFound(f"no ramp of deployment `{deployment_id}` in env `{env_id}`")
         if payload.status or known.state != "running":
-            return _summary(env_id, known)
+            return _summary(env_id, _overtaken(known) if _is_overtaken(env, known) else known)
         begun = known
         if payload.at:
             begun = replace(begun, at=checked_addresses(payload.at))
     else:
-        if known is not None and known.state == "running":
+        if known is not None and known.state == "running" and not _is_overtaken(env, known):
             raise Conflict(
                 f"a ramp of deployment `{deployment_id}` to `{known.to}` runs",
                 hint=f"gtc op traffic ramp {env_id} --deployment {deployment_id} --resume",
             )
         begun = _wanted(context, env, deployment_id, payload)
-        _check_heard(env_id, workers, begun.at)
+        _check_heard(env_id, workers, begun)
         begun = _change(context, env_id, begun, "begin", "")
     return _summary(env_id, _carry_out(context, env_id, begun, workers))
 
 
-def _check_heard(env_id: str, workers: Workers, addresses: list[str]) -> None:
-    """Raise `Conflict` unless every worker answers: nobody would see what the first step does (rule 6)."""
-    _, silence = _ask(workers, addresses)
+def _check_heard(env_id: str, workers: Workers, wanted: Ramp) -> None:
+    """Raise `Conflict` unless every worker answers and serves: nobody would see what the first step does (rule 6)."""
+    _, silence = _ask(workers, wanted)
     if silence:
         raise Conflict(
             f"{silence}; nothing was changed: a ramp is judged by what every worker tells",
-            hint=f"gtc op env status {env_id} {' '.join(f'--at {shlex.quote(at)}' for at in addresses)} shows who answers",
+            hint=f"gtc op env status {env_id} {' '.join(f'--at {shlex.quote(at)}' for at in wanted.at)} shows who answers",
         )
 
 
@@ -165,7 +170,7 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
         newest: dict[str, ProcessStatus] = {}
         began = answered = clock.monotonic()
         while True:
-            answers, silence = _ask(workers, current.at)
+            answers, silence = _ask(workers, current)
             now = clock.monotonic()
             answered = answered if silence else now
             newest |= {process.process: process for answer in answers for process in answer.processes()}
@@ -177,9 +182,8 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
                 silence, current.reference_p99,
             )  # fmt: skip
             verdict = decide(seen, _limits(current, revision))
-            split = env.split(current.deployment_id)
-            if split is None or split.generation != current.generation:
-                verdict = Verdict("abort", "the split was changed by somebody else; it was left as it is")
+            if _is_overtaken(env, current):
+                verdict = Verdict("abort", _OVERTAKEN)
             context.view.say(f"{current.weight / 100:g}%: {verdict.do}: {verdict.reason}")
             if verdict.do != "hold":
                 break
@@ -188,6 +192,16 @@ def _carry_out(context: Context, env_id: str, current: Ramp, workers: Workers) -
         current = replace(current, reference_p99=basis if basis is not None and basis < BOUNDS[-1] else None)
         current = _change(context, env_id, current, verdict.do, verdict.reason)
     return current
+
+
+def _is_overtaken(env: Environment, ramp: Ramp) -> bool:
+    """Whether somebody else changed the split of a ramp that nobody has ended yet (rule 4)."""
+    split = env.split(ramp.deployment_id)
+    return ramp.state == "running" and (split is None or split.generation != ramp.generation)
+
+
+def _overtaken(ramp: Ramp) -> Ramp:
+    return replace(ramp, state="aborted", reason=_OVERTAKEN)
 
 
 def _limits(current: Ramp, revision: Revision | None) -> RampLimits:
@@ -214,10 +228,9 @@ def _change(context: Context, env_id: str, current: Ramp, do: str, reason: str) 
         env = transaction.load()
         split = env.split(moved.deployment_id)
         if split is None or split.generation != moved.generation:  # rule 4
-            left = replace(
-                moved, state="aborted", reason="the split was changed by somebody else; it was left as it is"
-            )
-            transaction.save(with_ramp(env, left))
+            left, kept = _overtaken(moved), ramps_of(env).get(moved.deployment_id)
+            if kept is not None and kept.generation == moved.generation:  # else another ramp began meanwhile
+                transaction.save(with_ramp(env, left))
             return Done(left)
         new = next_split(
             env, deployment_id=moved.deployment_id, bundle_id=split.bundle_id, entries=entries,
@@ -233,14 +246,20 @@ def _change(context: Context, env_id: str, current: Ramp, do: str, reason: str) 
     return run(context, change, action)
 
 
-def _ask(workers: Workers, addresses: list[str]) -> tuple[list[WorkerStatus], str]:
-    """What the workers tell, and why one of them does not."""
+def _ask(workers: Workers, of: Ramp) -> tuple[list[WorkerStatus], str]:
+    """What the workers tell, and who of them does not, or cannot serve what the split says (rule 7), with the reason."""
     found, silence = [], ""
-    for address in addresses:
+    for address in of.at:
         try:
-            found.append(workers.ask(address))
+            told = workers.ask(address)
         except FetchError as error:
-            silence = silence or str(error)
+            silence = silence or f"a worker does not answer: {error}"
+            continue
+        found.append(told)
+        rows = [row for process in told.processes() for row in process.unavailable]
+        for row in rows:
+            if row.deployment_id == of.deployment_id:
+                silence = silence or f"a worker cannot serve the new split: {row.error}"
     return found, silence
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument, NotFound
+from greentic.ground.user_cache import home_directory
 from greentic.model.environment import DOCUMENT
 
 DEV_SECRETS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
@@ -74,16 +75,11 @@ class EnvPaths(msgspec.Struct, frozen=True):
         return self.root.joinpath(*ref.split("/"))
 
 
-def home_directory() -> Path | None:
-    """`HOME`, or `USERPROFILE`; a home that is not told is not guessed."""
-    return variables.path("HOME") or variables.path("USERPROFILE")
-
-
 def default_store_root() -> Path:
     """`~/.greentic/environments` (formats: store 1). Raises `InvalidArgument` without a home."""
     home = home_directory()
     if home is None:
-        raise InvalidArgument("no --store-root and HOME / USERPROFILE not set")
+        raise InvalidArgument("no --store-root and HOME / USERPROFILE not set", hint="--store-root DIR, or set HOME")
     return home / ".greentic" / "environments"
 
 

@@ -19,7 +19,7 @@ from greentic.ground.clock import RANDOM, Random
 from greentic.ground.disk import Disk
 from greentic.ground.documents import read_file
 from greentic.ground.errors import OperatorKeyError
-from greentic.store.layout import home_directory
+from greentic.ground.user_cache import home_directory
 from greentic.trust.keys import (
     MAX_PEM,
     SigningKey,
@@ -42,7 +42,8 @@ def key_path() -> Path:
     home = home_directory()
     if home is None:
         raise OperatorKeyError(
-            f"cannot resolve operator key path: `${ENV_PATH}` is unset and no home directory is available"
+            f"cannot resolve operator key path: `${ENV_PATH}` is unset and no home directory is available",
+            hint=f"set HOME, or {ENV_PATH} to the file of the key",
         )
     return home.absolute() / ".greentic" / "operator" / "key.pem"
 
@@ -103,7 +104,10 @@ def load_or_generate(disk: Disk, random: Random) -> SigningKey:
             disk.make_directory(path.parent, 0o700)
             write_once(path, private_pem(random.octets(32)).encode(), 0o600, disk, random)
         except OSError as error:
-            raise OperatorKeyError(f"operator key io on {path}: {error.strerror} (os error {error.errno})") from None
+            raise OperatorKeyError(
+                f"operator key io on {path}: {error.strerror} (os error {error.errno})",
+                hint=f"set {ENV_PATH} to a file where it can be written",
+            ) from None
     return load(disk)
 
 

@@ -7,16 +7,31 @@ from contextlib import contextmanager
 
 from greentic.ground.clock import CLOCK
 from greentic.telemetry.tallies import TALLIES
-from greentic.telemetry.tracing import within
+from greentic.telemetry.tracing import whole, within
+
+
+@contextmanager
+def booting() -> Iterator[None]:
+    """A boot from its first step to its last."""
+    with whole("boot"), _timed("whole"):
+        yield
 
 
 @contextmanager
 def phase(name: str, *, boot: bool) -> Iterator[None]:
     """Time what is done inside; it is shown if it is part of the boot."""
+    with within(name):
+        if not boot:
+            yield
+            return
+        with _timed(name):
+            yield
+
+
+@contextmanager
+def _timed(name: str) -> Iterator[None]:
     began = CLOCK.monotonic()
     try:
-        with within(name):
-            yield
+        yield
     finally:
-        if boot:
-            TALLIES.set("greentic_boot_seconds", (name,), CLOCK.monotonic() - began)
+        TALLIES.set("greentic_boot_seconds", (name,), CLOCK.monotonic() - began)

@@ -23,8 +23,9 @@ import msgspec
 
 from greentic.ground.clock import cpu_seconds
 from greentic.wasm import native
+from greentic.wasm.call_limits import CallLimits
 from greentic.wasm.carrier import Carrier
-from greentic.wasm.engine import CallLimits, ComponentEngine
+from greentic.wasm.engine import ComponentEngine
 from greentic.wasm.printed import MAX_OUTPUT, Output
 from greentic.wasm.traps import HostFailure, Trap, Waited, reason_of
 from greentic.wasm.values import VALUE_BYTES, Converter, Keep, Signature

@@ -25,8 +25,9 @@ from greentic.ground.errors import MalformedArtifact
 from greentic.ground.going import in_place
 from greentic.wasm import native
 from greentic.wasm.call import Call, CallContext, HostFunction, Target, host_callback, stderr_callback, stdout_callback
+from greentic.wasm.call_limits import CallLimits
 from greentic.wasm.drive import finish
-from greentic.wasm.engine import CallLimits, ComponentEngine
+from greentic.wasm.engine import ComponentEngine
 from greentic.wasm.traps import HostFailure, Trap, not_provided
 from greentic.wasm.values import Keep, Signature, signature_of
 

@@ -32,8 +32,8 @@ from greentic.store.proof_key import proof_key
 from greentic.telemetry.component_output import ComponentOutput
 from greentic.telemetry.log import OperatorLog
 from greentic.telemetry.log_lines import Level
-from greentic.telemetry.phases import phase
-from greentic.telemetry.tracing import refused, whole
+from greentic.telemetry.phases import booting
+from greentic.telemetry.tracing import refused
 from greentic.trust.keys import SigningKey
 from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.provision import Bench, provision
@@ -73,7 +73,7 @@ def boot(
     options: StartOptions, environ: Mapping[str, str], events: Callable[[OperatorLog], Events] = LoggedPull
 ) -> Booted:
     """Everything before the socket; `events` makes who is told how pulling goes. Raises `BootError`, whose cause is the reason."""
-    with whole("boot"), phase("whole", boot=True):
+    with booting():
         return _boot(options, environ, events)
 
 
@@ -122,7 +122,7 @@ def from_nothing(
     paths = store.paths(settings.env_id)
     try:
         services = turn_services(settings.env_id, settings.sessions, log, store.clock, store.random)
-        runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock))
+        runtime = ComponentRuntime(paths.root, services.state, ComponentOutput(log, store.clock), settings.components)
         key = cookie_key(paths.signing_key, settings.signing_key_file, store.random)
         bench = Bench(
             store=store,

@@ -125,7 +125,9 @@ class Follower:
                 self._recovered()
             if seen in (served, self._refused) and not self._due():
                 return False
-            self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
+            if candidate.digest != self._wanted:
+                self._wanted, self._desired = candidate.digest, generation_of(candidate.env)
+                self._told()  # what it needs may take its time to come
             new = self._steps.provision(candidate)
             if self._stopping:
                 return False  # nobody is left to swap it in

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from greentic.bundle.cores import memory_limit, usable_cores
+from greentic.components.runtime import Allowance, read_allowance
 from greentic.distribute.bundle_cache import DEFAULT_MAX_BYTES, cache_directory, max_bytes
 from greentic.distribute.fetch import FetchLimits, fetch_limits
 from greentic.ground import variables
@@ -178,6 +179,8 @@ class Settings(NamedTuple):
     offline: bool = False
     terms: Terms = Terms()
     """How servers are asked; offline, none is."""
+    components: Allowance | None = None
+    """What components may reach and cost."""
 
 
 def _no_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -220,6 +223,7 @@ def read_settings(options: StartOptions, environ: Mapping[str, str]) -> Settings
             fetch=fetch_limits(environ),
             offline=offline,
             terms=terms_of(environ)._replace(offline=offline),
+            components=read_allowance(environ),
         )
     except (ValueError, GreenticError) as error:
         raise error if isinstance(error, BootError) else BootError(str(error)) from None
@@ -242,6 +246,8 @@ def read_scope(options: StartOptions, environ: Mapping[str, str]) -> Scope:
     if scope not in ("", "own"):
         raise InvalidArgument(f"GREENTIC_REVISION_SCOPE=`{scope[:60]}`: expected `own`, or nothing")
     own = variables.text("GREENTIC_REVISION_ID", environ).upper() or None
+    if scope and own is None:
+        raise InvalidArgument("GREENTIC_REVISION_SCOPE=`own`: expected a revision in GREENTIC_REVISION_ID, found none")
     return Scope(own, scope == "own", options.require_all)
 
 
