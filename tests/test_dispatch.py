@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from foreign_cookie import make_cookie
 from greentic.activate import dispatch
 from greentic.activate.dispatch import COOKIE_SECONDS, AffinityCookie, Choice, Dispatcher, read_key
+from greentic.activate.rendezvous import chosen
 from greentic.ground.clock import SystemRandom
-from greentic.model.rendezvous import chosen
 from test_model_rules import DEP, REV, REV2, REV3
 
 KEY = bytes(range(32))

@@ -2,7 +2,7 @@
 
 Rules:
 1. A client has a key: the session that a trusted caller names, else what its affinity cookie holds, else a new random one that a
-   cookie carries from then on. The revision follows from key and weights (`model/rendezvous`), the same in every replica.
+   cookie carries from then on. The revision follows from key and weights (`activate/rendezvous`), the same in every replica.
 2. The cookie holds the key, not the answer. So it survives changes of weights, new generations and restarts, and a client only moves
    when it must. It is not signed: a key that a client makes up belongs to some revision with weight as much as any other.
 3. New clients never get a draining revision; those who are on it stay.
@@ -18,10 +18,10 @@ import hmac
 
 import msgspec
 
+from greentic.activate.rendezvous import chosen, drawn_into
 from greentic.ground.clock import Random
 from greentic.ground.documents import decode
 from greentic.model.ramp_record import ControlSlice
-from greentic.model.rendezvous import chosen, drawn_into
 
 COOKIE_PREFIX = "_gt_rev_"
 COOKIE_SECONDS = 30 * 86_400

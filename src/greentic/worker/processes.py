@@ -27,8 +27,8 @@ from typing import NamedTuple
 from greentic.ground import variables
 from greentic.ground.clock import CLOCK
 from greentic.ground.errors import BootError
+from greentic.ingress.scraping import DIRECTORY
 from greentic.telemetry.tallies import TALLIES
-from greentic.worker.scraping import DIRECTORY
 from greentic.worker.settings import IngressSettings, Settings
 
 SOCKET_FD, READY_FD, METRICS_FD = "GREENTIC_INHERITED_SOCKET", "GREENTIC_READY_FD", "GREENTIC_INHERITED_METRICS"

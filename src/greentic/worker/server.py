@@ -31,6 +31,7 @@ from greentic.httpd.room import TURNS, places, raise_file_limit
 from greentic.ingress.app import WorkerApp, is_probe
 from greentic.ingress.auth import TOKENS_FILE, BearerGate, load_tokens
 from greentic.ingress.operator_paths import load_later
+from greentic.ingress.scraping import Scraping
 from greentic.ingress.status import brief
 from greentic.ingress.trusted_peer import TrustedPeers
 from greentic.model.elements import Elements
@@ -45,7 +46,6 @@ from greentic.worker.candidate import Candidate, read_candidate
 from greentic.worker.follow import Alone, Follower, FollowSteps, undisturbed
 from greentic.worker.processes import Sockets, inherited, supervise
 from greentic.worker.provision import provision
-from greentic.worker.scraping import Scraping
 from greentic.worker.settings import StartOptions, bind_address, candidate_ports
 from greentic.worker.tidy import after_swap
 from greentic.worker.together import WithSiblings

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from greentic.ground.clock import CLOCK
-from greentic.ground.inotify import Inotify, behind
 from greentic.ground.optional import done_without
+from greentic.worker.inotify import Inotify, behind
 
 POLL_SECONDS = 15.0
 MISSING_SECONDS = 1.0
