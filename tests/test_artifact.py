@@ -27,6 +27,8 @@ from greentic.bundle.squashfs_reader import Block, SquashImage, stays_inside
 from greentic.bundle.squashfs_writer import write_image
 from greentic.ground.errors import GreenticError, InvalidArgument, LimitExceeded, MalformedArtifact
 from greentic.materialize.unpack import unpack
+from greentic.model.ids import is_contained_ref
+from greentic.model.revision_files import make_lock
 from greentic.pack import cbor
 from greentic.pack import manifest as pack_manifest
 from greentic.pack.archive import PackArchive, media_type, write_pack
@@ -400,6 +402,22 @@ def test_what_is_no_bundle(tmp_path):
     assert bundle.strict_faults(contents)[0].startswith(
         "bundle-manifest.json: invalid argument"
     ) or bundle.strict_faults(contents)
+
+
+@pytest.mark.parametrize(
+    ("name", "loads"),
+    [("n" * 248, True), ("日" * 82, True), ("a:b", False), ("a\\b", False), ("a\x1fb", False), (" ", True)],
+)
+def test_a_pack_that_no_worker_loads_is_refused_before_it_is_staged(tmp_path, name, loads):
+    """Its path stands in the lock, where such a part leads elsewhere to some; it was staged, and no `warm` took it, nor a name above 200."""
+    contents = open_tree(tmp_path, {"bundle-manifest.json": b"{}", "packs": {f"{name}.gtpack": b""}})
+    if loads:
+        (path,) = bundle.pack_paths(contents.entries)
+        (locked,) = make_lock("R", {path: ""}).packs
+        assert is_contained_ref(locked.path)
+        return
+    with pytest.raises(MalformedArtifact, match="is a pack that no worker loads"):
+        bundle.pack_paths(contents.entries)
 
 
 def test_strict_faults_name_what_disagrees(tmp_path):

@@ -82,6 +82,10 @@ def test_shown_is_short_and_printable():
     assert len(ids.shown("x" * 500)) == 80
 
 
+def test_a_reference_names_files_as_long_as_file_systems_do():
+    assert ids.is_contained_ref(f"a/{'b' * 255}") and not ids.is_contained_ref(f"a/{'b' * 256}")
+
+
 def test_a_name_that_is_too_long_is_told_with_how_long_it_may_be():
     """In bytes, as file systems count: a name of 67 Japanese characters was said to have more than 200."""
     assert ids.check_env_id("e" * 200) and ids.check_segment("日" * 66, field="bundle_id")

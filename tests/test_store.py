@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ from greentic.materialize.staging import StagingArea, place
 from greentic.model.delivery import delivery_of
 from greentic.model.environment import HostConfig, new_environment
 from greentic.operate import delivery
-from greentic.operate.change import Context
+from greentic.operate.change import Context, checked_key
 from greentic.store import operator_key, seal, signed_policy
 from greentic.store.audit import EVENT_SCHEMA, INTENT_SCHEMA, Change
 from greentic.store.environments import EnvironmentStore
@@ -699,6 +700,26 @@ def test_the_same_key_and_payload_change_nothing_and_another_payload_conflicts(s
         author.stage(dep, hello, "http://x/y", idempotency_key="s")
     with pytest.raises(InvalidArgument, match="must not be empty"):
         author.stage(dep, hello, idempotency_key=" ")
+
+
+def test_a_ledger_keeps_no_more_than_can_be_read(store, author, hello, monkeypatch):
+    """A split of thousands of revisions is recorded with each key: some hundred of them were more than a document may have, for good."""
+    author.create()
+    with store.transaction("local") as transaction:
+        ledger = transaction.ledger
+    monkeypatch.setattr("greentic.store.ledger.KEEP_BYTES", 4000)
+    for number in range(20):
+        ledger.record("traffic", "set", "d", f"k{number}", "p", {"x": "y" * 500})
+    kept = [e["key"] for e in json.loads(store.paths("local").ledger.read_text())["entries"]]
+    assert store.paths("local").ledger.stat().st_size <= 4000 and kept[-1] == "k19" and len(kept) >= 2
+    ledger.record("traffic", "set", "d", "huge", "p", {"x": "y" * 5000})
+    assert ledger.find("traffic", "set", "d", "huge", "p") is not None
+
+
+@pytest.mark.parametrize("length", [1024, 1025])
+def test_a_key_is_as_long_as_is_kept(length):
+    with pytest.raises(InvalidArgument, match="it has 1025 characters") if length > 1024 else contextlib.nullcontext():
+        assert checked_key("k" * length)
 
 
 def test_a_damaged_ledger_says_so_and_a_long_one_is_cut(store, author, hello, monkeypatch):

@@ -268,7 +268,8 @@ def test_a_line_beyond_all_measure_is_followed_by_one_without_a_digest(
 ) -> None:
     paths = EnvPaths(tmp_path)
     paths.audit.parent.mkdir()
-    monkeypatch.setattr(audit, "_TAIL_BYTES", 40)
+    monkeypatch.setattr(audit, "_TAIL_BYTES", 3)
+    monkeypatch.setattr(audit, "_LINE_BYTES", 40)
     for before, chained in (
         (b"x" * 39, True),
         (b"x" * 40, False),
@@ -279,6 +280,20 @@ def test_a_line_beyond_all_measure_is_followed_by_one_without_a_digest(
         log(paths).intend(CHANGE)
         told = json.loads(lines(paths)[-1])
         assert told.get(PREVIOUS_LINE) == (line_digest(before.rpartition(b"\n")[2]) if chained else None), before
+
+
+def test_a_line_that_is_longer_than_the_tail_is_chained_and_its_change_finished(tmp_path: Path) -> None:
+    """A verb writes what its payload names: with a text of a megabyte in it the log said that somebody had changed it."""
+    paths = EnvPaths(tmp_path)
+    long = Change("local", "bundles", "add", {"party": "p" * (3 << 20)})
+    log(paths).intend(long)
+    assert log(paths).repair() is not None, "the event that a killed process owes"
+    log(paths).intend(CHANGE)
+    found = lines(paths)
+    assert [json.loads(line).get(PREVIOUS_LINE) for line in found] == [
+        None,
+        *(line_digest(line) for line in found[:-1]),
+    ]
 
 
 def test_the_digest_of_documents_tells_each_of_them_apart(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from greentic.bundle.limits import DEFAULT_LIMITS, BundleLimits
 from greentic.bundle.squashfs_reader import Entry, SquashImage
 from greentic.ground.documents import parse
 from greentic.ground.errors import LimitExceeded, MalformedArtifact
+from greentic.model.ids import is_contained_ref, shown
 from greentic.trust.gate import VerifiedBundle
 
 T = TypeVar("T")
@@ -97,10 +98,15 @@ def counts_not(path: str, *, link: bool) -> NoPack | None:
 
 
 def pack_paths(entries: Iterable[Entry]) -> list[str]:
-    """Paths of the packs, sorted component by component. Raises `MalformedArtifact` if there are none."""
+    """Paths of the packs, sorted component by component. Raises `MalformedArtifact` if there are none, or one that no lock can name."""
     found = [e.path for e in entries if e.kind == "file" and is_pack(e.path)]
     if not found:
         raise MalformedArtifact("contains no .gtpack artifacts under packs/ or providers/<domain>/")
+    for path in found:
+        if not is_contained_ref(path):
+            raise MalformedArtifact(
+                f"`{shown(path)}` is a pack that no worker loads: no part of its path may have `:`, `\\` or a control character"
+            )
     return sorted(found, key=lambda p: p.encode().split(b"/"))
 
 

@@ -72,12 +72,12 @@ def check_segment(text: str, *, field: str) -> str:
     return text
 
 
-def is_safe_segment(text: str) -> bool:
-    """Whether `text` can stand between two slashes without meaning anything else."""
+def is_safe_segment(text: str, most: int = MAX_SEGMENT) -> bool:
+    """Whether `text` can stand between two slashes without meaning anything else, and is no longer than `most`: a file's name has 255."""
     return (
         bool(text)
         and text not in (".", "..")
-        and len(text.encode("utf-8", "surrogatepass")) <= MAX_SEGMENT
+        and len(text.encode("utf-8", "surrogatepass")) <= most
         and not any(c in "/\\:" or ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in text)
     )
 
@@ -125,7 +125,7 @@ def is_semver(text: str) -> bool:
 
 def is_contained_ref(ref: str) -> bool:
     """Whether an env-relative reference stays below the environment directory (rule 4)."""
-    return bool(ref) and not ref.startswith("/") and all(is_safe_segment(part) for part in ref.split("/"))
+    return bool(ref) and not ref.startswith("/") and all(is_safe_segment(part, 255) for part in ref.split("/"))
 
 
 def shown(text: str) -> str:

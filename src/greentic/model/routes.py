@@ -125,9 +125,7 @@ def impossible_matcher(hosts: Iterable[str], prefixes: Iterable[str] = ()) -> st
     """
     for host in hosts:
         if not _possible_host(host):
-            return (
-                f"the host {host[:80]!r} cannot stand in a Host header (up to 253: no scheme, port, path or wildcard)"
-            )
+            return f"the host {host[:80]!r} cannot stand in a Host header (to 253: no scheme, port, path, wildcard)"
     for prefix in prefixes:
         if not _possible_prefix(prefix):
             return f"the prefix {prefix[:80]!r} cannot begin a path (up to 8000 bytes: no query, fragment or blank)"

@@ -70,10 +70,16 @@ def whole(payload: Payload, **beside: Json) -> Json:
     return asked | beside
 
 
+MAX_KEY = 1024
+"""Characters of an idempotency key: it stands in the document, in the ledger and in each line of the audit log about it."""
+
+
 def checked_key(key: str | None) -> str | None:
     """An idempotency key, which may be absent but not blank. Raises `InvalidArgument`."""
     if key is not None and not key.strip():
         raise InvalidArgument("idempotency_key: idempotency key must not be empty")
+    if key is not None and len(key) > MAX_KEY:
+        raise InvalidArgument(f"idempotency_key: it has {len(key)} characters, and at most {MAX_KEY} are kept")
     return key
 
 

@@ -26,7 +26,7 @@ import msgspec
 from greentic.ground import variables
 from greentic.ground.clock import Clock, Random, timestamp
 from greentic.ground.disk import Disk, io_error
-from greentic.ground.documents import Json, JsonObject, compact, parse
+from greentic.ground.documents import MAX_BYTES, Json, JsonObject, compact, parse
 from greentic.ground.errors import AuditError, GreenticError, IntentError
 from greentic.ground.least_used import Item
 from greentic.model.ids import LOCAL_ENV, digest_of_bytes, mint_ulid
@@ -37,8 +37,8 @@ EVENT_SCHEMA = "greentic.audit.event.v1"
 INTENT_SCHEMA = "greentic.audit.intent.v1"
 PREVIOUS_LINE = "previous_line"
 """The member that carries the digest of the line before."""
-_TAIL_BYTES = 1 << 20
-"""How far back an unfinished intent is looked for; intents are finished before the next one is written."""
+_TAIL_BYTES, _LINE_BYTES = 1 << 20, MAX_BYTES
+"""How far back an unfinished intent is looked for, as each is finished before the next is written; and for a line that is longer."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -262,10 +262,14 @@ class AuditLog:
         lines, size = list[bytes](), 0
         if self._paths.audit.exists():
             with self._paths.audit.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                lines = file.read().splitlines()
-        self._end = size, lines[-1] if lines and (len(lines) > 1 or size <= _TAIL_BYTES) else None
+                size, back = file.seek(0, os.SEEK_END), _TAIL_BYTES
+                while True:
+                    file.seek(max(0, size - back))
+                    lines = file.read().splitlines()
+                    if len(lines) > 2 or back >= min(size, _LINE_BYTES):  # two whole ones, an intent and its event
+                        break
+                    back = min(back * 4, _LINE_BYTES)
+        self._end = size, lines[-1] if lines and (len(lines) > 1 or size <= back) else None
         return lines
 
 

@@ -4,7 +4,7 @@ Rules:
 1. A key belongs to a noun, a verb and the thing that the verb is about; the same key there with the same payload changes
    nothing and returns the recorded result, with another payload it is a `Conflict`.
 2. Only successes are recorded: a refused command may be tried again under its key.
-3. The newest `KEEP_ENTRIES` entries of an environment stay.
+3. The newest `KEEP_ENTRIES` entries of an environment stay, as far as they have `KEEP_BYTES` together: a larger ledger could not be read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from greentic.ground.errors import Conflict, SpecViolation, StoreError
 from greentic.store.files import Files
 
 LEDGER_SCHEMA = "greentic.idempotency-ledger.v1"
-KEEP_ENTRIES = 4096
+KEEP_ENTRIES, KEEP_BYTES = 4096, 16 << 20
 
 
 class LedgerEntry(Document, frozen=True, kw_only=True):
@@ -70,7 +70,9 @@ class Ledger:
             recorded_at=timestamp(self._clock.now_ns()), result=dict(result),
         )  # fmt: skip
         kept = [*document.entries, entry][-KEEP_ENTRIES:]
-        self._files.write(self._path, pretty(replace(document, entries=kept)))
+        while len(data := pretty(replace(document, entries=kept))) > KEEP_BYTES and len(kept) > 1:
+            kept = kept[len(kept) // 2 :]
+        self._files.write(self._path, data)
 
     def _load(self) -> LedgerDocument:
         if not self._path.exists():
