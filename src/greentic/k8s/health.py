@@ -53,7 +53,7 @@ OVER_QUOTA = (
     "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
 )
 _STEPS = {
-    PAUSED: "kubectl rollout resume goes on with it, and so does the same reconcile then",
+    PAUSED: "kubectl rollout resume lets it go on, and whoever waits for it then",
     "exceeded quota": OVER_QUOTA,
     "must specify": "a ResourceQuota of the namespace counts what pods have to state: answer it in resources of router and worker",
     "usage per ": "a LimitRange of the namespace bounds it: answer resources of router and worker within that, or have it changed",
