@@ -59,7 +59,7 @@ kind_operator() {
   operator_traffic "$old"
 
   bold "3. An administrator starts the operator, once"
-  show "gtc op operator render local --from oci://REGISTRY/envs/local:prod --output operator/; kubectl apply -f operator/00-*; kubectl apply -f operator/"
+  show "gtc op operator render local --from oci://REGISTRY/envs/local:prod --output operator/; kubectl apply -f operator/00-customresourcedefinition-*; kubectl apply -f operator/"
   "${op[@]}" operator render local --from "oci://$there/envs/local:prod" --output "$state/cluster/operator" >/dev/null
   kubectl apply -f "$state/cluster/operator/"*customresourcedefinition* >/dev/null
   kubectl wait --for=condition=Established crd/environments.greentic.ai --timeout=60s >/dev/null

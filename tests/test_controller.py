@@ -1425,6 +1425,9 @@ def test_what_an_operator_reports_follows_from_what_it_knows():
         "False",
         "RolloutFailed",
     )
+    bound = waits._replace(failed="FailedCreate: maximum memory usage per Container is 256Mi, but limit is 1Gi")
+    (degraded,) = [c for c in report(well._replace(rollouts={"a": bound}), {}).conditions if c.type == "Degraded"]
+    assert "256Mi" in degraded.message and "Next: a LimitRange" in degraded.message
     assert said(failing._replace(trouble=Trouble("Forbidden", "x")))["Degraded"] == ("True", "Forbidden")
     assert said(well._replace(rollouts={"a": waits}))["Ready"] == ("False", "Progressing")
     before = {"observedGeneration": 4, "published": {"generation": 7, "document": "sha256:d", "manifest": "sha256:m"}}

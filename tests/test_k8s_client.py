@@ -910,6 +910,19 @@ def test_what_somebody_undoes_meanwhile_is_not_waited_for(how):
     assert "kubectl -n n get leases" in str(told.value.hint)
 
 
+def test_what_keeps_pods_from_being_made_is_told_however_short_the_wait():
+    """It may pass by itself, and is given up only after a while; who waits for less is told it all the same."""
+    said = 'pods "w-1" is forbidden: maximum memory usage per Container is 256Mi, but limit is 1Gi'
+    thing: dict = deployment(observedGeneration=2)
+    thing["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}
+    ]
+    view = View()
+    with pytest.raises(Conflict, match="did not become ready within 1s.*maximum memory usage per Container") as told:
+        wait_healthy(Watched({"Deployment": [thing], "Pod": []}, {}), "n", "x", WANTED, 1, view)
+    assert "LimitRange" in str(told.value.hint) and said in view.last["w"][1]
+
+
 def test_a_pod_that_runs_and_never_is_ready_is_told_with_what_it_says():
     pod = {
         "metadata": {"name": "w-1", "labels": {"app": "w"}},

@@ -618,6 +618,9 @@ def test_a_paused_deployment_is_told_as_that_and_one_that_is_done_is_not():
     [
         (PAUSED, "rollout resume"),
         ('FailedCreate: pods "p" is forbidden: exceeded quota: q', "ResourceQuota"),
+        ("FailedCreate: failed quota: q: must specify limits.ephemeral-storage for: router", "ResourceQuota"),
+        ("FailedCreate: minimum cpu usage per Container is 200m, but request is 100m", "LimitRange"),
+        ('FailedCreate: pods "p" is forbidden: violates PodSecurity "restricted:latest": x', "restricted"),
         ("the image `i` cannot be had: ErrImagePull", "image_pull_secrets"),
         ("unschedulable: 0/1 nodes are available", "node_selector"),
         ("it ended with code 1: whatever", None),

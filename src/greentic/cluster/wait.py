@@ -28,8 +28,7 @@ LOG_LINES = 20
 LOG_HEAD = "\nits last lines:\n"
 """What stands before a pod's own words in an error."""
 _WATCH_SECONDS = 60.0
-_AGAIN = Backoff(first=0.5, longest=8.0)
-"""Between two watches that failed."""
+_AGAIN = Backoff(first=0.5, longest=8.0)  # between two watches that failed
 
 
 class RolloutFailed(Conflict):
@@ -165,7 +164,8 @@ class _Wait:
         return out
 
     def _shown(self, troubles: dict[str, list[Trouble]]) -> dict[str, tuple[Rollout, str]]:
-        return {n: (self._rollout(n), troubles[n][0].reason if n in troubles else "") for n in self._wanted}
+        seen = self._rollout
+        return {n: (seen(n), troubles[n][0].reason if n in troubles else seen(n).failed or "") for n in self._wanted}
 
     def _give_up(self, troubles: dict[str, list[Trouble]]) -> None:
         """Raise `Conflict` if something will never be healthy."""
@@ -214,17 +214,16 @@ class _Wait:
         return ""
 
     def _late(self, seconds: float, troubles: dict[str, list[Trouble]]) -> RolloutFailed:
-        missing = [n for n in self._wanted if not self._rollout(n).done]
-        parts = []
+        missing, parts = [n for n in self._wanted if not self._rollout(n).done], list[str]()
         for name in missing[:10]:
-            why = f"; pod `{troubles[name][0].pod}`: {troubles[name][0].reason}" if name in troubles else ""
-            parts.append(f"`{name}` ({self._rollout(name)}{why})")
+            state, pods = self._rollout(name), troubles.get(name)
+            why = f"pod `{pods[0].pod}`: {pods[0].reason}" if pods else state.failed
+            parts.append(f"`{name}` ({state}{f'; {why}' if why else ''})")
         lost = f"; watching failed: {self._lost}" if self._lost else ""
-        said = self._silent(missing, troubles)
-        return RolloutFailed(
-            f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {', '.join(parts)}{lost}{said}",
-            hint=f"kubectl -n {self._namespace} describe pods; reconciling again goes on from here, --timeout gives more time",
-        )
+        told = f"{', '.join(parts)}{lost}{self._silent(missing, troubles)}"
+        further = f"kubectl -n {self._namespace} describe pods; reconciling again goes on from here, --timeout gives more time"
+        text = f"{len(missing)} Deployment(s) did not become ready within {seconds:g}s: {told}"
+        return RolloutFailed(text, hint=next_step(told) or further)
 
     def _watch(self, kind: str, ends: float) -> None:
         """List, then watch, again and again until the wait is over (rules 1 and 3)."""

@@ -15,7 +15,7 @@ from greentic.controller.troubles import Trouble
 from greentic.controller.wish import Wish
 from greentic.controller.wish_status import Condition, WishStatus
 from greentic.ground.documents import JsonObject
-from greentic.k8s.health import Rollout
+from greentic.k8s.health import Rollout, next_step
 from greentic.k8s.objects import member
 
 MAX_NAMED = 5
@@ -81,7 +81,8 @@ def _ready(rollouts: dict[str, Rollout], heard: Trouble | None) -> tuple[Conditi
         return Condition("Ready", "Unknown", "Starting"), None
     for name, found in rollouts.items():
         if found.failed is not None:
-            why = Trouble("RolloutFailed", f"Deployment `{name}`: {found.failed}")
+            step = next_step(found.failed)
+            why = Trouble("RolloutFailed", f"Deployment `{name}`: {found.failed}" + (f" Next: {step}" if step else ""))
             return Condition("Ready", "False", "RolloutFailed", f"{name}: {found.failed}"), why
     waiting = sorted(n for n, found in rollouts.items() if not found.done)
     if waiting:

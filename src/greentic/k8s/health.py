@@ -53,8 +53,11 @@ OVER_QUOTA = (
     "a ResourceQuota of the namespace has no room for it: answer smaller resources or fewer replicas, or have it raised"
 )
 _STEPS = {
-    PAUSED: "kubectl rollout resume goes on with it, and so does the same reconcile then",
+    PAUSED: "kubectl rollout resume lets it go on, and whoever waits for it then",
     "exceeded quota": OVER_QUOTA,
+    "must specify": "a ResourceQuota of the namespace counts what pods have to state: answer it in resources of router and worker",
+    "usage per ": "a LimitRange of the namespace bounds it: answer resources of router and worker within that, or have it changed",
+    "violates PodSecurity": "something adds to our pods what the namespace's level forbids; as rendered they meet `restricted`",
     "cannot be had": "see that the registry has it and that nodes may pull it; the answers are runtime_image and image_pull_secrets",
     "and this worker has seen": "pods go to no older document: gtc op delivery set ENV --generation N, above what they have seen",
     "unschedulable": "give the cluster room, or answer smaller resources or another placement (node_selector, tolerations, affinity)",
