@@ -22,7 +22,6 @@ from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.field_types import allowed_words, members
 from greentic.ground.nearest import did_you_mean, one_of
 from greentic.model.secret_text import secret_in
-from greentic.net.addresses import OF_REGISTRIES
 
 _UNQUOTED = re.compile(r"Expected `str(?: \| null)?`, got `(?:int|float|bool)`")
 _QUOTES = "put it in quotes: `1.0`, `017` and `true` are no texts without them"
@@ -72,6 +71,8 @@ def refuse_secrets(raw: Json, where: str) -> None:
     """Raise `InvalidArgument` for a value that holds a secret (rule 3)."""
     found = secret_in(raw)
     if found is not None:
+        from greentic.net.addresses import OF_REGISTRIES  # most payloads hold none
+
         place, what = found
         instead = (
             OF_REGISTRIES
