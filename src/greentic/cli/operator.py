@@ -13,6 +13,7 @@ from greentic.cli.traces import traced
 from greentic.ground.disk import UNFORESEEN, of_the_machine
 from greentic.ground.errors import GreenticError, InvalidArgument
 from greentic.ground.optional import on_lack
+from greentic.ground.variables import environment, home_directory
 from greentic.telemetry.log import tell
 from greentic.terminal.output import printed
 from greentic.terminal.streams import claim_standard_streams, drop_output, say
@@ -83,7 +84,6 @@ def _run(argv: list[str]) -> None:
     from greentic.controller.loop import Operator
     from greentic.controller.metrics import serve
     from greentic.ground.clock import CLOCK, RANDOM, timestamp
-    from greentic.ground.user_cache import home_directory
     from greentic.k8s.objects import Cluster, Ref
     from greentic.net.terms import own_terms
 
@@ -107,7 +107,8 @@ def _run(argv: list[str]) -> None:
 
     on_lack(log)
     namespace = arguments.namespace or _own_namespace()
-    home = (home_directory() or Path("/tmp")) / ".greentic" / "operator" / namespace / arguments.name  # noqa: S108
+    above = home_directory(environment()) or Path("/tmp")  # noqa: S108
+    home = above / ".greentic" / "operator" / namespace / arguments.name
     me = f"{arguments.identity or socket.gethostname()}-{RANDOM.octets(4).hex()}"
     operator = Operator(
         Reached(), Ref(arguments.kind, arguments.name, namespace), me, home, CLOCK, RANDOM, log, own_terms()

@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 from greentic.ground import variables
 from greentic.ground.documents import read_file, read_given
 from greentic.ground.nearest import did_you_mean
-from greentic.ground.user_cache import home_directory
 from greentic.ground.yaml import MAX_BYTES, parse_yaml_1_1
 from greentic.k8s.objects import ClusterUnreachable
 from greentic.model.hosts import join_listen_addr
@@ -136,7 +135,7 @@ def _config(context: str | None, *, bound: bool) -> tuple[SingleConfig, str | No
     from lightkube.core.exceptions import ConfigError
 
     told = variables.listed("KUBECONFIG", separator=os.pathsep)
-    home = home_directory()
+    home = variables.home_directory()
     files = [Path(p) for p in told or ["~/.kube/config"]]
     files = [home.joinpath(*f.parts[1:]) if home is not None and f.parts[0] == "~" else f for f in files]
     existing = [f for f in files if f.is_file()]

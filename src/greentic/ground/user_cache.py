@@ -9,11 +9,6 @@ from greentic.ground import variables
 from greentic.ground.optional import done_without
 
 
-def home_directory(environ: Mapping[str, str] | None = None) -> Path | None:
-    """`HOME`, or `USERPROFILE`; a home that is not told is not guessed."""
-    return variables.path("HOME", environ) or variables.path("USERPROFILE", environ)
-
-
 def user_cache(environ: Mapping[str, str]) -> Path | None:
     """`greentic` below `XDG_CACHE_HOME`, else below `.cache` of the home; nothing without a home."""
     return _below("XDG_CACHE_HOME", ".cache", environ)
@@ -25,7 +20,7 @@ def user_state(environ: Mapping[str, str]) -> Path | None:
 
 
 def _below(variable: str, default: str, environ: Mapping[str, str]) -> Path | None:
-    told, home = variables.path(variable, environ), home_directory(environ)
+    told, home = variables.path(variable, environ), variables.home_directory(environ)
     if told is not None and told.is_absolute():
         return told / "greentic"
     if told is not None:  # where it leads would depend on where a program is started

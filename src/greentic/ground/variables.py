@@ -249,6 +249,11 @@ def path(name: str, environ: Mapping[str, str] | None = None) -> Path | None:
     return Path(found) if found else None
 
 
+def home_directory(environ: Mapping[str, str] | None = None) -> Path | None:
+    """`HOME`, or `USERPROFILE`; a home that is not told is not guessed."""
+    return path("HOME", environ) or path("USERPROFILE", environ)
+
+
 def listed(name: str, environ: Mapping[str, str] | None = None, separator: str = ",") -> list[str]:
     """The parts of a list, blanks and empty ones gone."""
     return [part.strip() for part in text(name, environ).split(separator) if part.strip()]

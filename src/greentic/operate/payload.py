@@ -71,7 +71,7 @@ def refuse_secrets(raw: Json, where: str) -> None:
     """Raise `InvalidArgument` for a value that holds a secret (rule 3)."""
     found = secret_in(raw)
     if found is not None:
-        from greentic.net.addresses import OF_REGISTRIES  # few payloads come here
+        from greentic.net.addresses import OF_REGISTRIES  # most payloads hold none
 
         place, what = found
         instead = (

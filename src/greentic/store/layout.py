@@ -8,7 +8,6 @@ import msgspec
 
 from greentic.ground import variables
 from greentic.ground.errors import InvalidArgument, NotFound
-from greentic.ground.user_cache import home_directory
 from greentic.model.environment import DOCUMENT
 
 DEV_SECRETS = (".greentic/dev/.dev.secrets.env", ".greentic/state/dev/.dev.secrets.env")
@@ -77,7 +76,7 @@ class EnvPaths(msgspec.Struct, frozen=True):
 
 def default_store_root() -> Path:
     """`~/.greentic/environments` (formats: store 1). Raises `InvalidArgument` without a home."""
-    home = home_directory()
+    home = variables.home_directory()
     if home is None:
         raise InvalidArgument("no --store-root and HOME / USERPROFILE not set", hint="--store-root DIR, or set HOME")
     return home / ".greentic" / "environments"

@@ -19,7 +19,6 @@ from greentic.ground.clock import RANDOM, Random
 from greentic.ground.disk import Disk
 from greentic.ground.documents import read_file
 from greentic.ground.errors import OperatorKeyError
-from greentic.ground.user_cache import home_directory
 from greentic.trust.keys import (
     MAX_PEM,
     SigningKey,
@@ -39,7 +38,7 @@ def key_path() -> Path:
     told = variables.path(ENV_PATH)
     if told is not None:
         return told.absolute()
-    home = home_directory()
+    home = variables.home_directory()
     if home is None:
         raise OperatorKeyError(
             f"cannot resolve operator key path: `${ENV_PATH}` is unset and no home directory is available",
