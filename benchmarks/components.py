@@ -41,7 +41,8 @@ def _call_rows() -> list[Row]:
     from wasmtime import Store
     from wasmtime import component as c
 
-    from greentic.wasm.engine import DEFAULT_LIMITS, engine
+    from greentic.wasm.call_limits import DEFAULT_LIMITS
+    from greentic.wasm.engine import engine
     from test_wasm import context, loaded
 
     component = loaded(wat.node_06())

@@ -34,7 +34,7 @@ import wat
 from conftest import make_bundle, make_pack
 from greentic.flow.ports import Caller, ComponentCall
 from greentic.ground.going import in_place
-from greentic.wasm.engine import DEFAULT_LIMITS
+from greentic.wasm.call_limits import DEFAULT_LIMITS
 from test_activate import Stage, component_node
 from test_wasm import READ, READS, RUN, STATE, call, context, loaded, says
 

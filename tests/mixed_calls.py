@@ -20,8 +20,9 @@ from wasmtime import wat2wasm
 
 import wat
 from greentic.ground.errors import FlowFailure
+from greentic.wasm.call_limits import DEFAULT_LIMITS
 from greentic.wasm.component import HostFailure, LoadedComponent, Trap
-from greentic.wasm.engine import DEFAULT_LIMITS, engine
+from greentic.wasm.engine import engine
 from test_wasm import READ, READS, RUN, SHORT, STATE, WASI, context, loaded, says
 
 AT_ONCE = 64

@@ -11,7 +11,7 @@ from wasmtime import wat2wasm
 from greentic.components.host import MAX_LOGS
 from greentic.ground.going import in_place
 from greentic.wasm import carrier, drive
-from greentic.wasm.engine import DEFAULT_LIMITS
+from greentic.wasm.call_limits import DEFAULT_LIMITS
 from greentic.wasm.printed import MAX_OUTPUT, MAX_TEXT, Output
 from greentic.wasm.traps import Trap, reason_of
 from simulators import FakeClock

@@ -33,9 +33,10 @@ from greentic.sessions.directory_store import DirectoryStore
 from greentic.sessions.memory_store import MemoryStore
 from greentic.sessions.stored_state import StoredState
 from greentic.sessions.value_store import MAX_WAITING
+from greentic.wasm.call_limits import DEFAULT_LIMITS
 from greentic.wasm.compile_cache import CompileCache
 from greentic.wasm.component import HostFailure
-from greentic.wasm.engine import DEFAULT_LIMITS, engine
+from greentic.wasm.engine import engine
 from greentic.wasm.values import ValueMismatch, converter_for
 from test_activate import ECHO, Stage, placed
 from test_distribute import EvilServer
