@@ -258,7 +258,9 @@ def test_a_follow_takes_over_what_no_change_touched(worker, monkeypatch):
     looked: list[str] = []
     monkeypatch.setattr(
         "greentic.worker.provision.survey",
-        lambda paths, wanted, at_hand: looked.extend(r.revision_id for r in wanted) or dict(at_hand),
+        lambda paths, wanted, at_hand: (
+            looked.extend(r.revision_id for r in wanted) or {i: packs for i, (_, packs) in at_hand.items()}
+        ),
     )
     grown.edit("weights", 2)
     after = provision(worker.bench, candidate(grown.text(), elements), serving)

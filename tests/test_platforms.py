@@ -96,7 +96,7 @@ LINUX_ONLY = {
 ALLOWED = {"materialize/sandbox.py": {"O_PATH"}, "distribute/serve_directory.py": {"sendfile"}}
 """Who uses one where it is the same: once it is known that the kernel is Linux's, or from a file to a socket."""
 
-PROC = {"ingress/metrics.py", "wasm/engine.py"}
+PROC = {"bundle/cores.py", "ingress/metrics.py", "wasm/engine.py"}
 """Who reads `/proc`, and does without where there is none."""
 
 
