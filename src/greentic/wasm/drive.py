@@ -7,15 +7,13 @@ Rules:
 2. On a loop calls compute one after the other, when it is the turn of their deployment (`ground/fair_queue.py`). In one turn of the
    loop one long piece is computed, or a few short ones. So what else the loop has to do waits for little, however many calls compute.
 3. How long one looks away from a call that sleeps grows with what it slept so far. One that wrote output meanwhile does not sleep: each
-   piece of its output is a pause of its own. One that computed several times what it takes to see that it sleeps, as after each file that
-   it opens, slept half as long as it seems.
+   piece of its output is a pause of its own.
 4. A call that is cancelled, because nobody waits for it any more, is closed on the spot.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 
 from greentic.ground.clock import CLOCK
 from greentic.ground.fair_queue import FairQueue, fair_queue_of
@@ -25,10 +23,8 @@ from greentic.wasm.traps import HostFailure, Trap, Waited
 
 LONG = 0.001
 """Seconds of computing after which other calls on the loop wait for its next turn."""
-AT_ONCE, LEAST_SLEEP, MOST_SLEEP, SLEEP_SHARE = 0.0002, 0.001, 0.05, 0.05
-"""Between two looks at a call that sleeps in WASI: nothing while it slept for less than the first, then a share of that, within bounds."""
-AWAKE = 5
-"""How many times as long as its shortest look a call computes that did something."""
+LEAST_SLEEP, MOST_SLEEP, SLEEP_SHARE = 0.001, 0.05, 0.05
+"""Between two looks at a call that sleeps in WASI: a share of what it slept so far, within bounds."""
 
 
 def loop_here() -> asyncio.AbstractEventLoop | None:
@@ -54,28 +50,8 @@ async def finish(call: Call) -> object:
         call.close()
 
 
-class Sleep:
-    """How long a call seems to sleep (rule 3)."""
-
-    def __init__(self) -> None:
-        self.seconds, self._least = 0.0, math.inf
-
-    def looked(self, computed: float, *, wrote: bool) -> None:
-        """It paused once more, and computed so long."""
-        awake = computed > AWAKE * self._least
-        if wrote or (awake and self.seconds * SLEEP_SHARE <= LEAST_SLEEP):
-            self.seconds = 0.0
-        elif awake:  # or it was the machine that had something else to do
-            self.seconds /= 2
-        self._least = min(self._least, computed)
-
-    def nap(self) -> float:
-        """Seconds to look away."""
-        return 0.0 if self.seconds < AT_ONCE else min(max(self.seconds * SLEEP_SHARE, LEAST_SLEEP), MOST_SLEEP)
-
-
 async def _on_loop(call: Call, queue: FairQueue) -> object:
-    sleep = Sleep()
+    asleep = 0.0
     if not queue.begin(call.context.lane):
         await queue.mine(call.context.lane)
     while True:
@@ -86,18 +62,18 @@ async def _on_loop(call: Call, queue: FairQueue) -> object:
         if pause is None:
             return call.result
         if pause == "computes":
-            sleep.seconds = 0.0
+            asleep = 0.0
             await queue.mine(call.context.lane)
             continue
         began = CLOCK.monotonic()
         left = call.left()
+        if pause == "asks" or call.wrote():
+            asleep = 0.0
         if pause == "asks":
-            sleep.seconds = 0.0
             call.answer(await _answer(call, left))
         else:
-            sleep.looked(call.computed - before, wrote=call.wrote())
-            await asyncio.sleep(min(left, sleep.nap()))
-            sleep.seconds += CLOCK.monotonic() - began
+            await asyncio.sleep(0 if asleep == 0 else min(left, _nap(asleep)))
+        asleep += CLOCK.monotonic() - began
         call.waited += CLOCK.monotonic() - began
 
 
@@ -121,22 +97,25 @@ async def _answer(call: Call, seconds: float) -> object:
 
 
 def _without(call: Call) -> object:
-    sleep = Sleep()
+    asleep = 0.0
     while True:
-        before = call.computed
         pause = call.advance()
         if pause is None:
             return call.result
         if pause == "computes":
-            sleep.seconds = 0.0
+            asleep = 0.0
             continue
         began = CLOCK.monotonic()
         left = call.left()
+        if pause == "asks" or call.wrote():
+            asleep = 0.0
         if pause == "asks":
-            sleep.seconds = 0.0
             call.answer(asyncio.run(_answer(call, left)))
         else:
-            sleep.looked(call.computed - before, wrote=call.wrote())
-            CLOCK.sleep(min(left, sleep.nap()))
-            sleep.seconds += CLOCK.monotonic() - began
+            CLOCK.sleep(0 if asleep == 0 else min(left, _nap(asleep)))
+        asleep += CLOCK.monotonic() - began
         call.waited += CLOCK.monotonic() - began
+
+
+def _nap(asleep: float) -> float:
+    return min(max(asleep * SLEEP_SHARE, LEAST_SLEEP), MOST_SLEEP)
