@@ -1,12 +1,10 @@
 """Objects as files of a directory, for `kubectl apply -f`, Flux, Argo CD and Kustomize (formats: cluster 5).
 
 Rules:
-1. One file an object, `<NN>-<kind>-<name>.yaml`. The number is that of the kind: whatever else there is, an object keeps its file, so that
-   a commit shows what changed, and a list of files in a `kustomization.yaml` stays right.
-2. `kubectl apply -f` goes by file names: a namespace and definitions first, accounts and what pods read before pods, and the policies
-   before the pods that they close in.
-3. All is serialised before the first file is written.
-4. Other YAML files with a number in front are of an older rendering and are deleted, but for those that read as an object that no rendering
+1. One file an object, `<NN>-<kind>-<name>.yaml`, numbered in the order of rendering, as the existing program names them
+   (`docs/decisions/0078`). `kubectl apply -f` goes by file names: what others stand on is rendered before them.
+2. All is serialised before the first file is written.
+3. Other YAML files with a number in front are of an older rendering and are deleted, but for those that read as an object that no rendering
    of this environment made (another's, or one without its labels). They and all other YAML files are told, not touched.
 """
 
@@ -23,19 +21,6 @@ from greentic.ground.yaml import parse_yaml, yaml_of
 from greentic.k8s import names
 from greentic.k8s.objects import labels_of, ref_of
 
-FIRST_TO_LAST: tuple[tuple[str, ...], ...] = (
-    ("CustomResourceDefinition", "Namespace"),
-    ("ServiceAccount", "Role", "RoleBinding"),
-    ("ConfigMap", "Secret"),
-    ("NetworkPolicy",),
-    ("Service",),
-    ("Environment",),
-    ("Deployment",),
-    ("PodDisruptionBudget", "HorizontalPodAutoscaler"),
-    ("Ingress", "HTTPRoute"),
-)
-"""Kinds in the order of applying (rule 2); the n-th row has the number 10 n."""
-_NUMBERS = {kind: 10 * row for row, kinds in enumerate(FIRST_TO_LAST) for kind in kinds}
 _NUMBERED = re.compile(r"\d+-(.*\.yaml)\Z")
 INSTANCE = "app.kubernetes.io/instance"
 """Of an operator's own objects: whose operator."""
@@ -49,16 +34,16 @@ class Written(NamedTuple):
     unmanaged: list[str]
 
 
-def file_name(thing: JsonObject) -> str:
-    """The name of an object's file (rule 1)."""
+def file_name(index: int, thing: JsonObject) -> str:
+    """The name of the file of an object in its place (rule 1)."""
     ref = ref_of(thing)
     plain = re.sub(r"[^a-z0-9.-]", "-", f"{ref.kind}-{ref.name}".lower())
-    return f"{_NUMBERS[ref.kind]:02d}-{plain}.yaml"
+    return f"{index:02d}-{plain}.yaml"
 
 
 def write_files(objects: Sequence[JsonObject], directory: Path) -> Written:
     """Write one YAML file an object; what was written, removed and left alone. Raises `IoError`."""
-    files = {file_name(thing): yaml_of(thing) for thing in objects}
+    files = {file_name(index, thing): yaml_of(thing) for index, thing in enumerate(objects)}
     kept_names = {name.partition("-")[2] for name in files}
     marks = {mark for thing in objects for mark in _marks(thing)}
     removed: list[str] = []
@@ -82,7 +67,7 @@ def write_files(objects: Sequence[JsonObject], directory: Path) -> Written:
 
 
 def _is_of_others(path: Path, marks: set[tuple[str, str]]) -> bool:
-    """Whether a file reads as an object, or several, that carry nothing of what is rendered here (rule 4)."""
+    """Whether a file reads as an object, or several, that carry nothing of what is rendered here (rule 3)."""
     try:
         thing = parse_yaml(read_file(path))
     except ValueError:  # several documents, or none that we would write
