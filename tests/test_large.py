@@ -331,5 +331,5 @@ def test_gitops_the_same_environment_renders_to_the_same_bytes_anywhere(small, a
         transaction.save(replace(transaction.load(), bundles=[replace(deployment, status="paused")]))
     changed = rendered(tmp_path / "a")
     assert {name for name in changed if changed[name] != first.get(name)} == {
-        "20-configmap-gtc-env-store.yaml", "20-configmap-gtc-runtime-config.yaml",
+        "01-configmap-gtc-env-store.yaml", "02-configmap-gtc-runtime-config.yaml",
     }  # fmt: skip

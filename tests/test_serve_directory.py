@@ -220,6 +220,7 @@ def test_who_waits_longest_for_a_request_makes_room_and_who_is_answered_does_not
         until(lambda: len(served.server._busy) == 1)
         third = another(b"GET /b HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n")
         assert third.recv(12) == b"HTTP/1.1 304"
+        until(lambda: len(served.server._idle) == 2)  # what it was told is there before it is one that waits again
         another(whole)
         assert served.reader.read(1) == b""  # it waited longest
         until(lambda: len(served.server._busy) == 2)
