@@ -63,7 +63,7 @@ def write_files(objects: Sequence[JsonObject], directory: Path) -> Written:
                 foreign.append(path.name)
     except OSError as error:
         raise io_error(Path(error.filename or directory), error) from error
-    return Written(sorted(files), removed, foreign)
+    return Written(list(files), removed, foreign)
 
 
 def _is_of_others(path: Path, marks: set[tuple[str, str]]) -> bool:

@@ -148,10 +148,8 @@ def _check_bundle(paths: EnvPaths, revision: Revision) -> None:
 @contextmanager
 def _pinned_bundle(paths: EnvPaths, revision: Revision) -> Iterator[Contents]:
     """The revision's own bundle, once it is the pinned one. Raises `RevisionFault`, also for what is found wrong in it."""
-    path, of_it = (
-        paths.revision(revision.revision_id) / BUNDLE_NAME,
-        "pack configurations" if revision.pack_list else "packs",
-    )
+    path = paths.revision(revision.revision_id) / BUNDLE_NAME
+    of_it = "pack configurations" if revision.pack_list else "packs"
     try:
         with (
             path.open("rb") as file,
